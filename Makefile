@@ -1,0 +1,68 @@
+# Everything runs in an environment of its own: `make demo` and `make test` need only python3 and make.
+#   PYTHON=python3.13 make test     another interpreter
+#   VENV=.venv-3.13 make test       another environment folder
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+# The stamp carries the interpreter's version, so that a change of PYTHON rebuilds the environment.
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+CREATED := $(VENV)/.created-$(PYTHON_VERSION)
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+BENCHMARKS = $(wildcard benchmarks/*.py)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test notebooks benchmarks lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
+		|| sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1: \2/p' Makefile
+	@echo "  PYTHON=python3.13 make test picks the interpreter; VENV=folder the environment"
+
+demo: $(INSTALLED) ## fit the neural-ODE theophylline model; tables here, figures and the fit in demo/
+	$(BIN)/python -m pymc_saem.demo
+
+test: $(INSTALLED_DEV) ## run the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+notebooks: $(INSTALLED_DEV) ## execute the notebooks in place
+	@test -n "$(NOTEBOOKS)" || { echo "there are no notebooks"; exit 1; }
+	$(BIN)/python -m nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.timeout=1800 $(NOTEBOOKS)
+
+benchmarks: $(INSTALLED) ## run the benchmark scripts
+	@test -n "$(BENCHMARKS)" || { echo "there are no benchmarks"; exit 1; }
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+lint: $(INSTALLED_DEV) ## check the style
+	$(BIN)/python -m ruff check pymc_saem tests
+
+clean: ## remove the environments, caches and demo outputs
+	rm -rf .venv .venv-* demo build dist .pytest_cache .ruff_cache
+	find pymc_saem tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Never empties a folder that is not a virtual environment, whatever VENV says.
+$(CREATED):
+	@test -n "$(PYTHON_VERSION)" || { echo "PYTHON=$(PYTHON) does not run; name another interpreter"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python $(PYTHON_VERSION) is too old, 3.11 is needed: PYTHON=python3.13 make ..."; exit 1; }
+	@test ! -e "$(VENV)" || test -f "$(VENV)/pyvenv.cfg" || \
+		{ echo "$(VENV) exists and is no virtual environment; name another folder with VENV="; exit 1; }
+	rm -rf "$(VENV)"
+	$(PYTHON) -m venv "$(VENV)"
+	@touch "$@"
+
+$(INSTALLED): pyproject.toml $(CREATED)
+	$(PIP) install --quiet -e .
+	@touch "$@"
+
+# The development install contains the plain one.
+$(INSTALLED_DEV): pyproject.toml $(CREATED)
+	$(PIP) install --quiet -e ".[dev]"
+	@touch "$(INSTALLED)" "$@"
