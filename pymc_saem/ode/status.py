@@ -1,0 +1,59 @@
+"""What a solve can end in, and what to do about it."""
+
+from enum import IntEnum
+
+__all__ = ["SolverStatus"]
+
+
+class SolverStatus(IntEnum):
+    """Result of solving one subject; ``SUCCESS`` is 0, everything else is a failure.
+
+    The rows of a failed subject are NaN. The text of a code says what to do.
+
+    Examples
+    --------
+    >>> from pymc_saem.ode import SolverStatus
+    >>> SolverStatus(1).name
+    'MAX_STEPS'
+    >>> print(SolverStatus.MAX_STEPS.advice)
+    The step limit was reached before the last time: the system is stiff or ...
+    """
+
+    SUCCESS = 0
+    MAX_STEPS = 1
+    STEP_TOO_SMALL = 2
+    NON_FINITE = 3
+    BAD_TIMES = 4
+    SOLVER_FAILURE = 5
+
+    @property
+    def advice(self):
+        """str: what happened and what to do."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    SolverStatus.SUCCESS: "The subject was solved to the requested tolerance.",
+    SolverStatus.MAX_STEPS: (
+        "The step limit was reached before the last time: the system is stiff or the rates are "
+        "huge at these parameters. Use solver='cvodes' for stiff systems, raise max_steps, or "
+        "start from smaller rates."
+    ),
+    SolverStatus.STEP_TOO_SMALL: (
+        "The step size fell to the resolution of the time axis: the solution has a singularity or "
+        "a jump. Smooth the right-hand side there, or loosen rtol and atol."
+    ),
+    SolverStatus.NON_FINITE: (
+        "The right-hand side gave NaN or infinity. Keep states and rates in their domain (for "
+        "example softplus for rates, no log or square root of a state that may become negative), "
+        "and check y0 and params for NaN."
+    ),
+    SolverStatus.BAD_TIMES: (
+        "A time of this subject is not finite or lies before t0. Correct the times, or set t0 to "
+        "the time at which y0 holds."
+    ),
+    SolverStatus.SOLVER_FAILURE: (
+        "The solver library gave up on this subject (repeated error test or convergence "
+        "failures). Try the other solver, tighter tolerances, or parameters nearer to the data."
+    ),
+}
