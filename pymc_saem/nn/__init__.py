@@ -1,0 +1,7 @@
+"""Small neural networks whose weights are random variables of a PyMC model."""
+
+from .mlp import MLP
+from .start import initial_weights
+from .weights import weights
+
+__all__ = ["MLP", "initial_weights", "weights"]

@@ -1,0 +1,25 @@
+"""Activation functions, each for NumPy and for PyTensor, safe for inputs of any finite size."""
+
+import math
+
+import numpy as np
+import pytensor.tensor as pt
+from scipy import special
+
+
+def _gelu(x, erfc):
+    # 1 + erf(u) loses all digits for large negative u; erfc(-u) is the same number and keeps them.
+    return 0.5 * x * erfc(-x / math.sqrt(2.0))
+
+
+# name: (NumPy form, PyTensor form)
+ACTIVATIONS = {
+    "identity": (lambda x: x, lambda x: x),
+    "tanh": (np.tanh, pt.tanh),
+    # `switch`, because PyTensor's gradient of `maximum` at a tie is 1 for both arguments
+    "relu": (lambda x: np.maximum(x, 0.0), lambda x: pt.switch(x > 0, x, 0.0)),
+    "softplus": (lambda x: np.logaddexp(0.0, x), pt.softplus),
+    "sigmoid": (special.expit, pt.sigmoid),
+    "swish": (lambda x: x * special.expit(x), lambda x: x * pt.sigmoid(x)),
+    "gelu": (lambda x: _gelu(x, special.erfc), lambda x: _gelu(x, pt.erfc)),
+}

@@ -1,0 +1,80 @@
+"""The random variables of network weights: flat and normal ones, with starting values of their own.
+
+The starting values are part of the variable and not PyMC's ``initval``, because PyMC cannot copy a model that has an
+``initval``, and ``pm.do``, ``pm.observe`` and ``model.copy`` are built on copies.
+"""
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pymc.distributions.continuous import FlatRV
+from pymc.distributions.distribution import _support_point
+from pymc.logprob.abstract import _logprob
+from pytensor.link.numba.dispatch.basic import numba_njit
+from pytensor.link.numba.dispatch.random import numba_core_rv_funcify
+from pytensor.tensor.random.basic import NormalRV
+
+# Spread of the draws that stand in for those of a flat prior. A convention: visible, but the networks stay tame.
+FORWARD_SD = 0.5
+
+
+class FlatWeightsRV(FlatRV):
+    """Flat for the density; draws, which a flat prior does not have, are normal around the starting values."""
+
+    name = "flat_weights"
+    signature = "(),()->()"
+    _print_name = ("FlatWeights", "\\operatorname{FlatWeights}")
+
+    @classmethod
+    def rng_fn(cls, rng, start, sd, size):
+        return rng.normal(start, sd, size)
+
+
+@_logprob.register(FlatWeightsRV)
+def _flat_logprob(op, values, *inputs, **kwargs):
+    return pt.zeros_like(values[0])
+
+
+@_support_point.register(FlatWeightsRV)
+def _flat_start(op, rv, rng, size, start, sd):
+    return start
+
+
+@numba_core_rv_funcify.register(FlatWeightsRV)
+def _flat_draw_in_numba(op, node):
+    @numba_njit
+    def draw(rng, start, sd):
+        return start + sd * rng.standard_normal()
+
+    return draw
+
+
+class NormalWeightsRV(NormalRV):
+    """PyMC's normal distribution with starting values that are not its mean."""
+
+    __props__ = (*NormalRV.__props__, "start")
+
+    def __init__(self, start, **props):
+        self.start = start
+        super().__init__(**props)
+
+
+@_support_point.register(NormalWeightsRV)
+def _normal_start(op, rv, *inputs):
+    return pt.constant(np.array(op.start), dtype=rv.dtype)
+
+
+def flat_weights(start):
+    """An unnamed random vector with a flat density, starting at ``start``."""
+    return _random_vector(FlatWeightsRV(), start, np.asarray(start), FORWARD_SD)
+
+
+def normal_weights(sd, start):
+    """An unnamed random vector of independent N(0, sd^2), starting at ``start``."""
+    return _random_vector(NormalWeightsRV(tuple(start.tolist())), start, 0.0, sd)
+
+
+def _random_vector(op, start, *parameters):
+    # `make_node`, because what calling the Op returns differs between PyTensor 2 and 3
+    rng = pytensor.shared(np.random.default_rng())
+    return op.make_node(rng, [len(start)], *parameters).outputs[1]
