@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
+from pytensor.raise_op import Assert
 
 from .activations import ACTIVATIONS
 
@@ -149,6 +150,9 @@ class MLP:
     def _checked_weights(self, weights, symbolic):
         length = weights.type.shape[-1:] if symbolic else weights.shape[-1:]
         if length == (None,):  # known only when the graph runs, so checked there
+            message = f"the last axis of the weights must have length {self.n_weights}, the n_weights of {self}"
+            weights = Assert(message)(weights, pt.eq(weights.shape[-1], self.n_weights))
+            # this gives the layers static shapes; as a check it would not do: PyTensor drops it where it only indexes
             return pt.specify_shape(weights, (*(None,) * (weights.ndim - 1), self.n_weights))
         if length != (self.n_weights,):
             found = f"has length {length[0]}" if length else "is a scalar"
