@@ -1,0 +1,165 @@
+"""Check what the user gives to ``solve_ivp`` and bring it into one form."""
+
+import numbers
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.compile.mode import Mode
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.traversal import graph_inputs
+from pytensor.tensor.random.type import RandomType
+
+__all__ = ["as_tensors", "as_times", "as_subject", "as_start", "is_constant", "n_subjects_of", "shapes_of"]
+
+
+def as_tensors(values, what):
+    """Dict of float64 tensors from numbers, arrays, Series and PyTensor variables."""
+    if not isinstance(values, dict):
+        raise TypeError(f"{what} must be a dict from names to values, got {type(values).__name__}.")
+    out = {}
+    for name, value in values.items():
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise ValueError(f"{what} has the name {name!r}; names must be Python identifiers, such as 'depot'.")
+        try:
+            tensor = value if isinstance(value, Variable) else pt.as_tensor_variable(np.asarray(value, dtype="float64"))
+            out[name] = pt.as_tensor_variable(tensor).astype("float64")
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{what}[{name!r}] must be numeric, got {value!r}.") from error
+    return out
+
+
+def is_constant(tensor):
+    """Whether a tensor depends on data alone: no random draw and no symbolic input."""
+    return all(
+        isinstance(v, Constant) or (isinstance(v, SharedVariable) and not isinstance(v.type, RandomType))
+        for v in graph_inputs([tensor])
+    )
+
+
+def shapes_of(tensors):
+    """Shapes as tuples of int, by graph inference where they are not static; draws nothing."""
+    shapes = {name: v.type.shape for name, v in tensors.items()}
+    open_names = [name for name, shape in shapes.items() if None in shape]
+    if open_names:
+        try:
+            infer = pytensor.function(
+                [], [tensors[n].shape for n in open_names], mode=Mode("py", "fast_compile"), on_unused_input="ignore"
+            )
+            shapes |= {n: tuple(int(k) for k in s) for n, s in zip(open_names, infer(), strict=True)}
+        except pytensor.graph.utils.MissingInputError as error:
+            raise ValueError(
+                f"The shapes of {', '.join(open_names)} depend on values that are not known when "
+                "solve_ivp is called. Give them a static shape with pt.specify_shape."
+            ) from error
+    return shapes
+
+
+def as_times(t):
+    """Observation times as a float64 vector; checked where the values are known."""
+    if isinstance(t, Variable):
+        tensor = pt.as_tensor_variable(t).astype("float64")
+        values = getattr(t, "data", None) if isinstance(t, Constant) else None
+        if isinstance(t, SharedVariable):
+            values = t.get_value()
+        if tensor.type.ndim != 1:
+            raise ValueError(f"t must be a vector with one time per row, got {tensor.type.ndim} dimensions.")
+    else:
+        raw = np.asarray(t)
+        try:
+            values = np.asarray(t, dtype="float64")
+        except (TypeError, ValueError) as error:
+            row = next((i for i, x in enumerate(raw.ravel()) if not _is_number(x)), 0)
+            raise TypeError(f"t must hold numbers; row {row} is {raw.ravel()[row]!r}.") from error
+        if values.ndim != 1:
+            raise ValueError(f"t must be a vector with one time per row, got shape {values.shape}.")
+        tensor = pt.constant(values)
+    if values is not None and not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise ValueError(f"t must be finite; row {row} is {values[row]}. Drop that row or give its time.")
+    return tensor, values
+
+
+def _is_number(x):
+    try:
+        float(x)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def as_subject(subject, n_rows):
+    """Subject codes 0..n-1 of the rows, one per row."""
+    codes = np.asarray(subject)
+    if codes.ndim != 1 or (n_rows is not None and codes.size != n_rows):
+        raise ValueError(f"subject must have one code per row of t: expected shape ({n_rows},), got {codes.shape}.")
+    if codes.dtype.kind not in "iu":
+        raise TypeError(
+            f"subject must hold integer codes 0, 1, ..., got {codes.dtype} (row 0 is {codes[:1].tolist()}). "
+            'Make codes with: codes, ids = data["subject"].factorize().'
+        )
+    if codes.size and codes.min() < 0:
+        row = int(np.flatnonzero(codes < 0)[0])
+        raise ValueError(f"subject codes start at 0; row {row} is {codes[row]} (factorize marks missing values by -1).")
+    return codes.astype(np.int64)
+
+
+def n_subjects_of(subject, shapes):
+    """Number of subjects; every array must agree on it.
+
+    Parameters
+    ----------
+    subject : ndarray of int, shape (rows,)
+    shapes : dict of (str, str) to tuple of int
+        Shape by kind ("y0" or "params") and name.
+    """
+    counted = int(subject.max()) + 1 if subject.size else 0
+    lengths = [shape[0] for shape in shapes.values() if shape]
+    most_common = max(lengths, key=lengths.count, default=counted)
+    expected = counted if counted in lengths else most_common
+    for (kind, name), shape in shapes.items():
+        if shape and shape[0] != expected:
+            suggestion = (
+                f"give it one value per subject, shape ({expected},), or one number for all"
+                if kind == "y0"
+                else "a value that all subjects share needs the axis too: "
+                f"pt.broadcast_to({name}, {(expected, *shape)})"
+            )
+            raise ValueError(
+                f"{kind}[{name!r}] has shape {shape}; its leading axis must be the {expected} subjects: {suggestion}."
+            )
+    if counted > expected:
+        row = int(np.flatnonzero(subject >= expected)[0])
+        raise ValueError(
+            f"subject code {subject[row]} in row {row} is outside 0..{expected - 1}: y0 and params have "
+            f"{expected} subjects."
+        )
+    return expected
+
+
+def as_start(t0, n_subjects, subject, times):
+    """Start time of each subject; no known row may lie before it."""
+    if isinstance(t0, Variable):
+        raise TypeError("t0 must be a number or an array with one time per subject, not a PyTensor variable.")
+    start = np.asarray(t0, dtype="float64")
+    if start.shape not in ((), (n_subjects,)):
+        raise ValueError(f"t0 must be a number or have shape ({n_subjects},), one per subject; got {start.shape}.")
+    if not np.isfinite(start).all():
+        raise ValueError(f"t0 must be finite, got {t0!r}.")
+    start = np.broadcast_to(start, (n_subjects,)).copy()
+    if times is not None and times.size == subject.size and (times < start[subject]).any():
+        row = int(np.flatnonzero(times < start[subject])[0])
+        raise ValueError(
+            f"t is {times[row]} in row {row}, before t0 = {start[subject[row]]} of subject {subject[row]}. "
+            "Set t0 to the time at which y0 holds, or drop the row."
+        )
+    return start
+
+
+def as_positive(value, name, kind=numbers.Real):
+    """The number, if it is positive and finite."""
+    if isinstance(value, bool) or not isinstance(value, kind) or not (0 < value < np.inf):
+        whole = "integer" if kind is numbers.Integral else "number"
+        raise ValueError(f"{name} must be a positive {whole}, got {value!r}.")
+    return value

@@ -1,0 +1,155 @@
+"""The few low-level pieces of compiled code: calls through addresses, and the table of a solve.
+
+Solvers call the right-hand side through its address, and the thread driver calls the solver through
+its address. So the driver and ``tsit5`` are compiled once per machine and kept on disk, and a new
+model compiles its right-hand side only.
+
+Numba notices a change of the file that holds a cached function, not of this one: after a change here,
+save ``driver.py`` and ``tsit5.py`` too.
+"""
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic
+
+__all__ = ["call_jac", "call_rhs", "call_task", "compile_task", "floats", "inner", "integers"]
+
+# Places in the int64 table that describes one call: addresses of row-major arrays, then sizes.
+TIMES, ORDER, STARTS, T0, X, C, Y0_INDEX, Y0_CONSTANT, TOLERANCES = range(9)
+OUT, STATUS, G, GX, RHS, JAC = range(9, 15)
+N_SUBJECTS, N_ROWS, N_STATES, N_DY0, N_DP, N_P = range(15, 21)
+X_STRIDE, C_STRIDE, G_STRIDE, MAX_STEPS = range(21, 25)
+TABLE_SIZE = 25
+
+# Division by zero gives inf, which the solver sees; an exception could not leave a task.
+inner = numba.njit(error_model="numpy")
+
+
+def cached(function, **options):
+    """``numba.njit`` kept on disk, or in memory only where nothing may be written."""
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # Numba found no directory for its cache
+        return numba.njit(**options)(function)
+
+
+def compile_task(function, cache=False):
+    """C function ``(task number, address of the table) -> 0``; its ``address`` goes to the driver."""
+    decorate = numba.cfunc(types.int64(types.int64, types.int64), error_model="numpy", cache=cache)
+    try:
+        return decorate(function)
+    except RuntimeError:
+        return compile_task(function) if cache else decorate(function)
+
+
+def _caller(return_type, *argument_types):
+    """Codegen that calls the address given first with the other arguments."""
+
+    def codegen(context, builder, signature, args):
+        function_type = ir.FunctionType(return_type, argument_types)
+        pointer = builder.inttoptr(args[0], function_type.as_pointer())
+        return builder.call(pointer, args[1:])
+
+    return codegen
+
+
+_I64, _F64 = ir.IntType(64), ir.DoubleType()
+
+
+@intrinsic
+def call_task(typingctx, address, task, table):
+    """Run one task: ``task(k, table_address) -> 0``."""
+    return types.int64(types.int64, types.int64, types.int64), _caller(_I64, _I64, _I64)
+
+
+@intrinsic
+def call_rhs(typingctx, address, t, y, p, dy):
+    """``rhs(t, y, p, dy)``; arrays by address."""
+    signature = types.int64(types.int64, types.float64, *[types.int64] * 3)
+    return signature, _caller(_I64, _F64, *[_I64] * 3)
+
+
+@intrinsic
+def call_jac(typingctx, address, t, y, p, dy, jy, jp):
+    """``jac(t, y, p, dy, jy, jp)``; arrays by address."""
+    signature = types.int64(types.int64, types.float64, *[types.int64] * 5)
+    return signature, _caller(_I64, _F64, *[_I64] * 5)
+
+
+@intrinsic
+def _pointer(typingctx, address):
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), codegen
+
+
+@inner
+def floats(address, size):
+    """View of float64 memory."""
+    return carray(_pointer(address), (size,), np.float64)
+
+
+@inner
+def integers(address, size):
+    """View of int64 memory."""
+    return carray(_pointer(address), (size,), np.int64)
+
+
+@inner
+def read_subject(table, replicate, i):
+    """``(first, last, t0, y0, p)`` of subject ``i``: its range of sorted rows, start and parameters."""
+    starts = integers(table[STARTS] + 8 * i, 2)
+    n, n_dy0, n_dp, n_p = table[N_STATES], table[N_DY0], table[N_DP], table[N_P]
+    n_x, n_c = n_dy0 + n_dp, (n - n_dy0) + (n_p - n_dp)
+    x = floats(table[X] + 8 * (replicate * table[X_STRIDE] + i * n_x), n_x)
+    c = floats(table[C] + 8 * (replicate * table[C_STRIDE] + i * n_c), n_c)
+    y0_index = integers(table[Y0_INDEX], n_dy0)
+    y0_constant = integers(table[Y0_CONSTANT], n - n_dy0)
+    y0, p = np.empty(n), np.empty(n_p)
+    for j in range(n_dy0):
+        y0[y0_index[j]] = x[j]
+    for j in range(n - n_dy0):
+        y0[y0_constant[j]] = c[j]
+    for j in range(n_dp):
+        p[j] = x[n_dy0 + j]
+    for j in range(n_p - n_dp):
+        p[n_dp + j] = c[n - n_dy0 + j]
+    return starts[0], starts[1], floats(table[T0] + 8 * i, 1)[0], y0, p
+
+
+@inner
+def write_solution(table, replicate, i, first, solution, status):
+    """Store the rows of a subject in the order of the input; NaN after a failure."""
+    n, m = table[N_STATES], solution.shape[0]
+    order = integers(table[ORDER] + 8 * first, m)
+    base = table[OUT] + 8 * replicate * table[N_ROWS] * n
+    for k in range(m):
+        row = floats(base + 8 * order[k] * n, n)
+        for s in range(n):
+            row[s] = solution[k, s] if status == 0 else np.nan
+    integers(table[STATUS] + 8 * (replicate * table[N_SUBJECTS] + i), 1)[0] = status
+
+
+@inner
+def read_cotangent(table, replicate, first, m):
+    """Cotangent of the sorted rows of a subject, shape ``(m, n_states)``."""
+    n = table[N_STATES]
+    order = integers(table[ORDER] + 8 * first, m)
+    g = np.empty((m, n))
+    for k in range(m):
+        row = floats(table[G] + 8 * (replicate * table[G_STRIDE] + order[k] * n), n)
+        for s in range(n):
+            g[k, s] = row[s]
+    return g
+
+
+@inner
+def write_gradient(table, replicate, i, gradient, status):
+    """Store the gradient of a subject; NaN after a failure."""
+    n_x = gradient.size
+    place = floats(table[GX] + 8 * (replicate * table[N_SUBJECTS] + i) * n_x, n_x)
+    for j in range(n_x):
+        place[j] = gradient[j] if status == 0 else np.nan

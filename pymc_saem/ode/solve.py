@@ -1,0 +1,222 @@
+"""``solve_ivp``: a system of differential equations per subject, inside a PyTensor graph."""
+
+import numbers
+
+import numpy as np
+import pytensor.tensor as pt
+
+from pymc_saem.ode.inputs import (
+    as_positive,
+    as_start,
+    as_subject,
+    as_tensors,
+    as_times,
+    is_constant,
+    n_subjects_of,
+    shapes_of,
+)
+from pymc_saem.ode.kernels import SOLVERS
+from pymc_saem.ode.op import OdeSolution
+from pymc_saem.ode.problem import trace
+from pymc_saem.ode.rows import Rows
+
+__all__ = ["Solution", "solve_ivp"]
+
+
+def solve_ivp(
+    rhs,
+    y0,
+    params,
+    t,
+    subject=None,
+    *,
+    t0=0.0,
+    rtol=1e-6,
+    atol=1e-6,
+    solver="auto",
+    max_steps=4000,
+    n_threads=None,
+):
+    """Solve one initial value problem per subject, differentiably.
+
+    Parameters
+    ----------
+    rhs : callable
+        ``rhs(t, y, p) -> {state: derivative}`` for one subject, written with PyTensor. ``y.depot`` is
+        the scalar state "depot"; ``p.name`` is a parameter in its own shape, without the subject
+        axis. It is called once, to read its graph.
+    y0 : dict of str to number, array or tensor
+        Initial values, one entry per state: a number for all subjects, or shape (n_subjects,).
+    params : dict of str to number, array or tensor
+        Parameters: a number for all subjects, or shape (n_subjects, ...). Random variables and
+        symbolic tensors get gradients; numbers, arrays and ``pm.Data`` are constants.
+    t : array_like or tensor, shape (rows,)
+        Observation times, long format, in any order, repeats allowed; same unit as ``t0``.
+    subject : array_like of int, shape (rows,), optional
+        Subject code 0..n_subjects-1 of each row. None is a single system, without subject axes.
+    t0 : float or array_like, shape (n_subjects,), default 0
+        Time at which ``y0`` holds.
+    rtol, atol : float, default 1e-6
+        Relative tolerance, and absolute tolerance in units of the states. 1e-2 solves 2 to 3 times
+        faster and can be enough while parameters are far from the optimum.
+    solver : {"auto", "tsit5", "cvodes"}
+        "tsit5" is an explicit Runge-Kutta method, for problems that are not stiff; "cvodes" is the
+        BDF method of SUNDIALS, for stiff ones. "auto" is "tsit5".
+    max_steps : int, default 4000
+        Steps that one subject may take. It bounds the time lost on a hopeless proposal, about 4 ms
+        for a small network; smooth problems take tens of steps, or hundreds at 1e-9.
+    n_threads : int, optional
+        Threads to share the subjects; by default all that Numba may use. Results do not depend on it.
+
+    Returns
+    -------
+    Solution
+        ``solution.<state>`` is a tensor over the rows, in their order. The rows of a subject that
+        failed are NaN, its gradient too, and ``solution.status`` says why.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type, shape, name or value; the message says what is expected.
+    NotImplementedError
+        If ``rhs`` uses an operation that has no compiled form; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pymc_saem.ode import solve_ivp
+    >>> solution = solve_ivp(
+    ...     lambda t, y, p: {"drug": -p.rate * y.drug},
+    ...     y0={"drug": 10.0},
+    ...     params={"rate": np.array([0.1, 0.5])},
+    ...     t=[1.0, 2.0, 2.0],
+    ...     subject=[0, 0, 1],
+    ... )
+    >>> solution.drug.eval().round(3)
+    array([9.048, 8.187, 3.679])
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"Unknown solver {solver!r}; choose one of {', '.join(map(repr, SOLVERS))}.")
+    as_positive(rtol, "rtol")
+    as_positive(atol, "atol")
+    as_positive(max_steps, "max_steps", numbers.Integral)
+    if n_threads is not None:
+        as_positive(n_threads, "n_threads", numbers.Integral)
+    y0, params = as_tensors(y0, "y0"), as_tensors(params, "params")
+    _check_state_names(y0)
+    times, known = as_times(t)
+    shapes = shapes_of({("y0", n): v for n, v in y0.items()} | {("params", n): v for n, v in params.items()})
+    n_rows = known.size if known is not None else times.type.shape[0]
+    codes, n_subjects = _subjects(subject, n_rows, shapes)
+    rows = Rows(codes, as_start(t0, n_subjects, codes, known))
+    _check_y0(shapes, subject is not None, n_subjects)
+
+    constant = {name for name, v in params.items() if is_constant(v)}
+    skip = 1 if subject is not None else 0
+    system = trace(rhs, list(y0), {n: shapes["params", n][skip:] for n in params}, constant)
+    y0_index = [i for i, v in enumerate(y0.values()) if not is_constant(v)]
+    differentiable = [v for v in y0.values() if not is_constant(v)]
+    constants = [v for v in y0.values() if is_constant(v)]
+    differentiable += [v for n, v in params.items() if n not in constant]
+    constants += [v for n, v in params.items() if n in constant]
+    columns = (_columns(v, n_subjects, skip) for v in (differentiable, constants))
+    op = OdeSolution(system, rows, y0_index, solver, rtol, atol, max_steps, n_threads)
+    return Solution(op, times, *columns)
+
+
+class Solution:
+    """Solution of a system at the rows it was asked for.
+
+    Attributes
+    ----------
+    <state> : TensorVariable, shape (rows,)
+        One attribute per state, also as ``solution["state"]``; units of the state.
+    status : TensorVariable of int, shape (n_subjects,)
+        ``SolverStatus`` of each subject; 0 is success.
+    """
+
+    def __init__(self, op, t, x, c):
+        self._op, self._inputs = op, (t, x, c)
+        self._values, self.status = op(t, x, c)
+
+    def __getitem__(self, state):
+        return self._values[:, self._op.state_names.index(state)]
+
+    def __getattr__(self, name):
+        if name.startswith("_") or name not in self._op.state_names:
+            raise AttributeError(f"solution has no state {name!r}; its states are {', '.join(self._op.state_names)}.")
+        return self[name]
+
+    def __dir__(self):
+        return sorted({*super().__dir__(), *self._op.state_names})
+
+    def at(self, t, subject=None, *, rtol=None, atol=None):
+        """The same subjects, initial values and parameters at other rows, as for a smooth curve.
+
+        Parameters
+        ----------
+        t : array_like or tensor, shape (rows,)
+        subject : array_like of int, shape (rows,), optional
+            Not needed for a single system.
+        rtol, atol : float, optional
+            Other tolerances; those of this solution by default.
+
+        Returns
+        -------
+        Solution
+        """
+        op = self._op
+        times, known = as_times(t)
+        n_rows = known.size if known is not None else times.type.shape[0]
+        if subject is None and op.n_subjects > 1:
+            raise ValueError(f"subject must say which of the {op.n_subjects} subjects each row belongs to.")
+        codes = _codes(subject, n_rows)
+        if codes.size and codes.max() >= op.n_subjects:
+            row = int(codes.argmax())
+            raise ValueError(f"subject code {codes[row]} in row {row} is outside 0..{op.n_subjects - 1}.")
+        state = op.__getstate__()
+        state["rows"] = Rows(codes, as_start(op.rows.t0, op.n_subjects, codes, known))
+        state["rtol"] = as_positive(op.rtol if rtol is None else rtol, "rtol")
+        state["atol"] = as_positive(op.atol if atol is None else atol, "atol")
+        return Solution(OdeSolution(**state), times, *self._inputs[1:])
+
+
+_TAKEN = ("at", "status")
+
+
+def _check_state_names(y0):
+    if not y0:
+        raise ValueError("y0 must name at least one state, for example y0={'center': 0.0}.")
+    for name in y0:
+        if name in _TAKEN or name.startswith("_"):
+            raise ValueError(f"y0 has a state called {name!r}, which is taken; rename it.")
+
+
+def _check_y0(shapes, has_subject, n_subjects):
+    allowed = f"a number or shape ({n_subjects},), one value per subject" if has_subject else "a number"
+    for (kind, name), shape in shapes.items():
+        if kind == "y0" and shape not in (((), (n_subjects,)) if has_subject else ((),)):
+            raise ValueError(f"y0[{name!r}] must be {allowed}; got shape {shape}.")
+
+
+def _codes(subject, n_rows):
+    if subject is not None:
+        return as_subject(subject, n_rows)
+    if n_rows is None:
+        raise ValueError("The number of rows of t must be known: give subject, or t a static shape.")
+    return np.zeros(n_rows, dtype=np.int64)
+
+
+def _subjects(subject, n_rows, shapes):
+    codes = _codes(subject, n_rows)
+    return codes, (1 if subject is None else n_subjects_of(codes, shapes))
+
+
+def _columns(tensors, n_subjects, skip):
+    """Matrix (n_subjects, total) with the values of each subject in one row."""
+    columns = [pt.zeros((n_subjects, 0))]
+    for v in tensors:
+        if v.type.ndim == 0:
+            v = pt.zeros((n_subjects, 1)) + v
+        columns.append(v.reshape((n_subjects, -1)))
+    return pt.concatenate(columns[1:], axis=1) if len(columns) > 1 else columns[0]
