@@ -1,0 +1,46 @@
+"""All differences between PyMC 5 with ArviZ 0.x and PyMC 6 with ArviZ 1.x; nothing else checks versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import arviz as az
+import xarray as xr
+from rich.progress import TextColumn
+from rich.table import Column
+
+#: ArviZ below 1 has InferenceData; above, xarray's DataTree took its place.
+HAS_INFERENCE_DATA = int(az.__version__.split(".")[0]) < 1
+
+
+def make_datatree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, object]):
+    """The container of the installed ArviZ: ``arviz.InferenceData`` or ``xarray.DataTree``."""
+    if HAS_INFERENCE_DATA:
+        return az.InferenceData(**groups, attrs=dict(attrs), warn_on_custom_groups=False)
+    tree = xr.DataTree.from_dict(dict(groups))
+    tree.attrs.update(attrs)
+    return tree
+
+
+def group_names(idata) -> list[str]:
+    """Names of the groups of a fit."""
+    return list(idata.groups()) if HAS_INFERENCE_DATA else list(idata.children)
+
+
+def get_group(idata, name: str) -> xr.Dataset:
+    """One group as a Dataset.
+
+    Raises
+    ------
+    KeyError
+        Names the group, and the ones there are.
+    """
+    if name not in group_names(idata):
+        raise KeyError(f"The fit has no group '{name}'; it has {', '.join(group_names(idata))}.")
+    group = idata[name]
+    return group if isinstance(group, xr.Dataset) else group.to_dataset()
+
+
+def progress_column(text: str, header: str) -> TextColumn:
+    """A column of PyMC's progress bar; both PyMC generations draw it with rich."""
+    return TextColumn(text, table_column=Column(header, ratio=1))

@@ -1,0 +1,174 @@
+"""Compiled log densities of a mixed model: one graph serves the E-step, the start and the modes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.compile.mode import get_mode
+from pytensor.graph.replace import clone_replace, vectorize_graph
+from pytensor.graph.traversal import ancestors
+
+from pymc_saem.saem.model import MixedModel
+from pymc_saem.saem.point import INTERPRETED, parameter_graph, value_graph
+
+#: Checks such as "sigma > 0" look at all subjects at once: one failed solve would condemn the rest.
+#: Without them a bad value gives NaN in its own subject, which the kernels count and reject.
+_NO_CHECKS = "local_remove_check_parameter"
+
+
+def substitution(mixed: MixedModel, phi, theta) -> dict:
+    """Value variables of the model as graphs of phi (subject, phi) and theta (theta,)."""
+    values = {model_value(mixed, e.name): value_graph(e, phi) for e in mixed.random_effects}
+    values |= {model_value(mixed, p.name): parameter_graph(p, theta) for p in mixed.parameters}
+    return values
+
+
+def model_value(mixed: MixedModel, name: str):
+    return mixed.model.rvs_to_values[mixed.model[name]]
+
+
+def symbols(mixed: MixedModel):
+    """Fresh symbols phi (subject, phi) and theta (theta,)."""
+    phi = pt.tensor("phi", dtype="float64", shape=(mixed.n_subjects, mixed.n_phi))
+    theta = pt.tensor("theta", dtype="float64", shape=(mixed.n_theta,))
+    return phi, theta
+
+
+def in_symbols(mixed: MixedModel, graphs: list, phi, theta) -> list:
+    """Rewrite graphs over random variables or value variables as graphs of phi and theta."""
+    graphs = mixed.model.replace_rvs_by_values(graphs)
+    replacements = [(k, v.astype(k.dtype)) for k, v in substitution(mixed, phi, theta).items()]
+    return clone_replace(graphs, replace=replacements, rebuild_strict=False)
+
+
+def row_logps(mixed: MixedModel, phi, theta) -> list:
+    """Log density of each flattened row of each observed variable, (row,) each."""
+    rows = mixed.model.logp(vars=list(mixed.model.observed_RVs), sum=False)
+    return [r.ravel() for r in in_symbols(mixed, rows, phi, theta)]
+
+
+def row_density(mixed: MixedModel):
+    """Interpreted ``density(phi, theta)`` that lists the row log densities of each observed variable."""
+    phi, theta = symbols(mixed)
+    rows = row_logps(mixed, phi, theta)
+    f = pytensor.function([phi, theta], rows, mode=INTERPRETED.including(_NO_CHECKS), on_unused_input="ignore")
+    return lambda phi, theta: [np.asarray(r) for r in f(phi, theta)]
+
+
+@dataclass
+class Densities:
+    """Log likelihood of each subject, its gradient, and the statistics of the residual scales.
+
+    Parameters
+    ----------
+    mixed : MixedModel
+    residuals : list of (outcome index, graph builder)
+        What each residual-scale rule needs summed over rows: a function of (phi, theta) that
+        returns the squared standardized residuals of one outcome, (row,).
+    mode : str or pytensor Mode
+        How PyTensor compiles; Numba by default.
+    """
+
+    mixed: MixedModel
+    residuals: list
+    mode: object = "NUMBA"
+    compile_seconds: float = field(default=0.0, init=False)
+    _functions: dict = field(default_factory=dict, init=False, repr=False)
+
+    def __getstate__(self):
+        return self.__dict__ | {"_functions": {}}  # compiled code does not travel between processes
+
+    def likelihood(self, phi: np.ndarray, theta: np.ndarray):
+        """Log likelihood and residual statistics of every subject and replicate.
+
+        Parameters
+        ----------
+        phi : ndarray, shape (replicate, subject, phi)
+        theta : ndarray, shape (theta,)
+
+        Returns
+        -------
+        loglik : ndarray, shape (replicate, subject)
+            NaN where a solve failed.
+        residual : ndarray, shape (replicate, subject, residual)
+            Sum over rows of squared residuals divided by (scale / sigma)^2.
+        status : list of ndarray, each (replicate, subject)
+            Status codes of each ODE in the model.
+        """
+        loglik, residual, *status = self._function("likelihood")(phi, theta)
+        return loglik, residual, status
+
+    def gradient(self, phi: np.ndarray, theta: np.ndarray):
+        """Log likelihood (replicate, subject) with its gradients.
+
+        Returns
+        -------
+        loglik : ndarray, shape (replicate, subject)
+        d_phi : ndarray, shape (replicate, subject, phi)
+            Derivative of each subject's log likelihood with respect to its own phi.
+        d_theta : ndarray, shape (theta,)
+            Derivative of the sum at fixed phi.
+        """
+        return self._function("gradient")(phi, theta)
+
+    def warm_up(self, n_replicates: int) -> None:
+        """Compile the E-step function now, so that compile time is not counted as run time."""
+        self._function("likelihood")
+        phi = np.zeros((n_replicates, self.mixed.n_subjects, self.mixed.n_phi))
+        start = perf_counter()
+        self.likelihood(phi, np.zeros(self.mixed.n_theta))
+        self.compile_seconds += perf_counter() - start
+
+    def _function(self, kind: str):
+        if kind not in self._functions:
+            start = perf_counter()
+            self._functions[kind] = self._compile(kind)
+            self.compile_seconds += perf_counter() - start
+        return self._functions[kind]
+
+    def _compile(self, kind: str):
+        mixed = self.mixed
+        phi, theta = symbols(mixed)
+        phi3 = pt.tensor("phi", dtype="float64", shape=(None, mixed.n_subjects, mixed.n_phi))
+        loglik, residual, status = self._subject_graphs(phi, theta)
+        if kind == "likelihood":
+            ranks = (2, 3, *(2 for _ in status))
+            outputs = vectorize_graph([loglik, residual, *status], {phi: phi3})
+            outputs = [
+                self._with_replicates(out, phi3, ndim)
+                for out, ndim in zip(outputs, ranks, strict=True)
+            ]
+        else:
+            (loglik,) = vectorize_graph([loglik], {phi: phi3})
+            d_phi, d_theta = pt.grad(loglik.sum(), [phi3, theta], disconnected_inputs="ignore")
+            outputs = [loglik, d_phi, d_theta]
+        mode = get_mode(self.mode).including(_NO_CHECKS)
+        f = pytensor.function([phi3, theta], outputs, mode=mode, on_unused_input="ignore")
+        f.trust_input = True  # callers pass float64 arrays of the right rank; checking costs as much as a solve
+        return f
+
+    @staticmethod
+    def _with_replicates(out, phi3, ndim: int):
+        """Give the replicate axis to an output that phi does not reach."""
+        if out.ndim == ndim:
+            return out
+        return pt.broadcast_to(out, (phi3.shape[0], *(out.shape[i] for i in range(out.ndim))))
+
+    def _subject_graphs(self, phi, theta):
+        mixed = self.mixed
+        rows = row_logps(mixed, phi, theta)
+        loglik = sum(_per_subject(mixed, j, row) for j, row in enumerate(rows))
+        columns = [_per_subject(mixed, j, build(phi, theta)) for j, build in self.residuals]
+        residual = pt.stack(columns, axis=-1) if columns else pt.zeros((mixed.n_subjects, 0))
+        nodes = {v.owner for v in ancestors([loglik]) if v.owner is not None}
+        status = [node.outputs[1] for node in nodes if getattr(node.op, "is_ode_solution", False)]
+        return loglik, residual, status
+
+
+def _per_subject(mixed: MixedModel, outcome: int, rows):
+    subject = mixed.outcomes[outcome].row_subject
+    return pt.inc_subtensor(pt.zeros(mixed.n_subjects)[subject], rows)

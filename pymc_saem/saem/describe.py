@@ -1,0 +1,112 @@
+"""What SAEM understood of a model, before any iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pymc as pm
+
+from pymc_saem.saem.conjugacy import recognize
+from pymc_saem.saem.model import MixedModel
+from pymc_saem.saem.priors import Prior
+from pymc_saem.saem.read import read_model
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """A model as SAEM sees it.
+
+    Attributes
+    ----------
+    parameters : pandas.DataFrame
+        One row per parameter: shape, prior, m_step.
+    random_effects : pandas.DataFrame
+        One row per random effect: size per subject, scale, parameters of its mean and covariance.
+    data : pandas.DataFrame
+        One row per outcome: rows, subjects, fewest and most rows of a subject.
+    """
+
+    parameters: pd.DataFrame
+    random_effects: pd.DataFrame
+    data: pd.DataFrame
+    subject_dim: str
+    n_subjects: int
+
+    def __str__(self) -> str:
+        parts = [f"{self.n_subjects} subjects (dim '{self.subject_dim}')"]
+        for title, table in (("Random effects", self.random_effects), ("Parameters", self.parameters), ("Data", self.data)):
+            parts += ["", title, table.to_string(max_colwidth=48)]
+        return "\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        tables = (("Random effects", self.random_effects), ("Parameters", self.parameters), ("Data", self.data))
+        body = "".join(f"<h4>{title}</h4>{table.to_html()}" for title, table in tables)
+        return f"<p>{self.n_subjects} subjects (dim '{self.subject_dim}')</p>{body}"
+
+
+def summarize(model: pm.Model | None = None, *, random_effects: Sequence[str] | None = None) -> ModelSummary:
+    """What SAEM understands of a model: random effects, M-step of each parameter, data.
+
+    Parameters
+    ----------
+    model : pymc.Model, optional
+        The model in context by default.
+    random_effects : sequence of str, optional
+        As in :func:`fit_saem`.
+
+    Returns
+    -------
+    ModelSummary
+        Prints as three tables; its attributes are DataFrames.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When the model is not one that SAEM can estimate.
+
+    Examples
+    --------
+    >>> print(ps.summarize(model))  # doctest: +SKIP
+    """
+    mixed = read_model(pm.modelcontext(model), random_effects)
+    rules = recognize(mixed)
+    return ModelSummary(
+        _parameter_table(mixed, rules), _effect_table(mixed, rules), _data_table(mixed), mixed.subject_dim, mixed.n_subjects
+    )
+
+
+def _parameter_table(mixed: MixedModel, rules) -> pd.DataFrame:
+    kinds = rules.kind_of()
+    rows = []
+    for p in mixed.parameters:
+        prior = Prior(mixed, p)
+        m_step = "closed form"
+        if not prior.is_flat() and not (p in rules.mean.parameters and prior.quadratic() is not None):
+            m_step = "closed form, with Newton steps for the prior"
+        rows.append({"shape": p.shape, "prior": prior.name, "role": kinds[p.name], "m_step": m_step})
+    return pd.DataFrame(rows, index=pd.Index([p.name for p in mixed.parameters], name="parameter"))
+
+
+def _effect_table(mixed: MixedModel, rules) -> pd.DataFrame:
+    rows = []
+    for effect in mixed.random_effects:
+        block = np.arange(effect.columns.start, effect.columns.stop)
+        omega = [f"{r.parameter.name} ({r.kind})" for r in rules.omegas if np.intersect1d(r.columns, block).size]
+        used = np.abs(rules.mean.design[:, block]).max(axis=(0, 1), initial=0.0) > 0
+        columns = rules.mean.columns[used]
+        mean = [p.name for p in rules.mean.parameters if np.any((columns >= p.columns.start) & (columns < p.columns.stop))]
+        rows.append(
+            {"size": effect.size, "normal_on": f"{effect.link} scale", "mean": ", ".join(mean) or "constant", "omega": omega[0] if omega else "fixed"}
+        )
+    return pd.DataFrame(rows, index=pd.Index([e.name for e in mixed.random_effects], name="random effect"))
+
+
+def _data_table(mixed: MixedModel) -> pd.DataFrame:
+    rows = []
+    for outcome in mixed.outcomes:
+        counts = np.bincount(outcome.row_subject, minlength=mixed.n_subjects)
+        rows.append({"rows": outcome.n_rows, "subjects": int((counts > 0).sum()), "fewest": counts.min(), "most": counts.max()})
+    return pd.DataFrame(rows, index=pd.Index([o.name for o in mixed.outcomes], name="outcome"))

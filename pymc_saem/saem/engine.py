@@ -1,0 +1,67 @@
+"""Wires a mixed model for SAEM: densities, rules, start, simulator and maximizer of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pymc_saem.saem.algorithm import State
+from pymc_saem.saem.conjugacy import Rules, recognize
+from pymc_saem.saem.densities import Densities
+from pymc_saem.saem.maximize import Maximizer
+from pymc_saem.saem.model import MixedModel
+from pymc_saem.saem.point import PointMap
+from pymc_saem.saem.schedule import Schedule
+from pymc_saem.saem.simulate import Simulator
+from pymc_saem.saem.start import Start, find_start
+
+
+def default_replicates(n_subjects: int) -> int:
+    """Replicates such that at least 50 Markov chains run in each E-step."""
+    return max(1, -(-50 // n_subjects))
+
+
+def default_transitions(n_phi: int) -> int:
+    """Transitions of one iteration: every coordinate about once and a half, and some of the others."""
+    return int(np.clip(10 + 2.5 * n_phi, 15, 80))
+
+
+@dataclass
+class Engine:
+    """The parts of a SAEM run that do not change while it runs."""
+
+    mixed: MixedModel
+    rules: Rules
+    points: PointMap
+    densities: Densities
+    maximizer: Maximizer
+    n_transitions: int
+    n_replicates: int
+    kernels: Mapping[str, float] | None
+
+    @classmethod
+    def build(
+        cls, mixed: MixedModel, schedule: Schedule, *, objective, fixed, n_transitions, n_replicates, kernels, mode
+    ) -> Engine:
+        rules = recognize(mixed)
+        points = PointMap(mixed)
+        densities = Densities(mixed, [(term.outcome, term) for term in rules.residual_terms], mode)
+        maximizer = Maximizer(mixed, rules, points, schedule, objective, fixed)
+        n_transitions = default_transitions(mixed.n_phi) if n_transitions == "auto" else n_transitions
+        n_replicates = default_replicates(mixed.n_subjects) if n_replicates == "auto" else n_replicates
+        return cls(mixed, rules, points, densities, maximizer, n_transitions, n_replicates, kernels)
+
+    def begin(self, point: dict, rng: np.random.Generator, n_starts: int) -> tuple[State, Simulator, Start]:
+        """Find a start near a PyMC point (``n_starts=0``: at the point) and set up the simulator."""
+        theta = self.maximizer.apply_fixed(self.points.theta_of(point))
+        start = Start(theta, np.zeros(0))
+        if n_starts:
+            start = find_start(self.densities, self.maximizer, theta, rng, n_starts)
+        population = self.maximizer.population(start.theta)
+        phi = np.repeat(population.mean[None], self.n_replicates, axis=0)
+        return State(start.theta, phi), self.simulator(population, rng), start
+
+    def simulator(self, population, rng) -> Simulator:
+        return Simulator(self.mixed, self.densities, population, self.n_transitions, rng, self.kernels)

@@ -1,0 +1,174 @@
+"""fit_saem: the SAEM step method, and everything after the estimate."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pymc as pm
+from pymc.initial_point import make_initial_point_fn
+from pymc.util import get_random_generator
+
+from pymc_saem.output import build_datatree
+from pymc_saem.saem.options import check_count
+from pymc_saem.saem.progress import Progress
+from pymc_saem.saem.report import collect
+from pymc_saem.saem.run import Job, run_chains, score
+from pymc_saem.saem.start import N_STARTS
+from pymc_saem.saem.step import SAEM
+
+
+def fit_saem(
+    model: pm.Model | None = None,
+    *,
+    random_effects: Sequence[str] | None = None,
+    objective: str = "map",
+    n_explore: int = 150,
+    n_smooth: int = 350,
+    n_transitions: int | str = "auto",
+    n_replicates: int | str = "auto",
+    kernel: Mapping[str, float] | str = "auto",
+    chains: int = 1,
+    cores: int = 1,
+    draws: int = 250,
+    fixed: Mapping[str, Any] | None = None,
+    initvals: Mapping[str, Any] | None = None,
+    n_starts: int = N_STARTS,
+    step_size_exponent: float = 1.0,
+    annealing: float = 0.95,
+    random_seed=None,
+    progressbar: bool = True,
+    callback: Callable | None = None,
+    compile_kwargs: dict | None = None,
+):
+    """Estimate a nonlinear mixed-effects model by SAEM.
+
+    Parameters
+    ----------
+    model : pymc.Model, optional
+        The model in context by default.
+    random_effects : sequence of str, optional
+        Names of the random effects, whose first axis is the subject. By default they are the free
+        variables whose distribution depends on other free variables, and that nothing else depends on.
+    objective : {"map", "ml"}, default "map"
+        "map" maximizes p(y | theta) p(theta) with priors on the natural scale, as ``pm.find_MAP`` does;
+        flat priors give maximum likelihood. "ml" ignores the priors.
+        (Monolix, saemix and nlmixr2 have "ml" only; Monolix has priors on request.)
+    n_explore : int, default 150
+        Iterations with step size 1, in which the run finds its region. (Monolix
+        ``nbexploratoryiterations`` 500 at most, saemix ``nbiter.saemix[1]`` 300, nlmixr2 ``nBurn`` 200.)
+    n_smooth : int, default 350
+        Iterations with step sizes 1, 1/2, 1/3, ..., which average the noise away.
+        (Monolix ``nbsmoothingiterations`` 200, saemix ``nbiter.saemix[2]`` 100, nlmixr2 ``nEm`` 300.)
+    n_transitions : int or "auto"
+        Proposals per subject and replicate in one iteration; each costs one solve. "auto":
+        10 + 2.5 per random effect of a subject, between 40 and 80. (saemix ``nbiter.mcmc``, nlmixr2 ``nmc`` and ``nu`` count sweeps.)
+    n_replicates : int or "auto"
+        Copies of phi per subject; "auto" makes n_subjects * n_replicates at least 50.
+        (Monolix and saemix ``nb.chains``.)
+    kernel : mapping or "auto"
+        Share of the transitions of "prior", "coordinate" and "block" proposals (saemix ``nbiter.mcmc``).
+    chains : int, default 1
+        Independent whole runs from starts of their own. The one with the best score is reported.
+    cores : int, default 1
+        Processes for the chains. The solves of one chain use threads in any case.
+    draws : int, default 250
+        Conditional draws per chain of the posterior group.
+    fixed : mapping, optional
+        Parameters held at a natural value: ``{"sigma": 0.5}``.
+    initvals : mapping, optional
+        Natural starting values by name, as in ``pm.sample``.
+    n_starts : int, default 12
+        Gradient fits with every subject at its mean; the best one starts the run. 0 starts at the
+        initial values.
+    step_size_exponent : float, default 1
+        a in gamma_k = k^-a, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
+    annealing : float, default 0.95
+        Smallest factor by which a variance may fall per iteration in the first half of the exploratory
+        phase. (Monolix ``tauomega``, saemix ``alpha.sa`` 0.97.)
+    random_seed : int, numpy.random.Generator, optional
+        Same seed, same result, for any number of threads and cores.
+    progressbar : bool, default True
+        Shown in terminals and notebooks only.
+    callback : callable, optional
+        ``callback(chain, iteration, estimates, stats)`` after each iteration, with the natural
+        estimates by name; with ``cores=1`` only.
+    compile_kwargs : dict, optional
+        ``{"mode": ...}`` for PyTensor.
+
+    Returns
+    -------
+    arviz.InferenceData or xarray.DataTree
+        Groups ``posterior`` (phi drawn from p(phi | y, theta_hat), theta constant), ``saem_trace``,
+        ``population``, ``individual``, ``sample_stats``, ``observed_data``, ``constant_data``.
+
+    Raises
+    ------
+    UnsupportedModelError
+        The model is not one that SAEM can estimate; the text says which part, and why.
+    ValueError
+        An option is out of range; the text says which, and what was expected.
+
+    Examples
+    --------
+    >>> with model:  # doctest: +SKIP
+    ...     idata = ps.fit_saem(random_seed=21)
+    >>> ps.summary(idata)  # doctest: +SKIP
+    """
+    began = perf_counter()
+    model = pm.modelcontext(model)
+    for name, value, least in (("n_smooth", n_smooth, 0), ("chains", chains, 1), ("cores", cores, 1), ("draws", draws, 2)):
+        check_count(name, value, least)
+    if n_explore + n_smooth == 0:
+        raise ValueError("n_explore and n_smooth are both 0; at least one iteration is needed.")
+    if kernel != "auto" and not isinstance(kernel, Mapping):
+        raise ValueError(f"kernel is {kernel!r}; it must be 'auto' or shares such as {{'coordinate': 0.5, 'block': 0.5}}.")
+    if callback is not None and cores > 1 and chains > 1:
+        raise ValueError("callback runs in this process and needs cores=1.")
+    rng = get_random_generator(random_seed)
+    point = _starting_point(model, initvals)
+    step = SAEM(
+        model=model,
+        random_effects=random_effects,
+        objective=objective,
+        n_explore=n_explore,
+        n_transitions=n_transitions,
+        n_replicates=n_replicates,
+        kernels=None if kernel == "auto" else kernel,
+        fixed=fixed,
+        n_starts=n_starts,
+        step_size_exponent=step_size_exponent,
+        annealing=annealing,
+        compile_kwargs=compile_kwargs,
+    )
+    job = Job(step, point, n_explore, n_smooth, draws)
+    with Progress(step.engine, n_explore, n_smooth, chains, progressbar) as progress:
+
+        def watch(chain, iteration, theta, stats):
+            progress.update(chain, iteration, theta, stats)
+            if callback is not None:
+                callback(chain, iteration, step.engine.points.natural_theta(theta), stats)
+
+        runs = run_chains(job, rng.spawn(chains), cores, watch)
+    best = int(np.argmax([score(run) for run in runs])) if len(runs) > 1 else 0
+    result, messages = collect(step.engine, runs, best, job, perf_counter() - began)
+    for message in messages:
+        warnings.warn(message, stacklevel=2)
+    return build_datatree(result)
+
+
+def _starting_point(model: pm.Model, initvals: Mapping[str, Any] | None) -> dict:
+    names = {rv.name for rv in model.free_RVs}
+    unknown = sorted(set(initvals or {}) - names)
+    if unknown:
+        raise ValueError(f"initvals names {unknown}; the free variables are {sorted(names)}.")
+    if not initvals:
+        return model.initial_point(random_seed=0)
+    point = make_initial_point_fn(model=model, overrides=dict(initvals), return_transformed=True)(0)
+    for name, value in point.items():
+        if not np.all(np.isfinite(value)):
+            raise ValueError(f"initvals give {name} = {value}, which is not finite on the unconstrained scale.")
+    return point

@@ -1,0 +1,190 @@
+"""The M-step of a mixed model: applies each rule to the statistics, with priors and safeguards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pymc_saem.saem import mstep
+from pymc_saem.saem.algorithm import Statistics
+from pymc_saem.saem.conjugacy import MeanRule, OmegaRule, ResidualRule, Rules
+from pymc_saem.saem.model import MixedModel
+from pymc_saem.saem.point import PointMap
+from pymc_saem.saem.population import Population
+from pymc_saem.saem.priors import Prior
+from pymc_saem.saem.schedule import Schedule, at_least
+
+#: A standard deviation may not fall below this fraction of its start: at zero the E-step could not move.
+SMALLEST_SD = 1e-4
+
+
+@dataclass
+class Maximizer:
+    """Maximizes E[log p(y, phi; theta)] (+ log p(theta)) given the statistics.
+
+    Parameters
+    ----------
+    objective : {"map", "ml"}
+        "map" adds the log prior of each parameter on its natural scale, "ml" ignores the priors.
+    fixed : dict
+        Parameters held at a natural value: name -> flat value.
+    """
+
+    mixed: MixedModel
+    rules: Rules
+    points: PointMap
+    schedule: Schedule
+    objective: str = "map"
+    fixed: dict[str, np.ndarray] = field(default_factory=dict)
+    floor_state: dict = field(init=False)
+
+    def __post_init__(self):
+        self.reset()
+        priors = {p.name: Prior(self.mixed, p) for p in self.mixed.parameters} if self.objective == "map" else {}
+        self.priors = {name: prior for name, prior in priors.items() if not prior.is_flat()}
+        self._free_mean = [p for p in self.rules.mean.parameters if p.name not in self.fixed]
+        self._prior_of_mean()
+
+    def reset(self) -> None:
+        """Forget the start of the last run, which the variance floor is relative to."""
+        self.floor_state = {"start": {}, "reached": set()}
+
+    def population(self, theta: np.ndarray) -> Population:
+        """The Gaussian law of phi at theta."""
+        omega = self.rules.fixed_omega.copy()
+        for rule in self.rules.omegas:
+            x = self.points.natural(rule.parameter, theta[rule.parameter.columns])
+            omega[np.ix_(rule.columns, rule.columns)] = omega_of(rule, x)
+        return Population(self.rules.mean.mean(theta, self.mixed.n_subjects), omega)
+
+    def apply_fixed(self, theta: np.ndarray) -> np.ndarray:
+        """theta with the user's constants in place."""
+        theta = theta.copy()
+        for name, value in self.fixed.items():
+            p = self.mixed.parameter(name)
+            theta[p.columns] = self.points.unconstrained(p, value)
+        return theta
+
+    def __call__(self, statistics: Statistics, theta: np.ndarray, iteration: int) -> np.ndarray:
+        """The next theta, (theta,)."""
+        old, theta = theta, theta.copy()
+        ratio = self.schedule.smallest_ratio(iteration)
+        theta = self._update_mean(statistics, theta)
+        mean = self.rules.mean.mean(theta, self.mixed.n_subjects)
+        covariance = mstep.covariance_about(statistics.first, statistics.second, mean)
+        for rule in self.rules.omegas:
+            if rule.parameter.name not in self.fixed:
+                theta[rule.parameter.columns] = self._omega(rule, covariance, old, ratio)
+        for rule in self.rules.residuals:
+            if rule.parameter.name not in self.fixed:
+                theta[rule.parameter.columns] = self._residual(rule, statistics.residual, old, ratio)
+        return theta
+
+    # -- means --------------------------------------------------------------------------------
+
+    def _prior_of_mean(self) -> None:
+        """Collect Gaussian priors of the mean parameters; the others are maximized numerically."""
+        rule = self.rules.mean
+        free = [np.arange(p.columns.start, p.columns.stop) for p in self._free_mean]
+        self._mean_columns = np.concatenate(free or [np.zeros(0, int)])
+        self._in_rule = np.searchsorted(rule.columns, self._mean_columns)
+        size = self._mean_columns.size
+        self._prior_precision, self._prior_shift = np.zeros((size, size)), np.zeros(size)
+        self._other_priors = []
+        for p in self._free_mean:
+            if p.name not in self.priors:
+                continue
+            where = np.flatnonzero((self._mean_columns >= p.columns.start) & (self._mean_columns < p.columns.stop))
+            gaussian = self.priors[p.name].quadratic()
+            if gaussian is None:
+                self._other_priors.append((where, self.priors[p.name]))
+            else:
+                self._prior_precision[np.ix_(where, where)], self._prior_shift[where] = gaussian
+
+    def _update_mean(self, statistics: Statistics, theta: np.ndarray) -> np.ndarray:
+        if not self._mean_columns.size:
+            return theta
+        rule: MeanRule = self.rules.mean
+        held = np.setdiff1d(np.arange(rule.columns.size), self._in_rule)
+        offset = rule.offset + rule.design[:, :, held] @ theta[rule.columns[held]]
+        design = rule.design[:, :, self._in_rule]
+        precision = self.population(theta).precision
+        left, right = mstep.gls_normal_equations(statistics.first, design, offset, precision)
+        left, right = left + self._prior_precision, right + self._prior_shift
+        if self._other_priors:
+            beta = mstep.penalized_mean(left, right, theta[self._mean_columns], self._log_prior_of_mean)
+        else:
+            beta = np.linalg.solve(left, right)
+        theta[self._mean_columns] = beta
+        return theta
+
+    def _log_prior_of_mean(self, beta):
+        value, gradient = 0.0, np.zeros_like(beta)
+        for where, prior in self._other_priors:
+            density, gradient[where] = prior.unconstrained(beta[where])
+            value += density
+        return value, gradient
+
+    # -- variances ----------------------------------------------------------------------------
+
+    def _omega(self, rule: OmegaRule, covariance, old, ratio) -> np.ndarray:
+        p, prior = rule.parameter, self.priors.get(rule.parameter.name)
+        u_old = old[p.columns]
+        x_old = self.points.natural(p, u_old)
+        target = covariance[np.ix_(rule.columns, rule.columns)]
+        if rule.kind == "full":
+            return self._omega_full(rule, target, u_old, x_old, ratio, prior)
+        n = self.mixed.n_subjects
+        if rule.kind == "scalar":
+            count = np.array([n * target.shape[0]], dtype=float)
+            squares = np.array([n * np.trace(np.linalg.solve(rule.base, target))])
+        else:
+            count = np.full(target.shape[0], float(n))
+            squares = n * np.diag(target) / np.diag(rule.base)
+        return self._scale(p, count, squares, rule.power, x_old, ratio, np.inf, prior)
+
+    def _omega_full(self, rule, target, u_old, x_old, ratio, prior) -> np.ndarray:
+        k = target.shape[0]
+        old_variance = np.diag(omega_of(rule, x_old))
+        variance = np.maximum(np.diag(target), SMALLEST_SD**2 * old_variance)
+        factor = np.sqrt(at_least(variance, old_variance, ratio) / np.maximum(np.diag(target), 1e-300))
+        target = target * np.outer(factor, factor) + 1e-12 * np.diag(variance)
+        packed = mstep.pack_cholesky(target)
+        if prior is None:
+            return self.points.unconstrained(rule.parameter, packed)
+        on_diagonal = np.equal(*np.tril_indices(k))
+        start = np.where(on_diagonal, np.log(np.abs(packed)), packed)
+        return mstep.penalized_cholesky(self.mixed.n_subjects, target, start, prior.unconstrained)
+
+    def _residual(self, rule: ResidualRule, residual, old, ratio) -> np.ndarray:
+        p = rule.parameter
+        x_old = self.points.natural(p, old[p.columns])
+        squares = np.array([residual[list(rule.terms)].sum() * rule.unit ** (2 * rule.power)])
+        count = np.array([float(rule.n_rows)])
+        return self._scale(p, count, squares, rule.power, x_old, ratio, self.schedule.rise, self.priors.get(p.name))
+
+    def _scale(self, p, count, squares, power, x_old, ratio, rise, prior) -> np.ndarray:
+        """Unconstrained value of a scale parameter after its update, (k,)."""
+        if prior is None:
+            x = mstep.scale_power(count, squares, power)
+        else:
+            x = mstep.penalized_scale(count, squares, power, x_old, prior.natural)
+        variance, old = x ** (2 * power), x_old ** (2 * power)
+        bounded = np.minimum(at_least(variance, old, ratio), rise * old)
+        floor = SMALLEST_SD**2 * self.floor_state["start"].setdefault(p.name, old)
+        if np.any(bounded < floor):
+            self.floor_state["reached"].add(p.name)
+            bounded = np.maximum(bounded, floor)
+        x = np.where(bounded == variance, x, bounded ** (0.5 / power))
+        return self.points.unconstrained(p, x)
+
+
+def omega_of(rule: OmegaRule, x: np.ndarray) -> np.ndarray:
+    """Covariance (k, k) of the rule's columns at the natural value x of its parameter."""
+    if rule.kind == "full":
+        lower = mstep.unpack_cholesky(x, rule.base.shape[0])
+        return lower @ lower.T
+    if rule.kind == "scalar":
+        return rule.base * x ** (2 * rule.power)
+    return np.diag(np.diag(rule.base) * x ** (2 * rule.power))

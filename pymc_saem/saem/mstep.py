@@ -1,0 +1,189 @@
+"""Closed-form maximizers of the expected complete-data log density, on sufficient statistics.
+
+Nothing here knows PyMC. Sources: Kuhn & Lavielle (2005), section 3, for the statistics of the
+Gaussian model; generalized least squares for the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.optimize import minimize
+
+
+def gls_mean(first, design, offset, precision, prior_precision, prior_shift) -> np.ndarray:
+    """Coefficients beta of phi_i ~ N(A_i beta + c_i, Omega), given E[phi_i], by generalized least squares.
+
+    Parameters
+    ----------
+    first : ndarray, shape (subject, phi)
+        First moments.
+    design : ndarray, shape (subject or 1, phi, beta)
+        A_i; a leading axis of 1 means that all subjects share it.
+    offset : ndarray, shape (subject or 1, phi)
+        c_i.
+    precision : ndarray, shape (phi, phi)
+        Inverse of Omega.
+    prior_precision : ndarray, shape (beta, beta)
+    prior_shift : ndarray, shape (beta,)
+        Precision times mean of a Gaussian prior; zeros for a flat one.
+
+    Returns
+    -------
+    ndarray, shape (beta,)
+    """
+    left, right = gls_normal_equations(first, design, offset, precision)
+    return np.linalg.solve(left + prior_precision, right + prior_shift)
+
+
+def gls_normal_equations(first, design, offset, precision):
+    """Matrix (beta, beta) and right-hand side (beta,) of the weighted normal equations."""
+    n = first.shape[0]
+    weighted = np.einsum("pq,sqb->spb", precision, design)
+    left = np.einsum("spa,spb->ab", design, weighted) * (n / design.shape[0])
+    residual = first - offset
+    if design.shape[0] == 1:
+        return left, weighted[0].T @ residual.sum(axis=0)
+    return left, np.einsum("spb,sp->b", weighted, residual)
+
+
+def covariance_about(first, second, mean) -> np.ndarray:
+    """Mean over subjects of E[(phi_i - mean_i)(phi_i - mean_i)'].
+
+    Parameters
+    ----------
+    first : ndarray, shape (subject, phi)
+        E[phi_i].
+    second : ndarray, shape (phi, phi)
+        Sum over subjects of E[phi_i phi_i'].
+    mean : ndarray, shape (subject, phi)
+        Each subject's own mean: centring about the overall mean instead would count the spread
+        of the covariates as random variability.
+
+    Returns
+    -------
+    ndarray, shape (phi, phi)
+    """
+    cross = first.T @ mean
+    return symmetric(second - cross - cross.T + mean.T @ mean) / first.shape[0]
+
+
+def symmetric(matrix: np.ndarray) -> np.ndarray:
+    return 0.5 * (matrix + matrix.T)
+
+
+def scale_power(count, sum_of_squares, power) -> np.ndarray:
+    """Maximizer x of ``-count log(x^power) - sum_of_squares / (2 x^(2 power))``, elementwise."""
+    return (np.asarray(sum_of_squares) / count) ** (0.5 / power)
+
+
+def penalized_scale(count, sum_of_squares, power: float, x: np.ndarray, log_prior: Callable) -> np.ndarray:
+    """Maximizer x > 0 of the same plus a log prior density, by Newton steps in log x, elementwise.
+
+    Parameters
+    ----------
+    count, sum_of_squares : ndarray, shape (k,)
+    power : float
+        The standard deviation is proportional to x^power.
+    x : ndarray, shape (k,)
+        Start, where the prior is finite.
+    log_prior : callable
+        ``log_prior(x)`` gives the log density (k,), its first and its second derivative.
+
+    Returns
+    -------
+    ndarray, shape (k,)
+    """
+
+    def value(t, log_density):
+        with np.errstate(over="ignore"):
+            return -count * power * t - 0.5 * sum_of_squares * np.exp(-2 * power * t) + log_density
+
+    t = np.log(x)
+    log_density, d1, d2 = log_prior(x)
+    current = value(t, log_density)
+    for _ in range(50):
+        x = np.exp(t)
+        pull = sum_of_squares * np.exp(-2 * power * t)
+        slope = -count * power + power * pull + x * d1
+        curvature = -2 * power**2 * pull + x * d1 + x**2 * d2
+        step = np.where(curvature < 0, -slope / np.where(curvature < 0, curvature, -1.0), 0.5 * np.sign(slope))
+        step = np.clip(step, -1.0, 1.0)
+        for _ in range(40):  # halve until no entry gets worse; outside the prior's support it is -inf
+            log_density, d1, d2 = log_prior(np.exp(t + step))
+            new = value(t + step, log_density)
+            worse = ~(new >= current - 1e-12 * np.abs(current))
+            if not worse.any():
+                break
+            step = np.where(worse, 0.5 * step, step)
+        else:
+            step = np.where(worse, 0.0, step)
+            log_density, d1, d2 = log_prior(np.exp(t + step))
+            new = value(t + step, log_density)
+        t, current = t + step, new
+        if np.all(np.abs(step) < 1e-9):
+            break
+    return np.exp(t)
+
+
+def penalized_mean(left, right, beta: np.ndarray, log_prior: Callable) -> np.ndarray:
+    """Maximizer of ``-beta' left beta / 2 + right' beta + log prior`` for a prior that is not Gaussian.
+
+    ``log_prior(beta)`` gives the value and the gradient.
+    """
+
+    def negative(b):
+        log_density, gradient = log_prior(b)
+        return 0.5 * b @ left @ b - right @ b - log_density, left @ b - right - gradient
+
+    return minimize(negative, beta, jac=True, method="BFGS").x
+
+
+def unpack_cholesky(packed: np.ndarray, n: int) -> np.ndarray:
+    """Lower triangular matrix from its rows, PyMC's packing order."""
+    lower = np.zeros((n, n))
+    lower[np.tril_indices(n)] = packed
+    return lower
+
+
+def pack_cholesky(covariance: np.ndarray) -> np.ndarray:
+    """Rows of the lower Cholesky factor of a covariance."""
+    return np.linalg.cholesky(covariance)[np.tril_indices(covariance.shape[0])]
+
+
+def penalized_cholesky(count: float, covariance: np.ndarray, u: np.ndarray, log_prior: Callable) -> np.ndarray:
+    """Maximizer of ``-count/2 (log|LL'| + tr((LL')^-1 covariance)) + log prior`` over a Cholesky factor.
+
+    Parameters
+    ----------
+    count : float
+        Number of subjects.
+    covariance : ndarray, shape (n, n)
+        The unpenalized maximizer of LL'.
+    u : ndarray, shape (n (n + 1) / 2,)
+        Packed L with the logarithm of its diagonal; the start.
+    log_prior : callable
+        ``log_prior(u)`` gives the value and the gradient with respect to u.
+
+    Returns
+    -------
+    ndarray, shape (n (n + 1) / 2,)
+    """
+    n = covariance.shape[0]
+    rows = np.tril_indices(n)
+    on_diagonal = rows[0] == rows[1]
+    root = np.linalg.cholesky(covariance)
+
+    def negative(u):
+        packed = np.where(on_diagonal, np.exp(u), u)
+        lower = unpack_cholesky(packed, n)
+        white = solve_triangular(lower, root, lower=True)
+        log_density, d_prior = log_prior(u)
+        value = -count * u[on_diagonal].sum() - 0.5 * count * np.sum(white**2) + log_density
+        slope = count * solve_triangular(lower.T, white @ white.T, lower=False)[rows]
+        slope = np.where(on_diagonal, slope * packed - count, slope)
+        return -value, -(slope + d_prior)
+
+    return minimize(negative, u, jac=True, method="BFGS").x

@@ -1,0 +1,53 @@
+"""Checks of the options that SAEM and fit_saem share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pymc_saem.saem.model import MixedModel
+from pymc_saem.saem.simulate import MIXTURE
+
+
+def check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_starts, compile_kwargs) -> None:
+    """Refuse options that make no sense, with the value, what was expected, and what to do."""
+    if objective not in ("map", "ml"):
+        raise ValueError(f"objective is {objective!r}; it must be 'map' (with priors) or 'ml' (without).")
+    check_count("n_explore", n_explore, 0)
+    check_count("n_starts", n_starts, 0)
+    for name, value in (("n_transitions", n_transitions), ("n_replicates", n_replicates)):
+        if value != "auto":
+            check_count(name, value, 1, " or 'auto'")
+    if kernels is not None:
+        unknown = sorted(set(kernels) - set(MIXTURE))
+        if unknown or not kernels:
+            raise ValueError(f"kernels names {unknown or 'nothing'}; the choices are {sorted(MIXTURE)}.")
+        if any(not np.isfinite(s) or s < 0 for s in kernels.values()) or sum(kernels.values()) <= 0:
+            raise ValueError(f"kernels is {dict(kernels)}; the shares must be non-negative and not all zero.")
+    unknown = sorted(set(compile_kwargs or {}) - {"mode"})
+    if unknown:
+        raise ValueError(f"compile_kwargs has {unknown}; only 'mode' is used.")
+
+
+def check_count(name: str, value, smallest: int, otherwise: str = "") -> None:
+    """Refuse what is not an integer of at least ``smallest``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {smallest}{otherwise}.")
+
+
+def natural_values(mixed: MixedModel, fixed: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+    """The user's constants, checked against the model: name -> flat natural value."""
+    known = {p.name: p for p in mixed.parameters}
+    values = {}
+    for name, value in (fixed or {}).items():
+        if name not in known:
+            raise ValueError(f"fixed names '{name}', which is not a population parameter. The parameters are {sorted(known)}.")
+        value = np.asarray(value, dtype=float)
+        if value.shape != known[name].shape:
+            raise ValueError(f"fixed['{name}'] has shape {value.shape}; the parameter has shape {known[name].shape}.")
+        if not np.all(np.isfinite(value)):
+            raise ValueError(f"fixed['{name}'] is {value}; it must be finite.")
+        values[name] = value.ravel()
+    return values

@@ -1,0 +1,138 @@
+"""theta and phi to and from a PyMC point: transforms, dtypes, key order. No other file knows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pymc.logprob.transforms import LogTransform
+from pytensor.compile.mode import Mode
+from scipy.special import expit, logit
+
+from pymc_saem.saem.model import MixedModel, Parameter, RandomEffect
+
+#: A graph that runs once an iteration is not worth seconds of machine-code compilation.
+INTERPRETED = Mode(linker="py", optimizer="fast_run")
+
+_FROM_PHI = {"identity": lambda x: x, "log": np.exp, "logit": expit}
+_TO_PHI = {"identity": lambda x: x, "log": np.log, "logit": logit}
+_FROM_PHI_GRAPH = {"identity": lambda x: x, "log": pt.exp, "logit": pt.sigmoid}
+
+
+def value_graph(effect: RandomEffect, phi):
+    """Value variable of a random effect as a graph of its columns of phi, shape (subject, ...)."""
+    block = phi[:, effect.columns].reshape(effect.shape)
+    return block if effect.value_is_phi else _FROM_PHI_GRAPH[effect.link](block)
+
+
+def parameter_graph(parameter: Parameter, theta):
+    """Value variable of a parameter as a graph of the flat vector theta."""
+    return theta[parameter.columns].reshape(parameter.shape) if parameter.shape else theta[parameter.columns.start]
+
+
+@dataclass
+class PointMap:
+    """Moves between SAEM's arrays and PyMC's dictionaries.
+
+    theta is the flat vector of all parameters on the unconstrained scale (PyMC's value variables);
+    phi holds the random effects on the scale on which they are Gaussian, shape (..., subject, phi).
+    """
+
+    mixed: MixedModel
+    _compiled: dict = field(default_factory=dict, init=False, repr=False)
+
+    def __getstate__(self):
+        return {"mixed": self.mixed, "_compiled": {}}  # compiled functions are rebuilt in the other process
+
+    # -- points -------------------------------------------------------------------------------
+
+    def theta_of(self, point: dict) -> np.ndarray:
+        """Flat theta of a point with value-variable keys."""
+        parts = [np.ravel(point[p.value_name]) for p in self.mixed.parameters]
+        return np.concatenate(parts).astype(float) if parts else np.zeros(0)
+
+    def phi_of(self, point: dict) -> np.ndarray:
+        """phi of a point, shape (subject, phi)."""
+        parts = []
+        for effect in self.mixed.random_effects:
+            value = np.asarray(point[effect.value_name], dtype=float)
+            value = value if effect.value_is_phi else _TO_PHI[effect.link](value)
+            parts.append(value.reshape(self.mixed.n_subjects, -1))
+        return np.concatenate(parts, axis=-1)
+
+    def to_point(self, theta: np.ndarray, phi: np.ndarray, like: dict) -> dict:
+        """Point with the keys, key order and dtypes of ``like``, since PyMC's trace depends on them."""
+        new = {}
+        for p in self.mixed.parameters:
+            new[p.value_name] = theta[p.columns].reshape(p.shape)
+        for effect in self.mixed.random_effects:
+            value = phi[:, effect.columns].reshape(effect.shape)
+            new[effect.value_name] = value if effect.value_is_phi else _FROM_PHI[effect.link](value)
+        # np.array, not a NumPy scalar: PyMC's backends read .shape and .dtype of 0-d arrays
+        cast = {name: np.array(value, dtype=like[name].dtype) for name, value in new.items()}
+        return like | cast
+
+    # -- natural scale ------------------------------------------------------------------------
+
+    def natural_phi(self, phi: np.ndarray) -> dict[str, np.ndarray]:
+        """Random effects under the user's names, shapes (..., subject, *event)."""
+        lead = phi.shape[:-2]
+        return {
+            e.name: _FROM_PHI[e.link](phi[..., e.columns]).reshape(lead + e.shape) for e in self.mixed.random_effects
+        }
+
+    def natural(self, parameter: Parameter, u: np.ndarray) -> np.ndarray:
+        """Natural value of one parameter; ``u`` is its flat unconstrained value."""
+        kind = self._transform_kind(parameter)
+        if kind == "identity":
+            return np.asarray(u, dtype=float)
+        if kind == "log":
+            return np.exp(u)
+        return np.ravel(self._transform(parameter, "backward")(np.reshape(u, parameter.shape)))
+
+    def unconstrained(self, parameter: Parameter, x: np.ndarray) -> np.ndarray:
+        """Inverse of :meth:`natural`."""
+        kind = self._transform_kind(parameter)
+        if kind == "identity":
+            return np.asarray(x, dtype=float)
+        if kind == "log":
+            return np.log(x)
+        rv = self.mixed.model[parameter.name]
+        shape = rv.type.shape if rv.type.ndim != len(parameter.shape) else parameter.shape
+        return np.ravel(self._transform(parameter, "forward")(np.reshape(x, shape)))
+
+    def natural_theta(self, theta: np.ndarray) -> dict[str, np.ndarray]:
+        """All parameters under the user's names; theta is (theta,) or (iteration, theta)."""
+        theta = np.asarray(theta)
+        out = {}
+        for p in self.mixed.parameters:
+            flat = theta[..., p.columns]
+            if flat.ndim == 1 or self._transform_kind(p) != "other":
+                out[p.name] = np.reshape(self.natural(p, flat), theta.shape[:-1] + p.shape)
+            else:
+                out[p.name] = np.stack([np.reshape(self.natural(p, row), p.shape) for row in flat])
+        return out
+
+    def _transform_kind(self, parameter: Parameter) -> str:
+        transform = self.mixed.model.rvs_to_transforms.get(self.mixed.model[parameter.name])
+        if transform is None:
+            return "identity"
+        return "log" if isinstance(transform, LogTransform) else "other"
+
+    def _transform(self, parameter: Parameter, direction: str):
+        key = (parameter.name, direction)
+        if key not in self._compiled:
+            rv = self.mixed.model[parameter.name]
+            transform = self.mixed.model.rvs_to_transforms[rv]
+            x = pt.tensor(shape=(None,) * len(parameter.shape), dtype="float64")
+            y = getattr(transform, direction)(x, *rv.owner.inputs)
+            self._compiled[key] = pytensor.function([x], y, mode=INTERPRETED, on_unused_input="ignore")
+        return self._compiled[key]
+
+    @cached_property
+    def template(self) -> dict:
+        """PyMC's initial point: names, order and dtypes of a full point."""
+        return self.mixed.model.initial_point(random_seed=0)

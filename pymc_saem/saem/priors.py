@@ -1,0 +1,91 @@
+"""Log prior densities of the parameters on the natural scale, as ``pm.find_MAP`` counts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+
+from pymc_saem.saem.densities import model_value
+from pymc_saem.saem.model import MixedModel, Parameter
+from pymc_saem.saem.point import INTERPRETED
+
+
+@dataclass
+class Prior:
+    """Prior of one parameter: no Jacobian term, so the mode is that of the natural scale."""
+
+    mixed: MixedModel
+    parameter: Parameter
+    _functions: dict = field(default_factory=dict, init=False, repr=False)
+
+    def __getstate__(self):
+        return self.__dict__ | {"_functions": {}}
+
+    @property
+    def name(self) -> str:
+        """How the prior prints, such as ``HalfNormal``."""
+        return type(self.mixed.model[self.parameter.name].owner.op).__name__.removesuffix("RV").lstrip("_")
+
+    @property
+    def is_elementwise(self) -> bool:
+        return getattr(self.mixed.model[self.parameter.name].owner.op, "ndim_supp", 1) == 0
+
+    def natural(self, x: np.ndarray):
+        """Log density, first and second derivative of each entry; x (k,) on the natural scale."""
+        return self._function("natural")(x)
+
+    def unconstrained(self, u: np.ndarray):
+        """Log density (a float) and its gradient with respect to u (k,), the flat unconstrained value."""
+        value, gradient = self._function("unconstrained")(u)
+        return float(value), gradient
+
+    def is_flat(self) -> bool:
+        """Whether the density is constant over the whole unconstrained scale."""
+        probes = [np.full(self._size, u) for u in (-20.0, -3.0, 0.0, 2.5, 20.0)]
+        values = [self.unconstrained(u)[0] for u in probes]
+        return bool(np.all(np.isfinite(values)) and np.ptp(values) == 0.0)
+
+    def quadratic(self):
+        """Precision (k, k) and shift (k,) if the log density is quadratic in u; otherwise None."""
+        rng = np.random.default_rng(0)  # probes a fixed function: any points do
+        origin = self.unconstrained(np.zeros(self._size))[1]
+        hessian = np.stack([self.unconstrained(e)[1] - origin for e in np.eye(self._size)])
+        for scale in (0.5, 3.0):
+            u = scale * rng.standard_normal(self._size)
+            value, gradient = self.unconstrained(u)
+            expected = origin + u @ hessian
+            if not np.isfinite(value) or not np.allclose(gradient, expected, rtol=1e-8, atol=1e-10):
+                return None
+        return -0.5 * (hessian + hessian.T), origin
+
+    @property
+    def _size(self) -> int:
+        return self.parameter.columns.stop - self.parameter.columns.start
+
+    def _function(self, scale: str):
+        if scale not in self._functions:
+            self._functions[scale] = self._compile(scale)
+        return self._functions[scale]
+
+    def _compile(self, scale: str):
+        rv = self.mixed.model[self.parameter.name]
+        flat = pt.tensor("u", dtype="float64", shape=(self._size,))
+        if scale == "natural":
+            x = flat.reshape(self.parameter.shape)
+        else:
+            transform = self.mixed.model.rvs_to_transforms.get(rv)
+            u = flat.reshape(self.parameter.shape)
+            x = u if transform is None else transform.backward(u, *rv.owner.inputs)
+        density = pm.logp(rv, x.astype(model_value(self.mixed, self.parameter.name).dtype))
+        gradient = pt.grad(density.sum(), flat, disconnected_inputs="ignore")
+        if scale == "natural":
+            second = pt.grad(gradient.sum(), flat, disconnected_inputs="ignore")
+            outputs = [pt.broadcast_to(density, self.parameter.shape).ravel(), gradient, second]
+        else:
+            outputs = [density.sum(), gradient]
+        mode = INTERPRETED.including("local_check_parameter_to_ninf_switch")
+        return pytensor.function([flat], outputs, mode=mode, on_unused_input="ignore")

@@ -1,0 +1,61 @@
+"""The progress bar of a fit."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from pymc_saem.saem.engine import Engine
+
+#: Seconds between repaints; a repaint costs as much as a few solves.
+_EVERY = 0.25
+
+
+class Progress:
+    """Phase, iteration, one chosen parameter, acceptance and time left; silent outside terminals and notebooks."""
+
+    def __init__(self, engine: Engine, n_explore: int, n_smooth: int, chains: int, show: bool):
+        self.engine, self.n_explore, self.total = engine, n_explore, n_explore + n_smooth
+        self.shown = self._chosen()
+        console = Console()
+        self.visible = bool(show) and (console.is_terminal or console.is_jupyter)
+        self.bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+            console=console,
+            refresh_per_second=1.0 / _EVERY,
+            disable=not self.visible,
+        )
+        self.tasks = [self.bar.add_task("compile", total=self.total, state="") for _ in range(chains)]
+
+    def _chosen(self):
+        """The residual scale, or else the first scalar parameter."""
+        residuals = self.engine.rules.residuals
+        if residuals:
+            return residuals[0].parameter
+        return next((p for p in self.engine.mixed.parameters if p.shape == ()), None)
+
+    def __enter__(self):
+        self.bar.__enter__()
+        return self
+
+    def __exit__(self, *exc):
+        return self.bar.__exit__(*exc)
+
+    def update(self, chain: int, iteration: int, theta: np.ndarray, stats: dict) -> None:
+        """Show one more iteration."""
+        if not self.visible:
+            return
+        accept = np.nanmean([value for name, value in stats.items() if name.startswith("accept_")])
+        state = f"accept {accept:.2f}"
+        if self.shown is not None:
+            value = self.engine.points.natural(self.shown, theta[self.shown.columns])
+            state = f"{self.shown.name} {value.item():.4g}  {state}"
+        phase = "explore" if iteration < self.n_explore else "smooth"
+        name = f"{phase}" if len(self.tasks) == 1 else f"chain {chain} {phase}"
+        self.bar.update(self.tasks[chain], completed=iteration + 1, description=name, state=state)
