@@ -20,7 +20,7 @@ _HOMES = {
     "plot_observation_distribution": "plots",
 }
 
-__all__ = sorted((*_SUBMODULES, *_HOMES))
+__all__ = [*_SUBMODULES, *_HOMES]
 
 
 def __getattr__(name):
