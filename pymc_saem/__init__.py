@@ -20,7 +20,7 @@ _HOMES = {
     "plot_observation_distribution": "plots",
 }
 
-__all__ = [*_SUBMODULES, *_HOMES]
+__all__ = [*_SUBMODULES, *_HOMES]  # noqa: PLE0604 (they are strings)
 
 
 def __getattr__(name):

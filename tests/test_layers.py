@@ -23,7 +23,7 @@ MAY_IMPORT = {
 PURE = {"algorithm": {"schedule", "mstep", "score"}, "schedule": set(), "mstep": set(), "score": set()}
 NUMERIC = {"numpy", "scipy"}
 # The drivers of saem/, and who may import them (the subpackage's __init__ exports them).
-DRIVERS = {"fit": {"__init__"}, "step": {"__init__", "fit"}}
+DRIVERS = {"fit": {"__init__"}, "run": {"fit"}, "step": {"__init__", "fit", "run"}}
 # Files that choose by version.
 VERSION_FILE = "compat.py"
 
@@ -130,6 +130,8 @@ BAD_FILES = [
     ("saem/model.py", "from .step import SAEM", "model may not import the driver step"),
     ("saem/model.py", "from . import fit", "model may not import the driver fit"),
     ("saem/step.py", "from pymc_saem.saem.fit import fit_saem", "step may not import the driver fit"),
+    ("saem/model.py", "from .run import run_chains", "model may not import the driver run"),
+    ("saem/run.py", "from .fit import fit_saem", "run may not import the driver fit"),
     ("saem/fit.py", "x = 1\n" * (MAX_LINES + 1), "401 lines"),
     ("saem/fit.py", "import pymc\nif pymc.__version__ > '6':\n    pass", "line 2 reads __version__"),
     ("ode/op.py", "from packaging.version import Version\nx = Version('1')", "line 2 uses Version"),
@@ -141,7 +143,8 @@ GOOD_FILES = [
     ("compat.py", "import pymc\nNEW = pymc.__version__ > '6'"),
     ("ode/solve.py", "import numba\nfrom ..compat import NEW\nfrom .op import Op\nfrom . import events"),
     ("saem/__init__.py", "from .fit import fit_saem\nfrom .step import SAEM"),
-    ("saem/fit.py", "from .step import SAEM\nfrom ..output.datatree import to_datatree"),
+    ("saem/run.py", "from pymc_saem.saem.step import SAEM"),
+    ("saem/fit.py", "from .run import run_chains\nfrom .step import SAEM\nfrom ..output.datatree import to_datatree"),
     ("saem/step.py", "import pymc\nfrom .algorithm import run\nfrom .model import MixedModel"),
     ("saem/algorithm.py", "import numpy as np\nfrom dataclasses import dataclass\nfrom .mstep import normal_mean"),
     ("saem/mstep.py", "from scipy import linalg"),
