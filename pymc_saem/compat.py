@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import arviz as az
+import pymc as pm
+import pytensor.tensor as pt
 import xarray as xr
 from rich.progress import TextColumn
 from rich.table import Column
 
 #: ArviZ below 1 has InferenceData; above, xarray's DataTree took its place.
 HAS_INFERENCE_DATA = int(az.__version__.split(".")[0]) < 1
+
+#: PyMC 6 has pm.math.softplus, PyMC 5 lacks it. The same right-hand side must run on both, so the missing
+#: name is added, with PyMC 6's meaning.
+if not hasattr(pm.math, "softplus"):
+    pm.math.softplus = pt.softplus
 
 
 def make_datatree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, object]):

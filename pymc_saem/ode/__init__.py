@@ -4,6 +4,7 @@
 system per subject, solved in parallel. Nothing here knows SAEM: it serves NUTS models as well.
 """
 
+import pymc_saem.compat  # noqa: F401 - on PyMC 5 it supplies pm.math.softplus, which right-hand sides use
 from importlib import import_module
 
 _HOMES = {"Solution": "solve", "SolverStatus": "status", "solve_ivp": "solve"}
