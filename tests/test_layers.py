@@ -23,7 +23,7 @@ MAY_IMPORT = {
 PURE = {"algorithm": {"schedule", "mstep", "score"}, "schedule": set(), "mstep": set(), "score": set()}
 NUMERIC = {"numpy", "scipy"}
 # The drivers of saem/, and who may import them (the subpackage's __init__ exports them).
-DRIVERS = {"fit": {"__init__"}, "run": {"fit"}, "step": {"__init__", "fit", "run"}}
+DRIVERS = {"fit": {"__init__"}, "report": {"fit"}, "run": {"fit", "report"}, "step": {"__init__", "fit", "run"}}
 # Files that choose by version.
 VERSION_FILE = "compat.py"
 
