@@ -5,15 +5,17 @@ Every task writes to places of its own, so the result does not depend on the num
 
 import os
 import threading
+import time
 
 import numba
 
 from pymc_saem.ode.native import cached, call_task
 
-__all__ = ["run"]
+__all__ = ["Pace", "run"]
 
-# Below this number of tasks, starting threads costs more than it saves.
+# Below this number of tasks, and this duration, starting threads costs more than it saves.
 _MIN_TASKS = 4
+_MIN_SECONDS = 50e-6
 # One launch at a time: Numba's simplest threading layer crashes when two threads launch at once.
 _LAUNCHING = threading.Lock()
 _forked = False
@@ -46,11 +48,44 @@ _compiled = {}
 def _driver(parallel):
     if parallel not in _compiled:
         function = _parallel if parallel else _serial
-        _compiled[parallel] = cached(function, parallel=parallel, nogil=True)
+        _compiled[parallel] = driver = cached(function, parallel=parallel, nogil=True)
+        driver(0, 0, 0)  # compile now, so that the first real call is timed fairly
     return _compiled[parallel]
 
 
-def run(task_address, table, n_tasks, n_threads=None):
+class Pace:
+    """Chooses between threads and no threads by which was faster lately.
+
+    On a busy machine, waiting for a thread that is not scheduled can cost a hundred times the solve.
+    The results are the same either way, so the choice may depend on time. The slower way is tried again
+    when that costs at most a twentieth of the time.
+    """
+
+    def __init__(self):
+        self.seconds = {False: None, True: None}
+        self.since_trial = 0.0
+
+    def parallel(self):
+        """Whether the next call shall use threads."""
+        serial, threads = self.seconds[False], self.seconds[True]
+        if serial is None or serial < _MIN_SECONDS:
+            return False
+        if threads is None:
+            return True
+        best = threads < serial
+        if self.since_trial > 20.0 * self.seconds[not best]:
+            self.since_trial = 0.0
+            return not best
+        return best
+
+    def record(self, parallel, seconds):
+        """Take the duration of a call into account."""
+        before = self.seconds[parallel]
+        self.seconds[parallel] = seconds if before is None else 0.5 * (before + seconds)
+        self.since_trial += seconds
+
+
+def run(task_address, table, n_tasks, n_threads=None, pace=None):
     """Call ``task(k, table)`` for k in ``range(n_tasks)``.
 
     Parameters
@@ -59,21 +94,38 @@ def run(task_address, table, n_tasks, n_threads=None):
     table : ndarray of int64
     n_tasks : int
     n_threads : int, optional
-        All threads that Numba may use by default.
+        By default all threads that Numba may use, when ``pace`` finds that they help.
+    pace : Pace, optional
+        What is known about the duration of this call.
     """
-    address = table.ctypes.data
-    wanted = numba.get_num_threads() if n_threads is None else min(n_threads, numba.config.NUMBA_NUM_THREADS)
-    if wanted == 1 or n_tasks < _MIN_TASKS or _forked or not _LAUNCHING.acquire(blocking=False):
+    address = table.__array_interface__["data"][0]
+    limit = numba.get_num_threads() if n_threads is None else min(n_threads, numba.config.NUMBA_NUM_THREADS)
+    parallel = limit > 1 and n_tasks >= _MIN_TASKS and not _forked
+    if n_threads is None and parallel and pace is not None:
+        parallel = pace.parallel()
+    _driver(parallel)
+    start = time.perf_counter()
+    if not (parallel and _run_threads(task_address, address, n_tasks, limit)):
+        parallel = False
         _driver(False)(task_address, address, n_tasks)
-        return
+    if pace is not None:
+        pace.record(parallel, time.perf_counter() - start)
+
+
+def _run_threads(task_address, address, n_tasks, n_threads):
+    """Whether the tasks were run; not while another Python thread does the same."""
+    if not _LAUNCHING.acquire(blocking=False):
+        return False
     try:
-        before = numba.get_num_threads()
-        if wanted != before:
-            numba.set_num_threads(wanted)
+        driver, before = _driver(True), numba.get_num_threads()
+        if n_threads == before:
+            driver(task_address, address, n_tasks)
+            return True
+        numba.set_num_threads(n_threads)
         try:
-            _driver(True)(task_address, address, n_tasks)
+            driver(task_address, address, n_tasks)
         finally:
-            if wanted != before:
-                numba.set_num_threads(before)
+            numba.set_num_threads(before)
+        return True
     finally:
         _LAUNCHING.release()

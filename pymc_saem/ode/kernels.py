@@ -1,7 +1,7 @@
 """From an operation and its arrays to a call of the compiled solver.
 
 A solver is a module with ``make_solve_one(compiled_rhs)`` and ``make_sens_one(compiled_rhs)``, two
-compiled functions for one subject, or directly with ``solve_task`` and ``sensitivity_task``.
+compiled functions for one subject, or with ``task()``, which serves every system by address.
 """
 
 from collections import OrderedDict
@@ -35,7 +35,7 @@ def call(op, t, x, c, g=None):
         Solution (..., rows, n_states) and status (..., n_subjects); with ``g`` the gradient
         (..., n_subjects, n_x).
     """
-    from pymc_saem.ode.driver import run
+    from pymc_saem.ode.driver import Pace, run
     from pymc_saem.ode.native import C, C_STRIDE, G, G_STRIDE, GX, OUT, STATUS, X, X_STRIDE
 
     rows, n_states = op.rows, op.system.n_states
@@ -49,22 +49,23 @@ def call(op, t, x, c, g=None):
     x, x_stride = _batched(x, batch)
     c, c_stride = _batched(c, batch)
     n_replicates = int(np.prod(batch)) if batch else 1
-    task, layout, kept = _prepare(op, t, g is not None)
+    task, layout, _, paces = _prepare(op, t, g is not None)
     table = layout.copy()
     table[X], table[X_STRIDE] = _address(x), x_stride
     table[C], table[C_STRIDE] = _address(c), c_stride
     n_tasks = n_replicates * rows.n_subjects
+    pace = paces.setdefault(n_tasks, Pace())
     if g is None:
         out = np.empty((*batch, rows.n_rows, n_states))
         status = np.empty((*batch, rows.n_subjects), dtype=np.int64)
         table[OUT], table[STATUS] = _address(out), _address(status)
-        run(task.address, table, n_tasks, op.n_threads)
+        run(task.address, table, n_tasks, op.n_threads, pace)
         return out, status
     _check("the cotangent", g, (rows.n_rows, n_states))
     g, g_stride = _batched(g, batch)
     gx = np.empty((*batch, rows.n_subjects, op.n_x))
     table[G], table[G_STRIDE], table[GX] = _address(g), g_stride, _address(gx)
-    run(task.address, table, n_tasks, op.n_threads)
+    run(task.address, table, n_tasks, op.n_threads, pace)
     return gx
 
 
@@ -90,7 +91,7 @@ def _address(array):
 
 
 def _prepare(op, t, gradient):
-    """Task, table and the arrays it points to; kept for the last few operations and times."""
+    """Task, table, the arrays it points to, durations by number of tasks; kept for the last few operations and times."""
     key = (op, gradient, t.tobytes())
     if key not in _layouts:
         _layouts[key] = _layout(op, np.asarray(t, dtype=np.float64), gradient)
@@ -123,16 +124,16 @@ def _layout(op, t, gradient):
     table[nt.MAX_STEPS] = op.max_steps
     compiled = compile_system(system)
     solver = import_module(f"pymc_saem.ode.{SOLVERS[op.solver]}")
-    if hasattr(solver, "solve_task"):
+    if hasattr(solver, "task"):
         table[nt.RHS] = compiled.rhs_address
         table[nt.JAC] = compiled.jac_address if gradient else 0
-    return _task(solver, compiled, gradient), table, kept
+    return _task(solver, compiled, gradient), table, kept, {}
 
 
 @lru_cache(maxsize=None)
 def _task(solver, compiled, gradient):
-    if hasattr(solver, "solve_task"):
-        return solver.sensitivity_task() if gradient else solver.solve_task()
+    if hasattr(solver, "task"):
+        return solver.task()
     from pymc_saem.ode import adapter
 
     if gradient:

@@ -114,8 +114,9 @@ class OdeSolution(_OdeOp):
         """Solution and status as arrays."""
         return self._call(t, x, c)
 
-    def infer_shape(self, fgraph, node, input_shapes):
-        batch = _symbolic_batch(node, input_shapes[1:3], (2, 2))
+    def infer_shape(self, *arguments):
+        input_shapes = arguments[-1]  # PyTensor 2.38 passes a graph before them, 3.3 does not
+        batch = _symbolic_batch(input_shapes[1:3], (2, 2))
         rows = (pt.constant(self.rows.n_rows), pt.constant(self.system.n_states))
         return [(*batch, *rows), (*batch, pt.constant(self.n_subjects))]
 
@@ -152,8 +153,9 @@ class OdeGradient(_OdeOp):
         """Gradient as the only entry of a tuple."""
         return (self._call(t, x, c, g),)
 
-    def infer_shape(self, fgraph, node, input_shapes):
-        batch = _symbolic_batch(node, input_shapes[1:], (2, 2, 2))
+    def infer_shape(self, *arguments):
+        input_shapes = arguments[-1]
+        batch = _symbolic_batch(input_shapes[1:], (2, 2, 2))
         return [(*batch, pt.constant(self.rows.n_subjects), pt.constant(self.n_x))]
 
     def pullback(self, inputs, outputs, cotangents):
@@ -189,7 +191,7 @@ def _one_length(lengths):
     return None if None in lengths else 1
 
 
-def _symbolic_batch(node, shapes, cores):
+def _symbolic_batch(shapes, cores):
     batches = [tuple(s[: len(s) - core]) for s, core in zip(shapes, cores, strict=True)]
     if not any(batches):
         return ()

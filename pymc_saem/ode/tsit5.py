@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from pymc_saem.ode.native import (
+    GX,
     JAC,
     MAX_STEPS,
     N_DP,
@@ -36,7 +37,7 @@ from pymc_saem.ode.native import (
 )
 from pymc_saem.ode.status import SolverStatus
 
-__all__ = ["sensitivity_task", "solve_task"]
+__all__ = ["task"]
 
 _SUCCESS = int(SolverStatus.SUCCESS)
 _MAX_STEPS = int(SolverStatus.MAX_STEPS)
@@ -220,7 +221,7 @@ def _integrate(f, rhs, times, t0, y0, p, y0_index, n_dp, sens, rtol, atol, max_s
     if row == n_rows:
         return _SUCCESS, 0
     h = _first_step(rhs, t, z, p, k1, t_end - t, n, rtol, atol, (z_new, k2))
-    previous, rejected = 1e-4, False
+    previous, rejected = 1.0, False
     for step in range(max_steps):
         # Reach the end in this step when it is near, rather than with a tiny one after it.
         last = t + 1.01 * h >= t_end
@@ -239,10 +240,9 @@ def _integrate(f, rhs, times, t0, y0, p, y0_index, n_dp, sens, rtol, atol, max_s
             t = t_new
             z, z_new, k1, k7 = z_new, z, k7, k1
             # Proportional-integral control: fewer rejections than from the last error alone.
-            bounded = max(norm, 1e-4)
-            factor = 0.9 * bounded**-0.14 * previous**0.08
+            factor = 0.9 * max(norm, 1e-8) ** -0.17 * previous**0.04
             h *= min(1.0 if rejected else 10.0, max(0.2, factor))
-            previous, rejected = bounded, False
+            previous, rejected = max(norm, 1e-4), False
         else:
             h *= max(0.2, 0.9 * norm**-0.2) if math.isfinite(norm) else 0.1
             rejected = True
@@ -251,9 +251,13 @@ def _integrate(f, rhs, times, t0, y0, p, y0_index, n_dp, sens, rtol, atol, max_s
     return _MAX_STEPS, max_steps
 
 
-def _task(k, table_address, sens):
-    """Solve task k; one per subject and replicate."""
+def _task(k, table_address):
+    """Solve task k, one per subject and replicate, or compute its gradient if the table asks for one.
+
+    One function for both, as compiling it twice would double the wait of the first use.
+    """
     table = integers(table_address, TABLE_SIZE)
+    sens = table[GX] != 0
     replicate, i = k // table[N_SUBJECTS], k % table[N_SUBJECTS]
     first, last, t0, y0, p = read_subject(table, replicate, i)
     m, n, n_dp = last - first, table[N_STATES], table[N_DP]
@@ -270,28 +274,10 @@ def _task(k, table_address, sens):
         write_gradient(table, replicate, i, gradient, status)
     else:
         write_solution(table, replicate, i, first, solution, status)
-
-
-_run_task = inner(_task)
-
-
-def _solve(k, table_address):
-    _run_task(k, table_address, False)
-    return 0
-
-
-def _sensitivity(k, table_address):
-    _run_task(k, table_address, True)
     return 0
 
 
 @lru_cache
-def solve_task(compiled_rhs=None):
-    """Compiled task that solves one subject; the same for every system."""
-    return compile_task(_solve, cache=True)
-
-
-@lru_cache
-def sensitivity_task(compiled_rhs=None):
-    """Compiled task that computes the gradient of one subject; the same for every system."""
-    return compile_task(_sensitivity, cache=True)
+def task():
+    """Compiled task of the solver; the same for every system, and kept on disk."""
+    return compile_task(_task, cache=True)
