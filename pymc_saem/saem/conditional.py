@@ -70,11 +70,11 @@ def draw(simulator: Simulator, population: Population, theta, phi, n_draws: int)
     n_chains = max(N_CHAINS, phi.shape[0])
     phi = phi[np.arange(n_chains) % phi.shape[0]]
     kept, logp = [], []
-
     phi, _, _ = simulator(population, theta, phi)  # leave the last theta of the run behind
+    thin = max(10, simulator.n_transitions // 4)
     for _ in range(n_draws):
         last = []
-        phi, _, report = simulator(population, theta, phi, visit=lambda ensemble, last=last: last.append(ensemble))
+        phi, _, _ = simulator(population, theta, phi, last.append, thin)
         ensemble = last[-1]
         kept.append(ensemble.phi.copy())
         logp.append((ensemble.loglik + ensemble.logprior).sum(axis=1))

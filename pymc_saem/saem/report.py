@@ -114,10 +114,12 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult) -> None:
         posterior[name] = Variable(_dims(p), np.broadcast_to(values, (*lead, *values.shape)))
     natural = engine.points.natural_phi(found.draws)
     modes = engine.points.natural_phi(found.mode)
+    typical = engine.points.natural_phi(engine.maximizer.population(run.theta[-1]).mean)
     for effect in mixed.random_effects:
         dims = tuple(effect.dims) if any(effect.dims) else (mixed.subject_dim,)
         posterior[effect.name] = Variable(dims, natural[effect.name])
         result.individual[f"{effect.name}_mode"] = Variable(dims, modes[effect.name])
+        result.individual[f"{effect.name}_population"] = Variable(dims, typical[effect.name])
     result.posterior = posterior | _deterministics(mixed, posterior, lead)
     result.sample_stats = {"lp": Variable((), found.logp)}
 

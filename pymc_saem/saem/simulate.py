@@ -72,7 +72,12 @@ class Simulator:
             self.kernels[name].stop_tuning()
 
     def __call__(
-        self, population: Population, theta: np.ndarray, phi: np.ndarray, visit: Callable | None = None
+        self,
+        population: Population,
+        theta: np.ndarray,
+        phi: np.ndarray,
+        visit: Callable | None = None,
+        n_transitions: int | None = None,
     ) -> tuple[np.ndarray, Statistics, dict]:
         """Move phi (replicate, subject, phi) by ``n_transitions`` proposals at fixed theta.
 
@@ -87,7 +92,7 @@ class Simulator:
         target = Target(self.densities, population, theta, self.failures)
         ensemble = target.ensemble(phi)
         tally, rates = _Tally(ensemble), {name: [] for name in self.kernels}
-        for name in self._plan():
+        for name in self._plan(n_transitions or self.n_transitions):
             ensemble, (stats,) = self.kernels[name].astep(ensemble, target)
             rates[name].append(stats["accept"])
             tally.add(ensemble)
@@ -100,13 +105,13 @@ class Simulator:
         report["complete_logp"] = float((ensemble.loglik + ensemble.logprior).mean(axis=0).sum())
         return ensemble.phi, statistics, report
 
-    def _plan(self) -> np.ndarray:
+    def _plan(self, n_transitions: int) -> np.ndarray:
         """Names of the kernels of one call, in random order; shares are met on average."""
         names = [name for name, share in self.shares.items() if share > 0]
         shares = np.array([self.shares[name] for name in names], dtype=float)
-        exact = shares / shares.sum() * self.n_transitions
+        exact = shares / shares.sum() * n_transitions
         counts = np.floor(exact).astype(int)
-        missing = self.n_transitions - counts.sum()
+        missing = n_transitions - counts.sum()
         if missing:
             extra = self.rng.choice(len(names), size=missing, p=(exact - counts) / (exact - counts).sum())
             np.add.at(counts, extra, 1)

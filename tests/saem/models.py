@@ -1,0 +1,148 @@
+"""Small models with exact answers, shared by the tests of SAEM."""
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+
+import pymc_saem as ps
+
+
+def random_intercept_data():
+    """12 subjects x 3 rows, DESIGN section 10: exact ML a .0275, omega_sd .80081, sigma .3, loglik -26.386860."""
+    i = np.arange(1, 13)
+    eta = np.where(i % 2 == 1, -1.1, 1.1) * (0.4 + 0.6 * i / 12)
+    y = eta[:, None] + np.array([-0.3, 0.0, 0.3])
+    return y.ravel(), np.repeat(np.arange(12), 3)
+
+
+def random_intercept():
+    y, subject = random_intercept_data()
+    with pm.Model(coords={"subject": np.arange(1, 13)}) as model:
+        a = pm.Flat("a")
+        omega = pm.HalfFlat("omega", initval=1.0)
+        sigma = pm.HalfFlat("sigma", initval=1.0)
+        b = pm.Normal("b", a, omega, dims="subject")
+        pm.Normal("y", b[subject], sigma, observed=y)
+    return model
+
+
+def exact_loglik(a, omega, sigma, y, subject):
+    """Marginal log-likelihood of the random intercept model, by its Gaussian covariance."""
+    total = 0.0
+    for s in np.unique(subject):
+        r = y[subject == s] - a
+        cov = sigma**2 * np.eye(r.size) + omega**2
+        total += -0.5 * (r @ np.linalg.solve(cov, r) + np.linalg.slogdet(2 * np.pi * cov)[1])
+    return total
+
+
+def slopes_data(n_subjects=30, n_rows=6, seed=3):
+    """Linear mixed data with correlated intercepts and slopes, and one covariate on the intercept."""
+    rng = np.random.default_rng(seed)
+    omega = np.array([[1.0, 0.3], [0.3, 0.25]])
+    x = rng.normal(size=n_subjects)
+    b = np.array([1.0, -0.5]) + np.outer(x, [0.8, 0.0]) + rng.multivariate_normal([0, 0], omega, size=n_subjects)
+    subject = np.repeat(np.arange(n_subjects), n_rows)
+    t = np.tile(np.linspace(-1, 1, n_rows), n_subjects)
+    y = b[subject, 0] + b[subject, 1] * t + 0.4 * rng.normal(size=t.size)
+    return {"y": y, "t": t, "x": x, "subject": subject}
+
+
+def slopes(data, prior="flat"):
+    """Full covariance by a Cholesky factor, and a covariate on the mean of the intercept."""
+    n = data["x"].size
+    with pm.Model(coords={"subject": np.arange(n), "effect": ["intercept", "slope"]}) as model:
+        beta = pm.Flat("beta", dims="effect") if prior == "flat" else pm.Normal("beta", 0, 0.5, dims="effect")
+        gamma = pm.Flat("gamma")
+        chol, _, _ = pm.LKJCholeskyCov("chol", n=2, eta=1.0, sd_dist=pm.Exponential.dist(1.0), compute_corr=True)
+        sigma = pm.HalfFlat("sigma", initval=1.0)
+        mean = beta + gamma * pt.as_tensor(data["x"])[:, None] * np.array([1.0, 0.0])
+        b = pm.MvNormal("b", mean, chol=chol, dims=("subject", "effect"))
+        mu = b[data["subject"], 0] + b[data["subject"], 1] * data["t"]
+        pm.Normal("y", mu, sigma, observed=data["y"])
+    return model
+
+
+def slopes_loglik(beta, gamma, omega, sigma, data):
+    """Marginal log-likelihood of :func:`slopes`, exact."""
+    total = 0.0
+    for s in range(data["x"].size):
+        rows = data["subject"] == s
+        z = np.column_stack([np.ones(rows.sum()), data["t"][rows]])
+        mean = z @ (np.asarray(beta) + gamma * data["x"][s] * np.array([1.0, 0.0]))
+        cov = z @ omega @ z.T + sigma**2 * np.eye(rows.sum())
+        r = data["y"][rows] - mean
+        total += -0.5 * (r @ np.linalg.solve(cov, r) + np.linalg.slogdet(2 * np.pi * cov)[1])
+    return total
+
+
+def theophylline(ode=False, **options):
+    """One compartment, log-normal ka, V, CL, diagonal Omega, constant error (DESIGN section 10)."""
+    data = ps.datasets.load_theophylline()
+    subject, ids = data["subject"].factorize()
+    dose = data.groupby("subject", sort=False)["dose"].first().to_numpy()
+    t = data["time"].to_numpy()
+    with pm.Model(coords={"subject": ids}) as model:
+        sigma = pm.HalfFlat("sigma", initval=1.0)
+        effect = {}
+        for name, start in (("ka", 0.0), ("V", 3.0), ("CL", 1.0)):
+            mean = pm.Flat(f"log_{name}", initval=start)
+            omega = pm.HalfFlat(f"omega_{name}", initval=1.0)
+            effect[name] = pm.LogNormal(name, mean, omega, dims="subject")
+        if ode:
+
+            def rhs(t, y, p):
+                absorbed = p.ka * y.depot
+                return {"depot": -absorbed, "center": absorbed / p.V - p.CL / p.V * y.center}
+
+            solution = ps.ode.solve_ivp(
+                rhs, y0={"depot": dose, "center": 0.0}, params=effect, t=t, subject=subject, **options
+            )
+            conc = solution.center
+        else:
+            ka, V, CL = (effect[name][subject] for name in ("ka", "V", "CL"))
+            k = CL / V
+            conc = dose[subject] * ka / (V * (ka - k)) * (pt.exp(-k * t) - pt.exp(-ka * t))
+        pm.Normal("conc", conc, sigma, observed=data["conc"])
+    return model
+
+
+def neural(omega=None, rtol=1e-2, atol=1e-2, solver="auto"):
+    """The main job of DESIGN section 2; omega=None fixes it to the identity, "network" estimates one sd per network."""
+    data = ps.datasets.load_theophylline()
+    subject, ids = data["subject"].factorize()
+    dose = data.groupby("subject", sort=False)["dose"].first().to_numpy()
+    net = ps.nn.MLP(in_size=1, out_size=1, width_size=2, depth=1, activation="tanh")
+
+    def rates(t, y, p):
+        f_a1 = pm.math.softplus(net(p.w_a1, t / 24))
+        f_a2 = pm.math.softplus(net(p.w_a2, pm.math.softplus(y.depot)))
+        f_c1 = -pm.math.softplus(net(p.w_c1, pm.math.softplus(y.center)))
+        f_c2 = pm.math.softplus(net(p.w_c2, t / 24))
+        return {
+            "depot": -p.dose * f_a1 - f_a2,
+            "center": p.dose * f_a1 + f_a2 + f_c1 + p.dose * f_c2,
+        }
+
+    with pm.Model(coords={"subject": ids, "weight": net.weight_names}) as model:
+        sigma = pm.LogNormal("sigma", 0.0, 0.5)
+        w = {}
+        for name in ("a1", "a2", "c1", "c2"):
+            z = ps.nn.weights(f"z_{name}", net)
+            if omega is None:
+                w[f"w_{name}"] = pm.MvNormal(f"w_{name}", z, np.eye(net.n_weights), dims=("subject", "weight"))
+            else:
+                sd = pm.HalfNormal(f"omega_{name}", 1.0)
+                w[f"w_{name}"] = pm.Normal(f"w_{name}", z, sd, dims=("subject", "weight"))
+        solution = ps.ode.solve_ivp(
+            rates,
+            y0={"depot": dose, "center": 0.0},
+            params=w | {"dose": dose},
+            t=data["time"],
+            subject=subject,
+            rtol=rtol,
+            atol=atol,
+            solver=solver,
+        )
+        pm.Normal("conc", solution.center, sigma, observed=data["conc"])
+    return model
