@@ -22,7 +22,6 @@ _CALLS = {
     "Log2": "math.log2",
     "Log10": "math.log10",
     "Sqrt": "math.sqrt",
-    "Tanh": "math.tanh",
     "Sinh": "math.sinh",
     "Cosh": "math.cosh",
     "Sin": "math.sin",
@@ -196,10 +195,30 @@ class SourcePrinter:
         share = self.emit(f"1.0 / (1.0 + {small})")
         return self.emit(f"{share} if {_text(a)} >= 0.0 else {small} * {share}")
 
+    def _print_tanh(self, a):
+        # Twice as fast as the library's, and as accurate absolutely; the relative accuracy of results
+        # near zero is lost, which an added bias or state does not have either.
+        small = self.emit(f"math.exp(-2.0 * abs({_text(a)}))")
+        return self.emit(f"math.copysign((1.0 - {small}) / (1.0 + {small}), {_text(a)})")
+
     def _print_softplus(self, a):
         small = self.emit(f"math.exp(-abs({_text(a)}))")
-        rest = self.emit(f"math.log1p({small})")
+        rest = self._log1p_of_unit(small)
         return self.emit(f"{_text(a)} + {rest} if {_text(a)} > 0.0 else {rest}")
+
+    def _log1p_of_unit(self, x):
+        """log(1 + x) for x in [0, 1] as 2 atanh(x / (2 + x)), by its series: within 3 units in the last place.
+
+        Straight-line arithmetic, which the compiler interleaves; the library's log1p takes twice as long.
+        """
+        s = self.emit(f"{x} / (2.0 + {x})")
+        powers = [self.emit(f"{s} * {s}")]
+        for _ in range(3):
+            powers.append(self.emit(f"{powers[-1]} * {powers[-1]}"))
+        terms = [repr(1.0 / (2 * k + 1)) for k in range(16)]
+        for power in powers:  # Estrin's scheme: pairs, pairs of pairs, ...
+            terms = [self.emit(f"{a} + {power} * {b}") for a, b in zip(terms[::2], terms[1::2], strict=True)]
+        return self.emit(f"2.0 * {s} * {terms[0]}")
 
     def _print_log1mexp(self, a):
         return self.emit(
