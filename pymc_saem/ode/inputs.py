@@ -50,7 +50,7 @@ def shapes_of(tensors):
             shapes |= {n: tuple(int(k) for k in s) for n, s in zip(open_names, infer(), strict=True)}
         except pytensor.graph.utils.MissingInputError as error:
             raise ValueError(
-                f"The shapes of {', '.join(open_names)} depend on values that are not known when "
+                f"The shapes of {', '.join(map('{0[0]}[{0[1]!r}]'.format, open_names))} depend on values that are not known when "
                 "solve_ivp is called. Give them a static shape with pt.specify_shape."
             ) from error
     return shapes
@@ -70,8 +70,8 @@ def as_times(t):
         try:
             values = np.asarray(t, dtype="float64")
         except (TypeError, ValueError) as error:
-            row = next((i for i, x in enumerate(raw.ravel()) if not _is_number(x)), 0)
-            raise TypeError(f"t must hold numbers; row {row} is {raw.ravel()[row]!r}.") from error
+            row, value = next(((i, x) for i, x in enumerate(raw.ravel().tolist()) if not _is_number(x)), (0, t))
+            raise TypeError(f"t must hold numbers; row {row} is {value!r}.") from error
         if values.ndim != 1:
             raise ValueError(f"t must be a vector with one time per row, got shape {values.shape}.")
         tensor = pt.constant(values)

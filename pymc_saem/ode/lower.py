@@ -12,8 +12,7 @@ from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import toposort
 from pytensor.raise_op import CheckAndRaise
 from pytensor.scalar import Exp, Log, Log1p, as_scalar, softplus
-from pytensor.scalar.basic import Add, Composite, ScalarConstant, exp, log, true_div
-from pytensor.scalar.basic import maximum
+from pytensor.scalar.basic import Add, Composite, ScalarConstant, add, exp, log, maximum, true_div
 from pytensor.tensor import subtensor as sub
 from pytensor.tensor.basic import (
     Alloc,
@@ -166,11 +165,26 @@ def _apply(scalar_op, xs):
     owner = xs[0].owner
     if isinstance(scalar_op, Log1p) and owner and isinstance(owner.op, Exp):
         return [softplus(owner.inputs[0])]
-    if isinstance(scalar_op, Log) and owner and isinstance(owner.op, Add) and len(owner.inputs) == 2:
-        for one, other in (owner.inputs, owner.inputs[::-1]):
-            if _is_number(one, 1) and other.owner and isinstance(other.owner.op, Exp):
-                return [softplus(other.owner.inputs[0])]
+    exponents = _exponents(xs[0]) if isinstance(scalar_op, Log) else []
+    if len(exponents) > 1:
+        total, *rest = exponents
+        for x in rest:
+            total = softplus(total) if _is_number(x, 0) else x + softplus(total - x)
+        return [total]
     return scalar_op.make_node(*xs).outputs
+
+
+def _exponents(total):
+    """The x of a sum of exp(x), that of 1 last; empty for any other expression."""
+    if _is_number(total, 1):
+        return [as_scalar(0.0)]
+    owner = total.owner
+    if owner and isinstance(owner.op, Exp):
+        return [owner.inputs[0]]
+    if not (owner and isinstance(owner.op, Add)):
+        return []
+    parts = [_exponents(x) for x in owner.inputs]
+    return sorted(sum(parts, []), key=lambda x: _is_number(x, 0)) if all(parts) else []
 
 
 def _is_number(variable, number):
@@ -215,7 +229,7 @@ def _softmax(op, x):
     keep = tuple(1 if a in axis else n for a, n in enumerate(x.shape))
     shifted = x - _reduce(maximum, x, axis).reshape(keep)
     powers = _elemwise(exp, [shifted])[0]
-    total = powers.sum(axis=axis).reshape(keep) if x.ndim else powers
+    total = _reduce(add, powers, axis).reshape(keep)
     if isinstance(op, LogSoftmax):
         return _objects(shifted - _elemwise(log, [total])[0])
     return _elemwise(true_div, [powers, total])[0]

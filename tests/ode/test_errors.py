@@ -1,0 +1,86 @@
+"""Bad input: each error names the value, what is expected and what to do."""
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+import pytest
+
+from pymc_saem.ode import solve_ivp
+
+N = 3
+
+
+def rhs(t, y, p):
+    return {"y": -p.k * y.y}
+
+
+def call(**changed):
+    settings = {
+        "rhs": rhs,
+        "y0": {"y": 1.0},
+        "params": {"k": np.ones(N)},
+        "t": [1.0, 2.0, 3.0, 4.0],
+        "subject": [0, 1, 2, 2],
+    }
+    return solve_ivp(**(settings | changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"solver": "rk45"}, ValueError, "Unknown solver 'rk45'; choose one of 'auto', 'tsit5', 'cvodes'"),
+        ({"solver": "sunode"}, ValueError, "Unknown solver"),
+        ({"t": [1.0, np.nan, 3.0, 4.0]}, ValueError, "t must be finite; row 1 is nan"),
+        ({"t": ["1", "2", "noon", "4"]}, TypeError, "t must hold numbers; row 2 is 'noon'"),
+        ({"t": np.ones((2, 2))}, ValueError, "one time per row"),
+        ({"t": pt.matrix()}, ValueError, "one time per row"),
+        ({"t": [1.0, -2.0, 3.0, 4.0]}, ValueError, "t is -2.0 in row 1, before t0 = 0.0 of subject 1"),
+        ({"t0": [0.0, 0.0, 3.5]}, ValueError, "t is 3.0 in row 2, before t0 = 3.5 of subject 2"),
+        ({"t0": [0.0, 0.0]}, ValueError, r"t0 must be a number or have shape \(3,\)"),
+        ({"subject": [0, 1, 2]}, ValueError, r"one code per row of t: expected shape \(4,\), got \(3,\)"),
+        ({"subject": ["a", "b", "c", "c"]}, TypeError, "integer codes.*factorize"),
+        ({"subject": [0.0, 1.0, 2.0, 2.0]}, TypeError, "integer codes"),
+        ({"subject": [0, -1, 2, 2]}, ValueError, "row 1 is -1"),
+        ({"subject": [0, 1, 2, 3]}, ValueError, r"subject code 3 in row 3 is outside 0..2"),
+        ({"params": {"k": np.ones(N), "m": np.ones(7)}}, ValueError, r"params\['m'\] has shape \(7,\).*broadcast_to\(m, \(3, 7\)\)"),
+        ({"params": {"k": "fast"}}, TypeError, r"params\['k'\] must be numeric, got 'fast'"),
+        ({"params": [1.0]}, TypeError, "params must be a dict"),
+        ({"params": {"k k": 1.0}}, ValueError, "identifiers"),
+        ({"y0": {"y": np.ones((N, 2))}}, ValueError, r"y0\['y'\] must be a number or shape \(3,\)"),
+        ({"y0": {"y": np.ones(2)}}, ValueError, r"y0\['y'\] has shape \(2,\).*3 subjects"),
+        ({"y0": {}}, ValueError, "at least one state"),
+        ({"y0": {"status": 1.0}}, ValueError, "taken"),
+        ({"rtol": 0.0}, ValueError, "rtol must be a positive number, got 0.0"),
+        ({"atol": -1e-3}, ValueError, "atol must be a positive number"),
+        ({"max_steps": 0}, ValueError, "max_steps must be a positive integer"),
+        ({"n_threads": 1.5}, ValueError, "n_threads must be a positive integer"),
+        ({"rhs": lambda t, y, p: -y.y}, TypeError, r"dict with one expression per state \(y\)"),
+        ({"rhs": lambda t, y, p: {"x": y.y}}, ValueError, r"misses y and has unknown x"),
+        ({"rhs": lambda t, y, p: {"y": pt.stack([y.y, y.y])}}, ValueError, "scalar for each state; the derivative of 'y' has 1"),
+    ],
+)  # fmt: skip
+def test_message(changed, error, message):
+    with pytest.raises(error, match=message):
+        call(**changed)
+
+
+def test_random_variable_outside_params():
+    with pm.Model():
+        k = pm.LogNormal("k")
+        with pytest.raises(ValueError, match="neither t, y nor p.*through params"):
+            call(rhs=lambda t, y, p: {"y": -k * y.y})
+
+
+def test_at_checks_its_rows():
+    solution = call()
+    with pytest.raises(ValueError, match="which of the 3 subjects"):
+        solution.at([1.0])
+    with pytest.raises(ValueError, match=r"subject code 3 in row 0 is outside 0..2"):
+        solution.at([1.0], [3])
+    with pytest.raises(AttributeError, match="no state 'centre'; its states are y"):
+        _ = solution.centre
+
+
+def test_unknown_shape():
+    with pytest.raises(ValueError, match="specify_shape"):
+        call(params={"k": pt.vector("k")})
