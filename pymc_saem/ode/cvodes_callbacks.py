@@ -1,37 +1,57 @@
 """What CVODE calls back: right-hand sides, Jacobian, error weights, and the corrector of the sensitivities.
 
-Every function here returns 0, or 1 for "not like this, try a smaller step". All of them read one array of doubles,
-the user data: head cells, parameters, scratch. Scratch is there so that no callback allocates.
+Every function returns 0, or 1 for "not like this, try a smaller step". All read one array, the user data: head cells
+(64 bits), parameters, scratch. Scratch is there so that no callback allocates. The model comes in as two addresses
+in the head, so these functions are compiled once per machine, not once per model.
 
-Augmented state: y (n), then S by state: row i holds dy_i/d(n_dp parameters, chosen y0), contiguous. So every loop
-below runs along a row, over all sensitivities at once.
+Augmented state: y (n), then S by state: row i holds dy_i/d(n_dp parameters, chosen y0), contiguous. So every inner
+loop below runs along a row, over all sensitivities at once.
 """
 
-from __future__ import annotations
-
-from types import SimpleNamespace
+import math
 
 import numpy as np
-from numba import carray
 
 from pymc_saem.ode import sundials as sun
-from pymc_saem.ode.native import inner
+from pymc_saem.ode.native import call_jac, call_rhs, floats, inner, integers
 
-# Head cells of the user data. CVodeGetNonlinearSystemData fills 8: t, ypred, y, f, gamma, rl1, zn1, user data.
-MEM, N_SENS, RTOL, ATOL, CELLS, N_HEAD = 0, 1, 2, 3, 4, 12
-PREDICTED, GAMMA, RL1, ZN1 = CELLS + 1, CELLS + 4, CELLS + 5, CELLS + 6
+# Head cells. Integers:
+MEMORY, RHS, JAC, N, N_P, N_DP, N_SENS = range(7)
+# floats:
+RTOL, ATOL = 7, 8
+# what CVodeGetNonlinearSystemData fills in: t, ypred, y, f, gamma, rl1, zn1, user data
+SYSTEM, PREDICTED, GAMMA, RL1, ZN1 = 9, 10, 13, 14, 15
+# addresses of what follows the head: p, scale of the absolute tolerance, scratch
+P, SCALE, DY, DELTA, Y, ROW, JY, LU, JP, N_HEAD = range(17, 27)
 
 CORRECTOR_TOLERANCE = 0.03  # in units of the local error tolerance; CVODE's own is 0.1 to 0.5
 CORRECTOR_ITERATIONS = 5
 
 
-def layout(compiled):
-    """Offsets in the user data; constants of the compiled code."""
-    n, n_p, n_dp = compiled.n_states, compiled.n_p, compiled.n_dp
-    sizes = {"p": n_p, "scale": n_dp + n, "dy": n, "delta": n, "y": n, "jy": n * n, "lu": n * n, "jp": n * n_dp}
-    ends = N_HEAD + np.cumsum(list(sizes.values()))
-    starts = {name: int(end) - size for (name, size), end in zip(sizes.items(), ends, strict=True)}
-    return SimpleNamespace(n=n, n_p=n_p, n_dp=n_dp, size=int(ends[-1]), **starts)
+@inner
+def user_data(rhs, jac, y0, p, y0_index, n_dp, rtol, atol):
+    """The array; `y0_index` is empty and n_dp 0 for a solve without sensitivities, but jp must still fit."""
+    n, n_p = y0.size, p.size
+    sizes = (n_p, n_dp + n, n, n, n, n, n * n, n * n, n * n_dp)
+    total = N_HEAD
+    for size in sizes:
+        total += size
+    data = np.zeros(total)
+    head = data.view(np.int64)
+    place = data.ctypes.data + 8 * N_HEAD
+    for k, size in enumerate(sizes):
+        head[P + k] = place
+        place += 8 * size
+    head[RHS], head[JAC], head[N], head[N_P], head[N_DP] = rhs, jac, n, n_p, n_dp
+    head[N_SENS] = n_dp + y0_index.size
+    data[RTOL], data[ATOL] = rtol, atol
+    data[N_HEAD : N_HEAD + n_p] = p
+    scale = floats(head[SCALE], n_dp + n)
+    for j in range(n_dp):
+        scale[j] = 1.0 / max(1.0, abs(p[j]))
+    for j in range(y0_index.size):
+        scale[n_dp + j] = 1.0 / max(1.0, abs(y0[y0_index[j]]))
+    return data
 
 
 @inner
@@ -43,231 +63,171 @@ def _finite(values):
 
 
 @inner
-def _factor(a, row):
-    """LU of `a` in place with row exchanges, recorded in `row`; False if singular (or not finite)."""
-    n = a.shape[0]
+def _factor(a, n, row):
+    """LU of the n x n matrix `a` in place, row exchanges recorded in `row`; False if singular (or NaN)."""
     for i in range(n):
         row[i] = i
     for k in range(n):
         pivot = k
         for i in range(k + 1, n):
-            if abs(a[i, k]) > abs(a[pivot, k]):
+            if abs(a[i * n + k]) > abs(a[pivot * n + k]):
                 pivot = i
-        if not abs(a[pivot, k]) > 0.0:
+        if not abs(a[pivot * n + k]) > 0.0:
             return False
         if pivot != k:
             row[k], row[pivot] = row[pivot], row[k]
             for j in range(n):
-                a[k, j], a[pivot, j] = a[pivot, j], a[k, j]
+                a[k * n + j], a[pivot * n + j] = a[pivot * n + j], a[k * n + j]
         for i in range(k + 1, n):
-            a[i, k] /= a[k, k]
+            a[i * n + k] /= a[k * n + k]
             for j in range(k + 1, n):
-                a[i, j] -= a[i, k] * a[k, j]
+                a[i * n + j] -= a[i * n + k] * a[k * n + j]
     return True
 
 
 @inner
-def _substitute(lu, b):
+def _substitute(lu, n, b, m):
     """Solve L U x = b in place; `b` (n, m) has its rows already exchanged."""
-    n, m = b.shape
     for i in range(n):
         for k in range(i):
-            factor = lu[i, k]
+            factor = lu[i * n + k]
             for j in range(m):
-                b[i, j] -= factor * b[k, j]
+                b[i * m + j] -= factor * b[k * m + j]
     for i in range(n - 1, -1, -1):
         for k in range(i + 1, n):
-            factor = lu[i, k]
+            factor = lu[i * n + k]
             for j in range(m):
-                b[i, j] -= factor * b[k, j]
-        inverse = 1.0 / lu[i, i]
+                b[i * m + j] -= factor * b[k * m + j]
+        inverse = 1.0 / lu[i * n + i]
         for j in range(m):
-            b[i, j] *= inverse
+            b[i * m + j] *= inverse
 
 
-def forward_rhs(compiled):
-    rhs, n, n_p = compiled.rhs, compiled.n_states, compiled.n_p
-    at_p, size = layout(compiled).p, layout(compiled).size
-
-    @inner
-    def callback(t, y_vector, dy_vector, user_data):
-        p = carray(user_data, (size,), np.float64)[at_p : at_p + n_p]
-        y = carray(sun.N_VGetArrayPointer(y_vector), (n,))
-        dy = carray(sun.N_VGetArrayPointer(dy_vector), (n,))
-        rhs(t, y, p, dy)
-        return 0 if _finite(dy) else 1
-
-    return callback
+@inner
+def forward_rhs(t, y_vector, dy_vector, data):
+    head = integers(data, N_HEAD)
+    dy = sun.N_VGetArrayPointer(dy_vector)
+    call_rhs(head[RHS], t, sun.N_VGetArrayPointer(y_vector), head[P], dy)
+    return 0 if _finite(floats(dy, head[N])) else 1
 
 
-def _evaluate_jac(compiled):
-    """`jac` on the scratch of the user data; returns views of dy, jy, jp."""
-    jac, n, n_p, n_dp = compiled.jac, compiled.n_states, compiled.n_p, compiled.n_dp
-    at = layout(compiled)
-    at_p, at_dy, at_jy, at_jp = at.p, at.dy, at.jy, at.jp
-
-    @inner
-    def evaluate(t, y, work):
-        dy = work[at_dy : at_dy + n]
-        jy = work[at_jy : at_jy + n * n].reshape(n, n)
-        jp = work[at_jp : at_jp + n * n_dp].reshape(n, n_dp)
-        jac(t, y, work[at_p : at_p + n_p], dy, jy, jp)
-        return dy, jy, jp
-
-    return evaluate
+@inner
+def forward_jacobian(t, y_vector, dy_vector, matrix, data, tmp1, tmp2, tmp3):
+    head = integers(data, N_HEAD)
+    n = head[N]
+    call_jac(head[JAC], t, sun.N_VGetArrayPointer(y_vector), head[P], head[DY], head[JY], head[JP])
+    jy, columns = floats(head[JY], n * n), floats(sun.SUNDenseMatrix_Data(matrix), n * n)
+    for i in range(n):
+        for k in range(n):
+            columns[k * n + i] = jy[i * n + k]  # SUNDIALS is column-major
+    return 0 if _finite(jy) else 1
 
 
-def forward_jacobian(compiled):
-    n, size = compiled.n_states, layout(compiled).size
-    evaluate = _evaluate_jac(compiled)
-
-    @inner
-    def callback(t, y_vector, dy_vector, matrix, user_data, tmp1, tmp2, tmp3):
-        y = carray(sun.N_VGetArrayPointer(y_vector), (n,))
-        _, jy, _ = evaluate(t, y, carray(user_data, (size,), np.float64))
-        columns = carray(sun.SUNDenseMatrix_Data(matrix), (n, n))  # SUNDIALS is column-major
-        finite = True
-        for i in range(n):
-            finite = finite and _finite(jy[i])
-            for k in range(n):
-                columns[k, i] = jy[i, k]
-        return 0 if finite else 1
-
-    return callback
-
-
-def augmented_rhs(compiled):
-    n, n_dp, size = compiled.n_states, compiled.n_dp, layout(compiled).size
-    evaluate = _evaluate_jac(compiled)
-
-    @inner
-    def callback(t, y_vector, dy_vector, user_data):
-        work = carray(user_data, (size,), np.float64)
-        n_sens = carray(user_data, (size,), np.int64)[N_SENS]
-        state = carray(sun.N_VGetArrayPointer(y_vector), (n + n * n_sens,))
-        change = carray(sun.N_VGetArrayPointer(dy_vector), (n + n * n_sens,))
-        dy, jy, jp = evaluate(t, state[:n], work)
-        change[:n] = dy
-        s, ds = state[n:].reshape(n, n_sens), change[n:].reshape(n, n_sens)
-        for i in range(n):
-            for j in range(n_dp):
-                ds[i, j] = jp[i, j]
-            for j in range(n_dp, n_sens):
-                ds[i, j] = 0.0
-            for k in range(n):
-                slope = jy[i, k]
-                for j in range(n_sens):
-                    ds[i, j] += slope * s[k, j]
-        return 0 if _finite(change) else 1
-
-    return callback
+@inner
+def augmented_rhs(t, y_vector, dy_vector, data):
+    head = integers(data, N_HEAD)
+    n, n_dp, n_sens = head[N], head[N_DP], head[N_SENS]
+    n_all = n + n * n_sens
+    y, dy = sun.N_VGetArrayPointer(y_vector), sun.N_VGetArrayPointer(dy_vector)
+    call_jac(head[JAC], t, y, head[P], dy, head[JY], head[JP])
+    s, ds = floats(y + 8 * n, n * n_sens), floats(dy + 8 * n, n * n_sens)
+    jy, jp = floats(head[JY], n * n), floats(head[JP], n * n_dp)
+    for i in range(n):
+        for j in range(n_dp):
+            ds[i * n_sens + j] = jp[i * n_dp + j]
+        for j in range(n_dp, n_sens):
+            ds[i * n_sens + j] = 0.0
+        for k in range(n):
+            slope = jy[i * n + k]
+            for j in range(n_sens):
+                ds[i * n_sens + j] += slope * s[k * n_sens + j]
+    return 0 if _finite(floats(dy, n_all)) else 1
 
 
-def error_weights(compiled):
+@inner
+def error_weights(y_vector, weight_vector, data):
     """Weights of the error norm, a mean over all n (1 + n_sens) entries.
 
     y gets the factor sqrt(1 + n_sens), or the mean would dilute its error: so y is at least as accurate as without
     sensitivities. The absolute tolerance of dy/dp is atol / max(1, |p|): units of y per relative change of p.
     """
-    n, at_scale, size = compiled.n_states, layout(compiled).scale, layout(compiled).size
-
-    @inner
-    def callback(y_vector, weight_vector, user_data):
-        work = carray(user_data, (size,), np.float64)
-        n_sens = carray(user_data, (size,), np.int64)[N_SENS]
-        state = carray(sun.N_VGetArrayPointer(y_vector), (n + n * n_sens,))
-        weight = carray(sun.N_VGetArrayPointer(weight_vector), (n + n * n_sens,))
-        rtol, atol = work[RTOL], work[ATOL]
-        factor = np.sqrt(1.0 + n_sens)
-        for i in range(n):
-            weight[i] = factor / (rtol * abs(state[i]) + atol)
-        s, w = state[n:].reshape(n, n_sens), weight[n:].reshape(n, n_sens)
-        for i in range(n):
-            for j in range(n_sens):
-                w[i, j] = 1.0 / (rtol * abs(s[i, j]) + work[at_scale + j] * atol)
-        return 0
-
-    return callback
+    head, cell = integers(data, N_HEAD), floats(data, N_HEAD)
+    n, n_sens, rtol, atol = head[N], head[N_SENS], cell[RTOL], cell[ATOL]
+    n_all = n + n * n_sens
+    state = floats(sun.N_VGetArrayPointer(y_vector), n_all)
+    weight = floats(sun.N_VGetArrayPointer(weight_vector), n_all)
+    scale = floats(head[SCALE], n_sens)
+    factor = math.sqrt(1.0 + n_sens)
+    for i in range(n):
+        weight[i] = factor / (rtol * abs(state[i]) + atol)
+        first = n + i * n_sens
+        for j in range(n_sens):
+            weight[first + j] = 1.0 / (rtol * abs(state[first + j]) + atol * scale[j])
+    return 0
 
 
-def _newton_on_states(compiled):
+@inner
+def _newton(t, cell, head, predicted, zn1):
     """Solve y - ypred - gamma f(y) + rl1 zn1 = 0 for the n states; leaves jy, jp and the last LU in the scratch."""
-    n, at = compiled.n_states, layout(compiled)
-    at_y, at_delta, at_lu = at.y, at.delta, at.lu
-    evaluate = _evaluate_jac(compiled)
-
-    @inner
-    def newton(t, gamma, rl1, predicted, zn1, row, work):
-        y, delta = work[at_y : at_y + n], work[at_delta : at_delta + n]
-        lu = work[at_lu : at_lu + n * n].reshape(n, n)
-        y[:] = predicted[:n]
-        last = np.inf
-        for _ in range(CORRECTOR_ITERATIONS):
-            dy, jy, jp = evaluate(t, y, work)
-            for i in range(n):
-                for k in range(n):
-                    lu[i, k] = (1.0 if i == k else 0.0) - gamma * jy[i, k]
-            if not _factor(lu, row):
-                return False
-            for i in range(n):
-                k = row[i]
-                delta[i] = predicted[k] - y[k] + gamma * dy[k] - rl1 * zn1[k]
-            _substitute(lu, delta.reshape(n, 1))
-            total = 0.0
-            for i in range(n):
-                total += (delta[i] / (work[RTOL] * abs(y[i]) + work[ATOL])) ** 2
-                y[i] += delta[i]
-            size = np.sqrt(total / n)
-            if size <= CORRECTOR_TOLERANCE:
-                return True
-            if not size <= 2.0 * last:  # diverges, or NaN
-                return False
-            last = size
-        return False
-
-    return newton
+    n, gamma, rl1, rtol, atol = head[N], cell[GAMMA], cell[RL1], cell[RTOL], cell[ATOL]
+    y, dy, delta = floats(head[Y], n), floats(head[DY], n), floats(head[DELTA], n)
+    jy, lu, row = floats(head[JY], n * n), floats(head[LU], n * n), integers(head[ROW], n)
+    for i in range(n):
+        y[i] = predicted[i]
+    last = np.inf
+    for _ in range(CORRECTOR_ITERATIONS):
+        call_jac(head[JAC], t, head[Y], head[P], head[DY], head[JY], head[JP])
+        for i in range(n * n):
+            lu[i] = -gamma * jy[i]
+        for i in range(n):
+            lu[i * n + i] += 1.0
+        if not _factor(lu, n, row):
+            return False
+        for i in range(n):
+            k = row[i]
+            delta[i] = predicted[k] - y[k] + gamma * dy[k] - rl1 * zn1[k]
+        _substitute(lu, n, delta, 1)
+        total = 0.0
+        for i in range(n):
+            total += (delta[i] / (rtol * abs(y[i]) + atol)) ** 2
+            y[i] += delta[i]
+        size = math.sqrt(total / n)
+        if size <= CORRECTOR_TOLERANCE:
+            return True
+        if not size <= 2.0 * last:  # diverges, or NaN
+            return False
+        last = size
+    return False
 
 
-def corrector(compiled):
+@inner
+def corrector(t, y_vector, f_vector, data):
     """The corrector equation of y and S, solved; disguised as a right-hand side for CVODE's fixed-point iteration.
 
     CVODE iterates c <- rl1 (h f(ypred + c) - zn1), with gamma = rl1 h, to find the correction c. Given the wanted
     correction c, this returns f = (c + rl1 zn1) / gamma, so that one iteration delivers c. For S the equation is
     linear: (I - gamma jy) S = Spred + gamma jp - rl1 zn1.
     """
-    n, n_dp = compiled.n_states, compiled.n_dp
-    at_y, at_lu, size = layout(compiled).y, layout(compiled).lu, layout(compiled).size
-    at_jp = layout(compiled).jp
-    newton = _newton_on_states(compiled)
-
-    @inner
-    def callback(t, y_vector, f_vector, user_data):
-        work = carray(user_data, (size,), np.float64)
-        cell = carray(user_data, (size,), np.int64)
-        a = work.ctypes.data + 8 * CELLS
-        sun.CVodeGetNonlinearSystemData(cell[MEM], a, a + 8, a + 16, a + 24, a + 32, a + 40, a + 48, a + 56)
-        n_sens, gamma, rl1 = cell[N_SENS], work[GAMMA], work[RL1]
-        n_all = n + n * n_sens
-        predicted = carray(sun.N_VGetArrayPointer(cell[PREDICTED]), (n_all,))
-        zn1 = carray(sun.N_VGetArrayPointer(cell[ZN1]), (n_all,))
-        f = carray(sun.N_VGetArrayPointer(f_vector), (n_all,))
-        row = np.empty(n, np.int64)
-        if not newton(t, gamma, rl1, predicted, zn1, row, work):
-            return 1
-        for i in range(n):
-            f[i] = (work[at_y + i] - predicted[i] + rl1 * zn1[i]) / gamma
-        jp = work[at_jp : at_jp + n * n_dp].reshape(n, n_dp)
-        s = f[n:].reshape(n, n_sens)
-        s_predicted, s_zn1 = predicted[n:].reshape(n, n_sens), zn1[n:].reshape(n, n_sens)
-        for i in range(n):
-            k = row[i]
-            for j in range(n_sens):
-                s[i, j] = s_predicted[k, j] - rl1 * s_zn1[k, j]
-            for j in range(n_dp):
-                s[i, j] += gamma * jp[k, j]
-        _substitute(work[at_lu : at_lu + n * n].reshape(n, n), s)
-        for i in range(n, n_all):
-            f[i] = (f[i] - predicted[i] + rl1 * zn1[i]) / gamma
-        return 0 if _finite(f) else 1
-
-    return callback
+    head, cell, a = integers(data, N_HEAD), floats(data, N_HEAD), data + 8 * SYSTEM
+    sun.CVodeGetNonlinearSystemData(head[MEMORY], a, a + 8, a + 16, a + 24, a + 32, a + 40, a + 48, a + 56)
+    n, n_dp, n_sens, gamma, rl1 = head[N], head[N_DP], head[N_SENS], cell[GAMMA], cell[RL1]
+    n_all = n + n * n_sens
+    predicted = floats(sun.N_VGetArrayPointer(head[PREDICTED]), n_all)
+    zn1 = floats(sun.N_VGetArrayPointer(head[ZN1]), n_all)
+    f_address = sun.N_VGetArrayPointer(f_vector)
+    if not _newton(t, cell, head, predicted, zn1):
+        return 1
+    f, s, y = floats(f_address, n_all), floats(f_address + 8 * n, n * n_sens), floats(head[Y], n)
+    jp, row = floats(head[JP], n * n_dp), integers(head[ROW], n)
+    for i in range(n):
+        f[i] = y[i]
+        first = n + row[i] * n_sens
+        for j in range(n_sens):
+            s[i * n_sens + j] = predicted[first + j] - rl1 * zn1[first + j]
+        for j in range(n_dp):
+            s[i * n_sens + j] += gamma * jp[row[i] * n_dp + j]
+    _substitute(floats(head[LU], n * n), n, s, n_sens)
+    inverse = 1.0 / gamma
+    for i in range(n_all):
+        f[i] = (f[i] - predicted[i] + rl1 * zn1[i]) * inverse
+    return 0 if _finite(f) else 1

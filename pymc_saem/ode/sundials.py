@@ -18,10 +18,13 @@ from importlib import metadata, util
 from pathlib import Path
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from pymc_saem.ode.native import inner
 
 CV_ADAMS, CV_BDF = 1, 2
 CV_ONE_STEP = 2
@@ -32,7 +35,7 @@ INSTALL_HINT = (
 )
 
 handle, integer, real, none = types.intp, types.int32, types.float64, types.void
-reals = types.CPointer(real)
+address = types.intp
 
 # name: return type, argument types
 PROTOTYPES = {
@@ -40,11 +43,11 @@ PROTOTYPES = {
     "SUNContext_ClearErrHandlers": integer(handle),
     "SUNContext_Free": integer(handle),
     "N_VMake_Serial": handle(handle, handle, handle),
-    "N_VGetArrayPointer": reals(handle),
+    "N_VGetArrayPointer": address(handle),
     "N_VConst": none(real, handle),
     "N_VDestroy": none(handle),
     "SUNDenseMatrix": handle(handle, handle, handle),
-    "SUNDenseMatrix_Data": reals(handle),
+    "SUNDenseMatrix_Data": address(handle),
     "SUNMatDestroy": none(handle),
     "SUNLinSol_Dense": handle(handle, handle, handle),
     "SUNLinSolFree": integer(handle),
@@ -70,9 +73,18 @@ PROTOTYPES = {
 }
 
 SYMBOL_PREFIX = "pymc_saem_"  # keeps our names apart from another SUNDIALS already in the process
-globals().update(
-    {name: types.ExternalFunction(SYMBOL_PREFIX + name, sig) for name, sig in PROTOTYPES.items()}
-)
+
+
+def external(name, signature):
+    """Something that compiled code can call by name, once `register` has given the name an address."""
+    return types.ExternalFunction(SYMBOL_PREFIX + name, signature)
+
+
+def register(name, address):
+    llvm.add_symbol(SYMBOL_PREFIX + name, address)
+
+
+globals().update({name: external(name, signature) for name, signature in PROTOTYPES.items()})
 
 
 def _wheel_libraries(distribution):
@@ -140,18 +152,15 @@ def _addresses(libraries):
 
 def _is_double(addresses):
     """Whether `sunrealtype` is double: let the library fill a vector and read the memory back."""
-    call = lambda name, restype, *args: ctypes.CFUNCTYPE(restype, *(type(a) for a in args))(addresses[name])(*args)  # noqa: E731
+
+    def call(name, return_type, *args):
+        return ctypes.CFUNCTYPE(return_type, *(type(arg) for arg in args))(addresses[name])(*args)
+
     context, memory = ctypes.c_void_p(), (ctypes.c_double * 16)()
-    reference = ctypes.c_void_p(ctypes.addressof(context))
+    reference, start = ctypes.c_void_p(ctypes.addressof(context)), ctypes.c_void_p(ctypes.addressof(memory))
     if call("SUNContext_Create", ctypes.c_int, ctypes.c_int(0), reference) != 0:
         return False
-    vector = call(
-        "N_VMake_Serial",
-        ctypes.c_void_p,
-        ctypes.c_int64(3),
-        ctypes.c_void_p(ctypes.addressof(memory)),
-        context,
-    )
+    vector = call("N_VMake_Serial", ctypes.c_void_p, ctypes.c_int64(3), start, context)
     call("N_VConst", None, ctypes.c_double(1.5), ctypes.c_void_p(vector))
     call("N_VDestroy", None, ctypes.c_void_p(vector))
     call("SUNContext_Free", ctypes.c_int, reference)
@@ -167,7 +176,7 @@ def load():
         if addresses is None or not _is_double(addresses):
             continue
         for name, address in addresses.items():
-            llvm.add_symbol(SYMBOL_PREFIX + name, address)
+            register(name, address)
         return tuple(lib._name for lib in libraries)
     raise ImportError(INSTALL_HINT)
 
@@ -205,3 +214,17 @@ def c_address(signature):
         return types.intp(f), codegen
 
     return address
+
+
+@intrinsic
+def _as_pointer(typingctx, address):
+    def codegen(context, builder, _signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(address), codegen
+
+
+@inner
+def matrix(address, n_rows, n_columns):
+    """View of row-major float64 memory."""
+    return carray(_as_pointer(address), (n_rows, n_columns), np.float64)
