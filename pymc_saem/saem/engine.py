@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pymc_saem.saem.algorithm import State
-from pymc_saem.saem.conjugacy import Rules, recognize
+from pymc_saem.saem.conjugacy import recognize
 from pymc_saem.saem.densities import Densities
 from pymc_saem.saem.maximize import Maximizer
 from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.point import PointMap
+from pymc_saem.saem.rules import Rules
 from pymc_saem.saem.schedule import Schedule
 from pymc_saem.saem.simulate import Simulator
 from pymc_saem.saem.start import Start, find_start

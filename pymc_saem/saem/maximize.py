@@ -8,11 +8,11 @@ import numpy as np
 
 from pymc_saem.saem import mstep
 from pymc_saem.saem.algorithm import Statistics
-from pymc_saem.saem.conjugacy import MeanRule, OmegaRule, ResidualRule, Rules
 from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.population import Population
 from pymc_saem.saem.priors import Prior
+from pymc_saem.saem.rules import MeanRule, OmegaRule, ResidualRule, Rules
 from pymc_saem.saem.schedule import Schedule, at_least
 
 #: A standard deviation may not fall below this fraction of its start: at zero the E-step could not move.

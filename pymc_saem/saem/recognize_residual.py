@@ -1,0 +1,74 @@
+"""Recognizes residual scales: standard deviations homogeneous in one scalar parameter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.graph.replace import clone_replace
+
+from pymc_saem.saem.densities import in_symbols, symbols
+from pymc_saem.saem.laws import location_and_scale
+from pymc_saem.saem.model import MixedModel, Parameter, UnsupportedModelError
+from pymc_saem.saem.point import INTERPRETED
+from pymc_saem.saem.rules import REFUSAL, ResidualRule, homogeneity
+
+
+@dataclass(frozen=True)
+class ResidualTerm:
+    """Squared residuals of one outcome, divided by the squared shape of its scale, as a graph."""
+
+    mixed: MixedModel
+    outcome: int
+    parameter: Parameter
+
+    def __call__(self, phi, theta):
+        """Rows (row,) as a function of the symbols phi (subject, phi) and theta (theta,)."""
+        rv = self.mixed.model.observed_RVs[self.outcome]
+        mean, scale = in_symbols(self.mixed, list(location_and_scale(rv)), phi, theta)
+        y = self.mixed.model.rvs_to_values[rv]
+        y = pt.log(y) if type(rv.owner.op).__name__ == "LogNormalRV" else y
+        column = self.parameter.columns.start
+        at_zero = pt.set_subtensor(theta[column], 0.0)
+        (shape,) = clone_replace([scale], replace=[(theta, at_zero)], rebuild_strict=False)
+        return (pt.zeros_like(y, dtype="float64") + pt.sqr((y - mean) / shape)).ravel()
+
+
+def recognize_residuals(mixed, points, roles):
+    rules, terms = [], []
+    for p in mixed.parameters:
+        outcomes = tuple(roles[p.name]["scale"])
+        if not outcomes:
+            continue
+        if p.columns.stop - p.columns.start != 1:
+            raise UnsupportedModelError(f"The residual scale '{p.name}' has shape {p.shape}; it must be a scalar. Use one scalar per outcome.")
+        powers = {_residual_power(mixed, points, p, j) for j in outcomes}
+        if len(powers) != 1:
+            raise UnsupportedModelError(f"'{p.name}' scales its outcomes with different powers {sorted(powers)}. {REFUSAL}")
+        first = len(terms)
+        terms += [ResidualTerm(mixed, j, p) for j in outcomes]
+        n_rows = sum(mixed.outcomes[j].n_rows for j in outcomes)
+        unit = float(points.natural(p, np.zeros(1))[0])
+        rules.append(ResidualRule(p, outcomes, tuple(range(first, len(terms))), powers.pop(), unit, n_rows))
+    return tuple(rules), tuple(terms)
+
+
+def _residual_power(mixed, points, p: Parameter, outcome: int) -> float:
+    phi_symbol, theta_symbol = symbols(mixed)
+    rv = mixed.model.observed_RVs[outcome]
+    (scale,) = in_symbols(mixed, [location_and_scale(rv)[1]], phi_symbol, theta_symbol)
+    f = pytensor.function([phi_symbol, theta_symbol], scale, mode=INTERPRETED, on_unused_input="ignore")
+    theta = points.theta_of(points.template)
+    phi = points.phi_of(points.template)
+    values = {}
+    for u in (-0.7, 0.0, 0.7):
+        theta[p.columns] = u
+        values[float(points.natural(p, np.full(1, u))[0])] = np.asarray(f(phi, theta), dtype=float)
+    power = homogeneity(values)
+    if power is None:
+        raise UnsupportedModelError(
+            f"The residual scale of '{mixed.outcomes[outcome].name}' is not proportional to a power of '{p.name}'. {REFUSAL}"
+        )
+    return power
