@@ -28,37 +28,33 @@ def recognize(mixed: MixedModel) -> Rules:
         Names the first parameter without a closed form, and the reason.
     """
     points = PointMap(mixed)
-    roles = _roles(mixed)
-    theta = points.theta_of(points.template)
-    probe = LawOfPhi(mixed, theta)
+    for effect in mixed.random_effects:
+        _refuse_nested(mixed, effect, mixed.model[effect.name])
+    probe = LawOfPhi(mixed, points.theta_of(points.template))
+    roles = _roles(mixed, probe)
     mean = _recognize_mean(mixed, probe, roles)
     omegas, fixed = recognize_omegas(mixed, probe, roles)
     residuals, terms = recognize_residuals(mixed, points, roles)
     return Rules(mean, omegas, fixed, residuals, terms)
 
 
-def _roles(mixed: MixedModel) -> dict[str, dict[str, list]]:
+def _roles(mixed: MixedModel, probe: LawOfPhi) -> dict[str, dict[str, list]]:
     """Where each parameter occurs: means, covariances, residual scales; anything else is refused."""
     values = {model_value(mixed, p.name): p for p in mixed.parameters}
     roles = {p.name: {"mean": [], "covariance": [], "scale": []} for p in mixed.parameters}
 
-    def note(graphs, role, where):
-        reached = set(ancestors(mixed.model.replace_rvs_by_values(list(graphs))))
-        for value, p in values.items():
-            if value in reached:
-                roles[p.name][role].append(where)
-
     for effect in mixed.random_effects:
-        rv = mixed.model[effect.name]
-        _refuse_nested(mixed, effect, rv)
-        location, scale = location_and_scale(rv)
-        note([location], "mean", effect.name)
-        note([scale], "covariance", effect.name)
+        for p in mixed.parameters:
+            for role in probe.roles(effect, p):
+                roles[p.name][role].append(effect.name)
     for j, outcome in enumerate(mixed.outcomes):
         rv = mixed.model.observed_RVs[j]
         if type(rv.owner.op).__name__ in ("NormalRV", "LogNormalRV"):
             location, scale = location_and_scale(rv)
-            note([scale], "scale", j)
+            reached = set(ancestors(mixed.model.replace_rvs_by_values([scale])))
+            for value, p in values.items():
+                if value in reached:
+                    roles[p.name]["scale"].append(j)
             _refuse_structural(mixed, [location], values, outcome.name, "the prediction of")
         else:
             kind = type(rv.owner.op).__name__.removesuffix("RV")
@@ -133,8 +129,10 @@ def _recognize_mean(mixed, probe, roles) -> MeanRule:
 
 
 def _refuse_collinear(parameters, columns, design) -> None:
+    if not columns.size:
+        return
     stacked = design.reshape(-1, columns.size)
-    if columns.size and np.linalg.matrix_rank(stacked) < columns.size:
+    if np.linalg.matrix_rank(stacked) < columns.size:
         names = ", ".join(p.name for p in parameters)
         raise UnsupportedModelError(
             f"The means of the random effects do not determine the parameters {names}: only {np.linalg.matrix_rank(stacked)} of "

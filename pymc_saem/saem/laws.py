@@ -25,6 +25,19 @@ class LawOfPhi:
         graphs = in_symbols(mixed, graphs, phi, symbol)
         self._f = pytensor.function([symbol], graphs, mode=INTERPRETED, on_unused_input="ignore")
 
+    def roles(self, effect: RandomEffect, parameter) -> list[str]:
+        """Which of "mean" and "covariance" of an effect change with a parameter.
+
+        By value, not by the graph: PyMC broadcasts a mean against its covariance, so that each mean of an
+        MvNormal is computed from the covariance too, and does not depend on it.
+        """
+        moved = self.base.copy()
+        moved[parameter.columns] += self.rng.uniform(0.1, 0.5, size=moved[parameter.columns].shape)
+        which = 2 * self.mixed.random_effects.index(effect)
+        before, after = self._f(self.base)[which : which + 2], self._f(moved)[which : which + 2]
+        same = [np.array_equal(a, b, equal_nan=True) for a, b in zip(before, after, strict=True)]
+        return [role for role, equal in zip(("mean", "covariance"), same, strict=True) if not equal]
+
     def mean(self, theta: np.ndarray) -> np.ndarray:
         """Means of phi, (subject, phi)."""
         values = self._f(theta)[0::2]

@@ -1,0 +1,193 @@
+"""Recognizers: which closed form a parameter gets, and why another has none."""
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+import pytest
+from models import random_intercept, random_intercept_data, slopes, slopes_data
+
+import pymc_saem as ps
+from pymc_saem.saem import UnsupportedModelError
+from pymc_saem.saem.conjugacy import recognize
+from pymc_saem.saem.read import read_model
+
+Y, SUBJECT = random_intercept_data()
+X = np.linspace(-1, 1, 12)
+
+
+def rules_of(model):
+    return recognize(read_model(model))
+
+
+def one_effect(build):
+    """A random-intercept model whose effect and outcome ``build`` writes."""
+    with pm.Model(coords={"subject": range(12), "k": range(2)}) as model:
+        build()
+    return model
+
+
+def test_intercept_model():
+    rules = rules_of(random_intercept())
+    assert rules.mean.design.shape == (1, 1, 1) and rules.mean.design.item() == 1.0
+    (omega,), (residual,) = rules.omegas, rules.residuals
+    assert (omega.kind, omega.power, omega.base.item()) == ("scalar", 1.0, 1.0)
+    assert (residual.parameter.name, residual.power, residual.n_rows) == ("sigma", 1.0, 36)
+
+
+def test_full_covariance_and_covariate():
+    data = slopes_data()
+    rules = rules_of(slopes(data))
+    assert [p.name for p in rules.mean.parameters] == ["beta", "gamma"]
+    assert np.allclose(rules.mean.design[:, 0, 2], data["x"]) and np.allclose(rules.mean.design[:, 1, 2], 0.0)
+    assert [r.kind for r in rules.omegas] == ["full"]
+
+
+@pytest.mark.parametrize(
+    "write, kind, power",
+    [
+        (lambda o: pm.Normal("b", 0.0, o, dims=("subject", "k")), "scalar", 1.0),
+        (lambda o: pm.Normal("b", 0.0, pt.sqrt(o), dims=("subject", "k")), "scalar", 0.5),
+        (lambda o: pm.MvNormal("b", np.zeros(2), o * np.array([[2.0, 1.0], [1.0, 3.0]]), dims=("subject", "k")), "scalar", 0.5),
+    ],
+)
+def test_scalar_covariances(write, kind, power):
+    def build():
+        b = write(pm.HalfNormal("o"))
+        pm.Normal("y", b[SUBJECT, 0] + b[SUBJECT, 1], pm.HalfNormal("sigma"), observed=Y)
+
+    (rule,) = rules_of(one_effect(build)).omegas
+    assert (rule.kind, rule.power) == (kind, power)
+
+
+@pytest.mark.parametrize("as_variance", [False, True])
+def test_diagonal_covariances(as_variance):
+    def build():
+        o = pm.HalfNormal("o", dims="k")
+        b = pm.MvNormal("b", np.zeros(2), pt.diag(o if as_variance else o**2), dims=("subject", "k"))
+        pm.Normal("y", b[SUBJECT, 0] + b[SUBJECT, 1], pm.HalfNormal("sigma"), observed=Y)
+
+    (rule,) = rules_of(one_effect(build)).omegas
+    assert (rule.kind, rule.power) == ("diagonal", 0.5 if as_variance else 1.0)
+
+
+def test_a_variance_shared_by_two_effects_pools_both():
+    def build():
+        o = pm.HalfNormal("o")
+        b, c = pm.Normal("b", 0.0, o, dims="subject"), pm.Normal("c", 0.0, 2 * o, dims="subject")
+        pm.Normal("y", b[SUBJECT] + c[SUBJECT], pm.HalfNormal("sigma"), observed=Y)
+
+    (rule,) = rules_of(one_effect(build)).omegas
+    assert np.allclose(rule.base, np.diag([1.0, 4.0])) and np.array_equal(rule.columns, [0, 1])
+
+
+def test_means_are_affine_on_the_gaussian_scale():
+    """A positive typical value is affine in its logarithm, PyMC's unconstrained value."""
+
+    def build():
+        typical = pm.HalfFlat("typical", initval=1.0)
+        slope = pm.Flat("slope")
+        b = pm.LogNormal("b", pt.log(typical) + slope * X, 0.5, dims="subject")
+        pm.Normal("y", b[SUBJECT], pm.HalfNormal("sigma"), observed=Y)
+
+    rules = rules_of(one_effect(build))
+    assert np.allclose(rules.mean.design[:, 0, 0], 1.0) and np.allclose(rules.mean.design[:, 0, 1], X)
+
+
+def test_logit_normal_effects_are_gaussian_on_the_logit_scale():
+    def build():
+        b = pm.LogitNormal("b", pm.Flat("m"), pm.HalfFlat("o", initval=1.0), dims="subject")
+        pm.Normal("y", b[SUBJECT], pm.HalfNormal("sigma"), observed=Y)
+
+    model = one_effect(build)
+    mixed = read_model(model)
+    assert mixed.random_effects[0].link == "logit" and not mixed.random_effects[0].value_is_phi
+    assert recognize(mixed).omegas[0].kind == "scalar"
+
+
+def test_proportional_and_variance_residuals():
+    def build():
+        b = pm.Normal("b", pm.Flat("m", initval=1.0), 1.0, dims="subject")
+        s = pm.HalfNormal("s")
+        pm.Normal("y", b[SUBJECT], s * pt.abs(b[SUBJECT] + 3), observed=Y)
+        pm.Normal("z", b[SUBJECT], pt.sqrt(pm.HalfNormal("v")), observed=Y)
+
+    powers = {r.parameter.name: r.power for r in rules_of(one_effect(build)).residuals}
+    assert powers == {"s": 1.0, "v": 0.5}
+
+
+def refused(build, match):
+    with pytest.raises(UnsupportedModelError, match=match):
+        rules_of(one_effect(build))
+
+
+def test_a_structural_parameter_is_refused_with_the_reason():
+    data = ps.datasets.load_orange()
+    subject = data["tree"].factorize()[0]
+
+    def build():
+        asym = pm.Normal("asym", pm.Flat("mu", initval=190.0), pm.HalfFlat("o", initval=30.0), dims="tree")
+        xmid, scal = pm.Flat("xmid", initval=700.0), pm.Flat("scal", initval=350.0)
+        curve = asym[subject] / (1 + pt.exp(-(data["age"].to_numpy() - xmid) / scal))
+        pm.Normal("y", curve, pm.HalfFlat("sigma", initval=8.0), observed=data["circumference"])
+
+    with pm.Model(coords={"tree": range(5)}) as model:
+        build()
+    with pytest.raises(UnsupportedModelError, match="'xmid' enters the prediction of 'y' directly, so its M-step has no closed"):
+        rules_of(model)
+
+
+def test_other_refusals():
+    def bent():
+        b = pm.Normal("b", pm.HalfNormal("m"), 1.0, dims="subject")
+        pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
+
+    refused(bent, "mean of the random effect 'b' is not affine in the unconstrained values of 'm'")
+
+    def hierarchy():
+        m = pm.Normal("m", pm.Normal("top"), 1.0)
+        b = pm.Normal("b", m, 1.0, dims="subject")
+        pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
+
+    refused(hierarchy, "'top' enters only the prior of m")
+
+    def combined():
+        b = pm.Normal("b", pm.Flat("m", initval=1.0), 1.0, dims="subject")
+        pm.Normal("y", b[SUBJECT], pm.HalfNormal("s") + 0.1, observed=Y)
+
+    refused(combined, "residual scale of 'y' is not proportional to a power of 's'")
+
+    def two_variances():
+        o, q = pm.HalfNormal("o"), pm.HalfNormal("q")
+        b = pm.Normal("b", pm.Flat("m"), pt.sqrt(o**2 + q**2), dims="subject")
+        pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
+
+    refused(two_variances, "covariance of 'b' depends on several parameters .'o', 'q'.")
+
+    def unequal():
+        b = pm.Normal("b", pm.Flat("m"), pm.HalfNormal("o") * (2 + X), dims="subject")
+        pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
+
+    refused(unequal, "standard deviation of the random effect 'b' differs between subjects")
+
+    def nested():
+        b = pm.Normal("b", pm.Flat("m"), 1.0, dims="subject")
+        c = pm.Normal("c", b, 1.0, dims="subject")
+        pm.Normal("y", b[SUBJECT] + c[SUBJECT], 1.0, observed=Y)
+
+    with pm.Model(coords={"subject": range(12)}) as model:
+        nested()
+    with pytest.raises(UnsupportedModelError, match="'c' depends on the random effect 'b'"):
+        recognize(read_model(model, ["b", "c"]))
+
+    def collinear():
+        b = pm.Normal("b", pm.Flat("m") + pm.Flat("n"), 1.0, dims="subject")
+        pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
+
+    refused(collinear, "do not determine the parameters m, n: only 1 of 2 combinations")
+
+
+def test_summarize_prints_what_was_understood():
+    text = str(ps.summarize(slopes(slopes_data())))
+    assert "30 subjects" in text and "chol (full)" in text and "residual scale" in text
+    table = ps.summarize(random_intercept()).parameters
+    assert list(table["m_step"]) == ["closed form"] * 3

@@ -1,0 +1,142 @@
+"""Kernels leave the conditional distribution invariant; replicates do not collapse."""
+
+import numpy as np
+import pytest
+from models import exact_loglik, random_intercept, random_intercept_data, slopes, slopes_data
+
+from pymc_saem.saem.conditional import find_modes
+from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.kernels import SubjectMetropolis, metropolis_accept
+from pymc_saem.saem.read import read_model
+from pymc_saem.saem.schedule import Schedule
+
+
+def engine_of(model, **options):
+    defaults = {"objective": "ml", "fixed": {}, "n_transitions": 60, "n_replicates": 40, "kernels": None, "mode": "FAST_COMPILE"}
+    return Engine.build(read_model(model), Schedule(10), **(defaults | options))
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """Engine of the slopes model, theta, and the exact conditional moments."""
+    data = slopes_data(n_subjects=6, n_rows=3)
+    engine = engine_of(slopes(data))
+    beta, gamma, omega, sigma = np.array([1.0, -0.5]), 0.8, np.array([[1.0, 0.3], [0.3, 0.5]]), 0.4
+    values = {"beta": beta, "gamma": gamma, "sigma": sigma, "chol": np.linalg.cholesky(omega)[np.tril_indices(2)]}
+    theta = np.zeros(engine.mixed.n_theta)
+    for p in engine.mixed.parameters:
+        theta[p.columns] = engine.points.unconstrained(p, np.ravel(values[p.name]))
+    means, covs = [], []
+    for s in range(6):
+        rows = data["subject"] == s
+        z = np.column_stack([np.ones(rows.sum()), data["t"][rows]])
+        mean = beta + gamma * data["x"][s] * np.array([1.0, 0.0])
+        cov = np.linalg.inv(np.linalg.inv(omega) + z.T @ z / sigma**2)
+        means.append(mean + cov @ z.T @ (data["y"][rows] - z @ mean) / sigma**2)
+        covs.append(cov)
+    return engine, theta, np.array(means), np.array(covs)
+
+
+@pytest.mark.parametrize("kernel", ["prior", "coordinate", "block"])
+def test_invariance(linear, kernel):
+    """Started from exact draws, every kernel keeps their law (within 5 Monte-Carlo standard errors).
+
+    Starting in the law makes the test independent of how fast a kernel mixes: only a wrong
+    acceptance rule can move the moments.
+    """
+    engine, theta, means, covs = linear
+    rng = np.random.default_rng(5)
+    roots = np.linalg.cholesky(covs)
+    n = 4000
+    phi = means + np.einsum("sij,rsj->rsi", roots, rng.standard_normal((n, *means.shape)))
+    population = engine.maximizer.population(theta)
+    simulator = engine.simulator(population, rng)
+    simulator.shares, simulator.n_transitions = {kernel: 1.0}, 25
+    simulator.stop_tuning()
+    moved, _, report = simulator(population, theta, phi)
+    assert report[f"accept_{kernel}"] > 0.02 and np.any(moved != phi)
+    sd = np.sqrt(np.diagonal(covs, axis1=1, axis2=2))
+    assert np.all(np.abs(moved.mean(0) - means) < 5 * sd / np.sqrt(n))
+    found = np.einsum("rsi,rsj->sij", moved - means, moved - means) / n
+    error = np.sqrt((covs**2 + sd[:, :, None] ** 2 * sd[:, None, :] ** 2) / n)
+    assert np.all(np.abs(found - covs) < 5 * error)
+
+
+def test_adaptation_reaches_the_target_and_freezes(linear):
+    engine, theta, _, _ = linear
+    rng = np.random.default_rng(1)
+    population = engine.maximizer.population(theta)
+    simulator = engine.simulator(population, rng)
+    phi = np.repeat(population.mean[None], 40, axis=0)
+    for _ in range(40):
+        phi, _, report = simulator(population, theta, phi)
+    assert 0.3 < report["accept_coordinate"] < 0.5 and 0.3 < report["accept_block"] < 0.5
+    simulator.stop_tuning()
+    before = simulator.adapted["walks"]["coordinate"]["scaling"]
+    simulator(population, theta, phi)
+    assert np.array_equal(before, simulator.adapted["walks"]["coordinate"]["scaling"])
+
+
+def test_the_prior_density_equals_that_of_the_pymc_graph(linear):
+    """The E-step computes the Gaussian density itself; it must be the model's own."""
+    engine, theta, means, _ = linear
+    phi = means + 0.1
+    point = engine.points.to_point(theta, phi, engine.points.template)
+    model = engine.mixed.model
+    expected = model.compile_logp(vars=[model["b"]], jacobian=False)(point)
+    assert np.isclose(engine.maximizer.population(theta).log_density(phi).sum(), expected, rtol=1e-10)
+    loglik, _, _ = engine.densities.likelihood(phi[None], theta)
+    assert np.isclose(loglik.sum(), model.compile_logp(vars=[model["y"]])(point), rtol=1e-10)
+
+
+def test_modes_of_gaussian_conditionals_are_their_means(linear):
+    engine, theta, means, _ = linear
+    population = engine.maximizer.population(theta)
+    starts = population.mean + np.random.default_rng(0).normal(size=(3, *means.shape))
+    mode, logp = find_modes(engine.densities, population, theta, starts)
+    assert np.allclose(mode, means, atol=1e-4)
+    at_mode = engine.densities.likelihood(means[None], theta)[0][0] + population.log_density(means)
+    assert np.allclose(logp, at_mode, atol=1e-6)
+
+
+def test_replicates_do_not_collapse_omega():
+    """With 1 and with 30 replicates the same omega: averaging draws before squaring would shrink it."""
+    y, subject = random_intercept_data()
+    estimates = []
+    for n_replicates in (1, 30):
+        engine = engine_of(random_intercept(), n_replicates=n_replicates)
+        state, simulator, _ = engine.begin(engine.points.template, np.random.default_rng(2), 1)
+        maximizer = engine.maximizer
+
+        def simulate(theta, phi, simulator=simulator, maximizer=maximizer):
+            return simulator(maximizer.population(theta), theta, phi)
+
+        from pymc_saem.saem.algorithm import iterate
+
+        for k in range(150):
+            if k == 40:
+                simulator.stop_tuning()
+            state, _ = iterate(state, simulate, maximizer, maximizer.schedule.step_size(max(0, k - 39)))
+        estimates.append({n: v.item() for n, v in engine.points.natural_theta(state.theta).items()})
+    for found in estimates:
+        assert np.isclose(found["omega"], 0.80081, rtol=0.02)
+        assert exact_loglik(found["a"], found["omega"], found["sigma"], y, subject) > -26.386860 - 0.01
+
+
+def test_acceptance_rejects_nan_and_takes_every_improvement(rng):
+    ratio = np.array([[np.nan, 0.0, 3.0, -np.inf, np.inf]])
+    assert metropolis_accept(ratio, rng).tolist() == [[False, True, True, False, True]]
+
+
+def test_subject_metropolis_is_pymc_metropolis(linear):
+    import pymc as pm
+
+    engine = linear[0]
+    kernel = engine.simulator(engine.maximizer.population(linear[1]), np.random.default_rng(0)).kernels["block"]
+    assert isinstance(kernel, SubjectMetropolis) and isinstance(kernel, pm.Metropolis)
+    state = kernel.sampling_state
+    kernel.scaling = kernel.scaling * 2
+    kernel.sampling_state = state
+    assert np.array_equal(kernel.scaling, state.scaling)
+    with pytest.raises(TypeError, match="pass pymc_saem.SAEM"):
+        kernel.step({})
