@@ -1,4 +1,4 @@
-"""The `cvodes` engine: SUNDIALS CVODE, driven from Numba-compiled code. BDF for stiff systems, Adams on request.
+"""The `cvodes` solver: SUNDIALS CVODE, driven from compiled code. BDF for stiff systems, Adams on request.
 
 The engine (`cvodes_engine`) is compiled once per machine; here a model's right-hand side is attached to it.
 """
@@ -39,7 +39,8 @@ def _model(compiled):
 def make_solve_one(compiled, method="bdf"):
     """njit `solve_one(t_rows, t0, y0, p, rtol, atol, max_steps, out) -> (status, n_steps)`; see the module.
 
-    `t_rows` ascends, may repeat and may contain t0. `out` is NaN after a failure. All arrays are C-contiguous.
+    `t_rows` ascends, may repeat and may contain t0. `out` is NaN after a failure. All arrays are
+    C-contiguous.
     """
     engine(gradient=False)
     (rhs, jac, n, n_p, n_dp), method = _model(compiled), METHODS[method]
@@ -60,9 +61,11 @@ def make_solve_one(compiled, method="bdf"):
 
 
 def make_sens_one(compiled, method="bdf"):
-    """njit `sens_one(t_rows, t0, y0, p, y0_index, rtol, atol, max_steps, g, out_gy0, out_gp) -> (status, n_steps)`.
+    """njit `sens_one(t_rows, t0, y0, p, y0_index, rtol, atol, max_steps, g, out_gy0, out_gp)`.
 
-    out_gp[j] = sum over rows and states of g[r, s] dy_s(t_r)/dp_j, for the first n_dp parameters; out_gy0 likewise
+    Returns `(status, n_steps)`.
+    out_gp[j] = sum over rows and states of g[r, s] dy_s(t_r)/dp_j, for the first n_dp parameters; out_gy0
+    likewise
     for the entries of y0 in `y0_index`. Both are NaN after a failure. All arrays are C-contiguous.
     """
     engine(gradient=True)
@@ -73,9 +76,9 @@ def make_sens_one(compiled, method="bdf"):
         n_y0, n_steps = y0_index.size, np.zeros(1, np.int64)
         total = np.zeros(n_dp + n_y0)
         status = sensitivities(
-            method, model_rhs_address(rhs), model_jac_address(jac), n, n_p, n_dp, t_rows.size, t_rows.ctypes.data,
-            t0, y0.ctypes.data, p.ctypes.data, n_y0, y0_index.ctypes.data, rtol, atol, max_steps,
-            g.ctypes.data, total.ctypes.data, n_steps.ctypes.data,
+            method, model_rhs_address(rhs), model_jac_address(jac), n, n_p, n_dp, t_rows.size,
+            t_rows.ctypes.data, t0, y0.ctypes.data, p.ctypes.data, n_y0, y0_index.ctypes.data, rtol, atol,
+            max_steps, g.ctypes.data, total.ctypes.data, n_steps.ctypes.data,
         )  # fmt: skip
         for j in range(n_dp):
             out_gp[j] = total[j] if status == SUCCESS else np.nan

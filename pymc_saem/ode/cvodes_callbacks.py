@@ -1,11 +1,11 @@
 """What CVODE calls back: right-hand sides, Jacobian, error weights, and the corrector of the sensitivities.
 
-Every function returns 0, or 1 for "not like this, try a smaller step". All read one array, the user data: head cells
-(64 bits), parameters, scratch. Scratch is there so that no callback allocates. The model comes in as two addresses
-in the head, so these functions are compiled once per machine, not once per model.
+Every function returns 0, or 1 for "not like this, try a smaller step". All read one array, the user data:
+head cells (64 bits), parameters, scratch. Scratch is there so that no callback allocates. The model comes
+in as two addresses in the head, so these functions are compiled once per machine, not once per model.
 
-Augmented state: y (n), then S by state: row i holds dy_i/d(n_dp parameters, chosen y0), contiguous. So every inner
-loop below runs along a row, over all sensitivities at once.
+Augmented state: y (n), then S by state: row i holds dy_i/d(n_dp parameters, chosen y0), contiguous. So
+every inner loop below runs along a row, over all sensitivities at once.
 """
 
 import math
@@ -148,8 +148,9 @@ def augmented_rhs(t, y_vector, dy_vector, data):
 def error_weights(y_vector, weight_vector, data):
     """Weights of the error norm, a mean over all n (1 + n_sens) entries.
 
-    y gets the factor sqrt(1 + n_sens), or the mean would dilute its error: so y is at least as accurate as without
-    sensitivities. The absolute tolerance of dy/dp is atol / max(1, |p|): units of y per relative change of p.
+    y gets the factor sqrt(1 + n_sens), or the mean would dilute its error: so y is at least as accurate as
+    without sensitivities. The absolute tolerance of dy/dp is atol / max(1, |p|): units of y per relative
+    change of p.
     """
     head, cell = integers(data, N_HEAD), floats(data, N_HEAD)
     n, n_sens, rtol, atol = head[N], head[N_SENS], cell[RTOL], cell[ATOL]
@@ -168,7 +169,7 @@ def error_weights(y_vector, weight_vector, data):
 
 @inner
 def _newton(t, cell, head, predicted, zn1):
-    """Solve y - ypred - gamma f(y) + rl1 zn1 = 0 for the n states; leaves jy, jp and the last LU in the scratch."""
+    """Solve y - ypred - gamma f(y) + rl1 zn1 = 0 for the states; leaves jy, jp and the LU in the scratch."""
     n, gamma, rl1, rtol, atol = head[N], cell[GAMMA], cell[RL1], cell[RTOL], cell[ATOL]
     y, dy, delta = floats(head[Y], n), floats(head[DY], n), floats(head[DELTA], n)
     jy, lu, row = floats(head[JY], n * n), floats(head[LU], n * n), integers(head[ROW], n)
@@ -202,11 +203,11 @@ def _newton(t, cell, head, predicted, zn1):
 
 @inner
 def corrector(t, y_vector, f_vector, data):
-    """The corrector equation of y and S, solved; disguised as a right-hand side for CVODE's fixed-point iteration.
+    """Solve the corrector equation of y and S, disguised as right-hand side of CVODE's fixed point.
 
-    CVODE iterates c <- rl1 (h f(ypred + c) - zn1), with gamma = rl1 h, to find the correction c. Given the wanted
-    correction c, this returns f = (c + rl1 zn1) / gamma, so that one iteration delivers c. For S the equation is
-    linear: (I - gamma jy) S = Spred + gamma jp - rl1 zn1.
+    CVODE iterates c <- rl1 (h f(ypred + c) - zn1), with gamma = rl1 h, to find the correction c. Given the
+    wanted correction c, this returns f = (c + rl1 zn1) / gamma, so that one iteration delivers c. For S the
+    equation is linear: (I - gamma jy) S = Spred + gamma jp - rl1 zn1.
     """
     head, cell, a = integers(data, N_HEAD), floats(data, N_HEAD), data + 8 * SYSTEM
     sun.CVodeGetNonlinearSystemData(head[MEMORY], a, a + 8, a + 16, a + 24, a + 32, a + 40, a + 48, a + 56)

@@ -1,17 +1,18 @@
-"""One solve by SUNDIALS CVODE, without and with sensitivities, as compiled functions that take all by address.
+"""One solve by SUNDIALS CVODE, without and with sensitivities; compiled functions that take all by address.
 
 One call makes one context and one solver memory and frees both, so calls may run in parallel threads.
 
 Forward: Newton with SUNDIALS' dense solver and the analytic Jacobian.
 
-Gradient: CVODE integrates y and its sensitivities S = dy/d(parameters, y0) as one system, S in the error control.
-The wheels' CVODE has no sensitivity solver, and a generic linear solver on n (1 + n_sens) states is wasteful: the
-Jacobian is needed for S anyway, and given y the corrector equation of S is linear. So the corrector is ours: Newton
-on the n states, then S from one n x n factorization. CVODE believes that it runs a fixed-point iteration that
-converges at once (`cvodes_callbacks.corrector` has the algebra).
+Gradient: CVODE integrates y and its sensitivities S = dy/d(parameters, y0) as one system, S in the error
+control. The wheels' CVODE has no sensitivity solver, and a generic linear solver on n (1 + n_sens) states
+is wasteful: the Jacobian is needed for S anyway, and given y the corrector equation of S is linear. So the
+corrector is ours: Newton on the n states, then S from one n x n factorization. CVODE believes that it runs
+a fixed-point iteration that converges at once (`cvodes_callbacks.corrector` has the algebra).
 
-The engine is compiled once per machine and kept on disk; a model adds only its right-hand side. Numba notices a
-change of this file only: after a change of `cvodes_callbacks.py`, `sundials.py` or `native.py`, save this file too.
+The engine is compiled once per machine and kept on disk; a model adds only its right-hand side. Numba
+notices a change of this file only: after a change of `cvodes_callbacks.py`, `sundials.py` or `native.py`,
+save this file too.
 """
 
 from functools import lru_cache
@@ -123,7 +124,7 @@ def _use_corrector(handles, corrector):
 
 @inner
 def _first_after(t_rows, t0):
-    """Index of the first row that CVODE can tell from t0 (nearer ones are t0), or -1 for times that are invalid."""
+    """Index of the first row that CVODE can tell from t0 (nearer ones are t0), or -1 for invalid times."""
     first = t_rows.size
     for i in range(t_rows.size - 1, -1, -1):
         t = t_rows[i]
@@ -136,8 +137,9 @@ def _first_after(t_rows, t0):
 
 @inner
 def _advance(handles, t_now, t, t_first, n_steps, max_steps, cells):
-    """Step until `t` is passed, then interpolate into the row vector. Returns status, time reached, steps so far.
+    """Step until `t` is passed, then interpolate into the row vector.
 
+    Returns status, time reached, steps so far.
     One step per call (not CV_NORMAL), so that `max_steps` counts the whole solve and not each output.
     """
     memory = handles[MEMORY]
@@ -214,7 +216,8 @@ def _forward(method, rhs, jac, n, n_p, n_dp, n_rows, times, t0, y0, p, rtol, ato
 
 
 def _sensitivities(
-    method, rhs, jac, n, n_p, n_dp, n_rows, times, t0, y0, p, n_y0, y0_index, rtol, atol, max_steps, g, total, steps
+    method, rhs, jac, n, n_p, n_dp, n_rows, times, t0, y0, p, n_y0, y0_index, rtol, atol, max_steps,
+    g, total, steps,
 ):  # fmt: skip
     t_rows, y0, p, y0_index = floats(times, n_rows), floats(y0, n), floats(p, n_p), integers(y0_index, n_y0)
     n_sens = n_dp + n_y0
@@ -234,15 +237,16 @@ def _sensitivities(
         flag = min(flag, _use_corrector(handles, rhs_address(callbacks.corrector)))
         if flag == 0:
             status, integers(steps, 1)[0] = _run_sens(
-                handles, state, row, t_rows, first, t0, max_steps, floats(g, n_rows * n), floats(total, n_sens)
+                handles, state, row, t_rows, first, t0, max_steps, floats(g, n_rows * n),
+                floats(total, n_sens),
             )
     _close(handles)
     data[0] = 0.0  # a use after the last callback: Numba frees an array after its last use
     return status
 
 
-# Both are called through a symbol, like SUNDIALS itself: a call that Numba links would compile them again for each
-# model, even when they come from its cache.
+# Both are called through a symbol, like SUNDIALS itself: a call that Numba links would compile them again
+# for each model, even when they come from its cache.
 _f, _i = types.float64, types.int64
 _FORWARD = _i(*[_i] * 8, _f, _i, _i, _f, _f, _i, _i, _i)
 _SENSITIVITIES = _i(*[_i] * 8, _f, _i, _i, _i, _i, _f, _f, _i, _i, _i, _i)

@@ -1,12 +1,14 @@
 """The SUNDIALS shared library as functions that Numba-compiled code can call.
 
-Every binding is an `ExternalFunction`: compiled code holds a *name*, and `load` tells LLVM the address behind it.
-So no address is baked into machine code, compiled code can be cached on disk, and each process binds its own copy.
-The price: `load` must run before code that uses the names is compiled or read from a cache (or LLVM aborts).
+Every binding is an `ExternalFunction`: compiled code holds a *name*, and `load` tells LLVM the address
+behind it. So no address is baked into machine code, compiled code can be cached on disk, and each process
+binds its own copy. The price: `load` must run before code that uses the names is compiled or read from a
+cache (or LLVM aborts).
 
-Handles (context, vector, matrix, solver) travel as `intp`. Index arguments (`sunindextype`, 32 bits wide in some
-wheels and 64 in others) and `long` are passed by value in a 64-bit register, which is right for both widths; pointers
-to such integers are only ever given zeroed 64-bit cells (little-endian: a 32-bit write is read back correctly).
+Handles (context, vector, matrix, solver) travel as `intp`. Index arguments (`sunindextype`, 32 bits wide in
+some wheels and 64 in others) and `long` are passed by value in a 64-bit register, which is right for both
+widths; pointers to such integers are only ever given zeroed 64-bit cells (little-endian: a 32-bit write is
+read back correctly).
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ globals().update({name: external(name, signature) for name, signature in PROTOTY
 
 
 def _wheel_libraries(distribution):
-    """Shared libraries that a wheel brought along (`<name>.libs` on Linux and Windows, `.dylibs` on macOS)."""
+    """Shared libraries of a wheel (`<name>.libs` on Linux and Windows, `.dylibs` on macOS)."""
     try:
         files = metadata.distribution(distribution).files or []
     except metadata.PackageNotFoundError:
@@ -182,11 +184,11 @@ def load():
 
 
 def c_address(signature):
-    """An intrinsic: `address(f)` is the address of a C function of this signature that calls the njit function f.
+    """An intrinsic: `address(f)` is the address of a C function, of this signature, that calls the njit f.
 
-    Like `numba.cfunc`, but the C function lives in the same compiled module as its user: the linker resolves the
-    address (a `cfunc` address would be a constant of this process), and the GIL is never touched. If f raises, the
-    C function returns -1, which SUNDIALS reads as "unrecoverable".
+    Like `numba.cfunc`, but the C function lives in the same compiled module as its user: the linker
+    resolves the address (a `cfunc` address would be a constant of this process), and the GIL is never
+    touched. If f raises, the C function returns -1, which SUNDIALS reads as "unrecoverable".
     """
 
     @intrinsic
