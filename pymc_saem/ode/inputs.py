@@ -11,7 +11,7 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.random.type import RandomType
 
-__all__ = ["as_tensors", "as_times", "as_subject", "as_start", "is_constant", "n_subjects_of", "shapes_of"]
+__all__ = ["as_tensors", "as_times", "as_subject", "as_start", "folded", "is_constant", "n_subjects_of", "shapes_of"]
 
 
 def as_tensors(values, what):
@@ -36,6 +36,16 @@ def is_constant(tensor):
         isinstance(v, Constant) or (isinstance(v, SharedVariable) and not isinstance(v.type, RandomType))
         for v in graph_inputs([tensor])
     )
+
+
+def folded(tensor):
+    """One constant instead of a graph of constants; a graph with shared variables stays.
+
+    PyTensor does not fold all of it, so that two copies of a solution might not merge, and be solved twice.
+    """
+    if not all(isinstance(v, Constant) for v in graph_inputs([tensor])):
+        return tensor
+    return pt.constant(tensor.eval(mode=Mode("py", "fast_compile")))
 
 
 def shapes_of(tensors):

@@ -11,6 +11,7 @@ from pymc_saem.ode.inputs import (
     as_subject,
     as_tensors,
     as_times,
+    folded,
     is_constant,
     n_subjects_of,
     shapes_of,
@@ -119,7 +120,8 @@ def solve_ivp(
     constants = [v for v in y0.values() if is_constant(v)]
     differentiable += [v for n, v in params.items() if n not in constant]
     constants += [v for n, v in params.items() if n in constant]
-    columns = (_columns(v, n_subjects, skip) for v in (differentiable, constants))
+    columns = [_columns(v, n_subjects, skip) for v in (differentiable, constants)]
+    columns[1] = folded(columns[1])
     op = OdeSolution(system, rows, y0_index, solver, rtol, atol, max_steps, n_threads)
     return Solution(op, times, *columns)
 

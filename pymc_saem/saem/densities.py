@@ -45,16 +45,15 @@ def in_symbols(mixed: MixedModel, graphs: list, phi, theta) -> list:
     return clone_replace(graphs, replace=replacements, rebuild_strict=False)
 
 
-def row_logps(mixed: MixedModel, phi, theta) -> list:
-    """Log density of each flattened row of each observed variable, (row,) each."""
-    rows = mixed.model.logp(vars=list(mixed.model.observed_RVs), sum=False)
-    return [r.ravel() for r in in_symbols(mixed, rows, phi, theta)]
+def row_logps(mixed: MixedModel) -> list:
+    """Log density of each row of each observed variable, as graphs of the model's value variables."""
+    return mixed.model.logp(vars=list(mixed.model.observed_RVs), sum=False)
 
 
 def row_density(mixed: MixedModel):
     """Interpreted ``density(phi, theta)`` that lists the row log densities of each observed variable."""
     phi, theta = symbols(mixed)
-    rows = row_logps(mixed, phi, theta)
+    rows = [r.ravel() for r in in_symbols(mixed, row_logps(mixed), phi, theta)]
     f = pytensor.function([phi, theta], rows, mode=INTERPRETED.including(_NO_CHECKS), on_unused_input="ignore")
     return lambda phi, theta: [np.asarray(r) for r in f(phi, theta)]
 
@@ -160,7 +159,7 @@ class Densities:
 
     def _subject_graphs(self, phi, theta):
         mixed = self.mixed
-        rows = row_logps(mixed, phi, theta)
+        rows = [r.ravel() for r in in_symbols(mixed, row_logps(mixed), phi, theta)]
         loglik = sum(_per_subject(mixed, j, row) for j, row in enumerate(rows))
         columns = [_per_subject(mixed, j, build(phi, theta)) for j, build in self.residuals]
         residual = pt.stack(columns, axis=-1) if columns else pt.zeros((mixed.n_subjects, 0))
