@@ -22,7 +22,7 @@ from numba import cfunc, types
 
 from pymc_saem.ode import cvodes_callbacks as callbacks
 from pymc_saem.ode import sundials as sun
-from pymc_saem.ode.native import floats, inner, integers
+from pymc_saem.ode.native import FLOATING, floats, inner, integers
 from pymc_saem.ode.status import SolverStatus
 
 __all__ = ["engine", "forward", "sensitivities"]
@@ -260,8 +260,8 @@ def engine(gradient):
     sun.load()
     function, signature = (_sensitivities, _SENSITIVITIES) if gradient else (_forward, _FORWARD)
     try:
-        compiled = cfunc(signature, error_model="numpy", cache=True)(function)
+        compiled = cfunc(signature, cache=True, **FLOATING)(function)
     except RuntimeError:  # Numba found no directory for its cache
-        compiled = cfunc(signature, error_model="numpy")(function)
+        compiled = cfunc(signature, **FLOATING)(function)
     sun.register("cvodes" + function.__name__, compiled.address)
     return compiled  # the code lives as long as this object

@@ -23,8 +23,10 @@ N_SUBJECTS, N_ROWS, N_STATES, N_DY0, N_DP, N_P = range(15, 21)
 X_STRIDE, C_STRIDE, G_STRIDE, MAX_STEPS = range(21, 25)
 TABLE_SIZE = 25
 
-# Division by zero gives inf, which the solver sees; an exception could not leave a task.
-inner = numba.njit(error_model="numpy")
+# Division by zero gives inf, which the solver sees; an exception could not leave a task. Contraction
+# to fused multiply-adds saves a third of a network's time and rounds less; it reorders nothing.
+FLOATING = {"error_model": "numpy", "fastmath": {"contract"}}
+inner = numba.njit(**FLOATING)
 
 
 def cached(function, **options):
@@ -37,7 +39,7 @@ def cached(function, **options):
 
 def compile_task(function, cache=False):
     """C function ``(task number, address of the table) -> 0``; its ``address`` goes to the driver."""
-    decorate = numba.cfunc(types.int64(types.int64, types.int64), error_model="numpy", cache=cache)
+    decorate = numba.cfunc(types.int64(types.int64, types.int64), cache=cache, **FLOATING)
     try:
         return decorate(function)
     except RuntimeError:

@@ -71,7 +71,6 @@ class CompiledRhs:
     def jac(self):
         return _compile("jac", "t, y, p, dy, jy, jp", self.system.jac_source)
 
-
     @cached_property
     def rhs_address(self):
         """int: address of ``rhs`` for compiled callers that hold arrays by address."""
@@ -88,9 +87,11 @@ class CompiledRhs:
     def _keep(self, name, arguments, source, n_pointers):
         from numba import cfunc, types
 
+        from pymc_saem.ode.native import FLOATING
+
         signature = types.int64(types.float64, *[types.CPointer(types.float64)] * n_pointers)
         function = python_function(name, arguments, source + "    return 0\n")
-        handle = cfunc(signature, error_model="numpy")(function)
+        handle = cfunc(signature, **FLOATING)(function)
         self._handles[name] = handle  # the code lives as long as its handle
         return handle.address
 
@@ -114,8 +115,9 @@ def python_function(name, arguments, source):
 def _compile(name, arguments, source):
     import numba
 
-    # NumPy error model: a division by zero gives inf, which the solver sees, not an exception.
-    return numba.njit(error_model="numpy", nogil=True)(python_function(name, arguments, source))
+    from pymc_saem.ode.native import FLOATING
+
+    return numba.njit(nogil=True, **FLOATING)(python_function(name, arguments, source))
 
 
 def trace(rhs, state_names, shapes, constant=()):
