@@ -1,0 +1,7 @@
+"""Figures of a fit: convergence, fitted curves, distribution of one observation."""
+
+from pymc_saem.plots.convergence import plot_convergence
+from pymc_saem.plots.fits import plot_fits
+from pymc_saem.plots.observation import plot_observation_distribution
+
+__all__ = ["plot_convergence", "plot_fits", "plot_observation_distribution"]

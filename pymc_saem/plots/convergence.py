@@ -1,0 +1,142 @@
+"""Iterates of a SAEM run."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pymc_saem.compat import get_group
+from pymc_saem.plots.style import INDIVIDUAL, MARK, OTHER, SERIES, add_legend, label_axes, panels, tidy
+
+#: Up to here every entry of an array has a panel of its own.
+MAX_SEPARATE = 6
+
+
+def plot_convergence(idata, var_names=None, *, max_separate=MAX_SEPARATE, axes=None, figsize=None):
+    """Plot the iterates of every parameter, and where the exploratory phase ends.
+
+    A flat, quiet second half is what one hopes for. Chains that settle at different values have found
+    different optima: compare their scores, and use more chains.
+
+    Parameters
+    ----------
+    idata : arviz.InferenceData or xarray.DataTree
+        What ``fit_saem`` returned, or the same read from a file.
+    var_names : str or sequence of str, optional
+        Variables of the group ``saem_trace``. By default all population parameters, the complete-data
+        log density and the acceptance rates; "step_size" and "n_failed" can be asked for.
+    max_separate : int, default 6
+        An array with more entries, such as the weights of a network, has one panel with a line per entry.
+    axes : Axes or array of Axes, optional
+        Where to draw, one per panel; a new figure by default.
+    figsize : tuple of float, optional
+        Width and height of a new figure in inches.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes, shape (panel,)
+
+    Raises
+    ------
+    KeyError
+        When ``idata`` has no group ``saem_trace``.
+    ValueError
+        When a variable does not exist, or ``axes`` are too few.
+
+    Examples
+    --------
+    >>> ps.plot_convergence(idata, var_names=["sigma", "complete_logp"])  # doctest: +SKIP
+    """
+    trace = get_group(idata, "saem_trace")
+    n_explore = int(trace.attrs.get("n_explore", 0))
+    best = int(trace.attrs.get("best_chain", 0))
+    drawn = _panels_of(trace, _selection(idata, trace, var_names), max_separate)
+    axes, is_new = panels(len(drawn), axes, figsize, share=False, size=(2.7, 1.9), max_columns=4)
+    iteration = trace["iteration"].values
+    for ax, (title, lines) in zip(axes, drawn, strict=True):
+        if title == "acceptance rate":
+            _draw_rates(ax, iteration, lines, best)
+        else:
+            _draw_chains(ax, iteration, lines, best)
+        ax.set_title(title, fontsize="medium", loc="left")
+        if 0 < n_explore < iteration.size:
+            # between the last exploratory iteration and the first smoothing one
+            ax.axvline(iteration[n_explore] - 0.5, label="end of exploratory phase", **MARK)
+        tidy(ax)
+    label_axes(axes, is_new, "iteration", "")
+    add_legend(axes, is_new)
+    return axes
+
+
+def _selection(idata, trace, var_names) -> list[str]:
+    """Names of the variables to show, in the order of the trace."""
+    if isinstance(var_names, str):
+        var_names = [var_names]
+    if var_names is None:
+        labels = get_group(idata, "population")["parameter"].values
+        parameters = {str(label).split("[")[0] for label in labels}
+        keep = [name for name in trace.data_vars if name in parameters]
+        return keep + [n for n in trace.data_vars if n == "complete_logp" or n.startswith("accept_")]
+    unknown = [name for name in var_names if name not in trace.data_vars]
+    if unknown:
+        raise ValueError(f"saem_trace has no variable {unknown[0]!r}; it has {', '.join(map(str, trace.data_vars))}.")
+    return list(var_names)
+
+
+def _panels_of(trace, names, max_separate) -> list[tuple]:
+    """Title of each panel, and its lines: label -> values, shape (chain, iteration)."""
+    drawn, rates = [], {}
+    for name in names:
+        values = trace[name].transpose("chain", "iteration", ...)
+        flat = values.values.reshape(*values.shape[:2], -1)
+        if name.startswith("accept_"):
+            rates[name.removeprefix("accept_")] = flat[..., 0]
+        elif values.ndim == 2:
+            drawn.append((name, {name: flat[..., 0]}))
+        else:
+            labels = _entries(values)
+            lines = {label: flat[..., k] for k, label in enumerate(labels)}
+            if len(labels) > max_separate:
+                drawn.append((f"{name} ({len(labels)} entries)", lines))
+            else:
+                drawn += [(label, {label: line}) for label, line in lines.items()]
+    return drawn + ([("acceptance rate", rates)] if rates else [])
+
+
+def _entries(values) -> list[str]:
+    """Labels such as ``beta[slope]`` of the entries of an array, in C order."""
+    axes = [[str(c) for c in values[dim].values] for dim in values.dims[2:]]
+    shape = values.shape[2:]
+    return [f"{values.name}[{', '.join(axes[a][i] for a, i in enumerate(at))}]" for at in np.ndindex(*shape)]
+
+
+def _draw_chains(ax, iteration, lines, best):
+    """One line per entry and chain; the reported chain stands out."""
+    many = len(lines) > 1
+    for line in lines.values():
+        for chain, values in enumerate(line):
+            style = INDIVIDUAL if chain == best else OTHER
+            style = style | ({"linewidth": 0.9, "alpha": 0.7} if many else {"linewidth": 1.2})
+            ax.plot(iteration, values, **style)
+    handles = ax.get_lines()
+    if len(next(iter(lines.values()))) > 1:  # one chain needs no name
+        handles[best].set_label("reported chain")
+        handles[0 if best else 1].set_label("other chains")
+    if not many and "complete_logp" not in lines:  # its last value is one draw, not an estimate
+        ax.set_title(f"{handles[best].get_ydata()[-1]:.4g}", loc="right", fontsize="small", color=INDIVIDUAL["color"])
+
+
+def _draw_rates(ax, iteration, rates, best):
+    """Acceptance of each kernel in the reported chain; a kernel that was not used has no line."""
+    for k, (kernel, values) in enumerate(rates.items()):
+        if np.isfinite(values[best]).any():
+            ax.plot(iteration, values[best], label=kernel, linewidth=1.1, **SERIES[k % len(SERIES)])
+    ax.set_ylim(0, 1)
+    if ax.get_lines():
+        ax.legend(
+            fontsize="x-small",
+            loc="upper center",
+            ncols=len(rates),
+            handlelength=1.6,
+            columnspacing=0.8,
+            edgecolor="none",
+        )

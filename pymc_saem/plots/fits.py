@@ -1,0 +1,144 @@
+"""Fitted curves, subject by subject."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from pymc_saem.plots.curves import draw_curves
+from pymc_saem.plots.fitted_outcome import (
+    DRAWS,
+    MODE_SAMPLE,
+    POPULATION_SAMPLE,
+    find_subjects,
+    read_outcome,
+    sample_values,
+)
+from pymc_saem.plots.prediction import RowFunction, location
+from pymc_saem.plots.style import (
+    BAND,
+    DATA,
+    INDIVIDUAL,
+    POPULATION,
+    add_legend,
+    label_axes,
+    panels,
+    tidy,
+    unit_in,
+    with_unit,
+)
+
+
+def plot_fits(
+    model,
+    idata,
+    subjects=None,
+    outcome=None,
+    x=None,
+    *,
+    n_grid=150,
+    n_draws=200,
+    ci_prob=0.9,
+    xlabel=None,
+    ylabel=None,
+    axes=None,
+    figsize=None,
+):
+    """Plot data and predictions of each subject over time.
+
+    Each panel has the data, the individual prediction (random effects at their conditional mode), the
+    population prediction (random effects at their population value), and a band of the individual prediction from
+    draws of its random effects given the data. The band is about the curve; residual error is not in it.
+
+    ODEs are solved at tolerance 1e-8 on a fine grid, whatever the tolerance of the model.
+
+    Parameters
+    ----------
+    model : pymc.Model
+        The model that was fitted.
+    idata : arviz.InferenceData or xarray.DataTree
+        What ``fit_saem`` returned, or the same read from a file.
+    subjects : label or sequence of labels, optional
+        As in the model's coords; all subjects by default.
+    outcome : str, optional
+        Name of the observed variable, when there are several.
+    x : array_like, shape (row,), optional
+        Time of each row. An ODE solution knows its times; a model written as a formula needs them here, and
+        gets smooth curves when the formula uses the same numbers. A Series with ``attrs["units"]`` brings units.
+    n_grid : int, default 150
+        Points of each curve.
+    n_draws : int, default 200
+        Draws behind the band, at most.
+    ci_prob : float, default 0.9
+        Probability of the band, equal tails.
+    xlabel, ylabel : str, optional
+        By default the name of ``x`` or "time", and the name of the outcome, with units where known.
+    axes : Axes or array of Axes, optional
+        Where to draw, one per subject; a new figure by default.
+    figsize : tuple of float, optional
+        Width and height of a new figure in inches.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes, shape (subject,)
+
+    Raises
+    ------
+    ValueError
+        When a subject or outcome does not exist, ``x`` is missing or wrong, or the fit is of another model.
+
+    Examples
+    --------
+    >>> ps.plot_fits(model, idata, subjects=[1, 2], xlabel="time [h]")  # doctest: +SKIP
+    """
+    if not 0 < ci_prob < 1:
+        raise ValueError(f"ci_prob must lie between 0 and 1, got {ci_prob}.")
+    if n_grid < 2:
+        raise ValueError(f"n_grid must be at least 2, got {n_grid}.")
+    fitted = read_outcome(model, idata, outcome)
+    chosen = find_subjects(fitted, subjects)
+    samples = sample_values(model, idata, n_draws)
+    rows = RowFunction(model, [location(fitted.rv)], fitted, samples, x)
+    if rows.x is None:
+        raise ValueError(
+            f"Nothing tells the times of outcome '{fitted.name}'; give one per row as x=, as in x=data[\"time\"]."
+        )
+    curves = draw_curves(rows, chosen, n_grid)
+    axes, is_new = panels(len(chosen), axes, figsize, share=True)
+    for ax, subject, curve in zip(axes, chosen, curves, strict=True):
+        own = fitted.rows_of(subject)
+        ax.plot(rows.x[own], fitted.observed[own], label="data", **DATA)
+        _draw_curve(ax, curve, ci_prob)
+        ax.set_title(f"{fitted.subject_dim} {fitted.subjects[subject]}", fontsize="medium")
+        tidy(ax)
+    _warn_of_gaps(fitted, chosen, curves)
+    x_name = getattr(x, "name", None) or "time"
+    xlabel = with_unit(x_name, unit_in(x, x_name)) if xlabel is None else xlabel
+    ylabel = with_unit(fitted.name, unit_in(x, fitted.name)) if ylabel is None else ylabel
+    label_axes(axes, is_new, xlabel, ylabel)
+    add_legend(axes, is_new)
+    return axes
+
+
+def _draw_curve(ax, curve, ci_prob):
+    ax.plot(curve.x, curve.y[MODE_SAMPLE], label="individual", **INDIVIDUAL)
+    ax.plot(curve.x, curve.y[POPULATION_SAMPLE], label="population", **POPULATION)
+    draws = curve.y[DRAWS]
+    if len(draws):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # where every draw failed the band has a gap
+            lower, upper = np.nanquantile(draws, [0.5 - ci_prob / 2, 0.5 + ci_prob / 2], axis=0)
+        ax.fill_between(curve.x, lower, upper, label=f"{100 * ci_prob:g} % band", **BAND)
+
+
+def _warn_of_gaps(fitted, chosen, curves):
+    """Say which curves have gaps, because an empty panel explains nothing."""
+    names = [str(fitted.subjects[s]) for s, c in zip(chosen, curves, strict=True) if not np.isfinite(c.y[:2]).all()]
+    if names:
+        warnings.warn(
+            f"The prediction is not finite everywhere for {fitted.subject_dim} {', '.join(names)}; with an ODE, the "
+            "solver failed at tolerance 1e-8: raise max_steps of solve_ivp.",
+            UserWarning,
+            stacklevel=3,
+        )

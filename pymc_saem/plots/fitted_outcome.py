@@ -1,0 +1,146 @@
+"""Puts a model and its fit together: the rows of an outcome, their subjects, and values for every free variable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pymc_saem.compat import get_group, group_names
+
+#: Axis ``sample`` of :func:`sample_values`: population, then conditional mode, then draws.
+POPULATION_SAMPLE, MODE_SAMPLE, DRAWS = 0, 1, slice(2, None)
+
+
+@dataclass(frozen=True)
+class FittedOutcome:
+    """One observed variable of a fitted model, its rows flattened."""
+
+    name: str
+    rv: Any = field(repr=False)
+    shape: tuple[int, ...]  # of the observed variable
+    observed: np.ndarray = field(repr=False)  # (row,)
+    row_subject: np.ndarray = field(repr=False)  # (row,)
+    subject_dim: str
+    subjects: np.ndarray  # labels, (subject,)
+
+    def rows_of(self, subject: int) -> np.ndarray:
+        """Row numbers of one subject, in the order of the data."""
+        return np.flatnonzero(self.row_subject == subject)
+
+
+def read_outcome(model, idata, outcome=None) -> FittedOutcome:
+    """The outcome that a figure is about.
+
+    Parameters
+    ----------
+    model : pymc.Model
+    idata : arviz.InferenceData or xarray.DataTree
+    outcome : str, optional
+        Needed when the model has several.
+
+    Raises
+    ------
+    ValueError
+        When the outcome does not exist, is not unique, or the fit is of another model.
+    """
+    names = [rv.name for rv in model.observed_RVs]
+    if outcome is None and len(names) > 1:
+        raise ValueError(f"The model has several outcomes; choose one with outcome=: {', '.join(names)}.")
+    name = names[0] if outcome is None and names else outcome
+    if name not in names:
+        raise ValueError(f"The model has no outcome {name!r}; it has {', '.join(names) or 'none'}.")
+    observed, constant = get_group(idata, "observed_data"), get_group(idata, "constant_data")
+    rv = model[name]
+    if name not in observed or f"{name}_subject" not in constant or not _fits(observed[name].shape, rv.type.shape):
+        raise ValueError(f"This is not a fit of this model: it has no outcome {name!r} of shape {rv.type.shape}.")
+    dim = str(idata.attrs.get("subject_dim", "subject"))
+    return FittedOutcome(
+        name=name,
+        rv=rv,
+        shape=observed[name].shape,
+        observed=np.ravel(observed[name].values),
+        row_subject=np.asarray(constant[f"{name}_subject"].values, dtype=int),
+        subject_dim=dim,
+        subjects=get_group(idata, "individual")[dim].values,
+    )
+
+
+def _fits(shape, static) -> bool:
+    """Whether a shape agrees with a static one, in which None is open."""
+    return len(shape) == len(static) and all(b in (a, None) for a, b in zip(shape, static, strict=True))
+
+
+def find_subjects(outcome: FittedOutcome, labels=None) -> list[int]:
+    """Subject numbers of labels; all subjects by default, and one label may stand alone.
+
+    Raises
+    ------
+    ValueError
+        When a label does not exist, with those that do.
+    """
+    if labels is None:
+        return list(range(outcome.subjects.size))
+    if isinstance(labels, str) or not np.iterable(labels):
+        labels = [labels]
+    by_text = {str(label): k for k, label in enumerate(outcome.subjects)}
+    found = []
+    for label in labels:
+        if str(label) not in by_text:
+            raise ValueError(f"There is no {outcome.subject_dim} {label!r}; there are {_listed(by_text)}.")
+        found.append(by_text[str(label)])
+    if not found:
+        raise ValueError(f"No {outcome.subject_dim} was asked for.")
+    return found
+
+
+def _listed(names, limit=30):
+    names = list(names)
+    more = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def sample_values(model, idata, n_draws: int) -> dict[str, np.ndarray]:
+    """Natural values of every free variable under which curves are drawn.
+
+    Parameters
+    ----------
+    model : pymc.Model
+    idata : arviz.InferenceData or xarray.DataTree
+    n_draws : int
+        At most so many draws of the posterior, evenly spaced.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (sample, ...)
+        Sample 0 has the random effects at their population value, sample 1 at the conditional mode, both with the
+        parameters at their estimate; the others are draws.
+    """
+    individual, population = get_group(idata, "individual"), get_group(idata, "population")
+    draws = get_group(idata, "posterior") if "posterior" in group_names(idata) else None
+    labels = [str(label) for label in population["parameter"].values]
+    values = {}
+    for rv in model.free_RVs:
+        name = rv.name
+        if f"{name}_mode" in individual:
+            pair = [individual[f"{name}_population"].values, individual[f"{name}_mode"].values]
+        else:
+            entries = [k for k, label in enumerate(labels) if label == name or label.startswith(f"{name}[")]
+            if not entries:
+                raise ValueError(f"This is not a fit of this model: it has no parameter {name!r}.")
+            estimate = population["estimate"].values[entries]
+            shape = draws[name].shape[2:] if draws is not None else rv.type.shape
+            pair = [estimate.reshape(shape)] * 2
+        values[name] = np.stack(pair)
+        if draws is not None:
+            values[name] = np.concatenate([values[name], _thin(draws[name], n_draws)])
+    return values
+
+
+def _thin(draws, n_draws):
+    """At most ``n_draws`` draws, shape (draw, ...), spread over all chains."""
+    values = draws.transpose("chain", "draw", ...).values
+    flat = values.reshape(-1, *values.shape[2:])
+    keep = np.unique(np.linspace(0, len(flat) - 1, min(n_draws, len(flat))).round().astype(int))
+    return flat[keep]

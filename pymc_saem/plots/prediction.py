@@ -1,0 +1,227 @@
+"""The graph of a model's predictions, compiled as a function of samples and times.
+
+A graph is tied to its rows: covariates, subject indices and ODE solutions have one entry per row. So the rows
+stay what they are, and only their times become an input.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pymc.distributions.moments import mean
+from pytensor.compile.mode import Mode
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant
+from pytensor.graph.replace import clone_replace, vectorize_graph
+from pytensor.graph.traversal import ancestors, io_toposort
+from pytensor.graph.utils import MissingInputError
+from pytensor.tensor.random.basic import LogNormalRV
+from pytensor.tensor.type import TensorType
+
+from pymc_saem.plots.fitted_outcome import FittedOutcome
+
+#: A figure runs its graph a few dozen times: interpreting it costs less than compiling machine code. Rewrites
+#: would make it slower, because they join products and sums of two arrays, which NumPy computes whole, into
+#: operations that are interpreted entry by entry.
+INTERPRETED = Mode(linker="py", optimizer="merge")
+#: Tolerances of a fit may be coarse, and a coarse solution draws a saw-tooth.
+TIGHT = 1e-8
+
+
+def location(rv):
+    """Graph of the centre of an outcome in units of the data: the median of a LogNormal, else the mean.
+
+    Raises
+    ------
+    NotImplementedError
+        When PyMC knows no mean of the distribution.
+    """
+    if isinstance(rv.owner.op, LogNormalRV):
+        return pt.exp(rv.owner.op.dist_params(rv.owner)[0])
+    try:
+        return mean(rv)
+    except NotImplementedError as error:
+        raise NotImplementedError(f"PyMC has no mean for outcome '{rv.name}' ({rv.owner.op}), so no curve.") from error
+
+
+def as_row_times(x, outcome: FittedOutcome) -> np.ndarray:
+    """The argument ``x`` of the figures as one number per row, shape (row,).
+
+    Raises
+    ------
+    ValueError
+        When it is not numeric and finite, or has another shape than the outcome.
+    """
+    try:
+        values = np.asarray(x, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"x must hold numbers, got {x!r}.") from error
+    if values.size == outcome.row_subject.size:
+        values = values.ravel()
+    elif values.shape == outcome.shape[-1:]:  # times that all subjects share, in an outcome of two axes
+        values = np.broadcast_to(values, outcome.shape).ravel()
+    else:
+        raise ValueError(
+            f"x must hold one number per row of '{outcome.name}', shape {outcome.shape}; got shape {values.shape}."
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"x must be finite; row {int(np.flatnonzero(~np.isfinite(values))[0])} is not.")
+    return values
+
+
+class RowFunction:
+    """Graphs of an outcome evaluated at all its rows, for every sample at once, at times of choice.
+
+    Parameters
+    ----------
+    model : pymc.Model
+    graphs : list of TensorVariable
+        Each broadcasts to the shape of the outcome.
+    outcome : FittedOutcome
+    samples : dict of str to ndarray, shape (sample, ...)
+        Values of the free variables.
+    x : ndarray, shape (row,), optional
+        Time of each row. Needed where no ODE solution tells it.
+
+    Attributes
+    ----------
+    x : ndarray, shape (row,), or None
+        Time of each row.
+    t0 : ndarray, shape (subject,), or None
+        Where the ODE solution of each subject begins.
+    has_ode : bool
+    is_aligned : bool
+        Whether every ODE solution has the rows of the outcome, so that rows may have any times. If not, all
+        rows of a subject must be given one time.
+    knows_time : bool
+        Whether times reach the graphs at all.
+
+    Raises
+    ------
+    ValueError
+        When ``x`` contradicts the ODE solution, or is needed and not given.
+    """
+
+    def __init__(self, model, graphs, outcome: FittedOutcome, samples, x=None):
+        self.outcome = outcome
+        self.n_samples = len(next(iter(samples.values())))
+        free = {rv: pt.tensor(rv.name, dtype=rv.type.dtype, shape=rv.type.shape) for rv in model.free_RVs}
+        graphs = clone_replace(list(graphs), replace=free)
+        nodes = _ode_nodes(graphs)
+        self.has_ode = bool(nodes)
+        self.x = _times_of_rows(nodes, outcome, x)
+        self.t0 = np.max([node.op.rows.t0 for node in nodes], axis=0) if nodes else None
+        self._node_times = [(node.op.subject, _value(node.inputs[0])) for node in nodes if not self._has_rows(node)]
+        self.is_aligned = not self._node_times
+        graphs, times = self._open_times(graphs)
+        self.knows_time = bool(set(ancestors(graphs)) & set(times))
+        self._compile(graphs, free, samples, times)
+
+    def _has_rows(self, node):
+        return np.array_equal(node.op.subject, self.outcome.row_subject) and np.array_equal(
+            _value(node.inputs[0]), self.x
+        )
+
+    def _open_times(self, graphs):
+        """Put inputs in the place of all times; the first input has one time per row."""
+        t = pt.tensor("t", dtype="float64", shape=(self.outcome.row_subject.size,))
+        times = [t]
+        for k in range(len(_ode_nodes(graphs))):
+            node = _ode_nodes(graphs)[k]  # anew, because a replacement copies what lies below it
+            if self._has_rows(node):
+                node_t = t
+            else:
+                node_t = pt.tensor(dtype="float64", shape=(node.op.subject.size,))
+                times.append(node_t)
+            tight = node.op.with_tolerances(TIGHT, TIGHT).make_node(node_t, *node.inputs[1:])
+            graphs = clone_replace(graphs, replace=dict(zip(node.outputs, tight.outputs, strict=True)))
+        if self.x is not None:
+            same = {v: t.reshape(_value(v).shape) for v in _data_equal_to(graphs, self.x, self.outcome.shape)}
+            # not strict: whole numbers become real ones
+            graphs = clone_replace(graphs, replace=same, rebuild_strict=False) if same else graphs
+        return graphs, times
+
+    def _compile(self, graphs, free, samples, times):
+        reached = set(ancestors(graphs))
+        used = {rv.name: v for rv, v in free.items() if v in reached}
+        batched = {v: pt.tensor(n, dtype=v.type.dtype, shape=(None, *v.type.shape)) for n, v in used.items()}
+        graphs = vectorize_graph(graphs, batched) if batched else graphs
+        inputs = [*batched.values(), *times]
+        self._function = pytensor.function(inputs, graphs, mode=INTERPRETED, on_unused_input="ignore")
+        self._samples = [np.asarray(samples[n], dtype=v.type.dtype) for n, v in used.items()]
+
+    def at_rows(self) -> list[np.ndarray]:
+        """The graphs at the times of the data, each (sample, row)."""
+        x = np.zeros(self.outcome.row_subject.size) if self.x is None else self.x
+        return self._evaluate(x, [times for _, times in self._node_times])
+
+    def at_row_times(self, times) -> list[np.ndarray]:
+        """The graphs at any times of the rows, each (sample, row); only when ``is_aligned``."""
+        return self._evaluate(times, [])
+
+    def at_subject_times(self, times) -> list[np.ndarray]:
+        """The graphs with all rows of a subject at one time, ``times`` (subject,); each (sample, row)."""
+        return self._evaluate(times[self.outcome.row_subject], [times[subject] for subject, _ in self._node_times])
+
+    def _evaluate(self, *times):
+        row_times, node_times = times
+        values = self._function(*self._samples, row_times, *node_times)
+        whole = (self.n_samples, *self.outcome.shape)
+        return [np.broadcast_to(v, whole).reshape(self.n_samples, -1) for v in values]
+
+
+def _ode_nodes(graphs):
+    """Nodes of ODE solutions under the graphs, in the order of evaluation."""
+    return [node for node in io_toposort([], graphs) if getattr(node.op, "is_ode_solution", False)]
+
+
+def _value(variable):
+    """What a variable that depends on data alone holds; None when it depends on more."""
+    if isinstance(variable, Constant):
+        return np.asarray(variable.data)
+    if isinstance(variable, SharedVariable):
+        return np.asarray(variable.get_value())
+    try:
+        return np.asarray(pytensor.function([], variable, mode=INTERPRETED)())
+    except MissingInputError:
+        return None
+
+
+def _times_of_rows(nodes, outcome, x):
+    """Time of each row, from the ODE solutions and the user."""
+    known = []
+    for node in nodes:
+        times = _value(node.inputs[0])
+        if times is None:
+            raise ValueError("The times of an ODE solution depend on random variables; such curves cannot be drawn.")
+        if np.array_equal(node.op.subject, outcome.row_subject):
+            known.append(times)
+    if x is not None:
+        x = as_row_times(x, outcome)
+    elif nodes and not known:
+        raise ValueError(
+            f"The ODE solution has other rows than outcome '{outcome.name}'; give the time of each of its rows as x=."
+        )
+    for times in known:
+        if x is not None and not np.array_equal(times, x):
+            row = int(np.flatnonzero(times != x)[0])
+            raise ValueError(
+                f"x is {x[row]:g} in row {row}, but an ODE solution has this row at {times[row]:g}: "
+                "x must be the time given to solve_ivp, in the same unit."
+            )
+        x = times
+    return x
+
+
+def _data_equal_to(graphs, x, shape):
+    """Constants and data that are the times; an index of the same numbers is left alone."""
+    found, indices = set(), set()
+    for node in io_toposort([], graphs):
+        for v in node.inputs:
+            if isinstance(v, Constant | SharedVariable) and isinstance(v.type, TensorType) and v.type.ndim:
+                is_index = "Subtensor" in type(node.op).__name__ and v.type.dtype.startswith(("int", "uint"))
+                value = _value(v)
+                if value.shape in (shape, x.shape) and np.array_equal(value.ravel(), x):
+                    (indices if is_index else found).add(v)
+    return found - indices

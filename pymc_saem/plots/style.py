@@ -1,0 +1,141 @@
+"""Colours, labels and panels that all figures share."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+# Okabe and Ito's colours, told apart with every kind of colour blindness; the line styles differ as well,
+# so the figures survive a black-and-white printer.
+DATA = {"color": "#222222", "marker": "o", "markersize": 3.5, "linestyle": "none", "zorder": 4}
+INDIVIDUAL = {"color": "#0072B2", "linewidth": 1.6, "linestyle": "-", "zorder": 3}
+POPULATION = {"color": "#D55E00", "linewidth": 1.3, "linestyle": "--", "zorder": 2}
+BAND = {"color": "#56B4E9", "alpha": 0.35, "linewidth": 0.0, "zorder": 1}
+MIXTURE = {"color": "#56B4E9", "linewidth": 1.6, "linestyle": "-", "zorder": 2}
+OTHER = {"color": "#999999", "linewidth": 0.9, "linestyle": "-", "zorder": 1}
+MARK = {"color": "#444444", "linewidth": 1.0, "linestyle": ":", "zorder": 0}
+#: Lines of equal rank in one panel, such as the kernels of the E-step: colour and line style change together.
+SERIES = [
+    {"color": "#0072B2", "linestyle": "-"},
+    {"color": "#D55E00", "linestyle": "--"},
+    {"color": "#009E73", "linestyle": "-."},
+    {"color": "#CC79A7", "linestyle": ":"},
+]
+
+
+def with_unit(name, unit=None):
+    """``time [h]``, or the name alone.
+
+    Examples
+    --------
+    >>> with_unit("time", "h"), with_unit("time")
+    ('time [h]', 'time')
+    """
+    return f"{name} [{unit}]" if unit else str(name)
+
+
+def unit_in(values, name):
+    """Unit of a column, as a pandas Series or DataFrame or an xarray array carries it; None when it does not.
+
+    Parameters
+    ----------
+    values : object
+        Something with ``attrs``, whose "units" (or "unit") is a text, or a dict by column.
+    name : str
+        The column.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> time = pd.Series([0.0, 1.0], name="time")
+    >>> time.attrs["units"] = {"time": "h", "conc": "mg/L"}
+    >>> unit_in(time, "conc")
+    'mg/L'
+    """
+    attrs = getattr(values, "attrs", None) or {}
+    units = attrs.get("units", attrs.get("unit"))
+    if isinstance(units, dict):
+        return units.get(name)
+    return units if name == getattr(values, "name", None) else None
+
+
+def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6):
+    """Axes for ``n`` panels: those given, or a new figure with a grid of them.
+
+    Parameters
+    ----------
+    n : int
+    axes : Axes, array of Axes or None
+    figsize : tuple of float or None
+        Inches of a new figure.
+    share : bool
+        Whether the panels of a new figure share both axes.
+    size : tuple of float
+        Inches of one panel of a new figure, where ``figsize`` is None.
+    max_columns : int
+
+    Returns
+    -------
+    ndarray of Axes, shape (n,)
+    bool
+        Whether the figure is new, so that figure-wide labels and legends are ours to place.
+
+    Raises
+    ------
+    ValueError
+        When fewer axes are given than there are panels.
+    """
+    if axes is not None:
+        given = np.ravel(np.asarray(axes, dtype=object))
+        if given.size < n:
+            raise ValueError(f"axes has {given.size} panels, but {n} are needed.")
+        return given[:n], False
+    columns = _columns_for(n, max_columns)
+    rows = math.ceil(n / columns)
+    if figsize is None:
+        figsize = (5.5, 3.6) if n == 1 else (max(5.5, columns * size[0]), rows * size[1] + 0.9)
+    _, grid = plt.subplots(
+        rows, columns, figsize=figsize, sharex=share, sharey=share, squeeze=False, layout="constrained"
+    )
+    grid = grid.ravel()
+    for k in range(n, grid.size):
+        grid[k].remove()
+        grid[k - columns].tick_params(labelbottom=True)  # a shared axis has its numbers at the bottom row only
+    return grid[:n], True
+
+
+def _columns_for(n, most):
+    """A grid somewhat wider than high, with few empty places."""
+    if n <= 3:
+        return n
+    wide = min(most, math.ceil(math.sqrt(1.3 * n)))
+    return min(wide, wide - 1, key=lambda columns: (-n % columns, -columns))
+
+
+def label_axes(axes, is_new, xlabel, ylabel):
+    """Label the panels; a new grid gets one label for all of them."""
+    if is_new and len(axes) > 1:
+        axes[0].figure.supxlabel(xlabel, fontsize="medium")
+        axes[0].figure.supylabel(ylabel, fontsize="medium")
+        return
+    for ax in axes:
+        ax.set_xlabel(xlabel)
+        ax.set_ylabel(ylabel)
+
+
+def add_legend(axes, is_new, n_columns=4):
+    """One legend for all panels: above the grid of a new figure, else inside the first panel."""
+    handles, labels = axes[0].get_legend_handles_labels()
+    if not handles:
+        return
+    if is_new:
+        axes[0].figure.legend(handles, labels, loc="outside upper center", ncols=n_columns, frameon=False)
+    else:
+        axes[0].legend(handles, labels, frameon=False, fontsize="small")
+
+
+def tidy(ax):
+    """Leave away the frame lines that carry no numbers."""
+    ax.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,134 @@
+"""Smooth curves of models in which rows, times and covariates meet in other ways than in theophylline."""
+
+import numpy as np
+import pymc as pm
+import pytest
+from made_up_fit import made_up_fit
+
+import pymc_saem as ps
+
+N, R = 3, 4
+SUBJECT = np.repeat(np.arange(N), R)
+DAYS = np.tile([1, 3, 5, 9], N)  # whole numbers, as in many data sets
+RATES = np.array([0.1, 0.2, 0.4])
+LABELS = ["P1", "P2", "P3"]
+
+
+def decay_model(build, data=None):
+    """Rates ``k`` per patient; ``build(k)`` adds the outcomes."""
+    with pm.Model(coords={"patient": LABELS}) as model:
+        s = pm.HalfFlat("s", initval=1.0)
+        k = pm.LogNormal("k", -1.5, 0.5, dims="patient")
+        build(k, s)
+    rows = {rv.name: SUBJECT for rv in model.observed_RVs}
+    return model, made_up_fit(model, {"k": RATES}, {"s": 0.3}, rows)
+
+
+def individual(ax):
+    (found,) = [found for found in ax.get_lines() if found.get_label() == "individual"]
+    return found.get_xdata(), found.get_ydata()
+
+
+def solve(k, t=DAYS, subject=SUBJECT, **options):
+    def rhs(t, y, p):
+        return {"a": -p.k * y.a, "b": p.k * y.a}
+
+    return ps.ode.solve_ivp(rhs, {"a": 10.0, "b": 0.0}, {"k": k}, t, subject, **options)
+
+
+def test_whole_numbers_and_the_median_of_a_lognormal():
+    model, fit = decay_model(lambda k, s: pm.LogNormal("y", 2 - k[SUBJECT] * DAYS, s, observed=np.ones(N * R)))
+    for ax, rate in zip(ps.plot_fits(model, fit, x=DAYS), RATES, strict=True):
+        t, y = individual(ax)
+        assert t[0] == 1 and t[-1] == 9
+        np.testing.assert_allclose(y, np.exp(2 - rate * t), rtol=1e-12)
+
+
+def test_counts_have_their_mean():
+    model, fit = decay_model(lambda k, s: pm.Poisson("n", 9 * k[SUBJECT] * DAYS, observed=np.ones(N * R, dtype=int)))
+    for ax, rate in zip(ps.plot_fits(model, fit, x=DAYS), RATES, strict=True):
+        t, y = individual(ax)
+        np.testing.assert_allclose(y, 9 * rate * t, rtol=1e-12)
+
+
+def test_times_in_pm_data_outside_of_the_ode():
+    def build(k, s):
+        day = pm.Data("day", DAYS.astype(float))
+        pm.Normal("y", solve(k, t=day).a + day, s, observed=np.ones(N * R))
+
+    model, fit = decay_model(build)
+    for ax, rate in zip(ps.plot_fits(model, fit), RATES, strict=True):
+        t, y = individual(ax)
+        assert t[0] == 0  # where the ODE starts
+        np.testing.assert_allclose(y, 10 * np.exp(-rate * t) + t, rtol=1e-6)
+
+
+def test_covariates_of_rows_hold_until_the_next_row():
+    dry = np.tile([0.0, 1.0, 1.0, 0.0], N)
+    model, fit = decay_model(lambda k, s: pm.Normal("y", solve(k).a + 5 * dry, s, observed=np.ones(N * R)))
+    (ax,) = ps.plot_fits(model, fit, "P2")
+    t, y = individual(ax)
+    np.testing.assert_allclose(y, 10 * np.exp(-0.2 * t) + 5 * ((t >= 3) & (t < 9)), rtol=1e-6)
+
+
+def test_several_outcomes_of_one_solution_and_start_times():
+    def build(k, s):
+        solution = solve(k, np.r_[DAYS, DAYS], np.r_[SUBJECT, SUBJECT], t0=[0.0, 0.5, 1.0])
+        pm.Normal("y", solution.a[: N * R], s, observed=np.ones(N * R))
+        pm.Normal("z", solution.b[N * R :], s, observed=np.ones(N * R))
+
+    model, fit = decay_model(build)
+    with pytest.raises(ValueError, match="several outcomes; choose one with outcome=: y, z"):
+        ps.plot_fits(model, fit)
+    with pytest.raises(ValueError, match="other rows than outcome 'z'; give the time of each of its rows as x="):
+        ps.plot_fits(model, fit, outcome="z")
+    axes = ps.plot_fits(model, fit, ["P2", "P3"], outcome="z", x=DAYS, n_grid=12)
+    for ax, rate, t0 in zip(axes, RATES[1:], (0.5, 1.0), strict=True):
+        t, y = individual(ax)
+        assert t[0] == t0
+        np.testing.assert_allclose(y, 10 - 10 * np.exp(-rate * (t - t0)), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scaled", "message"), [(DAYS / 24, "does not contain x as it is"), (DAYS * np.sqrt(DAYS), "another form")]
+)
+def test_times_that_the_graph_does_not_show_are_connected_from_row_to_row(scaled, message):
+    both = message == "another form"
+    model, fit = decay_model(
+        lambda k, s: pm.Normal("y", k[SUBJECT] * scaled + (DAYS * s if both else 0), s, observed=np.ones(N * R))
+    )
+    with pytest.warns(UserWarning, match=message):
+        axes = ps.plot_fits(model, fit, x=DAYS)
+    for subject, ax in enumerate(axes):
+        t, y = individual(ax)
+        np.testing.assert_array_equal(t, [1, 3, 5, 9])
+        np.testing.assert_allclose(y, RATES[subject] * scaled[:R] + (0.3 * t if both else 0))
+
+
+def test_an_index_that_looks_like_the_times_stays():
+    level = np.arange(N * R) % N  # the times, and by accident the subjects
+    with pm.Model(coords={"patient": LABELS}) as model:
+        s = pm.HalfFlat("s", initval=1.0)
+        k = pm.LogNormal("k", -1.5, 0.5, dims="patient")
+        pm.Normal("y", k[level] * level.astype(float), s, observed=np.ones(N * R))
+    fit = made_up_fit(model, {"k": RATES}, {"s": 0.3}, {"y": level})
+    axes = ps.plot_fits(model, fit, x=level)
+    t, y = individual(axes[2])
+    np.testing.assert_allclose(y, 0.4 * t)
+
+
+def test_a_failed_solver_is_reported():
+    model, fit = decay_model(lambda k, s: pm.Normal("y", solve(k, max_steps=2).a, s, observed=np.ones(N * R)))
+    with pytest.warns(UserWarning, match="not finite everywhere for patient P1, P2, P3.*raise max_steps"):
+        ps.plot_fits(model, fit)
+
+
+def test_a_fit_of_another_model_is_refused():
+    model, fit = decay_model(lambda k, s: pm.Normal("y", k[SUBJECT] * DAYS, s, observed=np.ones(N * R)))
+    other, _ = decay_model(lambda k, s: pm.Normal("y", k, s, observed=np.ones(N)))
+    with pytest.raises(ValueError, match=r"not a fit of this model: it has no outcome 'y' of shape \(3,\)"):
+        ps.plot_fits(other, fit, x=[0, 1, 2])
+    with model:
+        pm.Normal("extra")
+    with pytest.raises(ValueError, match="not a fit of this model: it has no parameter 'extra'"):
+        ps.plot_fits(model, fit, x=DAYS)
