@@ -17,7 +17,7 @@ from pytensor.graph.traversal import graph_inputs
 from pytensor.scalar import float64
 
 from pymc_saem.ode.lower import differentiate, lower
-from pymc_saem.ode.source import SourcePrinter, _text
+from pymc_saem.ode.source import SourcePrinter, _text, interleaved
 
 __all__ = ["CompiledRhs", "OdeSystem", "compile_system", "trace"]
 
@@ -191,7 +191,7 @@ def _source(leaves, targets):
     printer = SourcePrinter(leaves)
     values = {place: 0.0 if v is None else printer.value(v) for place, v in targets.items()}
     stores = [f"{place} = {_text(value)}" for place, value in values.items()]
-    return "".join(f"    {line}\n" for line in [*printer.lines, *stores])
+    return "".join(f"    {line}\n" for line in [*interleaved(printer.lines), *stores])
 
 
 def _checked(result, state_names):

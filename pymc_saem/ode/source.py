@@ -5,13 +5,14 @@ use forms that cannot overflow. The text depends on the graph alone, so it ident
 """
 
 import math
+import re
 
 from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import toposort
 
 from pymc_saem.ode.lower import UnsupportedOperation
 
-__all__ = ["SourcePrinter"]
+__all__ = ["SourcePrinter", "interleaved"]
 
 # By class name of the scalar operation; the arguments are names or numbers.
 _CALLS = {
@@ -225,6 +226,22 @@ class SourcePrinter:
             f"math.log1p(-math.exp({_text(a)})) if {_text(a)} < -0.6931471805599453 "
             f"else math.log(-math.expm1({_text(a)}))"
         )
+
+
+_NAME = re.compile(r"\bv\d+\b")
+
+
+def interleaved(lines):
+    """Assignments in the order of their depth: what can run at the same time stands side by side.
+
+    Printed depth first, one network's chain of exponentials and divisions would finish before the next one
+    starts, and the processor, which looks ahead a few hundred instructions, would wait for each.
+    """
+    depth = {}
+    for line in lines:
+        name, text = line.split(" = ", 1)
+        depth[name] = 1 + max((depth[other] for other in _NAME.findall(text)), default=0)
+    return sorted(lines, key=lambda line: depth[line.split(" = ", 1)[0]])
 
 
 def _text(value):
