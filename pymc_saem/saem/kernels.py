@@ -14,6 +14,8 @@ from pymc.step_methods.compound import StepMethodState
 from pymc.step_methods.metropolis import Metropolis, NormalProposal
 from pymc.step_methods.state import dataclass_state
 
+from pymc_saem.saem.algorithm import Statistics
+from pymc_saem.saem.fused import decide
 from pymc_saem.saem.population import Population
 
 #: Acceptance of a random walk that is near the best efficiency between 1 dimension (0.44) and many (0.23).
@@ -22,20 +24,47 @@ TARGET_ACCEPTANCE = 0.4
 
 @dataclass
 class Ensemble:
-    """Current states of all Markov chains of the E-step, and their densities."""
+    """Current states of all Markov chains of the E-step, their densities, and sums over the states visited."""
 
     phi: np.ndarray  # (replicate, subject, phi)
     loglik: np.ndarray  # (replicate, subject)
     logprior: np.ndarray  # (replicate, subject)
     residual: np.ndarray  # (replicate, subject, residual)
 
-    def accept(self, accepted: np.ndarray, phi, loglik, logprior, residual) -> None:
-        """Take over the proposals where ``accepted`` (replicate, subject) is true, in place."""
-        np.copyto(self.loglik, loglik, where=accepted)
-        np.copyto(self.logprior, logprior, where=accepted)
-        accepted = accepted[..., None]
-        np.copyto(self.phi, phi, where=accepted)
-        np.copyto(self.residual, residual, where=accepted)
+    def __post_init__(self):
+        self.n_visited = 0
+        self.sum_phi = np.zeros_like(self.phi)
+        self.sum_square = np.zeros((self.phi.shape[-1], self.phi.shape[-1]))
+        self.sum_residual = np.zeros_like(self.residual)
+
+    def decide(self, target: Target, phi: np.ndarray, rng: np.random.Generator, prior_cancels: bool = False) -> float:
+        """Accept or reject the proposals ``phi`` per subject and replicate, in place; the share accepted.
+
+        Parameters
+        ----------
+        prior_cancels : bool
+            The proposal is a draw from the prior, so that only the likelihood decides.
+        """
+        loglik, residual = target.evaluate(phi)
+        logprior = target.population.log_density(phi)
+        log_uniform = -rng.standard_exponential(loglik.shape)
+        rate = decide(
+            self.phi, self.loglik, self.logprior, self.residual, phi, loglik, logprior, residual,
+            log_uniform, prior_cancels, self.sum_phi, self.sum_residual,
+        )  # fmt: skip
+        flat = self.phi.reshape(-1, self.phi.shape[-1])
+        self.sum_square += flat.T @ flat
+        self.n_visited += 1
+        return rate
+
+    def statistics(self) -> Statistics:
+        """Sufficient statistics averaged over the visited states and replicates."""
+        per_replicate = self.n_visited * self.phi.shape[0]
+        return Statistics(
+            first=self.sum_phi.mean(axis=0) / self.n_visited,
+            second=self.sum_square / per_replicate,
+            residual=self.sum_residual.sum(axis=(0, 1)) / per_replicate,
+        )
 
 
 @dataclass
@@ -66,9 +95,11 @@ class Target:
         return loglik, residual
 
 
-def metropolis_accept(log_ratio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Accept with probability min(1, exp(log_ratio)), entry by entry; NaN is rejected."""
-    return -rng.standard_exponential(log_ratio.shape) < log_ratio
+class ReplicateProposal(NormalProposal):
+    """PyMC's normal proposal for an array of any shape, with one call of the generator."""
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...] = ()):
+        return rng.standard_normal(shape) * self.s
 
 
 @dataclass_state
@@ -115,7 +146,7 @@ class SubjectMetropolis(Metropolis):
         # Metropolis.__init__ would compile the scalar log density of the whole model for nothing
         ArrayStepShared.__init__(self, vars, {}, blocked=blocked, rng=rng)
         self.move = move
-        self.proposal_dist = NormalProposal(1.0)
+        self.proposal_dist = ReplicateProposal(1.0)
         self.shape = np.diag(np.asarray(sd, dtype=float))  # proposals are z @ shape.T * scaling
         d = self.shape.shape[0]
         self.scaling = np.ones(d) if move == "coordinate" else 1.0 / np.sqrt(np.arange(1.0, d + 1.0))
@@ -145,13 +176,7 @@ class SubjectMetropolis(Metropolis):
             PyMC's Metropolis statistics, averaged over subjects and replicates.
         """
         which, delta = self._propose(q0.phi.shape)
-        phi = q0.phi + delta
-        loglik, residual = target.evaluate(phi)
-        logprior = target.population.log_density(phi)
-        log_ratio = (loglik - q0.loglik) + (logprior - q0.logprior)
-        accepted = metropolis_accept(log_ratio, self.rng)
-        q0.accept(accepted, phi, loglik, logprior, residual)
-        rate = accepted.mean()
+        rate = q0.decide(target, q0.phi + delta, self.rng)
         self.proposed[which] += 1
         self.accepted_sum[which] += rate
         return q0, [{"accept": rate, "accepted": rate, "scaling": self.scaling[which]}]
@@ -163,16 +188,12 @@ class SubjectMetropolis(Metropolis):
                 self.queue = self.rng.permutation(d)
             which, self.queue = int(self.queue[0]), self.queue[1:]
             delta = np.zeros(shape)
-            delta[..., which] = self._normal(shape[:-1]) * (self.scaling[which] * self.shape[which, which])
+            delta[..., which] = self.proposal_dist(self.rng, shape[:-1]) * (self.scaling[which] * self.shape[which, which])
             return which, delta
         size = int(self.rng.integers(min(2, d), d + 1))
         columns = self.rng.permutation(d)[:size]
-        z = self._normal((*shape[:-1], size))
-        return size - 1, (z @ self.shape[:, columns].T) * self.scaling[size - 1]
-
-    def _normal(self, shape):
-        self.proposal_dist.s = np.ones(shape)
-        return self.proposal_dist(rng=self.rng)
+        z = self.proposal_dist(self.rng, (shape[0] * shape[1], size))
+        return size - 1, (z @ (self.shape[:, columns].T * self.scaling[size - 1])).reshape(shape)
 
     def learn(self, within: np.ndarray | None = None) -> None:
         """Adapt once an iteration (Robbins-Monro on the log scale), unless tuning has stopped.
@@ -208,8 +229,5 @@ class PriorProposal:
         fresh = target.population.draw(self.rng, q0.phi.shape[0])
         phi = q0.phi.copy()
         phi[..., block] = fresh[..., block]
-        loglik, residual = target.evaluate(phi)
-        accepted = metropolis_accept(loglik - q0.loglik, self.rng)
-        q0.accept(accepted, phi, loglik, target.population.log_density(phi), residual)
-        rate = accepted.mean()
+        rate = q0.decide(target, phi, self.rng, prior_cancels=True)
         return q0, [{"accept": rate, "accepted": rate}]

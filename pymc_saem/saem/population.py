@@ -7,6 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
+from pymc_saem.saem.fused import log_density
+
 _LOG_2PI = float(np.log(2.0 * np.pi))
 
 
@@ -32,7 +34,7 @@ class Population:
     @cached_property
     def whitener(self) -> np.ndarray:
         """W with ``eta @ W`` standard normal, (phi, phi)."""
-        return np.linalg.inv(self.root).T
+        return np.ascontiguousarray(np.linalg.inv(self.root).T)
 
     @cached_property
     def precision(self) -> np.ndarray:
@@ -49,8 +51,13 @@ class Population:
 
     def log_density(self, phi: np.ndarray) -> np.ndarray:
         """log p(phi_i | theta), shape (..., subject), for phi of shape (..., subject, phi)."""
-        z = (phi - self.mean) @ self.whitener
-        return self.log_normalizer - 0.5 * np.einsum("...d,...d->...", z, z)
+        shape = phi.shape
+        phi = np.ascontiguousarray(phi, dtype=float).reshape(-1, *shape[-2:])
+        return log_density(phi, self._mean, self.whitener, self.log_normalizer).reshape(shape[:-1])
+
+    @cached_property
+    def _mean(self) -> np.ndarray:
+        return np.ascontiguousarray(self.mean)
 
     def gradient(self, phi: np.ndarray) -> np.ndarray:
         """Derivative of the log density with respect to phi, shape of phi."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pymc_saem.saem.algorithm import Statistics
-from pymc_saem.saem.kernels import Ensemble, PriorProposal, SubjectMetropolis, Target
+from pymc_saem.saem.kernels import PriorProposal, SubjectMetropolis, Target
 from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.population import Population
 
@@ -91,14 +91,13 @@ class Simulator:
         """
         target = Target(self.densities, population, theta, self.failures)
         ensemble = target.ensemble(phi)
-        tally, rates = _Tally(ensemble), {name: [] for name in self.kernels}
+        rates = {name: [] for name in self.kernels}
         for name in self._plan(n_transitions or self.n_transitions):
             ensemble, (stats,) = self.kernels[name].astep(ensemble, target)
             rates[name].append(stats["accept"])
-            tally.add(ensemble)
             if visit is not None:
                 visit(ensemble)
-        statistics = tally.statistics()
+        statistics = ensemble.statistics()
         self._learn(statistics, population)
         self.n_evaluations += target.n_evaluations
         report = {f"accept_{name}": float(np.mean(r)) if r else np.nan for name, r in rates.items()}
@@ -127,27 +126,3 @@ class Simulator:
             block.learn(0.95 * self.within + np.diag(0.05 * np.diag(self.within) + ridge))
         self.kernels["coordinate"].learn()
 
-
-class _Tally:
-    """Running sums of the sufficient statistics over the states of one E-step."""
-
-    def __init__(self, ensemble: Ensemble):
-        r, n, d = ensemble.phi.shape
-        self.n_replicates, self.count = r, 0
-        self.first, self.second = np.zeros((r, n, d)), np.zeros((d, d))
-        self.residual = np.zeros(ensemble.residual.shape)
-
-    def add(self, ensemble: Ensemble) -> None:
-        flat = ensemble.phi.reshape(-1, ensemble.phi.shape[-1])
-        self.first += ensemble.phi
-        self.second += flat.T @ flat
-        self.residual += ensemble.residual
-        self.count += 1
-
-    def statistics(self) -> Statistics:
-        per_replicate = self.count * self.n_replicates
-        return Statistics(
-            first=self.first.mean(axis=0) / self.count,
-            second=self.second / per_replicate,
-            residual=self.residual.sum(axis=(0, 1)) / per_replicate,
-        )

@@ -6,7 +6,8 @@ from models import exact_loglik, random_intercept, random_intercept_data, slopes
 
 from pymc_saem.saem.conditional import find_modes
 from pymc_saem.saem.engine import Engine
-from pymc_saem.saem.kernels import SubjectMetropolis, metropolis_accept
+from pymc_saem.saem.fused import decide
+from pymc_saem.saem.kernels import SubjectMetropolis
 from pymc_saem.saem.read import read_model
 from pymc_saem.saem.schedule import Schedule
 
@@ -123,9 +124,14 @@ def test_replicates_do_not_collapse_omega():
         assert exact_loglik(found["a"], found["omega"], found["sigma"], y, subject) > -26.386860 - 0.01
 
 
-def test_acceptance_rejects_nan_and_takes_every_improvement(rng):
-    ratio = np.array([[np.nan, 0.0, 3.0, -np.inf, np.inf]])
-    assert metropolis_accept(ratio, rng).tolist() == [[False, True, True, False, True]]
+def test_acceptance_rejects_nan_and_takes_every_improvement():
+    new = np.array([[np.nan, 0.0, 3.0, -np.inf, -1.0, -1.0]])
+    log_uniform = np.array([[-1.0, -1e-9, -1e-9, -50.0, -0.5, -1.5]])
+    phi, zeros = np.zeros((1, 6, 1)), np.zeros((1, 6))
+    empty, total = np.zeros((1, 6, 0)), np.zeros((1, 6, 1))
+    rate = decide(phi, zeros.copy(), zeros.copy(), empty, phi + 1, new, zeros, empty, log_uniform, False, total, empty)
+    assert phi.ravel().tolist() == [0, 1, 1, 0, 0, 1] and rate == 0.5
+    assert np.array_equal(total, phi)
 
 
 def test_subject_metropolis_is_pymc_metropolis(linear):
