@@ -11,7 +11,7 @@ import numba
 
 from pymc_saem.ode.native import cached, call_task
 
-__all__ = ["Pace", "run"]
+__all__ = ["Pace", "run", "write_addresses"]
 
 # Below this number of tasks, and this duration, starting threads costs more than it saves.
 _MIN_TASKS = 4
@@ -42,6 +42,13 @@ def _parallel(address, table_address, n_tasks):
         call_task(address, k, table_address)
 
 
+def _write_addresses(table, places, a, b, c, d):
+    table[places[0]], table[places[1]] = a.ctypes.data, b.ctypes.data
+    table[places[2]], table[places[3]] = c.ctypes.data, d.ctypes.data
+
+
+# NumPy's own way to an address takes longer than the solve of a small system.
+write_addresses = cached(_write_addresses)
 _compiled = {}
 
 

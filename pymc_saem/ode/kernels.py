@@ -4,7 +4,9 @@ A solver is a module with ``make_solve_one(compiled_rhs)`` and ``make_sens_one(c
 compiled functions for one subject, or with ``task()``, which serves every system by address.
 """
 
+import math
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 
@@ -15,8 +17,11 @@ from pymc_saem.ode.problem import compile_system
 __all__ = ["SOLVERS", "call"]
 
 SOLVERS = {"auto": "tsit5", "tsit5": "tsit5", "cvodes": "cvodes"}
-_MAX_LAYOUTS = 64
-_layouts = OrderedDict()
+_MAX_PLANS = 64
+# What write_addresses is given, in this order: x, c and out with the status, or x, c, g and gx.
+_SOLVING = (4, 5, 9, 10)
+_PULLING = (4, 5, 11, 12)
+_plans = OrderedDict()
 
 
 def call(op, t, x, c, g=None):
@@ -35,8 +40,8 @@ def call(op, t, x, c, g=None):
         Solution (..., rows, n_states) and status (..., n_subjects); with ``g`` the gradient
         (..., n_subjects, n_x).
     """
-    from pymc_saem.ode.driver import Pace, run
-    from pymc_saem.ode.native import C, C_STRIDE, G, G_STRIDE, GX, OUT, STATUS, X, X_STRIDE
+    from pymc_saem.ode.driver import Pace, run, write_addresses
+    from pymc_saem.ode.native import C_STRIDE, G_STRIDE, X_STRIDE
 
     rows, n_states = op.rows, op.system.n_states
     _check("times", t, (rows.n_rows,))
@@ -48,24 +53,23 @@ def call(op, t, x, c, g=None):
         batch = np.broadcast_shapes(batch, *others)
     x, x_stride = _batched(x, batch)
     c, c_stride = _batched(c, batch)
-    n_replicates = int(np.prod(batch)) if batch else 1
-    task, layout, _, paces = _prepare(op, t, g is not None)
-    table = layout.copy()
-    table[X], table[X_STRIDE] = _address(x), x_stride
-    table[C], table[C_STRIDE] = _address(c), c_stride
-    n_tasks = n_replicates * rows.n_subjects
-    pace = paces.setdefault(n_tasks, Pace())
+    n_tasks = math.prod(batch) * rows.n_subjects
+    plan = _plan(op, t, g is not None)
+    table = plan.table.copy()
+    table[X_STRIDE], table[C_STRIDE] = x_stride, c_stride
+    pace = plan.paces.get(n_tasks) or plan.paces.setdefault(n_tasks, Pace())
     if g is None:
         out = np.empty((*batch, rows.n_rows, n_states))
         status = np.empty((*batch, rows.n_subjects), dtype=np.int64)
-        table[OUT], table[STATUS] = _address(out), _address(status)
-        run(task.address, table, n_tasks, op.n_threads, pace)
+        write_addresses(table, _SOLVING, x.ravel(), c.ravel(), out.ravel(), status.ravel())
+        run(plan.task.address, table, n_tasks, op.n_threads, pace)
         return out, status
     _check("the cotangent", g, (rows.n_rows, n_states))
     g, g_stride = _batched(g, batch)
+    table[G_STRIDE] = g_stride
     gx = np.empty((*batch, rows.n_subjects, op.n_x))
-    table[G], table[G_STRIDE], table[GX] = _address(g), g_stride, _address(gx)
-    run(task.address, table, n_tasks, op.n_threads, pace)
+    write_addresses(table, _PULLING, x.ravel(), c.ravel(), g.ravel(), gx.ravel())
+    run(plan.task.address, table, n_tasks, op.n_threads, pace)
     return gx
 
 
@@ -90,14 +94,29 @@ def _address(array):
     return array.__array_interface__["data"][0]
 
 
-def _prepare(op, t, gradient):
-    """Task, table, the arrays it points to, durations by number of tasks; kept for the last few operations and times."""
+@dataclass
+class _Plan:
+    """What calls of one operation at the same times share."""
+
+    times: np.ndarray
+    task: object
+    table: np.ndarray
+    kept: dict  # the arrays whose addresses are in the table
+    paces: dict = field(default_factory=dict)  # by number of tasks
+
+
+def _plan(op, t, gradient):
+    """The plan of the last call if the times are the same, else one of the last few, or a new one."""
+    last = op.__dict__.get("_last_plan")
+    if last is not None and np.array_equal(last.times, t):
+        return last
     key = (op, gradient, t.tobytes())
-    if key not in _layouts:
-        _layouts[key] = _layout(op, np.asarray(t, dtype=np.float64), gradient)
-        if len(_layouts) > _MAX_LAYOUTS:
-            _layouts.popitem(last=False)
-    return _layouts[key]
+    if key not in _plans:
+        _plans[key] = _Plan(t.copy(), *_layout(op, np.asarray(t, dtype=np.float64), gradient))
+        if len(_plans) > _MAX_PLANS:
+            _plans.popitem(last=False)
+    op.__dict__["_last_plan"] = _plans[key]
+    return _plans[key]
 
 
 def _layout(op, t, gradient):
@@ -127,7 +146,7 @@ def _layout(op, t, gradient):
     if hasattr(solver, "task"):
         table[nt.RHS] = compiled.rhs_address
         table[nt.JAC] = compiled.jac_address if gradient else 0
-    return _task(solver, compiled, gradient), table, kept, {}
+    return _task(solver, compiled, gradient), table, kept
 
 
 @lru_cache(maxsize=None)
