@@ -147,8 +147,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _options(arguments):
-    parser = argparse.ArgumentParser(prog="python -m pymc_saem.demo", description=__doc__.splitlines()[0].split(": ", 1)[1])
-    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder for the files (default: demo)")
+    description = "Fit a neural ODE to the theophylline data; print tables, write figures and the fit."
+    parser = argparse.ArgumentParser(prog="python -m pymc_saem.demo", description=description)
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder for the files")
     parser.add_argument("--seed", type=int, default=SEED, help=f"random seed (default: {SEED})")
     parser.add_argument("--quick", action="store_true", help="a few iterations only, to see that everything works")
     return parser.parse_args(arguments)
@@ -169,12 +170,12 @@ def _figures(model, idata, data, out: Path):
     import matplotlib.pyplot as plt
 
     time = data["time"]  # for the units on the axes; the model knows the times
-    distribution = ps.plot_observation_distribution
+    two, distribution = {"subjects": [1, 2]}, ps.plot_observation_distribution
     drawn = (
         ("convergence.png", "every parameter by iteration", lambda: ps.plot_convergence(idata)),
         ("fits.png", "data and curves of all subjects", lambda: ps.plot_fits(model, idata, x=time)),
-        ("fits_1_2.png", "of subjects 1 and 2", lambda: ps.plot_fits(model, idata, subjects=[1, 2], x=time)),
-        ("observation.png", "subject 1's first observation", lambda: distribution(model, idata, subject=1, row=0, x=time)),
+        ("fits_1_2.png", "data and curves of subjects 1 and 2", lambda: ps.plot_fits(model, idata, **two, x=time)),
+        ("observation.png", "subject 1, first row", lambda: distribution(model, idata, subject=1, row=0, x=time)),
     )
     for name, content, draw in drawn:
         axes = np.ravel(draw())
