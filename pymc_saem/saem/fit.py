@@ -17,7 +17,6 @@ from pymc_saem.saem.options import check_count
 from pymc_saem.saem.progress import Progress
 from pymc_saem.saem.report import collect
 from pymc_saem.saem.run import Job, run_chains, score
-from pymc_saem.saem.start import N_STARTS
 from pymc_saem.saem.step import SAEM
 
 
@@ -36,7 +35,7 @@ def fit_saem(
     draws: int = 250,
     fixed: Mapping[str, Any] | None = None,
     initvals: Mapping[str, Any] | None = None,
-    n_starts: int = N_STARTS,
+    n_starts: int | str = "auto",
     step_size_exponent: float = 1.0,
     annealing: float = 0.95,
     random_seed=None,
@@ -81,9 +80,10 @@ def fit_saem(
         Parameters held at a natural value: ``{"sigma": 0.5}``.
     initvals : mapping, optional
         Natural starting values by name, as in ``pm.sample``.
-    n_starts : int, default 12
+    n_starts : int or "auto"
         Gradient fits with every subject at its mean; the best one starts the run. 0 starts at the
-        initial values.
+        initial values. "auto": 12, or 0 where every covariance is fixed: there such a fit leads to
+        worse optima (see :func:`pymc_saem.saem.start.default_starts` for the measurement).
     step_size_exponent : float, default 1
         a in gamma_k = k^-a, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
     annealing : float, default 0.95

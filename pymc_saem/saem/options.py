@@ -16,7 +16,8 @@ def check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_
     if objective not in ("map", "ml"):
         raise ValueError(f"objective is {objective!r}; it must be 'map' (with priors) or 'ml' (without).")
     check_count("n_explore", n_explore, 0)
-    check_count("n_starts", n_starts, 0)
+    if n_starts != "auto":
+        check_count("n_starts", n_starts, 0, " or 'auto'")
     for name, value in (("n_transitions", n_transitions), ("n_replicates", n_replicates)):
         if value != "auto":
             check_count(name, value, 1, " or 'auto'")

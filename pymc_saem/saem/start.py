@@ -10,9 +10,22 @@ from scipy.optimize import minimize
 from pymc_saem.saem.densities import Densities
 from pymc_saem.saem.maximize import Maximizer
 from pymc_saem.saem.model import UnsupportedModelError
+from pymc_saem.saem.rules import Rules
 
 #: Fits from different starting points; on network models about one in four ends in a good optimum.
 N_STARTS = 12
+#: The fits only choose a region; SAEM does the rest.
+MAX_ITERATIONS = 100
+
+
+def default_starts(rules: Rules) -> int:
+    """Twelve fits where a covariance is estimated, none where all are fixed.
+
+    With phi at its mean, a fit drives network weights to where random effects of a fixed size change little.
+    Neural theophylline model, Omega = I, 150 + 150 iterations, seeds 1 to 3: sigma 0.57, 0.57, 0.55 from
+    the model's initial values, 0.75, 0.64, 0.62 from the best of 12 fits.
+    """
+    return N_STARTS if rules.omegas else 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class _PooledObjective:
 
 
 def find_start(
-    densities: Densities, maximizer: Maximizer, theta: np.ndarray, rng: np.random.Generator, n_starts: int = N_STARTS
+    densities: Densities, maximizer: Maximizer, theta: np.ndarray, rng: np.random.Generator, n_starts: int
 ) -> Start:
     """Fit the population parameters with phi held at its mean, from several points, by L-BFGS.
 
@@ -93,7 +106,7 @@ def find_start(
         first = objective(x0)[0]
         if objective.worst is None:
             continue
-        fit = minimize(objective, x0, jac=True, method="L-BFGS-B", options={"maxiter": 200, "maxfun": 400})
+        fit = minimize(objective, x0, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
         values[k] = -min(fit.fun, first)
         if best is None or values[k] > best[0]:
             best = values[k], objective.full(fit.x if fit.fun <= first else x0)

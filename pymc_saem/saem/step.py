@@ -17,7 +17,7 @@ from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.options import check_options, natural_values
 from pymc_saem.saem.read import read_model
 from pymc_saem.saem.schedule import Schedule
-from pymc_saem.saem.start import N_STARTS
+from pymc_saem.saem.start import default_starts
 
 
 @dataclass_state
@@ -63,8 +63,9 @@ class SAEM(BlockedStep):
         Share of the transitions of "prior", "coordinate" and "block" proposals.
     fixed : mapping of str to array, optional
         Parameters held at the given natural values.
-    n_starts : int
+    n_starts : int or "auto"
         Gradient fits with phi at its mean, from which the best starts the run; 0 starts at the point.
+        "auto": 12, or 0 where every covariance is fixed.
     step_size_exponent : float
         Exponent a of the step sizes k^-a of the smoothing phase, in (1/2, 1].
     annealing : float
@@ -108,7 +109,7 @@ class SAEM(BlockedStep):
         n_replicates: int | str = "auto",
         kernels: Mapping[str, float] | None = None,
         fixed: Mapping[str, Any] | None = None,
-        n_starts: int = N_STARTS,
+        n_starts: int | str = "auto",
         step_size_exponent: float = 1.0,
         annealing: float = 0.95,
         compile_kwargs: dict | None = None,
@@ -134,7 +135,8 @@ class SAEM(BlockedStep):
             kernels=kernels,
             mode=(compile_kwargs or {}).get("mode", "NUMBA"),
         )
-        self.objective, self.n_starts, self.blocked = objective, n_starts, blocked
+        self.objective, self.blocked = objective, blocked
+        self.n_starts = default_starts(self.engine.rules) if n_starts == "auto" else n_starts
         self.rng = get_random_generator(rng)
         self._forget()
 
