@@ -55,7 +55,6 @@ def prepare(options):
         n_explore=SETTINGS["n_explore"],
         n_transitions=SETTINGS["n_transitions"],
         n_replicates=options.replicates,
-        n_starts=1,
     )
     step.begin_chain(np.random.default_rng(options.seed), SETTINGS["n_explore"])
     point = model.initial_point()

@@ -196,7 +196,7 @@ _MEANING = {
     "compile": "PyTensor graphs to functions",
     "start": "machine code on first use, search for a start, first iteration",
     "iterate": "all other iterations",
-    "after": "conditional draws and modes, ArviZ groups",
+    "after": "conditional draws and modes, with their machine code; ArviZ groups",
     "figures": "draw and write files",
 }
 
