@@ -24,11 +24,6 @@ def default_replicates(n_subjects: int) -> int:
     return max(1, -(-50 // n_subjects))
 
 
-def default_transitions(n_phi: int) -> int:
-    """Transitions of one iteration: every coordinate about once and a half, and some of the others."""
-    return int(np.clip(10 + 2.5 * n_phi, 15, 80))
-
-
 @dataclass
 class Engine:
     """The parts of a SAEM run that do not change while it runs."""
@@ -50,7 +45,6 @@ class Engine:
         points = PointMap(mixed)
         densities = Densities(mixed, [(term.outcome, term) for term in rules.residual_terms], mode)
         maximizer = Maximizer(mixed, rules, points, schedule, objective, fixed)
-        n_transitions = default_transitions(mixed.n_phi) if n_transitions == "auto" else n_transitions
         n_replicates = default_replicates(mixed.n_subjects) if n_replicates == "auto" else n_replicates
         return cls(mixed, rules, points, densities, maximizer, n_transitions, n_replicates, kernels)
 

@@ -27,7 +27,7 @@ def fit_saem(
     objective: str = "map",
     n_explore: int = 150,
     n_smooth: int = 350,
-    n_transitions: int | str = "auto",
+    n_transitions: int = 80,
     n_replicates: int | str = "auto",
     kernel: Mapping[str, float] | str = "auto",
     chains: int = 1,
@@ -62,9 +62,10 @@ def fit_saem(
     n_smooth : int, default 350
         Iterations with step sizes 1, 1/2, 1/3, ..., which average the noise away.
         (Monolix ``nbsmoothingiterations`` 200, saemix ``nbiter.saemix[2]`` 100, nlmixr2 ``nEm`` 300.)
-    n_transitions : int or "auto"
-        Proposals per subject and replicate in one iteration; each costs one solve. "auto":
-        10 + 2.5 per random effect of a subject, between 40 and 80. (saemix ``nbiter.mcmc``, nlmixr2 ``nmc`` and ``nu`` count sweeps.)
+    n_transitions : int, default 80
+        Proposals per subject and replicate in one iteration; each costs one solve. With 3 random effects it
+        brings the Monte-Carlo error of the variances below 2 % at the default iterations, with 28 it is about
+        one sweep and its blocks. (saemix ``nbiter.mcmc``, nlmixr2 ``nmc`` and ``nu`` count sweeps.)
     n_replicates : int or "auto"
         Copies of phi per subject; "auto" makes n_subjects * n_replicates at least 50.
         (Monolix and saemix ``nb.chains``.)
@@ -82,8 +83,8 @@ def fit_saem(
         Natural starting values by name, as in ``pm.sample``.
     n_starts : int or "auto"
         Gradient fits with every subject at its mean; the best one starts the run. 0 starts at the
-        initial values. "auto": 12, or 0 where every covariance is fixed: there such a fit leads to
-        worse optima (see :func:`pymc_saem.saem.start.default_starts` for the measurement).
+        initial values. "auto": 12, or 0 where a typical subject has fewer rows than random effects:
+        there such a fit leads to worse optima (``saem/start.py`` has the measurement).
     step_size_exponent : float, default 1
         a in gamma_k = k^-a, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
     annealing : float, default 0.95

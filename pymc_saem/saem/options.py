@@ -18,9 +18,9 @@ def check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_
     check_count("n_explore", n_explore, 0)
     if n_starts != "auto":
         check_count("n_starts", n_starts, 0, " or 'auto'")
-    for name, value in (("n_transitions", n_transitions), ("n_replicates", n_replicates)):
-        if value != "auto":
-            check_count(name, value, 1, " or 'auto'")
+    check_count("n_transitions", n_transitions, 1)
+    if n_replicates != "auto":
+        check_count("n_replicates", n_replicates, 1, " or 'auto'")
     if kernels is not None:
         unknown = sorted(set(kernels) - set(MIXTURE))
         if unknown or not kernels:

@@ -12,7 +12,7 @@ from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.population import Population
 
 #: Share of the transitions of each kernel.
-MIXTURE = {"prior": 0.15, "coordinate": 0.5, "block": 0.35}
+MIXTURE = {"prior": 0.15, "coordinate": 0.35, "block": 0.5}
 
 _ADAPTED = ("scaling", "shape", "queue", "n_learned")
 

@@ -55,7 +55,7 @@ class SAEM(BlockedStep):
     n_explore : int
         Exploratory iterations that the simulated annealing is planned for. ``pm.sample``'s ``tune``
         decides when the phase really ends.
-    n_transitions : int or "auto"
+    n_transitions : int
         Proposals per subject and replicate in one iteration; each costs one solve.
     n_replicates : int or "auto"
         Copies of phi per subject.
@@ -65,7 +65,7 @@ class SAEM(BlockedStep):
         Parameters held at the given natural values.
     n_starts : int or "auto"
         Gradient fits with phi at its mean, from which the best starts the run; 0 starts at the point.
-        "auto": 12, or 0 where every covariance is fixed.
+        "auto": 12, or 0 where a typical subject has fewer rows than random effects.
     step_size_exponent : float
         Exponent a of the step sizes k^-a of the smoothing phase, in (1/2, 1].
     annealing : float
@@ -105,7 +105,7 @@ class SAEM(BlockedStep):
         random_effects: Sequence[str] | None = None,
         objective: str = "map",
         n_explore: int = 150,
-        n_transitions: int | str = "auto",
+        n_transitions: int = 80,
         n_replicates: int | str = "auto",
         kernels: Mapping[str, float] | None = None,
         fixed: Mapping[str, Any] | None = None,
@@ -136,7 +136,7 @@ class SAEM(BlockedStep):
             mode=(compile_kwargs or {}).get("mode", "NUMBA"),
         )
         self.objective, self.blocked = objective, blocked
-        self.n_starts = default_starts(self.engine.rules) if n_starts == "auto" else n_starts
+        self.n_starts = default_starts(mixed) if n_starts == "auto" else n_starts
         self.rng = get_random_generator(rng)
         self._forget()
 
