@@ -1,0 +1,93 @@
+"""The committed notebooks are executed, small and free of traces of the machine; running them is ``make notebooks``."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+#: Folders of users, temporary files and installed packages, on Linux, macOS and Windows.
+MACHINE_PATH = re.compile(
+    r"(?<![\w.])/(?:home|tmp|root|usr|var|opt|mnt|private|Users|Library)/|site-packages|\b[A-Za-z]:\\\\?(?:Users|Temp)"
+)
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.name)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def code_cells(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def test_the_tutorial_is_there():
+    assert "01_neural_ode_theophylline.ipynb" in [path.name for path in NOTEBOOKS]
+
+
+def test_it_is_small(path):
+    assert path.stat().st_size < 500_000
+
+
+def test_every_code_cell_was_executed_in_order(code_cells):
+    assert code_cells
+    assert [cell["execution_count"] for cell in code_cells] == list(range(1, len(code_cells) + 1))
+
+
+def test_no_cell_failed_or_warned(code_cells):
+    outputs = [output for cell in code_cells for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert not [output["text"] for output in outputs if output.get("name") == "stderr"]
+
+
+def test_it_has_figures_and_tables(code_cells):
+    kinds = [kind for cell in code_cells for output in cell["outputs"] for kind in output.get("data", {})]
+    assert {"image/png", "text/html"} <= set(kinds)
+
+
+def test_nothing_tells_the_machine(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("image/png", None)  # base64 may spell anything
+    found = MACHINE_PATH.search("\n".join(_texts(notebook)))
+    assert found is None, found
+
+
+def _texts(value):
+    """Every string in a JSON document, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+
+
+def test_the_kernel_is_plain(path):
+    assert json.loads(path.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"] == "python3"
+
+
+def test_code_compiles(path, code_cells):
+    for number, cell in enumerate(code_cells, start=1):
+        compile("".join(cell["source"]), f"{path.name}, code cell {number}", "exec")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_path"),
+    [
+        ("File /home/someone/notebook.py", True),
+        ("/tmp/ipykernel_1/2.py:3: UserWarning", True),
+        ("lib/python3.13/site-packages/pymc", True),
+        ("mg/L/h, solve/home, 1/24", False),
+        ("https://www.pymc.io/projects/docs", False),
+    ],
+)
+def test_machine_paths_are_recognized(text, is_path):
+    assert bool(MACHINE_PATH.search(text)) is is_path
