@@ -20,6 +20,11 @@ if not hasattr(pm.math, "softplus"):
     pm.math.softplus = pt.softplus
 
 
+def observed_variables(model: pm.Model) -> list:
+    """Observed variables, each once: PyMC 5's posterior predictive sampling leaves them doubled in the model."""
+    return list(dict.fromkeys(model.observed_RVs))
+
+
 def make_datatree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, object]):
     """The container of the installed ArviZ: ``arviz.InferenceData`` or ``xarray.DataTree``."""
     if HAS_INFERENCE_DATA:

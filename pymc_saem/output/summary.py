@@ -39,7 +39,9 @@ def summary(idata) -> pd.DataFrame:
     table.index.name = "parameter"
     if "individual" in group_names(idata):
         shrinkage = get_group(idata, "individual")["shrinkage"].to_series()
-        table["shrinkage"] = [_shrinkage_of(columns, shrinkage) for columns in table["effects"]]
+        values = [_shrinkage_of(columns, shrinkage) for columns in table["effects"]]
+        if any(value == value for value in values):  # none where every covariance is fixed
+            table["shrinkage"] = values
     table = table.drop(columns="effects")
     saem = dict(get_group(idata, "saem_trace").attrs)
     table.attrs = {name: saem[name] for name in ("n_explore", "n_smooth", "objective") if name in saem}

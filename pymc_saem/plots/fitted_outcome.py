@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pymc_saem.compat import get_group, group_names
+from pymc_saem.compat import get_group, group_names, observed_variables
 
 #: Axis ``sample`` of :func:`sample_values`: population, then conditional mode, then draws.
 POPULATION_SAMPLE, MODE_SAMPLE, DRAWS = 0, 1, slice(2, None)
@@ -45,7 +45,7 @@ def read_outcome(model, idata, outcome=None) -> FittedOutcome:
     ValueError
         When the outcome does not exist, is not unique, or the fit is of another model.
     """
-    names = [rv.name for rv in model.observed_RVs]
+    names = [rv.name for rv in observed_variables(model)]
     if outcome is None and len(names) > 1:
         raise ValueError(f"The model has several outcomes; choose one with outcome=: {', '.join(names)}.")
     name = names[0] if outcome is None and names else outcome

@@ -71,7 +71,7 @@ def draw(simulator: Simulator, population: Population, theta, phi, n_draws: int)
     phi = phi[np.arange(n_chains) % phi.shape[0]]
     kept, logp = [], []
     phi, _, _ = simulator(population, theta, phi)  # leave the last theta of the run behind
-    thin = max(10, simulator.n_transitions // 4)
+    thin = max(10, simulator.n_transitions // 8)
     for _ in range(n_draws):
         last = []
         phi, _, _ = simulator(population, theta, phi, last.append, thin)

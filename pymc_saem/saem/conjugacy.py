@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from pytensor.graph.traversal import ancestors
 
+from pymc_saem.compat import observed_variables
 from pymc_saem.saem.densities import model_value
 from pymc_saem.saem.laws import LawOfPhi, location_and_scale
 from pymc_saem.saem.model import MixedModel, Parameter, UnsupportedModelError
@@ -48,7 +49,7 @@ def _roles(mixed: MixedModel, probe: LawOfPhi) -> dict[str, dict[str, list]]:
             for role in probe.roles(effect, p):
                 roles[p.name][role].append(effect.name)
     for j, outcome in enumerate(mixed.outcomes):
-        rv = mixed.model.observed_RVs[j]
+        rv = observed_variables(mixed.model)[j]
         if type(rv.owner.op).__name__ in ("NormalRV", "LogNormalRV"):
             location, scale = location_and_scale(rv)
             reached = set(ancestors(mixed.model.replace_rvs_by_values([scale])))
@@ -80,7 +81,8 @@ def _refuse_structural(mixed, graphs, values, outcome, what):
         if value in reached:
             raise UnsupportedModelError(
                 f"The parameter '{p.name}' enters {what} '{outcome}' directly, so its M-step has no closed form. {REFUSAL} "
-                f"Make '{p.name}' the mean of a random effect, or replace it by a constant."
+                f"Make '{p.name}' the mean or standard deviation of a random effect, as in pm.Normal(name, mu, omega) "
+                "instead of mu + omega * eta, or replace it by a constant."
             )
 
 

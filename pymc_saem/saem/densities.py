@@ -12,6 +12,7 @@ from pytensor.compile.mode import get_mode
 from pytensor.graph.replace import clone_replace, vectorize_graph
 from pytensor.graph.traversal import ancestors
 
+from pymc_saem.compat import observed_variables
 from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.point import INTERPRETED, parameter_graph, value_graph
 
@@ -47,7 +48,7 @@ def in_symbols(mixed: MixedModel, graphs: list, phi, theta) -> list:
 
 def row_logps(mixed: MixedModel) -> list:
     """Log density of each row of each observed variable, as graphs of the model's value variables."""
-    return mixed.model.logp(vars=list(mixed.model.observed_RVs), sum=False)
+    return mixed.model.logp(vars=observed_variables(mixed.model), sum=False)
 
 
 def row_density(mixed: MixedModel):
@@ -114,19 +115,16 @@ class Densities:
         """
         return self._function("gradient")(phi, theta)
 
-    def warm_up(self, n_replicates: int) -> None:
-        """Compile the E-step function now, so that compile time is not counted as run time."""
-        self._function("likelihood")
-        phi = np.zeros((n_replicates, self.mixed.n_subjects, self.mixed.n_phi))
-        start = perf_counter()
-        self.likelihood(phi, np.zeros(self.mixed.n_theta))
-        self.compile_seconds += perf_counter() - start
+    def warm_up(self, phi: np.ndarray, theta: np.ndarray) -> None:
+        """Compile the E-step function now, so that its compilation is not counted as run time."""
+        if "likelihood" not in self._functions:
+            start = perf_counter()
+            self.likelihood(phi, theta)
+            self.compile_seconds += perf_counter() - start
 
     def _function(self, kind: str):
         if kind not in self._functions:
-            start = perf_counter()
             self._functions[kind] = self._compile(kind)
-            self.compile_seconds += perf_counter() - start
         return self._functions[kind]
 
     def _compile(self, kind: str):

@@ -56,6 +56,7 @@ class Engine:
             start = find_start(self.densities, self.maximizer, theta, rng, n_starts)
         population = self.maximizer.population(start.theta)
         phi = np.repeat(population.mean[None], self.n_replicates, axis=0)
+        self.densities.warm_up(phi, start.theta)
         return State(start.theta, phi), self.simulator(population, rng), start
 
     def simulator(self, population, rng) -> Simulator:

@@ -36,7 +36,7 @@ def fit_saem(
     fixed: Mapping[str, Any] | None = None,
     initvals: Mapping[str, Any] | None = None,
     n_starts: int | str = "auto",
-    step_size_exponent: float = 1.0,
+    step_size_exponent: float = 0.75,
     annealing: float = 0.95,
     random_seed=None,
     progressbar: bool = True,
@@ -60,7 +60,7 @@ def fit_saem(
         Iterations with step size 1, in which the run finds its region. (Monolix
         ``nbexploratoryiterations`` 500 at most, saemix ``nbiter.saemix[1]`` 300, nlmixr2 ``nBurn`` 200.)
     n_smooth : int, default 350
-        Iterations with step sizes 1, 1/2, 1/3, ..., which average the noise away.
+        Iterations with decreasing step sizes, which average the noise away.
         (Monolix ``nbsmoothingiterations`` 200, saemix ``nbiter.saemix[2]`` 100, nlmixr2 ``nEm`` 300.)
     n_transitions : int, default 80
         Proposals per subject and replicate in one iteration; each costs one solve. With 3 random effects it
@@ -85,8 +85,8 @@ def fit_saem(
         Gradient fits with every subject at its mean; the best one starts the run. 0 starts at the
         initial values. "auto": 12, or 0 where a typical subject has fewer rows than random effects:
         there such a fit leads to worse optima (``saem/start.py`` has the measurement).
-    step_size_exponent : float, default 1
-        a in gamma_k = k^-a, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
+    step_size_exponent : float, default 0.75
+        a in gamma_k = k^-a of the smoothing phase, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
     annealing : float, default 0.95
         Smallest factor by which a variance may fall per iteration in the first half of the exploratory
         phase. (Monolix ``tauomega``, saemix ``alpha.sa`` 0.97.)

@@ -11,6 +11,7 @@ from pymc.logprob.transforms import LogOddsTransform, LogTransform
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
+from pymc_saem.compat import observed_variables
 from pymc_saem.saem.densities import row_density
 from pymc_saem.saem.model import MixedModel, Outcome, Parameter, RandomEffect, UnsupportedModelError
 from pymc_saem.saem.point import PointMap
@@ -51,7 +52,7 @@ def read_model(
 def _find_rows(mixed: MixedModel, rng) -> tuple[Outcome, ...]:
     density = row_density(mixed)
     points = PointMap(mixed)
-    names = [rv.name for rv in mixed.model.observed_RVs]
+    names = [rv.name for rv in observed_variables(mixed.model)]
     theta, phi = find_finite_start(
         density, points.theta_of(points.template), points.phi_of(points.template), names, rng
     )
@@ -60,7 +61,7 @@ def _find_rows(mixed: MixedModel, rng) -> tuple[Outcome, ...]:
 
 
 def _refuse_what_is_not_read(model: pm.Model) -> None:
-    if not model.observed_RVs:
+    if not observed_variables(model):
         raise UnsupportedModelError(
             "The model has no observed variable. SAEM needs data: give one variable observed=..."
         )
@@ -79,7 +80,7 @@ def _refuse_what_is_not_read(model: pm.Model) -> None:
                 f"The observed data of '{name}' have missing values (NaN or masked), which PyMC turned into the "
                 f"free variable '{rv.name}'. Drop those rows from the data before building the model."
             )
-    for rv in model.observed_RVs:
+    for rv in observed_variables(model):
         data = model.rvs_to_values[rv]
         values = getattr(data, "data", None)
         values = data.get_value() if values is None and hasattr(data, "get_value") else values
@@ -216,7 +217,7 @@ def _lay_out_parameters(model, point, effect_names) -> tuple[Parameter, ...]:
 
 def _refuse_unused(model) -> None:
     """A free variable that no data depend on has nothing to be estimated from."""
-    needed = set(ancestors([i for rv in model.observed_RVs for i in rv.owner.inputs]))
+    needed = set(ancestors([i for rv in observed_variables(model) for i in rv.owner.inputs]))
     for rv in model.free_RVs:
         if rv not in needed:
             raise UnsupportedModelError(

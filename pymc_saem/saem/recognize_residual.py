@@ -9,6 +9,7 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.replace import clone_replace
 
+from pymc_saem.compat import observed_variables
 from pymc_saem.saem.densities import in_symbols, symbols
 from pymc_saem.saem.laws import location_and_scale
 from pymc_saem.saem.model import MixedModel, Parameter, UnsupportedModelError
@@ -26,7 +27,7 @@ class ResidualTerm:
 
     def __call__(self, phi, theta):
         """Rows (row,) as a function of the symbols phi (subject, phi) and theta (theta,)."""
-        rv = self.mixed.model.observed_RVs[self.outcome]
+        rv = observed_variables(self.mixed.model)[self.outcome]
         mean, scale = in_symbols(self.mixed, list(location_and_scale(rv)), phi, theta)
         y = self.mixed.model.rvs_to_values[rv]
         y = pt.log(y) if type(rv.owner.op).__name__ == "LogNormalRV" else y
@@ -57,7 +58,7 @@ def recognize_residuals(mixed, points, roles):
 
 def _residual_power(mixed, points, p: Parameter, outcome: int) -> float:
     phi_symbol, theta_symbol = symbols(mixed)
-    rv = mixed.model.observed_RVs[outcome]
+    rv = observed_variables(mixed.model)[outcome]
     (scale,) = in_symbols(mixed, [location_and_scale(rv)[1]], phi_symbol, theta_symbol)
     f = pytensor.function([phi_symbol, theta_symbol], scale, mode=INTERPRETED, on_unused_input="ignore")
     theta = points.theta_of(points.template)

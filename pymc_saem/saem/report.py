@@ -8,6 +8,7 @@ import numpy as np
 import pytensor
 from pytensor.graph.traversal import ancestors
 
+from pymc_saem.compat import observed_variables
 from pymc_saem.output.datatree import FitResult, Variable
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.model import element_labels
@@ -145,7 +146,7 @@ def _deterministics(mixed, posterior, lead) -> dict[str, Variable]:
 
 def _observed(mixed) -> dict[str, Variable]:
     out = {}
-    for rv in mixed.model.observed_RVs:
+    for rv in observed_variables(mixed.model):
         data = mixed.model.rvs_to_values[rv]
         values = data.get_value() if hasattr(data, "get_value") else data.eval()
         out[rv.name] = Variable(tuple(mixed.model.named_vars_to_dims.get(rv.name) or ()), np.asarray(values))
@@ -155,7 +156,7 @@ def _observed(mixed) -> dict[str, Variable]:
 def _constants(mixed) -> dict[str, Variable]:
     out = {}
     for name in (v.name for v in mixed.model.data_vars):
-        if name not in {rv.name for rv in mixed.model.observed_RVs}:
+        if name not in {rv.name for rv in observed_variables(mixed.model)}:
             values = mixed.model[name].get_value() if hasattr(mixed.model[name], "get_value") else mixed.model[name].eval()
             out[name] = Variable(tuple(mixed.model.named_vars_to_dims.get(name) or ()), np.asarray(values))
     for outcome in mixed.outcomes:
@@ -167,7 +168,7 @@ def _describe_failures(mixed, run: Chain) -> dict[str, list[int]]:
     """Text of each solver status -> number of failed proposals per subject."""
     if not run.failures:
         return {}
-    nodes = {v.owner for v in ancestors(list(mixed.model.observed_RVs)) if v.owner is not None}
+    nodes = {v.owner for v in ancestors(observed_variables(mixed.model)) if v.owner is not None}
     ops = [node.op for node in nodes if getattr(node.op, "is_ode_solution", False)]
     return {ops[0].status_text(code): [int(n) for n in count] for code, count in run.failures.items()}
 

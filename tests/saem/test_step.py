@@ -1,0 +1,123 @@
+"""The step method's contract with PyMC: state, pickling, key order, chains and cores."""
+
+import cloudpickle
+import numpy as np
+import pymc as pm
+import pytest
+from models import neural, random_intercept
+
+import pymc_saem as ps
+
+OPTIONS = {"n_transitions": 10, "n_replicates": 2, "n_starts": 1, "compile_kwargs": {"mode": "FAST_COMPILE"}}
+
+
+def run(step, point, n):
+    trace = []
+    for _ in range(n):
+        point, (stats,) = step.step(point)
+        trace.append({**point, **stats})
+    return trace
+
+
+def same(a, b):
+    return all(np.array_equal(x[k], y[k], equal_nan=True) for x, y in zip(a, b, strict=True) for k in x)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_intercept()
+
+
+def test_points_keep_keys_order_and_dtypes(model):
+    step = ps.SAEM(model=model, **OPTIONS)
+    step.begin_chain(np.random.default_rng(1), 10)
+    start = model.initial_point()
+    point, (stats,) = step.step(start)
+    assert list(point) == list(start)
+    assert all(type(point[k]) is np.ndarray and point[k].dtype == start[k].dtype for k in start)
+    assert all(point[k].shape == start[k].shape for k in start)
+    assert set(stats) == set(step.stats_dtypes_shapes)
+
+
+def test_a_restored_state_continues_bit_by_bit(model):
+    step = ps.SAEM(model=model, **OPTIONS)
+    step.begin_chain(np.random.default_rng(1), 10)
+    run(step, model.initial_point(), 5)
+    state = step.sampling_state
+    ahead = run(step, model.initial_point(), 4)
+    step.sampling_state = state
+    assert same(ahead, run(step, model.initial_point(), 4))
+    other = ps.SAEM(model=model, **OPTIONS)
+    other.sampling_state = state
+    assert same(ahead, run(other, model.initial_point(), 4))
+
+
+def test_pickling_gives_a_step_that_runs_the_same(model):
+    step = ps.SAEM(model=model, **OPTIONS)
+    copy = cloudpickle.loads(cloudpickle.dumps(step))
+    for s in (step, copy):
+        s.begin_chain(np.random.default_rng(3), 10)
+    assert same(run(step, model.initial_point(), 3), run(copy, model.initial_point(), 3))
+
+
+def test_pm_sample_with_one_and_two_cores(model):
+    def sample(cores):
+        with model:
+            return pm.sample(
+                draws=6, tune=6, chains=2, cores=cores, step=ps.SAEM(**OPTIONS), random_seed=5, progressbar=False,
+                compute_convergence_checks=False, discard_tuned_samples=False,
+            )  # fmt: skip
+
+    one, two = sample(1), sample(2)
+    for name in ("a", "omega", "sigma", "b"):
+        assert np.array_equal(one["posterior"][name].values, two["posterior"][name].values)
+    steps = one["sample_stats"]["step_size"].values
+    assert np.allclose(steps, np.tile([1.0, *(np.arange(2, 7) ** -0.75)], (2, 1)))
+
+
+def test_a_variable_left_out_is_an_error(model):
+    with pytest.raises(ValueError, match=r"must own every free variable.*\['sigma_log__'\] were left out"):
+        ps.SAEM([model["a"], model["omega"], model["b"]], model=model)
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        ({"objective": "mle"}, "objective is 'mle'; it must be 'map'"),
+        ({"n_transitions": 0}, "n_transitions is 0; it must be an integer of at least 1"),
+        ({"n_replicates": 2.5}, "n_replicates is 2.5; it must be an integer of at least 1 or 'auto'"),
+        ({"kernels": {"hmc": 1.0}}, r"kernels names \['hmc'\]; the choices are"),
+        ({"kernels": {"prior": -1.0}}, "shares must be non-negative"),
+        ({"fixed": {"b": 1.0}}, "fixed names 'b', which is not a population parameter"),
+        ({"fixed": {"a": [1.0, 2.0]}}, r"fixed\['a'\] has shape \(2,\)"),
+        ({"annealing": 1.5}, "annealing is 1.5"),
+        ({"compile_kwargs": {"linker": "c"}}, r"compile_kwargs has \['linker'\]"),
+    ],
+)
+def test_bad_options(model, option, words):
+    with pytest.raises(ValueError, match=words):
+        ps.SAEM(model=model, **(OPTIONS | option))
+
+
+def test_threads_do_not_change_the_trace():
+    """Same seed, same result, with one and with two threads in the solver."""
+    import numba
+
+    traces = []
+    for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+        model = neural(n_threads=threads)
+        step = ps.SAEM(model=model, n_transitions=12, n_replicates=3, n_starts=0)
+        step.begin_chain(np.random.default_rng(2), 4)
+        traces.append(run(step, model.initial_point(), 4))
+    assert same(*traces)
+
+
+def test_nuts_runs_on_the_same_model_object():
+    model = neural(rtol=1e-3, atol=1e-3)
+    ps.SAEM(model=model, n_transitions=2, n_replicates=1, n_starts=0).step(model.initial_point())
+    with model:
+        idata = pm.sample(
+            draws=5, tune=5, chains=1, cores=1, random_seed=1, progressbar=False, compute_convergence_checks=False,
+            nuts={"max_treedepth": 3},
+        )  # fmt: skip
+    assert np.isfinite(idata["posterior"]["sigma"].values).all()
