@@ -13,7 +13,7 @@ CREATED := $(VENV)/.created-$(PYTHON_VERSION)
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
-BENCHMARKS = $(wildcard benchmarks/*.py)
+BENCHMARKS = benchmarks/main_job.py benchmarks/transition.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help

@@ -4,12 +4,13 @@
 system per subject, solved in parallel. Nothing here knows SAEM: it serves NUTS models as well.
 """
 
-import pymc_saem.compat  # noqa: F401 - on PyMC 5 it supplies pm.math.softplus, which right-hand sides use
 from importlib import import_module
+
+import pymc_saem.compat  # noqa: F401 - on PyMC 5 it supplies pm.math.softplus, which right-hand sides use
 
 _HOMES = {"Solution": "solve", "SolverStatus": "status", "solve_ivp": "solve"}
 
-__all__ = sorted(_HOMES)
+__all__ = ["Solution", "SolverStatus", "solve_ivp"]
 
 
 def __getattr__(name):

@@ -7,7 +7,7 @@ compiled functions for one subject, or with ``task()``, which serves every syste
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 
 import numpy as np
@@ -149,7 +149,7 @@ def _layout(op, t, gradient):
     return _task(solver, compiled, gradient), table, kept
 
 
-@lru_cache(maxsize=None)
+@cache
 def _task(solver, compiled, gradient):
     if hasattr(solver, "task"):
         return solver.task()

@@ -11,7 +11,6 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.graph.replace import _vectorize_node
 
-from pymc_saem.ode.rows import Rows
 from pymc_saem.ode.status import SolverStatus
 
 __all__ = ["OdeGradient", "OdeSolution"]

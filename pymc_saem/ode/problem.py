@@ -7,7 +7,7 @@ process and only when something is solved.
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from types import SimpleNamespace
 
 import numpy as np
@@ -96,7 +96,7 @@ class CompiledRhs:
         return handle.address
 
 
-@lru_cache(maxsize=None)
+@cache
 def compile_system(system):
     """The :class:`CompiledRhs` of a system; the same object for equal systems."""
     return CompiledRhs(system)

@@ -26,9 +26,7 @@ class Statistics:
 
     def towards(self, target: Statistics, step_size: float) -> Statistics:
         """Stochastic approximation: s + gamma (S - s)."""
-        return Statistics(
-            *(s + step_size * (t - s) for s, t in zip(self.arrays(), target.arrays(), strict=True))
-        )
+        return Statistics(*(s + step_size * (t - s) for s, t in zip(self.arrays(), target.arrays(), strict=True)))
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.first, self.second, self.residual

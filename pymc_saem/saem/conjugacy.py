@@ -89,14 +89,22 @@ def _refuse_structural(mixed, graphs, values, outcome, what):
 def _refuse_roles(mixed, p: Parameter, role) -> None:
     used = [name for name in role if role[name]]
     if not used:
-        children = [q.name for q in mixed.parameters if q is not p and mixed.model[p.name] in set(ancestors(mixed.model[q.name].owner.inputs))]
+        children = [
+            q.name
+            for q in mixed.parameters
+            if q is not p and mixed.model[p.name] in set(ancestors(mixed.model[q.name].owner.inputs))
+        ]
         of = f" of {', '.join(children)}" if children else ""
-        raise UnsupportedModelError(f"The parameter '{p.name}' enters only the prior{of}. {REFUSAL} Replace it by a constant.")
+        raise UnsupportedModelError(
+            f"The parameter '{p.name}' enters only the prior{of}. {REFUSAL} Replace it by a constant."
+        )
     if len(used) > 1:
         raise UnsupportedModelError(f"The parameter '{p.name}' is at once a {' and a '.join(used)}. {REFUSAL}")
     rv = mixed.model[p.name]
     if any(v in set(mixed.model.free_RVs) for v in ancestors(rv.owner.inputs)):
-        raise UnsupportedModelError(f"The prior of '{p.name}' depends on other free variables. {REFUSAL} Give it a constant prior.")
+        raise UnsupportedModelError(
+            f"The prior of '{p.name}' depends on other free variables. {REFUSAL} Give it a constant prior."
+        )
 
 
 def _recognize_mean(mixed, probe, roles) -> MeanRule:

@@ -135,10 +135,7 @@ class Densities:
         if kind == "likelihood":
             ranks = (2, 3, *(2 for _ in status))
             outputs = vectorize_graph([loglik, residual, *status], {phi: phi3})
-            outputs = [
-                self._with_replicates(out, phi3, ndim)
-                for out, ndim in zip(outputs, ranks, strict=True)
-            ]
+            outputs = [self._with_replicates(out, phi3, ndim) for out, ndim in zip(outputs, ranks, strict=True)]
         else:
             (loglik,) = vectorize_graph([loglik], {phi: phi3})
             d_phi, d_theta = pt.grad(loglik.sum(), [phi3, theta], disconnected_inputs="ignore")

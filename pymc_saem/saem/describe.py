@@ -37,7 +37,11 @@ class ModelSummary:
 
     def __str__(self) -> str:
         parts = [f"{self.n_subjects} subjects (dim '{self.subject_dim}')"]
-        for title, table in (("Random effects", self.random_effects), ("Parameters", self.parameters), ("Data", self.data)):
+        for title, table in (
+            ("Random effects", self.random_effects),
+            ("Parameters", self.parameters),
+            ("Data", self.data),
+        ):
             parts += ["", title, table.to_string(max_colwidth=48)]
         return "\n".join(parts)
 
@@ -74,7 +78,11 @@ def summarize(model: pm.Model | None = None, *, random_effects: Sequence[str] | 
     mixed = read_model(pm.modelcontext(model), random_effects)
     rules = recognize(mixed)
     return ModelSummary(
-        _parameter_table(mixed, rules), _effect_table(mixed, rules), _data_table(mixed), mixed.subject_dim, mixed.n_subjects
+        _parameter_table(mixed, rules),
+        _effect_table(mixed, rules),
+        _data_table(mixed),
+        mixed.subject_dim,
+        mixed.n_subjects,
     )
 
 
@@ -97,9 +105,16 @@ def _effect_table(mixed: MixedModel, rules) -> pd.DataFrame:
         omega = [f"{r.parameter.name} ({r.kind})" for r in rules.omegas if np.intersect1d(r.columns, block).size]
         used = np.abs(rules.mean.design[:, block]).max(axis=(0, 1), initial=0.0) > 0
         columns = rules.mean.columns[used]
-        mean = [p.name for p in rules.mean.parameters if np.any((columns >= p.columns.start) & (columns < p.columns.stop))]
+        mean = [
+            p.name for p in rules.mean.parameters if np.any((columns >= p.columns.start) & (columns < p.columns.stop))
+        ]
         rows.append(
-            {"size": effect.size, "normal_on": f"{effect.link} scale", "mean": ", ".join(mean) or "constant", "omega": omega[0] if omega else "fixed"}
+            {
+                "size": effect.size,
+                "normal_on": f"{effect.link} scale",
+                "mean": ", ".join(mean) or "constant",
+                "omega": omega[0] if omega else "fixed",
+            }
         )
     return pd.DataFrame(rows, index=pd.Index([e.name for e in mixed.random_effects], name="random effect"))
 
@@ -108,5 +123,7 @@ def _data_table(mixed: MixedModel) -> pd.DataFrame:
     rows = []
     for outcome in mixed.outcomes:
         counts = np.bincount(outcome.row_subject, minlength=mixed.n_subjects)
-        rows.append({"rows": outcome.n_rows, "subjects": int((counts > 0).sum()), "fewest": counts.min(), "most": counts.max()})
+        rows.append(
+            {"rows": outcome.n_rows, "subjects": int((counts > 0).sum()), "fewest": counts.min(), "most": counts.max()}
+        )
     return pd.DataFrame(rows, index=pd.Index([o.name for o in mixed.outcomes], name="outcome"))

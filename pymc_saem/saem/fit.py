@@ -121,12 +121,19 @@ def fit_saem(
     """
     began = perf_counter()
     model = pm.modelcontext(model)
-    for name, value, least in (("n_smooth", n_smooth, 0), ("chains", chains, 1), ("cores", cores, 1), ("draws", draws, 2)):
+    for name, value, least in (
+        ("n_smooth", n_smooth, 0),
+        ("chains", chains, 1),
+        ("cores", cores, 1),
+        ("draws", draws, 2),
+    ):
         check_count(name, value, least)
     if n_explore + n_smooth == 0:
         raise ValueError("n_explore and n_smooth are both 0; at least one iteration is needed.")
     if kernel != "auto" and not isinstance(kernel, Mapping):
-        raise ValueError(f"kernel is {kernel!r}; it must be 'auto' or shares such as {{'coordinate': 0.5, 'block': 0.5}}.")
+        raise ValueError(
+            f"kernel is {kernel!r}; it must be 'auto' or shares such as {{'coordinate': 0.5, 'block': 0.5}}."
+        )
     if callback is not None and cores > 1 and chains > 1:
         raise ValueError("callback runs in this process and needs cores=1.")
     rng = get_random_generator(random_seed)

@@ -163,7 +163,9 @@ class SubjectMetropolis(Metropolis):
         self.accepted_sum = np.zeros_like(self.accepted_sum)
 
     def step(self, point):
-        raise TypeError("SubjectMetropolis moves the replicates of the SAEM E-step; pass pymc_saem.SAEM() to pm.sample.")
+        raise TypeError(
+            "SubjectMetropolis moves the replicates of the SAEM E-step; pass pymc_saem.SAEM() to pm.sample."
+        )
 
     def astep(self, q0: Ensemble, target: Target):
         """One transition of every subject and replicate, in place.
@@ -188,7 +190,9 @@ class SubjectMetropolis(Metropolis):
                 self.queue = self.rng.permutation(d)
             which, self.queue = int(self.queue[0]), self.queue[1:]
             delta = np.zeros(shape)
-            delta[..., which] = self.proposal_dist(self.rng, shape[:-1]) * (self.scaling[which] * self.shape[which, which])
+            delta[..., which] = self.proposal_dist(self.rng, shape[:-1]) * (
+                self.scaling[which] * self.shape[which, which]
+            )
             return which, delta
         size = int(self.rng.integers(min(2, d), d + 1))
         columns = self.rng.permutation(d)[:size]
@@ -207,7 +211,9 @@ class SubjectMetropolis(Metropolis):
             self.n_learned += 1.0
             gain = 2.0 / np.sqrt(self.n_learned + 3.0)
             seen = self.proposed > 0
-            rate = np.divide(self.accepted_sum, self.proposed, out=np.full_like(self.scaling, TARGET_ACCEPTANCE), where=seen)
+            rate = np.divide(
+                self.accepted_sum, self.proposed, out=np.full_like(self.scaling, TARGET_ACCEPTANCE), where=seen
+            )
             self.scaling = self.scaling * np.exp(gain * (rate - TARGET_ACCEPTANCE))
             if within is not None:
                 self.shape = np.linalg.cholesky(within)

@@ -57,5 +57,7 @@ class LawOfPhi:
 def _same_for_all(effect, value, n_lead, what):
     value = value.reshape((-1, *value.shape[n_lead:])) if n_lead else value[None]
     if not np.allclose(value, value[0], rtol=1e-12, atol=0):
-        raise UnsupportedModelError(f"The {what} of the random effect '{effect.name}' differs between subjects. It must be shared.")
+        raise UnsupportedModelError(
+            f"The {what} of the random effect '{effect.name}' differs between subjects. It must be shared."
+        )
     return value[0]

@@ -44,7 +44,9 @@ def natural_values(mixed: MixedModel, fixed: Mapping[str, Any] | None) -> dict[s
     values = {}
     for name, value in (fixed or {}).items():
         if name not in known:
-            raise ValueError(f"fixed names '{name}', which is not a population parameter. The parameters are {sorted(known)}.")
+            raise ValueError(
+                f"fixed names '{name}', which is not a population parameter. The parameters are {sorted(known)}."
+            )
         value = np.asarray(value, dtype=float)
         if value.shape != known[name].shape:
             raise ValueError(f"fixed['{name}'] has shape {value.shape}; the parameter has shape {known[name].shape}.")

@@ -117,7 +117,7 @@ def _find_random_effects(model, point, chosen) -> list[str]:
         raise UnsupportedModelError(
             "No random effect was found: no free variable has one entry per subject and a distribution that depends on "
             f"population parameters. The free variables are {_shapes(model, point)}. Give the random effect "
-            "dims=(\"subject\", ...), or name it in random_effects=[...]."
+            'dims=("subject", ...), or name it in random_effects=[...].'
         )
     if len(axes) > 1:
         named = sorted(str(axis) for axis in axes)
@@ -151,7 +151,7 @@ def _subject_axis(model, point, names) -> tuple[str, int, tuple]:
             shape = point[model.rvs_to_values[model[name]].name].shape
             raise UnsupportedModelError(
                 f"The random effect '{name}' has shape {shape} and no subject axis. Its first axis must be the subject: "
-                f"give it dims=(\"subject\", ...)."
+                f'give it dims=("subject", ...).'
             )
     if len({axis[1] for axis in axes}) > 1 or len({axis[0] for axis in axes if axis[0]}) > 1:
         listed = ", ".join(f"'{n}' has {a[0] or 'length'} {a[1]}" for n, a in zip(names, axes, strict=True))

@@ -23,7 +23,9 @@ def recognize_omegas(mixed, probe, roles):
             fixed[np.ix_(block, block)] = probe.covariance(effect, probe.base)
         elif len(parameters) > 1:
             names = ", ".join(f"'{p.name}'" for p in parameters)
-            raise UnsupportedModelError(f"The covariance of '{effect.name}' depends on several parameters ({names}). {REFUSAL}")
+            raise UnsupportedModelError(
+                f"The covariance of '{effect.name}' depends on several parameters ({names}). {REFUSAL}"
+            )
         else:
             rules.append(_recognize_omega(mixed, probe, effect, parameters[0]))
     return _pool_scalars(rules), fixed
@@ -91,7 +93,9 @@ def _pool_scalars(rules) -> tuple[OmegaRule, ...]:
             continue
         first = pooled[name]
         if first.kind != "scalar" or rule.kind != "scalar" or first.power != rule.power:
-            raise UnsupportedModelError(f"The covariance parameter '{name}' is shared in a way that has no closed form. {REFUSAL}")
+            raise UnsupportedModelError(
+                f"The covariance parameter '{name}' is shared in a way that has no closed form. {REFUSAL}"
+            )
         k, m = first.base.shape[0], rule.base.shape[0]
         base = np.block([[first.base, np.zeros((k, m))], [np.zeros((m, k)), rule.base]])
         columns = np.concatenate([first.columns, rule.columns])

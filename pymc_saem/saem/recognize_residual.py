@@ -44,10 +44,14 @@ def recognize_residuals(mixed, points, roles):
         if not outcomes:
             continue
         if p.columns.stop - p.columns.start != 1:
-            raise UnsupportedModelError(f"The residual scale '{p.name}' has shape {p.shape}; it must be a scalar. Use one scalar per outcome.")
+            raise UnsupportedModelError(
+                f"The residual scale '{p.name}' has shape {p.shape}; it must be a scalar. Use one scalar per outcome."
+            )
         powers = {_residual_power(mixed, points, p, j) for j in outcomes}
         if len(powers) != 1:
-            raise UnsupportedModelError(f"'{p.name}' scales its outcomes with different powers {sorted(powers)}. {REFUSAL}")
+            raise UnsupportedModelError(
+                f"'{p.name}' scales its outcomes with different powers {sorted(powers)}. {REFUSAL}"
+            )
         first = len(terms)
         terms += [ResidualTerm(mixed, j, p) for j in outcomes]
         n_rows = sum(mixed.outcomes[j].n_rows for j in outcomes)

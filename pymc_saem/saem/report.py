@@ -134,7 +134,8 @@ def _deterministics(mixed, posterior, lead) -> dict[str, Variable]:
     inputs = [rv for rv in free if rv in reached]
     f = pytensor.function(inputs, mixed.model.deterministics, mode=INTERPRETED, on_unused_input="ignore")
     rows = [
-        f(*(np.asarray(posterior[rv.name].values[c, d], dtype=rv.type.dtype) for rv in inputs)) for c, d in np.ndindex(*lead)
+        f(*(np.asarray(posterior[rv.name].values[c, d], dtype=rv.type.dtype) for rv in inputs))
+        for c, d in np.ndindex(*lead)
     ]
     out = {}
     for k, rv in enumerate(mixed.model.deterministics):
@@ -157,7 +158,9 @@ def _constants(mixed) -> dict[str, Variable]:
     out = {}
     for name in (v.name for v in mixed.model.data_vars):
         if name not in {rv.name for rv in observed_variables(mixed.model)}:
-            values = mixed.model[name].get_value() if hasattr(mixed.model[name], "get_value") else mixed.model[name].eval()
+            values = (
+                mixed.model[name].get_value() if hasattr(mixed.model[name], "get_value") else mixed.model[name].eval()
+            )
             out[name] = Variable(tuple(mixed.model.named_vars_to_dims.get(name) or ()), np.asarray(values))
     for outcome in mixed.outcomes:
         out[f"{outcome.name}_subject"] = Variable((), outcome.row_subject)
@@ -177,13 +180,17 @@ def _messages(mixed, runs, run: Chain, failures, job: Job) -> list[str]:
     messages = list(run.trouble)
     if run.interrupted:
         n = run.theta.shape[0]
-        messages.append(f"SAEM was interrupted after {n} of {job.n_explore + job.n_smooth} iterations; the result is that of iteration {n}.")
+        messages.append(
+            f"SAEM was interrupted after {n} of {job.n_explore + job.n_smooth} iterations; the result is that of iteration {n}."
+        )
     if run.at_floor:
         messages.append(
             f"The variance of {', '.join(run.at_floor)} reached its floor (1e-4 of its starting value as a standard deviation): the data "
             "show no variability there. Fix it with fit_saem(fixed={...}), or remove the random effect."
         )
-    smoothing = {name: values[-max(1, job.n_smooth) :] for name, values in run.stats.items() if name.startswith("accept_")}
+    smoothing = {
+        name: values[-max(1, job.n_smooth) :] for name, values in run.stats.items() if name.startswith("accept_")
+    }
     for name in ("coordinate", "block"):
         rate = float(np.nanmean(smoothing[f"accept_{name}"])) if np.isfinite(smoothing[f"accept_{name}"]).any() else 1.0
         if rate < 0.1:

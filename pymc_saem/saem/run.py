@@ -113,11 +113,15 @@ def _after(chain: Chain, job: Job, step: SAEM) -> None:
     step.stop_tuning()
     population = step.engine.maximizer.population(step.state.theta)
     try:
-        chain.conditional = describe_individuals(step.simulator, population, step.state.theta, step.state.phi, job.draws)
+        chain.conditional = describe_individuals(
+            step.simulator, population, step.state.theta, step.state.phi, job.draws
+        )
     except KeyboardInterrupt:
         chain.trouble.append("The conditional distributions were interrupted; the estimate is complete.")
     except Exception as error:  # noqa: BLE001 - the estimate must survive any failure after it
-        chain.trouble.append(f"The conditional distributions failed ({type(error).__name__}: {error}); the estimate is complete.")
+        chain.trouble.append(
+            f"The conditional distributions failed ({type(error).__name__}: {error}); the estimate is complete."
+        )
     chain.seconds["after"] = perf_counter() - mark
 
 

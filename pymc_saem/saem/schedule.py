@@ -35,7 +35,9 @@ class Schedule:
         if not 0.5 < self.exponent <= 1.0:
             raise ValueError(f"step_size_exponent is {self.exponent}; it must be in (0.5, 1] for SAEM to converge.")
         if not 0.0 <= self.annealing <= 1.0:
-            raise ValueError(f"annealing is {self.annealing}; it is the smallest variance ratio per iteration, in [0, 1].")
+            raise ValueError(
+                f"annealing is {self.annealing}; it is the smallest variance ratio per iteration, in [0, 1]."
+            )
 
     def step_size(self, n_smoothed: int) -> float:
         """gamma of an iteration; ``n_smoothed`` is its number in the smoothing phase, 0 while exploring."""

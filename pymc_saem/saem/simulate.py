@@ -125,4 +125,3 @@ class Simulator:
             ridge = 1e-6 * np.diag(population.omega)
             block.learn(0.95 * self.within + np.diag(0.05 * np.diag(self.within) + ridge))
         self.kernels["coordinate"].learn()
-

@@ -122,7 +122,9 @@ class SAEM(BlockedStep):
         self.vars = list(model.value_vars) if vars is None else [model.rvs_to_values.get(v, v) for v in vars]
         missing = [v.name for v in model.value_vars if v not in self.vars]
         if missing:
-            raise ValueError(f"SAEM must own every free variable, or PyMC samples the rest by NUTS; {missing} were left out.")
+            raise ValueError(
+                f"SAEM must own every free variable, or PyMC samples the rest by NUTS; {missing} were left out."
+            )
         check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_starts, compile_kwargs)
         self.schedule = Schedule(n_explore, step_size_exponent, annealing)
         mixed = read_model(model, random_effects)
@@ -271,7 +273,10 @@ class SAEM(BlockedStep):
     def _progressbar_config(n_chains=1):
         from pymc_saem.compat import progress_column
 
-        columns = [progress_column("{task.fields[step_size]:0.3f}", "Step size"), progress_column("{task.fields[accept]:0.2f}", "Accept")]
+        columns = [
+            progress_column("{task.fields[step_size]:0.3f}", "Step size"),
+            progress_column("{task.fields[accept]:0.2f}", "Accept"),
+        ]
         return columns, {"step_size": [1.0] * n_chains, "accept": [0.0] * n_chains}
 
     @staticmethod

@@ -11,7 +11,7 @@ import pytest
 from pytensor.graph.replace import vectorize_graph
 
 sys.path.insert(0, os.path.dirname(__file__))
-from systems import DOSE, N, RATES, START, SUBJECT, TIMES, oral, oral_scipy
+from systems import DOSE, RATES, START, SUBJECT, TIMES, N, oral, oral_scipy
 
 from pymc_saem.ode import SolverStatus, solve_ivp
 

@@ -47,7 +47,11 @@ def test_full_covariance_and_covariate():
     [
         (lambda o: pm.Normal("b", 0.0, o, dims=("subject", "k")), "scalar", 1.0),
         (lambda o: pm.Normal("b", 0.0, pt.sqrt(o), dims=("subject", "k")), "scalar", 0.5),
-        (lambda o: pm.MvNormal("b", np.zeros(2), o * np.array([[2.0, 1.0], [1.0, 3.0]]), dims=("subject", "k")), "scalar", 0.5),
+        (
+            lambda o: pm.MvNormal("b", np.zeros(2), o * np.array([[2.0, 1.0], [1.0, 3.0]]), dims=("subject", "k")),
+            "scalar",
+            0.5,
+        ),
     ],
 )
 def test_scalar_covariances(write, kind, power):
@@ -132,7 +136,9 @@ def test_a_structural_parameter_is_refused_with_the_reason():
 
     with pm.Model(coords={"tree": range(5)}) as model:
         build()
-    with pytest.raises(UnsupportedModelError, match="'xmid' enters the prediction of 'y' directly, so its M-step has no closed"):
+    with pytest.raises(
+        UnsupportedModelError, match="'xmid' enters the prediction of 'y' directly, so its M-step has no closed"
+    ):
         rules_of(model)
 
 

@@ -4,7 +4,15 @@ import arviz as az
 import numpy as np
 import pymc as pm
 import pytest
-from models import exact_loglik, random_intercept, random_intercept_data, slopes, slopes_data, slopes_loglik, theophylline
+from models import (
+    exact_loglik,
+    random_intercept,
+    random_intercept_data,
+    slopes,
+    slopes_data,
+    slopes_loglik,
+    theophylline,
+)
 from scipy.optimize import minimize
 
 import pymc_saem as ps
@@ -81,7 +89,14 @@ def test_arviz_and_pymc_read_the_result(intercept, tmp_path):
 
 def test_same_seed_same_trace_for_any_number_of_cores():
     model = random_intercept()
-    options = {"n_explore": 5, "n_smooth": 5, "chains": 2, "draws": 5, "progressbar": False, "compile_kwargs": INTERPRETED}
+    options = {
+        "n_explore": 5,
+        "n_smooth": 5,
+        "chains": 2,
+        "draws": 5,
+        "progressbar": False,
+        "compile_kwargs": INTERPRETED,
+    }
     one = ps.fit_saem(model, cores=1, random_seed=3, **options)
     two = ps.fit_saem(model, cores=2, random_seed=3, **options)
     other = ps.fit_saem(model, cores=1, random_seed=4, **options)
@@ -196,7 +211,9 @@ def test_trouble_after_the_estimate_does_not_lose_it(monkeypatch):
         ({"initvals": {"sigma": -1.0}}, "initvals give sigma_log__ = nan"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # PyTensor takes the log of the bad value
+@pytest.mark.filterwarnings(
+    "ignore:invalid value encountered:RuntimeWarning"
+)  # PyTensor takes the log of the bad value
 def test_bad_options(option, words):
     with pytest.raises(ValueError, match=words):
         ps.fit_saem(random_intercept(), **option)

@@ -13,7 +13,14 @@ from pymc_saem.saem.schedule import Schedule
 
 
 def engine_of(model, **options):
-    defaults = {"objective": "ml", "fixed": {}, "n_transitions": 60, "n_replicates": 40, "kernels": None, "mode": "FAST_COMPILE"}
+    defaults = {
+        "objective": "ml",
+        "fixed": {},
+        "n_transitions": 60,
+        "n_replicates": 40,
+        "kernels": None,
+        "mode": "FAST_COMPILE",
+    }
     return Engine.build(read_model(model), Schedule(10), **(defaults | options))
 
 

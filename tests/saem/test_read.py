@@ -58,7 +58,9 @@ def test_choice_by_hand():
         b = pm.Normal("b", a, 1.0, dims="subject")
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
     assert [e.name for e in read_model(model, ["b"]).random_effects] == ["b"]
-    with pytest.raises(UnsupportedModelError, match=r"random_effects names \['c'\], but the free variables are \['a', 'b'\]"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"random_effects names \['c'\], but the free variables are \['a', 'b'\]"
+    ):
         read_model(model, ["c"])
     with pytest.raises(UnsupportedModelError, match="'a' has shape .* and no subject axis"):
         read_model(model, ["a"])
@@ -125,7 +127,7 @@ def test_missing_data_are_refused_by_name():
 def test_potentials_and_models_without_data_are_refused():
     model = random_intercept()
     with model:
-        pm.Potential("extra", -model["a"] ** 2)
+        pm.Potential("extra", -(model["a"] ** 2))
     with pytest.raises(UnsupportedModelError, match="pm.Potential terms \\(extra\\)"):
         read_model(model)
     with pm.Model(coords={"subject": range(3)}) as empty:

@@ -29,8 +29,10 @@ def test_the_loop_averages_the_statistics_of_the_smoothing_phase():
     """With gamma = 1/k the state is the running mean, whatever came before."""
     values = [np.array([float(k)]) for k in (100, 3, 5, 10)]
 
-    def simulate(theta, phi, values=iter(values)):
-        v = next(values)
+    draws = iter(values)
+
+    def simulate(theta, phi):
+        v = next(draws)
         return phi, Statistics(v[None], v[None], v), {}
 
     state, seen = State(np.zeros(1), np.zeros((1, 1, 1))), []
