@@ -36,7 +36,7 @@ def test_the_loop_averages_the_statistics_of_the_smoothing_phase():
         return phi, Statistics(v[None], v[None], v), {}
 
     state, seen = State(np.zeros(1), np.zeros((1, 1, 1))), []
-    schedule = Schedule(1)
+    schedule = Schedule(1, exponent=1.0)
     for k in range(4):
         state, _ = iterate(state, simulate, lambda s, theta, k: s.residual, schedule.step_size(k))
         seen.append(float(state.theta[0]))
