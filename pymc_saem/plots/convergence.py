@@ -129,7 +129,7 @@ def _draw_rates(ax, iteration, rates, best):
     """Acceptance of each kernel in the reported chain; a kernel that was not used has no line."""
     for k, (kernel, values) in enumerate(rates.items()):
         if np.isfinite(values[best]).any():
-            ax.plot(iteration, values[best], label=kernel, linewidth=1.1, **SERIES[k % len(SERIES)])
+            ax.plot(iteration, values[best], label=kernel, linewidth=0.8, alpha=0.75, **SERIES[k % len(SERIES)])
     ax.set_ylim(0, 1)
     if ax.get_lines():
         ax.legend(
