@@ -158,9 +158,14 @@ class Densities:
         loglik = sum(_per_subject(mixed, j, row) for j, row in enumerate(rows))
         columns = [_per_subject(mixed, j, build(phi, theta)) for j, build in self.residuals]
         residual = pt.stack(columns, axis=-1) if columns else pt.zeros((mixed.n_subjects, 0))
-        nodes = {v.owner for v in ancestors([loglik]) if v.owner is not None}
-        status = [node.outputs[1] for node in nodes if getattr(node.op, "is_ode_solution", False)]
+        status = [node.outputs[1] for node in ode_nodes([loglik])]
         return loglik, residual, status
+
+
+def ode_nodes(graphs) -> list:
+    """Nodes that solve differential equations, found by their protocol: this layer does not import ``ode``."""
+    nodes = {v.owner for v in ancestors(graphs) if v.owner is not None}
+    return [node for node in nodes if getattr(node.op, "is_ode_solution", False)]
 
 
 def _per_subject(mixed: MixedModel, outcome: int, rows):

@@ -110,12 +110,12 @@ class Maximizer:
         offset = rule.offset + rule.design[:, :, held] @ theta[rule.columns[held]]
         design = rule.design[:, :, self._in_rule]
         precision = self.population(theta).precision
-        left, right = mstep.gls_normal_equations(statistics.first, design, offset, precision)
-        left, right = left + self._prior_precision, right + self._prior_shift
+        gaussian = self._prior_precision, self._prior_shift
         if self._other_priors:
+            left, right = mstep.gls_normal_equations(statistics.first, design, offset, precision, *gaussian)
             beta = mstep.penalized_mean(left, right, theta[self._mean_columns], self._log_prior_of_mean)
         else:
-            beta = np.linalg.solve(left, right)
+            beta = mstep.gls_mean(statistics.first, design, offset, precision, *gaussian)
         theta[self._mean_columns] = beta
         return theta
 

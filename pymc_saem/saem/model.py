@@ -94,13 +94,6 @@ class MixedModel:
             labels += element_labels(self.model, effect.name, effect.shape[1:], effect.dims[1:])
         return labels
 
-    def theta_labels(self) -> list[str]:
-        """Name of each entry of theta."""
-        labels = []
-        for p in self.parameters:
-            labels += element_labels(self.model, p.name, p.shape, p.dims)
-        return labels
-
 
 def element_labels(model, name: str, shape, dims) -> list[str]:
     """Label the entries of an array variable by its coordinates: ``z[W1[0,0]]``."""

@@ -34,19 +34,18 @@ def gls_mean(first, design, offset, precision, prior_precision, prior_shift) -> 
     -------
     ndarray, shape (beta,)
     """
-    left, right = gls_normal_equations(first, design, offset, precision)
-    return np.linalg.solve(left + prior_precision, right + prior_shift)
+    return np.linalg.solve(*gls_normal_equations(first, design, offset, precision, prior_precision, prior_shift))
 
 
-def gls_normal_equations(first, design, offset, precision):
-    """Matrix (beta, beta) and right-hand side (beta,) of the weighted normal equations."""
+def gls_normal_equations(first, design, offset, precision, prior_precision=0.0, prior_shift=0.0):
+    """Matrix (beta, beta) and right-hand side (beta,) of the weighted normal equations, a Gaussian prior included."""
     n = first.shape[0]
     weighted = np.einsum("pq,sqb->spb", precision, design)
-    left = np.einsum("spa,spb->ab", design, weighted) * (n / design.shape[0])
+    left = np.einsum("spa,spb->ab", design, weighted) * (n / design.shape[0]) + prior_precision
     residual = first - offset
     if design.shape[0] == 1:
-        return left, weighted[0].T @ residual.sum(axis=0)
-    return left, np.einsum("spb,sp->b", weighted, residual)
+        return left, weighted[0].T @ residual.sum(axis=0) + prior_shift
+    return left, np.einsum("spb,sp->b", weighted, residual) + prior_shift
 
 
 def covariance_about(first, second, mean) -> np.ndarray:

@@ -30,10 +30,6 @@ class Prior:
         """How the prior prints, such as ``HalfNormal``."""
         return type(self.mixed.model[self.parameter.name].owner.op).__name__.removesuffix("RV").lstrip("_")
 
-    @property
-    def is_elementwise(self) -> bool:
-        return getattr(self.mixed.model[self.parameter.name].owner.op, "ndim_supp", 1) == 0
-
     def natural(self, x: np.ndarray):
         """Log density, first and second derivative of each entry; x (k,) on the natural scale."""
         return self._function("natural")(x)

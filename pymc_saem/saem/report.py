@@ -10,6 +10,7 @@ from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.output.datatree import FitResult, Variable
+from pymc_saem.saem.densities import ode_nodes
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.model import element_labels
 from pymc_saem.saem.point import INTERPRETED
@@ -171,9 +172,8 @@ def _describe_failures(mixed, run: Chain) -> dict[str, list[int]]:
     """Text of each solver status -> number of failed proposals per subject."""
     if not run.failures:
         return {}
-    nodes = {v.owner for v in ancestors(observed_variables(mixed.model)) if v.owner is not None}
-    ops = [node.op for node in nodes if getattr(node.op, "is_ode_solution", False)]
-    return {ops[0].status_text(code): [int(n) for n in count] for code, count in run.failures.items()}
+    op = ode_nodes(observed_variables(mixed.model))[0].op
+    return {op.status_text(code): [int(n) for n in count] for code, count in run.failures.items()}
 
 
 def _messages(mixed, runs, run: Chain, failures, job: Job) -> list[str]:
