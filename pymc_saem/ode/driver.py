@@ -16,6 +16,8 @@ __all__ = ["Pace", "run", "write_addresses"]
 # Below this number of tasks, and this duration, starting threads costs more than it saves.
 _MIN_TASKS = 4
 _MIN_SECONDS = 50e-6
+# Tasks that one thread takes at a time, at most: a solver may hold memory for each of them.
+_MAX_RANGE = 256
 # One launch at a time: Numba's simplest threading layer crashes when two threads launch at once.
 _LAUNCHING = threading.Lock()
 _forked = False
@@ -32,14 +34,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _serial(address, table_address, n_tasks):
-    for k in range(n_tasks):
-        call_task(address, k, table_address)
+def _serial(address, table_address, n_tasks, n_ranges):
+    for k in range(n_ranges):
+        call_task(address, k * n_tasks // n_ranges, (k + 1) * n_tasks // n_ranges, table_address)
 
 
-def _parallel(address, table_address, n_tasks):
-    for k in numba.prange(n_tasks):
-        call_task(address, k, table_address)
+def _parallel(address, table_address, n_tasks, n_ranges):
+    for k in numba.prange(n_ranges):
+        call_task(address, k * n_tasks // n_ranges, (k + 1) * n_tasks // n_ranges, table_address)
 
 
 def _write_addresses(table, places, a, b, c, d):
@@ -56,7 +58,7 @@ def _driver(parallel):
     if parallel not in _compiled:
         function = _parallel if parallel else _serial
         _compiled[parallel] = driver = cached(function, parallel=parallel, nogil=True)
-        driver(0, 0, 0)  # compile now, so that the first real call is timed fairly
+        driver(0, 0, 0, 0)  # compile now, so that the first real call is timed fairly
     return _compiled[parallel]
 
 
@@ -93,7 +95,7 @@ class Pace:
 
 
 def run(task_address, table, n_tasks, n_threads=None, pace=None):
-    """Call ``task(k, table)`` for k in ``range(n_tasks)``.
+    """Call ``task(begin, end, table)`` for ranges that cover ``range(n_tasks)``.
 
     Parameters
     ----------
@@ -114,9 +116,15 @@ def run(task_address, table, n_tasks, n_threads=None, pace=None):
     start = time.perf_counter()
     if not (parallel and _run_threads(task_address, address, n_tasks, limit)):
         parallel = False
-        _driver(False)(task_address, address, n_tasks)
+        _driver(False)(task_address, address, n_tasks, _n_ranges(n_tasks, 1))
     if pace is not None:
         pace.record(parallel, time.perf_counter() - start)
+
+
+def _n_ranges(n_tasks, n_threads):
+    """Equal ranges, as few as possible: a solver keeps its lanes full until a range ends."""
+    rounds = -(-n_tasks // (_MAX_RANGE * n_threads))
+    return min(n_tasks, n_threads * rounds)
 
 
 def _run_threads(task_address, address, n_tasks, n_threads):
@@ -124,13 +132,13 @@ def _run_threads(task_address, address, n_tasks, n_threads):
     if not _LAUNCHING.acquire(blocking=False):
         return False
     try:
-        driver, before = _driver(True), numba.get_num_threads()
+        driver, before, n_ranges = _driver(True), numba.get_num_threads(), _n_ranges(n_tasks, n_threads)
         if n_threads == before:
-            driver(task_address, address, n_tasks)
+            driver(task_address, address, n_tasks, n_ranges)
             return True
         numba.set_num_threads(n_threads)
         try:
-            driver(task_address, address, n_tasks)
+            driver(task_address, address, n_tasks, n_ranges)
         finally:
             numba.set_num_threads(before)
         return True

@@ -16,7 +16,7 @@ from pymc_saem.ode.problem import compile_system
 
 __all__ = ["SOLVERS", "call"]
 
-SOLVERS = {"auto": "tsit5", "tsit5": "tsit5", "cvodes": "cvodes"}
+SOLVERS = {"auto": "lanes", "tsit5": "lanes", "cvodes": "cvodes"}
 _MAX_PLANS = 64
 # What write_addresses is given, in this order: x, c and out with the status, or x, c, g and gx.
 _SOLVING = (4, 5, 9, 10)
@@ -144,8 +144,8 @@ def _layout(op, t, gradient):
     compiled = compile_system(system)
     solver = import_module(f"pymc_saem.ode.{SOLVERS[op.solver]}")
     if hasattr(solver, "task"):
-        table[nt.RHS] = compiled.rhs_address
-        table[nt.JAC] = compiled.jac_address if gradient else 0
+        table[nt.RHS] = compiled.lanes_rhs_address
+        table[nt.JAC] = compiled.lanes_jac_address if gradient else 0
     return _task(solver, compiled, gradient), table, kept
 
 

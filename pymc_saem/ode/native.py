@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-__all__ = ["call_jac", "call_rhs", "call_task", "compile_task", "floats", "inner", "integers"]
+__all__ = ["call_jac", "call_lanes", "call_rhs", "call_task", "compile_task", "doubles", "floats", "inner", "integers", "longs"]
 
 # Places in the int64 table that describes one call: addresses of row-major arrays, then sizes.
 TIMES, ORDER, STARTS, T0, X, C, Y0_INDEX, Y0_CONSTANT, TOLERANCES = range(9)
@@ -38,8 +38,8 @@ def cached(function, **options):
 
 
 def compile_task(function, cache=False):
-    """C function ``(task number, address of the table) -> 0``; its ``address`` goes to the driver."""
-    decorate = numba.cfunc(types.int64(types.int64, types.int64), cache=cache, **FLOATING)
+    """C function ``(first task, task after the last, address of the table) -> 0``; the driver takes its address."""
+    decorate = numba.cfunc(types.int64(types.int64, types.int64, types.int64), cache=cache, **FLOATING)
     try:
         return decorate(function)
     except RuntimeError:
@@ -61,9 +61,9 @@ _I64, _F64 = ir.IntType(64), ir.DoubleType()
 
 
 @intrinsic
-def call_task(typingctx, address, task, table):
-    """Run one task: ``task(k, table_address) -> 0``."""
-    return types.int64(types.int64, types.int64, types.int64), _caller(_I64, _I64, _I64)
+def call_task(typingctx, address, begin, end, table):
+    """Run a range of tasks: ``task(begin, end, table_address) -> 0``."""
+    return types.int64(*[types.int64] * 4), _caller(*[_I64] * 4)
 
 
 @intrinsic
@@ -81,11 +81,40 @@ def call_jac(typingctx, address, t, y, p, dy, jy, jp):
 
 
 @intrinsic
+def call_lanes(typingctx, address, lanes, n_dy0, t, z, p, dz, jy, jp):
+    """``f(lanes, n_dy0, t, z, p, dz, jy, jp)`` for several subjects; arrays by address."""
+    return types.int64(*[types.int64] * 9), _caller(*[_I64] * 9)
+
+
+@intrinsic
 def _pointer(typingctx, address):
     def codegen(context, builder, signature, args):
         return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
 
     return types.voidptr(types.int64), codegen
+
+
+@intrinsic
+def doubles(typingctx, address):
+    """C pointer to float64 memory, which is indexed like an array and knows no size.
+
+    Compiled code with pointers in place of arrays is a fraction of the size: it carries no shapes and counts no references.
+    """
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], ir.DoubleType().as_pointer())
+
+    return types.CPointer(types.float64)(types.int64), codegen
+
+
+@intrinsic
+def longs(typingctx, address):
+    """C pointer to int64 memory; see ``doubles``."""
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+
+    return types.CPointer(types.int64)(types.int64), codegen
 
 
 @inner
@@ -131,8 +160,19 @@ def write_solution(table, replicate, i, first, solution, status):
     for k in range(m):
         row = floats(base + 8 * order[k] * n, n)
         for s in range(n):
-            row[s] = solution[k, s] if status == 0 else np.nan
-    integers(table[STATUS] + 8 * (replicate * table[N_SUBJECTS] + i), 1)[0] = status
+            row[s] = solution[k, s]
+    write_status(table, replicate, i, status)
+
+
+@inner
+def write_status(table, replicate, i, status):
+    """Store the status of a subject, and NaN in its rows after a failure."""
+    longs(table[STATUS])[replicate * table[N_SUBJECTS] + i] = status
+    if status != 0:
+        n, starts, order, out = table[N_STATES], longs(table[STARTS]), longs(table[ORDER]), doubles(table[OUT])
+        for k in range(starts[i], starts[i + 1]):
+            for s in range(n):
+                out[(replicate * table[N_ROWS] + order[k]) * n + s] = np.nan
 
 
 @inner

@@ -6,7 +6,8 @@ process and only when something is solved.
 """
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from types import SimpleNamespace
 
@@ -18,6 +19,8 @@ from pytensor.scalar import float64
 
 from pymc_saem.ode.lower import differentiate, lower
 from pymc_saem.ode.source import SourcePrinter, _text, interleaved
+
+_ELEMENT = re.compile(r"\b(dy|jy|jp|y|p)\[(\d+)(?:, (\d+))?\]")
 
 __all__ = ["CompiledRhs", "OdeSystem", "compile_system", "trace"]
 
@@ -40,8 +43,8 @@ class OdeSystem:
     state_names: tuple
     n_p: int
     n_dp: int
-    rhs_source: str
-    jac_source: str
+    rhs_source: str = field(repr=False)
+    jac_source: str = field(repr=False)
 
     @property
     def n_states(self):
@@ -72,28 +75,57 @@ class CompiledRhs:
         return _compile("jac", "t, y, p, dy, jy, jp", self.system.jac_source)
 
     @cached_property
-    def rhs_address(self):
-        """int: address of ``rhs`` for compiled callers that hold arrays by address."""
-        return self._keep("rhs", "t, y, p, dy", self.system.rhs_source, 3)
+    def lanes_rhs_address(self):
+        """int: address of ``rhs(lanes, n_dy0, t, z, p, dz, jy, jp)`` for several subjects.
+
+        Element m of lane l is at ``m * lanes + l``; only the first n_states elements of z and dz are used.
+        """
+        return self._lanes("rhs", self.system.rhs_source, "")
 
     @cached_property
-    def jac_address(self):
-        """int: address of ``jac``; ``jy`` and ``jp`` are row-major."""
-        n, views = self.n_states, ""
-        for name, columns in (("jy", n), ("jp", self.n_dp)):
-            views += f"    {name} = carray({name}_, ({n}, {columns}))\n"
-        return self._keep("jac", "t, y, p, dy, jy_, jp_", views + self.system.jac_source, 5)
+    def lanes_jac_address(self):
+        """int: the same with sensitivities (n_states, n_dy0 + n_dp) behind the states; ``jy``, ``jp`` are scratch."""
+        sizes = f"    n, n_dp = {self.n_states}, {self.n_dp}\n"
+        return self._lanes("jac", self.system.jac_source, sizes + _SENSITIVITIES)
 
-    def _keep(self, name, arguments, source, n_pointers):
+    def _lanes(self, name, source, rest):
         from numba import cfunc, types
 
         from pymc_saem.ode.native import FLOATING
 
-        signature = types.int64(types.float64, *[types.CPointer(types.float64)] * n_pointers)
-        function = python_function(name, arguments, source + "    return 0\n")
-        handle = cfunc(signature, **FLOATING)(function)
+        columns = {"jy": self.n_states, "jp": self.n_dp}
+
+        def place(match):
+            array, i, j = match.groups()
+            element = int(i) if j is None else int(i) * columns[array] + int(j)
+            return f"{array}[{element} * lanes + lane]"
+
+        lines = "".join(f"    {line}\n" for line in _ELEMENT.sub(place, source).splitlines())
+        # The number of lanes is not a constant: the compiler would unroll a short constant loop before it
+        # could vectorize it.
+        body = f"    for lane in range(lanes):\n        t = ts[lane]\n{lines}{rest}    return 0\n"
+        function = python_function(name, "lanes, n_dy0, ts, y, p, dy, jy, jp", body)
+        handle = cfunc(types.int64(*[types.int64] * 2, *[types.CPointer(types.float64)] * 6), **FLOATING)(function)
         self._handles[name] = handle  # the code lives as long as its handle
         return handle.address
+
+
+# dS/dt = (df/dy) S + df/dp; S has a column per differentiable entry of y0, then per parameter.
+_SENSITIVITIES = """
+    n_sens = n_dy0 + n_dp
+    for i in range(n):
+        row = (n + i * n_sens) * lanes
+        parameters = row + n_dy0 * lanes
+        for m in range(row, parameters):
+            dy[m] = 0.0
+        for m in range(n_dp * lanes):
+            dy[parameters + m] = jp[i * n_dp * lanes + m]
+        for k in range(n):
+            other = (n + k * n_sens) * lanes
+            for j in range(n_sens):
+                for lane in range(lanes):
+                    dy[row + j * lanes + lane] += jy[(i * n + k) * lanes + lane] * y[other + j * lanes + lane]
+"""
 
 
 @cache
@@ -104,9 +136,10 @@ def compile_system(system):
 
 def python_function(name, arguments, source):
     """The plain Python function with this body."""
-    from numba import carray
+    from pymc_saem.ode import elementary
 
-    namespace = {"math": math, "carray": carray}
+    namespace = {"math": math, "elementary_exp": elementary.exp, "elementary_log": elementary.log}
+    source = source.replace("math.exp(", "elementary_exp(").replace("math.log(", "elementary_log(")
     code = f"def {name}({arguments}):\n{source}"
     exec(compile(code, f"<pymc_saem ode {name}>", "exec"), namespace)
     return namespace[name]

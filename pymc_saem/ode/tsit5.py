@@ -1,49 +1,22 @@
-"""Tsitouras' explicit Runge-Kutta pair of order 5(4), with forward sensitivities.
+"""Tsitouras' explicit Runge-Kutta pair of order 5(4), with forward sensitivities, in lanes.
 
-The steps are chosen by the tolerance alone; observation times between them are read off the
-interpolant of order 4, which belongs to the method and costs no evaluation. With sensitivities, the
-system is extended by dS/dt = (df/dy) S + df/dp, and S takes part in the error control: gradients
-are then as accurate as the solution. (Tsitouras, Computers & Mathematics with Applications 62, 2011.)
+Several subjects are solved side by side, each with a time and a step size of its own, so that one vector
+instruction serves all of them. Values lie in flat arrays, lane innermost: element m of lane l at
+``m * lanes + l``. The steps are chosen by the tolerance alone; observation times between them are read
+off the interpolant of order 4, which belongs to the method and costs no evaluation. With sensitivities,
+the system is extended by dS/dt = (df/dy) S + df/dp, and S takes part in the error control: gradients are
+then as accurate as the solution. (Tsitouras, Computers & Mathematics with Applications 62, 2011.)
+
+This file is the method; ``lanes.py`` takes subjects through it.
 """
 
 import math
-from functools import lru_cache
 
-import numpy as np
+from collections import namedtuple
 
-from pymc_saem.ode.native import (
-    GX,
-    JAC,
-    MAX_STEPS,
-    N_DP,
-    N_DY0,
-    N_STATES,
-    N_SUBJECTS,
-    RHS,
-    TABLE_SIZE,
-    TIMES,
-    TOLERANCES,
-    Y0_INDEX,
-    call_jac,
-    call_rhs,
-    compile_task,
-    floats,
-    inner,
-    integers,
-    read_cotangent,
-    read_subject,
-    write_gradient,
-    write_solution,
-)
-from pymc_saem.ode.status import SolverStatus
+from pymc_saem.ode.native import call_lanes, doubles, inner
 
-__all__ = ["task"]
-
-_SUCCESS = int(SolverStatus.SUCCESS)
-_MAX_STEPS = int(SolverStatus.MAX_STEPS)
-_STEP_TOO_SMALL = int(SolverStatus.STEP_TOO_SMALL)
-_NON_FINITE = int(SolverStatus.NON_FINITE)
-_BAD_TIMES = int(SolverStatus.BAD_TIMES)
+__all__ = ["System", "derivative", "errors", "first_step", "split", "step", "weights", "work_size"]
 
 A21 = 0.161
 A31, A32 = -0.008480655492356989, 0.335480655492357
@@ -59,99 +32,130 @@ E7 = 1.0 / 66.0
 C2, C3, C4, C5 = 0.161, 0.327, 0.9, 0.9800255409045097
 
 
-@inner
-def _derivative(f, t, z, p, dz, n, n_dy0, n_dp, jy, jp):
-    """Derivative of the states, and of the sensitivities S (n, n_dy0 + n_dp) behind them."""
-    n_sens = n_dy0 + n_dp
-    if jy.size == 0:
-        call_rhs(f, t, z.ctypes.data, p.ctypes.data, dz.ctypes.data)
-        return
-    call_jac(f, t, z.ctypes.data, p.ctypes.data, dz.ctypes.data, jy.ctypes.data, jp.ctypes.data)
-    for i in range(n):
-        row = n + i * n_sens
-        for j in range(n_dy0):
-            dz[row + j] = 0.0
-        for j in range(n_dp):
-            dz[row + n_dy0 + j] = jp[i * n_dp + j]
-        for k in range(n):
-            slope, other = jy[i * n + k], n + k * n_sens
-            if slope != 0.0:
-                for j in range(n_sens):
-                    dz[row + j] += slope * z[other + j]
+# Address of the right-hand side; of the function to integrate, which has sensitivities too if n_sens is not 0;
+# number of states, entries of y0 and columns of the sensitivities, n (1 + n_sens) lanes values, parameters; tolerances.
+System = namedtuple("System", "rhs f n n_dy0 n_sens lanes size n_p rtol atol")
+# Addresses. Per lane: t, h, now, norm, other. Per value: hs (h again), states and sensitivities z and z_new, error,
+# slopes k1 to k7. Then parameters p and the Jacobians jy (n, n), jp (n, n_sens).
+Work = namedtuple("Work", "t h now norm other hs z z_new error k1 k2 k3 k4 k5 k6 k7 p jy jp")
 
 
 @inner
-def _norm(error, z, z_new, n, rtol, atol):
-    """Root mean square of error / tolerance: the larger one of states and sensitivities."""
-    states = sensitivities = 0.0
-    for i in range(z.size):
-        scaled = error[i] / (atol + rtol * max(abs(z[i]), abs(z_new[i])))
-        if i < n:
-            states += scaled * scaled
-        else:
-            sensitivities += scaled * scaled
-    worst = states / n
-    if z.size > n:
-        other = sensitivities / (z.size - n)
-        # Written so that a NaN of either is kept.
-        worst = worst if worst >= other or worst != worst else other
-    return math.sqrt(worst)
+def work_size(system):
+    """Number of floats that ``split`` wants."""
+    jacobians = system.n * (system.n + system.n_sens) if system.n_sens else 0
+    return (5 + system.n_p + jacobians) * system.lanes + 11 * system.size
 
 
 @inner
-def _first_step(f, t, z, p, dz, span, n, rtol, atol, work):
-    """Hairer, Norsett & Wanner's first step, from the size of the solution and its curvature."""
-    d0 = d1 = d2 = 0.0
-    for i in range(n):
-        scale = atol + rtol * abs(z[i])
-        d0 += (z[i] / scale) ** 2
-        d1 += (dz[i] / scale) ** 2
-    d0, d1 = math.sqrt(d0 / n), math.sqrt(d1 / n)
-    h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
-    h0 = min(h0, span)
-    probe, slope = work[0], work[1]
-    for i in range(n):
-        probe[i] = z[i] + h0 * dz[i]
-    call_rhs(f, t + h0, probe.ctypes.data, p.ctypes.data, slope.ctypes.data)
-    for i in range(n):
-        d2 += ((slope[i] - dz[i]) / (atol + rtol * abs(z[i]))) ** 2
-    d2 = math.sqrt(d2 / n) / h0
-    steepest = max(d1, d2)
-    h1 = max(1e-6, 1e-3 * h0) if steepest <= 1e-15 else (0.01 / steepest) ** 0.2
-    h = min(100.0 * h0, h1, span)
-    return h if h > 0.0 else 1e-6 * span  # also when a slope is not finite
+def split(system, a):
+    """Parts of the memory at address ``a``."""
+    b, s = 8 * system.lanes, 8 * system.size
+    c = a + 5 * b
+    p = c + 11 * s
+    jy = p + system.n_p * b
+    return Work(
+        a, a + b, a + 2 * b, a + 3 * b, a + 4 * b,
+        c, c + s, c + 2 * s, c + 3 * s, c + 4 * s, c + 5 * s, c + 6 * s, c + 7 * s, c + 8 * s, c + 9 * s, c + 10 * s,
+        p, jy, jy + system.n * system.n * b,
+    )  # fmt: skip
 
 
 @inner
-def _stages(f, t, h, z, p, k1, k2, k3, k4, k5, k6, k7, z_new, error, n, n_dy0, n_dp, jy, jp):
+def derivative(system, work, f, t, z, dz):
+    """Derivative of the states, and of the sensitivities behind them if ``f`` is ``system.f``."""
+    call_lanes(f, system.lanes, system.n_dy0, t, z, work.p, dz, work.jy, work.jp)
+
+
+@inner
+def _stage(system, work, c, dz):
+    """Derivative of z_new at the fraction c of the step."""
+    t, h, now = doubles(work.t), doubles(work.h), doubles(work.now)
+    for lane in range(system.lanes):
+        now[lane] = t[lane] + c * h[lane]
+    derivative(system, work, system.f, work.now, work.z_new, dz)
+
+
+@inner
+def step(system, work):
     """One step from z to z_new, its slopes, and the error estimate."""
-    size = z.size
-    for i in range(size):
-        z_new[i] = z[i] + h * (A21 * k1[i])
-    _derivative(f, t + C2 * h, z_new, p, k2, n, n_dy0, n_dp, jy, jp)
-    for i in range(size):
-        z_new[i] = z[i] + h * (A31 * k1[i] + A32 * k2[i])
-    _derivative(f, t + C3 * h, z_new, p, k3, n, n_dy0, n_dp, jy, jp)
-    for i in range(size):
-        z_new[i] = z[i] + h * (A41 * k1[i] + A42 * k2[i] + A43 * k3[i])
-    _derivative(f, t + C4 * h, z_new, p, k4, n, n_dy0, n_dp, jy, jp)
-    for i in range(size):
-        z_new[i] = z[i] + h * (A51 * k1[i] + A52 * k2[i] + A53 * k3[i] + A54 * k4[i])
-    _derivative(f, t + C5 * h, z_new, p, k5, n, n_dy0, n_dp, jy, jp)
-    for i in range(size):
-        z_new[i] = z[i] + h * (A61 * k1[i] + A62 * k2[i] + A63 * k3[i] + A64 * k4[i] + A65 * k5[i])
-    _derivative(f, t + h, z_new, p, k6, n, n_dy0, n_dp, jy, jp)
-    for i in range(size):
-        z_new[i] = z[i] + h * (B1 * k1[i] + B2 * k2[i] + B3 * k3[i] + B4 * k4[i] + B5 * k5[i] + B6 * k6[i])
-    _derivative(f, t + h, z_new, p, k7, n, n_dy0, n_dp, jy, jp)
-    for i in range(size):
-        error[i] = h * (
-            E1 * k1[i] + E2 * k2[i] + E3 * k3[i] + E4 * k4[i] + E5 * k5[i] + E6 * k6[i] + E7 * k7[i]
+    z, z_new, h, error = doubles(work.z), doubles(work.z_new), doubles(work.hs), doubles(work.error)
+    k1, k2, k3, k4 = doubles(work.k1), doubles(work.k2), doubles(work.k3), doubles(work.k4)
+    k5, k6, k7, size = doubles(work.k5), doubles(work.k6), doubles(work.k7), system.size
+    for m in range(size):
+        z_new[m] = z[m] + h[m] * (A21 * k1[m])
+    _stage(system, work, C2, work.k2)
+    for m in range(size):
+        z_new[m] = z[m] + h[m] * (A31 * k1[m] + A32 * k2[m])
+    _stage(system, work, C3, work.k3)
+    for m in range(size):
+        z_new[m] = z[m] + h[m] * (A41 * k1[m] + A42 * k2[m] + A43 * k3[m])
+    _stage(system, work, C4, work.k4)
+    for m in range(size):
+        z_new[m] = z[m] + h[m] * (A51 * k1[m] + A52 * k2[m] + A53 * k3[m] + A54 * k4[m])
+    _stage(system, work, C5, work.k5)
+    for m in range(size):
+        z_new[m] = z[m] + h[m] * (A61 * k1[m] + A62 * k2[m] + A63 * k3[m] + A64 * k4[m] + A65 * k5[m])
+    _stage(system, work, 1.0, work.k6)
+    for m in range(size):
+        z_new[m] = z[m] + h[m] * (B1 * k1[m] + B2 * k2[m] + B3 * k3[m] + B4 * k4[m] + B5 * k5[m] + B6 * k6[m])
+    _stage(system, work, 1.0, work.k7)
+    for m in range(size):
+        error[m] = h[m] * (
+            E1 * k1[m] + E2 * k2[m] + E3 * k3[m] + E4 * k4[m] + E5 * k5[m] + E6 * k6[m] + E7 * k7[m]
         )
 
 
 @inner
-def _weights(s):
+def errors(system, work):
+    """Root mean square of error / tolerance of each lane: the larger one of states and sensitivities."""
+    error, z, z_new = doubles(work.error), doubles(work.z), doubles(work.z_new)
+    norm, other = doubles(work.norm), doubles(work.other)
+    n, lanes, rtol, atol = system.n, system.lanes, system.rtol, system.atol
+    for m in range(system.size):
+        before, after = abs(z[m]), abs(z_new[m])
+        scaled = error[m] / (atol + rtol * (before if before > after else after))
+        error[m] = scaled * scaled
+    for lane in range(lanes):
+        norm[lane] = other[lane] = 0.0
+    for first in range(0, n * lanes, lanes):
+        for lane in range(lanes):
+            norm[lane] += error[first + lane]
+    for first in range(n * lanes, system.size, lanes):
+        for lane in range(lanes):
+            other[lane] += error[first + lane]
+    n_others = max(1, n * system.n_sens)
+    for lane in range(lanes):
+        worst, mean = norm[lane] / n, other[lane] / n_others
+        # Written so that a NaN of either is kept.
+        norm[lane] = math.sqrt(worst if worst >= mean or worst != worst else mean)
+
+
+@inner
+def first_step(system, work, lane, probe_h, span):
+    """Hairer, Norsett & Wanner's first step, from the size of the solution and its curvature.
+
+    Called first with ``probe_h`` zero, it returns the distance of the probe; then, with the slopes of the start in k1
+    and those of the probe in k2, the step.
+    """
+    n, lanes, z, k1, k2 = system.n, system.lanes, doubles(work.z), doubles(work.k1), doubles(work.k2)
+    d0 = d1 = d2 = 0.0
+    for m in range(lane, n * lanes, lanes):
+        scale = system.atol + system.rtol * abs(z[m])
+        d0 += (z[m] / scale) ** 2
+        d1 += (k1[m] / scale) ** 2
+        d2 += ((k2[m] - k1[m]) / scale) ** 2
+    d0, d1 = math.sqrt(d0 / n), math.sqrt(d1 / n)
+    if probe_h == 0.0:
+        return min(1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1, span)
+    steepest = max(d1, math.sqrt(d2 / n) / probe_h)
+    h = max(1e-6, 1e-3 * probe_h) if steepest <= 1e-15 else (0.01 / steepest) ** 0.2
+    h = min(100.0 * probe_h, h, span)
+    return h if h > 0.0 else 1e-6 * span  # also when a slope is not finite
+
+
+@inner
+def weights(s):
     """Weights of the seven slopes at the fraction ``s`` of a step."""
     s2 = s * s
     return (
@@ -163,121 +167,3 @@ def _weights(s):
         -34.87065786149660974 * (s - 1.2) * (s - 0.666666666666666667) * s2,
         2.5 * (s - 1.0) * (s - 0.6) * s2,
     )
-
-
-@inner
-def _record(k, s, h, z, slopes, n, out, g, gradient):
-    """Solution of row k at the fraction s of a step, and its part of the gradient."""
-    w1, w2, w3, w4, w5, w6, w7 = _weights(s)
-    k1, k2, k3, k4, k5, k6, k7 = slopes
-    for i in range(n):
-        out[k, i] = z[i] + h * (
-            w1 * k1[i] + w2 * k2[i] + w3 * k3[i] + w4 * k4[i] + w5 * k5[i] + w6 * k6[i] + w7 * k7[i]
-        )
-    n_sens = gradient.size
-    if z.size == n:
-        return
-    for i in range(n):
-        factor = g[k, i]
-        if factor != 0.0:
-            for j in range(n_sens):
-                m = n + i * n_sens + j
-                gradient[j] += factor * (
-                    z[m]
-                    + h
-                    * (w1 * k1[m] + w2 * k2[m] + w3 * k3[m] + w4 * k4[m] + w5 * k5[m] + w6 * k6[m] + w7 * k7[m])
-                )
-
-
-@inner
-def _integrate(f, rhs, times, t0, y0, p, y0_index, n_dp, sens, rtol, atol, max_steps, out, g, gradient):
-    """Solve one subject; ``sens`` says whether f gives Jacobians and a gradient is wanted."""
-    n, n_rows = y0.size, times.size
-    n_dy0 = y0_index.size if sens else 0
-    n_sens = n_dy0 + n_dp if sens else 0
-    if n_rows == 0:
-        return _SUCCESS, 0
-    if not (times[0] >= t0 and math.isfinite(times[n_rows - 1])):
-        return _BAD_TIMES, 0
-    size = n * (1 + n_sens)
-    work = np.empty((10, size))
-    k1, k2, k3, k4, k5, k6, k7 = work[0], work[1], work[2], work[3], work[4], work[5], work[6]
-    z, z_new, error = work[7], work[8], work[9]
-    jy, jp = np.empty(n * n if sens else 0), np.empty(n * n_dp if sens else 0)
-    z[:] = 0.0
-    for i in range(n):
-        z[i] = y0[i]
-    for j in range(n_dy0):
-        z[n + y0_index[j] * n_sens + j] = 1.0
-
-    t, t_end, row = t0, times[n_rows - 1], 0
-    _derivative(f, t, z, p, k1, n, n_dy0, n_dp, jy, jp)
-    for i in range(size):
-        if not math.isfinite(k1[i] + z[i]):
-            return _NON_FINITE, 0
-    while row < n_rows and times[row] == t0:
-        _record(row, 0.0, 0.0, z, (k1, k1, k1, k1, k1, k1, k1), n, out, g, gradient)
-        row += 1
-    if row == n_rows:
-        return _SUCCESS, 0
-    h = _first_step(rhs, t, z, p, k1, t_end - t, n, rtol, atol, (z_new, k2))
-    previous, rejected = 1.0, False
-    for step in range(max_steps):
-        # Reach the end in this step when it is near, rather than with a tiny one after it.
-        last = t + 1.01 * h >= t_end
-        if last:
-            h = t_end - t
-        t_new = t_end if last else t + h
-        _stages(f, t, h, z, p, k1, k2, k3, k4, k5, k6, k7, z_new, error, n, n_dy0, n_dp, jy, jp)
-        norm = _norm(error, z, z_new, n, rtol, atol)
-        if norm <= 1.0:
-            while row < n_rows and times[row] <= t_new:
-                fraction = 1.0 if times[row] == t_new else (times[row] - t) / h
-                _record(row, fraction, h, z, (k1, k2, k3, k4, k5, k6, k7), n, out, g, gradient)
-                row += 1
-            if row == n_rows:
-                return _SUCCESS, step + 1
-            t = t_new
-            z, z_new, k1, k7 = z_new, z, k7, k1
-            # Proportional-integral control: fewer rejections than from the last error alone.
-            factor = 0.9 * max(norm, 1e-8) ** -0.17 * previous**0.04
-            h *= min(1.0 if rejected else 10.0, max(0.2, factor))
-            previous, rejected = max(norm, 1e-4), False
-        else:
-            h *= max(0.2, 0.9 * norm**-0.2) if math.isfinite(norm) else 0.1
-            rejected = True
-            if h <= 16.0 * np.finfo(np.float64).eps * max(abs(t), abs(t_end)):
-                return (_STEP_TOO_SMALL if math.isfinite(norm) else _NON_FINITE), step + 1
-    return _MAX_STEPS, max_steps
-
-
-def _task(k, table_address):
-    """Solve task k, one per subject and replicate, or compute its gradient if the table asks for one.
-
-    One function for both, as compiling it twice would double the wait of the first use.
-    """
-    table = integers(table_address, TABLE_SIZE)
-    sens = table[GX] != 0
-    replicate, i = k // table[N_SUBJECTS], k % table[N_SUBJECTS]
-    first, last, t0, y0, p = read_subject(table, replicate, i)
-    m, n, n_dp = last - first, table[N_STATES], table[N_DP]
-    times, tolerances = floats(table[TIMES] + 8 * first, m), floats(table[TOLERANCES], 2)
-    y0_index = integers(table[Y0_INDEX], table[N_DY0])
-    g = read_cotangent(table, replicate, first, m if sens else 0)
-    gradient = np.zeros(table[N_DY0] + n_dp if sens else 0)
-    solution = np.empty((m, n))
-    status, _ = _integrate(
-        table[JAC] if sens else table[RHS], table[RHS], times, t0, y0, p, y0_index, n_dp, sens,
-        tolerances[0], tolerances[1], table[MAX_STEPS], solution, g, gradient,
-    )  # fmt: skip
-    if sens:
-        write_gradient(table, replicate, i, gradient, status)
-    else:
-        write_solution(table, replicate, i, first, solution, status)
-    return 0
-
-
-@lru_cache
-def task():
-    """Compiled task of the solver; the same for every system, and kept on disk."""
-    return compile_task(_task, cache=True)

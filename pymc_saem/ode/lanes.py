@@ -1,0 +1,298 @@
+"""Takes subjects through ``tsit5`` in lanes: whenever one has finished, the next takes its lane.
+
+What a lane computes depends on its subject alone, so the result does not depend on which subjects stand
+side by side, nor on how the tasks are cut into ranges for threads.
+"""
+
+import math
+from collections import namedtuple
+from functools import lru_cache
+
+import numpy as np
+
+from pymc_saem.ode.native import (
+    C,
+    C_STRIDE,
+    G,
+    G_STRIDE,
+    GX,
+    JAC,
+    MAX_STEPS,
+    N_DP,
+    N_DY0,
+    N_P,
+    N_ROWS,
+    N_STATES,
+    N_SUBJECTS,
+    ORDER,
+    OUT,
+    RHS,
+    STARTS,
+    T0,
+    TIMES,
+    TOLERANCES,
+    X,
+    X_STRIDE,
+    Y0_CONSTANT,
+    Y0_INDEX,
+    compile_task,
+    doubles,
+    inner,
+    longs,
+    write_status,
+)
+from pymc_saem.ode.status import SolverStatus
+from pymc_saem.ode.tsit5 import System, derivative, errors, first_step, split, step, weights, work_size
+
+__all__ = ["task"]
+
+_RUNNING = -1
+_SUCCESS = int(SolverStatus.SUCCESS)
+_MAX_STEPS = int(SolverStatus.MAX_STEPS)
+_STEP_TOO_SMALL = int(SolverStatus.STEP_TOO_SMALL)
+_NON_FINITE = int(SolverStatus.NON_FINITE)
+_BAD_TIMES = int(SolverStatus.BAD_TIMES)
+
+# Two AVX2 vectors, so that the latency of one hides behind the other; one where sensitivities fill the cache.
+_MANY_LANES, _FEW_LANES, _FEW_ABOVE = 8, 4, 24
+_LEAST_STEP = 16.0 * float(np.finfo(np.float64).eps)
+
+# Addresses of what is kept of each task of a range: its next row, its state, its slopes at the start and first step, its gradient.
+Tasks = namedtuple("Tasks", "begin count row state slopes h gradient")
+# Addresses by lane: the task (counted from the first; -1: none), its steps, whether the last one was rejected; the
+# logarithm of the last error, the next step, and where it ends.
+Running = namedtuple("Running", "task steps rejected log_error h t_new")
+
+
+@inner
+def _load(system, work, table, task, lane):
+    """Put a task at its start into a lane."""
+    n, lanes, n_dy0, z, p = system.n, system.lanes, system.n_dy0, doubles(work.z), doubles(work.p)
+    n_dp, replicate, i = table[N_DP], task // table[N_SUBJECTS], task % table[N_SUBJECTS]
+    n_constant = n - n_dy0
+    x = doubles(table[X] + 8 * (replicate * table[X_STRIDE] + i * (n_dy0 + n_dp)))
+    c = doubles(table[C] + 8 * (replicate * table[C_STRIDE] + i * (n_constant + system.n_p - n_dp)))
+    y0_index, y0_constant = longs(table[Y0_INDEX]), longs(table[Y0_CONSTANT])
+    for m in range(n * lanes + lane, system.size, lanes):
+        z[m] = 0.0
+    for j in range(n_dy0):
+        z[y0_index[j] * lanes + lane] = x[j]
+        if system.n_sens:
+            z[(n + y0_index[j] * system.n_sens + j) * lanes + lane] = 1.0
+    for j in range(n_constant):
+        z[y0_constant[j] * lanes + lane] = c[j]
+    for j in range(system.n_p):
+        p[j * lanes + lane] = x[n_dy0 + j] if j < n_dp else c[n_constant + j - n_dp]
+    doubles(work.t)[lane] = doubles(table[T0])[i]
+
+
+@inner
+def _record(system, work, table, task, row, s, lane, gradient):
+    """Write the solution of a sorted row at the fraction s of a step, or add its part to the gradient."""
+    n, n_sens, lanes, z, h = system.n, system.n_sens, system.lanes, doubles(work.z), doubles(work.h)[lane]
+    k1, k2, k3, k4 = doubles(work.k1), doubles(work.k2), doubles(work.k3), doubles(work.k4)
+    k5, k6, k7 = doubles(work.k5), doubles(work.k6), doubles(work.k7)
+    w1, w2, w3, w4, w5, w6, w7 = weights(s)
+    replicate, place = task // table[N_SUBJECTS], longs(table[ORDER])[row] * n
+    out = doubles(table[OUT] + 8 * (replicate * table[N_ROWS] * n + place))
+    g = doubles(table[G] + 8 * (replicate * table[G_STRIDE] + place))
+    first, last = (n, system.size // lanes) if n_sens else (0, n)
+    for e in range(first, last):
+        m = e * lanes + lane
+        slope = w1 * k1[m] + w2 * k2[m] + w3 * k3[m] + w4 * k4[m] + w5 * k5[m] + w6 * k6[m] + w7 * k7[m]
+        if n_sens:
+            gradient[(e - n) % n_sens] += g[(e - n) // n_sens] * (z[m] + h * slope)
+        else:
+            out[e] = z[m] + h * slope
+
+
+@inner
+def _finish(system, tasks, table, k, status):
+    task = tasks.begin + k
+    replicate, i = task // table[N_SUBJECTS], task % table[N_SUBJECTS]
+    longs(tasks.state)[k] = status
+    if system.n_sens:
+        gradient, out = doubles(tasks.gradient), doubles(table[GX])
+        for j in range(system.n_sens):
+            out[task * system.n_sens + j] = gradient[k * system.n_sens + j] if status == _SUCCESS else np.nan
+    else:
+        write_status(table, replicate, i, status)
+
+
+@inner
+def _prepare(system, work, tasks, table, begin):
+    """Slopes and first step of at most one task per lane, from number ``begin``, and their rows at the start time."""
+    lanes, t, h, now = system.lanes, doubles(work.t), doubles(work.h), doubles(work.now)
+    z, z_new, k1 = doubles(work.z), doubles(work.z_new), doubles(work.k1)
+    times, starts, n_subjects = doubles(table[TIMES]), longs(table[STARTS]), table[N_SUBJECTS]
+    next_row, h_first, slopes = longs(tasks.row), doubles(tasks.h), doubles(tasks.slopes)
+    gradients = doubles(tasks.gradient)
+    n_values, last_task = system.size // lanes, tasks.count - 1
+    for lane in range(lanes):
+        # Lanes without a task of their own repeat the last one.
+        _load(system, work, table, tasks.begin + min(begin + lane, last_task), lane)
+    derivative(system, work, system.f, work.t, work.z, work.k1)
+    for lane in range(lanes):
+        i = (tasks.begin + min(begin + lane, last_task)) % n_subjects
+        span = times[starts[i + 1] - 1] - t[lane] if starts[i + 1] > starts[i] else 0.0
+        h[lane] = first_step(system, work, lane, 0.0, span)
+        now[lane] = t[lane] + h[lane]
+    for m in range(system.n * lanes):
+        z_new[m] = z[m] + h[m % lanes] * k1[m]
+    derivative(system, work, system.rhs, work.now, work.z_new, work.k2)
+    for k in range(begin, min(begin + lanes, tasks.count)):
+        lane, i = k - begin, (tasks.begin + k) % n_subjects
+        row, last, total, state = starts[i], starts[i + 1], 0.0, _RUNNING
+        for e in range(n_values):
+            m = e * lanes + lane
+            slopes[k * n_values + e] = k1[m]
+            total += 0.0 * (k1[m] + z[m])  # NaN if one of them is not finite
+        for j in range(system.n_sens):
+            gradients[k * system.n_sens + j] = 0.0
+        if row < last and not (times[row] >= t[lane] and math.isfinite(times[last - 1])):
+            state = _BAD_TIMES
+        elif row < last and total != 0.0:
+            state = _NON_FINITE
+        else:
+            while row < last and times[row] == t[lane]:
+                gradient = doubles(tasks.gradient + 8 * k * system.n_sens)
+                _record(system, work, table, tasks.begin + k, row, 0.0, lane, gradient)
+                row += 1
+            if row == last:
+                state = _SUCCESS
+            else:
+                h_first[k] = first_step(system, work, lane, h[lane], times[last - 1] - t[lane])
+        next_row[k], longs(tasks.state)[k] = row, state
+        if state != _RUNNING:
+            _finish(system, tasks, table, k, state)
+
+
+@inner
+def _fill(system, work, tasks, running, table, queue):
+    """Give free lanes the next tasks of the queue, and every lane its step; the queue, and how many lanes run."""
+    lanes, t, h, k1 = system.lanes, doubles(work.t), doubles(work.h), doubles(work.k1)
+    of_lane, steps, rejected = longs(running.task), longs(running.steps), longs(running.rejected)
+    log_error, h_next, t_new = doubles(running.log_error), doubles(running.h), doubles(running.t_new)
+    state, slopes, h_first = longs(tasks.state), doubles(tasks.slopes), doubles(tasks.h)
+    times, starts, n_values, n_running = doubles(table[TIMES]), longs(table[STARTS]), system.size // lanes, 0
+    for lane in range(lanes):
+        while of_lane[lane] < 0 and queue < tasks.count:
+            if state[queue] == _RUNNING:
+                _load(system, work, table, tasks.begin + queue, lane)
+                for e in range(n_values):
+                    k1[e * lanes + lane] = slopes[queue * n_values + e]
+                of_lane[lane], steps[lane], rejected[lane] = queue, 0, 0
+                log_error[lane], h_next[lane] = 0.0, h_first[queue]
+            queue += 1
+        h[lane], k = 0.0, of_lane[lane]
+        if k >= 0:
+            n_running += 1
+            t_end = times[starts[(tasks.begin + k) % table[N_SUBJECTS] + 1] - 1]
+            # Reach the end in this step when it is near, rather than with a tiny one after it.
+            near = t[lane] + 1.01 * h_next[lane] >= t_end
+            h[lane] = t_end - t[lane] if near else h_next[lane]
+            t_new[lane] = t_end if near else t[lane] + h[lane]
+    hs = doubles(work.hs)
+    for first in range(0, system.size, lanes):
+        for lane in range(lanes):
+            hs[first + lane] = h[lane]
+    return queue, n_running
+
+
+@inner
+def _judge(system, work, tasks, running, table, lane):
+    """Accept or reject the step of a lane: rows in it, next step size, and the end of its task; 1.0 if accepted."""
+    t, h, norm = doubles(work.t)[lane], doubles(work.h)[lane], doubles(work.norm)[lane]
+    steps, rejected, log_error = longs(running.steps), longs(running.rejected), doubles(running.log_error)
+    h_next, t_new, next_row = doubles(running.h), doubles(running.t_new)[lane], longs(tasks.row)
+    times, k, status = doubles(table[TIMES]), longs(running.task)[lane], _RUNNING
+    steps[lane] += 1
+    if norm <= 1.0:
+        row, last = next_row[k], longs(table[STARTS])[(tasks.begin + k) % table[N_SUBJECTS] + 1]
+        gradient = doubles(tasks.gradient + 8 * k * system.n_sens)
+        while row < last and times[row] <= t_new:
+            fraction = 1.0 if times[row] == t_new else (times[row] - t) / h
+            _record(system, work, table, tasks.begin + k, row, fraction, lane, gradient)
+            row += 1
+        next_row[k] = row
+        if row == last:
+            status = _SUCCESS
+        # Proportional-integral control: fewer rejections than from the last error alone.
+        now = math.log(max(norm, 1e-8))
+        factor = 0.9 * math.exp(0.04 * log_error[lane] - 0.17 * now)
+        h_next[lane] = h * min(1.0 if rejected[lane] else 10.0, max(0.2, factor))
+        log_error[lane], rejected[lane] = max(now, math.log(1e-4)), 0
+        doubles(work.t)[lane] = t_new
+    else:
+        h_next[lane] = h * (max(0.2, 0.9 * norm**-0.2) if math.isfinite(norm) else 0.1)
+        rejected[lane] = 1
+        if h_next[lane] <= _LEAST_STEP * max(abs(t), abs(t_new)):
+            status = _STEP_TOO_SMALL if math.isfinite(norm) else _NON_FINITE
+    if status == _RUNNING and steps[lane] >= table[MAX_STEPS]:
+        status = _MAX_STEPS
+    if status != _RUNNING:
+        _finish(system, tasks, table, k, status)
+        longs(running.task)[lane] = -1
+    return 1.0 if norm <= 1.0 else 0.0
+
+
+@inner
+def _advance(system, work):
+    """Take over the new values of the lanes whose step was accepted, as ``other`` says."""
+    lanes, accepted = system.lanes, doubles(work.other)
+    z, z_new, k1, k7 = doubles(work.z), doubles(work.z_new), doubles(work.k1), doubles(work.k7)
+    for first in range(0, system.size, lanes):
+        for lane in range(lanes):
+            m = first + lane
+            z[m] = z_new[m] if accepted[lane] == 1.0 else z[m]
+            k1[m] = k7[m] if accepted[lane] == 1.0 else k1[m]
+
+
+def _task(begin, end, table_address):
+    """Solve the tasks begin to end, one per subject and replicate, or compute their gradients if the table has some.
+
+    One function for both, as compiling it twice would double the wait of the first use.
+    """
+    table = longs(table_address)
+    n, n_sens, f, count = table[N_STATES], 0, table[RHS], end - begin
+    if table[JAC] != 0:
+        n_sens, f = table[N_DY0] + table[N_DP], table[JAC]
+    n_values = n * (1 + n_sens)
+    lanes = _MANY_LANES if n_values <= _FEW_ABOVE else _FEW_LANES
+    tolerances = doubles(table[TOLERANCES])
+    system = System(
+        table[RHS], f, n, table[N_DY0], n_sens, lanes, n_values * lanes, table[N_P], tolerances[0], tolerances[1]
+    )  # fmt: skip
+    memory = np.zeros(work_size(system) + 6 * lanes + count * (3 + n_values + n_sens))
+    a = memory.ctypes.data
+    work, b = split(system, a), 8 * lanes
+    a += 8 * work_size(system)
+    running = Running(a, a + b, a + 2 * b, a + 3 * b, a + 4 * b, a + 5 * b)
+    a += 6 * b
+    b = 8 * count
+    tasks = Tasks(begin, count, a, a + b, a + 3 * b, a + 2 * b, a + (3 + n_values) * b)
+    for first in range(0, count, lanes):
+        _prepare(system, work, tasks, table, first)
+    for lane in range(lanes):
+        longs(running.task)[lane] = -1
+    queue = 0 * begin  # an int64 from the start, or _fill is compiled twice
+    while True:
+        queue, n_running = _fill(system, work, tasks, running, table, queue)
+        if n_running == 0:
+            break
+        step(system, work)
+        errors(system, work)
+        for lane in range(lanes):
+            accepted = 0.0
+            if longs(running.task)[lane] >= 0:
+                accepted = _judge(system, work, tasks, running, table, lane)
+            doubles(work.other)[lane] = accepted
+        _advance(system, work)
+    memory[0] = 0.0  # Numba frees an array after its last use
+    return 0
+
+
+@lru_cache
+def task():
+    """Compiled task of the solver; the same for every system, and kept on disk."""
+    return compile_task(_task, cache=True)
