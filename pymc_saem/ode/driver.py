@@ -11,7 +11,7 @@ import numba
 
 from pymc_saem.ode.native import cached, call_task
 
-__all__ = ["Pace", "run", "write_addresses"]
+__all__ = ["Pace", "run"]
 
 # Below this number of tasks, and this duration, starting threads costs more than it saves.
 _MIN_TASKS = 4
@@ -44,13 +44,6 @@ def _parallel(address, table_address, n_tasks, n_ranges):
         call_task(address, k * n_tasks // n_ranges, (k + 1) * n_tasks // n_ranges, table_address)
 
 
-def _write_addresses(table, places, a, b, c, d):
-    table[places[0]], table[places[1]] = a.ctypes.data, b.ctypes.data
-    table[places[2]], table[places[3]] = c.ctypes.data, d.ctypes.data
-
-
-# NumPy's own way to an address takes longer than the solve of a small system.
-write_addresses = cached(_write_addresses)
 _compiled = {}
 
 
@@ -94,29 +87,27 @@ class Pace:
         self.since_trial += seconds
 
 
-def run(task_address, table, n_tasks, n_threads=None, pace=None):
+def run(task_address, table_address, n_tasks, n_threads=None, pace=None):
     """Call ``task(begin, end, table)`` for ranges that cover ``range(n_tasks)``.
 
     Parameters
     ----------
-    task_address : int
-    table : ndarray of int64
+    task_address, table_address : int
     n_tasks : int
     n_threads : int, optional
         By default all threads that Numba may use, when ``pace`` finds that they help.
     pace : Pace, optional
         What is known about the duration of this call.
     """
-    address = table.__array_interface__["data"][0]
     limit = numba.get_num_threads() if n_threads is None else min(n_threads, numba.config.NUMBA_NUM_THREADS)
     parallel = limit > 1 and n_tasks >= _MIN_TASKS and not _forked
     if n_threads is None and parallel and pace is not None:
         parallel = pace.parallel()
     _driver(parallel)
     start = time.perf_counter()
-    if not (parallel and _run_threads(task_address, address, n_tasks, limit)):
+    if not (parallel and _run_threads(task_address, table_address, n_tasks, limit, n_threads is not None)):
         parallel = False
-        _driver(False)(task_address, address, n_tasks, _n_ranges(n_tasks, 1))
+        _driver(False)(task_address, table_address, n_tasks, _n_ranges(n_tasks, 1))
     if pace is not None:
         pace.record(parallel, time.perf_counter() - start)
 
@@ -127,20 +118,20 @@ def _n_ranges(n_tasks, n_threads):
     return min(n_tasks, n_threads * rounds)
 
 
-def _run_threads(task_address, address, n_tasks, n_threads):
+def _run_threads(task_address, table_address, n_tasks, n_threads, set_number):
     """Whether the tasks were run; not while another Python thread does the same."""
     if not _LAUNCHING.acquire(blocking=False):
         return False
     try:
-        driver, before, n_ranges = _driver(True), numba.get_num_threads(), _n_ranges(n_tasks, n_threads)
-        if n_threads == before:
-            driver(task_address, address, n_tasks, n_ranges)
-            return True
-        numba.set_num_threads(n_threads)
+        driver, n_ranges = _driver(True), _n_ranges(n_tasks, n_threads)
+        before = numba.get_num_threads() if set_number else n_threads
+        if n_threads != before:
+            numba.set_num_threads(n_threads)
         try:
-            driver(task_address, address, n_tasks, n_ranges)
+            driver(task_address, table_address, n_tasks, n_ranges)
         finally:
-            numba.set_num_threads(before)
+            if n_threads != before:
+                numba.set_num_threads(before)
         return True
     finally:
         _LAUNCHING.release()

@@ -18,9 +18,6 @@ __all__ = ["SOLVERS", "call"]
 
 SOLVERS = {"auto": "lanes", "tsit5": "lanes", "cvodes": "cvodes"}
 _MAX_PLANS = 64
-# What write_addresses is given, in this order: x, c and out with the status, or x, c, g and gx.
-_SOLVING = (4, 5, 9, 10)
-_PULLING = (4, 5, 11, 12)
 _plans = OrderedDict()
 
 
@@ -40,37 +37,30 @@ def call(op, t, x, c, g=None):
         Solution (..., rows, n_states) and status (..., n_subjects); with ``g`` the gradient
         (..., n_subjects, n_x).
     """
-    from pymc_saem.ode.driver import Pace, run, write_addresses
-    from pymc_saem.ode.native import C_STRIDE, G_STRIDE, X_STRIDE
+    from pymc_saem.ode import native as nt
+    from pymc_saem.ode.driver import Pace, run
 
-    rows, n_states = op.rows, op.system.n_states
-    _check("times", t, (rows.n_rows,))
-    _check("the differentiable y0 and parameters", x, (rows.n_subjects, op.n_x))
-    _check("the constant y0 and parameters", c, (rows.n_subjects, op.n_c))
-    batch = x.shape[:-2]
+    plan = _plan(op, t, g is not None)
+    rows, batch = op.rows, x.shape[:-2]
     if c.ndim > 2 or (g is not None and g.ndim > 2):
         others = [a.shape[:-2] for a in (c, g) if a is not None]
         batch = np.broadcast_shapes(batch, *others)
-    x, x_stride = _batched(x, batch)
-    c, c_stride = _batched(c, batch)
-    n_tasks = math.prod(batch) * rows.n_subjects
-    plan = _plan(op, t, g is not None)
     table = plan.table.copy()
-    table[X_STRIDE], table[C_STRIDE] = x_stride, c_stride
-    pace = plan.paces.get(n_tasks) or plan.paces.setdefault(n_tasks, Pace())
+    x, table[nt.X_STRIDE] = _batched("the differentiable y0 and parameters", x, batch, plan.x_shape)
+    c, table[nt.C_STRIDE] = _batched("the constant y0 and parameters", c, batch, plan.c_shape)
+    table[nt.X], table[nt.C] = _address(x), _address(c)
     if g is None:
-        out = np.empty((*batch, rows.n_rows, n_states))
+        out = np.empty((*batch, rows.n_rows, op.system.n_states))
         status = np.empty((*batch, rows.n_subjects), dtype=np.int64)
-        write_addresses(table, _SOLVING, x.ravel(), c.ravel(), out.ravel(), status.ravel())
-        run(plan.task.address, table, n_tasks, op.n_threads, pace)
-        return out, status
-    _check("the cotangent", g, (rows.n_rows, n_states))
-    g, g_stride = _batched(g, batch)
-    table[G_STRIDE] = g_stride
-    gx = np.empty((*batch, rows.n_subjects, op.n_x))
-    write_addresses(table, _PULLING, x.ravel(), c.ravel(), g.ravel(), gx.ravel())
-    run(plan.task.address, table, n_tasks, op.n_threads, pace)
-    return gx
+        table[nt.OUT], table[nt.STATUS] = _address(out), _address(status)
+    else:
+        g, table[nt.G_STRIDE] = _batched("the cotangent", g, batch, plan.g_shape)
+        out = np.empty((*batch, *plan.x_shape))
+        table[nt.G], table[nt.GX] = _address(g), _address(out)
+    n_tasks = math.prod(batch) * rows.n_subjects
+    pace = plan.paces.get(n_tasks) or plan.paces.setdefault(n_tasks, Pace())
+    run(plan.task.address, _address(table), n_tasks, op.n_threads, pace)
+    return (out, status) if g is None else out
 
 
 def _check(what, array, shape):
@@ -81,13 +71,15 @@ def _check(what, array, shape):
         )
 
 
-def _batched(array, batch):
+def _batched(what, array, batch, shape):
     """Row-major array and its stride between replicates; zero when all share one."""
+    if array.shape[-2:] != shape:
+        _check(what, array, shape)
     if array.ndim == 2:
         return np.ascontiguousarray(array, dtype=np.float64), 0
     if array.shape[:-2] != batch:
-        array = np.broadcast_to(array, batch + array.shape[-2:])
-    return np.ascontiguousarray(array, dtype=np.float64), array.shape[-2] * array.shape[-1]
+        array = np.broadcast_to(array, batch + shape)
+    return np.ascontiguousarray(array, dtype=np.float64), shape[0] * shape[1]
 
 
 def _address(array):
@@ -98,21 +90,26 @@ def _address(array):
 class _Plan:
     """What calls of one operation at the same times share."""
 
-    times: np.ndarray
+    times: bytes
     task: object
     table: np.ndarray
     kept: dict  # the arrays whose addresses are in the table
+    x_shape: tuple
+    c_shape: tuple
+    g_shape: tuple
     paces: dict = field(default_factory=dict)  # by number of tasks
 
 
 def _plan(op, t, gradient):
     """The plan of the last call if the times are the same, else one of the last few, or a new one."""
-    last = op.__dict__.get("_last_plan")
-    if last is not None and np.array_equal(last.times, t):
+    times, last = t.tobytes(), op.__dict__.get("_last_plan")
+    if last is not None and last.times == times:
         return last
-    key = (op, gradient, t.tobytes())
+    rows, key = op.rows, (op, gradient, times)
+    _check("times", t, (rows.n_rows,))
     if key not in _plans:
-        _plans[key] = _Plan(t.copy(), *_layout(op, np.asarray(t, dtype=np.float64), gradient))
+        shapes = (rows.n_subjects, op.n_x), (rows.n_subjects, op.n_c), (rows.n_rows, op.system.n_states)
+        _plans[key] = _Plan(times, *_layout(op, np.asarray(t, dtype=np.float64), gradient), *shapes)
         if len(_plans) > _MAX_PLANS:
             _plans.popitem(last=False)
     op.__dict__["_last_plan"] = _plans[key]
