@@ -83,7 +83,8 @@ class Pace:
     def record(self, parallel, seconds):
         """Take the duration of a call into account."""
         before = self.seconds[parallel]
-        self.seconds[parallel] = seconds if before is None else 0.5 * (before + seconds)
+        # One interruption by another program may last as long as a hundred calls: it counts as two.
+        self.seconds[parallel] = seconds if before is None else 0.8 * before + 0.2 * min(seconds, 2.0 * before)
         self.since_trial += seconds
 
 

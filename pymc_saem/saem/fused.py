@@ -19,13 +19,69 @@ def _compile(function):
 
 
 @_compile
+def log_density(phi, mean, whitener, diagonal, log_normalizer, out):
+    """log N(phi; mean, omega) of (replicate, subject, phi); ``whitener`` is upper triangular, or even ``diagonal``."""
+    n_replicates, n_subjects, n_phi = phi.shape
+    eta = np.empty(n_phi)
+    z = np.empty(n_phi)
+    for r in range(n_replicates):
+        for i in range(n_subjects):
+            for k in range(n_phi):
+                eta[k] = phi[r, i, k] - mean[i, k]
+                z[k] = eta[k] * whitener[k, k]
+            if not diagonal:
+                for j in range(n_phi):
+                    for k in range(j + 1, n_phi):
+                        z[k] += eta[j] * whitener[j, k]
+            total = 0.0
+            for k in range(n_phi):
+                total += z[k] * z[k]
+            out[r, i] = log_normalizer - 0.5 * total
+
+
+@_compile
+def propose(phi, keep, move, mean, whitener, diagonal, log_normalizer, new_phi, new_logprior):
+    """``new_phi = keep * phi + move``, and its log N(mean, omega); shapes as in ``Ensemble``."""
+    n_replicates, n_subjects, n_phi = phi.shape
+    for r in range(n_replicates):
+        for i in range(n_subjects):
+            for k in range(n_phi):
+                new_phi[r, i, k] = keep[k] * phi[r, i, k] + move[r, i, k]
+    log_density(new_phi, mean, whitener, diagonal, log_normalizer, new_logprior)
+
+
+@_compile
+def _add(phi, residual, held, r, i, sum_phi, sum_square, sum_residual):
+    weight = held[r, i]
+    held[r, i] = 0
+    if weight == 0:
+        return
+    for k in range(phi.shape[2]):
+        weighted = weight * phi[r, i, k]
+        sum_phi[r, i, k] += weighted
+        for j in range(k + 1):
+            sum_square[k, j] += weighted * phi[r, i, j]
+    for k in range(residual.shape[2]):
+        sum_residual[r, i, k] += weight * residual[r, i, k]
+
+
+@_compile
+def add_all(phi, residual, held, sum_phi, sum_square, sum_residual):
+    """Add the states that are still held; ``sum_square`` is a lower triangle."""
+    for r in range(phi.shape[0]):
+        for i in range(phi.shape[1]):
+            _add(phi, residual, held, r, i, sum_phi, sum_square, sum_residual)
+
+
+@_compile
 def decide(
     phi, loglik, logprior, residual, new_phi, new_loglik, new_logprior, new_residual,
-    log_uniform, prior_cancels, sum_phi, sum_residual,
+    log_uniform, prior_cancels, held, sum_phi, sum_square, sum_residual,
 ):  # fmt: skip
-    """Metropolis rule for every subject and replicate, in place; then add the states to the sums.
+    """Metropolis rule for every subject and replicate, in place; the share accepted.
 
-    A proposal without a density (NaN, after a failed solve) is rejected. Returns the share accepted.
+    A proposal without a density (NaN, after a failed solve) is rejected. A state enters the sums when it is left, weighted
+    by the number of transitions that it was ``held``.
     """
     n_replicates, n_subjects, n_phi = phi.shape
     accepted = 0
@@ -36,36 +92,12 @@ def decide(
                 log_ratio += new_logprior[r, i] - logprior[r, i]
             if log_uniform[r, i] < log_ratio:
                 accepted += 1
+                _add(phi, residual, held, r, i, sum_phi, sum_square, sum_residual)
                 loglik[r, i] = new_loglik[r, i]
                 logprior[r, i] = new_logprior[r, i]
                 for k in range(n_phi):
                     phi[r, i, k] = new_phi[r, i, k]
                 for k in range(residual.shape[2]):
                     residual[r, i, k] = new_residual[r, i, k]
-            for k in range(n_phi):
-                sum_phi[r, i, k] += phi[r, i, k]
-            for k in range(residual.shape[2]):
-                sum_residual[r, i, k] += residual[r, i, k]
+            held[r, i] += 1
     return accepted / (n_replicates * n_subjects)
-
-
-@_compile
-def log_density(phi, mean, whitener, log_normalizer):
-    """log N(phi; mean, omega) of (replicate, subject, phi); ``whitener`` is upper triangular."""
-    n_replicates, n_subjects, n_phi = phi.shape
-    out = np.empty((n_replicates, n_subjects))
-    eta = np.empty(n_phi)
-    z = np.empty(n_phi)
-    for r in range(n_replicates):
-        for i in range(n_subjects):
-            for k in range(n_phi):
-                eta[k] = phi[r, i, k] - mean[i, k]
-                z[k] = 0.0
-            for j in range(n_phi):
-                for k in range(j, n_phi):
-                    z[k] += eta[j] * whitener[j, k]
-            total = 0.0
-            for k in range(n_phi):
-                total += z[k] * z[k]
-            out[r, i] = log_normalizer - 0.5 * total
-    return out

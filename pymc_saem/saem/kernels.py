@@ -6,7 +6,9 @@ rejected per subject and replicate. A kernel's scale adapts while exploring and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from pymc.step_methods.arraystep import ArrayStepShared
@@ -15,11 +17,19 @@ from pymc.step_methods.metropolis import Metropolis, NormalProposal
 from pymc.step_methods.state import dataclass_state
 
 from pymc_saem.saem.algorithm import Statistics
-from pymc_saem.saem.fused import decide
+from pymc_saem.saem.fused import add_all, decide, propose
 from pymc_saem.saem.population import Population
 
 #: Acceptance of a random walk that is near the best efficiency between 1 dimension (0.44) and many (0.23).
 TARGET_ACCEPTANCE = 0.4
+
+
+class Move(NamedTuple):
+    """One proposal for every subject and replicate: ``keep * phi + step``."""
+
+    keep: np.ndarray  # (phi,): 1, or 0 for what is drawn anew
+    step: np.ndarray  # (replicate, subject, phi)
+    which: int  # the scale that made it
 
 
 @dataclass
@@ -33,37 +43,38 @@ class Ensemble:
 
     def __post_init__(self):
         self.n_visited = 0
-        self.sum_phi = np.zeros_like(self.phi)
-        self.sum_square = np.zeros((self.phi.shape[-1], self.phi.shape[-1]))
-        self.sum_residual = np.zeros_like(self.residual)
+        self.held = np.zeros(self.loglik.shape, dtype=np.int64)
+        self.sums = np.zeros_like(self.phi), np.zeros((self.phi.shape[-1],) * 2), np.zeros_like(self.residual)
+        self.proposal, self.proposal_logprior = np.empty_like(self.phi), np.empty_like(self.loglik)
 
-    def decide(self, target: Target, phi: np.ndarray, rng: np.random.Generator, prior_cancels: bool = False) -> float:
-        """Accept or reject the proposals ``phi`` per subject and replicate, in place; the share accepted.
+    def move(self, target: Target, move: Move, log_uniform: np.ndarray, prior_cancels: bool = False) -> float:
+        """Propose, and accept or reject per subject and replicate, in place; the share accepted.
 
         Parameters
         ----------
+        log_uniform : ndarray, shape (replicate, subject)
+            Logarithms of uniform random numbers.
         prior_cancels : bool
             The proposal is a draw from the prior, so that only the likelihood decides.
         """
-        loglik, residual = target.evaluate(phi)
-        logprior = target.population.log_density(phi)
-        log_uniform = -rng.standard_exponential(loglik.shape)
-        rate = decide(
-            self.phi, self.loglik, self.logprior, self.residual, phi, loglik, logprior, residual,
-            log_uniform, prior_cancels, self.sum_phi, self.sum_residual,
-        )  # fmt: skip
-        flat = self.phi.reshape(-1, self.phi.shape[-1])
-        self.sum_square += flat.T @ flat
+        new, new_logprior = self.proposal, self.proposal_logprior
+        propose(self.phi, move.keep, move.step, *target.population.law, new, new_logprior)
+        loglik, residual = target.evaluate(new)
         self.n_visited += 1
-        return rate
+        return decide(
+            self.phi, self.loglik, self.logprior, self.residual, new, loglik, new_logprior, residual,
+            log_uniform, prior_cancels, self.held, *self.sums,
+        )  # fmt: skip
 
     def statistics(self) -> Statistics:
         """Sufficient statistics averaged over the visited states and replicates."""
+        add_all(self.phi, self.residual, self.held, *self.sums)
+        phi, square, residual = self.sums
         per_replicate = self.n_visited * self.phi.shape[0]
         return Statistics(
-            first=self.sum_phi.mean(axis=0) / self.n_visited,
-            second=self.sum_square / per_replicate,
-            residual=self.sum_residual.sum(axis=(0, 1)) / per_replicate,
+            first=phi.mean(axis=0) / self.n_visited,
+            second=(square + np.tril(square, -1).T) / per_replicate,
+            residual=residual.sum(axis=(0, 1)) / per_replicate,
         )
 
 
@@ -167,7 +178,38 @@ class SubjectMetropolis(Metropolis):
             "SubjectMetropolis moves the replicates of the SAEM E-step; pass pymc_saem.SAEM() to pm.sample."
         )
 
-    def astep(self, q0: Ensemble, target: Target):
+    def propose(self, n: int, shape: tuple[int, ...], population: Population) -> Iterator[Move]:
+        """The next ``n`` proposals; they do not depend on the states.
+
+        Parameters
+        ----------
+        n : int
+        shape : tuple of int
+            (replicate, subject, phi)
+        population : Population
+            Not used: a random walk moves relative to the state.
+        """
+        d, keep = shape[-1], np.ones(shape[-1])
+        if self.move == "coordinate":
+            while self.queue.size < n:
+                self.queue = np.concatenate([self.queue, self.rng.permutation(d)])
+            which, self.queue = self.queue[:n], self.queue[n:]
+            sizes = (self.scaling * np.diag(self.shape))[which]
+            along = self.proposal_dist(self.rng, (n, *shape[:-1])) * sizes[:, None, None]
+            for k in range(n):
+                step = np.zeros(shape)
+                step[..., which[k]] = along[k]
+                yield Move(keep, step, int(which[k]))
+            return
+        sizes = self.rng.integers(min(2, d), d + 1, n)
+        order = self.rng.random((n, d)).argsort(axis=1)
+        for k in range(n):
+            columns, which = order[k, : sizes[k]], int(sizes[k]) - 1
+            z = self.proposal_dist(self.rng, (shape[0] * shape[1], sizes[k]))
+            step = z @ (self.shape[:, columns].T * self.scaling[which])
+            yield Move(keep, step.reshape(shape), which)
+
+    def astep(self, q0: Ensemble, target: Target, move: Move, log_uniform: np.ndarray):
         """One transition of every subject and replicate, in place.
 
         Returns
@@ -177,27 +219,10 @@ class SubjectMetropolis(Metropolis):
         list of dict
             PyMC's Metropolis statistics, averaged over subjects and replicates.
         """
-        which, delta = self._propose(q0.phi.shape)
-        rate = q0.decide(target, q0.phi + delta, self.rng)
-        self.proposed[which] += 1
-        self.accepted_sum[which] += rate
-        return q0, [{"accept": rate, "accepted": rate, "scaling": self.scaling[which]}]
-
-    def _propose(self, shape):
-        d = shape[-1]
-        if self.move == "coordinate":
-            if not self.queue.size:
-                self.queue = self.rng.permutation(d)
-            which, self.queue = int(self.queue[0]), self.queue[1:]
-            delta = np.zeros(shape)
-            delta[..., which] = self.proposal_dist(self.rng, shape[:-1]) * (
-                self.scaling[which] * self.shape[which, which]
-            )
-            return which, delta
-        size = int(self.rng.integers(min(2, d), d + 1))
-        columns = self.rng.permutation(d)[:size]
-        z = self.proposal_dist(self.rng, (shape[0] * shape[1], size))
-        return size - 1, (z @ (self.shape[:, columns].T * self.scaling[size - 1])).reshape(shape)
+        rate = q0.move(target, move, log_uniform)
+        self.proposed[move.which] += 1
+        self.accepted_sum[move.which] += rate
+        return q0, [{"accept": rate, "accepted": rate, "scaling": self.scaling[move.which]}]
 
     def learn(self, within: np.ndarray | None = None) -> None:
         """Adapt once an iteration (Robbins-Monro on the log scale), unless tuning has stopped.
@@ -229,11 +254,16 @@ class PriorProposal:
         self.blocks = [slice(0, d), *blocks] if len(blocks) > 1 else [slice(0, d)]
         self.rng = rng
 
-    def astep(self, q0: Ensemble, target: Target):
-        """One transition of every subject and replicate, in place; see :class:`SubjectMetropolis`."""
-        block = self.blocks[int(self.rng.integers(len(self.blocks)))]
-        fresh = target.population.draw(self.rng, q0.phi.shape[0])
-        phi = q0.phi.copy()
-        phi[..., block] = fresh[..., block]
-        rate = q0.decide(target, phi, self.rng, prior_cancels=True)
+    def propose(self, n: int, shape: tuple[int, ...], population: Population) -> Iterator[Move]:
+        """The next ``n`` proposals; see :meth:`SubjectMetropolis.propose`."""
+        which = self.rng.integers(len(self.blocks), size=n)
+        fresh = population.draw(self.rng, n * shape[0]).reshape(n, *shape)
+        for k in range(n):
+            keep = np.ones(shape[-1])
+            keep[self.blocks[which[k]]] = 0.0
+            yield Move(keep, fresh[k] * (1.0 - keep), int(which[k]))
+
+    def astep(self, q0: Ensemble, target: Target, move: Move, log_uniform: np.ndarray):
+        """One transition of every subject and replicate, in place; see :meth:`SubjectMetropolis.astep`."""
+        rate = q0.move(target, move, log_uniform, prior_cancels=True)
         return q0, [{"accept": rate, "accepted": rate}]

@@ -49,15 +49,19 @@ class Population:
     def log_normalizer(self) -> float:
         return -float(np.log(np.diag(self.root)).sum()) - 0.5 * self.omega.shape[0] * _LOG_2PI
 
+    @cached_property
+    def law(self) -> tuple:
+        """``(mean, whitener, diagonal, log_normalizer)`` for the compiled functions of ``fused``."""
+        diagonal = not np.any(self.whitener - np.diag(np.diag(self.whitener)))
+        return np.ascontiguousarray(self.mean), self.whitener, diagonal, self.log_normalizer
+
     def log_density(self, phi: np.ndarray) -> np.ndarray:
         """log p(phi_i | theta), shape (..., subject), for phi of shape (..., subject, phi)."""
         shape = phi.shape
         phi = np.ascontiguousarray(phi, dtype=float).reshape(-1, *shape[-2:])
-        return log_density(phi, self._mean, self.whitener, self.log_normalizer).reshape(shape[:-1])
-
-    @cached_property
-    def _mean(self) -> np.ndarray:
-        return np.ascontiguousarray(self.mean)
+        out = np.empty(phi.shape[:-1])
+        log_density(phi, *self.law, out)
+        return out.reshape(shape[:-1])
 
     def gradient(self, phi: np.ndarray) -> np.ndarray:
         """Derivative of the log density with respect to phi, shape of phi."""
@@ -66,4 +70,5 @@ class Population:
     def draw(self, rng: np.random.Generator, n_replicates: int) -> np.ndarray:
         """Draws of phi, shape (replicate, subject, phi)."""
         z = rng.standard_normal((n_replicates, *self.mean.shape))
-        return self.mean + z @ self.root.T
+        mean, _, diagonal, _ = self.law
+        return mean + (z * np.diag(self.root) if diagonal else z @ self.root.T)

@@ -92,8 +92,11 @@ class Simulator:
         target = Target(self.densities, population, theta, self.failures)
         ensemble = target.ensemble(phi)
         rates = {name: [] for name in self.kernels}
-        for name in self._plan(n_transitions or self.n_transitions):
-            ensemble, (stats,) = self.kernels[name].astep(ensemble, target)
+        plan = self._plan(n_transitions or self.n_transitions)
+        moves = {n: k.propose(int((plan == n).sum()), phi.shape, population) for n, k in self.kernels.items()}
+        log_uniform = -self.rng.standard_exponential((len(plan), *phi.shape[:2]))
+        for name, uniform in zip(plan, log_uniform, strict=True):
+            ensemble, (stats,) = self.kernels[name].astep(ensemble, target, next(moves[name]), uniform)
             rates[name].append(stats["accept"])
             if visit is not None:
                 visit(ensemble)

@@ -6,7 +6,7 @@ from models import exact_loglik, random_intercept, random_intercept_data, slopes
 
 from pymc_saem.saem.conditional import find_modes
 from pymc_saem.saem.engine import Engine
-from pymc_saem.saem.fused import decide
+from pymc_saem.saem.fused import add_all, decide
 from pymc_saem.saem.kernels import SubjectMetropolis
 from pymc_saem.saem.read import read_model
 from pymc_saem.saem.schedule import Schedule
@@ -135,10 +135,13 @@ def test_acceptance_rejects_nan_and_takes_every_improvement():
     new = np.array([[np.nan, 0.0, 3.0, -np.inf, -1.0, -1.0]])
     log_uniform = np.array([[-1.0, -1e-9, -1e-9, -50.0, -0.5, -1.5]])
     phi, zeros = np.zeros((1, 6, 1)), np.zeros((1, 6))
-    empty, total = np.zeros((1, 6, 0)), np.zeros((1, 6, 1))
-    rate = decide(phi, zeros.copy(), zeros.copy(), empty, phi + 1, new, zeros, empty, log_uniform, False, total, empty)
+    empty, total, square, held = np.zeros((1, 6, 0)), np.zeros((1, 6, 1)), np.zeros((1, 1)), np.full((1, 6), 2)
+    bookkeeping = (held, total, square, empty)
+    rate = decide(phi, zeros.copy(), zeros.copy(), empty, phi + 1, new, zeros, empty, log_uniform, False, *bookkeeping)
     assert phi.ravel().tolist() == [0, 1, 1, 0, 0, 1] and rate == 0.5
-    assert np.array_equal(total, phi)
+    add_all(phi, empty, held, total, square, empty)
+    # Two visits to 0 before, one of the new state after; the sums have every visit once.
+    assert np.array_equal(total, phi) and square.item() == 3.0 and not held.any()
 
 
 def test_subject_metropolis_is_pymc_metropolis(linear):
