@@ -15,6 +15,7 @@ from pytensor.graph.traversal import ancestors
 from pymc_saem.compat import observed_variables
 from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.point import INTERPRETED, parameter_graph, value_graph
+from pymc_saem.saem.sum_rows import SumRows
 
 #: Checks such as "sigma > 0" look at all subjects at once: one failed solve would condemn the rest.
 #: Without them a bad value gives NaN in its own subject, which the kernels count and reject.
@@ -140,7 +141,10 @@ class Densities:
             (loglik,) = vectorize_graph([loglik], {phi: phi3})
             d_phi, d_theta = pt.grad(loglik.sum(), [phi3, theta], disconnected_inputs="ignore")
             outputs = [loglik, d_phi, d_theta]
-        mode = get_mode(self.mode).including(_NO_CHECKS)
+        # A gradient runs some hundred times in a fit, which does not repay 30 s of compilation; fused expressions
+        # would run element by element there.
+        mode = get_mode(self.mode) if kind == "likelihood" else INTERPRETED.excluding("fusion")
+        mode = mode.including(_NO_CHECKS)
         f = pytensor.function([phi3, theta], outputs, mode=mode, on_unused_input="ignore")
         f.trust_input = True  # callers pass float64 arrays of the right rank; checking costs as much as a solve
         return f
@@ -170,4 +174,4 @@ def ode_nodes(graphs) -> list:
 
 def _per_subject(mixed: MixedModel, outcome: int, rows):
     subject = mixed.outcomes[outcome].row_subject
-    return pt.inc_subtensor(pt.zeros(mixed.n_subjects)[subject], rows)
+    return SumRows(mixed.n_subjects)(rows, subject)
