@@ -4,12 +4,11 @@ Every task writes to places of its own, so the result does not depend on the num
 """
 
 import os
-import threading
 import time
 
 import numba
 
-from pymc_saem.ode.native import cached, call_task
+from pymc_saem.ode.pool import prepare, run_in_threads, run_serially
 
 __all__ = ["Pace", "run"]
 
@@ -18,41 +17,17 @@ _MIN_TASKS = 4
 _MIN_SECONDS = 50e-6
 # Tasks that one thread takes at a time, at most: a solver may hold memory for each of them.
 _MAX_RANGE = 256
-# One launch at a time: Numba's simplest threading layer crashes when two threads launch at once.
-_LAUNCHING = threading.Lock()
 _forked = False
 
 
 def _after_fork():
-    # GNU OpenMP ends a forked child that starts threads after its parent did. Forked processes
-    # belong to samplers that already use every core, so they solve serially.
+    # Forked processes belong to samplers that already use every core, so they solve serially.
     global _forked
     _forked = True
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _serial(address, table_address, n_tasks, n_ranges):
-    for k in range(n_ranges):
-        call_task(address, k * n_tasks // n_ranges, (k + 1) * n_tasks // n_ranges, table_address)
-
-
-def _parallel(address, table_address, n_tasks, n_ranges):
-    for k in numba.prange(n_ranges):
-        call_task(address, k * n_tasks // n_ranges, (k + 1) * n_tasks // n_ranges, table_address)
-
-
-_compiled = {}
-
-
-def _driver(parallel):
-    if parallel not in _compiled:
-        function = _parallel if parallel else _serial
-        _compiled[parallel] = driver = cached(function, parallel=parallel, nogil=True)
-        driver(0, 0, 0, 0)  # compile now, so that the first real call is timed fairly
-    return _compiled[parallel]
 
 
 class Pace:
@@ -104,11 +79,11 @@ def run(task_address, table_address, n_tasks, n_threads=None, pace=None):
     parallel = limit > 1 and n_tasks >= _MIN_TASKS and not _forked
     if n_threads is None and parallel and pace is not None:
         parallel = pace.parallel()
-    _driver(parallel)
+    prepare(parallel)
     start = time.perf_counter()
-    if not (parallel and _run_threads(task_address, table_address, n_tasks, limit, n_threads is not None)):
+    if not (parallel and run_in_threads(task_address, table_address, n_tasks, _n_ranges(n_tasks, limit), limit)):
         parallel = False
-        _driver(False)(task_address, table_address, n_tasks, _n_ranges(n_tasks, 1))
+        run_serially(task_address, table_address, n_tasks, _n_ranges(n_tasks, 1))
     if pace is not None:
         pace.record(parallel, time.perf_counter() - start)
 
@@ -117,22 +92,3 @@ def _n_ranges(n_tasks, n_threads):
     """Equal ranges, as few as possible: a solver keeps its lanes full until a range ends."""
     rounds = -(-n_tasks // (_MAX_RANGE * n_threads))
     return min(n_tasks, n_threads * rounds)
-
-
-def _run_threads(task_address, table_address, n_tasks, n_threads, set_number):
-    """Whether the tasks were run; not while another Python thread does the same."""
-    if not _LAUNCHING.acquire(blocking=False):
-        return False
-    try:
-        driver, n_ranges = _driver(True), _n_ranges(n_tasks, n_threads)
-        before = numba.get_num_threads() if set_number else n_threads
-        if n_threads != before:
-            numba.set_num_threads(n_threads)
-        try:
-            driver(task_address, table_address, n_tasks, n_ranges)
-        finally:
-            if n_threads != before:
-                numba.set_num_threads(before)
-        return True
-    finally:
-        _LAUNCHING.release()
