@@ -5,18 +5,18 @@ Every task writes to places of its own, so the result does not depend on the num
 
 import os
 import time
+from contextlib import contextmanager
 
 import numba
 
-from pymc_saem.ode.pool import prepare, run_in_threads, run_serially
+from pymc_saem.ode.pool import SWITCH, memory_of_helpers, prepare, run_in_threads, run_serially
 
-__all__ = ["Pace", "run"]
+__all__ = ["Pace", "compiled_calls", "run"]
 
 # Below this number of tasks, and this duration, starting threads costs more than it saves.
 _MIN_TASKS = 4
 _MIN_SECONDS = 50e-6
-# Tasks that one thread takes at a time, at most: a solver may hold memory for each of them.
-_MAX_RANGE = 256
+_PACES = {}
 _forked = False
 
 
@@ -75,20 +75,43 @@ def run(task_address, table_address, n_tasks, n_threads=None, pace=None):
     pace : Pace, optional
         What is known about the duration of this call.
     """
-    limit = numba.get_num_threads() if n_threads is None else min(n_threads, numba.config.NUMBA_NUM_THREADS)
-    parallel = limit > 1 and n_tasks >= _MIN_TASKS and not _forked
-    if n_threads is None and parallel and pace is not None:
-        parallel = pace.parallel()
+    limit = _n_threads(n_tasks, n_threads)
+    parallel = limit > 1 and (n_threads is not None or pace is None or pace.parallel())
     prepare(parallel)
     start = time.perf_counter()
-    if not (parallel and run_in_threads(task_address, table_address, n_tasks, _n_ranges(n_tasks, limit), limit)):
-        parallel = False
-        run_serially(task_address, table_address, n_tasks, _n_ranges(n_tasks, 1))
+    if parallel:
+        run_in_threads(task_address, table_address, n_tasks, limit)
+    else:
+        run_serially(task_address, table_address, n_tasks)
     if pace is not None:
         pace.record(parallel, time.perf_counter() - start)
 
 
-def _n_ranges(n_tasks, n_threads):
-    """Equal ranges, as few as possible: a solver keeps its lanes full until a range ends."""
-    rounds = -(-n_tasks // (_MAX_RANGE * n_threads))
-    return min(n_tasks, n_threads * rounds)
+def _n_threads(n_tasks, wanted):
+    if _forked or n_tasks < _MIN_TASKS:
+        return 1
+    return numba.get_num_threads() if wanted is None else min(wanted, numba.config.NUMBA_NUM_THREADS)
+
+
+class Calls:
+    """What the caller of ``compiled_calls`` tells: how many solves there were."""
+
+    calls = 0
+
+
+@contextmanager
+def compiled_calls(op, n_tasks):
+    """See :meth:`OdeSolution.compiled_calls`."""
+    pace = _PACES.setdefault((op, n_tasks), Pace())
+    limit, told = _n_threads(n_tasks, op.n_threads), Calls()
+    parallel = limit > 1 and (op.n_threads is not None or pace.parallel())
+    prepare(parallel)
+    before = SWITCH.copy()
+    SWITCH[:] = (limit, memory_of_helpers(limit)) if parallel else (1, 0)
+    start = time.perf_counter()
+    try:
+        yield told
+    finally:
+        SWITCH[:] = before
+        if told.calls:
+            pace.record(parallel, (time.perf_counter() - start) / told.calls)

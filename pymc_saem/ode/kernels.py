@@ -14,7 +14,7 @@ import numpy as np
 
 from pymc_saem.ode.problem import compile_system
 
-__all__ = ["SOLVERS", "call"]
+__all__ = ["SOLVERS", "call", "plan_of"]
 
 SOLVERS = {"auto": "lanes", "tsit5": "lanes", "cvodes": "cvodes"}
 _MAX_PLANS = 64
@@ -40,7 +40,7 @@ def call(op, t, x, c, g=None):
     from pymc_saem.ode import native as nt
     from pymc_saem.ode.driver import Pace, run
 
-    plan = _plan(op, t, g is not None)
+    plan = plan_of(op, t, g is not None)
     rows, batch = op.rows, x.shape[:-2]
     if c.ndim > 2 or (g is not None and g.ndim > 2):
         others = [a.shape[:-2] for a in (c, g) if a is not None]
@@ -100,7 +100,7 @@ class _Plan:
     paces: dict = field(default_factory=dict)  # by number of tasks
 
 
-def _plan(op, t, gradient):
+def plan_of(op, t, gradient):
     """The plan of the last call if the times are the same, else one of the last few, or a new one."""
     times, last = t.tobytes(), op.__dict__.get("_last_plan")
     if last is not None and last.times == times:

@@ -96,6 +96,16 @@ class OdeSolution(_OdeOp):
         """The same operation at other tolerances."""
         return type(self)(**(self.__getstate__() | {"rtol": rtol, "atol": atol}))
 
+    def compiled_calls(self, n_tasks):
+        """Context in which compiled graphs solve without Python, with threads if those were faster lately.
+
+        ``calls`` of what it returns shall be set to the number of solves before the end. The caller releases the global
+        interpreter lock while the graphs run.
+        """
+        from pymc_saem.ode.driver import compiled_calls
+
+        return compiled_calls(self, n_tasks)
+
     def status_text(self, code):
         """What a status code means and what to do about it."""
         return SolverStatus(int(code)).advice
@@ -204,37 +214,5 @@ def _vectorize(op, node, *batched_inputs):
     return op.make_node(*batched_inputs)
 
 
-def _register_numba():
-    """The compiled graph calls back into Python, and from there the compiled solver: about 10 us.
-
-    Registered without a cache key, so PyTensor never keeps the callback on disk.
-    """
-    from pytensor.link.numba.dispatch import numba_funcify
-
-    @numba_funcify.register(_OdeOp)
-    def funcify(op, node, **kwargs):
-        import numba
-
-        types = [numba.types.Array(numba.from_dtype(np.dtype(v.type.dtype)), v.type.ndim, "C") for v in node.outputs]
-        if len(types) == 1:
-            gradient_type = types[0]
-
-            @numba.njit
-            def gradient(t, x, c, g):
-                with numba.objmode(gx=gradient_type):
-                    gx = op.compute(t, x, c, g)[0]
-                return gx
-
-            return gradient
-        solution_type, status_type = types
-
-        @numba.njit
-        def solution(t, x, c):
-            with numba.objmode(y=solution_type, status=status_type):
-                y, status = op.compute(t, x, c)
-            return y, status
-
-        return solution
-
-
-_register_numba()
+# Registers the Numba form with the operations, which unpickling may import without anything else.
+from pymc_saem.ode import numba_form  # noqa: E402, F401

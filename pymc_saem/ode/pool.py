@@ -19,14 +19,16 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pymc_saem.ode.native import cached, call_task, longs
+from pymc_saem.ode.native import cached, call_task, inner, longs
 
-__all__ = ["run_in_threads", "run_serially"]
+__all__ = ["SWITCH", "memory_of_helpers", "prepare", "run_as_switched", "run_in_threads", "run_serially"]
 
 # Places in the memory of the pool, a cache line apart where several threads write.
-_TASK, _TABLE, _N_TASKS, _N_RANGES, _WORD, _DONE, _SIZE = 0, 1, 2, 3, 16, 32, 48
+_TASK, _TABLE, _N_TASKS, _N_RANGES, _LED, _WORD, _DONE, _SIZE = 0, 1, 2, 3, 4, 16, 32, 48
 # Looks for a new job before sleep: about a millisecond.
 _PATIENCE = 20_000
+# Tasks that one thread takes at a time, at most: a solver may hold memory for each of them.
+_MAX_RANGE = 256
 _I64 = ir.IntType(64)
 
 
@@ -89,6 +91,12 @@ def _pause(typingctx):
     return types.void(), codegen
 
 
+def _ranges(n_tasks, n_threads):
+    """Equal ranges, as few as possible: a solver keeps its lanes full until a range ends."""
+    rounds = -(-n_tasks // (_MAX_RANGE * n_threads))
+    return min(n_tasks, n_threads * rounds)
+
+
 def _serially(task, table, n_tasks, n_ranges):
     for k in range(n_ranges):
         call_task(task, k * n_tasks // n_ranges, (k + 1) * n_tasks // n_ranges, table)
@@ -113,8 +121,12 @@ def _help(memory, patience):
 
 
 def _lead(memory, task, table, n_tasks, n_ranges):
-    """Publish a job, work on it, and wait until all of it is done."""
+    """Publish a job, work on it, and wait until all of it is done; serially if another thread leads a job now."""
     job, word, done = longs(memory), memory + 8 * _WORD, memory + 8 * _DONE
+    if not _swap(memory + 8 * _LED, 0, 1):
+        for k in range(n_ranges):
+            call_task(task, k * n_tasks // n_ranges, (k + 1) * n_tasks // n_ranges, table)
+        return 0
     number = (_read(word) >> 32) + 1
     job[_TASK], job[_TABLE], job[_N_TASKS], job[_N_RANGES] = task, table, n_tasks, n_ranges
     _write(done, 0)
@@ -129,7 +141,25 @@ def _lead(memory, task, table, n_tasks, n_ranges):
             _add(done, 1)
     while _read(done) < n_ranges:
         _pause()
+    _write(memory + 8 * _LED, 0)
     return 0
+
+
+# How compiled graphs solve: 0 through Python, 1 serially, n with the n - 1 helpers of the pool at the address.
+SWITCH = np.zeros(2, np.int64)
+
+
+def _run_as_switched(switch, task, table, n_tasks):
+    n_threads, memory = longs(switch)[0], longs(switch)[1]
+    n_ranges = ranges(n_tasks, n_threads)
+    if n_threads > 1 and n_tasks > 1:
+        lead(memory, task, table, n_tasks, n_ranges)
+    else:
+        serially(task, table, n_tasks, n_ranges)
+
+
+ranges, lead, serially = inner(_ranges), inner(_lead), inner(_serially)
+run_as_switched = inner(_run_as_switched)
 
 
 class _Pool:
@@ -161,8 +191,6 @@ class _Pool:
 _FUNCTIONS = {"serially": _serially, "help": _help, "lead": _lead}
 _ready = {}
 _pool = None
-# One job at a time; a second Python thread solves serially meanwhile.
-_LEADING = threading.Lock()
 
 
 def _compiled(name):
@@ -181,30 +209,30 @@ def prepare(parallel):
         _compiled("lead")(memory.ctypes.data, 0, 0, 0, 0)
 
 
-def run_serially(task, table, n_tasks, n_ranges):
+def run_serially(task, table, n_tasks):
     """Call ``task(begin, end, table)`` for ranges that cover ``range(n_tasks)``, one after the other."""
-    _compiled("serially")(task, table, n_tasks, n_ranges)
+    _compiled("serially")(task, table, n_tasks, _ranges(n_tasks, 1))
 
 
-def run_in_threads(task, table, n_tasks, n_ranges, n_threads):
-    """The same in this thread and ``n_threads - 1`` helpers; False if another thread has the helpers now."""
+def run_in_threads(task, table, n_tasks, n_threads):
+    """The same in this thread and ``n_threads - 1`` helpers; serially if another thread has the helpers now."""
+    _compiled("lead")(memory_of_helpers(n_threads), task, table, n_tasks, _ranges(n_tasks, n_threads))
+
+
+def memory_of_helpers(n_threads):
+    """int: address of the memory of the pool, whose helpers are awake."""
     global _pool
-    if not _LEADING.acquire(blocking=False):
-        return False
-    try:
-        if _pool is None:
-            _pool = _Pool()
-        _pool.wake(n_threads - 1)
-        _compiled("lead")(_pool.address, task, table, n_tasks, n_ranges)
-        return True
-    finally:
-        _LEADING.release()
+    if _pool is None:
+        _pool = _Pool()
+    _pool.wake(n_threads - 1)
+    return _pool.address
 
 
 def _forget():
-    """A forked child has none of the parent's threads, and perhaps a lock that one of them held."""
-    global _pool, _LEADING
-    _pool, _LEADING = None, threading.Lock()
+    """A forked child has none of the parent's threads, and perhaps a pool that was at work."""
+    global _pool
+    _pool = None
+    SWITCH[:] = 0
 
 
 if hasattr(os, "register_at_fork"):

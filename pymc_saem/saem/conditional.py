@@ -73,11 +73,9 @@ def draw(simulator: Simulator, population: Population, theta, phi, n_draws: int)
     phi, _, _ = simulator(population, theta, phi)  # leave the last theta of the run behind
     thin = max(10, simulator.n_transitions // 8)
     for _ in range(n_draws):
-        last = []
-        phi, _, _ = simulator(population, theta, phi, last.append, thin)
-        ensemble = last[-1]
-        kept.append(ensemble.phi.copy())
-        logp.append((ensemble.loglik + ensemble.logprior).sum(axis=1))
+        phi, _, report = simulator(population, theta, phi, thin)
+        kept.append(phi)
+        logp.append(report["replicate_logp"])
     return np.stack(kept, axis=1), np.stack(logp, axis=1)
 
 

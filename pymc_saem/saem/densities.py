@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
 
 import numpy as np
@@ -102,6 +104,26 @@ class Densities:
         """
         loglik, residual, *status = self._function("likelihood")(phi, theta)
         return loglik, residual, status
+
+    def compiled_likelihood(self):
+        """``(f, others)``: Numba function ``f(phi, theta, *others)`` behind ``likelihood``; None in other modes of PyTensor."""
+        function = self._function("likelihood")
+        f = getattr(function.vm, "jit_fn", None)
+        return None if f is None else (f, tuple(c.storage[0] for c in function.input_storage[2:]))
+
+    @contextmanager
+    def compiled_solves(self, phi: np.ndarray, n_evaluations: int):
+        """While ``compiled_likelihood`` is evaluated that often at such phi, without the global interpreter lock."""
+        with ExitStack() as stack:
+            n_tasks = phi.shape[0] * phi.shape[1]
+            told = [stack.enter_context(op.compiled_calls(n_tasks)) for op in self._ode_ops]
+            yield
+            for calls in told:
+                calls.calls = n_evaluations
+
+    @cached_property
+    def _ode_ops(self):
+        return [node.op for node in ode_nodes(row_logps(self.mixed)) if hasattr(node.op, "compiled_calls")]
 
     def gradient(self, phi: np.ndarray, theta: np.ndarray):
         """Log likelihood (replicate, subject) with its gradients.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+from numba.extending import overload
 
 
 def _compile(function):
@@ -101,3 +102,49 @@ def decide(
                     residual[r, i, k] = new_residual[r, i, k]
             held[r, i] += 1
     return accepted / (n_replicates * n_subjects)
+
+
+@_compile
+def _count(status, codes):
+    for r in range(status.shape[0]):
+        for i in range(status.shape[1]):
+            if status[r, i] != 0:
+                codes[status[r, i], i] += 1
+
+
+def count_failures(statuses, codes):
+    """Add the failures in a tuple of statuses, each (replicate, subject), to ``codes`` (code, subject)."""
+    for status in statuses:
+        _count(status, codes)
+
+
+@overload(count_failures)
+def _count_failures(statuses, codes):
+    if len(statuses) == 0:  # Numba cannot loop over an empty tuple
+        return lambda statuses, codes: None
+
+    def count_each(statuses, codes):
+        for status in statuses:
+            _count(status, codes)
+
+    return count_each
+
+
+@numba.njit(nogil=True)
+def walk(
+    likelihood, theta, others, law, keep, step, prior_cancels, log_uniform,
+    phi, loglik, logprior, residual, new_phi, new_logprior, bookkeeping, rates, codes,
+):  # fmt: skip
+    """All proposals of an E-step, one after the other, without Python in between.
+
+    Not kept on disk: each model's compiled ``likelihood(phi, theta, *others)`` becomes a part of it. ``codes[c, i]`` counts
+    the solves of subject i that ended with status c.
+    """
+    for k in range(keep.shape[0]):
+        propose(phi, keep[k], step[k], *law, new_phi, new_logprior)
+        result = likelihood(new_phi, theta, *others)
+        count_failures(result[2:], codes)
+        rates[k] = decide(
+            phi, loglik, logprior, residual, new_phi, result[0], new_logprior, result[1],
+            log_uniform[k], prior_cancels[k], *bookkeeping,
+        )  # fmt: skip

@@ -6,9 +6,7 @@ rejected per subject and replicate. A kernel's scale adapts while exploring and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from pymc.step_methods.arraystep import ArrayStepShared
@@ -17,19 +15,26 @@ from pymc.step_methods.metropolis import Metropolis, NormalProposal
 from pymc.step_methods.state import dataclass_state
 
 from pymc_saem.saem.algorithm import Statistics
-from pymc_saem.saem.fused import add_all, decide, propose
+from pymc_saem.saem.fused import add_all, count_failures, decide, propose, walk
 from pymc_saem.saem.population import Population
 
 #: Acceptance of a random walk that is near the best efficiency between 1 dimension (0.44) and many (0.23).
 TARGET_ACCEPTANCE = 0.4
 
 
-class Move(NamedTuple):
-    """One proposal for every subject and replicate: ``keep * phi + step``."""
+@dataclass
+class Moves:
+    """Proposals for every subject and replicate, one after the other: ``keep * phi + step``."""
 
-    keep: np.ndarray  # (phi,): 1, or 0 for what is drawn anew
-    step: np.ndarray  # (replicate, subject, phi)
-    which: int  # the scale that made it
+    keep: np.ndarray  # (move, phi): 1, or 0 for what is drawn anew
+    step: np.ndarray  # (move, replicate, subject, phi)
+    prior_cancels: np.ndarray  # (move,): drawn from the prior, so that only the likelihood decides
+    log_uniform: np.ndarray  # (move, replicate, subject): logarithms of uniform random numbers
+
+    @classmethod
+    def empty(cls, n: int, shape: tuple[int, int, int], rng: np.random.Generator) -> Moves:
+        log_uniform = -rng.standard_exponential((n, *shape[:2]))
+        return cls(np.ones((n, shape[-1])), np.empty((n, *shape)), np.zeros(n, dtype=bool), log_uniform)
 
 
 @dataclass
@@ -43,33 +48,43 @@ class Ensemble:
 
     def __post_init__(self):
         self.n_visited = 0
-        self.held = np.zeros(self.loglik.shape, dtype=np.int64)
-        self.sums = np.zeros_like(self.phi), np.zeros((self.phi.shape[-1],) * 2), np.zeros_like(self.residual)
-        self.proposal, self.proposal_logprior = np.empty_like(self.phi), np.empty_like(self.loglik)
+        self.bookkeeping = (
+            np.zeros(self.loglik.shape, dtype=np.int64),  # transitions for which each state was held
+            np.zeros_like(self.phi),
+            np.zeros((self.phi.shape[-1],) * 2),
+            np.zeros_like(self.residual),
+        )
 
-    def move(self, target: Target, move: Move, log_uniform: np.ndarray, prior_cancels: bool = False) -> float:
-        """Propose, and accept or reject per subject and replicate, in place; the share accepted.
-
-        Parameters
-        ----------
-        log_uniform : ndarray, shape (replicate, subject)
-            Logarithms of uniform random numbers.
-        prior_cancels : bool
-            The proposal is a draw from the prior, so that only the likelihood decides.
-        """
-        new, new_logprior = self.proposal, self.proposal_logprior
-        propose(self.phi, move.keep, move.step, *target.population.law, new, new_logprior)
-        loglik, residual = target.evaluate(new)
-        self.n_visited += 1
-        return decide(
-            self.phi, self.loglik, self.logprior, self.residual, new, loglik, new_logprior, residual,
-            log_uniform, prior_cancels, self.held, *self.sums,
-        )  # fmt: skip
+    def walk(self, target: Target, moves: Moves) -> np.ndarray:
+        """Propose, and accept or reject per subject and replicate, in place; the share accepted of each move."""
+        n = len(moves.keep)
+        rates, new, new_logprior = np.empty(n), np.empty_like(self.phi), np.empty_like(self.loglik)
+        law, state = target.population.law, (self.phi, self.loglik, self.logprior, self.residual)
+        compiled = target.densities.compiled_likelihood()
+        if compiled is not None:
+            likelihood, others = compiled
+            with target.densities.compiled_solves(self.phi, n):
+                walk(
+                    likelihood, target.theta, others, law, moves.keep, moves.step, moves.prior_cancels,
+                    moves.log_uniform, *state, new, new_logprior, self.bookkeeping, rates, target.codes,
+                )  # fmt: skip
+        else:
+            for k in range(n):
+                propose(self.phi, moves.keep[k], moves.step[k], *law, new, new_logprior)
+                loglik, residual, status = target.densities.likelihood(new, target.theta)
+                count_failures(status, target.codes)
+                rates[k] = decide(
+                    *state, new, loglik, new_logprior, residual, moves.log_uniform[k], moves.prior_cancels[k],
+                    *self.bookkeeping,
+                )  # fmt: skip
+        self.n_visited += n
+        target.n_evaluations += n
+        return rates
 
     def statistics(self) -> Statistics:
         """Sufficient statistics averaged over the visited states and replicates."""
-        add_all(self.phi, self.residual, self.held, *self.sums)
-        phi, square, residual = self.sums
+        add_all(self.phi, self.residual, *self.bookkeeping)
+        _, phi, square, residual = self.bookkeeping
         per_replicate = self.n_visited * self.phi.shape[0]
         return Statistics(
             first=phi.mean(axis=0) / self.n_visited,
@@ -85,25 +100,16 @@ class Target:
     densities: object  # has likelihood(phi, theta)
     population: Population
     theta: np.ndarray
-    failures: dict[int, np.ndarray] = field(default_factory=dict)  # status code -> count per subject
+    codes: np.ndarray  # (status code, subject): how many solves ended so; successes are not counted
     n_evaluations: int = 0
 
     def ensemble(self, phi: np.ndarray) -> Ensemble:
         """Evaluate a set of states; a state without a density may be left by any finite proposal."""
-        loglik, residual = self.evaluate(phi)
-        loglik = np.where(np.isnan(loglik), -np.inf, loglik)
-        return Ensemble(phi.copy(), loglik, self.population.log_density(phi), np.array(residual))
-
-    def evaluate(self, phi: np.ndarray):
-        """Log likelihood (replicate, subject) and residual statistics of proposals."""
         loglik, residual, status = self.densities.likelihood(phi, self.theta)
         self.n_evaluations += 1
-        for codes in status:
-            if codes.any():
-                for code in np.unique(codes[codes != 0]):
-                    count = (codes == code).sum(axis=0)
-                    self.failures[int(code)] = self.failures.get(int(code), 0) + count
-        return loglik, residual
+        count_failures(status, self.codes)
+        loglik = np.where(np.isnan(loglik), -np.inf, loglik)
+        return Ensemble(phi.copy(), loglik, self.population.log_density(phi), np.array(residual))
 
 
 class ReplicateProposal(NormalProposal):
@@ -178,51 +184,44 @@ class SubjectMetropolis(Metropolis):
             "SubjectMetropolis moves the replicates of the SAEM E-step; pass pymc_saem.SAEM() to pm.sample."
         )
 
-    def propose(self, n: int, shape: tuple[int, ...], population: Population) -> Iterator[Move]:
-        """The next ``n`` proposals; they do not depend on the states.
+    def propose(self, moves: Moves, at: np.ndarray, population: Population) -> np.ndarray:
+        """Fill in the moves at these places; they do not depend on the states.
 
         Parameters
         ----------
-        n : int
-        shape : tuple of int
-            (replicate, subject, phi)
+        moves : Moves
+        at : ndarray of int, shape (proposal,)
         population : Population
             Not used: a random walk moves relative to the state.
+
+        Returns
+        -------
+        ndarray of int, shape (proposal,)
+            The scale that made each proposal.
         """
-        d, keep = shape[-1], np.ones(shape[-1])
+        n, shape = len(at), moves.step.shape[1:]
+        d = shape[-1]
         if self.move == "coordinate":
             while self.queue.size < n:
                 self.queue = np.concatenate([self.queue, self.rng.permutation(d)])
             which, self.queue = self.queue[:n], self.queue[n:]
             sizes = (self.scaling * np.diag(self.shape))[which]
+            moves.step[at] = 0.0
             along = self.proposal_dist(self.rng, (n, *shape[:-1])) * sizes[:, None, None]
-            for k in range(n):
-                step = np.zeros(shape)
-                step[..., which[k]] = along[k]
-                yield Move(keep, step, int(which[k]))
-            return
-        sizes = self.rng.integers(min(2, d), d + 1, n)
+            moves.step[at, :, :, which] = along
+            return which
+        which = self.rng.integers(min(2, d), d + 1, n) - 1
         order = self.rng.random((n, d)).argsort(axis=1)
         for k in range(n):
-            columns, which = order[k, : sizes[k]], int(sizes[k]) - 1
-            z = self.proposal_dist(self.rng, (shape[0] * shape[1], sizes[k]))
-            step = z @ (self.shape[:, columns].T * self.scaling[which])
-            yield Move(keep, step.reshape(shape), which)
+            columns = order[k, : which[k] + 1]
+            z = self.proposal_dist(self.rng, (shape[0] * shape[1], columns.size))
+            moves.step[at[k]] = (z @ (self.shape[:, columns].T * self.scaling[which[k]])).reshape(shape)
+        return which
 
-    def astep(self, q0: Ensemble, target: Target, move: Move, log_uniform: np.ndarray):
-        """One transition of every subject and replicate, in place.
-
-        Returns
-        -------
-        Ensemble
-            ``q0``, moved.
-        list of dict
-            PyMC's Metropolis statistics, averaged over subjects and replicates.
-        """
-        rate = q0.move(target, move, log_uniform)
-        self.proposed[move.which] += 1
-        self.accepted_sum[move.which] += rate
-        return q0, [{"accept": rate, "accepted": rate, "scaling": self.scaling[move.which]}]
+    def record(self, which: np.ndarray, rates: np.ndarray) -> None:
+        """Count how many subjects and replicates accepted each proposal."""
+        np.add.at(self.proposed, which, 1.0)
+        np.add.at(self.accepted_sum, which, rates)
 
     def learn(self, within: np.ndarray | None = None) -> None:
         """Adapt once an iteration (Robbins-Monro on the log scale), unless tuning has stopped.
@@ -254,16 +253,16 @@ class PriorProposal:
         self.blocks = [slice(0, d), *blocks] if len(blocks) > 1 else [slice(0, d)]
         self.rng = rng
 
-    def propose(self, n: int, shape: tuple[int, ...], population: Population) -> Iterator[Move]:
-        """The next ``n`` proposals; see :meth:`SubjectMetropolis.propose`."""
+    def propose(self, moves: Moves, at: np.ndarray, population: Population) -> np.ndarray:
+        """Fill in the moves at these places; see :meth:`SubjectMetropolis.propose`."""
+        n, shape = len(at), moves.step.shape[1:]
         which = self.rng.integers(len(self.blocks), size=n)
         fresh = population.draw(self.rng, n * shape[0]).reshape(n, *shape)
         for k in range(n):
-            keep = np.ones(shape[-1])
-            keep[self.blocks[which[k]]] = 0.0
-            yield Move(keep, fresh[k] * (1.0 - keep), int(which[k]))
+            moves.keep[at[k], self.blocks[which[k]]] = 0.0
+        moves.step[at] = fresh * (1.0 - moves.keep[at])[:, None, None, :]
+        moves.prior_cancels[at] = True
+        return which
 
-    def astep(self, q0: Ensemble, target: Target, move: Move, log_uniform: np.ndarray):
-        """One transition of every subject and replicate, in place; see :meth:`SubjectMetropolis.astep`."""
-        rate = q0.move(target, move, log_uniform, prior_cancels=True)
-        return q0, [{"accept": rate, "accepted": rate}]
+    def record(self, which: np.ndarray, rates: np.ndarray) -> None:
+        """Nothing to learn: the proposals have no scale."""

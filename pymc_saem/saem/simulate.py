@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from pymc_saem.saem.algorithm import Statistics
-from pymc_saem.saem.kernels import PriorProposal, SubjectMetropolis, Target
+from pymc_saem.saem.kernels import Ensemble, Moves, PriorProposal, SubjectMetropolis, Target
 from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.population import Population
 
 #: Share of the transitions of each kernel.
 MIXTURE = {"prior": 0.15, "coordinate": 0.35, "block": 0.5}
+
+#: Numbers in the proposals that are drawn ahead (32 MB).
+MAX_PROPOSED = 4_000_000
+#: More than the status codes of any solver.
+N_CODES = 16
 
 _ADAPTED = ("scaling", "shape", "queue", "n_learned")
 
@@ -72,12 +75,7 @@ class Simulator:
             self.kernels[name].stop_tuning()
 
     def __call__(
-        self,
-        population: Population,
-        theta: np.ndarray,
-        phi: np.ndarray,
-        visit: Callable | None = None,
-        n_transitions: int | None = None,
+        self, population: Population, theta: np.ndarray, phi: np.ndarray, n_transitions: int | None = None
     ) -> tuple[np.ndarray, Statistics, dict]:
         """Move phi (replicate, subject, phi) by ``n_transitions`` proposals at fixed theta.
 
@@ -87,25 +85,36 @@ class Simulator:
         statistics : Statistics
             Averaged over all visited states, not the last one only: same cost, less noise.
         report : dict
-            Acceptance by kernel, complete log density, solver failures.
+            Acceptance by kernel; complete log density, and that of each replicate.
         """
-        target = Target(self.densities, population, theta, self.failures)
+        codes = np.zeros((N_CODES, phi.shape[1]), dtype=np.int64)
+        target = Target(self.densities, population, theta, codes)
         ensemble = target.ensemble(phi)
-        rates = {name: [] for name in self.kernels}
         plan = self._plan(n_transitions or self.n_transitions)
-        moves = {n: k.propose(int((plan == n).sum()), phi.shape, population) for n, k in self.kernels.items()}
-        log_uniform = -self.rng.standard_exponential((len(plan), *phi.shape[:2]))
-        for name, uniform in zip(plan, log_uniform, strict=True):
-            ensemble, (stats,) = self.kernels[name].astep(ensemble, target, next(moves[name]), uniform)
-            rates[name].append(stats["accept"])
-            if visit is not None:
-                visit(ensemble)
+        rates = np.concatenate([self._walk(ensemble, target, part) for part in self._parts(plan, phi.size)])
         statistics = ensemble.statistics()
         self._learn(statistics, population)
         self.n_evaluations += target.n_evaluations
-        report = {f"accept_{name}": float(np.mean(r)) if r else np.nan for name, r in rates.items()}
-        report["complete_logp"] = float((ensemble.loglik + ensemble.logprior).mean(axis=0).sum())
+        for code in np.flatnonzero(codes.any(axis=1)):
+            self.failures[int(code)] = self.failures.get(int(code), 0) + codes[code]
+        report = {f"accept_{n}": float(rates[plan == n].mean()) if (plan == n).any() else np.nan for n in self.kernels}
+        report["replicate_logp"] = (ensemble.loglik + ensemble.logprior).sum(axis=1)
+        report["complete_logp"] = float(report["replicate_logp"].mean())
         return ensemble.phi, statistics, report
+
+    def _walk(self, ensemble: Ensemble, target: Target, plan: np.ndarray) -> np.ndarray:
+        """Share accepted of each planned transition."""
+        moves = Moves.empty(len(plan), ensemble.phi.shape, self.rng)
+        at = {name: np.flatnonzero(plan == name) for name in self.kernels}
+        which = {name: kernel.propose(moves, at[name], target.population) for name, kernel in self.kernels.items()}
+        rates = ensemble.walk(target, moves)
+        for name, kernel in self.kernels.items():
+            kernel.record(which[name], rates[at[name]])
+        return rates
+
+    def _parts(self, plan: np.ndarray, size: int) -> list[np.ndarray]:
+        """The plan in parts whose proposals fit into memory."""
+        return np.array_split(plan, min(len(plan), -(-len(plan) * size // MAX_PROPOSED)))
 
     def _plan(self, n_transitions: int) -> np.ndarray:
         """Names of the kernels of one call, in random order; shares are met on average."""

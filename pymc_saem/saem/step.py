@@ -197,7 +197,7 @@ class SAEM(BlockedStep):
         self._state, report = iterate(self._state, self._simulate, self.engine.maximizer, step_size)
         self.iter_count += 1
         stats = {
-            **report,
+            **{name: value for name, value in report.items() if name in self.stats_dtypes_shapes},
             "step_size": step_size,
             "n_failed": self._n_failed() - failed_before,
             "tune": self.tune,
