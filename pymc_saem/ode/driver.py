@@ -42,25 +42,25 @@ class Pace:
         self.seconds = {False: None, True: None}
         self.since_trial = 0.0
 
-    def parallel(self):
-        """Whether the next call shall use threads."""
+    def parallel(self, calls=1):
+        """Whether the next calls shall use threads."""
         serial, threads = self.seconds[False], self.seconds[True]
         if serial is None or serial < _MIN_SECONDS:
             return False
         if threads is None:
             return True
         best = threads < serial
-        if self.since_trial > 20.0 * self.seconds[not best]:
+        if self.since_trial > 20.0 * calls * self.seconds[not best]:
             self.since_trial = 0.0
             return not best
         return best
 
-    def record(self, parallel, seconds):
-        """Take the duration of a call into account."""
+    def record(self, parallel, seconds, calls=1):
+        """Take the duration of a call into account, or the mean of some calls."""
         before = self.seconds[parallel]
         # One interruption by another program may last as long as a hundred calls: it counts as two.
         self.seconds[parallel] = seconds if before is None else 0.8 * before + 0.2 * min(seconds, 2.0 * before)
-        self.since_trial += seconds
+        self.since_trial += calls * seconds
 
 
 def run(task_address, table_address, n_tasks, n_threads=None, pace=None):
@@ -93,25 +93,20 @@ def _n_threads(n_tasks, wanted):
     return numba.get_num_threads() if wanted is None else min(wanted, numba.config.NUMBA_NUM_THREADS)
 
 
-class Calls:
-    """What the caller of ``compiled_calls`` tells: how many solves there were."""
-
-    calls = 0
-
-
 @contextmanager
-def compiled_calls(op, n_tasks):
+def compiled_calls(op, n_tasks, n_calls):
     """See :meth:`OdeSolution.compiled_calls`."""
+    known = (op, n_tasks) in _PACES
     pace = _PACES.setdefault((op, n_tasks), Pace())
-    limit, told = _n_threads(n_tasks, op.n_threads), Calls()
-    parallel = limit > 1 and (op.n_threads is not None or pace.parallel())
+    limit = _n_threads(n_tasks, op.n_threads)
+    parallel = limit > 1 and (op.n_threads is not None or pace.parallel(n_calls))
     prepare(parallel)
     before = SWITCH.copy()
     SWITCH[:] = (limit, memory_of_helpers(limit)) if parallel else (1, 0)
     start = time.perf_counter()
     try:
-        yield told
+        yield
     finally:
         SWITCH[:] = before
-        if told.calls:
-            pace.record(parallel, (time.perf_counter() - start) / told.calls)
+        if n_calls and known:  # the first time, the graph may still have to be compiled
+            pace.record(parallel, (time.perf_counter() - start) / n_calls, n_calls)

@@ -96,15 +96,15 @@ class OdeSolution(_OdeOp):
         """The same operation at other tolerances."""
         return type(self)(**(self.__getstate__() | {"rtol": rtol, "atol": atol}))
 
-    def compiled_calls(self, n_tasks):
+    def compiled_calls(self, n_tasks, n_calls):
         """Context in which compiled graphs solve without Python, with threads if those were faster lately.
 
-        ``calls`` of what it returns shall be set to the number of solves before the end. The caller releases the global
-        interpreter lock while the graphs run.
+        It expects ``n_calls`` calls with ``n_tasks`` subjects and replicates each, and that their caller releases the global
+        interpreter lock.
         """
         from pymc_saem.ode.driver import compiled_calls
 
-        return compiled_calls(self, n_tasks)
+        return compiled_calls(self, n_tasks, n_calls)
 
     def status_text(self, code):
         """What a status code means and what to do about it."""

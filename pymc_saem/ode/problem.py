@@ -139,6 +139,7 @@ def python_function(name, arguments, source):
     from pymc_saem.ode import elementary
 
     namespace = {"math": math, "elementary_exp": elementary.exp, "elementary_log": elementary.log}
+    namespace["exp_of_negative"] = elementary.exp_of_negative
     source = source.replace("math.exp(", "elementary_exp(").replace("math.log(", "elementary_log(")
     code = f"def {name}({arguments}):\n{source}"
     exec(compile(code, f"<pymc_saem ode {name}>", "exec"), namespace)

@@ -69,6 +69,13 @@ _TEMPLATES = {
 }
 
 
+# 2 atanh(s) / s on s in [0, 1/3] as a polynomial of s^2 through the Chebyshev points: relative error 5e-17.
+_ATANH = (
+    2.0, 0.6666666666668256, 0.39999999995290236, 0.28571429111441066, 0.22222190870063585,
+    0.18182859603344237, 0.15363678882032433, 0.13591284804683307, 0.09880877506218333, 0.17780604660041638,
+)
+
+
 class SourcePrinter:
     """Collects assignments; equal right-hand sides share one name.
 
@@ -192,34 +199,33 @@ class SourcePrinter:
         return a if a == b else self.emit(f"{_text(a)} if {condition} else {_text(b)}")
 
     def _print_sigmoid(self, a):
-        small = self.emit(f"math.exp(-abs({_text(a)}))")
+        small = self.emit(f"exp_of_negative(-abs({_text(a)}))")
         share = self.emit(f"1.0 / (1.0 + {small})")
         return self.emit(f"{share} if {_text(a)} >= 0.0 else {small} * {share}")
 
     def _print_tanh(self, a):
         # Twice as fast as the library's, and as accurate absolutely; the relative accuracy of results
         # near zero is lost, which an added bias or state does not have either.
-        small = self.emit(f"math.exp(-2.0 * abs({_text(a)}))")
+        small = self.emit(f"exp_of_negative(-2.0 * abs({_text(a)}))")
         return self.emit(f"math.copysign((1.0 - {small}) / (1.0 + {small}), {_text(a)})")
 
     def _print_softplus(self, a):
-        small = self.emit(f"math.exp(-abs({_text(a)}))")
+        small = self.emit(f"exp_of_negative(-abs({_text(a)}))")
         rest = self._log1p_of_unit(small)
         return self.emit(f"{_text(a)} + {rest} if {_text(a)} > 0.0 else {rest}")
 
     def _log1p_of_unit(self, x):
-        """log(1 + x) for x in [0, 1] as 2 atanh(x / (2 + x)), by its series: within 3 units in the last place.
+        """log(1 + x) for x in [0, 1] as 2 atanh(x / (2 + x)): within 3 units in the last place.
 
-        Straight-line arithmetic, which the compiler interleaves; the library's log1p takes twice as long.
+        Straight-line arithmetic, which the compiler interleaves and vectorizes; the library's log1p is a call.
         """
         s = self.emit(f"{x} / (2.0 + {x})")
-        powers = [self.emit(f"{s} * {s}")]
-        for _ in range(3):
-            powers.append(self.emit(f"{powers[-1]} * {powers[-1]}"))
-        terms = [repr(1.0 / (2 * k + 1)) for k in range(16)]
-        for power in powers:  # Estrin's scheme: pairs, pairs of pairs, ...
-            terms = [self.emit(f"{a} + {power} * {b}") for a, b in zip(terms[::2], terms[1::2], strict=True)]
-        return self.emit(f"2.0 * {s} * {terms[0]}")
+        power, terms = self.emit(f"{s} * {s}"), list(map(repr, _ATANH))
+        while len(terms) > 1:  # Estrin's scheme: pairs, pairs of pairs, ...
+            pairs = zip(terms[::2], terms[1::2], strict=False)
+            terms = [self.emit(f"{a} + {power} * {b}") for a, b in pairs] + terms[len(terms) // 2 * 2 :]
+            power = self.emit(f"{power} * {power}")
+        return self.emit(f"{s} * {terms[0]}")
 
     def _print_log1mexp(self, a):
         return self.emit(

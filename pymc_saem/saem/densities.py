@@ -115,11 +115,9 @@ class Densities:
     def compiled_solves(self, phi: np.ndarray, n_evaluations: int):
         """While ``compiled_likelihood`` is evaluated that often at such phi, without the global interpreter lock."""
         with ExitStack() as stack:
-            n_tasks = phi.shape[0] * phi.shape[1]
-            told = [stack.enter_context(op.compiled_calls(n_tasks)) for op in self._ode_ops]
+            for op in self._ode_ops:
+                stack.enter_context(op.compiled_calls(phi.shape[0] * phi.shape[1], n_evaluations))
             yield
-            for calls in told:
-                calls.calls = n_evaluations
 
     @cached_property
     def _ode_ops(self):

@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from pymc_saem.ode.elementary import exp, log
+from pymc_saem.ode.elementary import exp, exp_of_negative, log
 
 
 def over(function):
@@ -32,6 +32,14 @@ def test_exp(rng):
     assert np.isnan(call(np.array([np.nan]))).all()
 
 
+def test_exp_of_negative(rng):
+    loop, call = over(exp_of_negative)
+    x = -np.concatenate([rng.uniform(0, 708, 100_000), rng.exponential(1.0, 100_000), [0.0]])
+    assert ulps(call(x), np.exp(x)).max() <= 2.0
+    low, missing = call(np.array([-1e5, np.nan]))
+    assert 0.0 <= low < 1e-300 and np.isnan(missing)
+
+
 def test_log(rng):
     loop, call = over(log)
     x = np.concatenate([10.0 ** rng.uniform(-320, 308, 100_000), rng.uniform(0.5, 2.0, 100_000), [1.0, 5e-324, 1.7e308]])
@@ -43,7 +51,7 @@ def test_log(rng):
 
 
 def test_loops_over_them_are_vectorized():
-    for function in (exp, log):
+    for function in (exp, exp_of_negative, log):
         loop, call = over(function)
         call(np.ones(8))
         code = "".join(loop.inspect_llvm().values())
