@@ -11,9 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from pymc_saem.ode.native import (
-    C,
     C_STRIDE,
-    G,
     G_STRIDE,
     GX,
     JAC,
@@ -31,10 +29,12 @@ from pymc_saem.ode.native import (
     T0,
     TIMES,
     TOLERANCES,
-    X,
     X_STRIDE,
     Y0_CONSTANT,
     Y0_INDEX,
+    C,
+    G,
+    X,
     compile_task,
     doubles,
     inner,

@@ -4,7 +4,6 @@ Both take any number of leading batch dimensions on the subjects' values, so a v
 (replicates, chains) solves everything in one parallel call.
 """
 
-import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, disconnected_type, grad_not_implemented
 from pytensor.graph.basic import Apply

@@ -11,7 +11,6 @@ This file is the method; ``lanes.py`` takes subjects through it.
 """
 
 import math
-
 from collections import namedtuple
 
 from pymc_saem.ode.native import call_lanes, doubles, inner

@@ -11,6 +11,8 @@ from pymc_saem.saem.simulate import Simulator
 
 #: Starts of each subject's mode search: the population mean, the conditional mean, and draws.
 N_MODE_STARTS = 5
+#: A mode is found when a step gains less log density than this.
+MODE_TOLERANCE = 1e-7
 #: Chains of conditional draws; with fewer, R-hat could not tell whether they agree.
 N_CHAINS = 4
 
@@ -111,13 +113,15 @@ def find_modes(densities, population: Population, theta, starts: np.ndarray, max
     for _ in range(max_evaluations):
         direction = -np.einsum("...ij,...j->...i", inverse, g)
         slope = np.einsum("...i,...i->...", g, direction)
-        active &= (-slope > 1e-10) & (step > 1e-12)
+        active &= (-slope > 1e-9) & (step > 1e-12)
         if not active.any():
             break
         move = np.where(active[..., None], step[..., None] * direction, 0.0)
         f_new, g_new = evaluate(x + move)
         better = active & (f_new <= f + 1e-4 * step * slope)
         _bfgs_update(inverse, move, g_new - g, better)
+        # A full step that gains nothing: what is left is the noise of the solver.
+        active &= ~(better & (step == 1.0) & (f - f_new < MODE_TOLERANCE))
         x = np.where(better[..., None], x + move, x)
         g = np.where(better[..., None], g_new, g)
         f = np.where(better, f_new, f)

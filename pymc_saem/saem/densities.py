@@ -15,10 +15,14 @@ from pytensor.graph.replace import clone_replace, vectorize_graph
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
+from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import MixedModel
-from pymc_saem.saem.point import INTERPRETED, parameter_graph, value_graph
+from pymc_saem.saem.point import parameter_graph, value_graph
 from pymc_saem.saem.sum_rows import SumRows
 
+#: Gradients for optimizers. An E-step accepts densities from coarse solves; a line search would take their noise for slope,
+#: and near the optimum a gradient at 1e-2 is mostly wrong.
+GRADIENT_TOLERANCE = 1e-6
 #: Checks such as "sigma > 0" look at all subjects at once: one failed solve would condemn the rest.
 #: Without them a bad value gives NaN in its own subject, which the kernels count and reject.
 _NO_CHECKS = "local_remove_check_parameter"
@@ -124,7 +128,7 @@ class Densities:
         return [node.op for node in ode_nodes(row_logps(self.mixed)) if hasattr(node.op, "compiled_calls")]
 
     def gradient(self, phi: np.ndarray, theta: np.ndarray):
-        """Log likelihood (replicate, subject) with its gradients.
+        """Log likelihood (replicate, subject) with its gradients, from solves to ``GRADIENT_TOLERANCE``.
 
         Returns
         -------
@@ -158,12 +162,11 @@ class Densities:
             outputs = vectorize_graph([loglik, residual, *status], {phi: phi3})
             outputs = [self._with_replicates(out, phi3, ndim) for out, ndim in zip(outputs, ranks, strict=True)]
         else:
-            (loglik,) = vectorize_graph([loglik], {phi: phi3})
+            (loglik,) = vectorize_graph(_solved_tightly([loglik]), {phi: phi3})
             d_phi, d_theta = pt.grad(loglik.sum(), [phi3, theta], disconnected_inputs="ignore")
             outputs = [loglik, d_phi, d_theta]
-        # A gradient runs some hundred times in a fit, which does not repay 30 s of compilation; fused expressions
-        # would run element by element there.
-        mode = get_mode(self.mode) if kind == "likelihood" else INTERPRETED.excluding("fusion")
+        # A gradient runs some hundred times in a fit, which does not repay 30 s of compilation.
+        mode = get_mode(self.mode) if kind == "likelihood" else INTERPRETED
         mode = mode.including(_NO_CHECKS)
         f = pytensor.function([phi3, theta], outputs, mode=mode, on_unused_input="ignore")
         f.trust_input = True  # callers pass float64 arrays of the right rank; checking costs as much as a solve
@@ -190,6 +193,15 @@ def ode_nodes(graphs) -> list:
     """Nodes that solve differential equations, found by their protocol: this layer does not import ``ode``."""
     nodes = {v.owner for v in ancestors(graphs) if v.owner is not None}
     return [node for node in nodes if getattr(node.op, "is_ode_solution", False)]
+
+
+def _solved_tightly(graphs: list) -> list:
+    """The graphs with differential equations solved to ``GRADIENT_TOLERANCE`` at least."""
+    tight = {}
+    for node in ode_nodes(graphs):
+        rtol, atol = (min(tolerance, GRADIENT_TOLERANCE) for tolerance in (node.op.rtol, node.op.atol))
+        tight |= zip(node.outputs, node.op.with_tolerances(rtol, atol)(*node.inputs), strict=True)
+    return clone_replace(graphs, tight) if tight else graphs
 
 
 def _per_subject(mixed: MixedModel, outcome: int, rows):

@@ -6,8 +6,8 @@ import numpy as np
 import pytensor
 
 from pymc_saem.saem.densities import in_symbols, symbols
+from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import MixedModel, RandomEffect, UnsupportedModelError
-from pymc_saem.saem.point import INTERPRETED
 
 
 def location_and_scale(rv):

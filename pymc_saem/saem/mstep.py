@@ -122,7 +122,7 @@ def penalized_scale(count, sum_of_squares, power: float, x: np.ndarray, log_prio
             log_density, d1, d2 = log_prior(np.exp(t + step))
             new = value(t + step, log_density)
         t, current = t + step, new
-        if np.all(np.abs(step) < 1e-9):
+        if np.all(np.abs(step) < 1e-5):  # Newton: the error is of the order of its square
             break
     return np.exp(t)
 

@@ -9,13 +9,10 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pymc.logprob.transforms import LogTransform
-from pytensor.compile.mode import Mode
 from scipy.special import expit, logit
 
+from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import MixedModel, Parameter, RandomEffect
-
-#: A graph that runs once an iteration is not worth seconds of machine-code compilation.
-INTERPRETED = Mode(linker="py", optimizer="fast_run")
 
 _FROM_PHI = {"identity": lambda x: x, "log": np.exp, "logit": expit}
 _TO_PHI = {"identity": lambda x: x, "log": np.log, "logit": logit}

@@ -10,8 +10,8 @@ import pytensor
 import pytensor.tensor as pt
 
 from pymc_saem.saem.densities import model_value
+from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import MixedModel, Parameter
-from pymc_saem.saem.point import INTERPRETED
 
 
 @dataclass

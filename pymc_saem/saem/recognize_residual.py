@@ -11,9 +11,9 @@ from pytensor.graph.replace import clone_replace
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.saem.densities import in_symbols, symbols
+from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.laws import location_and_scale
 from pymc_saem.saem.model import MixedModel, Parameter, UnsupportedModelError
-from pymc_saem.saem.point import INTERPRETED
 from pymc_saem.saem.rules import REFUSAL, ResidualRule, homogeneity
 
 

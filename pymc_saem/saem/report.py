@@ -12,8 +12,8 @@ from pymc_saem.compat import observed_variables
 from pymc_saem.output.datatree import FitResult, Variable
 from pymc_saem.saem.densities import ode_nodes
 from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import element_labels
-from pymc_saem.saem.point import INTERPRETED
 from pymc_saem.saem.run import Chain, Job, score
 
 
