@@ -37,6 +37,7 @@ from pymc_saem.ode.native import (
     X,
     compile_task,
     doubles,
+    inlined,
     inner,
     longs,
     write_status,
@@ -86,7 +87,7 @@ def _load(system, work, table, task, lane):
     doubles(work.t)[lane] = doubles(table[T0])[i]
 
 
-@inner
+@inlined
 def _record(system, work, table, task, row, s, lane, gradient):
     """Write the solution of a sorted row at the fraction s of a step, or add its part to the gradient."""
     n, n_sens, lanes, z, h = system.n, system.n_sens, system.lanes, doubles(work.z), doubles(work.h)[lane]
@@ -106,7 +107,7 @@ def _record(system, work, table, task, row, s, lane, gradient):
             out[e] = z[m] + h * slope
 
 
-@inner
+@inlined
 def _finish(system, tasks, table, k, status):
     task = tasks.begin + k
     replicate, i = task // table[N_SUBJECTS], task % table[N_SUBJECTS]
@@ -119,7 +120,7 @@ def _finish(system, tasks, table, k, status):
         write_status(table, replicate, i, status)
 
 
-@inner
+@inlined
 def _prepare(system, work, tasks, table, begin):
     """Slopes and first step of at most one task per lane, from number ``begin``, and their rows at the start time."""
     lanes, t, h, now = system.lanes, doubles(work.t), doubles(work.h), doubles(work.now)
@@ -167,7 +168,7 @@ def _prepare(system, work, tasks, table, begin):
             _finish(system, tasks, table, k, state)
 
 
-@inner
+@inlined
 def _fill(system, work, tasks, running, table, queue):
     """Give free lanes the next tasks of the queue, and every lane its step; the queue, and how many lanes run."""
     lanes, t, h, k1 = system.lanes, doubles(work.t), doubles(work.h), doubles(work.k1)
@@ -199,7 +200,7 @@ def _fill(system, work, tasks, running, table, queue):
     return queue, n_running
 
 
-@inner
+@inlined
 def _judge(system, work, tasks, running, table, lane):
     """Accept or reject the step of a lane: rows in it, next step size, and the end of its task; 1.0 if accepted."""
     t, h, norm = doubles(work.t)[lane], doubles(work.h)[lane], doubles(work.norm)[lane]
@@ -236,7 +237,7 @@ def _judge(system, work, tasks, running, table, lane):
     return 1.0 if norm <= 1.0 else 0.0
 
 
-@inner
+@inlined
 def _advance(system, work):
     """Take over the new values of the lanes whose step was accepted, as ``other`` says."""
     lanes, accepted = system.lanes, doubles(work.other)

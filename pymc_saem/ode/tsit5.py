@@ -13,7 +13,7 @@ This file is the method; ``lanes.py`` takes subjects through it.
 import math
 from collections import namedtuple
 
-from pymc_saem.ode.native import call_lanes, doubles, inner
+from pymc_saem.ode.native import call_lanes, doubles, inlined, inner
 
 __all__ = ["System", "derivative", "errors", "first_step", "split", "step", "weights", "work_size"]
 
@@ -39,14 +39,14 @@ System = namedtuple("System", "rhs f n n_dy0 n_sens lanes size n_p rtol atol")
 Work = namedtuple("Work", "t h now norm other hs z z_new error k1 k2 k3 k4 k5 k6 k7 p jy jp")
 
 
-@inner
+@inlined
 def work_size(system):
     """Number of floats that ``split`` wants."""
     jacobians = system.n * (system.n + system.n_sens) if system.n_sens else 0
     return (5 + system.n_p + jacobians) * system.lanes + 11 * system.size
 
 
-@inner
+@inlined
 def split(system, a):
     """Parts of the memory at address ``a``."""
     b, s = 8 * system.lanes, 8 * system.size
@@ -60,7 +60,7 @@ def split(system, a):
     )  # fmt: skip
 
 
-@inner
+@inlined
 def derivative(system, work, f, t, z, dz):
     """Derivative of the states, and of the sensitivities behind them if ``f`` is ``system.f``."""
     call_lanes(f, system.lanes, system.n_dy0, t, z, work.p, dz, work.jy, work.jp)
@@ -75,7 +75,7 @@ def _stage(system, work, c, dz):
     derivative(system, work, system.f, work.now, work.z_new, dz)
 
 
-@inner
+@inlined
 def step(system, work):
     """One step from z to z_new, its slopes, and the error estimate."""
     z, z_new, h, error = doubles(work.z), doubles(work.z_new), doubles(work.hs), doubles(work.error)
@@ -105,7 +105,7 @@ def step(system, work):
         )
 
 
-@inner
+@inlined
 def errors(system, work):
     """Root mean square of error / tolerance of each lane: the larger one of states and sensitivities."""
     error, z, z_new = doubles(work.error), doubles(work.z), doubles(work.z_new)
@@ -153,7 +153,7 @@ def first_step(system, work, lane, probe_h, span):
     return h if h > 0.0 else 1e-6 * span  # also when a slope is not finite
 
 
-@inner
+@inlined
 def weights(s):
     """Weights of the seven slopes at the fraction ``s`` of a step."""
     s2 = s * s
