@@ -3,9 +3,10 @@
     python benchmarks/transition.py [--iterations 20] [--replicates auto] [--seed 21]
 
 A transition proposes new random effects for every subject and replicate, solves their differential equations, and
-accepts or rejects. The script runs E-steps of the main job, keeps the inputs of every solve, and gives the same
-solves in one batch to the compiled driver. The ratio says what proposals, densities, decisions, statistics and the
-way through Python add. Solves and E-steps alternate, so that another program's load hits both; medians are shown.
+accepts or rejects. The script runs E-steps of the main job twice from the same random numbers: timed as they are, and
+interpreted, to keep the inputs of every solve. It then gives the same solves in one batch to the compiled driver. The
+ratio says what proposals, densities, decisions, statistics and the small size of a transition add. Solves and E-steps
+alternate, so that another program's load hits both; medians are shown.
 """
 
 import argparse
@@ -23,11 +24,12 @@ WARM_UP = 5
 
 
 class Recorder:
-    """Keeps the inputs of the ODE solves that go through ``OdeSolution.compute``."""
+    """Keeps the inputs of the ODE solves of an interpreted E-step, which go through ``OdeSolution.compute``."""
 
-    def __init__(self):
+    def __init__(self, densities):
         self.calls = []
         self.compute = OdeSolution.compute
+        self.densities = densities
 
     def __enter__(self):
         def compute(op, t, x, c):
@@ -35,10 +37,12 @@ class Recorder:
             return self.compute(op, t, x, c)
 
         OdeSolution.compute = compute
+        self.densities.compiled_likelihood = lambda: None
         return self
 
     def __exit__(self, *exc):
         OdeSolution.compute = self.compute
+        del self.densities.compiled_likelihood
 
     def batch(self, n_threads: int):
         """One operation and its inputs that do all recorded solves at once."""
@@ -69,13 +73,17 @@ def measure(step, n_threads: int, n_iterations: int):
     theta, phi = step.state.theta, step.state.phi
     population = step.engine.maximizer.population(theta)
     e_steps, solves = [], []
+    simulator = step.simulator
     for _ in range(n_iterations):
-        with Recorder() as recorder:
-            mark = perf_counter()
-            phi, _, _ = step.simulator(population, theta, phi)
-            e_steps.append(perf_counter() - mark)
+        random_state, adapted = simulator.rng.bit_generator.state, simulator.adapted
+        with Recorder(step.engine.densities) as recorder:
+            simulator(population, theta, phi)
         if not recorder.calls:
             raise SystemExit("No solve went through OdeSolution.compute, so there is nothing to compare with.")
+        simulator.rng.bit_generator.state, simulator.adapted = random_state, adapted
+        mark = perf_counter()
+        phi, _, _ = simulator(population, theta, phi)
+        e_steps.append(perf_counter() - mark)
         op, t, x, c = recorder.batch(n_threads)
         op.compute(t, x[:1], c)  # once, so that nothing is prepared while the clock runs
         mark = perf_counter()

@@ -59,7 +59,8 @@ class Pace:
         """Take the duration of a call into account, or the mean of some calls."""
         before = self.seconds[parallel]
         # One interruption by another program may last as long as a hundred calls: it counts as two.
-        self.seconds[parallel] = seconds if before is None else 0.8 * before + 0.2 * min(seconds, 2.0 * before)
+        seconds = seconds if before is None else min(seconds, 2.0 * before)
+        self.seconds[parallel] = seconds if before is None else 0.8 * before + 0.2 * seconds
         self.since_trial += calls * seconds
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from models import exact_loglik, random_intercept, random_intercept_data, slopes, slopes_data
+from models import exact_loglik, random_intercept, random_intercept_data, slopes, slopes_data, theophylline
 
 from pymc_saem.saem.conditional import find_modes
 from pymc_saem.saem.engine import Engine
@@ -156,3 +156,24 @@ def test_subject_metropolis_is_pymc_metropolis(linear):
     assert np.array_equal(kernel.scaling, state.scaling)
     with pytest.raises(TypeError, match="pass pymc_saem.SAEM"):
         kernel.step({})
+
+
+def test_compiled_and_interpreted_e_steps_agree():
+    """One loop in machine code, one in Python, from the same random numbers: states, statistics, failed solves."""
+    results = {}
+    for mode in ("NUMBA", "FAST_COMPILE"):
+        engine = engine_of(theophylline(ode=True, rtol=1e-4, atol=1e-4, max_steps=40), n_replicates=3, mode=mode)
+        theta = engine.points.theta_of(engine.points.template)
+        population = engine.maximizer.population(theta)
+        simulator = engine.simulator(population, np.random.default_rng(4))
+        phi = np.repeat(population.mean[None], 3, axis=0)
+        for _ in range(2):
+            phi, statistics, report = simulator(population, theta, phi)
+        assert (engine.densities.compiled_likelihood() is None) == (mode == "FAST_COMPILE")
+        results[mode] = phi, *statistics.arrays(), report["complete_logp"], simulator.failures
+    *compiled, compiled_failures = results["NUMBA"]
+    *interpreted, interpreted_failures = results["FAST_COMPILE"]
+    for a, b in zip(compiled, interpreted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8)
+    assert compiled_failures.keys() == interpreted_failures.keys() == {1}  # the step limit
+    np.testing.assert_array_equal(compiled_failures[1], interpreted_failures[1])
