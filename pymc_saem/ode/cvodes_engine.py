@@ -162,9 +162,7 @@ def _run_forward(handles, state, row, t_rows, first, t0, max_steps, out):
     t_now, n_steps, cells = t0, 0, np.zeros(1)
     for r in range(t_rows.size):
         if r == first or (r > first and t_rows[r] != t_rows[r - 1]):
-            status, t_now, n_steps = _advance(
-                handles, t_now, t_rows[r], t_rows[first], n_steps, max_steps, cells
-            )
+            status, t_now, n_steps = _advance(handles, t_now, t_rows[r], t_rows[first], n_steps, max_steps, cells)
             if status != SUCCESS:
                 return status, n_steps
         source = state if r < first else row
@@ -180,9 +178,7 @@ def _run_sens(handles, state, row, t_rows, first, t0, max_steps, g, total):
     t_now, n_steps, cells = t0, 0, np.zeros(1)
     for r in range(t_rows.size):
         if r == first or (r > first and t_rows[r] != t_rows[r - 1]):
-            status, t_now, n_steps = _advance(
-                handles, t_now, t_rows[r], t_rows[first], n_steps, max_steps, cells
-            )
+            status, t_now, n_steps = _advance(handles, t_now, t_rows[r], t_rows[first], n_steps, max_steps, cells)
             if status != SUCCESS:
                 return status, n_steps
         source = state if r < first else row
@@ -207,9 +203,7 @@ def _forward(method, rhs, jac, n, n_p, n_dp, n_rows, times, t0, y0, p, rtol, ato
         flag = min(flag, _use_newton(handles, n, jac_address(callbacks.forward_jacobian)))
         if flag == 0:
             result = floats(out, n_rows * n)
-            status, integers(steps, 1)[0] = _run_forward(
-                handles, state, row, t_rows, first, t0, max_steps, result
-            )
+            status, integers(steps, 1)[0] = _run_forward(handles, state, row, t_rows, first, t0, max_steps, result)
     _close(handles)
     data[0] = 0.0  # a use after the last callback: Numba frees an array after its last use
     return status
@@ -237,7 +231,14 @@ def _sensitivities(
         flag = min(flag, _use_corrector(handles, rhs_address(callbacks.corrector)))
         if flag == 0:
             status, integers(steps, 1)[0] = _run_sens(
-                handles, state, row, t_rows, first, t0, max_steps, floats(g, n_rows * n),
+                handles,
+                state,
+                row,
+                t_rows,
+                first,
+                t0,
+                max_steps,
+                floats(g, n_rows * n),
                 floats(total, n_sens),
             )
     _close(handles)

@@ -57,6 +57,8 @@ def call(op, t, x, c, g=None):
         g, table[nt.G_STRIDE] = _batched("the cotangent", g, batch, plan.g_shape)
         out = np.empty((*batch, *plan.x_shape))
         table[nt.G], table[nt.GX] = _address(g), _address(out)
+    if out.size == 0:  # nothing is differentiable, or there is no row
+        return (out, np.zeros_like(status)) if g is None else out
     n_tasks = math.prod(batch) * rows.n_subjects
     pace = plan.paces.get(n_tasks) or plan.paces.setdefault(n_tasks, Pace())
     run(plan.task.address, _address(table), n_tasks, op.n_threads, pace)

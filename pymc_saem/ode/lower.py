@@ -260,7 +260,9 @@ def differentiate(output, wrt):
         cotangents = [sums.get(v) for v in node.outputs]
         if all(c is None for c in cotangents):
             continue
-        cotangents = [v.zeros_like("float64") if c is None else c for v, c in zip(node.outputs, cotangents, strict=True)]
+        cotangents = [
+            v.zeros_like("float64") if c is None else c for v, c in zip(node.outputs, cotangents, strict=True)
+        ]
         pullback = getattr(node.op, "pullback", None) or node.op.L_op
         for x, term in zip(node.inputs, pullback(node.inputs, node.outputs, cotangents), strict=True):
             if isinstance(x, Constant) or isinstance(term.type, DisconnectedType):

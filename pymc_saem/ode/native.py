@@ -14,7 +14,18 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-__all__ = ["call_jac", "call_lanes", "call_rhs", "call_task", "compile_task", "doubles", "floats", "inner", "integers", "longs"]
+__all__ = [
+    "call_jac",
+    "call_lanes",
+    "call_rhs",
+    "call_task",
+    "compile_task",
+    "doubles",
+    "floats",
+    "inner",
+    "integers",
+    "longs",
+]
 
 # Places in the int64 table that describes one call: addresses of row-major arrays, then sizes.
 TIMES, ORDER, STARTS, T0, X, C, Y0_INDEX, Y0_CONSTANT, TOLERANCES = range(9)

@@ -15,8 +15,7 @@ from pymc_saem.ode.status import SolverStatus
 __all__ = ["OdeGradient", "OdeSolution"]
 
 _NO_TIME_GRADIENT = (
-    "the gradient of an ODE solution with respect to the observation times is not implemented; "
-    "pass times as data"
+    "the gradient of an ODE solution with respect to the observation times is not implemented; pass times as data"
 )
 _NO_CONSTANT_GRADIENT = (
     "this y0 or parameter was data when solve_ivp was called, so no sensitivities are computed for "

@@ -232,8 +232,7 @@ def _checked(result, state_names):
     expected = ", ".join(state_names)
     if not isinstance(result, dict):
         raise TypeError(
-            f"rhs must return a dict with one expression per state ({expected}); it returned "
-            f"{type(result).__name__}."
+            f"rhs must return a dict with one expression per state ({expected}); it returned {type(result).__name__}."
         )
     missing = [n for n in state_names if n not in result]
     unknown = [str(n) for n in result if n not in state_names]
@@ -241,8 +240,7 @@ def _checked(result, state_names):
         problems = [f"misses {', '.join(missing)}"] * bool(missing)
         problems += [f"has unknown {', '.join(unknown)}"] * bool(unknown)
         raise ValueError(
-            f"rhs must return one expression per state of y0 ({expected}); the result "
-            f"{' and '.join(problems)}."
+            f"rhs must return one expression per state of y0 ({expected}); the result {' and '.join(problems)}."
         )
     outputs = []
     for name in state_names:

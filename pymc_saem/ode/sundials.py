@@ -67,9 +67,7 @@ PROTOTYPES = {
     "CVodeSetNonlinearSolver": integer(handle, handle),
     "CVodeSetNlsRhsFn": integer(handle, handle),
     "CVodeSetNonlinConvCoef": integer(handle, real),
-    "CVodeGetNonlinearSystemData": integer(
-        handle, handle, handle, handle, handle, handle, handle, handle, handle
-    ),
+    "CVodeGetNonlinearSystemData": integer(handle, handle, handle, handle, handle, handle, handle, handle, handle),
     "CVodeGetDky": integer(handle, real, integer, handle),
     "CVode": integer(handle, real, handle, handle, integer),
 }
@@ -206,9 +204,7 @@ def c_address(signature):
             )
             function.linkage = "internal"
             inner = ir.IRBuilder(function.append_basic_block("entry"))
-            status, value = context.call_internal_no_propagate(
-                inner, result.fndesc, result.signature, function.args
-            )
+            status, value = context.call_internal_no_propagate(inner, result.fndesc, result.signature, function.args)
             value = context.cast(inner, value, result.signature.return_type, signature.return_type)
             inner.ret(inner.select(status.is_error, c_return(-1), value))
             return builder.ptrtoint(function, cgutils.intp_t)

@@ -100,9 +100,7 @@ def step(system, work):
         z_new[m] = z[m] + h[m] * (B1 * k1[m] + B2 * k2[m] + B3 * k3[m] + B4 * k4[m] + B5 * k5[m] + B6 * k6[m])
     _stage(system, work, 1.0, work.k7)
     for m in range(size):
-        error[m] = h[m] * (
-            E1 * k1[m] + E2 * k2[m] + E3 * k3[m] + E4 * k4[m] + E5 * k5[m] + E6 * k6[m] + E7 * k7[m]
-        )
+        error[m] = h[m] * (E1 * k1[m] + E2 * k2[m] + E3 * k3[m] + E4 * k4[m] + E5 * k5[m] + E6 * k6[m] + E7 * k7[m])
 
 
 @inlined

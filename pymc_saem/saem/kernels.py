@@ -6,7 +6,9 @@ rejected per subject and replicate. A kernel's scale adapts while exploring and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 from pymc.step_methods.arraystep import ArrayStepShared
@@ -64,10 +66,12 @@ class Ensemble:
         if compiled is not None:
             likelihood, others = compiled
             with target.densities.compiled_solves(self.phi, n):
-                walk(
-                    likelihood, target.theta, others, law, moves.keep, moves.step, moves.prior_cancels,
-                    moves.log_uniform, *state, new, new_logprior, self.bookkeeping, rates, target.codes,
-                )  # fmt: skip
+                for part in _interruptible(n):
+                    walk(
+                        likelihood, target.theta, others, law, moves.keep[part], moves.step[part],
+                        moves.prior_cancels[part], moves.log_uniform[part], *state, new, new_logprior,
+                        self.bookkeeping, rates[part], target.codes,
+                    )  # fmt: skip
         else:
             for k in range(n):
                 propose(self.phi, moves.keep[k], moves.step[k], *law, new, new_logprior)
@@ -91,6 +95,16 @@ class Ensemble:
             second=(square + np.tril(square, -1).T) / per_replicate,
             residual=residual.sum(axis=(0, 1)) / per_replicate,
         )
+
+
+def _interruptible(n: int) -> Iterator[slice]:
+    """Parts of ``range(n)`` that take about half a second each: Ctrl-C waits for the end of machine code."""
+    begin, size = 0, max(1, n // 16)
+    while begin < n:
+        mark, end = perf_counter(), min(n, begin + size)
+        yield slice(begin, end)
+        each = (perf_counter() - mark) / (end - begin)
+        begin, size = end, max(1, int(0.5 / max(each, 1e-9)))
 
 
 @dataclass
@@ -135,7 +149,8 @@ class SubjectMetropolis(Metropolis):
 
     Stock ``pm.Metropolis`` evaluates the whole model once per scalar; here one evaluation serves a
     proposal in every subject and replicate. The proposal distribution, the scaling, the tuning flag, the
-    generator and the statistics are PyMC's.
+    generator and the stored state are PyMC's. Proposals do not depend on the states, so those of a whole E-step are drawn
+    ahead, and :meth:`Ensemble.walk` accepts or rejects them.
 
     Parameters
     ----------
@@ -150,11 +165,6 @@ class SubjectMetropolis(Metropolis):
 
     name = "subject_metropolis"
     default_blocked = True
-    stats_dtypes_shapes = {
-        "accept": (np.float64, []),
-        "accepted": (np.float64, []),
-        "scaling": (np.float64, []),
-    }
     _state_class = SubjectMetropolisState
 
     def __init__(self, vars, *, move: str, sd: np.ndarray, model=None, rng=None, blocked=True):

@@ -30,7 +30,9 @@ class SumRows(Op):
 
     def make_node(self, rows, subject):
         rows, subject = pt.as_tensor_variable(rows).astype("float64"), pt.as_tensor_variable(subject).astype("int64")
-        return Apply(self, [rows, subject], [pt.tensor(dtype="float64", shape=(*rows.type.shape[:-1], self.n_subjects))])
+        return Apply(
+            self, [rows, subject], [pt.tensor(dtype="float64", shape=(*rows.type.shape[:-1], self.n_subjects))]
+        )
 
     def perform(self, node, inputs, output_storage):
         rows, subject = inputs

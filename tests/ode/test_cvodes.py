@@ -133,9 +133,7 @@ def _make(kind, name):
 def _solve(name, y0, p, times, rtol=1e-9, atol=1e-9, max_steps=100_000, t0=0.0):
     times, y0 = np.array(times, float), np.array(y0, float)
     out = np.empty((times.size, y0.size))
-    status, n_steps = _make("solve", name)(
-        times, t0, y0, np.array(p, float), rtol, atol, max_steps, out
-    )
+    status, n_steps = _make("solve", name)(times, t0, y0, np.array(p, float), rtol, atol, max_steps, out)
     return out, SolverStatus(status), n_steps
 
 
@@ -309,9 +307,7 @@ def test_threads_give_the_serial_result():
     results = []
     for parallel in (False, True, True):
         out, gradient = np.zeros((200, 9, 2)), np.zeros((200, 4))
-        numba.njit(parallel=parallel, nogil=True)(loop)(
-            parameters, times, y0, g, np.array([1]), out, gradient
-        )
+        numba.njit(parallel=parallel, nogil=True)(loop)(parameters, times, y0, g, np.array([1]), out, gradient)
         results.append((out, gradient))
     assert np.isfinite(results[0][0]).all() and np.isfinite(results[0][1]).all()
     for out, gradient in results[1:]:

@@ -74,7 +74,9 @@ def test_batched_gradient_equals_loop():
 def test_missing_gradients_are_errors_not_zero():
     rates, times = pt.matrix("rates", shape=(N, 2)), pt.vector("times", shape=TIMES.shape)
     scale = pytensor.shared(np.array(1.3), name="scale")
-    solution = solve_ivp(oral, {"depot": DOSE, "center": 0.2}, {"scale": scale, "rates": rates}, times, SUBJECT, t0=START)
+    solution = solve_ivp(
+        oral, {"depot": DOSE, "center": 0.2}, {"scale": scale, "rates": rates}, times, SUBJECT, t0=START
+    )
     cost = solution.center.sum()
     with pytest.raises(NullTypeGradError, match="observation times"):
         pytensor.grad(cost, times)

@@ -19,7 +19,7 @@ CASES = {
     "matmul": lambda w: (w.reshape((2, 3)) @ w.reshape((3, 2)))[1, 0],
     "join": lambda w: pt.concatenate([w[:2], pt.stack([w[5], 1.5])])[::-1][1:].prod(),
     "reduce": lambda w: w.reshape((2, 3)).max(axis=1).sum() - w.min() + w.mean(),
-    "switch": lambda w: pt.switch(pt.gt(w[0], 0) & pt.lt(w[1], 1), w[2], -w[3] ** 2),
+    "switch": lambda w: pt.switch(pt.gt(w[0], 0) & pt.lt(w[1], 1), w[2], -(w[3] ** 2)),
     "clip": lambda w: pt.clip(w[0], -0.5, 0.5) + pt.abs(w[1]) + pt.sign(w[2]),
     "powers": lambda w: w[0] ** 2 + w[1] ** 3 + pt.exp(w[2] / 100) ** 1.5 + 1 / (1 + w[3] ** 2) ** 2,
     "softmax": lambda w: (pm.math.softmax(w) * np.arange(6)).sum(),
@@ -60,7 +60,9 @@ def test_operation(name, rng):
     compare(CASES[name], rng.normal(size=(5, 6)))
 
 
-@pytest.mark.parametrize("name", ["softplus", "log1pexp", "sigmoid", "logaddexp", "activations", "logsumexp", "softmax"])
+@pytest.mark.parametrize(
+    "name", ["softplus", "log1pexp", "sigmoid", "logaddexp", "activations", "logsumexp", "softmax"]
+)
 def test_extreme_values_stay_finite(name):
     for x in (np.full(6, 800.0), np.full(6, -800.0), np.array([1e3, -1e3, 0.0, 40.0, -40.0, 1e-9])):
         system = trace(lambda t, y, p: {"y": CASES[name](p.w)}, ["y"], {"w": (6,)})
