@@ -15,8 +15,9 @@ from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.rules import Rules
 from pymc_saem.saem.schedule import Schedule
+from pymc_saem.saem.scout import default_scouts, scout
 from pymc_saem.saem.simulate import Simulator
-from pymc_saem.saem.start import Start, find_start
+from pymc_saem.saem.start import Start, default_starts, find_start
 
 
 def default_replicates(n_subjects: int) -> int:
@@ -48,15 +49,23 @@ class Engine:
         n_replicates = default_replicates(mixed.n_subjects) if n_replicates == "auto" else n_replicates
         return cls(mixed, rules, points, densities, maximizer, n_transitions, n_replicates, kernels)
 
-    def begin(self, point: dict, rng: np.random.Generator, n_starts: int) -> tuple[State, Simulator, Start]:
+    def begin(self, point: dict, rng: np.random.Generator, n_starts: int | str) -> tuple[State, Simulator, Start]:
         """Find a start near a PyMC point (``n_starts=0``: at the point) and set up the simulator."""
+        n_fits = default_starts(self.mixed) if n_starts == "auto" else n_starts
+        n_scouts = default_scouts(self.mixed, self.maximizer, n_fits) if n_starts == "auto" else 0
         theta = self.maximizer.apply_fixed(self.points.theta_of(point))
         start = Start(theta, np.zeros(0))
-        if n_starts:
-            start = find_start(self.densities, self.maximizer, theta, rng, n_starts)
+        if n_fits:
+            start = find_start(self.densities, self.maximizer, theta, rng, n_fits)
         population = self.maximizer.population(start.theta)
         phi = np.repeat(population.mean[None], self.n_replicates, axis=0)
         self.densities.warm_up(phi, start.theta)
+        if n_scouts:
+            theta, one, scores, n_evaluations = scout(
+                start.theta, phi[:1], lambda: self.simulator(population, rng), self.maximizer, n_scouts
+            )
+            start = Start(theta, scores, n_evaluations * self.mixed.n_subjects)
+            population, phi = self.maximizer.population(theta), np.repeat(one, self.n_replicates, axis=0)
         return State(start.theta, phi), self.simulator(population, rng), start
 
     def simulator(self, population, rng) -> Simulator:

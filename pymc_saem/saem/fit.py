@@ -83,8 +83,9 @@ def fit_saem(
         Natural starting values by name, as in ``pm.sample``.
     n_starts : int or "auto"
         Gradient fits with every subject at its mean; the best one starts the run. 0 starts at the
-        initial values. "auto": 12, or 0 where a typical subject has fewer rows than random effects:
-        there such a fit leads to worse optima (``saem/start.py`` has the measurement).
+        initial values. "auto": 12; where a typical subject has fewer rows than random effects, such a
+        fit leads to worse optima, and eight runs of 60 iterations with one replicate look for a good
+        region instead, unless a covariance is estimated (measured in ``saem/start.py``, ``saem/scout.py``).
     step_size_exponent : float, default 0.75
         a in gamma_k = k^-a of the smoothing phase, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
     annealing : float, default 0.95

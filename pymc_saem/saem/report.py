@@ -46,7 +46,7 @@ def collect(engine: Engine, runs: list[Chain], best: int, job: Job, seconds: flo
         "interrupted": run.interrupted,
         "n_solves": run.n_solves,
         "solver_failures": failures,
-        "start_log_likelihoods": [float(v) for v in run.start_log_likelihoods],
+        "start_scores": [float(v) for v in run.start_scores],
         "seconds": {**run.seconds, "total": seconds},
     }
     result.group_attrs["posterior"] = {

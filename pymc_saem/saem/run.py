@@ -24,7 +24,7 @@ class Chain:
     failures: dict[int, np.ndarray]  # status code -> count per subject
     n_solves: int
     at_floor: tuple[str, ...]
-    start_log_likelihoods: np.ndarray
+    start_scores: np.ndarray
     seconds: dict[str, float]
     interrupted: bool = False
     conditional: Conditional | None = None
@@ -97,9 +97,9 @@ def run_chain(job: Job, rng: np.random.Generator, watch: Callable) -> Chain:
         theta=np.array(thetas),
         stats={name: np.array([s[name] for s in stats]) for name in stats[0]},
         failures=dict(step.failures),
-        n_solves=step.simulator.n_evaluations * step.state.phi[..., 0].size,
+        n_solves=step.simulator.n_evaluations * step.state.phi[..., 0].size + step.start_solves,
         at_floor=tuple(sorted(step.engine.maximizer.floor_state["reached"])),
-        start_log_likelihoods=step.start_log_likelihoods,
+        start_scores=step.start_scores,
         seconds=seconds,
         interrupted=interrupted,
     )

@@ -38,7 +38,8 @@ class Start:
     """Where a run begins."""
 
     theta: np.ndarray  # (theta,)
-    log_likelihoods: np.ndarray  # (start,): of all pooled fits; -inf for those that failed
+    scores: np.ndarray  # (start,): log likelihood of each pooled fit, -inf if it failed; or score of each scout
+    n_solves: int = 0  # of the scouts
 
 
 class _PooledObjective:

@@ -17,7 +17,6 @@ from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.options import check_options, natural_values
 from pymc_saem.saem.read import read_model
 from pymc_saem.saem.schedule import Schedule
-from pymc_saem.saem.start import default_starts
 
 
 @dataclass_state
@@ -32,7 +31,8 @@ class SAEMState(StepMethodState):
     adapted: Any
     failures: Any
     at_floor: Any
-    start_log_likelihoods: Any
+    start_scores: Any
+    start_solves: Any
     objective: str = field(metadata={"frozen": True})
 
 
@@ -66,7 +66,8 @@ class SAEM(BlockedStep):
         Parameters held at the given natural values.
     n_starts : int or "auto"
         Gradient fits with phi at its mean, from which the best starts the run; 0 starts at the point.
-        "auto": 12, or 0 where a typical subject has fewer rows than random effects.
+        "auto": 12; where a typical subject has fewer rows than random effects, none, but eight short runs look for
+        a good region, unless a covariance is estimated.
     step_size_exponent : float
         Exponent a of the step sizes k^-a of the smoothing phase, in (1/2, 1].
     annealing : float
@@ -139,7 +140,7 @@ class SAEM(BlockedStep):
             mode=(compile_kwargs or {}).get("mode", "NUMBA"),
         )
         self.objective, self.blocked = objective, blocked
-        self.n_starts = default_starts(mixed) if n_starts == "auto" else n_starts
+        self.n_starts = n_starts
         self.rng = get_random_generator(rng)
         self._forget()
 
@@ -150,7 +151,7 @@ class SAEM(BlockedStep):
         self._state: State | None = None
         self._adapted: dict | None = None
         self._failures: dict = {}
-        self.start_log_likelihoods = np.zeros(0)
+        self.start_scores, self.start_solves = np.zeros(0), 0
         self.engine.maximizer.reset()
 
     def begin_chain(self, rng, n_explore: int) -> None:
@@ -207,7 +208,7 @@ class SAEM(BlockedStep):
     def _begin(self, point: dict) -> None:
         if self._state is None:
             self._state, self.simulator, start = self.engine.begin(point, self.rng, self.n_starts)
-            self.start_log_likelihoods = start.log_likelihoods
+            self.start_scores, self.start_solves = start.scores, start.n_solves
         else:  # a state was restored; rebuild what cannot be stored
             population = self.engine.maximizer.population(self._state.theta)
             self.simulator = self.engine.simulator(population, self.rng)
