@@ -42,6 +42,11 @@ def test_random_intercept_reaches_its_exact_maximum(intercept):
     assert np.isclose(found["omega"], 0.80081, rtol=0.01) and np.isclose(found["sigma"], 0.3, rtol=0.01)
     # a is 0.0275 with a standard error of 0.24; the Monte-Carlo error of the run is about 0.0005
     assert abs(found["a"] - 0.0275) < 4 * 0.0005
+    # within 1 % it needs more transitions: their error is about 0.0001 (benchmarks/accuracy.py has seeds 1 to 5)
+    longer = {"n_smooth": 1000, "n_transitions": 400, "draws": 5, "progressbar": False}
+    found = estimates(ps.fit_saem(intercept[0], random_seed=1, **longer))
+    exact = {"a": 0.0275, "omega": 0.80081, "sigma": 0.3}
+    assert all(np.isclose(found[name], value, rtol=0.01) for name, value in exact.items())
     y, subject = random_intercept_data()
     assert exact_loglik(found["a"], found["omega"], found["sigma"], y, subject) > -26.386860 - 1e-3
 
@@ -67,7 +72,7 @@ def test_groups_and_dims(intercept):
     assert set(group_names(idata)) == expected
     posterior = get_group(idata, "posterior")
     assert posterior["b"].dims == ("chain", "draw", "subject") and list(posterior["subject"]) == list(range(1, 13))
-    assert posterior["a"].std() == 0
+    assert posterior["a"].min() == posterior["a"].max()
     trace = get_group(idata, "saem_trace")
     assert trace["sigma"].dims == ("chain", "iteration") and trace.attrs["n_explore"] == 150
     table = ps.summary(idata)
