@@ -6,11 +6,12 @@ no branches and no calls: within 2 units in the last place of the exact result, 
 
 import math
 
+import numba
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pymc_saem.ode.native import inner
+from pymc_saem.ode.native import FLOATING
 
 __all__ = ["exp", "exp_of_negative", "log"]
 
@@ -47,7 +48,7 @@ def _float(typingctx, bits):
     return types.float64(types.int64), _bitcast(ir.DoubleType())
 
 
-@inner
+@numba.njit(**FLOATING)
 def _exp(x):
     """e**x between -708 and 709."""
     rounded = x * _LOG2_E + _ROUNDER
@@ -63,20 +64,20 @@ def _exp(x):
     return power * _float((_bits(rounded) + 1023) << 52)
 
 
-@inner
+@numba.njit(**FLOATING)
 def exp(x):
     """e**x; 0 below -708 and inf above 709, where powers of two end."""
     result = _exp(709.0 if x > 709.0 else (-708.0 if x < -708.0 else x))
     return math.inf if x > 709.0 else (0.0 if x < -708.0 else result)
 
 
-@inner
+@numba.njit(**FLOATING)
 def exp_of_negative(x):
     """e**x for x <= 0; 3e-308 below -708. For sums, in which that is as good as 0."""
     return _exp(-708.0 if x < -708.0 else x)
 
 
-@inner
+@numba.njit(**FLOATING)
 def log(x):
     """Natural logarithm; -inf at zero, NaN below."""
     small = x < _SMALLEST_NORMAL

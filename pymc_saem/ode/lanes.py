@@ -38,7 +38,7 @@ from pymc_saem.ode.native import (
     compile_task,
     doubles,
     inlined,
-    inner,
+    innermost,
     longs,
     write_status,
 )
@@ -65,7 +65,7 @@ Tasks = namedtuple("Tasks", "begin count row state slopes h gradient")
 Running = namedtuple("Running", "task steps rejected log_error h t_new")
 
 
-@inner
+@innermost
 def _load(system, work, table, task, lane):
     """Put a task at its start into a lane."""
     n, lanes, n_dy0, z, p = system.n, system.lanes, system.n_dy0, doubles(work.z), doubles(work.p)

@@ -13,7 +13,7 @@ This file is the method; ``lanes.py`` takes subjects through it.
 import math
 from collections import namedtuple
 
-from pymc_saem.ode.native import call_lanes, doubles, inlined, inner
+from pymc_saem.ode.native import call_lanes, doubles, inlined, innermost
 
 __all__ = ["System", "derivative", "errors", "first_step", "split", "step", "weights", "work_size"]
 
@@ -66,7 +66,7 @@ def derivative(system, work, f, t, z, dz):
     call_lanes(f, system.lanes, system.n_dy0, t, z, work.p, dz, work.jy, work.jp)
 
 
-@inner
+@innermost
 def _stage(system, work, c, dz):
     """Derivative of z_new at the fraction c of the step."""
     t, h, now = doubles(work.t), doubles(work.h), doubles(work.now)
@@ -128,7 +128,7 @@ def errors(system, work):
         norm[lane] = math.sqrt(worst if worst >= mean or worst != worst else mean)
 
 
-@inner
+@innermost
 def first_step(system, work, lane, probe_h, span):
     """Hairer, Norsett & Wanner's first step, from the size of the solution and its curvature.
 
