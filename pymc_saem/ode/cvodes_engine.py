@@ -230,17 +230,8 @@ def _sensitivities(
         flag = min(flag, sun.CVodeWFtolerances(handles[MEMORY], weights_address(callbacks.error_weights)))
         flag = min(flag, _use_corrector(handles, rhs_address(callbacks.corrector)))
         if flag == 0:
-            status, integers(steps, 1)[0] = _run_sens(
-                handles,
-                state,
-                row,
-                t_rows,
-                first,
-                t0,
-                max_steps,
-                floats(g, n_rows * n),
-                floats(total, n_sens),
-            )
+            result = floats(g, n_rows * n), floats(total, n_sens)
+            status, integers(steps, 1)[0] = _run_sens(handles, state, row, t_rows, first, t0, max_steps, *result)
     _close(handles)
     data[0] = 0.0  # a use after the last callback: Numba frees an array after its last use
     return status

@@ -76,22 +76,25 @@ def run(task_address, table_address, n_tasks, n_threads=None, pace=None):
     pace : Pace, optional
         What is known about the duration of this call.
     """
-    limit = _n_threads(n_tasks, n_threads)
-    parallel = limit > 1 and (n_threads is not None or pace is None or pace.parallel())
-    prepare(parallel)
+    n_used = _choose_threads(n_tasks, n_threads, pace)
     start = time.perf_counter()
-    if parallel:
-        run_in_threads(task_address, table_address, n_tasks, limit)
+    if n_used > 1:
+        run_in_threads(task_address, table_address, n_tasks, n_used)
     else:
         run_serially(task_address, table_address, n_tasks)
     if pace is not None:
-        pace.record(parallel, time.perf_counter() - start)
+        pace.record(n_used > 1, time.perf_counter() - start)
 
 
-def _n_threads(n_tasks, wanted):
-    if _forked or n_tasks < _MIN_TASKS:
-        return 1
-    return numba.get_num_threads() if wanted is None else min(wanted, numba.config.NUMBA_NUM_THREADS)
+def _choose_threads(n_tasks, wanted, pace, calls=1):
+    """Number of threads of the next calls; their code is compiled."""
+    limit = 1
+    if n_tasks >= _MIN_TASKS and not _forked:
+        limit = numba.get_num_threads() if wanted is None else min(wanted, numba.config.NUMBA_NUM_THREADS)
+    if wanted is None and limit > 1 and pace is not None and not pace.parallel(calls):
+        limit = 1
+    prepare(limit > 1)
+    return limit
 
 
 @contextmanager
@@ -99,15 +102,12 @@ def compiled_calls(op, n_tasks, n_calls):
     """See :meth:`OdeSolution.compiled_calls`."""
     known = (op, n_tasks) in _PACES
     pace = _PACES.setdefault((op, n_tasks), Pace())
-    limit = _n_threads(n_tasks, op.n_threads)
-    parallel = limit > 1 and (op.n_threads is not None or pace.parallel(n_calls))
-    prepare(parallel)
-    before = SWITCH.copy()
-    SWITCH[:] = (limit, memory_of_helpers(limit)) if parallel else (1, 0)
+    n_used, before = _choose_threads(n_tasks, op.n_threads, pace, n_calls), SWITCH.copy()
+    SWITCH[:] = n_used, memory_of_helpers(n_used) if n_used > 1 else 0
     start = time.perf_counter()
     try:
         yield
     finally:
         SWITCH[:] = before
         if n_calls and known:  # the first time, the graph may still have to be compiled
-            pace.record(parallel, (time.perf_counter() - start) / n_calls, n_calls)
+            pace.record(n_used > 1, (time.perf_counter() - start) / n_calls, n_calls)

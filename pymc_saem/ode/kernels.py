@@ -75,8 +75,7 @@ def _check(what, array, shape):
 
 def _batched(what, array, batch, shape):
     """Row-major array and its stride between replicates; zero when all share one."""
-    if array.shape[-2:] != shape:
-        _check(what, array, shape)
+    _check(what, array, shape)
     if array.ndim == 2:
         return np.ascontiguousarray(array, dtype=np.float64), 0
     if array.shape[:-2] != batch:

@@ -11,9 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from pymc_saem.ode.native import (
-    C_STRIDE,
     G_STRIDE,
-    GX,
     JAC,
     MAX_STEPS,
     N_DP,
@@ -29,17 +27,16 @@ from pymc_saem.ode.native import (
     T0,
     TIMES,
     TOLERANCES,
-    X_STRIDE,
     Y0_CONSTANT,
     Y0_INDEX,
-    C,
     G,
-    X,
     compile_task,
     doubles,
     inlined,
     innermost,
     longs,
+    values_of,
+    write_gradient,
     write_status,
 )
 from pymc_saem.ode.status import SolverStatus
@@ -71,8 +68,8 @@ def _load(system, work, table, task, lane):
     n, lanes, n_dy0, z, p = system.n, system.lanes, system.n_dy0, doubles(work.z), doubles(work.p)
     n_dp, replicate, i = table[N_DP], task // table[N_SUBJECTS], task % table[N_SUBJECTS]
     n_constant = n - n_dy0
-    x = doubles(table[X] + 8 * (replicate * table[X_STRIDE] + i * (n_dy0 + n_dp)))
-    c = doubles(table[C] + 8 * (replicate * table[C_STRIDE] + i * (n_constant + system.n_p - n_dp)))
+    x_address, c_address = values_of(table, replicate, i)
+    x, c = doubles(x_address), doubles(c_address)
     y0_index, y0_constant = longs(table[Y0_INDEX]), longs(table[Y0_CONSTANT])
     for m in range(n * lanes + lane, system.size, lanes):
         z[m] = 0.0
@@ -113,9 +110,7 @@ def _finish(system, tasks, table, k, status):
     replicate, i = task // table[N_SUBJECTS], task % table[N_SUBJECTS]
     longs(tasks.state)[k] = status
     if system.n_sens:
-        gradient, out = doubles(tasks.gradient), doubles(table[GX])
-        for j in range(system.n_sens):
-            out[task * system.n_sens + j] = gradient[k * system.n_sens + j] if status == _SUCCESS else np.nan
+        write_gradient(table, replicate, i, doubles(tasks.gradient + 8 * k * system.n_sens), status)
     else:
         write_status(table, replicate, i, status)
 

@@ -145,14 +145,22 @@ def integers(address, size):
     return carray(_pointer(address), (size,), np.int64)
 
 
+@innermost
+def values_of(table, replicate, i):
+    """Addresses of the differentiable and of the constant values of a subject, in both the entries of y0 first."""
+    n_x = table[N_DY0] + table[N_DP]
+    n_c = table[N_STATES] + table[N_P] - n_x
+    x = table[X] + 8 * (replicate * table[X_STRIDE] + i * n_x)
+    return x, table[C] + 8 * (replicate * table[C_STRIDE] + i * n_c)
+
+
 @inner
 def read_subject(table, replicate, i):
     """``(first, last, t0, y0, p)`` of subject ``i``: its range of sorted rows, start and parameters."""
     starts = integers(table[STARTS] + 8 * i, 2)
     n, n_dy0, n_dp, n_p = table[N_STATES], table[N_DY0], table[N_DP], table[N_P]
-    n_x, n_c = n_dy0 + n_dp, (n - n_dy0) + (n_p - n_dp)
-    x = floats(table[X] + 8 * (replicate * table[X_STRIDE] + i * n_x), n_x)
-    c = floats(table[C] + 8 * (replicate * table[C_STRIDE] + i * n_c), n_c)
+    x_address, c_address = values_of(table, replicate, i)
+    x, c = floats(x_address, n_dy0 + n_dp), floats(c_address, (n - n_dy0) + (n_p - n_dp))
     y0_index = integers(table[Y0_INDEX], n_dy0)
     y0_constant = integers(table[Y0_CONSTANT], n - n_dy0)
     y0, p = np.empty(n), np.empty(n_p)
@@ -204,10 +212,10 @@ def read_cotangent(table, replicate, first, m):
     return g
 
 
-@inner
+@innermost
 def write_gradient(table, replicate, i, gradient, status):
-    """Store the gradient of a subject; NaN after a failure."""
-    n_x = gradient.size
-    place = floats(table[GX] + 8 * (replicate * table[N_SUBJECTS] + i) * n_x, n_x)
+    """Store the gradient of a subject, an array or a pointer; NaN after a failure."""
+    n_x = table[N_DY0] + table[N_DP]
+    place = doubles(table[GX] + 8 * (replicate * table[N_SUBJECTS] + i) * n_x)
     for j in range(n_x):
         place[j] = gradient[j] if status == 0 else np.nan

@@ -97,9 +97,14 @@ def _ranges(n_tasks, n_threads):
     return min(n_tasks, n_threads * rounds)
 
 
+@inner
+def _run_range(task, table, n_tasks, n_ranges, k):
+    call_task(task, k * n_tasks // n_ranges, (k + 1) * n_tasks // n_ranges, table)
+
+
 def _serially(task, table, n_tasks, n_ranges):
     for k in range(n_ranges):
-        call_task(task, k * n_tasks // n_ranges, (k + 1) * n_tasks // n_ranges, table)
+        _run_range(task, table, n_tasks, n_ranges, k)
 
 
 def _help(memory, patience):
@@ -111,22 +116,20 @@ def _help(memory, patience):
         task, table, n_tasks, n_ranges = job[_TASK], job[_TABLE], job[_N_TASKS], job[_N_RANGES]
         k = claim & 0xFFFFFFFF
         if k < n_ranges and _swap(word, claim, claim + 1):
-            call_task(task, k * n_tasks // n_ranges, (k + 1) * n_tasks // n_ranges, table)
+            _run_range(task, table, n_tasks, n_ranges, k)
             _add(memory + 8 * _DONE, 1)
             idle = 0
         elif k >= n_ranges:
             idle += 1
             _pause()
-    return 0
 
 
 def _lead(memory, task, table, n_tasks, n_ranges):
     """Publish a job, work on it, and wait until all of it is done; serially if another thread leads a job now."""
     job, word, done = longs(memory), memory + 8 * _WORD, memory + 8 * _DONE
     if not _swap(memory + 8 * _LED, 0, 1):
-        for k in range(n_ranges):
-            call_task(task, k * n_tasks // n_ranges, (k + 1) * n_tasks // n_ranges, table)
-        return 0
+        serially(task, table, n_tasks, n_ranges)
+        return
     number = (_read(word) >> 32) + 1
     job[_TASK], job[_TABLE], job[_N_TASKS], job[_N_RANGES] = task, table, n_tasks, n_ranges
     _write(done, 0)
@@ -137,12 +140,11 @@ def _lead(memory, task, table, n_tasks, n_ranges):
         if k >= n_ranges:
             break
         if _swap(word, claim, claim + 1):
-            call_task(task, k * n_tasks // n_ranges, (k + 1) * n_tasks // n_ranges, table)
+            _run_range(task, table, n_tasks, n_ranges, k)
             _add(done, 1)
     while _read(done) < n_ranges:
         _pause()
     _write(memory + 8 * _LED, 0)
-    return 0
 
 
 # How compiled graphs solve: 0 through Python, 1 serially, n with the n - 1 helpers of the pool at the address.
@@ -158,8 +160,9 @@ def _run_as_switched(switch, task, table, n_tasks):
         serially(task, table, n_tasks, n_ranges)
 
 
-ranges, lead, serially = inner(_ranges), inner(_lead), inner(_serially)
-run_as_switched = inner(_run_as_switched)
+# Compiled when first called, from Python or from compiled code.
+serially, help_out, lead = (cached(function, nogil=True) for function in (_serially, _help, _lead))
+ranges, run_as_switched = inner(_ranges), inner(_run_as_switched)
 
 
 class _Pool:
@@ -184,39 +187,30 @@ class _Pool:
     def _serve(self, event):
         while True:
             event.wait()
-            _compiled("help")(self.address, _PATIENCE)
+            help_out(self.address, _PATIENCE)
             event.clear()
 
 
-_FUNCTIONS = {"serially": _serially, "help": _help, "lead": _lead}
-_ready = {}
 _pool = None
-
-
-def _compiled(name):
-    if name not in _ready:
-        _ready[name] = cached(_FUNCTIONS[name], nogil=True)
-    return _ready[name]
 
 
 def prepare(parallel):
     """Compile now, so that the first real call is timed fairly."""
-    if "serially" not in _ready:
-        _compiled("serially")(0, 0, 0, 0)
-    if parallel and "lead" not in _ready:
-        _compiled("help")(0, 0)
-        memory = np.zeros(_SIZE, np.int64)
-        _compiled("lead")(memory.ctypes.data, 0, 0, 0, 0)
+    if not serially.signatures:
+        serially(0, 0, 0, 0)
+    if parallel and not lead.signatures:
+        help_out(0, 0)
+        lead(np.zeros(_SIZE, np.int64).ctypes.data, 0, 0, 0, 0)
 
 
 def run_serially(task, table, n_tasks):
     """Call ``task(begin, end, table)`` for ranges that cover ``range(n_tasks)``, one after the other."""
-    _compiled("serially")(task, table, n_tasks, _ranges(n_tasks, 1))
+    serially(task, table, n_tasks, _ranges(n_tasks, 1))
 
 
 def run_in_threads(task, table, n_tasks, n_threads):
     """The same in this thread and ``n_threads - 1`` helpers; serially if another thread has the helpers now."""
-    _compiled("lead")(memory_of_helpers(n_threads), task, table, n_tasks, _ranges(n_tasks, n_threads))
+    lead(memory_of_helpers(n_threads), task, table, n_tasks, _ranges(n_tasks, n_threads))
 
 
 def memory_of_helpers(n_threads):

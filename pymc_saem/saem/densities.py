@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from time import perf_counter
 
 import numpy as np
@@ -106,8 +105,12 @@ class Densities:
         status : list of ndarray, each (replicate, subject)
             Status codes of each ODE in the model.
         """
-        loglik, residual, *status = self._function("likelihood")(phi, theta)
+        loglik, residual, *status = self.outputs(phi, theta)
         return loglik, residual, status
+
+    def outputs(self, phi: np.ndarray, theta: np.ndarray):
+        """The same as one sequence: log likelihood, residual statistics, status codes of each ODE."""
+        return self._function("likelihood")(phi, theta)
 
     def compiled_likelihood(self):
         """``(f, others)``: Numba function ``f(phi, theta, *others)`` behind ``likelihood``; None in other modes of PyTensor."""
@@ -119,13 +122,10 @@ class Densities:
     def compiled_solves(self, phi: np.ndarray, n_evaluations: int):
         """While ``compiled_likelihood`` is evaluated that often at such phi, without the global interpreter lock."""
         with ExitStack() as stack:
-            for op in self._ode_ops:
-                stack.enter_context(op.compiled_calls(phi.shape[0] * phi.shape[1], n_evaluations))
+            for node in self._function("likelihood").maker.fgraph.apply_nodes:
+                if hasattr(node.op, "compiled_calls"):
+                    stack.enter_context(node.op.compiled_calls(phi.shape[0] * phi.shape[1], n_evaluations))
             yield
-
-    @cached_property
-    def _ode_ops(self):
-        return [node.op for node in ode_nodes(row_logps(self.mixed)) if hasattr(node.op, "compiled_calls")]
 
     def gradient(self, phi: np.ndarray, theta: np.ndarray):
         """Log likelihood (replicate, subject) with its gradients, from solves to ``GRADIENT_TOLERANCE``.

@@ -132,7 +132,7 @@ def _count_failures(statuses, codes):
 
 @numba.njit(nogil=True)
 def walk(
-    likelihood, theta, others, law, keep, step, prior_cancels, log_uniform,
+    likelihood, others, theta, law, keep, step, prior_cancels, log_uniform,
     phi, loglik, logprior, residual, new_phi, new_logprior, bookkeeping, rates, codes,
 ):  # fmt: skip
     """All proposals of an E-step, one after the other, without Python in between.

@@ -7,6 +7,7 @@ rejected per subject and replicate. A kernel's scale adapts while exploring and 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -17,7 +18,7 @@ from pymc.step_methods.metropolis import Metropolis, NormalProposal
 from pymc.step_methods.state import dataclass_state
 
 from pymc_saem.saem.algorithm import Statistics
-from pymc_saem.saem.fused import add_all, count_failures, decide, propose, walk
+from pymc_saem.saem.fused import add_all, count_failures, walk
 from pymc_saem.saem.population import Population
 
 #: Acceptance of a random walk that is near the best efficiency between 1 dimension (0.44) and many (0.23).
@@ -62,24 +63,15 @@ class Ensemble:
         n = len(moves.keep)
         rates, new, new_logprior = np.empty(n), np.empty_like(self.phi), np.empty_like(self.loglik)
         law, state = target.population.law, (self.phi, self.loglik, self.logprior, self.residual)
-        compiled = target.densities.compiled_likelihood()
-        if compiled is not None:
-            likelihood, others = compiled
-            with target.densities.compiled_solves(self.phi, n):
-                for part in _interruptible(n):
-                    walk(
-                        likelihood, target.theta, others, law, moves.keep[part], moves.step[part],
-                        moves.prior_cancels[part], moves.log_uniform[part], *state, new, new_logprior,
-                        self.bookkeeping, rates[part], target.codes,
-                    )  # fmt: skip
-        else:
-            for k in range(n):
-                propose(self.phi, moves.keep[k], moves.step[k], *law, new, new_logprior)
-                loglik, residual, status = target.densities.likelihood(new, target.theta)
-                count_failures(status, target.codes)
-                rates[k] = decide(
-                    *state, new, loglik, new_logprior, residual, moves.log_uniform[k], moves.prior_cancels[k],
-                    *self.bookkeeping,
+        run, solves = walk, target.densities.compiled_solves(self.phi, n)
+        likelihood = target.densities.compiled_likelihood()
+        if likelihood is None:  # the same loop, interpreted
+            run, solves, likelihood = walk.py_func, nullcontext(), (target.densities.outputs, ())
+        with solves:
+            for part in _interruptible(n):
+                run(
+                    *likelihood, target.theta, law, moves.keep[part], moves.step[part], moves.prior_cancels[part],
+                    moves.log_uniform[part], *state, new, new_logprior, self.bookkeeping, rates[part], target.codes,
                 )  # fmt: skip
         self.n_visited += n
         target.n_evaluations += n
