@@ -71,7 +71,8 @@ def _compiled_solution(op, times, through_python):
             table[k] = longs(template)[k]
         table[X], table[C], table[OUT], table[STATUS] = x.ctypes.data, c.ctypes.data, y.ctypes.data, status.ctypes.data
         table[X_STRIDE] = x_shape[0] * x_shape[1]
-        run_as_switched(switch, task, table.ctypes.data, x.shape[0] * n_subjects)
+        # Literal or unsigned addresses would have functions compiled again that are known for int64.
+        run_as_switched(np.int64(switch), np.int64(task), np.int64(table.ctypes.data), x.shape[0] * n_subjects)
         # Uses after the run: Numba frees an array after its last one.
         if table.size + x.size + c.size < 0:
             status[0, 0] = 1

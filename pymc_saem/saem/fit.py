@@ -14,6 +14,7 @@ from pymc.util import get_random_generator
 
 from pymc_saem.output import build_datatree
 from pymc_saem.saem.options import check_count
+from pymc_saem.saem.point import initial_point
 from pymc_saem.saem.progress import Progress
 from pymc_saem.saem.report import collect
 from pymc_saem.saem.run import Job, run_chains, score
@@ -175,7 +176,7 @@ def _starting_point(model: pm.Model, initvals: Mapping[str, Any] | None) -> dict
     if unknown:
         raise ValueError(f"initvals names {unknown}; the free variables are {sorted(names)}.")
     if not initvals:
-        return model.initial_point(random_seed=0)
+        return initial_point(model)
     point = make_initial_point_fn(model=model, overrides=dict(initvals), return_transformed=True)(0)
     for name, value in point.items():
         if not np.all(np.isfinite(value)):

@@ -30,6 +30,12 @@ def parameter_graph(parameter: Parameter, theta):
     return theta[parameter.columns].reshape(parameter.shape) if parameter.shape else theta[parameter.columns.start]
 
 
+def initial_point(model) -> dict:
+    """PyMC's initial point, without the C compiler, which would take half a second to save a millisecond."""
+    with pytensor.config.change_flags(cxx=""):
+        return model.initial_point(random_seed=0)
+
+
 @dataclass
 class PointMap:
     """Moves between SAEM's arrays and PyMC's dictionaries.
@@ -132,4 +138,4 @@ class PointMap:
     @cached_property
     def template(self) -> dict:
         """PyMC's initial point: names, order and dtypes of a full point."""
-        return self.mixed.model.initial_point(random_seed=0)
+        return initial_point(self.mixed.model)

@@ -14,7 +14,7 @@ from pytensor.graph.traversal import ancestors
 from pymc_saem.compat import observed_variables
 from pymc_saem.saem.densities import row_density
 from pymc_saem.saem.model import MixedModel, Outcome, Parameter, RandomEffect, UnsupportedModelError
-from pymc_saem.saem.point import PointMap
+from pymc_saem.saem.point import PointMap, initial_point
 from pymc_saem.saem.rows import find_finite_start, subjects_of_rows
 
 
@@ -39,7 +39,7 @@ def read_model(
         depends on two subjects, when a parameter influences nothing, or when data are missing.
     """
     _refuse_what_is_not_read(model)
-    point = model.initial_point(random_seed=0)
+    point = initial_point(model)
     names = _find_random_effects(model, point, random_effects)
     _refuse_unused(model)
     dim, n_subjects, labels = _subject_axis(model, point, names)

@@ -149,20 +149,23 @@ def _deterministics(mixed, posterior, lead) -> dict[str, Variable]:
 def _observed(mixed) -> dict[str, Variable]:
     out = {}
     for rv in observed_variables(mixed.model):
-        data = mixed.model.rvs_to_values[rv]
-        values = data.get_value() if hasattr(data, "get_value") else data.eval()
-        out[rv.name] = Variable(tuple(mixed.model.named_vars_to_dims.get(rv.name) or ()), np.asarray(values))
+        values = _value(mixed.model.rvs_to_values[rv])
+        out[rv.name] = Variable(tuple(mixed.model.named_vars_to_dims.get(rv.name) or ()), values)
     return out
+
+
+def _value(data) -> np.ndarray:
+    """What a variable without inputs holds; not ``eval()``, which calls the C compiler for a second."""
+    if hasattr(data, "get_value"):
+        return np.asarray(data.get_value())
+    return np.asarray(pytensor.function([], data, mode=INTERPRETED)())
 
 
 def _constants(mixed) -> dict[str, Variable]:
     out = {}
     for name in (v.name for v in mixed.model.data_vars):
         if name not in {rv.name for rv in observed_variables(mixed.model)}:
-            values = (
-                mixed.model[name].get_value() if hasattr(mixed.model[name], "get_value") else mixed.model[name].eval()
-            )
-            out[name] = Variable(tuple(mixed.model.named_vars_to_dims.get(name) or ()), np.asarray(values))
+            out[name] = Variable(tuple(mixed.model.named_vars_to_dims.get(name) or ()), _value(mixed.model[name]))
     for outcome in mixed.outcomes:
         out[f"{outcome.name}_subject"] = Variable((), outcome.row_subject)
     return out
