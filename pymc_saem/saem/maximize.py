@@ -12,7 +12,7 @@ from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.population import Population
 from pymc_saem.saem.priors import Prior
-from pymc_saem.saem.rules import MeanRule, OmegaRule, ResidualRule, Rules
+from pymc_saem.saem.rules import OmegaRule, ResidualRule, Rules
 from pymc_saem.saem.schedule import Schedule, at_least
 
 #: A standard deviation may not fall below this fraction of its start: at zero the E-step could not move.
@@ -88,7 +88,8 @@ class Maximizer:
         rule = self.rules.mean
         free = [np.arange(p.columns.start, p.columns.stop) for p in self._free_mean]
         self._mean_columns = np.concatenate(free or [np.zeros(0, int)])
-        self._in_rule = np.searchsorted(rule.columns, self._mean_columns)
+        in_rule = np.searchsorted(rule.columns, self._mean_columns)
+        self._held, self._free_design = np.setdiff1d(np.arange(rule.columns.size), in_rule), rule.design[:, :, in_rule]
         size = self._mean_columns.size
         self._prior_precision, self._prior_shift = np.zeros((size, size)), np.zeros(size)
         self._other_priors = []
@@ -105,10 +106,8 @@ class Maximizer:
     def _update_mean(self, statistics: Statistics, theta: np.ndarray) -> np.ndarray:
         if not self._mean_columns.size:
             return theta
-        rule: MeanRule = self.rules.mean
-        held = np.setdiff1d(np.arange(rule.columns.size), self._in_rule)
-        offset = rule.offset + rule.design[:, :, held] @ theta[rule.columns[held]]
-        design = rule.design[:, :, self._in_rule]
+        rule, held, design = self.rules.mean, self._held, self._free_design
+        offset = rule.offset + rule.design[:, :, held] @ theta[rule.columns[held]] if held.size else rule.offset
         precision = self.population(theta).precision
         gaussian = self._prior_precision, self._prior_shift
         if self._other_priors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pymc as pm
@@ -12,6 +13,16 @@ import pytensor.tensor as pt
 from pymc_saem.saem.densities import model_value
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import MixedModel, Parameter
+
+
+def _elementary_functions(x):
+    """1, log x, (log x)^2, x, x^2, 1/x and 1/x^2 with their first and second derivatives, each (function, k)."""
+    t, zero, one = np.log(x), np.zeros_like(x), np.ones_like(x)
+    return (
+        np.stack([one, t, t**2, x, x**2, 1 / x, x**-2.0]),
+        np.stack([zero, 1 / x, 2 * t / x, one, 2 * x, -(x**-2.0), -2 * x**-3.0]),
+        np.stack([zero, -(x**-2.0), 2 * (1 - t) / x**2, zero, 2 * one, 2 * x**-3.0, 6 * x**-4.0]),
+    )
 
 
 @dataclass
@@ -31,8 +42,10 @@ class Prior:
         return type(self.mixed.model[self.parameter.name].owner.op).__name__.removesuffix("RV").lstrip("_")
 
     def natural(self, x: np.ndarray):
-        """Log density, first and second derivative of each entry; x (k,) on the natural scale."""
-        return self._function("natural")(x)
+        """Log density, first and second derivative of each entry; x (k,) > 0 on the natural scale."""
+        if self._elementary is None:
+            return self._function("natural")(x)
+        return tuple(np.einsum("fk,fk->k", self._elementary, f) for f in _elementary_functions(x))
 
     def unconstrained(self, u: np.ndarray):
         """Log density (a float) and its gradient with respect to u (k,), the flat unconstrained value."""
@@ -57,6 +70,24 @@ class Prior:
             if not np.isfinite(value) or not np.allclose(gradient, expected, rtol=1e-8, atol=1e-10):
                 return None
         return -0.5 * (hessian + hessian.T), origin
+
+    @cached_property
+    def _elementary(self):
+        """Coefficients (function, k) if the log density is a sum of elementary functions; otherwise None.
+
+        LogNormal, Gamma, InverseGamma, HalfNormal and Exponential are. Sums take a hundredth of the time of an
+        interpreted graph, and an M-step evaluates a prior several times.
+        """
+        near = np.linspace(-2.5, 2.5, 14)
+        t = np.concatenate([near[::2], near[1::2], [-16.0, -8.0, 8.0, 16.0]])  # the far ones see a bounded support
+        values = np.stack([self._function("natural")(np.full(self._size, x))[0] for x in np.exp(t)])
+        if not np.all(np.isfinite(values)):
+            return None
+        functions = _elementary_functions(np.exp(t))[0].T
+        coefficients = np.linalg.lstsq(functions[:7], values[:7], rcond=None)[0]
+        # What is but rounding here would count where x is large or small.
+        coefficients[np.abs(coefficients) < 1e-8 * np.abs(coefficients).max(axis=0)] = 0.0
+        return coefficients if np.allclose(functions @ coefficients, values, rtol=1e-9, atol=1e-9) else None
 
     @property
     def _size(self) -> int:
