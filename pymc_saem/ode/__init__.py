@@ -8,9 +8,15 @@ from importlib import import_module
 
 import pymc_saem.compat  # noqa: F401 - on PyMC 5 it supplies pm.math.softplus, which right-hand sides use
 
-_HOMES = {"Solution": "solve", "SolverStatus": "status", "solve_ivp": "solve"}
+_HOMES = {
+    "Doses": "events",
+    "Solution": "solve",
+    "SolverStatus": "status",
+    "interpolate": "covariates",
+    "solve_ivp": "solve",
+}
 
-__all__ = ["Solution", "SolverStatus", "solve_ivp"]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name):

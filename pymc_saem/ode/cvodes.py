@@ -61,24 +61,25 @@ def make_solve_one(compiled, method="bdf"):
 
 
 def make_sens_one(compiled, method="bdf"):
-    """njit `sens_one(t_rows, t0, y0, p, y0_index, rtol, atol, max_steps, g, out_gy0, out_gp)`.
+    """njit `sens_one(t_rows, t0, y0, p, y0_index, rtol, atol, max_steps, g, out_gy0, out_gp, z0, z1)`.
 
     Returns `(status, n_steps)`.
     out_gp[j] = sum over rows and states of g[r, s] dy_s(t_r)/dp_j, for the first n_dp parameters; out_gy0
     likewise
-    for the entries of y0 in `y0_index`. Both are NaN after a failure. All arrays are C-contiguous.
+    for the entries of y0 in `y0_index`. Both are NaN after a failure. All arrays are C-contiguous. `z0` and `z1` are
+    addresses of the states and sensitivities (y0 first) at t0 and at the last row, or 0.
     """
     engine(gradient=True)
     (rhs, jac, n, n_p, n_dp), method = _model(compiled), METHODS[method]
 
     @inner
-    def sens_one(t_rows, t0, y0, p, y0_index, rtol, atol, max_steps, g, out_gy0, out_gp):
+    def sens_one(t_rows, t0, y0, p, y0_index, rtol, atol, max_steps, g, out_gy0, out_gp, z0=0, z1=0):
         n_y0, n_steps = y0_index.size, np.zeros(1, np.int64)
         total = np.zeros(n_dp + n_y0)
         status = sensitivities(
             method, model_rhs_address(rhs), model_jac_address(jac), n, n_p, n_dp, t_rows.size,
             t_rows.ctypes.data, t0, y0.ctypes.data, p.ctypes.data, n_y0, y0_index.ctypes.data, rtol, atol,
-            max_steps, g.ctypes.data, total.ctypes.data, n_steps.ctypes.data,
+            max_steps, g.ctypes.data, total.ctypes.data, n_steps.ctypes.data, z0, z1,
         )  # fmt: skip
         for j in range(n_dp):
             out_gp[j] = total[j] if status == SUCCESS else np.nan

@@ -189,6 +189,19 @@ def _run_sens(handles, state, row, t_rows, first, t0, max_steps, g, total):
     return SUCCESS, n_steps
 
 
+@inner
+def _reorder(source, target, n, n_first, n_second):
+    """Copy states and sensitivities; the first n_first columns of the sensitivities become the last ones."""
+    target[:n] = source[:n]
+    n_sens = n_first + n_second
+    for i in range(n):
+        row = n + i * n_sens
+        for j in range(n_first):
+            target[row + n_second + j] = source[row + j]
+        for j in range(n_second):
+            target[row + j] = source[row + n_first + j]
+
+
 def _forward(method, rhs, jac, n, n_p, n_dp, n_rows, times, t0, y0, p, rtol, atol, max_steps, out, steps):
     t_rows, y0, p = floats(times, n_rows), floats(y0, n), floats(p, n_p)
     first, no_y0 = _first_after(t_rows, t0), np.empty(0, np.int64)
@@ -211,7 +224,7 @@ def _forward(method, rhs, jac, n, n_p, n_dp, n_rows, times, t0, y0, p, rtol, ato
 
 def _sensitivities(
     method, rhs, jac, n, n_p, n_dp, n_rows, times, t0, y0, p, n_y0, y0_index, rtol, atol, max_steps,
-    g, total, steps,
+    g, total, steps, z0, z1,
 ):  # fmt: skip
     t_rows, y0, p, y0_index = floats(times, n_rows), floats(y0, n), floats(p, n_p), integers(y0_index, n_y0)
     n_sens = n_dp + n_y0
@@ -223,6 +236,8 @@ def _sensitivities(
     state[:n] = y0
     for j in range(n_y0):
         state[n + y0_index[j] * n_sens + n_dp + j] = 1.0
+    if z0 != 0:
+        _reorder(floats(z0, state.size), state, n, n_y0, n_dp)
     handles, status = np.zeros(N_HANDLES, np.int64), SOLVER_FAILURE
     if _open(handles, state, row, method):
         data.view(np.int64)[callbacks.MEMORY] = handles[MEMORY]
@@ -232,6 +247,8 @@ def _sensitivities(
         if flag == 0:
             result = floats(g, n_rows * n), floats(total, n_sens)
             status, integers(steps, 1)[0] = _run_sens(handles, state, row, t_rows, first, t0, max_steps, *result)
+            if z1 != 0:
+                _reorder(row if first < t_rows.size else state, floats(z1, state.size), n, n_dp, n_y0)
     _close(handles)
     data[0] = 0.0  # a use after the last callback: Numba frees an array after its last use
     return status
@@ -241,7 +258,7 @@ def _sensitivities(
 # for each model, even when they come from its cache.
 _f, _i = types.float64, types.int64
 _FORWARD = _i(*[_i] * 8, _f, _i, _i, _f, _f, _i, _i, _i)
-_SENSITIVITIES = _i(*[_i] * 8, _f, _i, _i, _i, _i, _f, _f, _i, _i, _i, _i)
+_SENSITIVITIES = _i(*[_i] * 8, _f, _i, _i, _i, _i, _f, _f, _i, _i, _i, _i, _i, _i)
 forward = sun.external("cvodes_forward", _FORWARD)
 sensitivities = sun.external("cvodes_sensitivities", _SENSITIVITIES)
 

@@ -133,6 +133,12 @@ def _layout(op, t, gradient):
         nt.Y0_CONSTANT: constant,
         nt.TOLERANCES: np.array([op.rtol, op.atol]),
     }
+    if op.events is not None:
+        kept |= {
+            nt.EVENT_STARTS: op.events.starts,
+            nt.EVENT_NUMBERS: op.events.numbers,
+            nt.EVENT_PLACES: op.events.places,
+        }
     table = np.zeros(nt.TABLE_SIZE, dtype=np.int64)
     for place, array in kept.items():
         table[place] = _address(array)
@@ -144,7 +150,15 @@ def _layout(op, t, gradient):
     if hasattr(solver, "task"):
         table[nt.RHS] = compiled.lanes_rhs_address
         table[nt.JAC] = compiled.lanes_jac_address if gradient else 0
-    return _task(solver, compiled, gradient), table, kept
+    elif op.events is not None:  # events look at slopes, and whether there are sensitivities
+        table[nt.RHS], table[nt.JAC] = compiled.lanes_rhs_address, int(gradient)
+    task = _task(solver, compiled, gradient)
+    if op.events is None:
+        return task, table, kept
+    from pymc_saem.ode import pieces
+
+    table[nt.SOLVER] = task.address
+    return pieces.task(), table, kept | {nt.SOLVER: task}
 
 
 @cache

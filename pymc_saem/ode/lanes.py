@@ -25,10 +25,13 @@ from pymc_saem.ode.native import (
     RHS,
     STARTS,
     T0,
+    T_END,
     TIMES,
     TOLERANCES,
     Y0_CONSTANT,
     Y0_INDEX,
+    Z0,
+    Z1,
     G,
     compile_task,
     doubles,
@@ -79,6 +82,10 @@ def _load(system, work, table, task, lane):
             z[(n + y0_index[j] * system.n_sens + j) * lanes + lane] = 1.0
     for j in range(n_constant):
         z[y0_constant[j] * lanes + lane] = c[j]
+    if table[Z0] != 0:
+        z0, n_values = doubles(table[Z0]), system.size // lanes
+        for e in range(n_values):
+            z[e * lanes + lane] = z0[task * n_values + e]
     for j in range(system.n_p):
         p[j * lanes + lane] = x[n_dy0 + j] if j < n_dp else c[n_constant + j - n_dp]
     doubles(work.t)[lane] = doubles(table[T0])[i]
@@ -105,8 +112,22 @@ def _record(system, work, table, task, row, s, lane, gradient):
 
 
 @inlined
-def _finish(system, tasks, table, k, status):
+def _end(table, i):
+    """When the solve of a subject ends: with its last row, unless the table says otherwise."""
+    starts = longs(table[STARTS])
+    if table[T_END] != 0:
+        return doubles(table[T_END])[i]
+    return doubles(table[TIMES])[starts[i + 1] - 1] if starts[i + 1] > starts[i] else doubles(table[T0])[i]
+
+
+@inlined
+def _finish(system, work, tasks, table, k, lane, status):
+    """Store the result of a task, which ends in z_new."""
     task = tasks.begin + k
+    if table[Z1] != 0:
+        z1, n_values = doubles(table[Z1]), system.size // system.lanes
+        for e in range(n_values):
+            z1[task * n_values + e] = doubles(work.z_new)[e * system.lanes + lane]
     replicate, i = task // table[N_SUBJECTS], task % table[N_SUBJECTS]
     longs(tasks.state)[k] = status
     if system.n_sens:
@@ -130,15 +151,14 @@ def _prepare(system, work, tasks, table, begin):
     derivative(system, work, system.f, work.t, work.z, work.k1)
     for lane in range(lanes):
         i = (tasks.begin + min(begin + lane, last_task)) % n_subjects
-        span = times[starts[i + 1] - 1] - t[lane] if starts[i + 1] > starts[i] else 0.0
-        h[lane] = first_step(system, work, lane, 0.0, span)
+        h[lane] = first_step(system, work, lane, 0.0, _end(table, i) - t[lane])
         now[lane] = t[lane] + h[lane]
     for m in range(system.n * lanes):
         z_new[m] = z[m] + h[m % lanes] * k1[m]
     derivative(system, work, system.rhs, work.now, work.z_new, work.k2)
     for k in range(begin, min(begin + lanes, tasks.count)):
         lane, i = k - begin, (tasks.begin + k) % n_subjects
-        row, last, total, state = starts[i], starts[i + 1], 0.0, _RUNNING
+        row, last, total, state, t_end = starts[i], starts[i + 1], 0.0, _RUNNING, _end(table, i)
         for e in range(n_values):
             m = e * lanes + lane
             slopes[k * n_values + e] = k1[m]
@@ -147,20 +167,20 @@ def _prepare(system, work, tasks, table, begin):
             gradients[k * system.n_sens + j] = 0.0
         if row < last and not (times[row] >= t[lane] and math.isfinite(times[last - 1])):
             state = _BAD_TIMES
-        elif row < last and total != 0.0:
+        elif total != 0.0 and (row < last or t_end > t[lane]):
             state = _NON_FINITE
         else:
             while row < last and times[row] == t[lane]:
                 gradient = doubles(tasks.gradient + 8 * k * system.n_sens)
                 _record(system, work, table, tasks.begin + k, row, 0.0, lane, gradient)
                 row += 1
-            if row == last:
+            if not t_end > t[lane]:
                 state = _SUCCESS
             else:
-                h_first[k] = first_step(system, work, lane, h[lane], times[last - 1] - t[lane])
+                h_first[k] = first_step(system, work, lane, h[lane], t_end - t[lane])
         next_row[k], longs(tasks.state)[k] = row, state
         if state != _RUNNING:
-            _finish(system, tasks, table, k, state)
+            _finish(system, work, tasks, table, k, lane, state)
 
 
 @inlined
@@ -170,7 +190,7 @@ def _fill(system, work, tasks, running, table, queue):
     of_lane, steps, rejected = longs(running.task), longs(running.steps), longs(running.rejected)
     log_error, h_next, t_new = doubles(running.log_error), doubles(running.h), doubles(running.t_new)
     state, slopes, h_first = longs(tasks.state), doubles(tasks.slopes), doubles(tasks.h)
-    times, starts, n_values, n_running = doubles(table[TIMES]), longs(table[STARTS]), system.size // lanes, 0
+    n_values, n_running = system.size // lanes, 0
     for lane in range(lanes):
         while of_lane[lane] < 0 and queue < tasks.count:
             if state[queue] == _RUNNING:
@@ -183,7 +203,7 @@ def _fill(system, work, tasks, running, table, queue):
         h[lane], k = 0.0, of_lane[lane]
         if k >= 0:
             n_running += 1
-            t_end = times[starts[(tasks.begin + k) % table[N_SUBJECTS] + 1] - 1]
+            t_end = _end(table, (tasks.begin + k) % table[N_SUBJECTS])
             # Reach the end in this step when it is near, rather than with a tiny one after it.
             near = t[lane] + 1.01 * h_next[lane] >= t_end
             h[lane] = t_end - t[lane] if near else h_next[lane]
@@ -204,14 +224,15 @@ def _judge(system, work, tasks, running, table, lane):
     times, k, status = doubles(table[TIMES]), longs(running.task)[lane], _RUNNING
     steps[lane] += 1
     if norm <= 1.0:
-        row, last = next_row[k], longs(table[STARTS])[(tasks.begin + k) % table[N_SUBJECTS] + 1]
+        i = (tasks.begin + k) % table[N_SUBJECTS]
+        row, last = next_row[k], longs(table[STARTS])[i + 1]
         gradient = doubles(tasks.gradient + 8 * k * system.n_sens)
         while row < last and times[row] <= t_new:
             fraction = 1.0 if times[row] == t_new else (times[row] - t) / h
             _record(system, work, table, tasks.begin + k, row, fraction, lane, gradient)
             row += 1
         next_row[k] = row
-        if row == last:
+        if not t_new < _end(table, i):
             status = _SUCCESS
         # Proportional-integral control: fewer rejections than from the last error alone.
         now = math.log(max(norm, 1e-8))
@@ -227,7 +248,7 @@ def _judge(system, work, tasks, running, table, lane):
     if status == _RUNNING and steps[lane] >= table[MAX_STEPS]:
         status = _MAX_STEPS
     if status != _RUNNING:
-        _finish(system, tasks, table, k, status)
+        _finish(system, work, tasks, table, k, lane, status)
         longs(running.task)[lane] = -1
     return 1.0 if norm <= 1.0 else 0.0
 

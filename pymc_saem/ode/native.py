@@ -32,7 +32,11 @@ TIMES, ORDER, STARTS, T0, X, C, Y0_INDEX, Y0_CONSTANT, TOLERANCES = range(9)
 OUT, STATUS, G, GX, RHS, JAC = range(9, 15)
 N_SUBJECTS, N_ROWS, N_STATES, N_DY0, N_DP, N_P = range(15, 21)
 X_STRIDE, C_STRIDE, G_STRIDE, MAX_STEPS = range(21, 25)
-TABLE_SIZE = 25
+# Of a piece between two events: where each subject starts and ends, states and sensitivities; when it ends. Zero without events.
+Z0, Z1, T_END = range(25, 28)
+# The solver of the pieces, and the events.
+SOLVER, EVENT_STARTS, EVENT_NUMBERS, EVENT_PLACES = range(28, 32)
+TABLE_SIZE = 32
 
 # Division by zero gives inf, which the solver sees; an exception could not leave a task. Contraction
 # to fused multiply-adds saves a third of a network's time and rounds less; it reorders nothing.
@@ -214,7 +218,9 @@ def read_cotangent(table, replicate, first, m):
 
 @innermost
 def write_gradient(table, replicate, i, gradient, status):
-    """Store the gradient of a subject, an array or a pointer; NaN after a failure."""
+    """Store the gradient of a subject, an array or a pointer; NaN after a failure. The status too, if there is room."""
+    if table[STATUS] != 0:
+        longs(table[STATUS])[replicate * table[N_SUBJECTS] + i] = status
     n_x = table[N_DY0] + table[N_DP]
     place = doubles(table[GX] + 8 * (replicate * table[N_SUBJECTS] + i) * n_x)
     for j in range(n_x):

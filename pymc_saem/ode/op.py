@@ -27,9 +27,9 @@ _NO_SECOND = "second derivatives of an ODE solution are not implemented"
 class _OdeOp(Op):
     """What both operations share: the frozen description and its use."""
 
-    __props__ = ("system", "rows", "y0_index", "solver", "rtol", "atol", "max_steps", "n_threads")
+    __props__ = ("system", "rows", "y0_index", "solver", "rtol", "atol", "max_steps", "n_threads", "events")
 
-    def __init__(self, system, rows, y0_index, solver, rtol, atol, max_steps, n_threads):
+    def __init__(self, system, rows, y0_index, solver, rtol, atol, max_steps, n_threads, events=None):
         self.system = system
         self.rows = rows
         self.y0_index = tuple(y0_index)
@@ -38,6 +38,7 @@ class _OdeOp(Op):
         self.atol = float(atol)
         self.max_steps = int(max_steps)
         self.n_threads = n_threads
+        self.events = events
 
     def __getstate__(self):
         return {name: getattr(self, name) for name in self.__props__}

@@ -22,7 +22,7 @@ from pymc_saem.ode.source import SourcePrinter, _text, interleaved
 
 _ELEMENT = re.compile(r"\b(dy|jy|jp|y|p)\[(\d+)(?:, (\d+))?\]")
 
-__all__ = ["CompiledRhs", "OdeSystem", "compile_system", "trace"]
+__all__ = ["CompiledRhs", "OdeSystem", "compile_system", "flat_places", "trace"]
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,7 @@ def trace(rhs, state_names, shapes, constant=()):
     dy = [out.item() for out in lower(outputs, elements)]
 
     states = [elements[y[name]].item() for name in state_names]
-    ordered = [n for n in shapes if n not in constant] + [n for n in shapes if n in constant]
-    flat = [x for name in ordered for x in elements[p[name]].ravel()]
+    flat = [x for name in flat_places(shapes, constant) for x in elements[p[name]].ravel()]
     n_dp = sum(elements[p[name]].size for name in shapes if name not in constant)
     leaves = {elements[t].item(): "t"}
     leaves |= {v: f"y[{i}]" for i, v in enumerate(states)}
@@ -202,6 +201,13 @@ def trace(rhs, state_names, shapes, constant=()):
         rhs_source=_source(leaves, {f"dy[{i}]": v for i, v in enumerate(dy)}),
         jac_source=_source(leaves, _with_derivatives(dy, states, flat[:n_dp])),
     )
+
+
+def flat_places(shapes, constant=()):
+    """Where each parameter begins in the flat vector of one subject, in its order: constants come last."""
+    ordered = [n for n in shapes if n not in constant] + [n for n in shapes if n in constant]
+    ends = np.cumsum([math.prod(shapes[n]) for n in ordered])
+    return {n: int(end) - math.prod(shapes[n]) for n, end in zip(ordered, ends, strict=True)}
 
 
 def _elements(variable, shape):

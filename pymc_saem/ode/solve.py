@@ -5,6 +5,8 @@ import numbers
 import numpy as np
 import pytensor.tensor as pt
 
+from pymc_saem.ode.covariates import Interpolation
+from pymc_saem.ode.dosing import plan_events
 from pymc_saem.ode.inputs import (
     as_positive,
     as_start,
@@ -18,7 +20,7 @@ from pymc_saem.ode.inputs import (
 )
 from pymc_saem.ode.kernels import SOLVERS
 from pymc_saem.ode.op import OdeSolution
-from pymc_saem.ode.problem import trace
+from pymc_saem.ode.problem import flat_places, trace
 from pymc_saem.ode.rows import Rows
 
 __all__ = ["Solution", "solve_ivp"]
@@ -37,6 +39,7 @@ def solve_ivp(
     solver="auto",
     max_steps=4000,
     n_threads=None,
+    events=None,
 ):
     """Solve one initial value problem per subject, differentiably.
 
@@ -50,7 +53,8 @@ def solve_ivp(
         Initial values, one entry per state: a number for all subjects, or shape (n_subjects,).
     params : dict of str to number, array or tensor
         Parameters: a number for all subjects, or shape (n_subjects, ...). Random variables and
-        symbolic tensors get gradients; numbers, arrays and ``pm.Data`` are constants.
+        symbolic tensors get gradients; numbers, arrays and ``pm.Data`` are constants. A covariate that
+        changes with time is ``interpolate(table)``, and ``p.name(t)`` in ``rhs``.
     t : array_like or tensor, shape (rows,)
         Observation times, long format, in any order, repeats allowed; same unit as ``t0``.
     subject : array_like of int, shape (rows,), optional
@@ -65,9 +69,14 @@ def solve_ivp(
         BDF method of SUNDIALS, for stiff ones. "auto" is "tsit5".
     max_steps : int, default 4000
         Steps that one subject may take. It bounds the time lost on a hopeless proposal, about 4 ms
-        for a small network; smooth problems take tens of steps, or hundreds at 1e-9.
+        for a small network; smooth problems take tens of steps, or hundreds at 1e-9. With events, the
+        steps from one to the next.
     n_threads : int, optional
         Threads to share the subjects; by default all that Numba may use. Results do not depend on it.
+    events : pandas.DataFrame or Doses, optional
+        Doses, infusions, resets and steady states, one per row, with the columns that :class:`Doses`
+        describes; ``Doses(table, ...)`` adds lag times and bioavailabilities. A row of ``t`` at the time
+        of a dose sees the state before it.
 
     Returns
     -------
@@ -103,7 +112,9 @@ def solve_ivp(
     as_positive(max_steps, "max_steps", numbers.Integral)
     if n_threads is not None:
         as_positive(n_threads, "n_threads", numbers.Integral)
-    y0, params = as_tensors(y0, "y0"), as_tensors(params, "params")
+    covariates = {n: v for n, v in params.items() if isinstance(v, Interpolation)} if isinstance(params, dict) else {}
+    fixed = {n: v for n, v in params.items() if n not in covariates} if covariates else params
+    y0, params = as_tensors(y0, "y0"), as_tensors(fixed, "params")
     _check_state_names(y0)
     times, known = as_times(t)
     shapes = shapes_of({("y0", n): v for n, v in y0.items()} | {("params", n): v for n, v in params.items()})
@@ -112,9 +123,16 @@ def solve_ivp(
     rows = Rows(codes, as_start(t0, n_subjects, codes, known))
     _check_y0(shapes, subject is not None, n_subjects)
 
-    constant = {name for name, v in params.items() if is_constant(v)}
     skip = 1 if subject is not None else 0
-    system = trace(rhs, list(y0), {n: shapes["params", n][skip:] for n in params}, constant)
+    plan = plan_events(events, covariates, list(y0), n_subjects, rows.t0, subject is not None)
+    if plan is not None:
+        rhs, hidden = plan.right_hand_side(rhs), {n: pt.constant(v) for n, v in plan.hidden.items()}
+        params |= hidden if skip else {n: v[0] for n, v in hidden.items()}
+        shapes |= {("params", n): v.shape if skip else v.shape[1:] for n, v in plan.hidden.items()}
+    constant = {name for name, v in params.items() if is_constant(v)}
+    of_subject = {n: shapes["params", n][skip:] for n in params}
+    system = trace(rhs, list(y0), of_subject, constant)
+    table = None if plan is None else plan.table(of_subject, flat_places(of_subject, constant))
     y0_index = [i for i, v in enumerate(y0.values()) if not is_constant(v)]
     differentiable = [v for v in y0.values() if not is_constant(v)]
     constants = [v for v in y0.values() if is_constant(v)]
@@ -122,7 +140,7 @@ def solve_ivp(
     constants += [v for n, v in params.items() if n in constant]
     columns = [_columns(v, n_subjects, skip) for v in (differentiable, constants)]
     columns[1] = folded(columns[1])
-    op = OdeSolution(system, rows, y0_index, solver, rtol, atol, max_steps, n_threads)
+    op = OdeSolution(system, rows, y0_index, solver, rtol, atol, max_steps, n_threads, table)
     return Solution(op, times, *columns)
 
 

@@ -25,6 +25,8 @@ class SolverStatus(IntEnum):
     NON_FINITE = 3
     BAD_TIMES = 4
     SOLVER_FAILURE = 5
+    BAD_EVENT = 6
+    NO_STEADY_STATE = 7
 
     @property
     def advice(self):
@@ -55,5 +57,13 @@ _ADVICE = {
     SolverStatus.SOLVER_FAILURE: (
         "The solver library gave up on this subject (repeated error test or convergence "
         "failures). Try the other solver, tighter tolerances, or parameters nearer to the data."
+    ),
+    SolverStatus.BAD_EVENT: (
+        "A lag time or the duration of an infusion is negative or not finite, or does not fit into the interval between "
+        "doses of a steady state. Keep these parameters positive, for example by a LogNormal distribution."
+    ),
+    SolverStatus.NO_STEADY_STATE: (
+        "The states still changed after 2000 intervals between doses: the system accumulates for very long or without "
+        "limit at these parameters. Give the doses one by one instead of ss=1, or loosen rtol."
     ),
 }

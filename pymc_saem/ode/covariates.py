@@ -1,0 +1,146 @@
+"""Covariates that change with time, for use in a right-hand side."""
+
+import numpy as np
+import pandas as pd
+
+from pymc_saem.ode.events import set_records
+
+__all__ = ["Interpolation", "interpolate"]
+
+_KINDS = ("constant", "linear", "cubic")
+
+
+def interpolate(table, kind="linear", *, value=None):
+    """A covariate that changes with time, as an entry of ``solve_ivp``'s ``params``.
+
+    In the right-hand side, ``p.name(t)`` is its value. The solver stops where one piece of the curve meets the next, so
+    jumps and kinks cost no accuracy.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``subject`` (codes 0, 1, ... as in ``solve_ivp``; not needed for a single system), ``time``, and the value;
+        in any order of rows.
+    kind : {"linear", "constant", "cubic"}
+        "constant" keeps each value until the next; "linear" connects them; "cubic" is the natural cubic spline.
+        Before the first time and after the last one the value stays as it is there.
+    value : str, optional
+        The column of values, if there is more than one more.
+
+    Returns
+    -------
+    Interpolation
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the table lacks a column, or has values that are missing, not finite, or twice at one time.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from pymc_saem.ode import interpolate, solve_ivp
+    >>> inflow = pd.DataFrame({"time": [0.0, 2.0, 4.0], "inflow": [0.0, 1.0, 0.0]})
+    >>> solution = solve_ivp(
+    ...     lambda t, y, p: {"volume": p.inflow(t)},
+    ...     y0={"volume": 0.0},
+    ...     params={"inflow": interpolate(inflow)},
+    ...     t=[1.0, 4.0, 9.0],
+    ... )
+    >>> solution.volume.eval().round(3)
+    array([0.25, 2.  , 2.  ])
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(map(repr, _KINDS))}.")
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"interpolate needs a pandas.DataFrame, got {type(table).__name__}.")
+    others = [c for c in table.columns if c not in ("subject", "time")]
+    if "time" not in table or not others:
+        raise ValueError(f"interpolate needs the columns 'time' and a value; the table has {list(table.columns)}.")
+    if value is None and len(others) > 1:
+        raise ValueError(f"interpolate found the columns {others}; say which with value=...")
+    value = others[0] if value is None else value
+    if value not in table:
+        raise ValueError(f"value is {value!r}, which is no column of the table; it has {list(table.columns)}.")
+    subject = table["subject"].to_numpy() if "subject" in table else np.zeros(len(table), dtype=np.int64)
+    if subject.dtype.kind not in "iu":
+        raise TypeError(f"interpolate: subject must hold the integer codes of solve_ivp, got {subject.dtype}.")
+    try:
+        time, values = (table[c].to_numpy(dtype=float) for c in ("time", value))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"interpolate: time and {value!r} must be numeric.") from error
+    bad = ~(np.isfinite(time) & np.isfinite(values))
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(f"interpolate row {row}: time {time[row]} and {value} {values[row]} must be finite.")
+    order = np.lexsort((time, subject))
+    subject, time, values = subject[order], time[order], values[order]
+    same = np.flatnonzero((subject[1:] == subject[:-1]) & (time[1:] == time[:-1]))
+    if same.size:
+        raise ValueError(f"interpolate: subject {subject[same[0]]} has two values at time {time[same[0]]}.")
+    return Interpolation(kind, subject, time, values)
+
+
+class Interpolation:
+    """Pieces of a covariate's curve; made by :func:`interpolate`."""
+
+    def __init__(self, kind, subject, time, values):
+        self.kind, self.subject, self.time, self.values = kind, subject, time, values
+
+    def check(self, name, n_subjects):
+        """Every subject needs a value."""
+        present = np.unique(self.subject)
+        missing = np.setdiff1d(np.arange(n_subjects), present)
+        if missing.size:
+            raise ValueError(f"params[{name!r}]: subject {missing[0]} has no row in the interpolated table.")
+        if present[-1] >= n_subjects or present[0] < 0:
+            bad = present[-1] if present[-1] >= n_subjects else present[0]
+            raise ValueError(f"params[{name!r}]: subject code {bad} is outside 0..{n_subjects - 1}.")
+
+    def function(self, coefficients):
+        """The covariate as a function of time, from the coefficients of the current piece."""
+        if self.kind == "constant":
+            return lambda t: coefficients[0]
+        return lambda t: sum(
+            coefficients[k + 1] * (t - coefficients[0]) ** k for k in range(coefficients.type.shape[0] - 1)
+        )
+
+    def at(self, t0):
+        """Coefficients at the start of each subject, (n_subjects, k)."""
+        first = []
+        for i, start in enumerate(t0):
+            times, pieces = self._pieces(i)
+            first.append(pieces[np.searchsorted(times, start, side="right")])
+        return np.array(first)
+
+    def records(self, place, t0):
+        """Events that set the coefficients, from place ``place`` of the parameters on, at the times after the start."""
+        out = []
+        for i, start in enumerate(t0):
+            times, pieces = self._pieces(i)
+            for time, piece in zip(times, pieces[1:], strict=True):
+                if time > start:
+                    out += set_records(i, time, place, piece)
+        return out
+
+    def _pieces(self, i):
+        """Times of change, and the coefficients before the first and after each of them."""
+        own = self.subject == i
+        time, values = self.time[own], self.values[own]
+        if self.kind == "constant":
+            return time, np.concatenate([values[:1], values])[:, None]
+        if time.size == 1:
+            coefficients = np.zeros((0, 1))
+        elif self.kind == "linear":
+            coefficients = np.column_stack([values[:-1], np.diff(values) / np.diff(time)])
+        else:
+            from scipy.interpolate import CubicSpline
+
+            coefficients = CubicSpline(time, values, bc_type="natural").c[::-1].T
+        width = {"linear": 2, "cubic": 4}[self.kind]
+        flat = np.zeros((2, width))
+        flat[:, 0] = values[0], values[-1]
+        inner = np.zeros((time.size - 1, width))
+        inner[:, : coefficients.shape[1]] = coefficients
+        starts = np.concatenate([time[:1], time[:-1], time[-1:]])
+        return time, np.column_stack([starts, np.vstack([flat[:1], inner, flat[1:]])])

@@ -1,0 +1,229 @@
+"""Doses, infusions, resets and steady states from a NONMEM-style table, as a list of changes per subject.
+
+An infusion is a parameter that the right-hand side adds to its state: it is zero until the infusion starts, and again
+after its end. So every event changes states or parameters at one time, and ``pieces.py`` solves from one to the next.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["Doses", "EventTable", "read_doses", "set_records"]
+
+# What an event does: add to a state, add to a parameter, set a parameter, empty all states, or put them into the steady
+# state of the dose whose records follow.
+ADD_STATE, ADD_PARAMETER, SET_PARAMETER, RESET, STEADY = range(5)
+# Columns of the numbers: time, amount, factor of the duration, interval between doses.
+TIME, AMOUNT, DURATION, INTERVAL, N_NUMBERS = range(5)
+# Columns of the places: action; its state or parameter; the parameters that multiply the amount, are added to the time, and
+# make the duration: DURATION * F / R * D; how many resets came before. -1: none, and for the last one: any.
+ACTION, TARGET, SCALE, LAG, F, R, D, EPOCH, N_PLACES = range(9)
+
+
+@dataclass(frozen=True)
+class Doses:
+    """A table of doses, and the parameters that act on them.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per event; names of columns in any case. ``subject`` (or ``id``): the codes 0, 1, ... that
+        ``solve_ivp`` gets as ``subject``; not needed for a single system. ``time``, in the unit of ``t``. ``amt``, in the
+        unit of the state. ``cmt``: name of the state that gets the dose, or its number from 1 (default: the first).
+        ``evid``: 1 dose (default where ``amt`` is positive), 3 reset, 4 reset and dose; rows with 0 are skipped. ``rate``:
+        0 bolus (default), positive: infusion at that rate, -1: at the rate given by ``rate`` below, -2: over the time
+        given by ``duration`` below. ``dur``: infusion over that time, instead of a rate. ``addl`` and ``ii``: so many
+        additional doses, at that interval. ``ss``: 1, the dose has been given every ``ii`` for ever.
+    lag_time, bioavailability, rate, duration : dict of str to str
+        By state, the name of the entry of ``params`` that delays its doses, multiplies their amount, or is the rate or the
+        duration of its infusions; one number per subject. They carry gradients as all parameters do.
+
+    Notes
+    -----
+    At one time, resets and steady states come first, then observations, then doses: a row at the time of a dose sees the
+    state before it. Bioavailability scales amounts; where the rate is given it makes the infusion longer. A reset empties
+    all states, ends infusions and cancels doses that are still to come from rows before it; a steady state is a reset
+    followed by as many intervals as it takes until the states at their end no longer change within tolerance.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from pymc_saem.ode import Doses, solve_ivp
+    >>> table = pd.DataFrame({"time": [0.0], "amt": [100.0], "cmt": ["gut"], "addl": [2], "ii": [12.0]})
+    >>> solution = solve_ivp(
+    ...     lambda t, y, p: {"gut": -p.ka * y.gut, "blood": p.ka * y.gut - p.k * y.blood},
+    ...     y0={"gut": 0.0, "blood": 0.0},
+    ...     params={"ka": 1.0, "k": 0.1, "F": 0.8},
+    ...     t=[1.0, 25.0],
+    ...     events=Doses(table, bioavailability={"gut": "F"}),
+    ... )
+    >>> solution.blood.eval().round(2)
+    array([47.73, 79.25])
+    """
+
+    table: pd.DataFrame
+    lag_time: dict = field(default_factory=dict)
+    bioavailability: dict = field(default_factory=dict)
+    rate: dict = field(default_factory=dict)
+    duration: dict = field(default_factory=dict)
+
+
+class EventTable:
+    """Events by subject; compares and hashes by content.
+
+    Parameters
+    ----------
+    subject : ndarray of int, shape (events,)
+    numbers : ndarray of float, shape (events, N_NUMBERS)
+    places : ndarray of int, shape (events, N_PLACES)
+    n_subjects : int
+    """
+
+    def __init__(self, subject, numbers, places, n_subjects):
+        order = np.argsort(subject, kind="stable")
+        self.subject = np.ascontiguousarray(np.asarray(subject)[order], dtype=np.int64)
+        self.numbers = np.ascontiguousarray(np.asarray(numbers)[order], dtype=np.float64).reshape(-1, N_NUMBERS)
+        self.places = np.ascontiguousarray(np.asarray(places)[order], dtype=np.int64).reshape(-1, N_PLACES)
+        self.n_subjects = n_subjects
+        self.starts = np.concatenate([[0], np.cumsum(np.bincount(self.subject, minlength=n_subjects))]).astype(np.int64)
+        for array in (self.subject, self.numbers, self.places, self.starts):
+            array.setflags(write=False)
+        self._key = n_subjects, self.subject.tobytes(), self.numbers.tobytes(), self.places.tobytes()
+
+    def __eq__(self, other):
+        return type(other) is EventTable and self._key == other._key
+
+    def __hash__(self):
+        return hash(self._key)
+
+    def __repr__(self):
+        return f"EventTable(n_events={self.subject.size}, n_subjects={self.n_subjects})"
+
+    def __reduce__(self):
+        return EventTable, (self.subject, self.numbers, self.places, self.n_subjects)
+
+
+def set_records(subject, time, target, values):
+    """Events that set consecutive parameters at one time, whatever was reset before."""
+    nowhere = (-1,) * (N_PLACES - 2)
+    return [(subject, (time, float(v), 0.0, 0.0), (SET_PARAMETER, target + k, *nowhere)) for k, v in enumerate(values)]
+
+
+_COLUMNS = ("subject", "id", "time", "amt", "cmt", "evid", "rate", "dur", "addl", "ii", "ss")
+
+
+def read_doses(doses, states, n_subjects, t0, has_subject):
+    """Rows of a table as dicts, checked.
+
+    Returns
+    -------
+    list of dict
+        By subject and time, rows that do nothing left out; ``cmt`` is the name of the state.
+    """
+    table = doses.table
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"events must be a pandas.DataFrame or Doses(table, ...), got {type(table).__name__}.")
+    columns = {str(c).lower(): c for c in table.columns}
+    if "time" not in columns:
+        raise ValueError(f"events needs the column 'time'; its columns are {list(table.columns)}.")
+    key = next((k for k in ("subject", "id") if k in columns), None)
+    if has_subject and key is None:
+        raise ValueError("events needs the column 'subject' with the codes that solve_ivp gets as subject.")
+    used = {"subject" if k == "id" else k: table[columns[k]].to_numpy() for k in _COLUMNS if k in columns}
+    rows = []
+    for row in range(len(table)):
+        values = {k: v[row] for k, v in used.items()}
+        event = _event(values, states, row)
+        if event is not None:
+            event["subject"] = _subject(values.get("subject", 0), n_subjects, row)
+            if event["time"] < t0[event["subject"]]:
+                raise ValueError(f"events row {row}: time {event['time']} is before t0 = {t0[event['subject']]}.")
+            rows.append(event)
+    _check_parameters(doses, states, rows)
+    return sorted(rows, key=lambda e: (e["subject"], e["time"]))
+
+
+def _number(values, name, row, default=0.0):
+    value = values.get(name, default)
+    try:
+        value = float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"events row {row}: {name} must be a number, got {value!r}.") from error
+    if np.isnan(value) and name != "time":
+        return default
+    if not np.isfinite(value):
+        raise ValueError(f"events row {row}: {name} must be finite, got {value}.")
+    return value
+
+
+def _subject(value, n_subjects, row):
+    if not (isinstance(value, int | np.integer) or float(value).is_integer()) or not 0 <= value < n_subjects:
+        raise ValueError(
+            f"events row {row}: subject is {value}; it must be one of the codes 0..{n_subjects - 1} that solve_ivp gets as "
+            "subject. Make codes with: ids.get_indexer(table['subject'])."
+        )
+    return int(value)
+
+
+def _event(values, states, row):
+    """One row as a dict; None if it does nothing."""
+    event = {k: _number(values, k, row) for k in ("time", "amt", "rate", "dur", "addl", "ii", "ss")}
+    event["evid"] = evid = _number(values, "evid", row, 1.0 if event["amt"] != 0.0 else 0.0)
+    event["row"] = row
+    if evid == 0:
+        return None
+    if evid not in (1, 3, 4):
+        raise ValueError(
+            f"events row {row}: evid is {evid:g}; it must be 0, 1 (dose), 3 (reset) or 4 (reset and dose)."
+        )
+    event["cmt"] = _state(values.get("cmt", 1), states, row)
+    if evid == 3:
+        return event
+    for name in ("amt", "dur", "addl", "ii"):
+        if event[name] < 0 or (name == "amt" and event[name] == 0):
+            least = "positive" if name == "amt" else "0 or more"
+            raise ValueError(f"events row {row}: {name} is {event[name]:g}; it must be {least}.")
+    if event["rate"] < 0 and event["rate"] not in (-1, -2):
+        raise ValueError(f"events row {row}: rate is {event['rate']:g}; negative rates are -1 and -2 only.")
+    if event["rate"] and event["dur"]:
+        raise ValueError(f"events row {row}: rate is {event['rate']:g} and dur is {event['dur']:g}; give one of them.")
+    if event["ss"] not in (0, 1):
+        raise NotImplementedError(
+            f"events row {row}: ss is {event['ss']:g}; only 0 and 1 (steady state) are implemented."
+        )
+    if (event["ss"] or event["addl"]) and not event["ii"]:
+        raise ValueError(f"events row {row}: addl and ss need the interval between doses, ii.")
+    if not float(event["addl"]).is_integer():
+        raise ValueError(f"events row {row}: addl is {event['addl']:g}; it must be a whole number.")
+    return event
+
+
+def _state(value, states, row):
+    if value in states:
+        return value
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if not 1 <= number <= len(states):
+        numbered = ", ".join(f"{i} {name!r}" for i, name in enumerate(states, 1))
+        raise ValueError(f"events row {row}: cmt is {value!r}; it must be one of {numbered}.")
+    return states[number - 1]
+
+
+def _check_parameters(doses, states, rows):
+    for option in dataclasses.fields(Doses)[1:]:
+        for state in getattr(doses, option.name):
+            if state not in states:
+                raise ValueError(
+                    f"Doses: {option.name} names {state!r}, which is no state; they are {', '.join(states)}."
+                )
+    for event in rows:
+        for code, option in ((-1, "rate"), (-2, "duration")):
+            if event["rate"] == code and event["evid"] != 3 and event["cmt"] not in getattr(doses, option):
+                raise ValueError(
+                    f"events row {event['row']}: rate is {code}, so the parameter must be named: "
+                    f"Doses(table, {option}={{{event['cmt']!r}: 'name in params'}})."
+                )
