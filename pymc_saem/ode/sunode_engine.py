@@ -199,7 +199,7 @@ def _one(place, table, replicate, i, gradient):
         status = _solve(place, table, t_rows, t0, y0, p, y0_index, out, out, np.empty(0), False)
         nt.write_solution(table, replicate, i, first, out, status)
         return
-    g, total, both = nt.read_cotangent(table, replicate, first, last - first), np.zeros(n_dp + n_dy0), 0
+    g, total = nt.read_cotangent(table, replicate, first, last - first), np.zeros(n_dp + n_dy0)
     status = _solve(place, table, t_rows, t0, y0, p, y0_index, out, g, total, True)
     result = np.empty(total.size)  # entries of y0 first
     for j in range(total.size):
