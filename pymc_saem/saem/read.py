@@ -166,7 +166,8 @@ def _subject_axis(model, point, names) -> tuple[str, int, tuple]:
 
 
 #: A solver that takes all subjects as one system chooses its steps for all of them, so each row changes a little with
-#: everybody's phi: by 4e-8 of its own subject's part at sunode's tolerances (four decays). PyTensor's own operations have no such noise.
+#: everybody's phi: by 4e-8 of its own subject's part at sunode's tolerances (four decays).
+#: PyTensor's own operations have no such noise.
 _SHARED_STEPS = 1e-4
 _LINKS = {"NormalRV": "identity", "MvNormalRV": "identity", "LogNormalRV": "log", "LogitNormal": "logit"}
 
