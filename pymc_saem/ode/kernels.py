@@ -1,7 +1,8 @@
 """From an operation and its arrays to a call of the compiled solver.
 
 A solver is a module with ``make_solve_one(compiled_rhs)`` and ``make_sens_one(compiled_rhs)``, two
-compiled functions for one subject, or with ``task()``, which serves every system by address.
+compiled functions for one subject, or with ``task()``, which serves every system by address; with
+``memory(compiled, gradient, n_dy0)`` too if it keeps memory between solves.
 """
 
 import math
@@ -16,7 +17,7 @@ from pymc_saem.ode.problem import compile_system
 
 __all__ = ["SOLVERS", "call", "plan_of"]
 
-SOLVERS = {"auto": "lanes", "tsit5": "lanes", "cvodes": "cvodes"}
+SOLVERS = {"auto": "lanes", "tsit5": "lanes", "cvodes": "cvodes", "sunode": "sunode"}
 _MAX_PLANS = 64
 _plans = OrderedDict()
 
@@ -147,7 +148,10 @@ def _layout(op, t, gradient):
     table[nt.MAX_STEPS] = op.max_steps
     compiled = compile_system(system)
     solver = import_module(f"pymc_saem.ode.{SOLVERS[op.solver]}")
-    if hasattr(solver, "task"):
+    if hasattr(solver, "memory"):
+        kept["memory"] = solver.memory(compiled, gradient, y0_index.size)
+        table[nt.RHS], table[nt.JAC] = _address(kept["memory"].cells), gradient
+    elif hasattr(solver, "task"):
         table[nt.RHS] = compiled.lanes_rhs_address
         table[nt.JAC] = compiled.lanes_jac_address if gradient else 0
     elif op.events is not None:  # events look at slopes, and whether there are sensitivities

@@ -64,9 +64,10 @@ def solve_ivp(
     rtol, atol : float, default 1e-6
         Relative tolerance, and absolute tolerance in units of the states. 1e-2 solves 2 to 3 times
         faster and can be enough while parameters are far from the optimum.
-    solver : {"auto", "tsit5", "cvodes"}
+    solver : {"auto", "tsit5", "cvodes", "sunode"}
         "tsit5" is an explicit Runge-Kutta method, for problems that are not stiff; "cvodes" is the
-        BDF method of SUNDIALS, for stiff ones. "auto" is "tsit5".
+        BDF method of SUNDIALS, for stiff ones, "sunode" the same method in sunode's own solvers, where
+        that package is installed. "auto" is "tsit5".
     max_steps : int, default 4000
         Steps that one subject may take. It bounds the time lost on a hopeless proposal, about 4 ms
         for a small network; smooth problems take tens of steps, or hundreds at 1e-9. With events, the
@@ -90,6 +91,8 @@ def solve_ivp(
         If an argument has the wrong type, shape, name or value; the message says what is expected.
     NotImplementedError
         If ``rhs`` uses an operation that has no compiled form; the message names it.
+    ImportError
+        If ``solver="sunode"`` and sunode is not installed; the message says how to get it.
 
     Examples
     --------
@@ -107,6 +110,10 @@ def solve_ivp(
     """
     if solver not in SOLVERS:
         raise ValueError(f"Unknown solver {solver!r}; choose one of {', '.join(map(repr, SOLVERS))}.")
+    if solver == "sunode":
+        from pymc_saem.ode.sunode import require
+
+        require()
     as_positive(rtol, "rtol")
     as_positive(atol, "atol")
     as_positive(max_steps, "max_steps", numbers.Integral)

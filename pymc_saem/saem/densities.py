@@ -14,7 +14,7 @@ from pytensor.graph.replace import clone_replace, vectorize_graph
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
-from pymc_saem.saem.interpreted import INTERPRETED
+from pymc_saem.saem.interpreted import INTERPRETED, has_python_only_ops
 from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.point import parameter_graph, value_graph
 from pymc_saem.saem.sum_rows import SumRows
@@ -166,7 +166,8 @@ class Densities:
             d_phi, d_theta = pt.grad(loglik.sum(), [phi3, theta], disconnected_inputs="ignore")
             outputs = [loglik, d_phi, d_theta]
         # A gradient runs some hundred times in a fit, which does not repay 30 s of compilation.
-        mode = get_mode(self.mode) if kind == "likelihood" else INTERPRETED
+        is_compiled = kind == "likelihood" and not has_python_only_ops(outputs)
+        mode = get_mode(self.mode) if is_compiled else INTERPRETED
         mode = mode.including(_NO_CHECKS)
         f = pytensor.function([phi3, theta], outputs, mode=mode, on_unused_input="ignore")
         f.trust_input = True  # callers pass float64 arrays of the right rank; checking costs as much as a solve

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
 from pytensor.graph.rewriting.basic import in2out, node_rewriter
+from pytensor.graph.traversal import ancestors
 
 
 @node_rewriter([pt.add, pt.mul])
@@ -20,3 +21,17 @@ def _in_pairs(fgraph, node):
 
 # Fused expressions would run in Python for each element, too. The position is after all rewrites that join sums.
 INTERPRETED = Mode(linker="py", optimizer="fast_run").excluding("fusion", "inplace").register((in2out(_in_pairs), 60))
+
+
+def has_python_only_ops(graphs: list) -> bool:
+    """Whether an operation of another package runs in Python only, as the solvers of sunode do.
+
+    Numba would call Python for it too, with a warning, and fails where the operation cannot be pickled. PyTensor's own
+    operations are left to PyTensor.
+    """
+    from pytensor.link.numba.dispatch import numba_funcify
+
+    ops = {v.owner.op for v in ancestors(graphs) if v.owner is not None}
+    kinds = {type(getattr(op, "core_op", op)) for op in ops}
+    foreign = [kind for kind in kinds if kind.__module__.split(".")[0] != "pytensor"]
+    return any(numba_funcify.dispatch(kind) is numba_funcify.dispatch(object) for kind in foreign)

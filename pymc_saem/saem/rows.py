@@ -12,7 +12,7 @@ import numpy as np
 from pymc_saem.saem.model import UnsupportedModelError
 
 
-def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator) -> list[np.ndarray]:
+def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator, noise: float = 0.0) -> list[np.ndarray]:
     """Subject index of each (flattened) row of each observed variable.
 
     Parameters
@@ -24,6 +24,8 @@ def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator) -> li
         A point at which every row is finite.
     names : list of str
         Names of the observed variables.
+    noise : float, default 0
+        Changes up to this share of a row's whole change do not count.
 
     Returns
     -------
@@ -37,7 +39,7 @@ def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator) -> li
     """
     base = density(phi, theta)
     step = rng.uniform(0.01, 0.02, size=phi.shape) * rng.choice([-1.0, 1.0], size=phi.shape)
-    by_value = _decode(lambda mask: density(phi + step * mask[:, None], theta), base, phi.shape[0])
+    by_value = _decode(lambda mask: density(phi + step * mask[:, None], theta), base, phi.shape[0], noise)
     found = [subject for subject, _, _ in by_value]
     for name, (_, _, shared) in zip(names, by_value, strict=True):
         _refuse_shared(name, shared)
@@ -52,15 +54,20 @@ def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator) -> li
     return found
 
 
-def _decode(evaluate, base, n_subjects: int) -> list[tuple]:
+def _decode(evaluate, base, n_subjects: int, noise: float = 0.0) -> list[tuple]:
     """Subject of each row, whether any subject reaches it, and whether more than one does."""
+    numbers = np.arange(n_subjects)
+    whole = evaluate(np.ones(n_subjects))
 
     def moved(mask):
-        return [_differs(a, b) for a, b in zip(base, evaluate(mask), strict=True)]
+        changed = zip(base, evaluate(mask), whole, strict=True)
+        if not noise:
+            return [_differs(a, b) for a, b, _ in changed]
+        # NaN is not small
+        return [_differs(a, b) & ~(np.abs(b - a) <= noise * np.abs(c - a)) for a, b, c in changed]
 
-    numbers = np.arange(n_subjects)
     subject = [np.zeros(rows.size, dtype=np.int64) for rows in base]
-    hit = moved(np.ones(n_subjects))
+    hit = [_differs(a, b) for a, b in zip(base, whole, strict=True)]
     shared = [np.zeros(rows.size, dtype=bool) for rows in base]
     for bit in range(int(n_subjects - 1).bit_length()):
         has_bit = ((numbers >> bit) & 1).astype(float)

@@ -1,5 +1,7 @@
 """Bad input: each error names the value, what is expected and what to do."""
 
+import sys
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
@@ -28,8 +30,7 @@ def call(**changed):
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        ({"solver": "rk45"}, ValueError, "Unknown solver 'rk45'; choose one of 'auto', 'tsit5', 'cvodes'"),
-        ({"solver": "sunode"}, ValueError, "Unknown solver"),
+        ({"solver": "rk45"}, ValueError, "Unknown solver 'rk45'; choose one of 'auto', 'tsit5', 'cvodes', 'sunode'"),
         ({"t": [1.0, np.nan, 3.0, 4.0]}, ValueError, "t must be finite; row 1 is nan"),
         ({"t": ["1", "2", "noon", "4"]}, TypeError, "t must hold numbers; row 2 is 'noon'"),
         ({"t": np.ones((2, 2))}, ValueError, "one time per row"),
@@ -62,6 +63,15 @@ def call(**changed):
 def test_message(changed, error, message):
     with pytest.raises(error, match=message):
         call(**changed)
+
+
+def test_missing_sunode_names_the_cure(monkeypatch):
+    from pymc_saem.ode import sunode
+
+    monkeypatch.setitem(sys.modules, "sunode", None)  # as if it were not installed
+    sunode.require.cache_clear()
+    with pytest.raises(ImportError, match="conda install -c conda-forge sunode"):
+        call(solver="sunode")
 
 
 def test_random_variable_outside_params():
