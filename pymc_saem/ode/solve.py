@@ -133,6 +133,10 @@ def solve_ivp(
     skip = 1 if subject is not None else 0
     plan = plan_events(events, covariates, list(y0), n_subjects, rows.t0, subject is not None)
     if plan is not None:
+        if solver == "sunode":
+            raise NotImplementedError(
+                "solver='sunode' knows no events and no interpolated covariates; use 'tsit5', or 'cvodes' for stiff systems."
+            )
         rhs, hidden = plan.right_hand_side(rhs), {n: pt.constant(v) for n, v in plan.hidden.items()}
         params |= hidden if skip else {n: v[0] for n, v in hidden.items()}
         shapes |= {("params", n): v.shape if skip else v.shape[1:] for n, v in plan.hidden.items()}

@@ -3,6 +3,7 @@
 import sys
 
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
@@ -94,3 +95,9 @@ def test_at_checks_its_rows():
 def test_unknown_shape():
     with pytest.raises(ValueError, match="specify_shape"):
         call(params={"k": pt.vector("k")})
+
+
+def test_sunode_has_no_events(monkeypatch):
+    monkeypatch.setattr("pymc_saem.ode.sunode.require", lambda: None)
+    with pytest.raises(NotImplementedError, match="solver='sunode' knows no events"):
+        call(solver="sunode", events=pd.DataFrame({"subject": [0], "time": [0.0], "amt": [1.0]}))

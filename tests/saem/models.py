@@ -1,6 +1,7 @@
 """Small models with exact answers, shared by the tests of SAEM."""
 
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 
@@ -76,8 +77,11 @@ def slopes_loglik(beta, gamma, omega, sigma, data):
     return total
 
 
-def theophylline(ode=False, **options):
-    """One compartment, log-normal ka, V, CL, diagonal Omega, constant error (DESIGN section 10)."""
+def theophylline(ode=False, doses=False, **options):
+    """One compartment, log-normal ka, V, CL, diagonal Omega, constant error (DESIGN section 10).
+
+    As a formula, or as an ODE that starts with the dose, or gets it as an event.
+    """
     data = ps.datasets.load_theophylline()
     subject, ids = data["subject"].factorize()
     dose = data.groupby("subject", sort=False)["dose"].first().to_numpy()
@@ -95,8 +99,10 @@ def theophylline(ode=False, **options):
                 absorbed = p.ka * y.depot
                 return {"depot": -absorbed, "center": absorbed / p.V - p.CL / p.V * y.center}
 
+            if doses:
+                options["events"] = pd.DataFrame({"subject": np.arange(len(ids)), "time": 0.0, "amt": dose})
             solution = ps.ode.solve_ivp(
-                rhs, y0={"depot": dose, "center": 0.0}, params=effect, t=t, subject=subject, **options
+                rhs, {"depot": 0.0 if doses else dose, "center": 0.0}, effect, t=t, subject=subject, **options
             )
             conc = solution.center
         else:

@@ -169,6 +169,17 @@ def test_theophylline_reaches_its_exact_ml(ode):
     assert all(np.isclose(found[n] ** 2, v, rtol=0.04 if ode else 0.02) for n, v in variances.items())
 
 
+def test_a_dose_as_event_is_a_dose_at_the_start():
+    settings = {"n_explore": 4, "n_smooth": 2, "n_starts": 0, "draws": 2, "random_seed": 3, "progressbar": False}
+    start, event = (
+        get_group(ps.fit_saem(theophylline(True, doses, rtol=1e-8, atol=1e-8), **settings), "saem_trace")
+        for doses in (False, True)
+    )
+    for name in ("log_ka", "log_CL", "omega_V", "sigma"):
+        np.testing.assert_allclose(event[name], start[name], rtol=1e-5)
+    assert int(event.attrs["n_solves"]) == int(start.attrs["n_solves"])
+
+
 def test_fixed_parameters_stay_where_they_are():
     idata = ps.fit_saem(
         random_intercept(), fixed={"sigma": 0.5, "a": 0.1}, n_explore=5, n_smooth=5, draws=5, random_seed=1,
