@@ -1,13 +1,11 @@
 """From an operation and its arrays to a call of the compiled solver.
 
-A solver is a module with ``make_solve_one(compiled_rhs)`` and ``make_sens_one(compiled_rhs)``, two
-compiled functions for one subject, or with ``task()``, which serves every system by address.
+A solver is a module with ``task(gradient)``, compiled code that serves every system by address.
 """
 
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from functools import cache
 from importlib import import_module
 
 import numpy as np
@@ -16,7 +14,7 @@ from pymc_saem.ode.problem import compile_system
 
 __all__ = ["SOLVERS", "call", "plan_of"]
 
-SOLVERS = {"auto": "lanes", "tsit5": "lanes", "cvodes": "cvodes"}
+SOLVERS = {"auto": "auto", "tsit5": "lanes", "cvodes": "cvodes"}
 _MAX_PLANS = 64
 _plans = OrderedDict()
 
@@ -141,18 +139,8 @@ def _layout(op, t, gradient):
     table[nt.MAX_STEPS] = op.max_steps
     compiled = compile_system(system)
     solver = import_module(f"pymc_saem.ode.{SOLVERS[op.solver]}")
-    if hasattr(solver, "task"):
-        table[nt.RHS] = compiled.lanes_rhs_address
-        table[nt.JAC] = compiled.lanes_jac_address if gradient else 0
-    return _task(solver, compiled, gradient), table, kept
-
-
-@cache
-def _task(solver, compiled, gradient):
-    if hasattr(solver, "task"):
-        return solver.task()
-    from pymc_saem.ode import adapter
-
-    if gradient:
-        return adapter.sensitivity_task(solver.make_sens_one(compiled))
-    return adapter.solve_task(solver.make_solve_one(compiled))
+    table[nt.RHS] = compiled.lanes_rhs_address
+    # cvodes solves with the Jacobian, but its code would double the wait for an auto that is never stiff.
+    table[nt.JAC] = compiled.lanes_jac_address if gradient or op.solver == "cvodes" else 0
+    table[nt.STIFF] = solver.cell(gradient).address if op.solver == "auto" else 0
+    return solver.task(gradient), table, kept

@@ -5,7 +5,7 @@ its address. So the driver and ``tsit5`` are compiled once per machine and kept 
 model compiles its right-hand side only.
 
 Numba notices a change of the file that holds a cached function, not of this one: after a change here,
-save ``driver.py`` and ``tsit5.py`` too.
+save ``driver.py``, ``pool.py``, ``lanes.py``, ``cvodes.py`` and ``cvodes_engine.py`` too.
 """
 
 import numba
@@ -15,9 +15,7 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 __all__ = [
-    "call_jac",
     "call_lanes",
-    "call_rhs",
     "call_task",
     "compile_task",
     "doubles",
@@ -32,7 +30,9 @@ TIMES, ORDER, STARTS, T0, X, C, Y0_INDEX, Y0_CONSTANT, TOLERANCES = range(9)
 OUT, STATUS, G, GX, RHS, JAC = range(9, 15)
 N_SUBJECTS, N_ROWS, N_STATES, N_DY0, N_DP, N_P = range(15, 21)
 X_STRIDE, C_STRIDE, G_STRIDE, MAX_STEPS = range(21, 25)
-TABLE_SIZE = 25
+# Where the address of the task for stiff subjects stands; 0: none is looked for (``auto``).
+STIFF = 25
+TABLE_SIZE = 26
 
 # Division by zero gives inf, which the solver sees; an exception could not leave a task. Contraction
 # to fused multiply-adds saves a third of a network's time and rounds less; it reorders nothing.
@@ -73,7 +73,7 @@ def _caller(return_type, *argument_types):
     return codegen
 
 
-_I64, _F64 = ir.IntType(64), ir.DoubleType()
+_I64 = ir.IntType(64)
 
 
 @intrinsic
@@ -83,22 +83,8 @@ def call_task(typingctx, address, begin, end, table):
 
 
 @intrinsic
-def call_rhs(typingctx, address, t, y, p, dy):
-    """``rhs(t, y, p, dy)``; arrays by address."""
-    signature = types.int64(types.int64, types.float64, *[types.int64] * 3)
-    return signature, _caller(_I64, _F64, *[_I64] * 3)
-
-
-@intrinsic
-def call_jac(typingctx, address, t, y, p, dy, jy, jp):
-    """``jac(t, y, p, dy, jy, jp)``; arrays by address."""
-    signature = types.int64(types.int64, types.float64, *[types.int64] * 5)
-    return signature, _caller(_I64, _F64, *[_I64] * 5)
-
-
-@intrinsic
 def call_lanes(typingctx, address, lanes, n_dy0, t, z, p, dz, jy, jp):
-    """``f(lanes, n_dy0, t, z, p, dz, jy, jp)`` for several subjects; arrays by address."""
+    """``f(lanes, n_dy0, t, z, p, dz, jy, jp)`` for several subjects, or one; arrays by address."""
     return types.int64(*[types.int64] * 9), _caller(*[_I64] * 9)
 
 

@@ -53,26 +53,13 @@ class OdeSystem:
 
 
 class CompiledRhs:
-    """Numba functions of one system, compiled when first used.
-
-    ``rhs(t, y, p, dy)`` writes ``dy[n_states]``; ``jac(t, y, p, dy, jy, jp)`` writes also
-    ``jy[n_states, n_states]`` (derivative of ``dy_i`` by ``y_j``) and ``jp[n_states, n_dp]``.
-    """
+    """Machine code of one system by address, compiled when first used."""
 
     def __init__(self, system):
         self.system = system
         self.n_states = system.n_states
-        self.n_p = system.n_p
         self.n_dp = system.n_dp
         self._handles = {}
-
-    @cached_property
-    def rhs(self):
-        return _compile("rhs", "t, y, p, dy", self.system.rhs_source)
-
-    @cached_property
-    def jac(self):
-        return _compile("jac", "t, y, p, dy, jy, jp", self.system.jac_source)
 
     @cached_property
     def lanes_rhs_address(self):
@@ -84,7 +71,10 @@ class CompiledRhs:
 
     @cached_property
     def lanes_jac_address(self):
-        """int: the same with sensitivities (n_states, n_dy0 + n_dp) behind the states; ``jy``, ``jp`` are scratch."""
+        """int: the same with sensitivities (n_states, n_dy0 + n_dp) behind the states, and the Jacobians ``jy``, ``jp``.
+
+        ``jy`` is (n_states, n_states) and ``jp`` (n_states, n_dp). With ``n_dy0 = -n_dp`` there are no sensitivities.
+        """
         sizes = f"    n, n_dp = {self.n_states}, {self.n_dp}\n"
         return self._lanes("jac", self.system.jac_source, sizes + _SENSITIVITIES)
 
@@ -113,7 +103,7 @@ class CompiledRhs:
 # dS/dt = (df/dy) S + df/dp; S has a column per differentiable entry of y0, then per parameter.
 _SENSITIVITIES = """
     n_sens = n_dy0 + n_dp
-    for i in range(n):
+    for i in range(n if n_sens else 0):
         row = (n + i * n_sens) * lanes
         parameters = row + n_dy0 * lanes
         for m in range(row, parameters):
@@ -144,14 +134,6 @@ def python_function(name, arguments, source):
     code = f"def {name}({arguments}):\n{source}"
     exec(compile(code, f"<pymc_saem ode {name}>", "exec"), namespace)
     return namespace[name]
-
-
-def _compile(name, arguments, source):
-    import numba
-
-    from pymc_saem.ode.native import FLOATING
-
-    return numba.njit(nogil=True, **FLOATING)(python_function(name, arguments, source))
 
 
 def trace(rhs, state_names, shapes, constant=()):

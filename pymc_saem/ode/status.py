@@ -25,6 +25,7 @@ class SolverStatus(IntEnum):
     NON_FINITE = 3
     BAD_TIMES = 4
     SOLVER_FAILURE = 5
+    STIFF = 6
 
     @property
     def advice(self):
@@ -36,8 +37,8 @@ _ADVICE = {
     SolverStatus.SUCCESS: "The subject was solved to the requested tolerance.",
     SolverStatus.MAX_STEPS: (
         "The step limit was reached before the last time: the system is stiff or the rates are "
-        "huge at these parameters. Use solver='cvodes' for stiff systems, raise max_steps, or "
-        "start from smaller rates."
+        "huge at these parameters. Use solver='auto' or 'cvodes' for stiff systems, raise max_steps, "
+        "or start from smaller rates."
     ),
     SolverStatus.STEP_TOO_SMALL: (
         "The step size fell to the resolution of the time axis: the solution has a singularity or "
@@ -55,5 +56,9 @@ _ADVICE = {
     SolverStatus.SOLVER_FAILURE: (
         "The solver library gave up on this subject (repeated error test or convergence "
         "failures). Try the other solver, tighter tolerances, or parameters nearer to the data."
+    ),
+    SolverStatus.STIFF: (
+        "The system is stiff at these parameters, and the implicit solver that solver='auto' turns "
+        "to is missing: it needs SUNDIALS, which `pip install scikit-sundae` brings."
     ),
 }
