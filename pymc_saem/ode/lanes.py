@@ -58,7 +58,7 @@ _STIFF = int(SolverStatus.STIFF)
 _MANY_LANES, _FEW_LANES, _FEW_ABOVE = 8, 4, 24
 # Stiff: so many steps at the bound of stability, with less than so many others in a row between them, and so many more to
 # go, which would cost as much as an implicit solve. As long as there is no sign, one step in so many is looked at.
-_STABLE, _MANY_SIGNS, _MANY_CALM, _MANY_LEFT, _LOOK = 3.15, 15, 6, 200, 8
+_STABLE, _MANY_SIGNS, _MANY_CALM, _MANY_LEFT, _LOOK = 2.5, 15, 6, 200, 8
 _LEAST_STEP = 16.0 * float(np.finfo(np.float64).eps)
 
 # Addresses of what is kept of each task of a range: its next row, its state, its slopes at the start and first step, its gradient.

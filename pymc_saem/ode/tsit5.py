@@ -137,12 +137,13 @@ def stiffness(system, work, lane):
     """
     k1, k2, k3, k4 = doubles(work.k1), doubles(work.k2), doubles(work.k3), doubles(work.k4)
     k5, k6, k7, h = doubles(work.k5), doubles(work.k6), doubles(work.k7), doubles(work.h)[lane]
-    slopes = values = 0.0
-    for m in range(lane, system.n * system.lanes, system.lanes):
-        # z_new minus the values at which k6 was taken
+    z_new, slopes, values = doubles(work.z_new), 0.0, 0.0
+    for m in range(lane, system.size, system.lanes):
+        # z_new minus the values at which k6 was taken; in units of the tolerance, or what is large hides what is stiff
+        scale = 1.0 / (system.atol + system.rtol * abs(z_new[m]))
         value = (B1 - A61) * k1[m] + (B2 - A62) * k2[m] + (B3 - A63) * k3[m] + (B4 - A64) * k4[m]
-        value = h * (value + (B5 - A65) * k5[m] + B6 * k6[m])
-        slopes += (k7[m] - k6[m]) ** 2
+        value = scale * h * (value + (B5 - A65) * k5[m] + B6 * k6[m])
+        slopes += (scale * (k7[m] - k6[m])) ** 2
         values += value * value
     return h * math.sqrt(slopes / values) if values > 0.0 else 0.0
 
