@@ -81,7 +81,7 @@ def reference(case, x):
     state = SimpleNamespace(**{n: y[i] for i, n in enumerate(y0)})
     parameters = SimpleNamespace(**{n: pt.constant(v) for n, v in (p | {n: v[0] for n, v in x.items()}).items()})
     dy = pt.stack([pt.as_tensor(v) for v in rhs(t, state, parameters).values()])
-    f = pytensor.function([t, y], dy, mode=MODE)
+    f = pytensor.function([t, y], dy, mode=MODE, on_unused_input="ignore")
     options = {"method": "Radau", "rtol": 1e-12, "atol": 1e-14, "t_eval": times}
     return scipy_solve_ivp(f, (0.0, times[-1]), list(y0.values()), **options).y.T
 
@@ -128,13 +128,13 @@ def proposals(n, rng):
         rhs, y0, p, times, atol = CASES[name]
         for tolerance in (1e-2, 1e-6):
             subject = np.repeat(np.arange(n), times.size)
-            solution = ode.solve_ivp(
-                rhs, y0, {"w": weights, "dose": DOSE}, np.tile(times, n), subject, rtol=tolerance, atol=atol * tolerance
-            )
-            solve = pytensor.function([], solution.status, mode=MODE)
-            solve()
+            w = pt.tensor("w", dtype="float64", shape=weights.shape)
+            options = {"rtol": tolerance, "atol": atol * tolerance, "n_threads": 1}
+            solution = ode.solve_ivp(rhs, y0, {"w": w, "dose": DOSE}, np.tile(times, n), subject, **options)
+            solve = pytensor.function([w], solution.status, mode=MODE)
+            solve(weights)
             mark = perf_counter()
-            status = solve()
+            status = solve(weights)
             cost = 1e6 * (perf_counter() - mark) / n
             counts = {ode.SolverStatus(int(s)).name: int(c) for s, c in zip(*np.unique(status, return_counts=True), strict=True)}
             print(f"{n} random proposals, {name}, rtol {tolerance:g}: {cost:.1f} us each, {counts}")

@@ -3,18 +3,20 @@
 Each solve, and each gradient, begins explicit and decides for itself, by its own steps alone. So results depend
 neither on earlier solves nor on threads.
 
-`cvodes` is compiled, or read from disk, when the first subject is stiff: most models never need it, and it takes
-seconds. Compiled code finds the task for stiff subjects through a cell of memory. At first the cell leads to
-Python, which compiles the task, puts its address there, and does the subject; from then on, no Python is involved.
+`cvodes` and the Jacobian are compiled, or read from disk, when the first subject is stiff: most models never need
+them, and they take seconds. Compiled code finds the task for stiff subjects through a cell of memory. At first the cell
+leads to Python, which compiles the task, puts its address there, and does the subject; from then on, no Python is
+involved.
 """
 
 import ctypes
 import threading
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 
-from pymc_saem.ode import lanes
+from pymc_saem.ode.lanes import task
+from pymc_saem.ode.problem import compile_system
 
 __all__ = ["cell", "task"]
 
@@ -22,38 +24,38 @@ _TASK = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)
 _lock = threading.RLock()
 
 
-def task(gradient):
-    """Compiled task of the explicit solver, which looks for stiffness if the table has the address of a cell."""
-    return lanes.task(gradient)
-
-
 class _Cell:
-    """Memory that holds the address of the task for stiff subjects."""
+    """Memory that holds the addresses of the task for stiff subjects, and of the Jacobian of the system."""
 
-    def __init__(self, gradient):
-        self.gradient = gradient
-        self.first = _TASK(partial(_compile_and_run, self))
-        self.memory = np.array([ctypes.cast(self.first, ctypes.c_void_p).value], dtype=np.int64)
+    def __init__(self, system, gradient):
+        self.system, self.gradient = system, gradient
+        self.prepare = _TASK(self._prepare_and_run)
+        self.memory = np.zeros(2, dtype=np.int64)
         self.address = self.memory.ctypes.data
+        self.forget()
+
+    def forget(self):
+        """As before the first stiff subject."""
         self.task = None
+        self.memory[:] = ctypes.cast(self.prepare, ctypes.c_void_p).value, 0
+
+    def _prepare_and_run(self, begin, end, table):
+        # Several threads may come here at once, all of which have let go of Python's lock while they solved.
+        with _lock:
+            if self.task is None:
+                try:
+                    from pymc_saem.ode import cvodes
+
+                    task = cvodes.task(self.gradient)
+                except ImportError:  # no SUNDIALS: the status of the subject says so
+                    self.memory[0] = 0
+                    return 0
+                self.memory[1] = compile_system(self.system).lanes_jac_address
+                self.memory[0], self.task = task.address, task
+        return _TASK(self.task.address)(begin, end, table)
 
 
 @cache
-def cell(gradient):
-    """The cell of solutions or of gradients; one each per process, whose address may stay in tables."""
-    return _Cell(gradient)
-
-
-def _compile_and_run(cell, begin, end, table):
-    """What a cell leads to at first. May be called by several threads, all of which have let go of Python's lock."""
-    with _lock:
-        if cell.task is None:
-            try:
-                from pymc_saem.ode import cvodes
-
-                cell.task = cvodes.task(cell.gradient)
-            except ImportError:  # no SUNDIALS: the status of the subject says so
-                cell.memory[0] = 0
-                return 0
-            cell.memory[0] = cell.task.address
-    return _TASK(cell.task.address)(begin, end, table)
+def cell(system, gradient):
+    """The cell of a system's solutions or gradients; it stays, so its address may stand in tables."""
+    return _Cell(system, gradient)

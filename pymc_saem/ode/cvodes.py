@@ -19,6 +19,7 @@ from pymc_saem.ode.native import (
     N_STATES,
     N_SUBJECTS,
     RHS,
+    STIFF,
     TABLE_SIZE,
     TIMES,
     TOLERANCES,
@@ -38,13 +39,14 @@ __all__ = ["task"]
 def _solve(begin, end, table_address):
     """Solve the tasks begin to end, one per subject and replicate."""
     table, n_steps = integers(table_address, TABLE_SIZE), np.zeros(1, np.int64)
+    jac = table[JAC] if table[STIFF] == 0 else integers(table[STIFF], 2)[1]
     n, n_p, tolerances = table[N_STATES], table[N_P], floats(table[TOLERANCES], 2)
     for k in range(begin, end):
         replicate, i = k // table[N_SUBJECTS], k % table[N_SUBJECTS]
         first, last, t0, y0, p = read_subject(table, replicate, i)
         out = np.empty((last - first, n))
         status = forward(
-            BDF, table[RHS], table[JAC], n, n_p, table[N_DP], last - first, table[TIMES] + 8 * first,
+            BDF, table[RHS], jac, n, n_p, table[N_DP], last - first, table[TIMES] + 8 * first,
             t0, y0.ctypes.data, p.ctypes.data, tolerances[0], tolerances[1], table[MAX_STEPS],
             out.ctypes.data, n_steps.ctypes.data,
         )  # fmt: skip

@@ -2,8 +2,7 @@
 
 One call makes one context and one solver memory and frees both, so calls may run in parallel threads.
 
-Forward: Newton with SUNDIALS' dense solver and the analytic Jacobian, or SUNDIALS' differences where `jac` is 0: the
-Jacobian's code need not be compiled then, and its accuracy decides on the convergence of Newton's method only.
+Forward: Newton with SUNDIALS' dense solver and the analytic Jacobian.
 
 Gradient: CVODE integrates y and its sensitivities S = dy/d(parameters, y0) as one system, S in the error
 control. The wheels' CVODE has no sensitivity solver, and a generic linear solver on n (1 + n_sens) states
@@ -108,7 +107,7 @@ def _use_newton(handles, n, jacobian):
     if handles[MATRIX] == 0 or handles[LINEAR] == 0:
         return -1
     flag = sun.CVodeSetLinearSolver(memory, handles[LINEAR], handles[MATRIX])
-    return min(flag, sun.CVodeSetJacFn(memory, jacobian) if jacobian != 0 else 0)
+    return min(flag, sun.CVodeSetJacFn(memory, jacobian))
 
 
 @inner
@@ -201,7 +200,7 @@ def _forward(method, rhs, jac, n, n_p, n_dp, n_rows, times, t0, y0, p, rtol, ato
     if _open(handles, state, row, method):
         flag = _start(handles, rhs_address(callbacks.forward_rhs), t0, data)
         flag = min(flag, sun.CVodeSStolerances(handles[MEMORY], rtol, atol))
-        flag = min(flag, _use_newton(handles, n, jac_address(callbacks.forward_jacobian) if jac != 0 else 0))
+        flag = min(flag, _use_newton(handles, n, jac_address(callbacks.forward_jacobian)))
         if flag == 0:
             result = floats(out, n_rows * n)
             status, integers(steps, 1)[0] = _run_forward(handles, state, row, t_rows, first, t0, max_steps, result)

@@ -140,7 +140,7 @@ def _layout(op, t, gradient):
     compiled = compile_system(system)
     solver = import_module(f"pymc_saem.ode.{SOLVERS[op.solver]}")
     table[nt.RHS] = compiled.lanes_rhs_address
-    # cvodes solves with the Jacobian, but its code would double the wait for an auto that is never stiff.
+    # auto compiles the Jacobian for its solutions only when one is stiff.
     table[nt.JAC] = compiled.lanes_jac_address if gradient or op.solver == "cvodes" else 0
-    table[nt.STIFF] = solver.cell(gradient).address if op.solver == "auto" else 0
+    table[nt.STIFF] = solver.cell(system, gradient).address if op.solver == "auto" else 0
     return solver.task(gradient), table, kept

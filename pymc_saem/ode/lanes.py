@@ -56,9 +56,12 @@ _STIFF = int(SolverStatus.STIFF)
 
 # Two AVX2 vectors, so that the latency of one hides behind the other; one where sensitivities fill the cache.
 _MANY_LANES, _FEW_LANES, _FEW_ABOVE = 8, 4, 24
-# Stiff: so many steps at the bound of stability, with less than so many others in a row between them, and so many more to
+# Stiff: so many steps at the bound of stability, with fewer than so many others in a row between them, and so many more to
 # go, which would cost as much as an implicit solve. As long as there is no sign, one step in so many is looked at.
 _STABLE, _MANY_SIGNS, _MANY_CALM, _MANY_LEFT, _LOOK = 2.5, 15, 6, 200, 8
+# Stiff too, whatever the signs: after so many steps, those left will not do. With coarse tolerances a stiff problem may
+# look harmless, because the stages of a step are too far from each other to tell how steep it is.
+_MANY_STEPS = 250
 _LEAST_STEP = 16.0 * float(np.finfo(np.float64).eps)
 
 # Addresses of what is kept of each task of a range: its next row, its state, its slopes at the start and first step, its gradient.
@@ -204,9 +207,9 @@ def _fill(system, work, tasks, running, table, queue):
 
 
 @inlined
-def _is_stiff(system, work, running, lane):
-    """Look at an accepted step; whether there are enough signs of stiffness."""
-    signs, calm = longs(running.signs), longs(running.calm)
+def _is_stiff(system, work, running, table, lane, rest):
+    """Look at an accepted step; whether there are enough signs of stiffness, with that much time left."""
+    signs, calm, steps = longs(running.signs), longs(running.calm), longs(running.steps)[lane]
     if signs[lane] < 0:
         signs[lane] += 1
     elif stiffness(system, work, lane) > _STABLE:
@@ -216,7 +219,10 @@ def _is_stiff(system, work, running, lane):
         calm[lane] += 1
         if signs[lane] == 0 or calm[lane] == _MANY_CALM:
             signs[lane], calm[lane] = -_LOOK, 0
-    return signs[lane] >= _MANY_SIGNS
+    many = table[MAX_STEPS] - steps
+    if signs[lane] >= _MANY_SIGNS:
+        many = min(many, _MANY_LEFT)
+    return (signs[lane] >= _MANY_SIGNS or steps >= _MANY_STEPS) and rest > many * doubles(work.h)[lane]
 
 
 @inlined
@@ -237,9 +243,8 @@ def _judge(system, work, tasks, running, table, lane):
         next_row[k] = row
         if row == last:
             status = _SUCCESS
-        elif table[STIFF] != 0 and _is_stiff(system, work, running, lane):
-            left = min(_MANY_LEFT, table[MAX_STEPS] - steps[lane])
-            status = _STIFF if times[last - 1] - t_new > left * h else _RUNNING
+        elif table[STIFF] != 0 and _is_stiff(system, work, running, table, lane, times[last - 1] - t_new):
+            status = _STIFF
         # Proportional-integral control: fewer rejections than from the last error alone.
         now = math.log(max(norm, 1e-8))
         factor = 0.9 * math.exp(0.04 * log_error[lane] - 0.17 * now)
@@ -252,7 +257,7 @@ def _judge(system, work, tasks, running, table, lane):
         if h_next[lane] <= _LEAST_STEP * max(abs(t), abs(t_new)):
             status = _STEP_TOO_SMALL if math.isfinite(norm) else _NON_FINITE
     if status == _RUNNING and steps[lane] >= table[MAX_STEPS]:
-        status = _MAX_STEPS
+        status = _MAX_STEPS if table[STIFF] == 0 else _STIFF
     if status != _RUNNING:
         _finish(system, tasks, table, k, status)
         longs(running.task)[lane] = -1

@@ -30,7 +30,7 @@ TIMES, ORDER, STARTS, T0, X, C, Y0_INDEX, Y0_CONSTANT, TOLERANCES = range(9)
 OUT, STATUS, G, GX, RHS, JAC = range(9, 15)
 N_SUBJECTS, N_ROWS, N_STATES, N_DY0, N_DP, N_P = range(15, 21)
 X_STRIDE, C_STRIDE, G_STRIDE, MAX_STEPS = range(21, 25)
-# Where the address of the task for stiff subjects stands; 0: none is looked for (``auto``).
+# Where the addresses of the task for stiff subjects and of its Jacobian stand (``auto``); 0: nobody asks who is stiff.
 STIFF = 25
 TABLE_SIZE = 26
 

@@ -59,7 +59,7 @@ class CompiledRhs:
         self.system = system
         self.n_states = system.n_states
         self.n_dp = system.n_dp
-        self._handles = {}
+        self._handles = []
 
     @cached_property
     def lanes_rhs_address(self):
@@ -96,7 +96,7 @@ class CompiledRhs:
         body = f"    for lane in range(lanes):\n        t = ts[lane]\n{lines}{rest}    return 0\n"
         function = python_function(name, "lanes, n_dy0, ts, y, p, dy, jy, jp", body)
         handle = cfunc(types.int64(*[types.int64] * 2, *[types.CPointer(types.float64)] * 6), **FLOATING)(function)
-        self._handles[name] = handle  # the code lives as long as its handle
+        self._handles.append(handle)  # the code lives as long as its handle
         return handle.address
 
 

@@ -132,7 +132,7 @@ def errors(system, work):
 def stiffness(system, work, lane):
     """Step times the size of the Jacobian, as the last two stages see it, which both are at the end of the step.
 
-    Near or above the end of the stability interval, about 3.5, stability and not accuracy limits the step. (Hairer &
+    The method is stable up to 3.5; when stability and not accuracy limits the step, it stays between 2.5 and that. (Hairer &
     Wanner, Solving Ordinary Differential Equations II, IV.2.)
     """
     k1, k2, k3, k4 = doubles(work.k1), doubles(work.k2), doubles(work.k3), doubles(work.k4)
