@@ -102,7 +102,9 @@ def main() -> None:
     parser.add_argument("--proposals", type=int, default=10_000)
     options = parser.parse_args()
     rng = np.random.default_rng(3)
-    print(f"{'problem':22}{'rtol':>7}" + "".join(f"{s + what:>16}" for what in ("", " grad", " error") for s in SOLVERS))
+    print(
+        f"{'problem':22}{'rtol':>7}" + "".join(f"{s + what:>16}" for what in ("", " grad", " error") for s in SOLVERS)
+    )
     for name, case in CASES.items():
         spread = {n: 1.0 + 0.03 * rng.uniform(-1, 1, (options.copies, *np.shape(v))) for n, v in case[2].items()}
         x = {n: spread[n] * v for n, v in case[2].items() if n != "dose"}
@@ -136,7 +138,10 @@ def proposals(n, rng):
             mark = perf_counter()
             status = solve(weights)
             cost = 1e6 * (perf_counter() - mark) / n
-            counts = {ode.SolverStatus(int(s)).name: int(c) for s, c in zip(*np.unique(status, return_counts=True), strict=True)}
+            counts = {
+                ode.SolverStatus(int(s)).name: int(c)
+                for s, c in zip(*np.unique(status, return_counts=True), strict=True)
+            }
             print(f"{n} random proposals, {name}, rtol {tolerance:g}: {cost:.1f} us each, {counts}")
 
 

@@ -37,8 +37,8 @@ _ADVICE = {
     SolverStatus.SUCCESS: "The subject was solved to the requested tolerance.",
     SolverStatus.MAX_STEPS: (
         "The step limit was reached before the last time: the system is stiff or the rates are "
-        "huge at these parameters. Use solver='auto' or 'cvodes' for stiff systems, raise max_steps, "
-        "or start from smaller rates."
+        "huge at these parameters. Use solver='auto' or 'cvodes' for stiff systems (auto has tried "
+        "both methods), raise max_steps, or start from smaller rates."
     ),
     SolverStatus.STEP_TOO_SMALL: (
         "The step size fell to the resolution of the time axis: the solution has a singularity or "

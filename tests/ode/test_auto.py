@@ -199,7 +199,9 @@ def test_not_compiled_for_a_harmless_model():
         "assert abs(s.y.eval()[0] - np.exp(-0.5)) < 1e-5\n"
         "assert 'pymc_saem.ode.cvodes' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    )
 
 
 def test_without_sundials(monkeypatch):
