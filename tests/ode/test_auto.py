@@ -6,6 +6,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import numba
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
@@ -190,6 +191,36 @@ def test_the_first_stiff_subject_compiles():
     for a, b in zip(first, later, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not later[1].any()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_the_first_stiff_subject_in_a_compiled_loop(n_threads):
+    """As in the E-step: compiled code without Python's lock, from which helpers must still reach Python once."""
+    n = 20
+    rate = pt.tensor("rate", dtype="float64", shape=(n,))
+    options = {"n_threads": n_threads}
+    solution = solve_ivp(pulled, {"a": 0.0}, {"rate": rate}, np.full(n, 10.0), np.arange(n), **options)
+    node = solution.status.owner
+    x = pt.tensor("x", dtype="float64", shape=(None, n, 1))
+    outputs = node.op(node.inputs[0], x, node.inputs[2])
+    graph = pytensor.function([x], outputs, mode="NUMBA").vm.jit_fn
+    argument = np.geomspace(1e3, 1e6, 5 * n).reshape(5, n, 1)
+    expected = node.op.compute(node.inputs[0].data, argument, np.zeros((n, 1)))
+
+    @numba.njit(nogil=True)
+    def loop(x):
+        first = graph(x)
+        return first, graph(x)
+
+    cell = auto.cell(node.op.system, False)
+    with node.op.compiled_calls(5 * n, 2):
+        loop(argument)
+        cell.forget()
+        found = loop(argument)
+    assert cell.task is not None
+    for values, status in found:
+        assert (status == 0).all()
+        np.testing.assert_array_equal(values, expected[0])
 
 
 def test_not_compiled_for_a_harmless_model():
