@@ -206,7 +206,7 @@ def _fill(system, work, tasks, running, table, queue):
     return queue, n_running
 
 
-@inlined
+@innermost
 def _is_stiff(system, work, running, table, lane, rest):
     """Look at an accepted step; whether there are enough signs of stiffness, with that much time left."""
     signs, calm, steps = longs(running.signs), longs(running.calm), longs(running.steps)[lane]
