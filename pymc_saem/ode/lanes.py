@@ -58,7 +58,7 @@ _STIFF = int(SolverStatus.STIFF)
 _MANY_LANES, _FEW_LANES, _FEW_ABOVE = 8, 4, 24
 # Stiff: so many steps at the bound of stability, with fewer than so many others in a row between them, and so many more to
 # go, which would cost as much as an implicit solve. As long as there is no sign, one step in so many is looked at.
-_STABLE, _MANY_SIGNS, _MANY_CALM, _MANY_LEFT, _LOOK = 2.5, 15, 6, 200, 8
+_STABLE, _MANY_SIGNS, _MANY_CALM, _MANY_LEFT, _LOOK = 2.5, 15, 6, 200, 20
 # Stiff too, whatever the signs: after so many steps, those left will not do. With coarse tolerances a stiff problem may
 # look harmless, because the stages of a step are too far from each other to tell how steep it is.
 _MANY_STEPS = 250
