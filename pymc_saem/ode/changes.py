@@ -62,7 +62,7 @@ def places_of(task, e):
 def n_cells(table):
     """Number of states and sensitivities."""
     n = table[nt.N_STATES]
-    return n * (1 + table[nt.N_DY0] + table[nt.N_DP]) if table[nt.JAC] != 0 else n
+    return n * (1 + table[nt.N_DY0] + table[nt.N_DP]) if table[nt.GX] != 0 else n
 
 
 @innermost

@@ -1,90 +1,110 @@
-"""The `cvodes` solver: SUNDIALS CVODE, driven from compiled code. BDF for stiff systems, Adams on request.
+"""The `cvodes` solver: SUNDIALS CVODE with BDF, for stiff systems, driven from compiled code.
 
-The engine (`cvodes_engine`) is compiled once per machine; here a model's right-hand side is attached to it.
+Like `lanes`, its tasks are compiled once per machine, and a model adds only its right-hand side, by address: the same
+machine code that `lanes` calls, here with one lane. Numba notices a change of this file only: after a change of
+`native.py` or `sundials.py`, save this file too.
 """
 
+from functools import lru_cache
+
 import numpy as np
-from numba import types
 
-from pymc_saem.ode import sundials as sun
-from pymc_saem.ode.cvodes_engine import ADAMS, BDF, SUCCESS, engine, forward, sensitivities
-from pymc_saem.ode.native import floats, inner
+from pymc_saem.ode.cvodes_engine import BDF, engine, forward, sensitivities
+from pymc_saem.ode.native import (
+    JAC,
+    MAX_STEPS,
+    N_DP,
+    N_DY0,
+    N_P,
+    N_STATES,
+    N_SUBJECTS,
+    RHS,
+    STIFF,
+    T_END,
+    TABLE_SIZE,
+    TIMES,
+    TOLERANCES,
+    Y0_INDEX,
+    Z0,
+    Z1,
+    compile_task,
+    floats,
+    inner,
+    integers,
+    read_cotangent,
+    read_subject,
+    write_gradient,
+    write_solution,
+)
 
-__all__ = ["make_sens_one", "make_solve_one"]
-
-METHODS = {"bdf": BDF, "adams": ADAMS}
-
-model_rhs_address = sun.c_address(types.int64(sun.real, *[sun.address] * 3))
-model_jac_address = sun.c_address(types.int64(sun.real, *[sun.address] * 5))
+__all__ = ["task"]
 
 
-def _model(compiled):
-    """`compiled.rhs` and `compiled.jac` with arrays by address."""
-    rhs, jac, n, n_p, n_dp = compiled.rhs, compiled.jac, compiled.n_states, compiled.n_p, compiled.n_dp
-
-    @inner
-    def rhs_by_address(t, y, p, dy):
-        rhs(t, floats(y, n), floats(p, n_p), floats(dy, n))
-        return 0
-
-    @inner
-    def jac_by_address(t, y, p, dy, jy, jp):
-        jy, jp = sun.matrix(jy, n, n), sun.matrix(jp, n, n_dp)
-        jac(t, floats(y, n), floats(p, n_p), floats(dy, n), jy, jp)
-        return 0
-
-    return rhs_by_address, jac_by_address, n, n_p, n_dp
+@inner
+def _times(table, i, first, last):
+    """Times of a subject's rows; in a piece between two events also its end."""
+    rows = floats(table[TIMES] + 8 * first, last - first)
+    if table[T_END] == 0:
+        return rows
+    times = np.empty(last - first + 1)
+    times[:-1] = rows
+    times[-1] = floats(table[T_END] + 8 * i, 1)[0]
+    return times
 
 
-def make_solve_one(compiled, method="bdf"):
-    """njit `solve_one(t_rows, t0, y0, p, rtol, atol, max_steps, out) -> (status, n_steps)`; see the module.
-
-    `t_rows` ascends, may repeat and may contain t0. `out` is NaN after a failure. All arrays are
-    C-contiguous.
-    """
-    engine(gradient=False)
-    (rhs, jac, n, n_p, n_dp), method = _model(compiled), METHODS[method]
-
-    @inner
-    def solve_one(t_rows, t0, y0, p, rtol, atol, max_steps, out):
-        n_rows, n_steps = t_rows.size, np.zeros(1, np.int64)
+def _solve(begin, end, table_address):
+    """Solve the tasks begin to end, one per subject and replicate."""
+    table, n_steps = integers(table_address, TABLE_SIZE), np.zeros(1, np.int64)
+    jac = table[JAC] if table[STIFF] == 0 else integers(table[STIFF], 2)[1]
+    n, n_p, tolerances = table[N_STATES], table[N_P], floats(table[TOLERANCES], 2)
+    for k in range(begin, end):
+        replicate, i = k // table[N_SUBJECTS], k % table[N_SUBJECTS]
+        first, last, t0, y0, p = read_subject(table, replicate, i)
+        times, m = _times(table, i, first, last), last - first
+        if table[Z0] != 0:
+            y0[:] = floats(table[Z0] + 8 * k * n, n)
+        out = np.empty((times.size, n))
         status = forward(
-            method, model_rhs_address(rhs), model_jac_address(jac), n, n_p, n_dp, n_rows, t_rows.ctypes.data,
-            t0, y0.ctypes.data, p.ctypes.data, rtol, atol, max_steps, out.ctypes.data, n_steps.ctypes.data,
+            BDF, table[RHS], jac, n, n_p, table[N_DP], times.size, times.ctypes.data,
+            t0, y0.ctypes.data, p.ctypes.data, tolerances[0], tolerances[1], table[MAX_STEPS],
+            out.ctypes.data, n_steps.ctypes.data,
         )  # fmt: skip
-        for r in range(n_rows if status != SUCCESS else 0):
-            for i in range(n):
-                out[r, i] = np.nan
-        return status, n_steps[0]
+        if table[Z1] != 0:
+            floats(table[Z1] + 8 * k * n, n)[:] = out[m]
+        write_solution(table, replicate, i, first, out[:m], status)
+        n_steps[0] = y0.size + p.size + times.size  # uses after the call: Numba frees an array after its last one
+    return 0
 
-    return solve_one
 
-
-def make_sens_one(compiled, method="bdf"):
-    """njit `sens_one(t_rows, t0, y0, p, y0_index, rtol, atol, max_steps, g, out_gy0, out_gp, z0, z1)`.
-
-    Returns `(status, n_steps)`.
-    out_gp[j] = sum over rows and states of g[r, s] dy_s(t_r)/dp_j, for the first n_dp parameters; out_gy0
-    likewise
-    for the entries of y0 in `y0_index`. Both are NaN after a failure. All arrays are C-contiguous. `z0` and `z1` are
-    addresses of the states and sensitivities (y0 first) at t0 and at the last row, or 0.
-    """
-    engine(gradient=True)
-    (rhs, jac, n, n_p, n_dp), method = _model(compiled), METHODS[method]
-
-    @inner
-    def sens_one(t_rows, t0, y0, p, y0_index, rtol, atol, max_steps, g, out_gy0, out_gp, z0=0, z1=0):
-        n_y0, n_steps = y0_index.size, np.zeros(1, np.int64)
-        total = np.zeros(n_dp + n_y0)
+def _pull_back(begin, end, table_address):
+    """Gradients of the tasks begin to end."""
+    table, n_steps = integers(table_address, TABLE_SIZE), np.zeros(1, np.int64)
+    n, n_p, n_dp, n_dy0 = table[N_STATES], table[N_P], table[N_DP], table[N_DY0]
+    tolerances, gradient = floats(table[TOLERANCES], 2), np.empty(n_dy0 + n_dp)
+    for k in range(begin, end):
+        replicate, i = k // table[N_SUBJECTS], k % table[N_SUBJECTS]
+        first, last, t0, y0, p = read_subject(table, replicate, i)
+        times, total, z0, z1 = _times(table, i, first, last), np.zeros(n_dp + n_dy0), 0, 0
+        g = np.zeros((times.size, n))
+        g[: last - first] = read_cotangent(table, replicate, first, last - first)
+        if table[Z0] != 0:
+            place = 8 * k * n * (1 + total.size)
+            z0, z1 = table[Z0] + place, table[Z1] + place
+            y0[:] = floats(z0, n)
         status = sensitivities(
-            method, model_rhs_address(rhs), model_jac_address(jac), n, n_p, n_dp, t_rows.size,
-            t_rows.ctypes.data, t0, y0.ctypes.data, p.ctypes.data, n_y0, y0_index.ctypes.data, rtol, atol,
-            max_steps, g.ctypes.data, total.ctypes.data, n_steps.ctypes.data, z0, z1,
+            BDF, table[RHS], table[JAC], n, n_p, n_dp, times.size, times.ctypes.data,
+            t0, y0.ctypes.data, p.ctypes.data, n_dy0, table[Y0_INDEX], tolerances[0], tolerances[1],
+            table[MAX_STEPS], g.ctypes.data, total.ctypes.data, n_steps.ctypes.data, z0, z1,
         )  # fmt: skip
-        for j in range(n_dp):
-            out_gp[j] = total[j] if status == SUCCESS else np.nan
-        for j in range(n_y0):
-            out_gy0[j] = total[n_dp + j] if status == SUCCESS else np.nan
-        return status, n_steps[0]
+        # The engine has the parameters first, the table the entries of y0.
+        gradient[:n_dy0], gradient[n_dy0:] = total[n_dp:], total[:n_dp]
+        write_gradient(table, replicate, i, gradient, status)
+        n_steps[0] = y0.size + p.size + g.size + times.size
+    return 0
 
-    return sens_one
+
+@lru_cache
+def task(gradient):
+    """Compiled task of the solver; the same for every system, and kept on disk."""
+    engine(gradient)
+    return compile_task(_pull_back if gradient else _solve, cache=True)

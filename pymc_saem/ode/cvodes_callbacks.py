@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from pymc_saem.ode import sundials as sun
-from pymc_saem.ode.native import call_jac, call_rhs, floats, inner, integers
+from pymc_saem.ode.native import call_lanes, floats, inner, integers
 
 # Head cells. Integers:
 MEMORY, RHS, JAC, N, N_P, N_DP, N_SENS = range(7)
@@ -22,7 +22,9 @@ RTOL, ATOL = 7, 8
 # what CVodeGetNonlinearSystemData fills in: t, ypred, y, f, gamma, rl1, zn1, user data
 SYSTEM, PREDICTED, GAMMA, RL1, ZN1 = 9, 10, 13, 14, 15
 # addresses of what follows the head: p, scale of the absolute tolerance, scratch
-P, SCALE, DY, DELTA, Y, ROW, JY, LU, JP, N_HEAD = range(17, 27)
+P, SCALE, DY, DELTA, Y, ROW, JY, LU, JP = range(17, 26)
+# the time at which the right-hand side is wanted: it takes all by address
+T, N_HEAD = 26, 27
 
 CORRECTOR_TOLERANCE = 0.03  # in units of the local error tolerance; CVODE's own is 0.1 to 0.5
 CORRECTOR_ITERATIONS = 5
@@ -104,10 +106,25 @@ def _substitute(lu, n, b, m):
 
 
 @inner
+def _rhs(t, y, dy, data):
+    head, cell = integers(data, N_HEAD), floats(data, N_HEAD)
+    cell[T] = t
+    call_lanes(head[RHS], 1, 0, data + 8 * T, y, head[P], dy, 0, 0)
+
+
+@inner
+def _jac(t, y, dy, data):
+    """Derivative, and its Jacobians in the scratch."""
+    head, cell = integers(data, N_HEAD), floats(data, N_HEAD)
+    cell[T] = t
+    call_lanes(head[JAC], 1, -head[N_DP], data + 8 * T, y, head[P], dy, head[JY], head[JP])
+
+
+@inner
 def forward_rhs(t, y_vector, dy_vector, data):
     head = integers(data, N_HEAD)
     dy = sun.N_VGetArrayPointer(dy_vector)
-    call_rhs(head[RHS], t, sun.N_VGetArrayPointer(y_vector), head[P], dy)
+    _rhs(t, sun.N_VGetArrayPointer(y_vector), dy, data)
     return 0 if _finite(floats(dy, head[N])) else 1
 
 
@@ -115,7 +132,7 @@ def forward_rhs(t, y_vector, dy_vector, data):
 def forward_jacobian(t, y_vector, dy_vector, matrix, data, tmp1, tmp2, tmp3):
     head = integers(data, N_HEAD)
     n = head[N]
-    call_jac(head[JAC], t, sun.N_VGetArrayPointer(y_vector), head[P], head[DY], head[JY], head[JP])
+    _jac(t, sun.N_VGetArrayPointer(y_vector), head[DY], data)
     jy, columns = floats(head[JY], n * n), floats(sun.SUNDenseMatrix_Data(matrix), n * n)
     for i in range(n):
         for k in range(n):
@@ -129,7 +146,7 @@ def augmented_rhs(t, y_vector, dy_vector, data):
     n, n_dp, n_sens = head[N], head[N_DP], head[N_SENS]
     n_all = n + n * n_sens
     y, dy = sun.N_VGetArrayPointer(y_vector), sun.N_VGetArrayPointer(dy_vector)
-    call_jac(head[JAC], t, y, head[P], dy, head[JY], head[JP])
+    _jac(t, y, dy, data)
     s, ds = floats(y + 8 * n, n * n_sens), floats(dy + 8 * n, n * n_sens)
     jy, jp = floats(head[JY], n * n), floats(head[JP], n * n_dp)
     for i in range(n):
@@ -168,8 +185,9 @@ def error_weights(y_vector, weight_vector, data):
 
 
 @inner
-def _newton(t, cell, head, predicted, zn1):
+def _newton(t, data, predicted, zn1):
     """Solve y - ypred - gamma f(y) + rl1 zn1 = 0 for the states; leaves jy, jp and the LU in the scratch."""
+    head, cell = integers(data, N_HEAD), floats(data, N_HEAD)
     n, gamma, rl1, rtol, atol = head[N], cell[GAMMA], cell[RL1], cell[RTOL], cell[ATOL]
     y, dy, delta = floats(head[Y], n), floats(head[DY], n), floats(head[DELTA], n)
     jy, lu, row = floats(head[JY], n * n), floats(head[LU], n * n), integers(head[ROW], n)
@@ -177,7 +195,7 @@ def _newton(t, cell, head, predicted, zn1):
         y[i] = predicted[i]
     last = np.inf
     for _ in range(CORRECTOR_ITERATIONS):
-        call_jac(head[JAC], t, head[Y], head[P], head[DY], head[JY], head[JP])
+        _jac(t, head[Y], head[DY], data)
         for i in range(n * n):
             lu[i] = -gamma * jy[i]
         for i in range(n):
@@ -216,7 +234,7 @@ def corrector(t, y_vector, f_vector, data):
     predicted = floats(sun.N_VGetArrayPointer(head[PREDICTED]), n_all)
     zn1 = floats(sun.N_VGetArrayPointer(head[ZN1]), n_all)
     f_address = sun.N_VGetArrayPointer(f_vector)
-    if not _newton(t, cell, head, predicted, zn1):
+    if not _newton(t, data, predicted, zn1):
         return 1
     f, s, y = floats(f_address, n_all), floats(f_address + 8 * n, n * n_sens), floats(head[Y], n)
     jp, row = floats(head[JP], n * n_dp), integers(head[ROW], n)

@@ -1,14 +1,12 @@
 """From an operation and its arrays to a call of the compiled solver.
 
-A solver is a module with ``make_solve_one(compiled_rhs)`` and ``make_sens_one(compiled_rhs)``, two
-compiled functions for one subject, or with ``task()``, which serves every system by address; with
+A solver is a module with ``task(gradient)``, compiled code that serves every system by address; with
 ``memory(compiled, gradient, n_dy0)`` too if it keeps memory between solves.
 """
 
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from functools import cache
 from importlib import import_module
 
 import numpy as np
@@ -17,7 +15,7 @@ from pymc_saem.ode.problem import compile_system
 
 __all__ = ["SOLVERS", "call", "plan_of"]
 
-SOLVERS = {"auto": "lanes", "tsit5": "lanes", "cvodes": "cvodes", "sunode": "sunode"}
+SOLVERS = {"auto": "auto", "tsit5": "lanes", "cvodes": "cvodes", "sunode": "sunode"}
 _MAX_PLANS = 64
 _plans = OrderedDict()
 
@@ -151,26 +149,15 @@ def _layout(op, t, gradient):
     if hasattr(solver, "memory"):
         kept["memory"] = solver.memory(compiled, gradient, y0_index.size)
         table[nt.RHS], table[nt.JAC] = _address(kept["memory"].cells), gradient
-    elif hasattr(solver, "task"):
+    else:
         table[nt.RHS] = compiled.lanes_rhs_address
-        table[nt.JAC] = compiled.lanes_jac_address if gradient else 0
-    elif op.events is not None:  # events look at slopes, and whether there are sensitivities
-        table[nt.RHS], table[nt.JAC] = compiled.lanes_rhs_address, int(gradient)
-    task = _task(solver, compiled, gradient)
+        # auto compiles the Jacobian for its solutions only when one is stiff.
+        table[nt.JAC] = compiled.lanes_jac_address if gradient or op.solver == "cvodes" else 0
+        table[nt.STIFF] = solver.cell(system, gradient).address if op.solver == "auto" else 0
+    task = solver.task(gradient)
     if op.events is None:
         return task, table, kept
     from pymc_saem.ode import pieces
 
     table[nt.SOLVER] = task.address
     return pieces.task(), table, kept | {nt.SOLVER: task}
-
-
-@cache
-def _task(solver, compiled, gradient):
-    if hasattr(solver, "task"):
-        return solver.task()
-    from pymc_saem.ode import adapter
-
-    if gradient:
-        return adapter.sensitivity_task(solver.make_sens_one(compiled))
-    return adapter.solve_task(solver.make_solve_one(compiled))

@@ -24,6 +24,7 @@ from pymc_saem.ode.native import (
     OUT,
     RHS,
     STARTS,
+    STIFF,
     T0,
     T_END,
     TIMES,
@@ -33,6 +34,7 @@ from pymc_saem.ode.native import (
     Z0,
     Z1,
     G,
+    call_task,
     compile_task,
     doubles,
     inlined,
@@ -43,7 +45,7 @@ from pymc_saem.ode.native import (
     write_status,
 )
 from pymc_saem.ode.status import SolverStatus
-from pymc_saem.ode.tsit5 import System, derivative, errors, first_step, split, step, weights, work_size
+from pymc_saem.ode.tsit5 import System, derivative, errors, first_step, split, step, stiffness, weights, work_size
 
 __all__ = ["task"]
 
@@ -53,16 +55,24 @@ _MAX_STEPS = int(SolverStatus.MAX_STEPS)
 _STEP_TOO_SMALL = int(SolverStatus.STEP_TOO_SMALL)
 _NON_FINITE = int(SolverStatus.NON_FINITE)
 _BAD_TIMES = int(SolverStatus.BAD_TIMES)
+_STIFF = int(SolverStatus.STIFF)
 
 # Two AVX2 vectors, so that the latency of one hides behind the other; one where sensitivities fill the cache.
 _MANY_LANES, _FEW_LANES, _FEW_ABOVE = 8, 4, 24
+# Stiff: so many steps at the bound of stability, with fewer than so many others in a row between them, and so many more to
+# go, which would cost as much as an implicit solve. As long as there is no sign, one step in so many is looked at.
+_STABLE, _MANY_SIGNS, _MANY_CALM, _MANY_LEFT, _LOOK = 2.5, 15, 6, 200, 20
+# Stiff too, whatever the signs: after so many steps, those left will not do. With coarse tolerances a stiff problem may
+# look harmless, because the stages of a step are too far from each other to tell how steep it is.
+_MANY_STEPS = 250
 _LEAST_STEP = 16.0 * float(np.finfo(np.float64).eps)
 
 # Addresses of what is kept of each task of a range: its next row, its state, its slopes at the start and first step, its gradient.
 Tasks = namedtuple("Tasks", "begin count row state slopes h gradient")
 # Addresses by lane: the task (counted from the first; -1: none), its steps, whether the last one was rejected; the
-# logarithm of the last error, the next step, and where it ends.
-Running = namedtuple("Running", "task steps rejected log_error h t_new")
+# logarithm of the last error, the next step, and where it ends; signs of stiffness (if negative: steps until the next look),
+# and steps without one since the last.
+Running = namedtuple("Running", "task steps rejected log_error h t_new signs calm")
 
 
 @innermost
@@ -199,6 +209,7 @@ def _fill(system, work, tasks, running, table, queue):
                     k1[e * lanes + lane] = slopes[queue * n_values + e]
                 of_lane[lane], steps[lane], rejected[lane] = queue, 0, 0
                 log_error[lane], h_next[lane] = 0.0, h_first[queue]
+                longs(running.signs)[lane], longs(running.calm)[lane] = -_LOOK, 0
             queue += 1
         h[lane], k = 0.0, of_lane[lane]
         if k >= 0:
@@ -213,6 +224,25 @@ def _fill(system, work, tasks, running, table, queue):
         for lane in range(lanes):
             hs[first + lane] = h[lane]
     return queue, n_running
+
+
+@innermost
+def _is_stiff(system, work, running, table, lane, rest):
+    """Look at an accepted step; whether there are enough signs of stiffness, with that much time left."""
+    signs, calm, steps = longs(running.signs), longs(running.calm), longs(running.steps)[lane]
+    if signs[lane] < 0:
+        signs[lane] += 1
+    elif stiffness(system, work, lane) > _STABLE:
+        signs[lane] += 1
+        calm[lane] = 0
+    else:
+        calm[lane] += 1
+        if signs[lane] == 0 or calm[lane] == _MANY_CALM:
+            signs[lane], calm[lane] = -_LOOK, 0
+    many = table[MAX_STEPS] - steps
+    if signs[lane] >= _MANY_SIGNS:
+        many = min(many, _MANY_LEFT)
+    return (signs[lane] >= _MANY_SIGNS or steps >= _MANY_STEPS) and rest > many * doubles(work.h)[lane]
 
 
 @inlined
@@ -234,6 +264,8 @@ def _judge(system, work, tasks, running, table, lane):
         next_row[k] = row
         if not t_new < _end(table, i):
             status = _SUCCESS
+        elif table[STIFF] != 0 and _is_stiff(system, work, running, table, lane, _end(table, i) - t_new):
+            status = _STIFF
         # Proportional-integral control: fewer rejections than from the last error alone.
         now = math.log(max(norm, 1e-8))
         factor = 0.9 * math.exp(0.04 * log_error[lane] - 0.17 * now)
@@ -246,7 +278,7 @@ def _judge(system, work, tasks, running, table, lane):
         if h_next[lane] <= _LEAST_STEP * max(abs(t), abs(t_new)):
             status = _STEP_TOO_SMALL if math.isfinite(norm) else _NON_FINITE
     if status == _RUNNING and steps[lane] >= table[MAX_STEPS]:
-        status = _MAX_STEPS
+        status = _MAX_STEPS if table[STIFF] == 0 else _STIFF
     if status != _RUNNING:
         _finish(system, work, tasks, table, k, lane, status)
         longs(running.task)[lane] = -1
@@ -280,12 +312,12 @@ def _task(begin, end, table_address):
     system = System(
         table[RHS], f, n, table[N_DY0], n_sens, lanes, n_values * lanes, table[N_P], tolerances[0], tolerances[1]
     )  # fmt: skip
-    memory = np.zeros(work_size(system) + 6 * lanes + count * (3 + n_values + n_sens))
+    memory = np.zeros(work_size(system) + 8 * lanes + count * (3 + n_values + n_sens))
     a = memory.ctypes.data
     work, b = split(system, a), 8 * lanes
     a += 8 * work_size(system)
-    running = Running(a, a + b, a + 2 * b, a + 3 * b, a + 4 * b, a + 5 * b)
-    a += 6 * b
+    running = Running(a, a + b, a + 2 * b, a + 3 * b, a + 4 * b, a + 5 * b, a + 6 * b, a + 7 * b)
+    a += 8 * b
     b = 8 * count
     tasks = Tasks(begin, count, a, a + b, a + 3 * b, a + 2 * b, a + (3 + n_values) * b)
     for first in range(0, count, lanes):
@@ -305,11 +337,18 @@ def _task(begin, end, table_address):
                 accepted = _judge(system, work, tasks, running, table, lane)
             doubles(work.other)[lane] = accepted
         _advance(system, work)
+    for k in range(count):
+        if longs(tasks.state)[k] == _STIFF and longs(table[STIFF])[0] != 0:
+            call_task(longs(table[STIFF])[0], begin + k, begin + k + 1, table_address)
     memory[0] = 0.0  # Numba frees an array after its last use
     return 0
 
 
 @lru_cache
-def task():
-    """Compiled task of the solver; the same for every system, and kept on disk."""
+def _compiled():
     return compile_task(_task, cache=True)
+
+
+def task(gradient):
+    """Compiled task of the solver; one for every system, solutions and gradients, and kept on disk."""
+    return _compiled()

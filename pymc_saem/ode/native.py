@@ -5,7 +5,7 @@ its address. So the driver and ``tsit5`` are compiled once per machine and kept 
 model compiles its right-hand side only.
 
 Numba notices a change of the file that holds a cached function, not of this one: after a change here,
-save ``driver.py`` and ``tsit5.py`` too.
+save ``driver.py``, ``pool.py``, ``lanes.py``, ``pieces.py``, ``cvodes.py`` and ``cvodes_engine.py`` too.
 """
 
 import numba
@@ -36,7 +36,9 @@ X_STRIDE, C_STRIDE, G_STRIDE, MAX_STEPS = range(21, 25)
 Z0, Z1, T_END = range(25, 28)
 # The solver of the pieces, and the events.
 SOLVER, EVENT_STARTS, EVENT_NUMBERS, EVENT_PLACES = range(28, 32)
-TABLE_SIZE = 32
+# Where the addresses of the task for stiff subjects and of its Jacobian stand (``auto``); 0: nobody asks who is stiff.
+STIFF = 32
+TABLE_SIZE = 33
 
 # Division by zero gives inf, which the solver sees; an exception could not leave a task. Contraction
 # to fused multiply-adds saves a third of a network's time and rounds less; it reorders nothing.
@@ -102,7 +104,7 @@ def call_jac(typingctx, address, t, y, p, dy, jy, jp):
 
 @intrinsic
 def call_lanes(typingctx, address, lanes, n_dy0, t, z, p, dz, jy, jp):
-    """``f(lanes, n_dy0, t, z, p, dz, jy, jp)`` for several subjects; arrays by address."""
+    """``f(lanes, n_dy0, t, z, p, dz, jy, jp)`` for several subjects, or one; arrays by address."""
     return types.int64(*[types.int64] * 9), _caller(*[_I64] * 9)
 
 

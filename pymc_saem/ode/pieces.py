@@ -54,7 +54,7 @@ def _write_rows(table, task):
     cells, z, gradient, now = longs(task.cells), doubles(task.z), doubles(task.gradient), doubles(task.memory)[NOW]
     while cells[ROW] < last and doubles(table[nt.TIMES])[cells[ROW]] <= now:
         place = longs(table[nt.ORDER])[cells[ROW]]
-        if table[nt.JAC] != 0:
+        if table[nt.GX] != 0:
             g = doubles(table[nt.G] + 8 * (task.replicate * table[nt.G_STRIDE] + place * n))
             for m in range(n * n_sens):
                 gradient[m % n_sens] += g[m // n_sens] * z[n + m]
@@ -138,7 +138,7 @@ def _gather_rows(table, task, stop, times, order, n_taken):
     """Rows of the piece that ends at ``stop``, which the solver itself writes; how many rows all pieces have."""
     cells, last = longs(task.cells), longs(table[nt.STARTS])[task.subject + 1]
     # In units of rows, whichever array of the replicate they are in.
-    stride = table[nt.N_ROWS] if table[nt.JAC] == 0 else table[nt.G_STRIDE] // table[nt.N_STATES]
+    stride = table[nt.N_ROWS] if table[nt.GX] == 0 else table[nt.G_STRIDE] // table[nt.N_STATES]
     # Rows at its end are written when it is known what else happens then.
     while cells[CYCLE] < 0 and cells[ROW] < last and doubles(table[nt.TIMES])[cells[ROW]] < stop:
         doubles(times)[n_taken] = doubles(table[nt.TIMES])[cells[ROW]]
@@ -220,13 +220,13 @@ def _task(begin, end, table_address):
             task = _task_at(table, longs(who)[j], begin, tasks, size)
             copy(z1 + 8 * j * n_values, task.z, n_values)
             doubles(task.memory)[NOW] = doubles(t_end)[j]
-            for q in range(n_x if table[nt.JAC] != 0 else 0):
+            for q in range(n_x if table[nt.GX] != 0 else 0):
                 doubles(task.gradient)[q] += doubles(gradient)[j * n_x + q]
             if longs(status)[j] != _SUCCESS:
                 longs(task.cells)[STATUS] = longs(status)[j]
     for k in range(count):
         task = _task_at(table, k, begin, tasks, size)
-        if table[nt.JAC] != 0:
+        if table[nt.GX] != 0:
             nt.write_gradient(table, task.replicate, task.subject, doubles(task.gradient), longs(task.cells)[STATUS])
         else:
             nt.write_status(table, task.replicate, task.subject, longs(task.cells)[STATUS])

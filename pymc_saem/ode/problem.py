@@ -53,25 +53,23 @@ class OdeSystem:
 
 
 class CompiledRhs:
-    """Numba functions of one system, compiled when first used.
-
-    ``rhs(t, y, p, dy)`` writes ``dy[n_states]``; ``jac(t, y, p, dy, jy, jp)`` writes also
-    ``jy[n_states, n_states]`` (derivative of ``dy_i`` by ``y_j``) and ``jp[n_states, n_dp]``.
-    """
+    """Machine code of one system by address, compiled when first used."""
 
     def __init__(self, system):
         self.system = system
         self.n_states = system.n_states
         self.n_p = system.n_p
         self.n_dp = system.n_dp
-        self._handles = {}
+        self._handles = []
 
     @cached_property
     def rhs(self):
+        """Numba function ``rhs(t, y, p, dy)`` for one subject, which sunode's solvers take."""
         return _compile("rhs", "t, y, p, dy", self.system.rhs_source)
 
     @cached_property
     def jac(self):
+        """The same with the Jacobians: ``jac(t, y, p, dy, jy, jp)``, shapes as in ``lanes_jac_address``."""
         return _compile("jac", "t, y, p, dy, jy, jp", self.system.jac_source)
 
     @cached_property
@@ -84,7 +82,10 @@ class CompiledRhs:
 
     @cached_property
     def lanes_jac_address(self):
-        """int: the same with sensitivities (n_states, n_dy0 + n_dp) behind the states; ``jy``, ``jp`` are scratch."""
+        """int: the same with sensitivities (n_states, n_dy0 + n_dp) behind the states, and the Jacobians ``jy``, ``jp``.
+
+        ``jy`` is (n_states, n_states) and ``jp`` (n_states, n_dp). With ``n_dy0 = -n_dp`` there are no sensitivities.
+        """
         sizes = f"    n, n_dp = {self.n_states}, {self.n_dp}\n"
         return self._lanes("jac", self.system.jac_source, sizes + _SENSITIVITIES)
 
@@ -106,14 +107,14 @@ class CompiledRhs:
         body = f"    for lane in range(lanes):\n        t = ts[lane]\n{lines}{rest}    return 0\n"
         function = python_function(name, "lanes, n_dy0, ts, y, p, dy, jy, jp", body)
         handle = cfunc(types.int64(*[types.int64] * 2, *[types.CPointer(types.float64)] * 6), **FLOATING)(function)
-        self._handles[name] = handle  # the code lives as long as its handle
+        self._handles.append(handle)  # the code lives as long as its handle
         return handle.address
 
 
 # dS/dt = (df/dy) S + df/dp; S has a column per differentiable entry of y0, then per parameter.
 _SENSITIVITIES = """
     n_sens = n_dy0 + n_dp
-    for i in range(n):
+    for i in range(n if n_sens else 0):
         row = (n + i * n_sens) * lanes
         parameters = row + n_dy0 * lanes
         for m in range(row, parameters):

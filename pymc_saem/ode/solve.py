@@ -67,11 +67,13 @@ def solve_ivp(
     solver : {"auto", "tsit5", "cvodes", "sunode"}
         "tsit5" is an explicit Runge-Kutta method, for problems that are not stiff; "cvodes" is the
         BDF method of SUNDIALS, for stiff ones, "sunode" the same method in sunode's own solvers, where
-        that package is installed. "auto" is "tsit5".
+        that package is installed. "auto" finds out, for each subject at each call: it begins explicit, and
+        when stability and not accuracy limits the steps, or ``max_steps`` will not do, the subject is
+        solved by "cvodes" from its start. The first stiff subject waits for compilation.
     max_steps : int, default 4000
-        Steps that one subject may take. It bounds the time lost on a hopeless proposal, about 4 ms
-        for a small network; smooth problems take tens of steps, or hundreds at 1e-9. With events, the
-        steps from one to the next.
+        Steps that one subject may take, with "auto" in each of the two methods. It bounds the time lost on
+        a hopeless proposal, about 4 ms for a small network and 15 ms with "auto"; smooth problems take tens of
+        steps, or hundreds at 1e-9. With events, the steps from one to the next.
     n_threads : int, optional
         Threads to share the subjects; by default all that Numba may use. Results do not depend on it.
     events : pandas.DataFrame or Doses, optional

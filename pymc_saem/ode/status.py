@@ -27,6 +27,7 @@ class SolverStatus(IntEnum):
     SOLVER_FAILURE = 5
     BAD_EVENT = 6
     NO_STEADY_STATE = 7
+    STIFF = 8
 
     @property
     def advice(self):
@@ -38,8 +39,8 @@ _ADVICE = {
     SolverStatus.SUCCESS: "The subject was solved to the requested tolerance.",
     SolverStatus.MAX_STEPS: (
         "The step limit was reached before the last time: the system is stiff or the rates are "
-        "huge at these parameters. Use solver='cvodes' for stiff systems, raise max_steps, or "
-        "start from smaller rates."
+        "huge at these parameters. Use solver='auto' or 'cvodes' for stiff systems (auto has tried "
+        "both methods), raise max_steps, or start from smaller rates."
     ),
     SolverStatus.STEP_TOO_SMALL: (
         "The step size fell to the resolution of the time axis: the solution has a singularity or "
@@ -65,5 +66,9 @@ _ADVICE = {
     SolverStatus.NO_STEADY_STATE: (
         "The states still changed after 2000 intervals between doses: the system accumulates for very long or without "
         "limit at these parameters. Give the doses one by one instead of ss=1, or loosen rtol."
+    ),
+    SolverStatus.STIFF: (
+        "The system is stiff at these parameters, and the implicit solver that solver='auto' turns "
+        "to is missing: it needs SUNDIALS, which `pip install scikit-sundae` brings."
     ),
 }

@@ -47,9 +47,9 @@ def _address(pointer):
     return int(ffi.cast("intptr_t", pointer))
 
 
-def task():
+def task(gradient):
     """The compiled task, the same for all systems."""
-    return _engine().task()
+    return _engine().task(gradient)
 
 
 class _Problem:

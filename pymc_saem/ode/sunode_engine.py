@@ -243,7 +243,7 @@ def callbacks():
     return tuple(_made.values())
 
 
-def task():
+def task(gradient):
     """The compiled task of all systems; `register` comes first."""
     if "task" not in _made:
         _made["task"] = compile_task(_task, cache=True)

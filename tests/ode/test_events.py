@@ -136,6 +136,16 @@ def test_closed_forms(case, solver):
     np.testing.assert_allclose(states, expected, rtol=limit, atol=10 * limit)
 
 
+def test_a_stiff_system_changes_the_solver_between_events():
+    table = {"time": [0.5, 6.0], "amt": [10.0, 20.0], "rate": [0.0, 8.0], "cmt": ["gut", "blood"]}
+    fast = {"ka": 1e6}
+    states, status = solved(table, solver="auto", **fast)
+    assert status.tolist() == [0]
+    doses = [(0.5, "gut", 10.0, 0.0), (6.0, "blood", 20.0, 2.5)]
+    np.testing.assert_allclose(states, superposed(doses, TIMES, **fast), rtol=1e-6, atol=1e-5)
+    assert solved(table, solver="tsit5", **fast)[1].tolist() == [int(SolverStatus.MAX_STEPS)]
+
+
 def test_what_a_row_at_the_time_of_an_event_sees():
     states, _ = solved({"time": [1.0], "amt": [100.0], "ss": [1], "ii": [8.0]}, times=np.array([1.0]))
     trough = superposed([(1.0 - 8.0 * k, "gut", 100.0, 0.0) for k in range(1, 60)], [1.0])

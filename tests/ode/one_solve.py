@@ -1,0 +1,80 @@
+"""One solve by the cvodes engine, of a system written in NumPy: what tests of the engine call."""
+
+import numpy as np
+from numba import types
+
+from pymc_saem.ode import sundials as sun
+from pymc_saem.ode.cvodes_engine import ADAMS, BDF, SUCCESS, engine, forward, sensitivities
+from pymc_saem.ode.native import floats, inner
+
+METHODS = {"bdf": BDF, "adams": ADAMS}
+
+address_of = sun.c_address(types.int64(*[sun.address] * 8))
+
+
+def _by_address(system):
+    """`system.rhs` and `system.jac` as the engine calls them: one lane, no sensitivities, arrays by address."""
+    rhs, jac, n, n_p, n_dp = system.rhs, system.jac, system.n_states, system.n_p, system.n_dp
+
+    @inner
+    def rhs_by_address(lanes, n_dy0, t, y, p, dy, jy, jp):
+        rhs(floats(t, 1)[0], floats(y, n), floats(p, n_p), floats(dy, n))
+        return 0
+
+    @inner
+    def jac_by_address(lanes, n_dy0, t, y, p, dy, jy, jp):
+        jy, jp = sun.matrix(jy, n, n), sun.matrix(jp, n, n_dp)
+        jac(floats(t, 1)[0], floats(y, n), floats(p, n_p), floats(dy, n), jy, jp)
+        return 0
+
+    return rhs_by_address, jac_by_address, n, n_p, n_dp
+
+
+def make_solve_one(system, method="bdf"):
+    """njit `solve_one(t_rows, t0, y0, p, rtol, atol, max_steps, out) -> (status, n_steps)`.
+
+    `t_rows` ascends, may repeat and may contain t0. `out` is NaN after a failure. All arrays are C-contiguous.
+    """
+    engine(gradient=False)
+    (rhs, jac, n, n_p, n_dp), method = _by_address(system), METHODS[method]
+
+    @inner
+    def solve_one(t_rows, t0, y0, p, rtol, atol, max_steps, out):
+        n_rows, n_steps = t_rows.size, np.zeros(1, np.int64)
+        status = forward(
+            method, address_of(rhs), address_of(jac), n, n_p, n_dp, n_rows, t_rows.ctypes.data,
+            t0, y0.ctypes.data, p.ctypes.data, rtol, atol, max_steps, out.ctypes.data, n_steps.ctypes.data,
+        )  # fmt: skip
+        for r in range(n_rows if status != SUCCESS else 0):
+            for i in range(n):
+                out[r, i] = np.nan
+        return status, n_steps[0]
+
+    return solve_one
+
+
+def make_sens_one(system, method="bdf"):
+    """njit `sens_one(t_rows, t0, y0, p, y0_index, rtol, atol, max_steps, g, out_gy0, out_gp)`.
+
+    Returns `(status, n_steps)`. out_gp[j] = sum over rows and states of g[r, s] dy_s(t_r)/dp_j, for the first n_dp
+    parameters; out_gy0 likewise for the entries of y0 in `y0_index`. Both are NaN after a failure.
+    """
+    engine(gradient=True)
+    (rhs, jac, n, n_p, n_dp), method = _by_address(system), METHODS[method]
+
+    @inner
+    def sens_one(t_rows, t0, y0, p, y0_index, rtol, atol, max_steps, g, out_gy0, out_gp):
+        n_y0, n_steps = y0_index.size, np.zeros(1, np.int64)
+        total = np.zeros(n_dp + n_y0)
+        status = sensitivities(
+            method, address_of(rhs), address_of(jac), n, n_p, n_dp, t_rows.size,
+            t_rows.ctypes.data, t0, y0.ctypes.data, p.ctypes.data, n_y0, y0_index.ctypes.data, rtol, atol,
+            max_steps, g.ctypes.data, total.ctypes.data, n_steps.ctypes.data, 0, 0,
+        )  # fmt: skip
+        for j in range(n_dp):
+            out_gp[j] = total[j] if status == SUCCESS else np.nan
+        for j in range(n_y0):
+            out_gy0[j] = total[n_dp + j] if status == SUCCESS else np.nan
+        return status, n_steps[0]
+
+    return sens_one
