@@ -28,6 +28,7 @@ from pymc_saem.ode.native import (
     Z0,
     Z1,
     compile_task,
+    copy_values,
     floats,
     inner,
     integers,
@@ -47,8 +48,8 @@ def _times(table, i, first, last):
     if table[T_END] == 0:
         return rows
     times = np.empty(last - first + 1)
-    times[:-1] = rows
-    times[-1] = floats(table[T_END] + 8 * i, 1)[0]
+    copy_values(times, rows, rows.size)
+    times[rows.size] = floats(table[T_END] + 8 * i, 1)[0]
     return times
 
 
@@ -62,7 +63,7 @@ def _solve(begin, end, table_address):
         first, last, t0, y0, p = read_subject(table, replicate, i)
         times, m = _times(table, i, first, last), last - first
         if table[Z0] != 0:
-            y0[:] = floats(table[Z0] + 8 * k * n, n)
+            copy_values(y0, floats(table[Z0] + 8 * k * n, n), n)
         out = np.empty((times.size, n))
         status = forward(
             BDF, table[RHS], jac, n, n_p, table[N_DP], times.size, times.ctypes.data,
@@ -70,7 +71,7 @@ def _solve(begin, end, table_address):
             out.ctypes.data, n_steps.ctypes.data,
         )  # fmt: skip
         if table[Z1] != 0:
-            floats(table[Z1] + 8 * k * n, n)[:] = out[m]
+            copy_values(floats(table[Z1] + 8 * k * n, n), out[m], n)
         write_solution(table, replicate, i, first, out[:m], status)
         n_steps[0] = y0.size + p.size + times.size  # uses after the call: Numba frees an array after its last one
     return 0
@@ -85,19 +86,20 @@ def _pull_back(begin, end, table_address):
         replicate, i = k // table[N_SUBJECTS], k % table[N_SUBJECTS]
         first, last, t0, y0, p = read_subject(table, replicate, i)
         times, total, z0, z1 = _times(table, i, first, last), np.zeros(n_dp + n_dy0), 0, 0
-        g = np.zeros((times.size, n))
-        g[: last - first] = read_cotangent(table, replicate, first, last - first)
+        g = np.zeros((times.size, n))  # the end of a piece has no observation
+        copy_values(g.ravel(), read_cotangent(table, replicate, first, last - first).ravel(), (last - first) * n)
         if table[Z0] != 0:
             place = 8 * k * n * (1 + total.size)
             z0, z1 = table[Z0] + place, table[Z1] + place
-            y0[:] = floats(z0, n)
+            copy_values(y0, floats(z0, n), n)
         status = sensitivities(
             BDF, table[RHS], table[JAC], n, n_p, n_dp, times.size, times.ctypes.data,
             t0, y0.ctypes.data, p.ctypes.data, n_dy0, table[Y0_INDEX], tolerances[0], tolerances[1],
             table[MAX_STEPS], g.ctypes.data, total.ctypes.data, n_steps.ctypes.data, z0, z1,
         )  # fmt: skip
         # The engine has the parameters first, the table the entries of y0.
-        gradient[:n_dy0], gradient[n_dy0:] = total[n_dp:], total[:n_dp]
+        copy_values(gradient, total[n_dp:], n_dy0)
+        copy_values(gradient[n_dy0:], total, n_dp)
         write_gradient(table, replicate, i, gradient, status)
         n_steps[0] = y0.size + p.size + g.size + times.size
     return 0

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from pymc_saem.ode import sundials as sun
-from pymc_saem.ode.native import call_lanes, floats, inner, integers
+from pymc_saem.ode.native import call_lanes, copy_values, floats, inner, integers
 
 # Head cells. Integers:
 MEMORY, RHS, JAC, N, N_P, N_DP, N_SENS = range(7)
@@ -47,7 +47,7 @@ def user_data(rhs, jac, y0, p, y0_index, n_dp, rtol, atol):
     head[RHS], head[JAC], head[N], head[N_P], head[N_DP] = rhs, jac, n, n_p, n_dp
     head[N_SENS] = n_dp + y0_index.size
     data[RTOL], data[ATOL] = rtol, atol
-    data[N_HEAD : N_HEAD + n_p] = p
+    copy_values(floats(head[P], n_p), p, n_p)
     scale = floats(head[SCALE], n_dp + n)
     for j in range(n_dp):
         scale[j] = 1.0 / max(1.0, abs(p[j]))
@@ -57,7 +57,7 @@ def user_data(rhs, jac, y0, p, y0_index, n_dp, rtol, atol):
 
 
 @inner
-def _finite(values):
+def finite(values):
     total = 0.0
     for i in range(values.size):
         total += values[i] * 0.0
@@ -106,38 +106,43 @@ def _substitute(lu, n, b, m):
 
 
 @inner
-def _rhs(t, y, dy, data):
+def derivative(t, y, dy, data):
+    """The right-hand side; arrays by address."""
     head, cell = integers(data, N_HEAD), floats(data, N_HEAD)
     cell[T] = t
     call_lanes(head[RHS], 1, 0, data + 8 * T, y, head[P], dy, 0, 0)
+    return 0 if finite(floats(dy, head[N])) else 1
 
 
 @inner
-def _jac(t, y, dy, data):
-    """Derivative, and its Jacobians in the scratch."""
+def derivatives(t, y, dy, data):
+    """The right-hand side, and its Jacobians in the scratch."""
     head, cell = integers(data, N_HEAD), floats(data, N_HEAD)
     cell[T] = t
     call_lanes(head[JAC], 1, -head[N_DP], data + 8 * T, y, head[P], dy, head[JY], head[JP])
 
 
 @inner
-def forward_rhs(t, y_vector, dy_vector, data):
+def jacobian(t, y, columns, data):
+    """The Jacobian of the states into memory of SUNDIALS, which is column-major."""
     head = integers(data, N_HEAD)
-    dy = sun.N_VGetArrayPointer(dy_vector)
-    _rhs(t, sun.N_VGetArrayPointer(y_vector), dy, data)
-    return 0 if _finite(floats(dy, head[N])) else 1
+    n = head[N]
+    derivatives(t, y, head[DY], data)
+    jy, transposed = floats(head[JY], n * n), floats(columns, n * n)
+    for i in range(n):
+        for k in range(n):
+            transposed[k * n + i] = jy[i * n + k]
+    return 0 if finite(jy) else 1
+
+
+@inner
+def forward_rhs(t, y_vector, dy_vector, data):
+    return derivative(t, sun.N_VGetArrayPointer(y_vector), sun.N_VGetArrayPointer(dy_vector), data)
 
 
 @inner
 def forward_jacobian(t, y_vector, dy_vector, matrix, data, tmp1, tmp2, tmp3):
-    head = integers(data, N_HEAD)
-    n = head[N]
-    _jac(t, sun.N_VGetArrayPointer(y_vector), head[DY], data)
-    jy, columns = floats(head[JY], n * n), floats(sun.SUNDenseMatrix_Data(matrix), n * n)
-    for i in range(n):
-        for k in range(n):
-            columns[k * n + i] = jy[i * n + k]  # SUNDIALS is column-major
-    return 0 if _finite(jy) else 1
+    return jacobian(t, sun.N_VGetArrayPointer(y_vector), sun.SUNDenseMatrix_Data(matrix), data)
 
 
 @inner
@@ -146,7 +151,7 @@ def augmented_rhs(t, y_vector, dy_vector, data):
     n, n_dp, n_sens = head[N], head[N_DP], head[N_SENS]
     n_all = n + n * n_sens
     y, dy = sun.N_VGetArrayPointer(y_vector), sun.N_VGetArrayPointer(dy_vector)
-    _jac(t, y, dy, data)
+    derivatives(t, y, dy, data)
     s, ds = floats(y + 8 * n, n * n_sens), floats(dy + 8 * n, n * n_sens)
     jy, jp = floats(head[JY], n * n), floats(head[JP], n * n_dp)
     for i in range(n):
@@ -158,7 +163,7 @@ def augmented_rhs(t, y_vector, dy_vector, data):
             slope = jy[i * n + k]
             for j in range(n_sens):
                 ds[i * n_sens + j] += slope * s[k * n_sens + j]
-    return 0 if _finite(floats(dy, n_all)) else 1
+    return 0 if finite(floats(dy, n_all)) else 1
 
 
 @inner
@@ -195,7 +200,7 @@ def _newton(t, data, predicted, zn1):
         y[i] = predicted[i]
     last = np.inf
     for _ in range(CORRECTOR_ITERATIONS):
-        _jac(t, head[Y], head[DY], data)
+        derivatives(t, head[Y], head[DY], data)
         for i in range(n * n):
             lu[i] = -gamma * jy[i]
         for i in range(n):
@@ -249,4 +254,4 @@ def corrector(t, y_vector, f_vector, data):
     inverse = 1.0 / gamma
     for i in range(n_all):
         f[i] = (f[i] - predicted[i] + rl1 * zn1[i]) * inverse
-    return 0 if _finite(f) else 1
+    return 0 if finite(f) else 1

@@ -22,7 +22,7 @@ from numba import cfunc, types
 
 from pymc_saem.ode import cvodes_callbacks as callbacks
 from pymc_saem.ode import sundials as sun
-from pymc_saem.ode.native import FLOATING, floats, inner, integers
+from pymc_saem.ode.native import FLOATING, copy_values, floats, inner, integers
 from pymc_saem.ode.status import SolverStatus
 
 __all__ = ["engine", "forward", "sensitivities"]
@@ -192,7 +192,7 @@ def _run_sens(handles, state, row, t_rows, first, t0, max_steps, g, total):
 @inner
 def _reorder(source, target, n, n_first, n_second):
     """Copy states and sensitivities; the first n_first columns of the sensitivities become the last ones."""
-    target[:n] = source[:n]
+    copy_values(target, source, n)
     n_sens = n_first + n_second
     for i in range(n):
         row = n + i * n_sens
@@ -233,7 +233,7 @@ def _sensitivities(
         return BAD_TIMES
     data = callbacks.user_data(rhs, jac, y0, p, y0_index, n_dp, rtol, atol)
     state, row = np.zeros(n + n * n_sens), np.empty(n + n * n_sens)
-    state[:n] = y0
+    copy_values(state, y0, n)
     for j in range(n_y0):
         state[n + y0_index[j] * n_sens + n_dp + j] = 1.0
     if z0 != 0:

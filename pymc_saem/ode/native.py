@@ -5,7 +5,7 @@ its address. So the driver and ``tsit5`` are compiled once per machine and kept 
 model compiles its right-hand side only.
 
 Numba notices a change of the file that holds a cached function, not of this one: after a change here,
-save ``driver.py``, ``pool.py``, ``lanes.py``, ``pieces.py``, ``cvodes.py`` and ``cvodes_engine.py`` too.
+save all files of this folder too.
 """
 
 import numba
@@ -15,11 +15,10 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 __all__ = [
-    "call_jac",
     "call_lanes",
-    "call_rhs",
     "call_task",
     "compile_task",
+    "copy_values",
     "doubles",
     "floats",
     "inner",
@@ -79,27 +78,13 @@ def _caller(return_type, *argument_types):
     return codegen
 
 
-_I64, _F64 = ir.IntType(64), ir.DoubleType()
+_I64 = ir.IntType(64)
 
 
 @intrinsic
 def call_task(typingctx, address, begin, end, table):
     """Run a range of tasks: ``task(begin, end, table_address) -> 0``."""
     return types.int64(*[types.int64] * 4), _caller(*[_I64] * 4)
-
-
-@intrinsic
-def call_rhs(typingctx, address, t, y, p, dy):
-    """``rhs(t, y, p, dy)``; arrays by address."""
-    signature = types.int64(types.int64, types.float64, *[types.int64] * 3)
-    return signature, _caller(_I64, _F64, *[_I64] * 3)
-
-
-@intrinsic
-def call_jac(typingctx, address, t, y, p, dy, jy, jp):
-    """``jac(t, y, p, dy, jy, jp)``; arrays by address."""
-    signature = types.int64(types.int64, types.float64, *[types.int64] * 5)
-    return signature, _caller(_I64, _F64, *[_I64] * 5)
 
 
 @intrinsic
@@ -149,6 +134,16 @@ def floats(address, size):
 def integers(address, size):
     """View of int64 memory."""
     return carray(_pointer(address), (size,), np.int64)
+
+
+@innermost
+def copy_values(target, source, size):
+    """Copy between arrays or pointers.
+
+    An assignment of a slice would also compile the text of the error that it raises when sizes differ: 2 s.
+    """
+    for m in range(size):
+        target[m] = source[m]
 
 
 @innermost

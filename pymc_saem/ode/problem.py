@@ -63,16 +63,6 @@ class CompiledRhs:
         self._handles = []
 
     @cached_property
-    def rhs(self):
-        """Numba function ``rhs(t, y, p, dy)`` for one subject, which sunode's solvers take."""
-        return _compile("rhs", "t, y, p, dy", self.system.rhs_source)
-
-    @cached_property
-    def jac(self):
-        """The same with the Jacobians: ``jac(t, y, p, dy, jy, jp)``, shapes as in ``lanes_jac_address``."""
-        return _compile("jac", "t, y, p, dy, jy, jp", self.system.jac_source)
-
-    @cached_property
     def lanes_rhs_address(self):
         """int: address of ``rhs(lanes, n_dy0, t, z, p, dz, jy, jp)`` for several subjects.
 
@@ -145,14 +135,6 @@ def python_function(name, arguments, source):
     code = f"def {name}({arguments}):\n{source}"
     exec(compile(code, f"<pymc_saem ode {name}>", "exec"), namespace)
     return namespace[name]
-
-
-def _compile(name, arguments, source):
-    import numba
-
-    from pymc_saem.ode.native import FLOATING
-
-    return numba.njit(nogil=True, **FLOATING)(python_function(name, arguments, source))
 
 
 def trace(rhs, state_names, shapes, constant=()):

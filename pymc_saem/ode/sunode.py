@@ -56,42 +56,25 @@ class _Problem:
     """What sunode asks of a problem, for a compiled system."""
 
     def __init__(self, compiled, n_dy0):
-        from numba import cfunc
-
-        from pymc_saem.ode.native import FLOATING, floats
-        from pymc_saem.ode.sundials import matrix
-
-        engine = _engine()
-        self.n_states, self.n_p, self.n_dp = compiled.n_states, compiled.n_p, compiled.n_dp
+        self.compiled = compiled
+        self.n_states = compiled.n_states
         self.n_params = compiled.n_dp + n_dy0  # of which sunode wants sensitivities
-        self.callbacks = engine.callbacks()
-        n, n_p, n_dp = self.n_states, self.n_p, self.n_dp
-        rhs, jac = compiled.rhs, compiled.jac
-
-        @cfunc(engine.model_rhs, **FLOATING)
-        def rhs_by_address(t, y, p, dy):
-            rhs(t, floats(y, n), floats(p, n_p), floats(dy, n))
-            return 0
-
-        @cfunc(engine.model_jac, **FLOATING)
-        def jac_by_address(t, y, p, dy, jy, jp):
-            jac(t, floats(y, n), floats(p, n_p), floats(dy, n), matrix(jy, n, n), matrix(jp, n, n_dp))
-            return 0
-
-        self.model = rhs_by_address, jac_by_address
+        self.callbacks = _engine().callbacks()
 
     def make_user_data(self):
         """A row of cells for one solver: the model, its sizes, parameters and scratch."""
-        engine = _engine()
-        n, n_p, n_dp = self.n_states, self.n_p, self.n_dp
-        sizes = {engine.P: n_p, engine.DY: n, engine.JY: n * n, engine.JP: n * n_dp}
-        data = np.zeros(engine.N_HEAD + sum(sizes.values()))
-        head, place = data.view(np.int64), data.ctypes.data + 8 * engine.N_HEAD
+        from pymc_saem.ode import cvodes_callbacks as layout
+
+        compiled = self.compiled
+        n, n_p, n_dp = compiled.n_states, compiled.n_p, compiled.n_dp
+        sizes = {layout.P: n_p, layout.DY: n, layout.JY: n * n, layout.JP: n * n_dp}
+        data = np.zeros(layout.N_HEAD + sum(sizes.values()))
+        head, place = data.view(np.int64), data.ctypes.data + 8 * layout.N_HEAD
         for cell, size in sizes.items():
             head[cell] = place
             place += 8 * size
-        head[engine.RHS], head[engine.JAC] = (function.address for function in self.model)
-        head[engine.N], head[engine.N_P], head[engine.N_DP] = n, n_p, n_dp
+        head[layout.RHS], head[layout.JAC] = compiled.lanes_rhs_address, compiled.lanes_jac_address
+        head[layout.N], head[layout.N_P], head[layout.N_DP] = n, n_p, n_dp
         return data
 
     def make_sundials_rhs(self):
@@ -112,6 +95,8 @@ class _Memory:
         from sunode.basic import ffi, lib
         from sunode.solver import Solver
 
+        from pymc_saem.ode.cvodes_callbacks import P
+
         engine = _engine()
         problem = _Problem(compiled, n_dy0)
         with_sens = gradient and problem.n_params > 0
@@ -126,7 +111,7 @@ class _Memory:
             place[engine.SOLVER] = _address(solver._ode)
             place[engine.VECTOR] = _address(solver._state_buffer.c_ptr)
             place[engine.STATE] = solver._state_buffer.data.ctypes.data
-            place[engine.PARAMETERS] = solver._user_data.view(np.int64)[engine.P]
+            place[engine.PARAMETERS] = solver._user_data.view(np.int64)[P]
             self.kept.append(solver)
             if with_sens:
                 columns = np.array([column.data.ctypes.data for column in solver._sens_buffers], np.int64)

@@ -5,23 +5,22 @@ Compiled once per machine, like `cvodes_engine`: the model comes in as two addre
 that sunode was built with, and nothing here makes or frees an object of it. The functions have names of their own
 (`sunode_`): the process may also hold the SUNDIALS of the `cvodes` solver, of another version.
 
-Numba notices a change of this file only: after a change of `native.py`, `sundials.py` or `cvodes_engine.py`,
+Numba notices a change of this file only: after a change of `native.py`, `sundials.py` or `cvodes_*.py`,
 save this file too.
 """
 
 import numpy as np
-from numba import cfunc, types
+from numba import cfunc
 
 from pymc_saem.ode import native as nt
 from pymc_saem.ode import sundials as sun
+from pymc_saem.ode.cvodes_callbacks import DY, JP, JY, N_DP, N_HEAD, N, derivative, derivatives, finite, jacobian
 from pymc_saem.ode.cvodes_engine import BAD_TIMES, MAX_STEPS, NON_FINITE, STEP_TOO_SMALL, SUCCESS, _first_after, _status
-from pymc_saem.ode.native import FLOATING, call_jac, call_rhs, compile_task, floats, inner, integers, longs
+from pymc_saem.ode.native import FLOATING, compile_task, floats, inner, integers, longs
 from pymc_saem.ode.pool import _pause, _swap, _write
 
 __all__ = ["PROTOTYPES", "callbacks", "register", "task"]
 
-# User data, 64-bit cells: addresses and sizes of the model, then addresses of parameters and scratch.
-RHS, JAC, N, N_P, N_DP, P, DY, JY, JP, N_HEAD = range(10)
 # Memory of an operation: the number of places in its first cell, then a cache line per place (thread):
 BUSY, SOLVER, VECTOR, STATE, PARAMETERS, SENS_VECTORS, SENS, PLACE_SIZE = range(8)
 
@@ -53,36 +52,19 @@ def register(addresses):
         sun.register(f"sunode_{name}", address)
 
 
-@inner
-def _finite(values):
-    total = 0.0
-    for i in range(values.size):
-        total += values[i] * 0.0
-    return total == 0.0
-
-
 def _rhs(t, y_vector, dy_vector, data):
-    head, dy = integers(data, N_HEAD), array_of(dy_vector)
-    call_rhs(head[RHS], t, array_of(y_vector), head[P], dy)
-    return 0 if _finite(floats(dy, head[N])) else 1  # 1: not like this, try a smaller step
+    return derivative(t, array_of(y_vector), array_of(dy_vector), data)
 
 
 def _jacobian(t, y_vector, dy_vector, matrix, data, tmp1, tmp2, tmp3):
-    head = integers(data, N_HEAD)
-    n = head[N]
-    call_jac(head[JAC], t, array_of(y_vector), head[P], head[DY], head[JY], head[JP])
-    jy, columns = floats(head[JY], n * n), floats(matrix_data(matrix), n * n)
-    for i in range(n):
-        for k in range(n):
-            columns[k * n + i] = jy[i * n + k]  # SUNDIALS is column-major
-    return 0 if _finite(jy) else 1
+    return jacobian(t, array_of(y_vector), matrix_data(matrix), data)
 
 
 def _sensitivity_rhs(n_sens, t, y_vector, dy_vector, s_vectors, ds_vectors, data, tmp1, tmp2):
     """dS/dt = (df/dy) S + df/dp for the parameters, then the entries of y0, one vector each."""
     head = integers(data, N_HEAD)
     n, n_dp = head[N], head[N_DP]
-    call_jac(head[JAC], t, array_of(y_vector), head[P], head[DY], head[JY], head[JP])
+    derivatives(t, array_of(y_vector), head[DY], data)
     jy, jp = floats(head[JY], n * n), floats(head[JP], n * n_dp)
     fine = True
     for j in range(n_sens):
@@ -92,7 +74,7 @@ def _sensitivity_rhs(n_sens, t, y_vector, dy_vector, s_vectors, ds_vectors, data
             for k in range(n):
                 total += jy[i * n + k] * s[k]
             ds[i] = total
-        fine = fine and _finite(ds)
+        fine = fine and finite(ds)
     return 0 if fine else 1
 
 
@@ -248,7 +230,3 @@ def task(gradient):
     if "task" not in _made:
         _made["task"] = compile_task(_task, cache=True)
     return _made["task"]
-
-
-model_rhs = types.int64(sun.real, *[types.int64] * 3)
-model_jac = types.int64(sun.real, *[types.int64] * 5)
