@@ -15,8 +15,8 @@ from functools import cache
 
 import numpy as np
 
+from pymc_saem.ode.compiled import compile_system
 from pymc_saem.ode.lanes import task
-from pymc_saem.ode.problem import compile_system
 
 __all__ = ["cell", "task"]
 

@@ -11,7 +11,7 @@ from importlib import import_module
 
 import numpy as np
 
-from pymc_saem.ode.problem import compile_system
+from pymc_saem.ode.compiled import compile_system
 
 __all__ = ["SOLVERS", "call", "plan_of"]
 

@@ -1,14 +1,11 @@
-"""A system of differential equations: the user's right-hand side, traced once and compiled.
+"""A system of differential equations: the user's right-hand side, traced once.
 
 ``trace`` calls the right-hand side with PyTensor symbols and returns an :class:`OdeSystem`, a frozen
-text that hashes, compares and pickles. ``compile_system`` turns it into Numba functions, once per
-process and only when something is solved.
+text that hashes, compares and pickles. `compiled` turns it into machine code.
 """
 
 import math
-import re
 from dataclasses import dataclass, field
-from functools import cache, cached_property
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,9 +17,7 @@ from pytensor.scalar import float64
 from pymc_saem.ode.lower import differentiate, lower
 from pymc_saem.ode.source import SourcePrinter, _text, interleaved
 
-_ELEMENT = re.compile(r"\b(dy|jy|jp|y|p)\[(\d+)(?:, (\d+))?\]")
-
-__all__ = ["CompiledRhs", "OdeSystem", "compile_system", "flat_places", "trace"]
+__all__ = ["OdeSystem", "flat_places", "trace"]
 
 
 @dataclass(frozen=True)
@@ -50,91 +45,6 @@ class OdeSystem:
     def n_states(self):
         """int: number of states."""
         return len(self.state_names)
-
-
-class CompiledRhs:
-    """Machine code of one system by address, compiled when first used."""
-
-    def __init__(self, system):
-        self.system = system
-        self.n_states = system.n_states
-        self.n_p = system.n_p
-        self.n_dp = system.n_dp
-        self._handles = []
-
-    @cached_property
-    def lanes_rhs_address(self):
-        """int: address of ``rhs(lanes, n_dy0, t, z, p, dz, jy, jp)`` for several subjects.
-
-        Element m of lane l is at ``m * lanes + l``; only the first n_states elements of z and dz are used.
-        """
-        return self._lanes("rhs", self.system.rhs_source, "")
-
-    @cached_property
-    def lanes_jac_address(self):
-        """int: the same with sensitivities (n_states, n_dy0 + n_dp) behind the states, and the Jacobians ``jy``, ``jp``.
-
-        ``jy`` is (n_states, n_states) and ``jp`` (n_states, n_dp). With ``n_dy0 = -n_dp`` there are no sensitivities.
-        """
-        sizes = f"    n, n_dp = {self.n_states}, {self.n_dp}\n"
-        return self._lanes("jac", self.system.jac_source, sizes + _SENSITIVITIES)
-
-    def _lanes(self, name, source, rest):
-        from numba import cfunc, types
-
-        from pymc_saem.ode.native import FLOATING
-
-        columns = {"jy": self.n_states, "jp": self.n_dp}
-
-        def place(match):
-            array, i, j = match.groups()
-            element = int(i) if j is None else int(i) * columns[array] + int(j)
-            return f"{array}[{element} * lanes + lane]"
-
-        lines = "".join(f"    {line}\n" for line in _ELEMENT.sub(place, source).splitlines())
-        # The number of lanes is not a constant: the compiler would unroll a short constant loop before it
-        # could vectorize it.
-        body = f"    for lane in range(lanes):\n        t = ts[lane]\n{lines}{rest}    return 0\n"
-        function = python_function(name, "lanes, n_dy0, ts, y, p, dy, jy, jp", body)
-        handle = cfunc(types.int64(*[types.int64] * 2, *[types.CPointer(types.float64)] * 6), **FLOATING)(function)
-        self._handles.append(handle)  # the code lives as long as its handle
-        return handle.address
-
-
-# dS/dt = (df/dy) S + df/dp; S has a column per differentiable entry of y0, then per parameter.
-_SENSITIVITIES = """
-    n_sens = n_dy0 + n_dp
-    for i in range(n if n_sens else 0):
-        row = (n + i * n_sens) * lanes
-        parameters = row + n_dy0 * lanes
-        for m in range(row, parameters):
-            dy[m] = 0.0
-        for m in range(n_dp * lanes):
-            dy[parameters + m] = jp[i * n_dp * lanes + m]
-        for k in range(n):
-            other = (n + k * n_sens) * lanes
-            for j in range(n_sens):
-                for lane in range(lanes):
-                    dy[row + j * lanes + lane] += jy[(i * n + k) * lanes + lane] * y[other + j * lanes + lane]
-"""
-
-
-@cache
-def compile_system(system):
-    """The :class:`CompiledRhs` of a system; the same object for equal systems."""
-    return CompiledRhs(system)
-
-
-def python_function(name, arguments, source):
-    """The plain Python function with this body."""
-    from pymc_saem.ode import elementary
-
-    namespace = {"math": math, "elementary_exp": elementary.exp, "elementary_log": elementary.log}
-    namespace["exp_of_negative"] = elementary.exp_of_negative
-    source = source.replace("math.exp(", "elementary_exp(").replace("math.log(", "elementary_log(")
-    code = f"def {name}({arguments}):\n{source}"
-    exec(compile(code, f"<pymc_saem ode {name}>", "exec"), namespace)
-    return namespace[name]
 
 
 def trace(rhs, state_names, shapes, constant=()):

@@ -6,7 +6,8 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 
-from pymc_saem.ode.problem import python_function, trace
+from pymc_saem.ode.compiled import python_function
+from pymc_saem.ode.problem import trace
 
 CASES = {
     "softplus": lambda w: pm.math.softplus(w[0]),

@@ -1,0 +1,145 @@
+"""The traced right-hand side as machine code, which solvers call by its address.
+
+The code is written into a file of its own and kept there compiled, under PyTensor's folder for compiled code: a model that
+was solved before needs no compilation in a new process.
+"""
+
+import hashlib
+import math
+import os
+import re
+import tempfile
+from functools import cache, cached_property
+from pathlib import Path
+
+import pytensor
+
+__all__ = ["CompiledRhs", "compile_system", "python_function"]
+
+_ELEMENT = re.compile(r"\b(dy|jy|jp|y|p)\[(\d+)(?:, (\d+))?\]")
+_MOST_FILES = 400  # about 20 MB; a study that varies a constant of its model makes a file for each value
+
+
+class CompiledRhs:
+    """Machine code of one system by address, compiled when first used."""
+
+    def __init__(self, system):
+        self.system = system
+        self.n_states = system.n_states
+        self.n_p = system.n_p
+        self.n_dp = system.n_dp
+        self._handles = []
+
+    @cached_property
+    def lanes_rhs_address(self):
+        """int: address of ``rhs(lanes, n_dy0, t, z, p, dz, jy, jp)`` for several subjects.
+
+        Element m of lane l is at ``m * lanes + l``; only the first n_states elements of z and dz are used.
+        """
+        return self._lanes("rhs", self.system.rhs_source, "")
+
+    @cached_property
+    def lanes_jac_address(self):
+        """int: the same with sensitivities (n_states, n_dy0 + n_dp) behind the states, and the Jacobians ``jy``, ``jp``.
+
+        ``jy`` is (n_states, n_states) and ``jp`` (n_states, n_dp). With ``n_dy0 = -n_dp`` there are no sensitivities.
+        """
+        sizes = f"    n, n_dp = {self.n_states}, {self.n_dp}\n"
+        return self._lanes("jac", self.system.jac_source, sizes + _SENSITIVITIES)
+
+    def _lanes(self, name, source, rest):
+        from numba import cfunc, types
+
+        from pymc_saem.ode.native import FLOATING
+
+        columns = {"jy": self.n_states, "jp": self.n_dp}
+
+        def place(match):
+            array, i, j = match.groups()
+            element = int(i) if j is None else int(i) * columns[array] + int(j)
+            return f"{array}[{element} * lanes + lane]"
+
+        lines = "".join(f"    {line}\n" for line in _ELEMENT.sub(place, source).splitlines())
+        # The number of lanes is not a constant: the compiler would unroll a short constant loop before it
+        # could vectorize it.
+        body = f"    for lane in range(lanes):\n        t = ts[lane]\n{lines}{rest}    return 0\n"
+        arguments, signature = (
+            "lanes, n_dy0, ts, y, p, dy, jy, jp",
+            [types.int64] * 2 + [types.CPointer(types.float64)] * 6,
+        )
+        signature = types.int64(*signature)
+        try:
+            function = python_function(name, arguments, body, keep=True)
+            handle = cfunc(signature, cache=True, **FLOATING)(function)
+        except (OSError, RuntimeError):  # nothing may be written, or Numba found no directory for its cache
+            handle = cfunc(signature, **FLOATING)(python_function(name, arguments, body))
+        self._handles.append(handle)  # the code lives as long as its handle
+        return handle.address
+
+
+# dS/dt = (df/dy) S + df/dp; S has a column per differentiable entry of y0, then per parameter.
+_SENSITIVITIES = """
+    n_sens = n_dy0 + n_dp
+    for i in range(n if n_sens else 0):
+        row = (n + i * n_sens) * lanes
+        parameters = row + n_dy0 * lanes
+        for m in range(row, parameters):
+            dy[m] = 0.0
+        for m in range(n_dp * lanes):
+            dy[parameters + m] = jp[i * n_dp * lanes + m]
+        for k in range(n):
+            other = (n + k * n_sens) * lanes
+            for j in range(n_sens):
+                for lane in range(lanes):
+                    dy[row + j * lanes + lane] += jy[(i * n + k) * lanes + lane] * y[other + j * lanes + lane]
+"""
+
+
+@cache
+def compile_system(system):
+    """The :class:`CompiledRhs` of a system; the same object for equal systems."""
+    return CompiledRhs(system)
+
+
+def python_function(name, arguments, body, keep=False):
+    """The Python function with this body; if it shall be kept, in a file, where Numba keeps the machine code too."""
+    from pymc_saem.ode import elementary
+
+    # The module, because machine code from a file looks for one to belong to.
+    names = {"__name__": __name__, "math": math, "elementary_exp": elementary.exp, "elementary_log": elementary.log}
+    names["exp_of_negative"] = elementary.exp_of_negative
+    body = body.replace("math.exp(", "elementary_exp(").replace("math.log(", "elementary_log(")
+    code = f"def {name}({arguments}):\n{body}"
+    path = _file_of(code, elementary) if keep else f"<pymc_saem ode {name}>"
+    exec(compile(code, path, "exec"), names)
+    return names[name]
+
+
+def _folder():
+    return Path(pytensor.config.compiledir) / "pymc_saem"
+
+
+def _file_of(code, *modules):
+    """Path of a file with this text; another one when the modules have changed from which it takes functions."""
+    from pymc_saem.ode.native import FLOATING
+
+    texts = [code, repr(FLOATING), *(Path(module.__file__).read_text(encoding="utf-8") for module in modules)]
+    folder = _folder()
+    path = folder / f"{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:32]}.py"
+    # Numba compiles anew when the file is younger than the machine code, so a file that is there stays as it is.
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _make_room(folder)
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(code)
+        os.replace(temporary, path)  # at once, because another process may want the same file
+    return str(path)
+
+
+def _make_room(folder):
+    """Remove the oldest files, so that one more can come."""
+    files = sorted(folder.glob("*.py"), key=lambda path: path.stat().st_mtime)
+    for path in files[: max(0, len(files) + 1 - _MOST_FILES)]:
+        for old in (path, *(folder / "__pycache__").glob(f"{path.stem}.*")):
+            old.unlink(missing_ok=True)
