@@ -60,9 +60,11 @@ $(CREATED):
 
 $(INSTALLED): pyproject.toml $(CREATED)
 	$(PIP) install --quiet -e .
+	$(BIN)/python -m pymc_saem.precompile
 	@touch "$@"
 
 # The development install contains the plain one.
 $(INSTALLED_DEV): pyproject.toml $(CREATED)
 	$(PIP) install --quiet -e ".[dev]"
+	$(BIN)/python -m pymc_saem.precompile
 	@touch "$(INSTALLED)" "$@"

@@ -1,9 +1,10 @@
 """Where the time of the main job goes: import, build, compile, start, iterate, after, figures.
 
-    python benchmarks/main_job.py [--seed 21] [--replicates auto] [--warm 1] [--iterations 30 970]
+    python benchmarks/main_job.py [--seed 21] [--replicates auto] [--bare] [--warm 1] [--iterations 30 970]
 
-The job is the neural ODE fit of ``pymc_saem.demo``. Each run is a process of its own. The first has empty caches, as
-after an installation; the next find the machine code that Numba and PyTensor keep on disk.
+The job is the neural ODE fit of ``pymc_saem.demo``. Each run is a process of its own. ``bare`` has empty caches, as after
+``pip install``; ``installed`` finds the solvers that ``python -m pymc_saem.precompile`` compiled, as after ``make demo``'s
+installation; ``again`` finds all the machine code that Numba and PyTensor keep on disk.
 """
 
 from time import perf_counter
@@ -64,12 +65,20 @@ def child(options) -> dict:
     }
 
 
-def fresh_process(options, cache: str | None) -> dict:
-    """Result of one run in a new process; ``cache`` is a folder that takes the place of the user's caches."""
-    environment = dict(os.environ)
-    if cache is not None:
-        flags = [os.environ.get("PYTENSOR_FLAGS", ""), f"base_compiledir={cache}"]
-        environment |= {"NUMBA_CACHE_DIR": cache, "PYTENSOR_FLAGS": ",".join(filter(None, flags))}
+def with_cache(cache: str) -> dict:
+    """Environment in which a folder takes the place of the user's caches."""
+    flags = [os.environ.get("PYTENSOR_FLAGS", ""), f"base_compiledir={cache}"]
+    return os.environ | {"NUMBA_CACHE_DIR": cache, "PYTENSOR_FLAGS": ",".join(filter(None, flags))}
+
+
+def precompile(cache: str) -> None:
+    """What the installation compiles, because it is the same for every model; prints its seconds."""
+    subprocess.run([sys.executable, "-m", "pymc_saem.precompile"], env=with_cache(cache), check=True)
+
+
+def fresh_process(cache: str) -> dict:
+    """Result of one run in a new process."""
+    environment = with_cache(cache)
     command = [sys.executable, os.path.abspath(__file__), "--child", *sys.argv[1:]]
     mark = perf_counter()
     run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -99,7 +108,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=21)
     parser.add_argument("--replicates", type=replicates, default="auto", help="copies of phi per subject")
-    parser.add_argument("--warm", type=int, default=1, help="runs after the first, which find the caches filled")
+    parser.add_argument("--bare", action="store_true", help="also a run for which nothing was precompiled")
+    parser.add_argument("--warm", type=int, default=1, help="runs after that, which find the caches filled")
     parser.add_argument("--iterations", type=int, nargs=2, default=(30, 970), metavar=("EXPLORE", "SMOOTH"))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -109,11 +119,16 @@ def main() -> None:
     n_explore, n_smooth = options.iterations
     print(f"{n_explore} + {n_smooth} iterations, seed {options.seed}; Python {platform.python_version()}, ", end="")
     print(f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores", flush=True)
+    results = {}
+    if options.bare:
+        with tempfile.TemporaryDirectory() as cache:
+            results["bare"] = fresh_process(cache)
     with tempfile.TemporaryDirectory() as cache:
-        results = {"first": fresh_process(options, cache)}
+        precompile(cache)
+        results["installed"] = fresh_process(cache)
         for k in range(options.warm):
-            results[f"again {k + 1}"] = fresh_process(options, cache)
-    print(f"PyMC {results['first']['pymc']}")
+            results[f"again {k + 1}"] = fresh_process(cache)
+    print(f"PyMC {results['installed']['pymc']}")
     print_table(results)
 
 
