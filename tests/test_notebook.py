@@ -108,9 +108,9 @@ def test_machine_paths_are_recognized(text, is_path):
 
 @pytest.fixture
 def few_draws(monkeypatch):
-    """Ten draws, whatever a notebook asks for; its settings of matplotlib and logging end with the test."""
+    """One chain of ten draws, whatever a notebook asks for; its settings of matplotlib and logging end with the test."""
     sample, logger = pm.sample, logging.getLogger("pymc")
-    small = {"tune": 10, "draws": 10, "chains": 2, "cores": 1, "compute_convergence_checks": False}
+    small = {"tune": 5, "draws": 10, "chains": 1, "cores": 1, "compute_convergence_checks": False}
     monkeypatch.setattr(pm, "sample", lambda *args, **options: sample(*args, **options | small))
     level = logger.level
     with plt.rc_context():
