@@ -1,13 +1,21 @@
-"""The committed notebooks are executed, small and free of traces of the machine; running them is ``make notebooks``."""
+"""The committed notebooks are executed, small and free of traces of the machine; running them is ``make notebooks``.
+
+Notebook 02 runs here as well, with few draws.
+"""
 
 import json
+import logging
 import re
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
+import pymc as pm
 import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ODE_NOTEBOOK = "02_ode_models_in_pymc.ipynb"
 #: Folders of users, temporary files and installed packages, on Linux, macOS and Windows.
 MACHINE_PATH = re.compile(
     r"(?<![\w.])/(?:home|tmp|root|usr|var|opt|mnt|private|Users|Library)/|site-packages|\b[A-Za-z]:\\\\?(?:Users|Temp)"
@@ -19,14 +27,19 @@ def path(request):
     return request.param
 
 
-@pytest.fixture
-def code_cells(path):
+def code_cells_of(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
-def test_the_tutorial_is_there():
-    assert "01_neural_ode_theophylline.ipynb" in [path.name for path in NOTEBOOKS]
+@pytest.fixture
+def code_cells(path):
+    return code_cells_of(path)
+
+
+@pytest.mark.parametrize("name", ["01_neural_ode_theophylline.ipynb", ODE_NOTEBOOK])
+def test_the_tutorials_are_there(name):
+    assert name in [path.name for path in NOTEBOOKS]
 
 
 def test_it_is_small(path):
@@ -91,3 +104,36 @@ def test_code_compiles(path, code_cells):
 )
 def test_machine_paths_are_recognized(text, is_path):
     assert bool(MACHINE_PATH.search(text)) is is_path
+
+
+@pytest.fixture
+def few_draws(monkeypatch):
+    """One chain of ten draws, whatever a notebook asks for; its settings of matplotlib and logging end with the test."""
+    sample, logger = pm.sample, logging.getLogger("pymc")
+    small = {"tune": 5, "draws": 10, "chains": 1, "cores": 1, "compute_convergence_checks": False}
+    monkeypatch.setattr(pm, "sample", lambda *args, **options: sample(*args, **options | small))
+    level = logger.level
+    with plt.rc_context():
+        yield
+    logger.setLevel(level)
+    plt.close("all")
+
+
+# Ten draws are too few for NUTS and for ArviZ, and both may say so.
+@pytest.mark.filterwarnings("ignore")
+def test_the_ode_notebook_runs(few_draws, capsys):
+    namespace = {}
+    for number, cell in enumerate(code_cells_of(ROOT / "notebooks" / ODE_NOTEBOOK), start=1):
+        exec(compile("".join(cell["source"]), f"{ODE_NOTEBOOK}, code cell {number}", "exec"), namespace)
+    exact = namespace["closed_form"](namespace["hours"], **namespace["true"])
+    np.testing.assert_allclose(namespace["conc"], exact, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(namespace["d_lag"], namespace["difference"]("lag", 1e-5), rtol=1e-6, atol=1e-6)
+    assert namespace["apart"] < 1e-8  # the area is dose over clearance, in every draw
+    rows = namespace["rows"]
+    assert len(rows) == 18
+    stiff = [row for row in rows if row["problem"].startswith("van der Pol")]
+    assert {row["status"] for row in stiff if row["solver"] == "tsit5"} == {"MAX_STEPS"}
+    assert {row["status"] for row in rows if row not in stiff or row["solver"] != "tsit5"} == {"SUCCESS"}
+    assert namespace["slope"] == pytest.approx(namespace["difference_of_both"], rel=0.01)
+    assert np.isnan(namespace["values"]).tolist() == [False, False, True]
+    assert "0 draws with a failed solve" in capsys.readouterr().out

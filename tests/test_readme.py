@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pymc as pm
 import pytest
 
@@ -44,6 +45,8 @@ def test_every_block_runs(small, capsys):
     assert "Random effects" in printed and "omega_ka" in printed
     assert namespace["iterates"].posterior["sigma"].shape == (1, 3)
     assert float(namespace["posterior"].posterior["rate"].mean()) > 0
+    assert namespace["cleared"].eval()[-1] == pytest.approx(10.0, rel=1e-5)
+    assert namespace["curve"].eval() == pytest.approx(10.0 * np.exp(-0.3 * np.linspace(0.0, 8.0, 100)), rel=1e-5)
 
 
 def test_the_quick_start_is_the_first_block():
