@@ -12,11 +12,13 @@ import tempfile
 from functools import cache, cached_property
 from pathlib import Path
 
+import numpy as np
 import pytensor
 
 __all__ = ["CompiledRhs", "compile_system", "python_function"]
 
-_ELEMENT = re.compile(r"\b(dy|jy|jp|y|p)\[(\d+)(?:, (\d+))?\]")
+# An element that is stored is followed by its value.
+_ELEMENT = re.compile(r"\b(dy|jy|jp|y|p)\[(\d+)(?:, (\d+))?\](?: = (.*))?")
 _MOST_FILES = 400  # about 20 MB; a study that varies a constant of its model makes a file for each value
 
 
@@ -44,25 +46,18 @@ class CompiledRhs:
 
         ``jy`` is (n_states, n_states) and ``jp`` (n_states, n_dp). With ``n_dy0 = -n_dp`` there are no sensitivities.
         """
-        sizes = f"    n, n_dp = {self.n_states}, {self.n_dp}\n"
-        return self._lanes("jac", self.system.jac_source, sizes + _SENSITIVITIES)
+        return self._lanes("jac", self.system.jac_source, _sensitivities(self.n_states, self.n_dp))
 
     def _lanes(self, name, source, rest):
         from numba import cfunc, types
 
+        from pymc_saem.ode import products
         from pymc_saem.ode.native import FLOATING
 
-        columns = {"jy": self.n_states, "jp": self.n_dp}
-
-        def place(match):
-            array, i, j = match.groups()
-            element = int(i) if j is None else int(i) * columns[array] + int(j)
-            return f"{array}[{element} * lanes + lane]"
-
-        lines = "".join(f"    {line}\n" for line in _ELEMENT.sub(place, source).splitlines())
-        # The number of lanes is not a constant: the compiler would unroll a short constant loop before it
-        # could vectorize it.
-        body = f"    for lane in range(lanes):\n        t = ts[lane]\n{lines}{rest}    return 0\n"
+        if self.system.is_wide:
+            products.load()
+        body = source if self.system.is_wide else self._over_lanes(source)
+        body = f"{body}{rest}    return 0\n"
         arguments, signature = (
             "lanes, n_dy0, ts, y, p, dy, jy, jp",
             [types.int64] * 2 + [types.CPointer(types.float64)] * 6,
@@ -76,22 +71,39 @@ class CompiledRhs:
         self._handles.append(handle)  # the code lives as long as its handle
         return handle.address
 
+    def _over_lanes(self, source):
+        """The statements for one lane in a loop over all.
 
-# dS/dt = (df/dy) S + df/dp; S has a column per differentiable entry of y0, then per parameter.
-_SENSITIVITIES = """
-    n_sens = n_dy0 + n_dp
-    for i in range(n if n_sens else 0):
-        row = (n + i * n_sens) * lanes
-        parameters = row + n_dy0 * lanes
-        for m in range(row, parameters):
-            dy[m] = 0.0
-        for m in range(n_dp * lanes):
-            dy[parameters + m] = jp[i * n_dp * lanes + m]
-        for k in range(n):
-            other = (n + k * n_sens) * lanes
-            for j in range(n_sens):
-                for lane in range(lanes):
-                    dy[row + j * lanes + lane] += jy[(i * n + k) * lanes + lane] * y[other + j * lanes + lane]
+        The number of lanes is not a constant: the compiler would unroll a short constant loop before it could vectorize it.
+        """
+        columns = {"jy": self.n_states, "jp": self.n_dp}
+
+        def place(match):
+            array, i, j, value = match.groups()
+            element = int(i) if j is None else int(i) * columns[array] + int(j)
+            element = f"{array}, {element} * lanes + lane"
+            return f"take({element})" if value is None else f"put({element}, {value})"
+
+        lines = "".join(f"    {line}\n" for line in _ELEMENT.sub(place, source).splitlines())
+        return f"    for lane in range(lanes):\n        t = take(ts, lane)\n{lines}"
+
+
+def _sensitivities(n, n_dp):
+    """dS/dt = (df/dy) S + df/dp; S has a column per differentiable entry of y0, then per parameter."""
+    products = " + ".join(
+        f"take_column(jy, (i * {n} + {k}) * lanes + lane) * take_column(y, ({n} + {k} * n_sens + j) * lanes + lane)"
+        for k in range(n)
+    )
+    return f"""
+    n_sens = n_dy0 + {n_dp}
+    for i in range({n} if n_sens else 0):
+        for j in range(n_dy0):
+            for lane in range(lanes):
+                put_column(dy, ({n} + i * n_sens + j) * lanes + lane, {products})
+        for j in range(n_dy0, n_sens):
+            for lane in range(lanes):
+                slope = take_column(jp, (i * {n_dp} + j - n_dy0) * lanes + lane)
+                put_column(dy, ({n} + i * n_sens + j) * lanes + lane, slope + {products})
 """
 
 
@@ -103,14 +115,16 @@ def compile_system(system):
 
 def python_function(name, arguments, body, keep=False):
     """The Python function with this body; if it shall be kept, in a file, where Numba keeps the machine code too."""
-    from pymc_saem.ode import elementary
+    from pymc_saem.ode import elementary, native, products
 
     # The module, because machine code from a file looks for one to belong to.
-    names = {"__name__": __name__, "math": math, "elementary_exp": elementary.exp, "elementary_log": elementary.log}
+    names = {"__name__": __name__, "math": math, "np": np, "multiply": products.multiply}
+    names |= {"elementary_exp": elementary.exp, "elementary_log": elementary.log}
     names["exp_of_negative"] = elementary.exp_of_negative
+    names |= {f: getattr(native, f) for f in ("doubles", "put", "put_column", "take", "take_column")}
     body = body.replace("math.exp(", "elementary_exp(").replace("math.log(", "elementary_log(")
     code = f"def {name}({arguments}):\n{body}"
-    path = _file_of(code, elementary) if keep else f"<pymc_saem ode {name}>"
+    path = _file_of(code, elementary, native, products) if keep else f"<pymc_saem ode {name}>"
     exec(compile(code, path, "exec"), names)
     return names[name]
 

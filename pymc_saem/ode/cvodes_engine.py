@@ -22,7 +22,7 @@ from numba import cfunc, types
 
 from pymc_saem.ode import cvodes_callbacks as callbacks
 from pymc_saem.ode import sundials as sun
-from pymc_saem.ode.native import FLOATING, copy_values, floats, inner, integers
+from pymc_saem.ode.native import FLOATING, copy_values, external, floats, inner, integers, register
 from pymc_saem.ode.status import SolverStatus
 
 __all__ = ["engine", "forward", "sensitivities"]
@@ -259,8 +259,8 @@ def _sensitivities(
 _f, _i = types.float64, types.int64
 _FORWARD = _i(*[_i] * 8, _f, _i, _i, _f, _f, _i, _i, _i)
 _SENSITIVITIES = _i(*[_i] * 8, _f, _i, _i, _i, _i, _f, _f, _i, _i, _i, _i, _i, _i)
-forward = sun.external("cvodes_forward", _FORWARD)
-sensitivities = sun.external("cvodes_sensitivities", _SENSITIVITIES)
+forward = external("cvodes_forward", _FORWARD)
+sensitivities = external("cvodes_sensitivities", _SENSITIVITIES)
 
 
 @lru_cache
@@ -272,5 +272,5 @@ def engine(gradient):
         compiled = cfunc(signature, cache=True, **FLOATING)(function)
     except RuntimeError:  # Numba found no directory for its cache
         compiled = cfunc(signature, **FLOATING)(function)
-    sun.register("cvodes" + function.__name__, compiled.address)
+    register("cvodes" + function.__name__, compiled.address)
     return compiled  # the code lives as long as this object

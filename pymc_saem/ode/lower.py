@@ -29,7 +29,7 @@ from pytensor.tensor.math import Dot
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.special import LogSoftmax, Softmax
 
-__all__ = ["UnsupportedOperation", "differentiate", "lower"]
+__all__ = ["UnsupportedOperation", "apply_scalar", "differentiate", "lower", "perform", "value_in"]
 
 
 def _subtensors(*names):
@@ -38,7 +38,7 @@ def _subtensors(*names):
 
 
 # Operations that only move elements: run on element numbers instead of elements.
-_MOVES = (
+MOVES = (
     Alloc,
     DimShuffle,
     ExtractDiag,
@@ -48,8 +48,8 @@ _MOVES = (
     Split,
     *_subtensors("Subtensor", "AdvancedSubtensor", "AdvancedSubtensor1"),
 )
-_SAME = (CheckAndRaise, ScalarFromTensor, SpecifyShape, TensorFromScalar)
-_SETS = _subtensors("IncSubtensor", "AdvancedIncSubtensor", "AdvancedIncSubtensor1")
+SAME = (CheckAndRaise, ScalarFromTensor, SpecifyShape, TensorFromScalar)
+SETS = _subtensors("IncSubtensor", "AdvancedIncSubtensor", "AdvancedIncSubtensor1")
 
 
 class UnsupportedOperation(NotImplementedError):
@@ -79,12 +79,13 @@ def lower(outputs, inputs):
     """
     values = dict(inputs)
     for node in toposort(outputs, blockers=list(inputs)):
-        args = [_value(v, values) for v in node.inputs]
+        args = [value_in(values, v) for v in node.inputs]
         values.update(zip(node.outputs, _lower_node(node, args), strict=True))
-    return [_value(v, values) for v in outputs]
+    return [value_in(values, v) for v in outputs]
 
 
-def _value(variable, values):
+def value_in(values, variable):
+    """Its value, or that of a constant."""
     if variable in values:
         return values[variable]
     if isinstance(variable, Constant):
@@ -103,17 +104,17 @@ def _lower_node(node, args):
         return [np.asarray(args[0].shape)]
     if isinstance(op, Shape_i):
         return [np.asarray(args[0].shape[op.i])]
-    if isinstance(op, _SAME):
+    if isinstance(op, SAME):
         return [args[0]]
     if isinstance(op, OpFromGraph):
         return lower(op.inner_outputs, dict(zip(op.inner_inputs, args, strict=True)))
     if all(_is_constant(a) for a in args):
-        return _perform(node, args)
+        return perform(node, args)
     if isinstance(op, Elemwise):
         return _elemwise(op.scalar_op, args)
     if isinstance(op, CAReduce):
         return [_reduce(op.scalar_op, args[0], op.axis)]
-    if isinstance(op, _MOVES) or (isinstance(op, _SETS) and op.set_instead_of_inc):
+    if isinstance(op, MOVES) or (isinstance(op, SETS) and op.set_instead_of_inc):
         return _move(node, args)
     if isinstance(op, Dot):
         return [_objects(np.dot(*map(_objects, args)))]
@@ -124,7 +125,8 @@ def _lower_node(node, args):
     raise UnsupportedOperation(op)
 
 
-def _perform(node, args):
+def perform(node, args):
+    """Outputs of an operation on constants."""
     storage = [[None] for _ in node.outputs]
     arrays = [
         np.asarray(a, dtype=v.type.dtype) if hasattr(v.type, "dtype") else a
@@ -149,18 +151,18 @@ def _elemwise(scalar_op, args):
     arrays = np.broadcast_arrays(*map(_objects, args))
     outs = [np.empty(arrays[0].shape, dtype=object) for _ in range(scalar_op.nout)]
     for index in np.ndindex(arrays[0].shape):
-        for out, value in zip(outs, _apply(scalar_op, [a[index] for a in arrays]), strict=True):
+        for out, value in zip(outs, apply_scalar(scalar_op, [a[index] for a in arrays]), strict=True):
             out[index] = value
     return outs
 
 
-def _apply(scalar_op, xs):
+def apply_scalar(scalar_op, xs):
     """One scalar operation; the overflowing spellings of softplus become softplus."""
     if isinstance(scalar_op, Composite):
         inner = dict(zip(scalar_op.inputs, xs, strict=True))
         for node in toposort(scalar_op.outputs, blockers=scalar_op.inputs):
             args = [inner.get(v, v) for v in node.inputs]
-            inner.update(zip(node.outputs, _apply(node.op, args), strict=True))
+            inner.update(zip(node.outputs, apply_scalar(node.op, args), strict=True))
         return [inner.get(v, v) for v in scalar_op.outputs]
     owner = xs[0].owner
     if isinstance(scalar_op, Log1p) and owner and isinstance(owner.op, Exp):
@@ -201,7 +203,7 @@ def _reduce(scalar_op, array, axis):
     for index in np.ndindex(shape):
         total, *rest = flat[index] if flat.shape[-1] else [as_scalar(scalar_op.identity)]
         for x in rest:
-            total = _apply(scalar_op, [total, x])[0]
+            total = apply_scalar(scalar_op, [total, x])[0]
         out[index] = total
     return out
 

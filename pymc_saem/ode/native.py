@@ -10,6 +10,7 @@ save all files of this folder too.
 
 import numba
 import numpy as np
+from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
@@ -20,10 +21,16 @@ __all__ = [
     "compile_task",
     "copy_values",
     "doubles",
+    "external",
     "floats",
     "inner",
     "integers",
     "longs",
+    "put",
+    "put_column",
+    "register",
+    "take",
+    "take_column",
 ]
 
 # Places in the int64 table that describes one call: addresses of row-major arrays, then sizes.
@@ -65,6 +72,19 @@ def compile_task(function, cache=False):
         return decorate(function)
     except RuntimeError:
         return compile_task(function) if cache else decorate(function)
+
+
+_SYMBOL_PREFIX = "pymc_saem_"  # keeps our names apart from those of another SUNDIALS in the process
+
+
+def external(name, signature):
+    """Something that compiled code can call by name, once `register` has given the name an address."""
+    return types.ExternalFunction(_SYMBOL_PREFIX + name, signature)
+
+
+def register(name, address):
+    """Give a name its address; before anything that calls it is compiled or read from a cache."""
+    llvm.add_symbol(_SYMBOL_PREFIX + name, address)
 
 
 def _caller(return_type, *argument_types):
@@ -122,6 +142,47 @@ def longs(typingctx, address):
         return builder.inttoptr(args[0], ir.IntType(64).as_pointer())
 
     return types.CPointer(types.int64)(types.int64), codegen
+
+
+def _apart(name):
+    """``take(pointer, index)`` and ``put(pointer, index, value)`` for a loop whose stores meet none of its loads.
+
+    The compiler cannot know that the arrays of a right-hand side do not overlap, and gives up vectorizing when there are
+    more pairs of them to compare than it cares to. Every store says that it overlaps neither with a load by ``take`` nor
+    with an earlier ``put``; other functions may read the memory, but between the two of this pair no order is kept.
+    """
+
+    def scope(module, number):
+        return module.add_metadata([f"{name} {number}", module.add_metadata(["pymc_saem"])])
+
+    @intrinsic
+    def take(typingctx, pointer, index):
+        def codegen(context, builder, signature, args):
+            value = builder.load(builder.gep(args[0], [args[1]]))
+            module = builder.module
+            value.set_metadata("alias.scope", module.add_metadata([scope(module, 0)]))
+            return value
+
+        return types.float64(pointer, types.int64), codegen
+
+    @intrinsic
+    def put(typingctx, pointer, index, value):
+        def codegen(context, builder, signature, args):
+            module = builder.module
+            stores = module.__dict__.setdefault("pymc_saem_stores", {})
+            stores[name] = number = stores.get(name, 0) + 1
+            store = builder.store(args[2], builder.gep(args[0], [args[1]]))
+            store.set_metadata("alias.scope", module.add_metadata([scope(module, number)]))
+            store.set_metadata("noalias", module.add_metadata([scope(module, m) for m in range(number)]))
+            return context.get_dummy_value()
+
+        return types.none(pointer, types.int64, types.float64), codegen
+
+    return take, put
+
+
+take, put = _apart("values")
+take_column, put_column = _apart("columns")
 
 
 @inner

@@ -12,7 +12,7 @@ from pytensor.graph.traversal import toposort
 
 from pymc_saem.ode.lower import UnsupportedOperation
 
-__all__ = ["SourcePrinter", "interleaved"]
+__all__ = ["SourcePrinter", "interleaved", "number_text"]
 
 # By class name of the scalar operation; the arguments are names or numbers.
 _CALLS = {
@@ -130,7 +130,7 @@ class SourcePrinter:
         rule = getattr(self, f"_print_{kind.lower()}", None)
         if rule is not None:
             return rule(*args) if kind != "Cast" else self._print_cast(args[0], node)
-        texts = [_text(a) for a in args]
+        texts = [number_text(a) for a in args]
         if kind in _CALLS:
             return self.emit(f"{_CALLS[kind]}({', '.join(texts)})")
         if kind in _TEMPLATES:
@@ -145,7 +145,7 @@ class SourcePrinter:
         total = names[0]
         for name in names[1:]:
             total = self.emit(" + ".join(sorted((total, name))))
-        return total if number == 0 else self.emit(f"{total} + {_text(number)}")
+        return total if number == 0 else self.emit(f"{total} + {number_text(number)}")
 
     def _print_mul(self, *args):
         number = math.prod(a for a in args if isinstance(a, float))
@@ -157,12 +157,12 @@ class SourcePrinter:
             total = self.emit(" * ".join(sorted((total, name))))
         if number == 1:
             return total
-        return self._print_neg(total) if number == -1 else self.emit(f"{total} * {_text(number)}")
+        return self._print_neg(total) if number == -1 else self.emit(f"{total} * {number_text(number)}")
 
     def _print_sub(self, a, b):
         if isinstance(b, float):
             return self._print_add(a, -b)
-        return self._print_neg(b) if a == 0.0 else self.emit(f"{_text(a)} - {b}")
+        return self._print_neg(b) if a == 0.0 else self.emit(f"{number_text(a)} - {b}")
 
     def _print_neg(self, a):
         return -a if isinstance(a, float) else self.emit(f"-{a}")
@@ -172,7 +172,7 @@ class SourcePrinter:
             return a
         if isinstance(a, float) and isinstance(b, float) and b != 0:
             return a / b
-        return self.emit(f"{_text(a)} / {_text(b)}")
+        return self.emit(f"{number_text(a)} / {number_text(b)}")
 
     def _print_reciprocal(self, a):
         return self._print_truediv(1.0, a)
@@ -185,10 +185,10 @@ class SourcePrinter:
         if b in simple:
             return simple[b]()
         if b == 0.5:
-            return self.emit(f"math.sqrt({_text(a)})")
+            return self.emit(f"math.sqrt({number_text(a)})")
         if isinstance(b, float) and b.is_integer() and abs(b) < 16:
-            return self.emit(f"{_text(a)} ** {int(b)}" if b > 0 else f"1.0 / {_text(a)} ** {int(-b)}")
-        return self.emit(f"{_text(a)} ** {_text(b)}")
+            return self.emit(f"{number_text(a)} ** {int(b)}" if b > 0 else f"1.0 / {number_text(a)} ** {int(-b)}")
+        return self.emit(f"{number_text(a)} ** {number_text(b)}")
 
     def _print_identity(self, a):
         return a
@@ -196,31 +196,31 @@ class SourcePrinter:
     def _print_cast(self, a, node):
         source, target = node.inputs[0].type.dtype, node.outputs[0].type.dtype
         if target == "bool" and source != "bool":
-            return self.emit(f"{_text(a)} != 0.0")
+            return self.emit(f"{number_text(a)} != 0.0")
         if target.startswith(("int", "uint")) and source.startswith("float"):
-            return self.emit(f"float(math.trunc({_text(a)}))")
+            return self.emit(f"float(math.trunc({number_text(a)}))")
         return a
 
     def _print_switch(self, condition, a, b):
         if isinstance(condition, float):
             return a if condition else b
-        return a if a == b else self.emit(f"{_text(a)} if {condition} else {_text(b)}")
+        return a if a == b else self.emit(f"{number_text(a)} if {condition} else {number_text(b)}")
 
     def _print_sigmoid(self, a):
-        small = self.emit(f"exp_of_negative(-abs({_text(a)}))")
+        small = self.emit(f"exp_of_negative(-abs({number_text(a)}))")
         share = self.emit(f"1.0 / (1.0 + {small})")
-        return self.emit(f"{share} if {_text(a)} >= 0.0 else {small} * {share}")
+        return self.emit(f"{share} if {number_text(a)} >= 0.0 else {small} * {share}")
 
     def _print_tanh(self, a):
         # Twice as fast as the library's, and as accurate absolutely; the relative accuracy of results
         # near zero is lost, which an added bias or state does not have either.
-        small = self.emit(f"exp_of_negative(-2.0 * abs({_text(a)}))")
-        return self.emit(f"math.copysign((1.0 - {small}) / (1.0 + {small}), {_text(a)})")
+        small = self.emit(f"exp_of_negative(-2.0 * abs({number_text(a)}))")
+        return self.emit(f"math.copysign((1.0 - {small}) / (1.0 + {small}), {number_text(a)})")
 
     def _print_softplus(self, a):
-        small = self.emit(f"exp_of_negative(-abs({_text(a)}))")
+        small = self.emit(f"exp_of_negative(-abs({number_text(a)}))")
         rest = self._log1p_of_unit(small)
-        return self.emit(f"{_text(a)} + {rest} if {_text(a)} > 0.0 else {rest}")
+        return self.emit(f"{number_text(a)} + {rest} if {number_text(a)} > 0.0 else {rest}")
 
     def _log1p_of_unit(self, x):
         """log(1 + x) for x in [0, 1] as 2 atanh(x / (2 + x)): within 3 units in the last place.
@@ -237,8 +237,8 @@ class SourcePrinter:
 
     def _print_log1mexp(self, a):
         return self.emit(
-            f"math.log1p(-math.exp({_text(a)})) if {_text(a)} < -0.6931471805599453 "
-            f"else math.log(-math.expm1({_text(a)}))"
+            f"math.log1p(-math.exp({number_text(a)})) if {number_text(a)} < -0.6931471805599453 "
+            f"else math.log(-math.expm1({number_text(a)}))"
         )
 
 
@@ -258,7 +258,7 @@ def interleaved(lines):
     return sorted(lines, key=lambda line: depth[line.split(" = ", 1)[0]])
 
 
-def _text(value):
+def number_text(value):
     """Source text of a name or a number."""
     if not isinstance(value, float):
         return value

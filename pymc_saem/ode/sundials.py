@@ -19,14 +19,13 @@ import sys
 from importlib import metadata, util
 from pathlib import Path
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pymc_saem.ode.native import inner
+from pymc_saem.ode.native import external, inner, register
 
 CV_ADAMS, CV_BDF = 1, 2
 CV_ONE_STEP = 2
@@ -71,18 +70,6 @@ PROTOTYPES = {
     "CVodeGetDky": integer(handle, real, integer, handle),
     "CVode": integer(handle, real, handle, handle, integer),
 }
-
-SYMBOL_PREFIX = "pymc_saem_"  # keeps our names apart from another SUNDIALS already in the process
-
-
-def external(name, signature):
-    """Something that compiled code can call by name, once `register` has given the name an address."""
-    return types.ExternalFunction(SYMBOL_PREFIX + name, signature)
-
-
-def register(name, address):
-    llvm.add_symbol(SYMBOL_PREFIX + name, address)
-
 
 globals().update({name: external(name, signature) for name, signature in PROTOTYPES.items()})
 

@@ -37,7 +37,7 @@ def _engine():
 
     from pymc_saem.ode import sunode_engine as engine
 
-    engine.register({name: _address(ffi.addressof(lib, name)) for name in engine.PROTOTYPES})
+    engine.bind({name: _address(ffi.addressof(lib, name)) for name in engine.PROTOTYPES})
     return engine
 
 

@@ -16,10 +16,10 @@ from pymc_saem.ode import native as nt
 from pymc_saem.ode import sundials as sun
 from pymc_saem.ode.cvodes_callbacks import DY, JP, JY, N_DP, N_HEAD, N, derivative, derivatives, finite, jacobian
 from pymc_saem.ode.cvodes_engine import BAD_TIMES, MAX_STEPS, NON_FINITE, STEP_TOO_SMALL, SUCCESS, _first_after, _status
-from pymc_saem.ode.native import FLOATING, compile_task, floats, inner, integers, longs
+from pymc_saem.ode.native import FLOATING, compile_task, external, floats, inner, integers, longs, register
 from pymc_saem.ode.pool import _pause, _swap, _write
 
-__all__ = ["PROTOTYPES", "callbacks", "register", "task"]
+__all__ = ["PROTOTYPES", "bind", "callbacks", "task"]
 
 # Memory of an operation: the number of places in its first cell, then a cache line per place (thread):
 BUSY, SOLVER, VECTOR, STATE, PARAMETERS, SENS_VECTORS, SENS, PLACE_SIZE = range(8)
@@ -36,7 +36,7 @@ PROTOTYPES = {
     "CVodeGetDky": sun.integer(sun.handle, sun.real, sun.integer, sun.handle),
     "CVodeGetSensDky": sun.integer(sun.handle, sun.real, sun.integer, sun.handle),
 }
-_functions = {name: sun.external(f"sunode_{name}", signature) for name, signature in PROTOTYPES.items()}
+_functions = {name: external(f"sunode_{name}", signature) for name, signature in PROTOTYPES.items()}
 array_of, matrix_data = _functions["N_VGetArrayPointer_Serial"], _functions["SUNDenseMatrix_Data"]
 reinit, set_tolerances = _functions["CVodeReInit"], _functions["CVodeSStolerances"]
 set_scales, sens_reinit = _functions["CVodeSetSensParams"], _functions["CVodeSensReInit"]
@@ -46,10 +46,10 @@ interpolate_sens = _functions["CVodeGetSensDky"]
 SIMULTANEOUS = 1
 
 
-def register(addresses):
+def bind(addresses):
     """Give the names in compiled code their addresses; before anything here is compiled or read from a cache."""
     for name, address in addresses.items():
-        sun.register(f"sunode_{name}", address)
+        register(f"sunode_{name}", address)
 
 
 def _rhs(t, y_vector, dy_vector, data):
@@ -215,7 +215,7 @@ _made = {}
 
 
 def callbacks():
-    """The C functions for right-hand side, Jacobian and sensitivities; `register` comes first."""
+    """The C functions for right-hand side, Jacobian and sensitivities; `bind` comes first."""
     if not _made:
         for function, signature in _SIGNATURES.items():
             try:
@@ -226,7 +226,7 @@ def callbacks():
 
 
 def task(gradient):
-    """The compiled task of all systems; `register` comes first."""
+    """The compiled task of all systems; `bind` comes first."""
     if "task" not in _made:
         _made["task"] = compile_task(_task, cache=True)
     return _made["task"]
