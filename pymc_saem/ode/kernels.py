@@ -15,7 +15,7 @@ from pymc_saem.ode.problem import compile_system
 
 __all__ = ["SOLVERS", "call", "plan_of"]
 
-SOLVERS = {"auto": "auto", "tsit5": "lanes", "cvodes": "cvodes", "sunode": "sunode"}
+SOLVERS = {"auto": "auto", "tsit5": "lanes", "cvodes": "cvodes", "sunode": "sunode", "linear": "linear"}
 _MAX_PLANS = 64
 _plans = OrderedDict()
 
