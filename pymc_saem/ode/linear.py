@@ -7,11 +7,12 @@ gradients, compiled once per machine: a model adds its right-hand side, by addre
 """
 
 import math
+from collections import namedtuple
 from functools import lru_cache
 
 import numpy as np
 
-from pymc_saem.ode.linear_engine import LANES, Linear, exponential, measure, move, n_squarings, split, work_size
+from pymc_saem.ode.linear_engine import LANES, LARGEST, Linear, exponential, measure, move, split, work_size
 from pymc_saem.ode.native import (
     G_STRIDE,
     JAC,
@@ -62,19 +63,20 @@ _FEW_UNITS = 4.0 * float(np.finfo(np.float64).eps)
 @innermost
 def _load(linear, work, table, task, lane):
     """Put a task at its start into a lane."""
-    n, n_dy0, n_dp, p, z = linear.n, linear.n_dy0, linear.n_dp, doubles(work.p), doubles(work.z)
-    n_sens, i = (n_dy0 + n_dp if linear.jac != 0 else 0), task % table[N_SUBJECTS]
+    n, n_dy0, n_dp, n_sens = linear.n, linear.n_dy0, table[N_DP], linear.n_sens
+    p, z, i = doubles(work.p), doubles(work.z), task % table[N_SUBJECTS]
     x_address, c_address = values_of(table, task // table[N_SUBJECTS], i)
-    x, c, n_constant = doubles(x_address), doubles(c_address), n - n_dy0
-    y0_index, y0_constant = longs(table[Y0_INDEX]), longs(table[Y0_CONSTANT])
+    x, c = doubles(x_address), doubles(c_address)
     for m in range(n * n_sens):
         z[(n + 1 + m) * LANES + lane] = 0.0
-    for j in range(n_dy0):
-        z[y0_index[j] * LANES + lane] = x[j]
-        if n_sens:
-            z[(n + 1 + y0_index[j] * n_sens + j) * LANES + lane] = 1.0
-    for j in range(n_constant):
-        z[y0_constant[j] * LANES + lane] = c[j]
+    for j in range(n):
+        if j < n_dy0:
+            k = longs(table[Y0_INDEX])[j]
+            z[k * LANES + lane] = x[j]
+            if n_sens > 0:
+                z[(n + 1 + k * n_sens + j) * LANES + lane] = 1.0
+        else:
+            z[longs(table[Y0_CONSTANT])[j - n_dy0] * LANES + lane] = c[j - n_dy0]
     z[n * LANES + lane] = 1.0
     if table[Z0] != 0:
         n_values = n * (1 + n_sens)
@@ -82,141 +84,126 @@ def _load(linear, work, table, task, lane):
         for m in range(n_values):
             z[(m if m < n else m + 1) * LANES + lane] = z0[m]
     for j in range(linear.n_p):
-        p[j * LANES + lane] = x[n_dy0 + j] if j < n_dp else c[n_constant + j - n_dp]
+        p[j * LANES + lane] = x[n_dy0 + j] if j < n_dp else c[n - n_dy0 + j - n_dp]
     doubles(work.t)[lane] = doubles(table[T0])[i]
 
 
-@innermost
-def _record(linear, work, table, task, lane, row, time, gradient):
-    """Write the solution at the sorted rows of a time, or add their part to the gradient; the next row."""
-    n, z, last = linear.n, doubles(work.z), longs(table[STARTS])[task % table[N_SUBJECTS] + 1]
-    replicate, n_sens = task // table[N_SUBJECTS], linear.n_dy0 + linear.n_dp
-    while row < last and doubles(table[TIMES])[row] <= time:
-        place = longs(table[ORDER])[row] * n
-        if linear.jac != 0:
-            g = doubles(table[G] + 8 * (replicate * table[G_STRIDE] + place))
-            for m in range(n * n_sens):
-                doubles(gradient)[m % n_sens] += g[m // n_sens] * z[(n + 1 + m) * LANES + lane]
+@inlined
+def _record(linear, work, table, task, lane, row, gradient):
+    """Write the solution at a sorted row, or add its part to the gradient."""
+    n, n_sens, z = linear.n, linear.n_sens, doubles(work.z)
+    replicate, place = task // table[N_SUBJECTS], longs(table[ORDER])[row] * n
+    g = doubles(table[G] + 8 * (replicate * table[G_STRIDE] + place))
+    out = doubles(table[OUT] + 8 * (replicate * table[N_ROWS] * n + place))
+    for m in range(n * max(n_sens, 1)):
+        if n_sens > 0:
+            doubles(gradient)[m % n_sens] += g[m // n_sens] * z[(n + 1 + m) * LANES + lane]
         else:
-            out = doubles(table[OUT] + 8 * (replicate * table[N_ROWS] * n + place))
-            for i in range(n):
-                out[i] = z[i * LANES + lane]
-        row += 1
-    return row
+            out[m] = z[m * LANES + lane]
 
 
 @innermost
 def _finish(linear, work, table, task, lane, gradient, status):
     """Store the result of a task."""
-    n, n_sens, replicate, i = linear.n, 0, task // table[N_SUBJECTS], task % table[N_SUBJECTS]
-    if linear.jac != 0:
-        n_sens = linear.n_dy0 + linear.n_dp
+    n, replicate, i = linear.n, task // table[N_SUBJECTS], task % table[N_SUBJECTS]
     if table[Z1] != 0:
-        n_values = n * (1 + n_sens)
+        n_values = n * (1 + linear.n_sens)
         z1 = doubles(table[Z1] + 8 * task * n_values)
         for m in range(n_values):
             z1[m] = doubles(work.z)[(m if m < n else m + 1) * LANES + lane]
-    if linear.jac != 0:
+    if linear.n_sens > 0:
         write_gradient(table, replicate, i, doubles(gradient), status)
     else:
         write_status(table, replicate, i, status)
 
 
+# Addresses, of what is known per lane: its status, next row, the last time reached, the same as a sum of gaps, the last gap;
+# and per lane a gradient.
+Lanes = namedtuple("Lanes", "state row at now last_gap gradient")
+
+
 @innermost
-def _first_status(linear, work, table, task, lane):
-    """Whether a task can run: its times, its matrix and its states are what they should be."""
-    i, times, t0 = task % table[N_SUBJECTS], doubles(table[TIMES]), doubles(work.t)[lane]
-    first, last, total = longs(table[STARTS])[i], longs(table[STARTS])[i + 1], doubles(work.sums)[lane]
-    if first < last and not (times[first] >= t0 and math.isfinite(times[last - 1])):
-        return _BAD_TIMES
-    for m in range(linear.n):
-        total += 0.0 * doubles(work.z)[m * LANES + lane]
-    t_end = doubles(table[T_END])[i] if table[T_END] != 0 else t0
-    return _NON_FINITE if total != 0.0 and (first < last or t_end > t0) else _RUNNING
+def _next_gap(linear, work, table, lanes, task, lane):
+    """Write the rows of the present time, and find the next gap; the status, and whether the gap is as long as the last one."""
+    i, row, at, gap = task % table[N_SUBJECTS], longs(lanes.row), doubles(lanes.at), doubles(work.gap)
+    times, last, before = doubles(table[TIMES]), longs(table[STARTS])[i + 1], doubles(lanes.last_gap)
+    if doubles(work.sums)[lane] != 0.0:
+        return _NON_FINITE, True
+    while row[lane] < last and times[row[lane]] <= at[lane]:
+        _record(linear, work, table, task, lane, row[lane], lanes.gradient + 8 * lane * linear.n_sens)
+        row[lane] += 1
+    time = times[row[lane]] if row[lane] < last else doubles(table[T_END])[i] if table[T_END] != 0 else at[lane]
+    if not time > at[lane]:
+        return _SUCCESS, True
+    at[lane], gap[lane] = time, time - doubles(lanes.now)[lane]
+    # Times on a grid differ by the same but for rounding, which the next gap makes up for.
+    is_same = abs(gap[lane] - before[lane]) <= _FEW_UNITS * abs(time)
+    if is_same:
+        gap[lane] = before[lane]
+    before[lane] = gap[lane]
+    doubles(lanes.now)[lane] += gap[lane]
+    s, tau, size, most = 0, gap[lane], gap[lane] * doubles(work.norm)[lane], min(table[MAX_STEPS], _MOST_SQUARINGS)
+    while size > LARGEST and s <= most:
+        s, tau, size = s + 1, 0.5 * tau, 0.5 * size
+    doubles(work.s)[lane], doubles(work.tau)[lane] = s, tau
+    return (_RUNNING if s <= most else _MAX_STEPS), is_same
 
 
 @inlined
-def _next_time(table, i, row, now):
-    """The next time at which something is wanted of a subject, infinite if there is none."""
-    if row < longs(table[STARTS])[i + 1]:
-        return doubles(table[TIMES])[row]
-    return doubles(table[T_END])[i] if table[T_END] != 0 and doubles(table[T_END])[i] > now else math.inf
-
-
-@innermost
-def _solve(linear, work, table, first, count, lanes):
-    """Solve ``count`` tasks, at most one per lane; ``lanes``: memory for what is known of each lane."""
-    n_x, z = linear.n_dy0 + linear.n_dp, LANES * 8
-    state, rows, at, now, last_gap = longs(lanes), longs(lanes + z), doubles(lanes + 2 * z), doubles(lanes + 3 * z), doubles(lanes + 4 * z)
-    gap, s, norm, sums = doubles(work.gap), doubles(work.s), doubles(work.norm), doubles(work.sums)
-    limit = min(table[MAX_STEPS], _MOST_SQUARINGS)
+def _solve(linear, work, lanes, table, first, count):
+    """Solve ``count`` tasks, at most one per lane."""
+    state, t0, t_end = longs(lanes.state), doubles(work.t), doubles(table[T_END])
+    for m in range(LANES * linear.n_sens):
+        doubles(lanes.gradient)[m] = 0.0
     for lane in range(LANES):
         # Lanes without a task of their own repeat the last one.
-        _load(linear, work, table, first + min(lane, count - 1), lane)
+        task = first + min(lane, count - 1)
+        _load(linear, work, table, task, lane)
+        i = task % table[N_SUBJECTS]
+        begin, end, times = longs(table[STARTS])[i], longs(table[STARTS])[i + 1], doubles(table[TIMES])
+        doubles(lanes.at)[lane] = doubles(lanes.now)[lane] = t0[lane]
+        longs(lanes.row)[lane], doubles(lanes.last_gap)[lane] = begin, -1.0
+        doubles(work.s)[lane] = doubles(work.tau)[lane] = 0.0
+        state[lane] = _RUNNING
+        if begin < end and not (times[begin] >= t0[lane] and math.isfinite(times[end - 1])):
+            state[lane] = _BAD_TIMES
+        elif begin == end and not (table[T_END] != 0 and t_end[i] > t0[lane]):
+            state[lane] = _SUCCESS
+        if lane < count and state[lane] != _RUNNING:
+            _finish(linear, work, table, task, lane, lanes.gradient, state[lane])
     measure(linear, work)
-    for m in range(LANES * n_x):
-        doubles(lanes + 5 * z)[m] = 0.0
-    for lane in range(LANES):
-        task, gradient = first + lane, lanes + 5 * z + 8 * lane * n_x
-        state[lane], at[lane], gap[lane], last_gap[lane] = _SUCCESS, doubles(work.t)[lane], 0.0, -1.0
-        now[lane] = at[lane]
-        if lane < count:
-            rows[lane] = longs(table[STARTS])[task % table[N_SUBJECTS]]
-            state[lane] = _first_status(linear, work, table, task, lane)
-            if state[lane] == _RUNNING:
-                rows[lane] = _record(linear, work, table, task, lane, rows[lane], at[lane], gradient)
-            else:
-                _finish(linear, work, table, task, lane, gradient, state[lane])
     while True:
-        n_running, is_new = 0, False
-        for lane in range(LANES):
-            if state[lane] != _RUNNING:
-                continue
-            task, gradient = first + lane, lanes + 5 * z + 8 * lane * n_x
-            time = _next_time(table, task % table[N_SUBJECTS], rows[lane], at[lane])
-            if time == math.inf:
-                state[lane] = _SUCCESS
-                _finish(linear, work, table, task, lane, gradient, _SUCCESS)
-                continue
-            gap[lane] = time - now[lane]
-            # Times on a grid differ by the same but for rounding, which is made up for in the next gap.
-            if abs(gap[lane] - last_gap[lane]) <= _FEW_UNITS * abs(time):
-                gap[lane] = last_gap[lane]
-            else:
-                is_new, last_gap[lane] = True, gap[lane]
-            squarings = n_squarings(norm[lane], gap[lane], limit)
-            if squarings > limit:
-                state[lane], gap[lane] = _MAX_STEPS, 0.0
-                _finish(linear, work, table, task, lane, gradient, _MAX_STEPS)
-                continue
-            s[lane], at[lane] = squarings, time
-            now[lane] += gap[lane]
-            n_running += 1
+        n_running, is_known = 0, True
+        for lane in range(count):
+            if state[lane] == _RUNNING:
+                status, is_same = _next_gap(linear, work, table, lanes, first + lane, lane)
+                if status == _RUNNING:
+                    n_running, is_known = n_running + 1, is_known and is_same
+                else:
+                    state[lane] = status
+                    doubles(work.s)[lane] = doubles(work.tau)[lane] = 0.0
+                    gradient = lanes.gradient + 8 * lane * linear.n_sens
+                    _finish(linear, work, table, first + lane, lane, gradient, state[lane])
         if n_running == 0:
             return
-        if is_new:
+        if not is_known:
             exponential(linear, work)
         move(linear, work)
-        for lane in range(LANES):
-            if state[lane] == _RUNNING:
-                task, gradient = first + lane, lanes + 5 * z + 8 * lane * n_x
-                if sums[lane] == 0.0:
-                    rows[lane] = _record(linear, work, table, task, lane, rows[lane], at[lane], gradient)
-                else:
-                    state[lane] = _NON_FINITE
-                    _finish(linear, work, table, task, lane, gradient, _NON_FINITE)
 
 
 def _task(begin, end, table_address):
     """Solve the tasks begin to end, one per subject and replicate, or compute their gradients if the table has some."""
     table = longs(table_address)
-    linear = Linear(table[RHS], table[JAC], table[N_STATES], table[N_P], table[N_DY0], table[N_DP])
+    n_dp, n_sens = table[N_DP] if table[JAC] != 0 else 0, table[N_DY0] + table[N_DP] if table[JAC] != 0 else 0
+    linear = Linear(table[RHS], table[JAC], table[N_STATES], table[N_P], table[N_DY0], n_dp, n_sens)
     size = work_size(linear)
-    memory = np.zeros(size + LANES * (5 + table[N_DY0] + table[N_DP]))
-    address = memory.ctypes.data
-    work = split(linear, address)
+    memory = np.zeros(size + LANES * (5 + n_sens))
+    a, b = memory.ctypes.data, 8 * LANES
+    work = split(linear, a)
+    a += 8 * size
+    lanes = Lanes(a, a + b, a + 2 * b, a + 3 * b, a + 4 * b, a + 5 * b)
     for first in range(begin, end, LANES):
-        _solve(linear, work, table, first, min(LANES, end - first), address + 8 * size)
+        _solve(linear, work, lanes, table, first, min(LANES, end - first))
     memory[0] = 0.0  # Numba frees an array after its last use
     return 0
 

@@ -21,110 +21,103 @@ from numba.extending import intrinsic
 
 from pymc_saem.ode.native import call_lanes, doubles, inlined, innermost
 
-__all__ = ["LANES", "Linear", "exponential", "measure", "move", "n_squarings", "split", "work_size"]
+__all__ = ["LANES", "LARGEST", "Linear", "exponential", "measure", "move", "split", "work_size"]
 
 LANES = 8
 _VECTOR = 8 * LANES  # bytes
 # Largest norm at which the polynomial's Frechet derivative has a backward error below 2^-53: the bound ell_m of Al-Mohy and
 # Higham 2009, (4.9), for m = 16 and Taylor in place of Pade. For the polynomial itself it is 0.78.
-_LARGEST = 0.6569684347661535
+LARGEST = 0.6569684347661535
 _BLOCK, _BLOCKS = 4, 4
 # Far from zero, so that of f(s e_k) = s A e_k + b the second term costs no digits of the first, nor the reverse.
 _FAR = 2.0**40
 
-# Addresses of the right-hand side and its Jacobian (0: no derivatives), then sizes.
-Linear = namedtuple("Linear", "rhs jac n n_p n_dy0 n_dp")
-# Addresses. Per lane: time, norm of A, gap, squarings, factor, mask. Then parameters, a state and its derivative, Jacobians,
-# the diagonal of exp - 1 and its new value, sums; (y, 1) and S, the new ones; powers of M; two blocks; coefficients of the polynomial.
-Work = namedtuple("Work", "t norm gap s tau mask p y dy jy jp d sums z new powers exp other coefficients")
+# Addresses of the right-hand side and its Jacobian (0: no derivatives), number of states and parameters, of entries of y0, and
+# of parameters and of all with derivatives (0 without).
+Linear = namedtuple("Linear", "rhs jac n n_p n_dy0 n_dp n_sens")
+# Addresses. Per lane: time, norm of A, gap, the gap after division, squarings, mask. Then parameters, states and derivatives for
+# ``measure``, Jacobians, the diagonal of exp - 1, sums; (y, 1) and S, the new ones; powers of M; two blocks; coefficients of the
+# polynomial.
+Work = namedtuple("Work", "t norm gap tau s mask p y dy jy jp d sums z new powers exp other coefficients")
 
 
 @inlined
 def _sizes(linear):
-    """Lengths, in vectors, of what ``Work`` lists, from the parameters on."""
-    n, n_dp = linear.n, linear.n_dp if linear.jac != 0 else 0
-    n_sens = linear.n_dy0 + n_dp if linear.jac != 0 else 0
-    block = (1 + n_dp) * n * (n + 1)
-    return linear.n_p, n, n * n, n * n_dp, n + 1 + n * n_sens, block
+    """Lengths, in vectors, of z, and of a block."""
+    return linear.n + 1 + linear.n * linear.n_sens, (1 + linear.n_dp) * linear.n * (linear.n + 1)
 
 
 @inlined
 def work_size(linear):
     """Number of floats that ``split`` wants."""
-    n_p, n, n_jy, n_jp, n_z, block = _sizes(linear)
-    return LANES * (6 + n_p + 5 * n + n_jy + n_jp + 2 * n_z + (_BLOCK + 2) * block + _BLOCK * _BLOCKS)
+    n_z, block = _sizes(linear)
+    n, jacobians = linear.n, linear.n * (linear.n + linear.n_dp)
+    return LANES * (6 + linear.n_p + 4 * n + jacobians + 2 * n_z + (_BLOCK + 2) * block + _BLOCK * _BLOCKS)
 
 
 @inlined
 def split(linear, a):
     """Parts of the memory at address ``a``."""
-    n_p, n, n_jy, n_jp, n_z, block = _sizes(linear)
-    v = _VECTOR
-    p = a + 6 * v
-    y = p + n_p * v
+    n_z, block = _sizes(linear)
+    v, n = _VECTOR, linear.n
+    y = a + (6 + linear.n_p) * v
     jy = y + 2 * n * v
-    jp = jy + n_jy * v
-    d = jp + n_jp * v
-    z = d + 3 * n * v
+    d = jy + n * (n + linear.n_dp) * v
+    z = d + 2 * n * v
     powers = z + 2 * n_z * v
     e = powers + _BLOCK * block * v
     return Work(
-        a, a + v, a + 2 * v, a + 3 * v, a + 4 * v, a + 5 * v, p, y, y + n * v, jy, jp, d, d + n * v,
-        z, z + n_z * v, powers, e, e + block * v, e + 2 * block * v,
+        a, a + v, a + 2 * v, a + 3 * v, a + 4 * v, a + 5 * v, a + 6 * v, y, y + n * v, jy, jy + n * n * v,
+        d, d + n * v, z, z + n_z * v, powers, e, e + block * v, e + 2 * block * v,
     )  # fmt: skip
 
 
 _VECTOR_TYPE = ir.VectorType(ir.DoubleType(), LANES)
+_ZEROS = ir.Constant(_VECTOR_TYPE, [0.0] * LANES)
 _CONTRACT = ("contract",)
 
 
-def _at(builder, address):
+def _place(builder, address):
     return builder.inttoptr(address, _VECTOR_TYPE.as_pointer())
 
 
-def _dot(keep):
-    """Codegen of ``target = sum a_k b_k`` over vectors, added to what is there if ``keep``."""
+def _load(builder, address):
+    return builder.load(_place(builder, address), align=8)
+
+
+@intrinsic
+def _dot(typingctx, target, keep, a, a_step, b, b_step, count):
+    """Vector at ``target`` = sum of ``count`` products of vectors, and what is there if ``keep``; addresses, steps in bytes.
+
+    Written for LLVM, as Numba would not keep the sum of eight lanes in registers.
+    """
 
     def codegen(context, builder, signature, args):
-        target, a, a_step, b, b_step, count = args
-        zero = ir.Constant(ir.IntType(64), 0)
-        first = builder.load(_at(builder, target), align=8) if keep else ir.Constant(_VECTOR_TYPE, [0.0] * LANES)
+        target, keep, a, a_step, b, b_step, count = args
+        zero, one = (ir.Constant(ir.IntType(64), k) for k in (0, 1))
+        first = builder.select(builder.icmp_signed("!=", keep, zero), _load(builder, target), _ZEROS)
         before = builder.block
         loop, after = builder.append_basic_block("dot"), builder.append_basic_block("dotted")
         builder.cbranch(builder.icmp_signed(">", count, zero), loop, after)
         builder.position_at_end(loop)
         total, k = builder.phi(_VECTOR_TYPE), builder.phi(ir.IntType(64))
-        factors = [
-            builder.load(_at(builder, builder.add(address, builder.mul(k, step))), align=8)
-            for address, step in ((a, a_step), (b, b_step))
-        ]
-        new = builder.fadd(total, builder.fmul(*factors, flags=_CONTRACT), flags=_CONTRACT)
-        k_new = builder.add(k, ir.Constant(ir.IntType(64), 1))
+        left = _load(builder, builder.add(a, builder.mul(k, a_step)))
+        right = _load(builder, builder.add(b, builder.mul(k, b_step)))
+        new_total = builder.fadd(total, builder.fmul(left, right, flags=_CONTRACT), flags=_CONTRACT)
+        new_k = builder.add(k, one)
         total.add_incoming(first, before)
-        total.add_incoming(new, loop)
+        total.add_incoming(new_total, loop)
         k.add_incoming(zero, before)
-        k.add_incoming(k_new, loop)
-        builder.cbranch(builder.icmp_signed("<", k_new, count), loop, after)
+        k.add_incoming(new_k, loop)
+        builder.cbranch(builder.icmp_signed("<", new_k, count), loop, after)
         builder.position_at_end(after)
         result = builder.phi(_VECTOR_TYPE)
         result.add_incoming(first, before)
-        result.add_incoming(new, loop)
-        builder.store(result, _at(builder, target), align=8)
+        result.add_incoming(new_total, loop)
+        builder.store(result, _place(builder, target), align=8)
         return zero
 
-    return codegen
-
-
-@intrinsic
-def _set_dot(typingctx, target, a, a_step, b, b_step, count):
-    """Vector at ``target`` = sum of ``count`` products of vectors; all by address, steps in bytes."""
-    return types.int64(*[types.int64] * 6), _dot(False)
-
-
-@intrinsic
-def _add_dot(typingctx, target, a, a_step, b, b_step, count):
-    """The same added to the vector at ``target``."""
-    return types.int64(*[types.int64] * 6), _dot(True)
+    return types.int64(*[types.int64] * 7), codegen
 
 
 @intrinsic
@@ -132,188 +125,149 @@ def _blend(typingctx, target, source, mask):
     """Vector at ``target`` = that at ``source`` in the lanes whose mask is positive."""
 
     def codegen(context, builder, signature, args):
-        old, new, mask = (builder.load(_at(builder, a), align=8) for a in args)
-        chosen = builder.fcmp_ordered(">", mask, ir.Constant(_VECTOR_TYPE, [0.0] * LANES))
-        builder.store(builder.select(chosen, new, old), _at(builder, args[0]), align=8)
+        old, new, mask = (_load(builder, a) for a in args)
+        chosen = builder.select(builder.fcmp_ordered(">", mask, _ZEROS), new, old)
+        builder.store(chosen, _place(builder, args[0]), align=8)
         return ir.Constant(ir.IntType(64), 0)
 
     return types.int64(*[types.int64] * 3), codegen
 
 
-@innermost
-def _add_product(n, target, a, b):
-    """Add A B; the last rows count as zero."""
-    for i in range(n):
-        row = i * (n + 1) * _VECTOR
-        for j in range(n + 1):
-            m = j * _VECTOR
-            _add_dot(target + row + m, a + row, _VECTOR, b + m, (n + 1) * _VECTOR, n)
+@intrinsic
+def _slope(typingctx, target, value, start, distance):
+    """Vector at ``target`` = (value - start) / distance, of vectors by address."""
+
+    def codegen(context, builder, signature, args):
+        divisor = ir.Constant(_VECTOR_TYPE, ir.Undefined)
+        for lane in range(LANES):
+            divisor = builder.insert_element(divisor, args[3], ir.Constant(ir.IntType(32), lane))
+        change = builder.fsub(_load(builder, args[1]), _load(builder, args[2]))
+        builder.store(builder.fdiv(change, divisor), _place(builder, args[0]), align=8)
+        return ir.Constant(ir.IntType(64), 0)
+
+    return types.int64(types.int64, types.int64, types.int64, types.float64), codegen
 
 
 @innermost
-def _add_chain(n, n_dp, target, a, b):
-    """Add A B and its derivatives to a block."""
-    size = n * (n + 1) * _VECTOR
-    _add_product(n, target, a, b)
-    for j in range(1, n_dp + 1):
-        _add_product(n, target + j * size, a, b + j * size)
-        _add_product(n, target + j * size, a + j * size, b)
-
-
-@inlined
-def _clear(address, n_vectors):
-    x = doubles(address)
-    for m in range(n_vectors * LANES):
-        x[m] = 0.0
+def _chain(n, n_dp, target, keep, a, b):
+    """The product A B and its derivatives, into a block or added to it; the last rows count as zero."""
+    row, size = (n + 1) * _VECTOR, n * (n + 1) * _VECTOR
+    for j in range(n_dp + 1):
+        for i in range(n):
+            for m in range(0, row, _VECTOR):
+                place, left = j * size + i * row + m, i * row
+                _dot(target + place, keep, a + left, _VECTOR, b + j * size + m, row, n)
+                if j > 0:
+                    _dot(target + place, 1, a + j * size + left, _VECTOR, b + m, row, n)
 
 
 @innermost
 def measure(linear, work):
-    """The matrix M and its derivatives from values of f, its norm, and its powers; sums are NaN where one is not finite."""
-    n, n_dp, w = linear.n, linear.n_dp if linear.jac != 0 else 0, linear.n + 1
-    size = n * w * LANES
-    y, dy, jp, norm, m = doubles(work.y), doubles(work.dy), doubles(work.jp), doubles(work.norm), doubles(work.powers)
-    _clear(work.y, n)
+    """The matrix M and its derivatives from values of f, its norm, and its powers; ``sums`` is NaN where something is not finite."""
+    n, n_dp, w = linear.n, linear.n_dp, linear.n + 1
+    y, n_block, n_z = doubles(work.y), (1 + n_dp) * n * w, w + n * linear.n_sens
+    f = linear.jac if n_dp > 0 else linear.rhs
+    for m in range(n * LANES):
+        y[m] = 0.0
     # At zero first, which gives b: then along each state.
+    start, distance = work.y, 1.0
     for k in range(n, -1, -1):
-        if k < n:
-            for lane in range(LANES):
-                y[k * LANES + lane] = _FAR
-        f = linear.jac if n_dp else linear.rhs
+        for m in range(k * LANES, min(k + 1, n) * LANES):
+            y[m] = _FAR
         call_lanes(f, LANES, -n_dp, work.t, work.y, work.p, work.dy, work.jy, work.jp)
-        for i in range(n):
-            for lane in range(LANES):
-                here, b = (i * w + k) * LANES + lane, (i * w + n) * LANES + lane
-                m[here] = dy[i * LANES + lane] if k == n else (dy[i * LANES + lane] - m[b]) / _FAR
-                for j in range(n_dp):
-                    slope = jp[(i * n_dp + j) * LANES + lane]
-                    m[(j + 1) * size + here] = slope if k == n else (slope - m[(j + 1) * size + b]) / _FAR
-        if k < n:
-            for lane in range(LANES):
-                y[k * LANES + lane] = 0.0
+        for j in range(n_dp + 1):
+            for i in range(n):
+                row = work.powers + (j * n + i) * w * _VECTOR
+                value = work.dy + i * _VECTOR if j == 0 else work.jp + (i * n_dp + j - 1) * _VECTOR
+                _slope(row + k * _VECTOR, value, row + n * _VECTOR if k < n else work.y, distance)
+        for m in range(k * LANES, min(k + 1, n) * LANES):
+            y[m] = 0.0
+        distance = _FAR
+    matrix, z = doubles(work.powers), doubles(work.z)
     for lane in range(LANES):
-        norm[lane] = 0.0
+        largest = bad = 0.0
         for k in range(n):
             total = 0.0
             for i in range(n):
-                total += abs(m[(i * w + k) * LANES + lane])
-            # Also true for NaN.
-            if not total <= norm[lane]:
-                norm[lane] = total
-    n_block = (1 + n_dp) * size
-    for lane in range(LANES):
-        total = 0.0
-        for e in range(lane, n_block, LANES):
-            total += 0.0 * m[e]
-        doubles(work.sums)[lane] = total
-    block = 8 * n_block
-    _clear(work.powers + block, (_BLOCK - 1) * (1 + n_dp) * n * w)
+                total += abs(matrix[(i * w + k) * LANES + lane])
+            largest = max(largest, total)
+        for m in range(n_block):
+            bad += 0.0 * matrix[m * LANES + lane]
+        for m in range(n_z):
+            bad += 0.0 * z[m * LANES + lane]
+        doubles(work.norm)[lane], doubles(work.sums)[lane] = largest, bad
+    block = n_block * _VECTOR
     for k in range(1, _BLOCK):
-        _add_chain(n, n_dp, work.powers + k * block, work.powers, work.powers + (k - 1) * block)
-
-
-@innermost
-def n_squarings(norm, gap, limit):
-    """Squarings that a gap takes; more than the limit if it takes too many."""
-    s, size = 0, norm * gap
-    while size > _LARGEST and s <= limit:
-        size *= 0.5
-        s += 1
-    return s
-
-
-@innermost
-def _polynomial(n, n_dp, work):
-    """exp(tau M) - 1 and its derivatives, in ``work.exp``."""
-    c, tau = doubles(work.coefficients), doubles(work.tau)
-    for lane in range(LANES):
-        c[lane] = tau[lane]
-    for k in range(1, _BLOCK * _BLOCKS):
-        for lane in range(LANES):
-            c[k * LANES + lane] = c[(k - 1) * LANES + lane] * tau[lane] / (k + 1.0)
-    n_vectors = (1 + n_dp) * n * (n + 1)
-    block = n_vectors * _VECTOR
-    here, other = work.exp, work.other
-    for q in range(_BLOCKS - 1, -1, -1):
-        # With four blocks, the last one ends where it shall.
-        here, other = other, here
-        for m in range(n_vectors):
-            v = m * _VECTOR
-            _set_dot(here + v, work.coefficients + q * _BLOCK * _VECTOR, _VECTOR, work.powers + v, block, _BLOCK)
-        if q < _BLOCKS - 1:
-            _add_chain(n, n_dp, here, work.powers + (_BLOCK - 1) * block, other)
-
-
-@innermost
-def _square(n, n_dp, work):
-    """The square of the exponential and its derivatives, in ``work.other``; in ``sums`` the diagonal of the square minus 1.
-
-    What a slow rate leaves of 1 would drown in rounding if the diagonal were squared as it is: with x = exp - 1 it is
-    x (2 + x) + the sum of e_ik e_ki over the others.
-    """
-    w, n_vectors = n + 1, (1 + n_dp) * n * (n + 1)
-    _clear(work.other, n_vectors)
-    _add_chain(n, n_dp, work.other, work.exp, work.exp)
-    e, new, d, sums = doubles(work.exp), doubles(work.other), doubles(work.d), doubles(work.sums)
-    for r in range((1 + n_dp) * n):
-        for m in range((r * w + n) * LANES, (r * w + w) * LANES):
-            new[m] += e[m]  # the last row of the exponential: 1 in its last place, in derivatives 0
-    for i in range(n):
-        row, column, x = work.exp + i * w * _VECTOR, work.exp + i * _VECTOR, work.sums + i * _VECTOR
-        _set_dot(x, row, _VECTOR, column, w * _VECTOR, i)
-        rest = i + 1
-        _add_dot(x, row + rest * _VECTOR, _VECTOR, column + rest * w * _VECTOR, w * _VECTOR, n - rest)
-        for lane in range(LANES):
-            m, diagonal = i * LANES + lane, (i * w + i) * LANES + lane
-            less = d[m] * (2.0 + d[m]) + sums[m]
-            near = abs(less) < 0.5
-            new[diagonal] = 1.0 + less if near else e[diagonal] * e[diagonal] + sums[m]
-            sums[m] = less if near else new[diagonal] - 1.0
+        _chain(n, n_dp, work.powers + k * block, 0, work.powers, work.powers + (k - 1) * block)
 
 
 @innermost
 def exponential(linear, work):
-    """exp(gap M) and its derivatives, in ``work.exp``, after ``work.s`` squarings in each lane."""
-    n, n_dp, w = linear.n, linear.n_dp if linear.jac != 0 else 0, linear.n + 1
-    tau, gap, s, mask, most = doubles(work.tau), doubles(work.gap), doubles(work.s), doubles(work.mask), 0.0
+    """exp(gap M) and its derivatives, in ``work.exp``: tau is gap / 2^s."""
+    n, n_dp, w = linear.n, linear.n_dp, linear.n + 1
+    n_vectors = (1 + n_dp) * n * w
+    block, row, n_squarings = n_vectors * _VECTOR, w * _VECTOR, 0.0
+    c, tau, s, mask = doubles(work.coefficients), doubles(work.tau), doubles(work.s), doubles(work.mask)
     for lane in range(LANES):
-        tau[lane] = gap[lane] * 0.5 ** s[lane]
-        most = max(most, s[lane])
-    _polynomial(n, n_dp, work)
-    e, d = doubles(work.exp), doubles(work.d)
+        power = 1.0
+        for k in range(_BLOCK * _BLOCKS):
+            power *= tau[lane] / (k + 1.0)
+            c[k * LANES + lane] = power
+        n_squarings = max(n_squarings, s[lane])
+    here, other = work.exp, work.other
+    for q in range(_BLOCKS - 1, -1, -1):
+        here, other = other, here  # four blocks: the last one is in work.exp
+        for v in range(0, block, _VECTOR):
+            _dot(here + v, 0, work.coefficients + q * _BLOCK * _VECTOR, _VECTOR, work.powers + v, block, _BLOCK)
+        if q < _BLOCKS - 1:
+            _chain(n, n_dp, here, 1, work.powers + (_BLOCK - 1) * block, other)
+    e, new, d, sums = doubles(here), doubles(other), doubles(work.d), doubles(work.sums)
     for i in range(n):
         for lane in range(LANES):
             d[i * LANES + lane] = e[(i * w + i) * LANES + lane]
             e[(i * w + i) * LANES + lane] += 1.0
-    for r in range(int(most)):
-        _square(n, n_dp, work)
+    # What a slow rate leaves of 1 would drown in rounding if the diagonal were squared as it is: with x = exp - 1 it becomes
+    # x (2 + x) + the sum of e_ik e_ki over the others.
+    for r in range(int(n_squarings)):
+        _chain(n, n_dp, other, 0, here, here)
+        for m in range(n, n_vectors, w):
+            for k in range(m * LANES, (m + 1) * LANES):
+                new[k] += e[k]  # the last row: in the exponential 1 in its last place, in derivatives 0
         for lane in range(LANES):
             mask[lane] = s[lane] - r
-        for m in range((1 + n_dp) * n * w):
-            _blend(work.exp + m * _VECTOR, work.other + m * _VECTOR, work.mask)
         for i in range(n):
-            _blend(work.d + i * _VECTOR, work.sums + i * _VECTOR, work.mask)
+            at, x, rest = here + i * row, work.sums + i * _VECTOR, n - i - 1
+            _dot(x, 0, at, _VECTOR, here + i * _VECTOR, row, i)
+            _dot(x, 1, at + (i + 1) * _VECTOR, _VECTOR, at + row + i * _VECTOR, row, rest)
+            for lane in range(LANES):
+                k, m = i * LANES + lane, (i * w + i) * LANES + lane
+                less = d[k] * (2.0 + d[k]) + sums[k]
+                square = e[m] * e[m] + sums[k]
+                near = abs(less) < 0.5
+                new[m] = 1.0 + less if near else square
+                sums[k] = less if near else square - 1.0
+            _blend(work.d + i * _VECTOR, x, work.mask)
+        for v in range(0, block, _VECTOR):
+            _blend(here + v, other + v, work.mask)
 
 
 @innermost
 def move(linear, work):
     """States and sensitivities after the gap; ``work.sums`` is NaN in lanes where one of them is not finite."""
-    n, w, n_dy0 = linear.n, linear.n + 1, linear.n_dy0
-    n_sens, size = 0, n * w * _VECTOR
-    if linear.jac != 0:
-        n_sens = n_dy0 + linear.n_dp
-    s, new_s, row = work.z + w * _VECTOR, work.new + w * _VECTOR, n_sens * _VECTOR
+    n, w, n_sens, n_dy0 = linear.n, linear.n + 1, linear.n_sens, linear.n_dy0
+    size, s, row = n * w * _VECTOR, work.z + w * _VECTOR, n_sens * _VECTOR
     for i in range(n):
-        e = work.exp + i * w * _VECTOR
-        _set_dot(work.new + i * _VECTOR, e, _VECTOR, work.z, _VECTOR, w)
+        e, place = work.exp + i * w * _VECTOR, work.new + w * _VECTOR + i * row
+        _dot(work.new + i * _VECTOR, 0, e, _VECTOR, work.z, _VECTOR, w)
         for j in range(n_sens):
-            place = new_s + i * row + j * _VECTOR
-            _set_dot(place, e, _VECTOR, s + j * _VECTOR, row, n)
+            _dot(place + j * _VECTOR, 0, e, _VECTOR, s + j * _VECTOR, row, n)
             if j >= n_dy0:
-                _add_dot(place, e + (j - n_dy0 + 1) * size, _VECTOR, work.z, _VECTOR, w)
+                _dot(place + j * _VECTOR, 1, e + (j - n_dy0 + 1) * size, _VECTOR, work.z, _VECTOR, w)
     z, new, sums = doubles(work.z), doubles(work.new), doubles(work.sums)
     for lane in range(LANES):
-        new[n * LANES + lane], sums[lane] = 1.0, 0.0
-    for m in range((w + n * n_sens) * LANES):
-        z[m] = new[m]
-        sums[m % LANES] += 0.0 * new[m]
+        total = 0.0
+        for m in range(lane, (w + n * n_sens) * LANES, LANES):
+            if m != n * LANES + lane:
+                z[m] = new[m]
+                total += 0.0 * new[m]
+        sums[lane] = total
