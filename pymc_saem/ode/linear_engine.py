@@ -198,7 +198,7 @@ def measure(linear, work):
         doubles(work.norm)[lane], doubles(work.sums)[lane] = largest, bad
     block = n_block * _VECTOR
     for k in range(1, _BLOCK):
-        _chain(n, n_dp, work.powers + k * block, 0, work.powers, work.powers + (k - 1) * block)
+        _chain(n, n_dp, work.powers + k * block, 0 * k, work.powers, work.powers + (k - 1) * block)
 
 
 @innermost
@@ -220,7 +220,7 @@ def exponential(linear, work):
         for v in range(0, block, _VECTOR):
             _dot(here + v, 0, work.coefficients + q * _BLOCK * _VECTOR, _VECTOR, work.powers + v, block, _BLOCK)
         if q < _BLOCKS - 1:
-            _chain(n, n_dp, here, 1, work.powers + (_BLOCK - 1) * block, other)
+            _chain(n, n_dp, here, q + 1, work.powers + (_BLOCK - 1) * block, other)
     e, new, d, sums = doubles(here), doubles(other), doubles(work.d), doubles(work.sums)
     for i in range(n):
         for lane in range(LANES):
@@ -229,7 +229,7 @@ def exponential(linear, work):
     # What a slow rate leaves of 1 would drown in rounding if the diagonal were squared as it is: with x = exp - 1 it becomes
     # x (2 + x) + the sum of e_ik e_ki over the others.
     for r in range(int(n_squarings)):
-        _chain(n, n_dp, other, 0, here, here)
+        _chain(n, n_dp, other, 0 * r, here, here)
         for m in range(n, n_vectors, w):
             for k in range(m * LANES, (m + 1) * LANES):
                 new[k] += e[k]  # the last row: in the exponential 1 in its last place, in derivatives 0

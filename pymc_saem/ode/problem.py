@@ -15,8 +15,9 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import graph_inputs
-from pytensor.scalar import float64
+from pytensor.scalar import as_scalar, float64
 
+from pymc_saem.ode.linear_form import why_not_linear
 from pymc_saem.ode.lower import differentiate, lower
 from pymc_saem.ode.source import SourcePrinter, _text, interleaved
 
@@ -38,6 +39,8 @@ class OdeSystem:
         Number of differentiable parameters.
     rhs_source, jac_source : str
         Bodies of ``rhs(t, y, p, dy)`` and ``jac(t, y, p, dy, jy, jp)``.
+    not_linear : str
+        Why this is not A(p) y + b(p); empty if it is.
     """
 
     state_names: tuple
@@ -45,6 +48,7 @@ class OdeSystem:
     n_dp: int
     rhs_source: str = field(repr=False)
     jac_source: str = field(repr=False)
+    not_linear: str = field(repr=False)
 
     @property
     def n_states(self):
@@ -187,7 +191,7 @@ def trace(rhs, state_names, shapes, constant=()):
 
     elements = {v: _elements(v, shape) for v, shape in [(t, ()), *((s, ()) for s in y.values())]}
     elements |= {p[name]: _elements(p[name], shape) for name, shape in shapes.items()}
-    dy = [out.item() for out in lower(outputs, elements)]
+    dy = [as_scalar(out[()]) for out in lower(outputs, elements)]  # a derivative may be a number
 
     states = [elements[y[name]].item() for name in state_names]
     flat = [x for name in flat_places(shapes, constant) for x in elements[p[name]].ravel()]
@@ -195,12 +199,15 @@ def trace(rhs, state_names, shapes, constant=()):
     leaves = {elements[t].item(): "t"}
     leaves |= {v: f"y[{i}]" for i, v in enumerate(states)}
     leaves |= {v: f"p[{i}]" for i, v in enumerate(flat)}
+    now, printer = elements[t].item(), SourcePrinter(leaves)
+    slopes = [differentiate(v, [*states, now, *flat[:n_dp]]) for v in dy]
     return OdeSystem(
         state_names=tuple(state_names),
         n_p=len(flat),
         n_dp=n_dp,
-        rhs_source=_source(leaves, {f"dy[{i}]": v for i, v in enumerate(dy)}),
-        jac_source=_source(leaves, _with_derivatives(dy, states, flat[:n_dp])),
+        rhs_source=_source(SourcePrinter(leaves), {f"dy[{i}]": v for i, v in enumerate(dy)}),
+        jac_source=_source(printer, _with_derivatives(dy, slopes)),
+        not_linear=why_not_linear(state_names, now, states, dy, [d[: len(dy) + 1] for d in slopes], printer),
     )
 
 
@@ -218,18 +225,16 @@ def _elements(variable, shape):
     return out
 
 
-def _with_derivatives(dy, states, parameters):
-    targets = {f"dy[{i}]": v for i, v in enumerate(dy)}
-    for i, v in enumerate(dy):
-        derivatives = differentiate(v, [*states, *parameters])
-        for j, d in enumerate(derivatives):
-            place = f"jy[{i}, {j}]" if j < len(states) else f"jp[{i}, {j - len(states)}]"
-            targets[place] = d
+def _with_derivatives(dy, slopes):
+    """Places of the derivatives, and of their slopes along states and parameters."""
+    targets, n = {f"dy[{i}]": v for i, v in enumerate(dy)}, len(dy)
+    for i, derivatives in enumerate(slopes):
+        targets |= {f"jy[{i}, {j}]": d for j, d in enumerate(derivatives[:n])}
+        targets |= {f"jp[{i}, {j}]": d for j, d in enumerate(derivatives[n + 1 :])}
     return targets
 
 
-def _source(leaves, targets):
-    printer = SourcePrinter(leaves)
+def _source(printer, targets):
     values = {place: 0.0 if v is None else printer.value(v) for place, v in targets.items()}
     stores = [f"{place} = {_text(value)}" for place, value in values.items()]
     return "".join(f"    {line}\n" for line in [*interleaved(printer.lines), *stores])
