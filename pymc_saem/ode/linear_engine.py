@@ -4,11 +4,11 @@
 are n by n + 1. exp(h M) comes from scaling and squaring: the Taylor polynomial of degree 16 at h / 2^s, by the scheme of
 Paterson and Stockmeyer (SIAM J. Comput. 2, 1973) with blocks of four powers, then s squarings. Every product AB is
 followed by its derivative dA B + A dB for each parameter, which gives the Frechet derivatives of exp(h M) exactly (Al-Mohy
-and Higham, SIAM J. Matrix Anal. Appl. 30, 2009, section 4). b and the derivatives of M enter linearly, so the norm of A alone
-chooses s (Al-Mohy and Higham, SIAM J. Sci. Comput. 33, 2011, section 4, let the scale of b go to zero with the same effect).
+and Higham, SIAM J. Matrix Anal. Appl. 30, 1639, 2009). b and the derivatives of M enter linearly, so the norm of A alone
+chooses s (Al-Mohy and Higham, SIAM J. Sci. Comput. 33, 488, 2011, scale b down, to the same effect).
 
 Taylor and not Pade, because there is nothing to solve: all is sums of products, which eight lanes share in one vector
-instruction. An eigen-decomposition would cost less per time, but fails near defective matrices (equal rates in a chain).
+instruction. No eigen-decomposition, because there is none of a chain with equal rates, and digits are lost near one.
 
 A matrix element of lane l is at ``element * LANES + l``. A block is a matrix followed by its derivatives.
 """
@@ -25,8 +25,9 @@ __all__ = ["LANES", "LARGEST", "Linear", "exponential", "measure", "move", "spli
 
 LANES = 8
 _VECTOR = 8 * LANES  # bytes
-# Largest norm at which the polynomial's Frechet derivative has a backward error below 2^-53: the bound ell_m of Al-Mohy and
-# Higham 2009, (4.9), for m = 16 and Taylor in place of Pade. For the polynomial itself it is 0.78.
+# Largest norm at which the backward error of the polynomial's Frechet derivative is below 2^-53: the largest x for which
+# sum k |c_k| x^(k-1) is, with log(exp(-x) T_16(x)) = sum c_k x^k (Al-Mohy and Higham 2009 do the same with Pade's
+# approximants). For the polynomial itself, without the factor k, it is 0.78.
 LARGEST = 0.6569684347661535
 _BLOCK, _BLOCKS = 4, 4
 # Far from zero, so that of f(s e_k) = s A e_k + b the second term costs no digits of the first, nor the reverse.
@@ -170,7 +171,7 @@ def measure(linear, work):
     for m in range(n * LANES):
         y[m] = 0.0
     # At zero first, which gives b: then along each state.
-    start, distance = work.y, 1.0
+    distance = 1.0
     for k in range(n, -1, -1):
         for m in range(k * LANES, min(k + 1, n) * LANES):
             y[m] = _FAR
