@@ -44,6 +44,7 @@ CASES = {
     "2 states, 24 equal gaps": (2, (1.1, 1.0, 0.35, 2.0), GRID),
     "3 states": (3, (1.1, 1.4, 0.35, 2.0), SAMPLED),
     "5 states": (5, (1.1, 2.0, 0.35, 2.0), SAMPLED),
+    "8 states": (8, (1.1, 3.2, 0.35, 2.0), SAMPLED),
     "10 states": (10, (1.1, 4.0, 0.35, 2.0), SAMPLED),
     "10 states, 24 equal gaps": (10, (1.1, 4.0, 0.35, 2.0), GRID),
     "20 states": (20, (1.1, 8.0, 0.35, 2.0), SAMPLED),
