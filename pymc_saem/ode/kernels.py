@@ -15,7 +15,7 @@ from pymc_saem.ode.compiled import compile_system
 
 __all__ = ["SOLVERS", "call", "plan_of"]
 
-SOLVERS = {"auto": "auto", "tsit5": "lanes", "cvodes": "cvodes", "sunode": "sunode"}
+SOLVERS = {"auto": "auto", "tsit5": "lanes", "cvodes": "cvodes", "linear": "linear", "sunode": "sunode"}
 _MAX_PLANS = 64
 _plans = OrderedDict()
 

@@ -13,8 +13,9 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Constant
 from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import graph_inputs
-from pytensor.scalar import float64
+from pytensor.scalar import as_scalar, float64
 
+from pymc_saem.ode.linear_form import why_not_linear
 from pymc_saem.ode.loops import LoopPrinter, View, contiguous
 from pymc_saem.ode.lower import UnsupportedOperation, differentiate, lower
 from pymc_saem.ode.source import SourcePrinter, interleaved, number_text
@@ -38,6 +39,8 @@ class OdeSystem:
         Number of differentiable parameters.
     rhs_source, jac_source : str
         Bodies of ``rhs(t, y, p, dy)`` and ``jac(t, y, p, dy, jy, jp)``.
+    not_linear : str
+        Why this is not A(p) y + b(p); empty if it is.
     is_wide : bool
         Whether the bodies are loops over tensors and lanes, and not the numbers of one lane.
     """
@@ -47,7 +50,8 @@ class OdeSystem:
     n_dp: int
     rhs_source: str = field(repr=False)
     jac_source: str = field(repr=False)
-    is_wide: bool = False
+    not_linear: str = field(repr=False)
+    is_wide: bool
 
     @property
     def n_states(self):
@@ -91,14 +95,15 @@ def trace(rhs, state_names, shapes, constant=()):
     arguments = outputs, t, y, p, places
     sources = _loop_sources(*arguments, free) if _work_of(*arguments) > MOST_WORK else None
     is_wide = sources is not None
-    sources = sources or _scalar_sources(*arguments, n_dp)
+    rhs_source, jac_source, not_linear = sources or _scalar_sources(*arguments, n_dp)
     return OdeSystem(
         state_names=tuple(state_names),
         n_p=sum(map(math.prod, shapes.values())),
         n_dp=n_dp,
+        rhs_source=rhs_source,
+        jac_source=jac_source,
+        not_linear=not_linear,
         is_wide=is_wide,
-        rhs_source=sources[0],
-        jac_source=sources[1],
     )
 
 
@@ -119,16 +124,21 @@ def _leaves(t, y, p, places):
 
 
 def _scalar_sources(outputs, t, y, p, places, n_dp):
-    """Right-hand side and Jacobian, number by number."""
+    """Right-hand side and Jacobian, number by number; and why it is not linear."""
     elements = {v: _elements(v, v.type.shape) for v in (t, *y.values(), *p.values())}
-    dy = [out.item() for out in lower(outputs, elements)]
+    dy = [as_scalar(out[()]) for out in lower(outputs, elements)]  # a derivative may be a number
     states = [elements[v].item() for v in y.values()]
     flat = [x for name in places for x in elements[p[name]].ravel()]
     leaves = {elements[t].item(): "t"}
     leaves |= {v: f"y[{i}]" for i, v in enumerate(states)}
     leaves |= {v: f"p[{i}]" for i, v in enumerate(flat)}
-    slopes = {f"dy[{i}]": v for i, v in enumerate(dy)}
-    return _source(leaves, slopes), _source(leaves, _with_derivatives(dy, states, flat[:n_dp]))
+    now, printer = elements[t].item(), SourcePrinter(leaves)
+    slopes = [differentiate(v, [*states, now, *flat[:n_dp]]) for v in dy]
+    return (
+        _source(SourcePrinter(leaves), {f"dy[{i}]": v for i, v in enumerate(dy)}),
+        _source(printer, _with_derivatives(dy, slopes)),
+        why_not_linear(list(y), now, states, dy, [d[: len(dy) + 1] for d in slopes], printer),
+    )
 
 
 def _loop_sources(outputs, t, y, p, places, free):
@@ -151,7 +161,7 @@ def _loop_sources(outputs, t, y, p, places, free):
         except UnsupportedOperation:
             return None
         sources.append(printer.source())
-    return sources
+    return *sources, "it is computed in loops over tensors, which are not looked into"
 
 
 def flat_places(shapes, constant=()):
@@ -168,18 +178,16 @@ def _elements(variable, shape):
     return out
 
 
-def _with_derivatives(dy, states, parameters):
-    targets = {f"dy[{i}]": v for i, v in enumerate(dy)}
-    for i, v in enumerate(dy):
-        derivatives = differentiate(v, [*states, *parameters])
-        for j, d in enumerate(derivatives):
-            place = f"jy[{i}, {j}]" if j < len(states) else f"jp[{i}, {j - len(states)}]"
-            targets[place] = d
+def _with_derivatives(dy, slopes):
+    """Places of the derivatives, and of their slopes along states and parameters."""
+    targets, n = {f"dy[{i}]": v for i, v in enumerate(dy)}, len(dy)
+    for i, derivatives in enumerate(slopes):
+        targets |= {f"jy[{i}, {j}]": d for j, d in enumerate(derivatives[:n])}
+        targets |= {f"jp[{i}, {j}]": d for j, d in enumerate(derivatives[n + 1 :])}
     return targets
 
 
-def _source(leaves, targets):
-    printer = SourcePrinter(leaves)
+def _source(printer, targets):
     values = {place: 0.0 if v is None else printer.value(v) for place, v in targets.items()}
     stores = [f"{place} = {number_text(value)}" for place, value in values.items()]
     return "".join(f"    {line}\n" for line in [*interleaved(printer.lines), *stores])

@@ -31,7 +31,7 @@ def call(**changed):
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        ({"solver": "rk45"}, ValueError, "Unknown solver 'rk45'; choose one of 'auto', 'tsit5', 'cvodes', 'sunode'"),
+        ({"solver": "rk45"}, ValueError, "Unknown solver 'rk45'; choose one of 'auto', 'tsit5', 'cvodes', 'linear', 'sunode'"),
         ({"t": [1.0, np.nan, 3.0, 4.0]}, ValueError, "t must be finite; row 1 is nan"),
         ({"t": ["1", "2", "noon", "4"]}, TypeError, "t must hold numbers; row 2 is 'noon'"),
         ({"t": np.ones((2, 2))}, ValueError, "one time per row"),
