@@ -8,8 +8,8 @@ import math
 
 import numba
 import numpy as np
-
 from problems import numba_rates
+
 from pymc_saem.ode import tsit5 as method
 
 _OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}

@@ -1,6 +1,6 @@
 """The engines of this package, called through PyTensor as users do; and their compiled task without anything around it."""
 
-from functools import lru_cache
+from functools import cache
 
 import numba
 import numpy as np
@@ -35,7 +35,9 @@ def _rates(problem):
     if problem.name in ("neural", "stiffneural"):
         return _demo_rates(0.0 if problem.name == "neural" else 1e4)
     rates = problem.factory(pt.tanh, pt.softplus)
-    return lambda t, y, p: dict(zip(problem.states, rates(t, [getattr(y, s) for s in problem.states], p.p, None), strict=True))
+    return lambda t, y, p: dict(
+        zip(problem.states, rates(t, [getattr(y, s) for s in problem.states], p.p, None), strict=True)
+    )
 
 
 class Own:
@@ -51,7 +53,7 @@ class Own:
         self.subject = np.repeat(np.arange(n), times)
         self.shape = n, times, len(problem.states)
 
-    @lru_cache(maxsize=None)  # noqa: B019  (an engine lives as long as its run)
+    @cache  # noqa: B019  (an engine lives as long as its run)
     def _functions(self, rtol):
         """PyTensor functions of p: solution, gradient; and the operation with its inputs."""
         x, problem = self.inputs, self.problem
@@ -66,7 +68,9 @@ class Own:
         g = x.g.reshape(-1, len(problem.states))
         total = sum((v * g[:, k]).sum() for k, v in enumerate(values))
         with pytensor.config.change_flags(on_unused_input="ignore"):
-            made = [pytensor.function([p], out, mode=MODE, trust_input=True) for out in (values, pytensor.grad(total, p))]
+            made = [
+                pytensor.function([p], out, mode=MODE, trust_input=True) for out in (values, pytensor.grad(total, p))
+            ]
         node = next(n for n in made[0].maker.fgraph.toposort() if getattr(n.op, "is_ode_solution", False))
         return *made, node.op
 

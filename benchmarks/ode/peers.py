@@ -3,11 +3,12 @@
 ``gradient_call`` returns None where the package has no gradients. A constructor raises ImportError where it is not installed.
 """
 
+from functools import cache
+
 import numba
 import numpy as np
-from scipy.integrate import solve_ivp as scipy_solve_ivp
-
 from problems import array_rates, numba_rates
+from scipy.integrate import solve_ivp as scipy_solve_ivp
 
 
 class _Peer:
@@ -46,33 +47,44 @@ class SciPy(_Peer):
         return float(np.mean([(r.nfev - 2) / 6 if self.method == "RK45" else r.t.size - 1 for r in results]))
 
 
+@cache
+def _numbalsoda(problem, method, parallel):
+    """The right-hand side and the loop over subjects, compiled once for all numbers of them."""
+    import numbalsoda
+
+    rates, n, m, k = (
+        numba_rates(problem),
+        len(problem.states),
+        problem.inputs(1).p.shape[1],
+        problem.inputs(1).c.shape[1],
+    )
+
+    @numba.cfunc(numbalsoda.lsoda_sig, error_model="numpy", fastmath={"contract"})
+    def rhs(t, y, dy, data):
+        v = numba.carray(data, (m + k,))
+        slopes = rates(t, numba.carray(y, (n,)), v[:m], v[m:])
+        for i in range(n):
+            dy[i] = slopes[i]
+
+    driver = getattr(numbalsoda, method)
+
+    @numba.njit(parallel=parallel)
+    def solve_all(address, y0, data, t, rtol, atol, out):
+        for i in numba.prange(len(y0)):
+            values, success = driver(address, y0[i].copy(), t[i], data[i], rtol, atol, 100_000)
+            for r in range(t.shape[1]):
+                for s in range(y0.shape[1]):
+                    out[i, r, s] = values[r, s] if success else np.nan
+
+    return rhs, solve_all
+
+
 class NumbaLSODA(_Peer):
     """``numbalsoda.lsoda`` or ``dop853`` on a ``cfunc``, in a compiled loop over subjects; it has no gradients."""
 
     def __init__(self, method, problem, inputs, parallel=False):
         super().__init__(problem, inputs)
-        import numbalsoda
-
-        rates, n, m, k = numba_rates(problem), len(problem.states), inputs.p.shape[1], inputs.c.shape[1]
-
-        @numba.cfunc(numbalsoda.lsoda_sig, error_model="numpy", fastmath={"contract"})
-        def rhs(t, y, dy, data):
-            v = numba.carray(data, (m + k,))
-            slopes = rates(t, numba.carray(y, (n,)), v[:m], v[m:])
-            for i in range(n):
-                dy[i] = slopes[i]
-
-        driver = getattr(numbalsoda, method)
-
-        @numba.njit(parallel=parallel)
-        def solve_all(address, y0, data, t, rtol, atol, out):
-            for i in numba.prange(len(y0)):
-                values, success = driver(address, y0[i].copy(), t[i], data[i], rtol, atol, 100_000)
-                for r in range(t.shape[1]):
-                    for s in range(y0.shape[1]):
-                        out[i, r, s] = values[r, s] if success else np.nan
-
-        self.rhs, self.solve_all, self.out = rhs, solve_all, np.empty(self.shape)
+        (self.rhs, self.solve_all), self.out = _numbalsoda(problem, method, parallel), np.empty(self.shape)
         self.data = np.ascontiguousarray(np.hstack([inputs.p, inputs.c]))
 
     def solver_call(self, rtol):
@@ -147,4 +159,3 @@ class Diffrax(_Peer):
 
     def steps(self, rtol):
         return float(np.mean(self.solver_call(rtol)()[1]))
-

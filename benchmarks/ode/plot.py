@@ -29,9 +29,16 @@ def draw(points, path):
                 if len(xy):
                     own = line != "--"
                     drawn[engine] = ax.plot(
-                        *xy.T, line, color=colour, marker=marker, ms=4.5 if own else 4, lw=1.9 if own else 1.0, label=engine
+                        *xy.T,
+                        line,
+                        color=colour,
+                        marker=marker,
+                        ms=4.5 if own else 4,
+                        lw=1.9 if own else 1.0,
+                        label=engine,
                     )[0]
             ax.set(xscale="log", yscale="log", xlabel="largest relative error")
+            ax.minorticks_off()
             ax.invert_xaxis()
             ax.grid(alpha=0.25)
             if column == 0:
@@ -40,5 +47,5 @@ def draw(points, path):
     keys = [engine for engine in STYLES if engine in drawn]
     figure.legend([drawn[k] for k in keys], keys, loc="lower center", ncol=6, fontsize=9, frameon=False)
     figure.tight_layout(rect=(0, 0.07, 1, 1))
-    figure.savefig(path, dpi=75)
+    figure.savefig(path, dpi=66)
     plt.close(figure)

@@ -226,7 +226,9 @@ def exact(problem, inputs):
     """References of the first subjects: solutions (subjects, times, states) and gradients (subjects, n_p)."""
     n = len(inputs.y0)
     solutions = [reference(problem, inputs, i) for i in range(min(n, N_EXACT))]
-    return np.array(solutions), np.array([reference_gradient(problem, inputs, i) for i in range(min(n, N_EXACT_GRADIENTS))])
+    return np.array(solutions), np.array(
+        [reference_gradient(problem, inputs, i) for i in range(min(n, N_EXACT_GRADIENTS))]
+    )
 
 
 def solution_error(values, truth):

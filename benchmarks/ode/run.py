@@ -17,16 +17,16 @@ from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).parent))
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-PART = sys.argv[sys.argv.index("--part") + 1] if "--part" in sys.argv else None
-if CORES and (PART is None or PART.endswith("1")):
-    # Before any library counts the cores: what it starts stays on one. Numba's helpers are not started with one thread.
-    os.sched_setaffinity(0, CORES[:1])
+_ARGUMENTS = dict(zip(sys.argv[1:], sys.argv[2:], strict=False))
+PART, _MINE = _ARGUMENTS.get("--part"), _ARGUMENTS.get("--cores")
+if CORES:
+    # Before any library counts the cores: what it starts stays on them. Without --cores: on the first.
+    os.sched_setaffinity(0, [int(core) for core in _MINE.split(",")] if _MINE else CORES[:1])
 os.environ.setdefault("NUMBA_NUM_THREADS", "2" if PART == "scaling2" else "1")
 if PART == "scaling2":
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 
 import numpy as np  # noqa: E402
-
 import report  # noqa: E402
 import scaling  # noqa: E402
 from bare import Bare  # noqa: E402
@@ -37,7 +37,7 @@ from problems import PROBLEMS, exact, gradient_error, solution_error  # noqa: E4
 LADDER = tuple(10.0**-k for k in range(2, 11))
 QUICK_LADDER = 1e-2, 1e-4, 1e-6, 1e-9
 SECONDS = 0.03  # per measurement and round, at least one call
-SLOW = 0.6  # seconds of one call after which an engine's ladder ends
+SLOW = 0.2  # seconds of one call after which an engine's ladder ends
 COMPARED = 1e-6  # the tolerance whose error and steps the table shows
 
 
@@ -87,7 +87,7 @@ def ladder(name, engine, truth, tolerances):
         if rtol == COMPARED:
             point["steps"] = engine.steps(rtol)
         points.append(point)
-        if timed(point["calls"]["solve"], 0.0) > SLOW:
+        if max(timed(call, 0.0) for call in point["calls"].values()) > SLOW:
             break
     return points
 
@@ -106,7 +106,8 @@ def measure(problem, options, log):
         except ImportError as error:
             log(f"  {name}: left out, {str(error).splitlines()[0]}")
             continue
-        made = ladder(name, engine, truth, QUICK_LADDER if options.quick else LADDER)
+        tolerances = QUICK_LADDER if options.quick else LADDER[:: 2 if isinstance(engine, SciPy) else 1]
+        made = ladder(name, engine, truth, tolerances)
         points += made
         log(f"  {name}: prepared in {perf_counter() - mark:.1f} s, first solve {made[0]['compile']:.1f} s")
     for _ in range(1 if options.quick else options.rounds):
@@ -131,14 +132,17 @@ def write_csv(points, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the neural problem, four tolerances, one round")
-    parser.add_argument("--markdown", action="store_true", help="print the tables for the README only; the rest to stderr")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the tables for the README only; the rest to stderr"
+    )
     parser.add_argument("--plot", metavar="FILE", help="draw cost against error")
     parser.add_argument("--csv", metavar="FILE", help="write all points")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default: 3)")
     parser.add_argument("--part", choices=("scaling1", "scaling2", "spin"), help=argparse.SUPPRESS)
+    parser.add_argument("--cores", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
-        scaling.part(options.part)
+        scaling.part(options.part, options.quick)
         return
     began = perf_counter()
 

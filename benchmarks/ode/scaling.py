@@ -11,7 +11,6 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-
 from bare import Bare
 from own import Own
 from peers import Diffrax, NumbaLSODA
@@ -55,46 +54,57 @@ def run(cores, log, quick=False):
     result = {"costs": {}}
     for part in ("scaling1", "scaling2"):
         mark = perf_counter()
-        done = subprocess.run(_command(part), preexec_fn=_free(cores), stdout=subprocess.PIPE, check=True, env=_environment())
+        command = _command(part, cores[:1] if part == "scaling1" else cores) + ["--quick"] * quick
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=_environment())
         result["costs"][part[-1]] = json.loads(done.stdout.splitlines()[-1])
         log(f"{part[-1]} thread(s): {perf_counter() - mark:.0f} s")
     result["ceiling"] = _ceiling(cores, 1 if quick else 4)
     return result
 
 
-def part(name):
+def part(name, quick):
     """What a child process does: print its costs as JSON, or solve when told to."""
-    _spin() if name == "spin" else print(json.dumps(_costs(int(name[-1]))))
+    _spin() if name == "spin" else print(json.dumps(_costs(int(name[-1]), quick)))
 
 
-def _costs(n_threads):
+def _costs(n_threads, quick):
     from run import timed
 
     problem, costs = PROBLEMS[0], {}
     for size in SIZES:
         inputs, calls = problem.inputs(size), {}
-        makers = {s: (lambda s=s, x=inputs: Own(s, problem, x, n_threads)) for s in ("tsit5", "cvodes", "auto", "sunode")}
+        makers = {
+            s: (lambda s=s, x=inputs: Own(s, problem, x, n_threads)) for s in ("tsit5", "cvodes", "auto", "sunode")
+        }
         if n_threads > 1:
             makers["tsit5, 1 thread"] = lambda x=inputs: Own("tsit5", problem, x, 1)
-        many = n_threads > 1
-        makers["numbalsoda lsoda"] = lambda x=inputs, many=many: NumbaLSODA("lsoda", problem, x, parallel=many)
-        makers["diffrax"] = lambda x=inputs, n=size: Diffrax(problem, x, devices=n_threads if n > 1 else 1)
+        if not quick:
+            makers |= _peers(problem, inputs, n_threads)
         for name, make in makers.items():
             try:
                 engine = make()
             except ImportError:
                 continue
             calls[name] = {"solve": engine.solver_call(RTOL)}
-            if isinstance(engine, Own):
+            if isinstance(engine, Own) and engine.solver != "sunode":  # whose gradients take seconds
                 calls[name]["gradient"] = engine.gradient_call(RTOL)
         of_size = {name: dict.fromkeys(kinds, np.inf) for name, kinds in calls.items()}
-        for _ in range(4):
+        for turn in range(4):
             for name, kinds in calls.items():
                 for kind, call in kinds.items():
-                    call()
+                    if turn == 0:
+                        call()
                     of_size[name][kind] = min(of_size[name][kind], 1e6 * timed(call, 0.05) / size)
         costs[size] = of_size
     return costs
+
+
+def _peers(problem, inputs, n_threads):
+    devices = n_threads if len(inputs.t) > 1 else 1
+    return {
+        "numbalsoda lsoda": lambda: NumbaLSODA("lsoda", problem, inputs, parallel=n_threads > 1),
+        "diffrax": lambda: Diffrax(problem, inputs, devices=devices),
+    }
 
 
 def _spin():
@@ -115,7 +125,7 @@ def _ceiling(cores, rounds):
     if len(cores) < 2:
         return float("nan")
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": _environment()}
-    both = [subprocess.Popen(_command("spin"), preexec_fn=_free([core]), **options) for core in cores[:2]]
+    both = [subprocess.Popen(_command("spin", [core]), **options) for core in cores[:2]]
     for process in both:
         process.stdout.readline()
 
@@ -132,13 +142,9 @@ def _ceiling(cores, rounds):
     return float(2.0 * min(alone) / min(together))
 
 
-def _command(part):
-    return [sys.executable, str(RUN), "--part", part]
+def _command(part, cores):
+    return [sys.executable, str(RUN), "--part", part, "--cores", ",".join(map(str, cores))]
 
 
 def _environment():
     return {name: value for name, value in os.environ.items() if name != "NUMBA_NUM_THREADS"}
-
-
-def _free(cores):
-    return (lambda: os.sched_setaffinity(0, cores)) if cores else None
