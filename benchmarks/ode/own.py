@@ -12,7 +12,7 @@ from pymc_saem import nn, ode
 from pymc_saem.ode import native as nt
 from pymc_saem.ode.kernels import plan_of
 
-MAX_STEPS = 100_000
+MAX_STEPS = 4000  # the default of solve_ivp
 # Without a compiled graph around the solver: PyTensor's interpreter calls it at once.
 MODE = Mode(linker="py", optimizer="fast_run")
 _NET = nn.MLP(in_size=1, out_size=1, width_size=2, depth=1, activation="tanh")
