@@ -91,6 +91,7 @@ class _Plan:
     """What calls of one operation at the same times share."""
 
     times: bytes
+    gradient: bool
     task: object
     table: np.ndarray
     kept: dict  # the arrays whose addresses are in the table
@@ -103,13 +104,13 @@ class _Plan:
 def plan_of(op, t, gradient):
     """The plan of the last call if the times are the same, else one of the last few, or a new one."""
     times, last = t.tobytes(), op.__dict__.get("_last_plan")
-    if last is not None and last.times == times:
+    if last is not None and last.times == times and last.gradient == gradient:
         return last
     rows, key = op.rows, (op, gradient, times)
     _check("times", t, (rows.n_rows,))
     if key not in _plans:
         shapes = (rows.n_subjects, op.n_x), (rows.n_subjects, op.n_c), (rows.n_rows, op.system.n_states)
-        _plans[key] = _Plan(times, *_layout(op, np.asarray(t, dtype=np.float64), gradient), *shapes)
+        _plans[key] = _Plan(times, gradient, *_layout(op, np.asarray(t, dtype=np.float64), gradient), *shapes)
         if len(_plans) > _MAX_PLANS:
             _plans.popitem(last=False)
     op.__dict__["_last_plan"] = _plans[key]
