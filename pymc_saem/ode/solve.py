@@ -205,7 +205,7 @@ class Solution:
     def __dir__(self):
         return sorted({*super().__dir__(), *self._op.state_names})
 
-    def at(self, t, subject=None, *, rtol=None, atol=None):
+    def at(self, t, subject=None, *, rtol=None, atol=None, max_steps=None):
         """The same subjects, initial values and parameters at other rows, as for a smooth curve.
 
         Parameters
@@ -215,6 +215,8 @@ class Solution:
             Not needed for a single system.
         rtol, atol : float, optional
             Other tolerances; those of this solution by default.
+        max_steps : int, optional
+            Another limit, as tight tolerances may need; that of this solution by default.
 
         Returns
         -------
@@ -233,6 +235,8 @@ class Solution:
         state["rows"] = Rows(codes, as_start(op.rows.t0, op.n_subjects, codes, known))
         state["rtol"] = as_positive(op.rtol if rtol is None else rtol, "rtol")
         state["atol"] = as_positive(op.atol if atol is None else atol, "atol")
+        if max_steps is not None:
+            state["max_steps"] = as_positive(max_steps, "max_steps", numbers.Integral)
         return Solution(OdeSolution(**state), times, *self._inputs[1:])
 
 

@@ -43,8 +43,8 @@ _ADVICE = {
         "both methods), raise max_steps, or start from smaller rates."
     ),
     SolverStatus.STEP_TOO_SMALL: (
-        "The step size fell to the resolution of the time axis: the solution has a singularity or "
-        "a jump. Smooth the right-hand side there, or loosen rtol and atol."
+        "The step size fell to the resolution of the time axis: the solution goes to infinity at these parameters, or the "
+        "right-hand side has a jump. Keep the parameters where the solution exists, or smooth the right-hand side."
     ),
     SolverStatus.NON_FINITE: (
         "The right-hand side gave NaN or infinity. Keep states and rates in their domain (for "

@@ -116,3 +116,12 @@ def test_at_equals_a_solve_at_those_times(events):
     expected = solve(t=grid, subject=who, events=events, **loose).auc.eval()
     np.testing.assert_array_equal(coarse.at(grid, who, **loose).auc.eval(), expected)
     assert not np.array_equal(expected, direct.auc.eval())
+
+
+def test_at_with_another_step_limit():
+    few = solve(solver="tsit5", max_steps=3)
+    assert (few.status.eval() == 1).all()
+    more = few.at(TIMES, SUBJECT, max_steps=4000)
+    np.testing.assert_array_equal(more.auc.eval(), solve(solver="tsit5").auc.eval())
+    with pytest.raises(ValueError, match="max_steps"):
+        few.at(TIMES, SUBJECT, max_steps=0)
