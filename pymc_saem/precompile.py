@@ -18,6 +18,7 @@ import pytensor.tensor as pt  # noqa: E402
 from pytensor.compile.mode import Mode  # noqa: E402
 
 import pymc_saem as ps  # noqa: E402
+from pymc_saem.ode import adjoint, products  # noqa: E402
 
 N_SUBJECTS, TIMES = 4, (0.5, 1.0, 2.0)
 
@@ -44,6 +45,8 @@ def compile_solvers() -> None:
         drug = solution_of(rate, **options)
         function = pytensor.function([rate], [drug, pt.grad(drug.sum(), rate)], mode=Mode("py", "fast_compile"))
         function(np.full(N_SUBJECTS, 0.5))
+    products.load()  # what wide systems share
+    adjoint.task()
 
 
 def compile_saem() -> None:

@@ -48,6 +48,11 @@ class CompiledRhs:
         """
         return self._lanes("jac", self.system.jac_source, _sensitivities(self.n_states, self.n_dp))
 
+    @cached_property
+    def lanes_vjp_address(self):
+        """int: of a wide system, address of the products of a vector ``dz`` with the Jacobians, into ``jy`` and ``jp``."""
+        return self._lanes("vjp", self.system.vjp_source, "")
+
     def _lanes(self, name, source, rest):
         from numba import cfunc, types
 

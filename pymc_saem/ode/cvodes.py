@@ -56,7 +56,7 @@ def _times(table, i, first, last):
 def _solve(begin, end, table_address):
     """Solve the tasks begin to end, one per subject and replicate."""
     table, n_steps = integers(table_address, TABLE_SIZE), np.zeros(1, np.int64)
-    jac = table[JAC] if table[STIFF] == 0 else integers(table[STIFF], 2)[1]
+    jac = table[JAC] if table[JAC] != 0 else integers(table[STIFF], 2)[1]
     n, n_p, tolerances = table[N_STATES], table[N_P], floats(table[TOLERANCES], 2)
     for k in range(begin, end):
         replicate, i = k // table[N_SUBJECTS], k % table[N_SUBJECTS]
@@ -82,6 +82,7 @@ def _pull_back(begin, end, table_address):
     table, n_steps = integers(table_address, TABLE_SIZE), np.zeros(1, np.int64)
     n, n_p, n_dp, n_dy0 = table[N_STATES], table[N_P], table[N_DP], table[N_DY0]
     tolerances, gradient = floats(table[TOLERANCES], 2), np.empty(n_dy0 + n_dp)
+    jac = table[JAC] if table[JAC] != 0 else integers(table[STIFF], 2)[1]
     for k in range(begin, end):
         replicate, i = k // table[N_SUBJECTS], k % table[N_SUBJECTS]
         first, last, t0, y0, p = read_subject(table, replicate, i)
@@ -93,7 +94,7 @@ def _pull_back(begin, end, table_address):
             z0, z1 = table[Z0] + place, table[Z1] + place
             copy_values(y0, floats(z0, n), n)
         status = sensitivities(
-            BDF, table[RHS], table[JAC], n, n_p, n_dp, times.size, times.ctypes.data,
+            BDF, table[RHS], jac, n, n_p, n_dp, times.size, times.ctypes.data,
             t0, y0.ctypes.data, p.ctypes.data, n_dy0, table[Y0_INDEX], tolerances[0], tolerances[1],
             table[MAX_STEPS], g.ctypes.data, total.ctypes.data, n_steps.ctypes.data, z0, z1,
         )  # fmt: skip

@@ -146,6 +146,13 @@ def _layout(op, t, gradient):
     table[nt.N_DY0], table[nt.N_DP], table[nt.N_P] = y0_index.size, system.n_dp, system.n_p
     table[nt.MAX_STEPS] = op.max_steps
     compiled = compile_system(system)
+    if gradient and op.solver == "auto" and op.events is None and system.vjp_source:
+        from pymc_saem.ode import adjoint, auto
+
+        table[nt.RHS], table[nt.VJP] = compiled.lanes_rhs_address, compiled.lanes_vjp_address
+        kept[nt.SOLVER], table[nt.STIFF] = auto.task(False), auto.cell(system, True).address
+        table[nt.SOLVER] = kept[nt.SOLVER].address
+        return adjoint.task(), table, kept
     solver = import_module(f"pymc_saem.ode.{SOLVERS[op.solver]}")
     if hasattr(solver, "memory"):
         kept["memory"] = solver.memory(compiled, gradient, y0_index.size)

@@ -27,6 +27,7 @@ from pymc_saem.ode.native import (
     STIFF,
     T0,
     T_END,
+    TAPE,
     TIMES,
     TOLERANCES,
     Y0_CONSTANT,
@@ -108,6 +109,8 @@ def _record(system, work, table, task, row, s, lane, gradient):
     k1, k2, k3, k4 = doubles(work.k1), doubles(work.k2), doubles(work.k3), doubles(work.k4)
     k5, k6, k7 = doubles(work.k5), doubles(work.k6), doubles(work.k7)
     w1, w2, w3, w4, w5, w6, w7 = weights(s)
+    if table[TAPE] != 0:  # only the steps are wanted
+        return
     replicate, place = task // table[N_SUBJECTS], longs(table[ORDER])[row] * n
     out = doubles(table[OUT] + 8 * (replicate * table[N_ROWS] * n + place))
     g = doubles(table[G] + 8 * (replicate * table[G_STRIDE] + place))
@@ -119,6 +122,17 @@ def _record(system, work, table, task, row, s, lane, gradient):
             gradient[(e - n) % n_sens] += g[(e - n) // n_sens] * (z[m] + h * slope)
         else:
             out[e] = z[m] + h * slope
+
+
+@innermost
+def _keep_step(system, work, table, k, lane):
+    """Append an accepted step to the tape: where it begins, its length, its values."""
+    counts, n = longs(table[TAPE]), system.n
+    record = doubles(counts[0] + 8 * (k * table[MAX_STEPS] + counts[1 + k]) * (2 + n))
+    record[0], record[1] = doubles(work.t)[lane], doubles(work.h)[lane]
+    for e in range(n):
+        record[2 + e] = doubles(work.z)[e * system.lanes + lane]
+    counts[1 + k] += 1
 
 
 @inlined
@@ -254,6 +268,8 @@ def _judge(system, work, tasks, running, table, lane):
     times, k, status = doubles(table[TIMES]), longs(running.task)[lane], _RUNNING
     steps[lane] += 1
     if norm <= 1.0:
+        if table[TAPE] != 0:
+            _keep_step(system, work, table, k, lane)
         i = (tasks.begin + k) % table[N_SUBJECTS]
         row, last = next_row[k], longs(table[STARTS])[i + 1]
         gradient = doubles(tasks.gradient + 8 * k * system.n_sens)

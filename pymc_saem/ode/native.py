@@ -44,7 +44,9 @@ Z0, Z1, T_END = range(25, 28)
 SOLVER, EVENT_STARTS, EVENT_NUMBERS, EVENT_PLACES = range(28, 32)
 # Where the addresses of the task for stiff subjects and of its Jacobian stand (``auto``); 0: nobody asks who is stiff.
 STIFF = 32
-TABLE_SIZE = 33
+# Of the adjoint: the vector-Jacobian product; where `lanes` records its steps, an address, then their number by task.
+VJP, TAPE = 33, 34
+TABLE_SIZE = 35
 
 # Division by zero gives inf, which the solver sees; an exception could not leave a task. Contraction
 # to fused multiply-adds saves a third of a network's time and rounds less; it reorders nothing.
@@ -254,7 +256,7 @@ def write_solution(table, replicate, i, first, solution, status):
 def write_status(table, replicate, i, status):
     """Store the status of a subject, and NaN in its rows after a failure."""
     longs(table[STATUS])[replicate * table[N_SUBJECTS] + i] = status
-    if status != 0:
+    if status != 0 and table[OUT] != 0:
         n, starts, order, out = table[N_STATES], longs(table[STARTS]), longs(table[ORDER]), doubles(table[OUT])
         for k in range(starts[i], starts[i + 1]):
             for s in range(n):

@@ -39,6 +39,9 @@ class OdeSystem:
         Number of differentiable parameters.
     rhs_source, jac_source : str
         Bodies of ``rhs(t, y, p, dy)`` and ``jac(t, y, p, dy, jy, jp)``.
+    vjp_source : str
+        Of wide systems, body of ``vjp(t, y, p, dy, jy, jp)``: the products of a vector ``dy`` with the Jacobians, ``jy`` (n_states)
+        and ``jp`` (n_dp); else empty.
     not_linear : str
         Why this is not A(p) y + b(p); empty if it is.
     is_wide : bool
@@ -50,6 +53,7 @@ class OdeSystem:
     n_dp: int
     rhs_source: str = field(repr=False)
     jac_source: str = field(repr=False)
+    vjp_source: str = field(repr=False)
     not_linear: str = field(repr=False)
     is_wide: bool
 
@@ -95,13 +99,14 @@ def trace(rhs, state_names, shapes, constant=()):
     arguments = outputs, t, y, p, places
     sources = _loop_sources(*arguments, free) if _work_of(*arguments) > MOST_WORK else None
     is_wide = sources is not None
-    rhs_source, jac_source, not_linear = sources or _scalar_sources(*arguments, n_dp)
+    rhs_source, jac_source, vjp_source, not_linear = sources or _scalar_sources(*arguments, n_dp)
     return OdeSystem(
         state_names=tuple(state_names),
         n_p=sum(map(math.prod, shapes.values())),
         n_dp=n_dp,
         rhs_source=rhs_source,
         jac_source=jac_source,
+        vjp_source=vjp_source,
         not_linear=not_linear,
         is_wide=is_wide,
     )
@@ -124,7 +129,7 @@ def _leaves(t, y, p, places):
 
 
 def _scalar_sources(outputs, t, y, p, places, n_dp):
-    """Right-hand side and Jacobian, number by number; and why it is not linear."""
+    """Right-hand side, Jacobian, no product; number by number. And why it is not linear."""
     elements = {v: _elements(v, v.type.shape) for v in (t, *y.values(), *p.values())}
     dy = [as_scalar(out[()]) for out in lower(outputs, elements)]  # a derivative may be a number
     states = [elements[v].item() for v in y.values()]
@@ -137,6 +142,7 @@ def _scalar_sources(outputs, t, y, p, places, n_dp):
     return (
         _source(SourcePrinter(leaves), {f"dy[{i}]": v for i, v in enumerate(dy)}),
         _source(printer, _with_derivatives(dy, slopes)),
+        "",
         why_not_linear(list(y), now, states, dy, [d[: len(dy) + 1] for d in slopes], printer),
     )
 
@@ -152,10 +158,16 @@ def _loop_sources(outputs, t, y, p, places, free):
         derivatives += [(d, View("jy", i * n + k, (), ())) for k, d in enumerate(row[:n])]
         for name, d in zip(free, row[n:], strict=True):
             derivatives.append((d, contiguous("jp", i * n_dp + places[name], p[name].type.shape)))
+    vector = [pt.dscalar() for _ in outputs]
+    total = sum(factor * v for factor, v in zip(vector, outputs, strict=True))
+    row = pt.grad(total, [*states, *parameters], disconnected_inputs="ignore", return_disconnected="zero")
+    products = [(d, View("jy", k, (), ())) for k, d in enumerate(row[:n])]
+    products += [(d, contiguous("jp", places[name], p[name].type.shape)) for name, d in zip(free, row[n:], strict=True)]
+    leaves = _leaves(t, y, p, places) | {v: View("dy", i, (), ()) for i, v in enumerate(vector)}
     sources = []
-    for pairs in (slopes, slopes + derivatives):
+    for pairs in (slopes, slopes + derivatives, products):
         simple = rewrite_graph([v for v, _ in pairs], include=("canonicalize", "stabilize"))
-        printer = LoopPrinter(_leaves(t, y, p, places))
+        printer = LoopPrinter(leaves)
         try:
             printer.store([(v, place) for v, (_, place) in zip(simple, pairs, strict=True)])
         except UnsupportedOperation:

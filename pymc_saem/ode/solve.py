@@ -76,7 +76,10 @@ def solve_ivp(
         of kind "constant" may change them. "auto" takes "linear" for such systems with up to 8 states,
         where it is faster (``solution.solver`` says so). Else it finds out, for each subject at each call: it begins
         explicit, and when stability and not accuracy limits the steps, or ``max_steps`` will not do, the subject
-        is solved by "cvodes" from its start. The first stiff subject waits for compilation.
+        is solved by "cvodes" from its start. The first stiff subject waits for compilation. Gradients are forward
+        sensitivities, which the tolerances control too. Only with "auto", for right-hand sides so wide that they are
+        computed in loops over tensors (networks from about 100 weights on) and without doses, they are the discrete adjoint:
+        the exact derivative of the numerical solution, at a cost that does not grow with the number of parameters.
     max_steps : int, default 4000
         Steps that one subject may take, with "auto" in each of the two methods. It bounds the time lost on
         a hopeless proposal, about 4 ms for a small network and 15 ms with "auto"; smooth problems take tens of
