@@ -41,7 +41,12 @@ def compile_solvers() -> None:
     """Every solver that needs nothing but this installation, with its gradient, without and with doses."""
     doses = pd.DataFrame({"subject": range(N_SUBJECTS), "time": 0.25, "amt": 1.0, "cmt": "drug"})
     rate = pt.tensor("rate", dtype="float64", shape=(N_SUBJECTS,))
-    for options in ({"solver": "tsit5"}, {"solver": "tsit5", "events": doses}, {"solver": "linear"}, {"solver": "cvodes"}):
+    for options in (
+        {"solver": "tsit5"},
+        {"solver": "tsit5", "events": doses},
+        {"solver": "linear"},
+        {"solver": "cvodes"},
+    ):
         drug = solution_of(rate, **options)
         function = pytensor.function([rate], [drug, pt.grad(drug.sum(), rate)], mode=Mode("py", "fast_compile"))
         function(np.full(N_SUBJECTS, 0.5))
