@@ -88,11 +88,12 @@ class LoopPrinter:
 
     def store(self, pairs):
         """Print what computes outputs; each comes with the View where it shall stand."""
-        outputs = {v for v, _ in pairs}
+        outputs = list({v: None for v, _ in pairs})
+        _, clients = self._nodes(outputs)
         for variable, place in pairs:
-            for v in _chain_of_sets(variable, outputs):
+            for v in _chain_of_sets(variable, clients):
                 self.places.setdefault(v, place)
-        self._run(list(outputs))
+        self._run(outputs)
         for variable, place in pairs:
             value = value_in(self.values, variable)
             if not isinstance(value, View) or value != place:
@@ -108,11 +109,15 @@ class LoopPrinter:
             tail = ["memory[0] = 0.0"]  # Numba frees an array after its last use
         return "".join(f"    {line}\n" for line in (*head, *self.lines, *tail))
 
-    def _run(self, outputs):
-        nodes = list(toposort(list(outputs), blockers=list(self.values)))
-        clients = {v: 1 for v in outputs}
+    def _nodes(self, outputs):
+        """What is to be computed for outputs, in order; and how many want each variable."""
+        nodes, clients = list(toposort(outputs, blockers=list(self.values))), dict.fromkeys(outputs, 1)
         for v in (v for node in nodes for v in node.inputs):
             clients[v] = clients.get(v, 0) + 1
+        return nodes, clients
+
+    def _run(self, outputs):
+        nodes, clients = self._nodes(outputs)
         for node in nodes:
             args = [value_in(self.values, v) for v in node.inputs]
             if isinstance(node.op, SETS):
@@ -130,10 +135,11 @@ class LoopPrinter:
         if isinstance(op, SAME):
             return [args[0]]
         if isinstance(op, OpFromGraph):
-            outer, self.values = self.values, dict(zip(op.inner_inputs, args, strict=True))
+            outer = self.values, self.owned  # the graph around it may use what comes in, so nothing is changed in place
+            self.values, self.owned = dict(zip(op.inner_inputs, args, strict=True)), set()
             self._run(op.inner_outputs)
             results = [value_in(self.values, v) for v in op.inner_outputs]
-            self.values = outer
+            self.values, self.owned = outer
             return results
         if not any(isinstance(a, View) for a in args):
             return perform(node, args)
@@ -255,6 +261,8 @@ class LoopPrinter:
         return out
 
     def _copy(self, target, source, sign="="):
+        if 0 in target.shape:
+            return
         if isinstance(source, View) or not (source == source.flat[0]).all():
             source = self._view(source)
         self._close()
@@ -310,12 +318,10 @@ class LoopPrinter:
         return out
 
 
-def _chain_of_sets(variable, outputs):
+def _chain_of_sets(variable, clients):
     """The variable, and the tensors that become it by set operations in place, if it is made by such."""
     chain = []
-    while variable.owner is not None and isinstance(variable.owner.op, SETS):
-        if chain and variable in outputs:
-            break
+    while variable.owner is not None and isinstance(variable.owner.op, SETS) and clients[variable] == 1:
         chain.append(variable)
         variable = variable.owner.inputs[0]
     return chain

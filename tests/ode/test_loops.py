@@ -43,6 +43,14 @@ def pieces(t, y, p):
     return {"a": x[:3].sum(), "b": (x * x).sum(), "c": x[-1] * x[4]}
 
 
+def shared(t, y, p):
+    """Tensors that are wanted before and after a part of them is set."""
+    x = pt.set_subtensor((p.w * y.a)[1:3], p.m[0, :2])
+    z = pt.inc_subtensor(x[2:4], y.b)
+    z = pt.set_subtensor(z[0], x[4])
+    return {"a": (x * z).sum(), "b": z[2] - x[2], "c": (x[::-1] * p.w).sum()}
+
+
 def choices(t, y, p):
     x = pt.switch(p.w > 0.1, p.w * y.a, pt.sqr(p.w)) + pt.clip(p.m[0, 0], -0.2, 0.2)
     return {"a": pt.maximum(x, 0.0).sum(), "b": pt.tanh(x)[2], "c": pt.sigmoid(x[1]) * y.c}
@@ -63,7 +71,7 @@ SYSTEMS = {
     "network": network(4, 1),
     "deep": network(5, 3, "swish"),
     "relu": network(3, 2, "relu"),
-    **{f.__name__: (f, SHAPES) for f in (sums, pieces, choices, matrices, same_slope)},
+    **{f.__name__: (f, SHAPES) for f in (sums, pieces, shared, choices, matrices, same_slope)},
 }
 
 
