@@ -68,9 +68,7 @@ def same_slope(t, y, p):
 
 
 SYSTEMS = {
-    "network": network(4, 1),
-    "deep": network(5, 3, "swish"),
-    "relu": network(3, 2, "relu"),
+    "network": network(5, 3, "swish"),
     **{f.__name__: (f, SHAPES) for f in (sums, pieces, shared, choices, matrices, same_slope)},
 }
 
