@@ -273,8 +273,8 @@ class LoopPrinter:
             self._loop(target.shape, [target], lambda to: [f"{to} {sign} {number}"])
 
     def _join(self, op, args):
-        axis, parts = 0, args
-        if isinstance(op, Join):
+        axis, parts = getattr(op, "axis", 0), args
+        if isinstance(op, Join) and not hasattr(op, "axis"):  # in PyTensor 2.38 it is the first input
             axis, *parts = args
         parts = [self._view(part) for part in parts]
         if isinstance(op, MakeVector):
