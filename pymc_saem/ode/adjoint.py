@@ -254,4 +254,4 @@ def _task(begin, end, table_address):
 @cache
 def task():
     """The compiled task; one for every system, and kept on disk."""
-    return compile_task(_task, cache=True)
+    return compile_task(_task, keep=True)

@@ -1,8 +1,7 @@
 """The `cvodes` solver: SUNDIALS CVODE with BDF, for stiff systems, driven from compiled code.
 
 Like `lanes`, its tasks are compiled once per machine, and a model adds only its right-hand side, by address: the same
-machine code that `lanes` calls, here with one lane. Numba notices a change of this file only: after a change of
-`native.py` or `sundials.py`, save this file too.
+machine code that `lanes` calls, here with one lane.
 """
 
 from functools import lru_cache
@@ -110,4 +109,4 @@ def _pull_back(begin, end, table_address):
 def task(gradient):
     """Compiled task of the solver; the same for every system, and kept on disk."""
     engine(gradient)
-    return compile_task(_pull_back if gradient else _solve, cache=True)
+    return compile_task(_pull_back if gradient else _solve, keep=True)

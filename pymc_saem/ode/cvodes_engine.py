@@ -10,9 +10,7 @@ is wasteful: the Jacobian is needed for S anyway, and given y the corrector equa
 corrector is ours: Newton on the n states, then S from one n x n factorization. CVODE believes that it runs
 a fixed-point iteration that converges at once (`cvodes_callbacks.corrector` has the algebra).
 
-The engine is compiled once per machine and kept on disk; a model adds only its right-hand side. Numba
-notices a change of this file only: after a change of `cvodes_callbacks.py`, `sundials.py` or `native.py`,
-save this file too.
+The engine is compiled once per machine and kept on disk; a model adds only its right-hand side.
 """
 
 from functools import lru_cache
@@ -22,7 +20,7 @@ from numba import cfunc, types
 
 from pymc_saem.ode import cvodes_callbacks as callbacks
 from pymc_saem.ode import sundials as sun
-from pymc_saem.ode.native import FLOATING, copy_values, external, floats, inner, integers, register
+from pymc_saem.ode.native import FLOATING, copy_values, external, floats, inner, integers, kept_by_sources, register
 from pymc_saem.ode.status import SolverStatus
 
 __all__ = ["engine", "forward", "sensitivities"]
@@ -269,7 +267,7 @@ def engine(gradient):
     sun.load()
     function, signature = (_sensitivities, _SENSITIVITIES) if gradient else (_forward, _FORWARD)
     try:
-        compiled = cfunc(signature, cache=True, **FLOATING)(function)
+        compiled = cfunc(signature, cache=True, **FLOATING)(kept_by_sources(function))
     except RuntimeError:  # Numba found no directory for its cache
         compiled = cfunc(signature, **FLOATING)(function)
     register("cvodes" + function.__name__, compiled.address)

@@ -210,7 +210,7 @@ def _task(begin, end, table_address):
 
 @lru_cache
 def _compiled():
-    return compile_task(_task, cache=True)
+    return compile_task(_task, keep=True)
 
 
 def task(gradient):

@@ -3,10 +3,11 @@
 Solvers call the right-hand side through its address, and the thread driver calls the solver through
 its address. So the driver and ``tsit5`` are compiled once per machine and kept on disk, and a new
 model compiles its right-hand side only.
-
-Numba notices a change of the file that holds a cached function, not of this one: after a change here,
-save all files of this folder too.
 """
+
+import hashlib
+from functools import cache
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "floats",
     "inner",
     "integers",
+    "kept_by_sources",
     "longs",
     "put",
     "put_column",
@@ -59,21 +61,40 @@ innermost = numba.njit(**_NO_WAY_IN, **FLOATING)
 inlined = numba.njit(inline="always", **_NO_WAY_IN, **FLOATING)
 
 
+@cache
+def _sources():
+    """Short hash of all files of this folder."""
+    texts = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:12]
+
+
+def kept_by_sources(function):
+    """The function under a name that changes with every file here.
+
+    Numba keeps machine code by the name and the file of a function, and does not see that another file has changed from which
+    it takes functions or sizes. Old code on a new table would crash Python.
+    """
+    if not function.__qualname__.endswith(_sources()):
+        function.__qualname__ += f"_{_sources()}"
+    return function
+
+
 def cached(function, **options):
     """``numba.njit`` kept on disk, or in memory only where nothing may be written."""
     try:
-        return numba.njit(cache=True, **options)(function)
+        return numba.njit(cache=True, **options)(kept_by_sources(function))
     except RuntimeError:  # Numba found no directory for its cache
         return numba.njit(**options)(function)
 
 
-def compile_task(function, cache=False):
+def compile_task(function, keep=False):
     """C function ``(first task, task after the last, address of the table) -> 0``; the driver takes its address."""
-    decorate = numba.cfunc(types.int64(types.int64, types.int64, types.int64), cache=cache, **FLOATING)
+    function = kept_by_sources(function)
+    decorate = numba.cfunc(types.int64(types.int64, types.int64, types.int64), cache=keep, **FLOATING)
     try:
         return decorate(function)
     except RuntimeError:
-        return compile_task(function) if cache else decorate(function)
+        return compile_task(function) if keep else decorate(function)
 
 
 _SYMBOL_PREFIX = "pymc_saem_"  # keeps our names apart from those of another SUNDIALS in the process

@@ -237,4 +237,4 @@ def _task(begin, end, table_address):
 @lru_cache
 def task():
     """Compiled task for systems with events; the table holds the solver of the pieces."""
-    return compile_task(_task, cache=True)
+    return compile_task(_task, keep=True)

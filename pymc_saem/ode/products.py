@@ -7,7 +7,7 @@ from functools import cache
 
 from numba import cfunc, types
 
-from pymc_saem.ode.native import FLOATING, external, register
+from pymc_saem.ode.native import FLOATING, external, kept_by_sources, register
 
 __all__ = ["load", "multiply"]
 
@@ -54,7 +54,7 @@ multiply = external("multiply", _SIGNATURE)
 def load():
     """Compile the product, or read it from Numba's cache, and give its symbol the address."""
     try:
-        compiled = cfunc(_SIGNATURE, cache=True, **FLOATING)(_multiply)
+        compiled = cfunc(_SIGNATURE, cache=True, **FLOATING)(kept_by_sources(_multiply))
     except RuntimeError:  # Numba found no directory for its cache
         compiled = cfunc(_SIGNATURE, **FLOATING)(_multiply)
     register("multiply", compiled.address)

@@ -4,9 +4,6 @@ Compiled once per machine, like `cvodes_engine`: the model comes in as two addre
 (CVODES, linear solver, vectors) is sunode's, a `sunode.solver.Solver` per thread, so this works with the SUNDIALS
 that sunode was built with, and nothing here makes or frees an object of it. The functions have names of their own
 (`sunode_`): the process may also hold the SUNDIALS of the `cvodes` solver, of another version.
-
-Numba notices a change of this file only: after a change of `native.py`, `sundials.py` or `cvodes_*.py`,
-save this file too.
 """
 
 import numpy as np
@@ -16,7 +13,17 @@ from pymc_saem.ode import native as nt
 from pymc_saem.ode import sundials as sun
 from pymc_saem.ode.cvodes_callbacks import DY, JP, JY, N_DP, N_HEAD, N, derivative, derivatives, finite, jacobian
 from pymc_saem.ode.cvodes_engine import BAD_TIMES, MAX_STEPS, NON_FINITE, STEP_TOO_SMALL, SUCCESS, _first_after, _status
-from pymc_saem.ode.native import FLOATING, compile_task, external, floats, inner, integers, longs, register
+from pymc_saem.ode.native import (
+    FLOATING,
+    compile_task,
+    external,
+    floats,
+    inner,
+    integers,
+    kept_by_sources,
+    longs,
+    register,
+)
 from pymc_saem.ode.pool import _pause, _swap, _write
 
 __all__ = ["PROTOTYPES", "bind", "callbacks", "task"]
@@ -219,7 +226,7 @@ def callbacks():
     if not _made:
         for function, signature in _SIGNATURES.items():
             try:
-                _made[function] = cfunc(signature, cache=True, **FLOATING)(function)
+                _made[function] = cfunc(signature, cache=True, **FLOATING)(kept_by_sources(function))
             except RuntimeError:  # Numba found no directory for its cache
                 _made[function] = cfunc(signature, **FLOATING)(function)
     return tuple(_made.values())
@@ -228,5 +235,5 @@ def callbacks():
 def task(gradient):
     """The compiled task of all systems; `bind` comes first."""
     if "task" not in _made:
-        _made["task"] = compile_task(_task, cache=True)
+        _made["task"] = compile_task(_task, keep=True)
     return _made["task"]
