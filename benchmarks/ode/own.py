@@ -9,7 +9,7 @@ import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
 
 from pymc_saem import nn, ode
-from pymc_saem.ode import native as nt
+from pymc_saem.ode import task_table as tt
 from pymc_saem.ode.kernels import plan_of
 
 MAX_STEPS = 4000  # the default of solve_ivp
@@ -103,8 +103,8 @@ class Own:
         op.compute(t, x, c)
         plan = plan_of(op, t, False)
         table, out, status = plan.table.copy(), np.empty((len(t), self.shape[2])), np.empty(self.shape[0], np.int64)
-        table[nt.X], table[nt.C] = x.ctypes.data, c.ctypes.data
-        table[nt.OUT], table[nt.STATUS] = out.ctypes.data, status.ctypes.data
+        table[tt.X], table[tt.C] = x.ctypes.data, c.ctypes.data
+        table[tt.OUT], table[tt.STATUS] = out.ctypes.data, status.ctypes.data
         return plan.task.address, table, out, status, (plan, x, c, op)
 
     def bare_call(self, rtol):
@@ -124,7 +124,7 @@ class Own:
         while (high - low > 1).any():
             middle = (low + high) // 2
             for m in np.unique(middle):
-                table[nt.MAX_STEPS] = m
+                table[tt.MAX_STEPS] = m
                 repeat_task(task, table.ctypes.data, self.shape[0], 1)
                 enough, mine = status == 0, middle == m
                 high[mine & enough], low[mine & ~enough] = m, m
@@ -134,4 +134,4 @@ class Own:
 @numba.njit
 def repeat_task(task, table, n_tasks, repeats):
     for _ in range(repeats):
-        nt.call_task(task, 0, n_tasks, table)
+        tt.call_task(task, 0, n_tasks, table)

@@ -13,43 +13,13 @@ from functools import cache
 
 import numpy as np
 
+from pymc_saem.ode import status as st
+from pymc_saem.ode import task_table as tt
 from pymc_saem.ode import tsit5
-from pymc_saem.ode.native import (
-    G_STRIDE,
-    JAC,
-    MAX_STEPS,
-    N_DP,
-    N_DY0,
-    N_P,
-    N_STATES,
-    N_SUBJECTS,
-    ORDER,
-    OUT,
-    RHS,
-    SOLVER,
-    STARTS,
-    STATUS,
-    STIFF,
-    TABLE_SIZE,
-    TAPE,
-    TIMES,
-    VJP,
-    Y0_INDEX,
-    G,
-    call_lanes,
-    call_task,
-    compile_task,
-    doubles,
-    innermost,
-    longs,
-    values_of,
-    write_gradient,
-)
-from pymc_saem.ode.status import SolverStatus
+from pymc_saem.ode.native import call_lanes, call_task, compile_task, doubles, innermost, longs
 
 __all__ = ["task"]
 
-_STIFF = int(SolverStatus.STIFF)
 _LANES, _STAGES = 8, 7
 # Addresses. By lane: t and h of the step, t_now of a stage, t_next (the end of the step), row and steps that are left. By value and
 # lane: start z of the step, the adjoints of z and of one stage's values; values, slopes and adjoints of slopes of all stages;
@@ -70,37 +40,35 @@ _C = np.array([0.0, tsit5.C2, tsit5.C3, tsit5.C4, tsit5.C5, 1.0, 1.0])
 def _split(table, a):
     """Parts of the memory at address ``a``."""
     b = 8 * _LANES
-    s = b * table[N_STATES]
+    s = b * table[tt.N_STATES]
     z, p = a + 6 * b, a + 6 * b + (3 + 3 * _STAGES) * s
-    values, total = z + 3 * s, p + (table[N_P] + table[N_DP]) * b
+    values, total = z + 3 * s, p + (table[tt.N_P] + table[tt.N_DP]) * b
     return Work(
         a, a + b, a + 2 * b, a + 3 * b, a + 4 * b, a + 5 * b, z, z + s, z + 2 * s, values, values + _STAGES * s,
-        values + 2 * _STAGES * s, p, p + table[N_P] * b, total, total + table[N_DP] * b,
+        values + 2 * _STAGES * s, p, p + table[tt.N_P] * b, total, total + table[tt.N_DP] * b,
     )  # fmt: skip
 
 
 @innermost
 def _enter(table, work, task, lane, n_steps):
     """Put a task with that many steps into a lane, at its end."""
-    n, n_dy0, n_dp, i = table[N_STATES], table[N_DY0], table[N_DP], task % table[N_SUBJECTS]
-    x_address, c_address = values_of(table, task // table[N_SUBJECTS], i)
-    x, c, starts = doubles(x_address), doubles(c_address), longs(table[STARTS])
-    for j in range(table[N_P]):
-        doubles(work.p)[j * _LANES + lane] = x[n_dy0 + j] if j < n_dp else c[n - n_dy0 + j - n_dp]
+    n, n_dp, i = table[tt.N_STATES], table[tt.N_DP], task % table[tt.N_SUBJECTS]
+    starts = longs(table[tt.STARTS])
+    tt.load_parameters(table, task, lane, _LANES, work.p)
     for e in range(n):
         doubles(work.z_bar)[e * _LANES + lane] = 0.0
     for j in range(n_dp):
         doubles(work.total)[j * _LANES + lane] = 0.0
     row = starts[i + 1] - 1
     longs(work.row)[lane], longs(work.left)[lane] = row, n_steps
-    doubles(work.t_next)[lane] = doubles(table[TIMES])[row] if row >= starts[i] else 0.0
+    doubles(work.t_next)[lane] = doubles(table[tt.TIMES])[row] if row >= starts[i] else 0.0
 
 
 @innermost
 def _take_row(table, work, task, lane, s, h):
     """Add the cotangent of the last row, at the fraction s of a step, to the adjoints of the step's start and slopes."""
-    n, replicate, row = table[N_STATES], task // table[N_SUBJECTS], longs(work.row)[lane]
-    g = doubles(table[G] + 8 * (replicate * table[G_STRIDE] + longs(table[ORDER])[row] * n))
+    n, replicate, row = table[tt.N_STATES], task // table[tt.N_SUBJECTS], longs(work.row)[lane]
+    g = doubles(table[tt.G] + 8 * (replicate * table[tt.G_STRIDE] + longs(table[tt.ORDER])[row] * n))
     z_bar, slope_bars, size = doubles(work.z_bar), doubles(work.slope_bars), n * _LANES
     w1, w2, w3, w4, w5, w6, w7 = tsit5.weights(s)
     for e in range(n):
@@ -120,13 +88,13 @@ def _take_row(table, work, task, lane, s, h):
 @innermost
 def _recall(table, work, tape, task, lane):
     """Put the last step that is left into a lane, with the adjoints of its slopes that come from its end and its rows."""
-    n, size, h_ = table[N_STATES], table[N_STATES] * _LANES, doubles(work.h)
+    n, size, h_ = table[tt.N_STATES], table[tt.N_STATES] * _LANES, doubles(work.h)
     left = longs(work.left)[lane] - 1
     if left < 0:
         h_[lane] = 0.0
         return
     longs(work.left)[lane] = left
-    record = doubles(tape + 8 * (lane * table[MAX_STEPS] + left) * (2 + n))
+    record = doubles(tape + 8 * (lane * table[tt.MAX_STEPS] + left) * (2 + n))
     t, h = record[0], record[1]
     doubles(work.t)[lane], h_[lane] = t, h
     for e in range(n):
@@ -134,7 +102,7 @@ def _recall(table, work, tape, task, lane):
         doubles(work.z)[m] = record[2 + e]
         for j in range(_STAGES - 1):
             doubles(work.slope_bars)[j * size + m] = h * _A[_STAGES - 1, j] * doubles(work.z_bar)[m]
-    first, times = longs(table[STARTS])[task % table[N_SUBJECTS]], doubles(table[TIMES])
+    first, times = longs(table[tt.STARTS])[task % table[tt.N_SUBJECTS]], doubles(table[tt.TIMES])
     while longs(work.row)[lane] >= first and times[longs(work.row)[lane]] > t:
         at = times[longs(work.row)[lane]]
         _take_row(table, work, task, lane, 1.0 if at == doubles(work.t_next)[lane] else (at - t) / h, h)
@@ -150,7 +118,7 @@ def _set_time(work, i):
 @innermost
 def _stages(table, work):
     """Values of all stages of a step, and the slopes that they need."""
-    size = table[N_STATES] * _LANES
+    size = table[tt.N_STATES] * _LANES
     z, h, y, k = doubles(work.z), doubles(work.h), doubles(work.values), doubles(work.slopes)
     for i in range(_STAGES):
         for m in range(size):
@@ -161,13 +129,13 @@ def _stages(table, work):
         if i < _STAGES - 1:
             _set_time(work, i)
             offset = 8 * i * size
-            call_lanes(table[RHS], _LANES, 0, work.now, work.values + offset, work.p, work.slopes + offset, 0, 0)
+            call_lanes(table[tt.RHS], _LANES, 0, work.now, work.values + offset, work.p, work.slopes + offset, 0, 0)
 
 
 @innermost
 def _pull_back(table, work):
     """From the adjoints of the slopes to those of the step's start and of the parameters."""
-    size, h, bars = table[N_STATES] * _LANES, doubles(work.h), doubles(work.slope_bars)
+    size, h, bars = table[tt.N_STATES] * _LANES, doubles(work.h), doubles(work.slope_bars)
     for i in range(_STAGES - 1, -1, -1):
         used = False
         for m in range(size):
@@ -177,7 +145,7 @@ def _pull_back(table, work):
         _set_time(work, i)
         offset = 8 * i * size
         call_lanes(
-            table[VJP],
+            table[tt.VJP],
             _LANES,
             0,
             work.now,
@@ -192,7 +160,7 @@ def _pull_back(table, work):
                 doubles(work.z_bar)[m] += doubles(work.y_bar)[m]
                 for j in range(i):
                     bars[j * size + m] += h[m % _LANES] * _A[i, j] * doubles(work.y_bar)[m]
-        for first in range(0, table[N_DP] * _LANES, _LANES):
+        for first in range(0, table[tt.N_DP] * _LANES, _LANES):
             for lane in range(_LANES):
                 doubles(work.total)[first + lane] += doubles(work.p_bar)[first + lane] if h[lane] > 0.0 else 0.0
 
@@ -200,35 +168,35 @@ def _pull_back(table, work):
 @innermost
 def _leave(table, work, task, lane, status):
     """Take the rows at the start, and store the gradient of a task."""
-    n_dy0, gradient, i = table[N_DY0], doubles(work.gradient), task % table[N_SUBJECTS]
-    while status == 0 and longs(work.row)[lane] >= longs(table[STARTS])[i]:
+    n_dy0, gradient, i = table[tt.N_DY0], doubles(work.gradient), task % table[tt.N_SUBJECTS]
+    while status == 0 and longs(work.row)[lane] >= longs(table[tt.STARTS])[i]:
         _take_row(table, work, task, lane, 0.0, 0.0)
     for j in range(n_dy0):
-        gradient[j] = doubles(work.z_bar)[longs(table[Y0_INDEX])[j] * _LANES + lane]
-    for j in range(table[N_DP]):
+        gradient[j] = doubles(work.z_bar)[longs(table[tt.Y0_INDEX])[j] * _LANES + lane]
+    for j in range(table[tt.N_DP]):
         gradient[n_dy0 + j] = doubles(work.total)[j * _LANES + lane]
-    write_gradient(table, task // table[N_SUBJECTS], i, gradient, status)
+    tt.write_gradient(table, task // table[tt.N_SUBJECTS], i, gradient, status)
 
 
 def _task(begin, end, table_address):
     """Gradients of the tasks begin to end, as many at a time as there are lanes."""
     table = longs(table_address)
-    n, n_dp = table[N_STATES], table[N_DP]
-    memory = np.zeros((6 + n * (3 + 3 * _STAGES) + table[N_P] + 2 * n_dp) * _LANES + table[N_DY0] + n_dp)
+    n, n_dp = table[tt.N_STATES], table[tt.N_DP]
+    memory = np.zeros((6 + n * (3 + 3 * _STAGES) + table[tt.N_P] + 2 * n_dp) * _LANES + table[tt.N_DY0] + n_dp)
     work = _split(table, memory.ctypes.data)
-    tape, counts = np.empty(_LANES * table[MAX_STEPS] * (2 + n)), np.zeros(1 + _LANES, np.int64)
-    status, nobody, inner = np.zeros(end, np.int64), np.zeros(2, np.int64), np.empty(TABLE_SIZE, np.int64)
+    tape, counts = np.empty(_LANES * table[tt.MAX_STEPS] * (2 + n)), np.zeros(1 + _LANES, np.int64)
+    status, nobody, inner = np.zeros(end, np.int64), np.zeros(2, np.int64), np.empty(tt.TABLE_SIZE, np.int64)
     # The table of the solutions that are recorded; a stiff subject stays marked as such.
-    for m in range(TABLE_SIZE):
+    for m in range(tt.TABLE_SIZE):
         inner[m] = table[m]
-    inner[JAC], inner[OUT], inner[STATUS], inner[TAPE] = 0, 0, status.ctypes.data, counts.ctypes.data
-    inner[STIFF] = nobody.ctypes.data if table[STIFF] != 0 else 0
+    inner[tt.JAC], inner[tt.OUT], inner[tt.STATUS], inner[tt.TAPE] = 0, 0, status.ctypes.data, counts.ctypes.data
+    inner[tt.STIFF] = nobody.ctypes.data if table[tt.STIFF] != 0 else 0
     for first in range(begin, end, _LANES):
         n_used, most = min(_LANES, end - first), 0
         counts[0] = tape.ctypes.data
         for lane in range(_LANES):
             counts[1 + lane] = 0
-        call_task(table[SOLVER], first, first + n_used, inner.ctypes.data)
+        call_task(table[tt.SOLVER], first, first + n_used, inner.ctypes.data)
         for lane in range(_LANES):  # lanes without a task take the last one, and no step
             task = first + min(lane, n_used - 1)
             n_steps = counts[1 + lane] if lane < n_used and status[task] == 0 else 0
@@ -242,8 +210,8 @@ def _task(begin, end, table_address):
             _stages(table, work)
             _pull_back(table, work)
         for lane in range(n_used):
-            if status[first + lane] == _STIFF and longs(table[STIFF])[0] != 0:
-                call_task(longs(table[STIFF])[0], first + lane, first + lane + 1, table_address)
+            if status[first + lane] == st.STIFF and longs(table[tt.STIFF])[0] != 0:
+                call_task(longs(table[tt.STIFF])[0], first + lane, first + lane + 1, table_address)
             else:
                 _leave(table, work, first + lane, lane, status[first + lane])
     memory[0], tape[0] = 0.0, 0.0  # Numba frees an array after its last use
@@ -254,4 +222,4 @@ def _task(begin, end, table_address):
 @cache
 def task():
     """The compiled task; one for every system, and kept on disk."""
-    return compile_task(_task, keep=True)
+    return compile_task(_task)

@@ -9,7 +9,7 @@ from collections import namedtuple
 import numpy as np
 
 from pymc_saem.ode import events as ev
-from pymc_saem.ode import native as nt
+from pymc_saem.ode import task_table as tt
 from pymc_saem.ode.native import call_lanes, doubles, innermost, longs
 
 __all__ = [
@@ -44,8 +44,8 @@ Task = namedtuple("Task", "replicate subject memory cells z saved x c gradient n
 @innermost
 def _parameter(table, task, j):
     """Parameter j of a task, from its differentiable and its constant values."""
-    n_dp, n_dy0 = table[nt.N_DP], table[nt.N_DY0]
-    return doubles(task.x)[n_dy0 + j] if j < n_dp else doubles(task.c)[table[nt.N_STATES] - n_dy0 + j - n_dp]
+    n_dp, n_dy0 = table[tt.N_DP], table[tt.N_DY0]
+    return doubles(task.x)[n_dy0 + j] if j < n_dp else doubles(task.c)[table[tt.N_STATES] - n_dy0 + j - n_dp]
 
 
 @innermost
@@ -61,8 +61,8 @@ def places_of(task, e):
 @innermost
 def n_cells(table):
     """Number of states and sensitivities."""
-    n = table[nt.N_STATES]
-    return n * (1 + table[nt.N_DY0] + table[nt.N_DP]) if table[nt.GX] != 0 else n
+    n = table[tt.N_STATES]
+    return n * (1 + table[tt.N_DY0] + table[tt.N_DP]) if table[tt.GX] != 0 else n
 
 
 @innermost
@@ -134,15 +134,15 @@ def next_in_cycle(table, task):
 @innermost
 def _slope(table, task, p, out):
     """Derivative of the states of one task; ``p`` and ``out`` are addresses, the former scratch."""
-    for j in range(table[nt.N_P]):
+    for j in range(table[tt.N_P]):
         doubles(p)[j] = _parameter(table, task, j)
-    call_lanes(table[nt.RHS], 1, 0, task.memory + 8 * NOW, task.z, p, out, 0, 0)
+    call_lanes(table[tt.RHS], 1, 0, task.memory + 8 * NOW, task.z, p, out, 0, 0)
 
 
 @innermost
 def _shift(table, task, e, before, after):
     """Sensitivities after an event whose time depends on parameters, from the slopes before and after it."""
-    n, n_dy0, n_dp = table[nt.N_STATES], table[nt.N_DY0], table[nt.N_DP]
+    n, n_dy0, n_dp = table[tt.N_STATES], table[tt.N_DY0], table[tt.N_DP]
     z, before, after, duration = doubles(task.z), doubles(before), doubles(after), _duration(table, task, e)
     for which in (ev.LAG, ev.F, ev.R, ev.D):
         j = places_of(task, e)[which]
@@ -159,7 +159,7 @@ def _shift(table, task, e, before, after):
 @innermost
 def carry_out(table, task, e, scratch):
     """Change states, sensitivities and parameters by an event that is no reset and no steady state."""
-    n, n_dy0, n_dp = table[nt.N_STATES], table[nt.N_DY0], table[nt.N_DP]
+    n, n_dy0, n_dp = table[tt.N_STATES], table[tt.N_DY0], table[tt.N_DP]
     places, amount, with_sens = places_of(task, e), _numbers(task, e)[ev.AMOUNT], n_cells(table) > n
     z, c, target = doubles(task.z), doubles(task.c), places[ev.TARGET]
     moves = with_sens and max(places[ev.LAG], places[ev.F], places[ev.R], places[ev.D]) >= 0
@@ -182,7 +182,7 @@ def carry_out(table, task, e, scratch):
 @innermost
 def reset(table, task):
     """Empty all states and stop all infusions."""
-    z, c, base = doubles(task.z), doubles(task.c), table[nt.N_STATES] - table[nt.N_DY0] - table[nt.N_DP]
+    z, c, base = doubles(task.z), doubles(task.c), table[tt.N_STATES] - table[tt.N_DY0] - table[tt.N_DP]
     for m in range(n_cells(table)):
         z[m] = 0.0
     for e in range(task.n_events):
@@ -211,7 +211,7 @@ def enter_cycle(table, task, steady):
 def end_interval(table, task):
     """Judge the change over an interval, and begin the next one unless the state is steady; False if there are too many."""
     cells, memory, z, saved = longs(task.cells), doubles(task.memory), doubles(task.z), doubles(task.saved)
-    tolerances, change = doubles(table[nt.TOLERANCES]), 0.0
+    tolerances, change = doubles(table[tt.TOLERANCES]), 0.0
     for m in range(n_cells(table)):
         change = max(change, abs(z[m] - saved[m]) / (tolerances[1] + tolerances[0] * abs(z[m])))
     # What is left of a geometric approach: the sum of all changes to come.

@@ -54,25 +54,17 @@ class CompiledRhs:
         return self._lanes("vjp", self.system.vjp_source, "")
 
     def _lanes(self, name, source, rest):
-        from numba import cfunc, types
+        from numba import types
 
         from pymc_saem.ode import products
-        from pymc_saem.ode.native import FLOATING
+        from pymc_saem.ode.native import kept_cfunc
 
         if self.system.is_wide:
             products.load()
         body = source if self.system.is_wide else self._over_lanes(source)
-        body = f"{body}{rest}    return 0\n"
-        arguments, signature = (
-            "lanes, n_dy0, ts, y, p, dy, jy, jp",
-            [types.int64] * 2 + [types.CPointer(types.float64)] * 6,
-        )
-        signature = types.int64(*signature)
-        try:
-            function = python_function(name, arguments, body, keep=True)
-            handle = cfunc(signature, cache=True, **FLOATING)(function)
-        except (OSError, RuntimeError):  # nothing may be written, or Numba found no directory for its cache
-            handle = cfunc(signature, **FLOATING)(python_function(name, arguments, body))
+        function = python_function(name, "lanes, n_dy0, ts, y, p, dy, jy, jp", f"{body}{rest}    return 0\n", keep=True)
+        signature = types.int64(*[types.int64] * 2, *[types.CPointer(types.float64)] * 6)
+        handle = kept_cfunc(signature, function)
         self._handles.append(handle)  # the code lives as long as its handle
         return handle.address
 
@@ -129,7 +121,12 @@ def python_function(name, arguments, body, keep=False):
     names |= {f: getattr(native, f) for f in ("doubles", "put", "put_column", "take", "take_column")}
     body = body.replace("math.exp(", "elementary_exp(").replace("math.log(", "elementary_log(")
     code = f"def {name}({arguments}):\n{body}"
-    path = _file_of(code, elementary, native, products) if keep else f"<pymc_saem ode {name}>"
+    path = f"<pymc_saem ode {name}>"
+    if keep:
+        try:
+            path = _file_of(code)
+        except OSError:  # nothing may be written
+            pass
     exec(compile(code, path, "exec"), names)
     return names[name]
 
@@ -138,13 +135,12 @@ def _folder():
     return Path(pytensor.config.compiledir) / "pymc_saem"
 
 
-def _file_of(code, *modules):
-    """Path of a file with this text; another one when the modules have changed from which it takes functions."""
-    from pymc_saem.ode.native import FLOATING
+def _file_of(code):
+    """Path of a file with this text; another one when a file here has changed, from which it takes functions."""
+    from pymc_saem.ode.native import sources_hash
 
-    texts = [code, repr(FLOATING), *(Path(module.__file__).read_text(encoding="utf-8") for module in modules)]
     folder = _folder()
-    path = folder / f"{hashlib.sha256(chr(0).join(texts).encode()).hexdigest()[:32]}.py"
+    path = folder / f"{hashlib.sha256(f'{sources_hash()}{code}'.encode()).hexdigest()[:32]}.py"
     # Numba compiles anew when the file is younger than the machine code, so a file that is there stays as it is.
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,23 +16,17 @@ The engine is compiled once per machine and kept on disk; a model adds only its 
 from functools import lru_cache
 
 import numpy as np
-from numba import cfunc, types
+from numba import types
 
 from pymc_saem.ode import cvodes_callbacks as callbacks
+from pymc_saem.ode import status as st
 from pymc_saem.ode import sundials as sun
-from pymc_saem.ode.native import FLOATING, copy_values, external, floats, inner, integers, kept_by_sources, register
-from pymc_saem.ode.status import SolverStatus
+from pymc_saem.ode.native import copy_values, external, floats, inner, integers, kept_cfunc, register
 
 __all__ = ["engine", "forward", "sensitivities"]
 
 BDF, ADAMS = sun.CV_BDF, sun.CV_ADAMS
 
-SUCCESS = int(SolverStatus.SUCCESS)
-MAX_STEPS = int(SolverStatus.MAX_STEPS)
-STEP_TOO_SMALL = int(SolverStatus.STEP_TOO_SMALL)
-NON_FINITE = int(SolverStatus.NON_FINITE)
-BAD_TIMES = int(SolverStatus.BAD_TIMES)
-SOLVER_FAILURE = int(SolverStatus.SOLVER_FAILURE)
 
 # Cells for handles, in one array, because C functions want their addresses.
 CONTEXT, VECTOR, ROW, MATRIX, LINEAR, NONLINEAR, MEMORY, N_HANDLES = range(8)
@@ -46,12 +40,12 @@ weights_address = sun.c_address(sun.integer(*[sun.handle] * 3))
 def _status(flag):
     """SolverStatus of a CVODE return flag."""
     if flag >= 0:
-        return SUCCESS
+        return st.SUCCESS
     if -11 <= flag <= -8:  # the right-hand side refused: at once, or every smaller step
-        return NON_FINITE
+        return st.NON_FINITE
     if flag == -2:  # more accuracy asked for than doubles have
-        return STEP_TOO_SMALL
-    return SOLVER_FAILURE
+        return st.STEP_TOO_SMALL
+    return st.SOLVER_FAILURE
 
 
 @inner
@@ -143,13 +137,13 @@ def _advance(handles, t_now, t, t_first, n_steps, max_steps, cells):
     memory = handles[MEMORY]
     while t_now < t:
         if n_steps >= max_steps:
-            return MAX_STEPS, t_now, n_steps
+            return st.MAX_STEPS, t_now, n_steps
         flag = sun.CVode(memory, t_first, handles[VECTOR], cells.ctypes.data, sun.CV_ONE_STEP)
         n_steps += 1
         if flag < 0:
             return _status(flag), t_now, n_steps
         if not cells[0] > t_now:
-            return STEP_TOO_SMALL, t_now, n_steps
+            return st.STEP_TOO_SMALL, t_now, n_steps
         t_now = cells[0]
     return _status(sun.CVodeGetDky(memory, t, 0, handles[ROW])), t_now, n_steps
 
@@ -161,12 +155,12 @@ def _run_forward(handles, state, row, t_rows, first, t0, max_steps, out):
     for r in range(t_rows.size):
         if r == first or (r > first and t_rows[r] != t_rows[r - 1]):
             status, t_now, n_steps = _advance(handles, t_now, t_rows[r], t_rows[first], n_steps, max_steps, cells)
-            if status != SUCCESS:
+            if status != st.SUCCESS:
                 return status, n_steps
         source = state if r < first else row
         for i in range(n):
             out[r * n + i] = source[i]
-    return SUCCESS, n_steps
+    return st.SUCCESS, n_steps
 
 
 @inner
@@ -177,14 +171,14 @@ def _run_sens(handles, state, row, t_rows, first, t0, max_steps, g, total):
     for r in range(t_rows.size):
         if r == first or (r > first and t_rows[r] != t_rows[r - 1]):
             status, t_now, n_steps = _advance(handles, t_now, t_rows[r], t_rows[first], n_steps, max_steps, cells)
-            if status != SUCCESS:
+            if status != st.SUCCESS:
                 return status, n_steps
         source = state if r < first else row
         for i in range(n):
             weight = g[r * n + i]
             for j in range(n_sens):
                 total[j] += weight * source[n + i * n_sens + j]
-    return SUCCESS, n_steps
+    return st.SUCCESS, n_steps
 
 
 @inner
@@ -204,10 +198,10 @@ def _forward(method, rhs, jac, n, n_p, n_dp, n_rows, times, t0, y0, p, rtol, ato
     t_rows, y0, p = floats(times, n_rows), floats(y0, n), floats(p, n_p)
     first, no_y0 = _first_after(t_rows, t0), np.empty(0, np.int64)
     if first < 0:
-        return BAD_TIMES
+        return st.BAD_TIMES
     data = callbacks.user_data(rhs, jac, y0, p, no_y0, n_dp, rtol, atol)
     handles, state, row = np.zeros(N_HANDLES, np.int64), y0.copy(), np.empty(n)
-    status = SOLVER_FAILURE
+    status = st.SOLVER_FAILURE
     if _open(handles, state, row, method):
         flag = _start(handles, rhs_address(callbacks.forward_rhs), t0, data)
         flag = min(flag, sun.CVodeSStolerances(handles[MEMORY], rtol, atol))
@@ -228,7 +222,7 @@ def _sensitivities(
     n_sens = n_dp + n_y0
     first = _first_after(t_rows, t0)
     if first < 0:
-        return BAD_TIMES
+        return st.BAD_TIMES
     data = callbacks.user_data(rhs, jac, y0, p, y0_index, n_dp, rtol, atol)
     state, row = np.zeros(n + n * n_sens), np.empty(n + n * n_sens)
     copy_values(state, y0, n)
@@ -236,7 +230,7 @@ def _sensitivities(
         state[n + y0_index[j] * n_sens + n_dp + j] = 1.0
     if z0 != 0:
         _reorder(floats(z0, state.size), state, n, n_y0, n_dp)
-    handles, status = np.zeros(N_HANDLES, np.int64), SOLVER_FAILURE
+    handles, status = np.zeros(N_HANDLES, np.int64), st.SOLVER_FAILURE
     if _open(handles, state, row, method):
         data.view(np.int64)[callbacks.MEMORY] = handles[MEMORY]
         flag = _start(handles, rhs_address(callbacks.augmented_rhs), t0, data)
@@ -266,9 +260,6 @@ def engine(gradient):
     """Compile one of the two, or read it from Numba's cache, and give its symbol the address."""
     sun.load()
     function, signature = (_sensitivities, _SENSITIVITIES) if gradient else (_forward, _FORWARD)
-    try:
-        compiled = cfunc(signature, cache=True, **FLOATING)(kept_by_sources(function))
-    except RuntimeError:  # Numba found no directory for its cache
-        compiled = cfunc(signature, **FLOATING)(function)
+    compiled = kept_cfunc(signature, function)
     register("cvodes" + function.__name__, compiled.address)
     return compiled  # the code lives as long as this object

@@ -36,7 +36,7 @@ def call(op, t, x, c, g=None):
         Solution (..., rows, n_states) and status (..., n_subjects); with ``g`` the gradient
         (..., n_subjects, n_x).
     """
-    from pymc_saem.ode import native as nt
+    from pymc_saem.ode import task_table as tt
     from pymc_saem.ode.driver import Pace, run
 
     plan = plan_of(op, t, g is not None)
@@ -45,17 +45,17 @@ def call(op, t, x, c, g=None):
         others = [a.shape[:-2] for a in (c, g) if a is not None]
         batch = np.broadcast_shapes(batch, *others)
     table = plan.table.copy()
-    x, table[nt.X_STRIDE] = _batched("the differentiable y0 and parameters", x, batch, plan.x_shape)
-    c, table[nt.C_STRIDE] = _batched("the constant y0 and parameters", c, batch, plan.c_shape)
-    table[nt.X], table[nt.C] = _address(x), _address(c)
+    x, table[tt.X_STRIDE] = _batched("the differentiable y0 and parameters", x, batch, plan.x_shape)
+    c, table[tt.C_STRIDE] = _batched("the constant y0 and parameters", c, batch, plan.c_shape)
+    table[tt.X], table[tt.C] = _address(x), _address(c)
     if g is None:
         out = np.empty((*batch, rows.n_rows, op.system.n_states))
         status = np.empty((*batch, rows.n_subjects), dtype=np.int64)
-        table[nt.OUT], table[nt.STATUS] = _address(out), _address(status)
+        table[tt.OUT], table[tt.STATUS] = _address(out), _address(status)
     else:
-        g, table[nt.G_STRIDE] = _batched("the cotangent", g, batch, plan.g_shape)
+        g, table[tt.G_STRIDE] = _batched("the cotangent", g, batch, plan.g_shape)
         out = np.empty((*batch, *plan.x_shape))
-        table[nt.G], table[nt.GX] = _address(g), _address(out)
+        table[tt.G], table[tt.GX] = _address(g), _address(out)
     if out.size == 0:  # nothing is differentiable, or there is no row
         return (out, np.zeros_like(status)) if g is None else out
     n_tasks = math.prod(batch) * rows.n_subjects
@@ -118,54 +118,54 @@ def plan_of(op, t, gradient):
 
 
 def _layout(op, t, gradient):
-    from pymc_saem.ode import native as nt
+    from pymc_saem.ode import task_table as tt
 
     system, rows = op.system, op.rows
     order = rows.order(t)
     y0_index = np.array(op.y0_index, dtype=np.int64)
     constant = np.setdiff1d(np.arange(system.n_states), y0_index).astype(np.int64)
     kept = {
-        nt.TIMES: t[order],
-        nt.ORDER: order,
-        nt.STARTS: rows.starts,
-        nt.T0: rows.t0,
-        nt.Y0_INDEX: y0_index,
-        nt.Y0_CONSTANT: constant,
-        nt.TOLERANCES: np.array([op.rtol, op.atol]),
+        tt.TIMES: t[order],
+        tt.ORDER: order,
+        tt.STARTS: rows.starts,
+        tt.T0: rows.t0,
+        tt.Y0_INDEX: y0_index,
+        tt.Y0_CONSTANT: constant,
+        tt.TOLERANCES: np.array([op.rtol, op.atol]),
     }
     if op.events is not None:
         kept |= {
-            nt.EVENT_STARTS: op.events.starts,
-            nt.EVENT_NUMBERS: op.events.numbers,
-            nt.EVENT_PLACES: op.events.places,
+            tt.EVENT_STARTS: op.events.starts,
+            tt.EVENT_NUMBERS: op.events.numbers,
+            tt.EVENT_PLACES: op.events.places,
         }
-    table = np.zeros(nt.TABLE_SIZE, dtype=np.int64)
+    table = np.zeros(tt.TABLE_SIZE, dtype=np.int64)
     for place, array in kept.items():
         table[place] = _address(array)
-    table[nt.N_SUBJECTS], table[nt.N_ROWS], table[nt.N_STATES] = rows.n_subjects, rows.n_rows, system.n_states
-    table[nt.N_DY0], table[nt.N_DP], table[nt.N_P] = y0_index.size, system.n_dp, system.n_p
-    table[nt.MAX_STEPS] = op.max_steps
+    table[tt.N_SUBJECTS], table[tt.N_ROWS], table[tt.N_STATES] = rows.n_subjects, rows.n_rows, system.n_states
+    table[tt.N_DY0], table[tt.N_DP], table[tt.N_P] = y0_index.size, system.n_dp, system.n_p
+    table[tt.MAX_STEPS] = op.max_steps
     compiled = compile_system(system)
     if gradient and op.solver == "auto" and op.events is None and system.vjp_source:
         from pymc_saem.ode import adjoint, auto
 
-        table[nt.RHS], table[nt.VJP] = compiled.lanes_rhs_address, compiled.lanes_vjp_address
-        kept[nt.SOLVER], table[nt.STIFF] = auto.task(False), auto.cell(system, True).address
-        table[nt.SOLVER] = kept[nt.SOLVER].address
+        table[tt.RHS], table[tt.VJP] = compiled.lanes_rhs_address, compiled.lanes_vjp_address
+        kept[tt.SOLVER], table[tt.STIFF] = auto.task(False), auto.cell(system, True).address
+        table[tt.SOLVER] = kept[tt.SOLVER].address
         return adjoint.task(), table, kept
     solver = import_module(f"pymc_saem.ode.{SOLVERS[op.solver]}")
     if hasattr(solver, "memory"):
         kept["memory"] = solver.memory(compiled, gradient, y0_index.size)
-        table[nt.RHS], table[nt.JAC] = _address(kept["memory"].cells), gradient
+        table[tt.RHS], table[tt.JAC] = _address(kept["memory"].cells), gradient
     else:
-        table[nt.RHS] = compiled.lanes_rhs_address
+        table[tt.RHS] = compiled.lanes_rhs_address
         # auto compiles the Jacobian for its solutions only when one is stiff.
-        table[nt.JAC] = compiled.lanes_jac_address if gradient or op.solver == "cvodes" else 0
-        table[nt.STIFF] = solver.cell(system, gradient).address if op.solver == "auto" else 0
+        table[tt.JAC] = compiled.lanes_jac_address if gradient or op.solver == "cvodes" else 0
+        table[tt.STIFF] = solver.cell(system, gradient).address if op.solver == "auto" else 0
     task = solver.task(gradient)
     if op.events is None:
         return task, table, kept
     from pymc_saem.ode import pieces
 
-    table[nt.SOLVER] = task.address
-    return pieces.task(), table, kept | {nt.SOLVER: task}
+    table[tt.SOLVER] = task.address
+    return pieces.task(), table, kept | {tt.SOLVER: task}

@@ -10,53 +10,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from pymc_saem.ode.native import (
-    G_STRIDE,
-    JAC,
-    MAX_STEPS,
-    N_DP,
-    N_DY0,
-    N_P,
-    N_ROWS,
-    N_STATES,
-    N_SUBJECTS,
-    ORDER,
-    OUT,
-    RHS,
-    STARTS,
-    STIFF,
-    T0,
-    T_END,
-    TAPE,
-    TIMES,
-    TOLERANCES,
-    Y0_CONSTANT,
-    Y0_INDEX,
-    Z0,
-    Z1,
-    G,
-    call_task,
-    compile_task,
-    doubles,
-    inlined,
-    innermost,
-    longs,
-    values_of,
-    write_gradient,
-    write_status,
-)
-from pymc_saem.ode.status import SolverStatus
+from pymc_saem.ode import status as st
+from pymc_saem.ode import task_table as tt
+from pymc_saem.ode.native import call_task, compile_task, doubles, inlined, innermost, longs
 from pymc_saem.ode.tsit5 import System, derivative, errors, first_step, split, step, stiffness, weights, work_size
 
 __all__ = ["task"]
 
-_RUNNING = -1
-_SUCCESS = int(SolverStatus.SUCCESS)
-_MAX_STEPS = int(SolverStatus.MAX_STEPS)
-_STEP_TOO_SMALL = int(SolverStatus.STEP_TOO_SMALL)
-_NON_FINITE = int(SolverStatus.NON_FINITE)
-_BAD_TIMES = int(SolverStatus.BAD_TIMES)
-_STIFF = int(SolverStatus.STIFF)
 
 # Two AVX2 vectors, so that the latency of one hides behind the other; one where sensitivities fill the cache.
 _MANY_LANES, _FEW_LANES, _FEW_ABOVE = 8, 4, 24
@@ -79,27 +39,9 @@ Running = namedtuple("Running", "task steps rejected log_error h t_new signs cal
 @innermost
 def _load(system, work, table, task, lane):
     """Put a task at its start into a lane."""
-    n, lanes, n_dy0, z, p = system.n, system.lanes, system.n_dy0, doubles(work.z), doubles(work.p)
-    n_dp, replicate, i = table[N_DP], task // table[N_SUBJECTS], task % table[N_SUBJECTS]
-    n_constant = n - n_dy0
-    x_address, c_address = values_of(table, replicate, i)
-    x, c = doubles(x_address), doubles(c_address)
-    y0_index, y0_constant = longs(table[Y0_INDEX]), longs(table[Y0_CONSTANT])
-    for m in range(n * lanes + lane, system.size, lanes):
-        z[m] = 0.0
-    for j in range(n_dy0):
-        z[y0_index[j] * lanes + lane] = x[j]
-        if system.n_sens:
-            z[(n + y0_index[j] * system.n_sens + j) * lanes + lane] = 1.0
-    for j in range(n_constant):
-        z[y0_constant[j] * lanes + lane] = c[j]
-    if table[Z0] != 0:
-        z0, n_values = doubles(table[Z0]), system.size // lanes
-        for e in range(n_values):
-            z[e * lanes + lane] = z0[task * n_values + e]
-    for j in range(system.n_p):
-        p[j * lanes + lane] = x[n_dy0 + j] if j < n_dp else c[n_constant + j - n_dp]
-    doubles(work.t)[lane] = doubles(table[T0])[i]
+    tt.load_parameters(table, task, lane, system.lanes, work.p)
+    tt.load_start(table, task, lane, system.lanes, work.z, system.n_sens, 0)
+    doubles(work.t)[lane] = doubles(table[tt.T0])[task % table[tt.N_SUBJECTS]]
 
 
 @inlined
@@ -109,11 +51,11 @@ def _record(system, work, table, task, row, s, lane, gradient):
     k1, k2, k3, k4 = doubles(work.k1), doubles(work.k2), doubles(work.k3), doubles(work.k4)
     k5, k6, k7 = doubles(work.k5), doubles(work.k6), doubles(work.k7)
     w1, w2, w3, w4, w5, w6, w7 = weights(s)
-    if table[TAPE] != 0:  # only the steps are wanted
+    if table[tt.TAPE] != 0:  # only the steps are wanted
         return
-    replicate, place = task // table[N_SUBJECTS], longs(table[ORDER])[row] * n
-    out = doubles(table[OUT] + 8 * (replicate * table[N_ROWS] * n + place))
-    g = doubles(table[G] + 8 * (replicate * table[G_STRIDE] + place))
+    replicate, place = task // table[tt.N_SUBJECTS], longs(table[tt.ORDER])[row] * n
+    out = doubles(table[tt.OUT] + 8 * (replicate * table[tt.N_ROWS] * n + place))
+    g = doubles(table[tt.G] + 8 * (replicate * table[tt.G_STRIDE] + place))
     first, last = (n, system.size // lanes) if n_sens else (0, n)
     for e in range(first, last):
         m = e * lanes + lane
@@ -127,8 +69,8 @@ def _record(system, work, table, task, row, s, lane, gradient):
 @innermost
 def _keep_step(system, work, table, k, lane):
     """Append an accepted step to the tape: where it begins, its length, its values."""
-    counts, n = longs(table[TAPE]), system.n
-    record = doubles(counts[0] + 8 * (k * table[MAX_STEPS] + counts[1 + k]) * (2 + n))
+    counts, n = longs(table[tt.TAPE]), system.n
+    record = doubles(counts[0] + 8 * (k * table[tt.MAX_STEPS] + counts[1 + k]) * (2 + n))
     record[0], record[1] = doubles(work.t)[lane], doubles(work.h)[lane]
     for e in range(n):
         record[2 + e] = doubles(work.z)[e * system.lanes + lane]
@@ -138,26 +80,26 @@ def _keep_step(system, work, table, k, lane):
 @inlined
 def _end(table, i):
     """When the solve of a subject ends: with its last row, unless the table says otherwise."""
-    starts = longs(table[STARTS])
-    if table[T_END] != 0:
-        return doubles(table[T_END])[i]
-    return doubles(table[TIMES])[starts[i + 1] - 1] if starts[i + 1] > starts[i] else doubles(table[T0])[i]
+    starts = longs(table[tt.STARTS])
+    if table[tt.T_END] != 0:
+        return doubles(table[tt.T_END])[i]
+    return doubles(table[tt.TIMES])[starts[i + 1] - 1] if starts[i + 1] > starts[i] else doubles(table[tt.T0])[i]
 
 
 @inlined
 def _finish(system, work, tasks, table, k, lane, status):
     """Store the result of a task, which ends in z_new."""
     task = tasks.begin + k
-    if table[Z1] != 0:
-        z1, n_values = doubles(table[Z1]), system.size // system.lanes
+    if table[tt.Z1] != 0:
+        z1, n_values = doubles(table[tt.Z1]), system.size // system.lanes
         for e in range(n_values):
             z1[task * n_values + e] = doubles(work.z_new)[e * system.lanes + lane]
-    replicate, i = task // table[N_SUBJECTS], task % table[N_SUBJECTS]
+    replicate, i = task // table[tt.N_SUBJECTS], task % table[tt.N_SUBJECTS]
     longs(tasks.state)[k] = status
     if system.n_sens:
-        write_gradient(table, replicate, i, doubles(tasks.gradient + 8 * k * system.n_sens), status)
+        tt.write_gradient(table, replicate, i, doubles(tasks.gradient + 8 * k * system.n_sens), status)
     else:
-        write_status(table, replicate, i, status)
+        tt.write_status(table, replicate, i, status)
 
 
 @inlined
@@ -165,7 +107,7 @@ def _prepare(system, work, tasks, table, begin):
     """Slopes and first step of at most one task per lane, from number ``begin``, and their rows at the start time."""
     lanes, t, h, now = system.lanes, doubles(work.t), doubles(work.h), doubles(work.now)
     z, z_new, k1 = doubles(work.z), doubles(work.z_new), doubles(work.k1)
-    times, starts, n_subjects = doubles(table[TIMES]), longs(table[STARTS]), table[N_SUBJECTS]
+    times, starts, n_subjects = doubles(table[tt.TIMES]), longs(table[tt.STARTS]), table[tt.N_SUBJECTS]
     next_row, h_first, slopes = longs(tasks.row), doubles(tasks.h), doubles(tasks.slopes)
     gradients = doubles(tasks.gradient)
     n_values, last_task = system.size // lanes, tasks.count - 1
@@ -182,7 +124,7 @@ def _prepare(system, work, tasks, table, begin):
     derivative(system, work, system.rhs, work.now, work.z_new, work.k2)
     for k in range(begin, min(begin + lanes, tasks.count)):
         lane, i = k - begin, (tasks.begin + k) % n_subjects
-        row, last, total, state, t_end = starts[i], starts[i + 1], 0.0, _RUNNING, _end(table, i)
+        row, last, total, state, t_end = starts[i], starts[i + 1], 0.0, st.RUNNING, _end(table, i)
         for e in range(n_values):
             m = e * lanes + lane
             slopes[k * n_values + e] = k1[m]
@@ -190,20 +132,20 @@ def _prepare(system, work, tasks, table, begin):
         for j in range(system.n_sens):
             gradients[k * system.n_sens + j] = 0.0
         if row < last and not (times[row] >= t[lane] and math.isfinite(times[last - 1])):
-            state = _BAD_TIMES
+            state = st.BAD_TIMES
         elif total != 0.0 and (row < last or t_end > t[lane]):
-            state = _NON_FINITE
+            state = st.NON_FINITE
         else:
             while row < last and times[row] == t[lane]:
                 gradient = doubles(tasks.gradient + 8 * k * system.n_sens)
                 _record(system, work, table, tasks.begin + k, row, 0.0, lane, gradient)
                 row += 1
             if not t_end > t[lane]:
-                state = _SUCCESS
+                state = st.SUCCESS
             else:
                 h_first[k] = first_step(system, work, lane, h[lane], t_end - t[lane])
         next_row[k], longs(tasks.state)[k] = row, state
-        if state != _RUNNING:
+        if state != st.RUNNING:
             _finish(system, work, tasks, table, k, lane, state)
 
 
@@ -217,7 +159,7 @@ def _fill(system, work, tasks, running, table, queue):
     n_values, n_running = system.size // lanes, 0
     for lane in range(lanes):
         while of_lane[lane] < 0 and queue < tasks.count:
-            if state[queue] == _RUNNING:
+            if state[queue] == st.RUNNING:
                 _load(system, work, table, tasks.begin + queue, lane)
                 for e in range(n_values):
                     k1[e * lanes + lane] = slopes[queue * n_values + e]
@@ -228,7 +170,7 @@ def _fill(system, work, tasks, running, table, queue):
         h[lane], k = 0.0, of_lane[lane]
         if k >= 0:
             n_running += 1
-            t_end = _end(table, (tasks.begin + k) % table[N_SUBJECTS])
+            t_end = _end(table, (tasks.begin + k) % table[tt.N_SUBJECTS])
             # Reach the end in this step when it is near, rather than with a tiny one after it.
             near = t[lane] + 1.01 * h_next[lane] >= t_end
             h[lane] = t_end - t[lane] if near else h_next[lane]
@@ -253,7 +195,7 @@ def _is_stiff(system, work, running, table, lane, rest):
         calm[lane] += 1
         if signs[lane] == 0 or calm[lane] == _MANY_CALM:
             signs[lane], calm[lane] = -_LOOK, 0
-    many = table[MAX_STEPS] - steps
+    many = table[tt.MAX_STEPS] - steps
     if signs[lane] >= _MANY_SIGNS:
         many = min(many, _MANY_LEFT)
     return (signs[lane] >= _MANY_SIGNS or steps >= _MANY_STEPS) and rest > many * doubles(work.h)[lane]
@@ -265,13 +207,13 @@ def _judge(system, work, tasks, running, table, lane):
     t, h, norm = doubles(work.t)[lane], doubles(work.h)[lane], doubles(work.norm)[lane]
     steps, rejected, log_error = longs(running.steps), longs(running.rejected), doubles(running.log_error)
     h_next, t_new, next_row = doubles(running.h), doubles(running.t_new)[lane], longs(tasks.row)
-    times, k, status = doubles(table[TIMES]), longs(running.task)[lane], _RUNNING
+    times, k, status = doubles(table[tt.TIMES]), longs(running.task)[lane], st.RUNNING
     steps[lane] += 1
     if norm <= 1.0:
-        if table[TAPE] != 0:
+        if table[tt.TAPE] != 0:
             _keep_step(system, work, table, k, lane)
-        i = (tasks.begin + k) % table[N_SUBJECTS]
-        row, last = next_row[k], longs(table[STARTS])[i + 1]
+        i = (tasks.begin + k) % table[tt.N_SUBJECTS]
+        row, last = next_row[k], longs(table[tt.STARTS])[i + 1]
         gradient = doubles(tasks.gradient + 8 * k * system.n_sens)
         while row < last and times[row] <= t_new:
             fraction = 1.0 if times[row] == t_new else (times[row] - t) / h
@@ -279,9 +221,9 @@ def _judge(system, work, tasks, running, table, lane):
             row += 1
         next_row[k] = row
         if not t_new < _end(table, i):
-            status = _SUCCESS
-        elif table[STIFF] != 0 and _is_stiff(system, work, running, table, lane, _end(table, i) - t_new):
-            status = _STIFF
+            status = st.SUCCESS
+        elif table[tt.STIFF] != 0 and _is_stiff(system, work, running, table, lane, _end(table, i) - t_new):
+            status = st.STIFF
         # Proportional-integral control: fewer rejections than from the last error alone.
         now = math.log(max(norm, 1e-8))
         factor = 0.9 * math.exp(0.04 * log_error[lane] - 0.17 * now)
@@ -292,10 +234,10 @@ def _judge(system, work, tasks, running, table, lane):
         h_next[lane] = h * (max(0.2, 0.9 * norm**-0.2) if math.isfinite(norm) else 0.1)
         rejected[lane] = 1
         if h_next[lane] <= _LEAST_STEP * max(abs(t), abs(t_new)):
-            status = _STEP_TOO_SMALL if math.isfinite(norm) else _NON_FINITE
-    if status == _RUNNING and steps[lane] >= table[MAX_STEPS]:
-        status = _MAX_STEPS if table[STIFF] == 0 else _STIFF
-    if status != _RUNNING:
+            status = st.STEP_TOO_SMALL if math.isfinite(norm) else st.NON_FINITE
+    if status == st.RUNNING and steps[lane] >= table[tt.MAX_STEPS]:
+        status = st.MAX_STEPS if table[tt.STIFF] == 0 else st.STIFF
+    if status != st.RUNNING:
         _finish(system, work, tasks, table, k, lane, status)
         longs(running.task)[lane] = -1
     return 1.0 if norm <= 1.0 else 0.0
@@ -319,14 +261,14 @@ def _task(begin, end, table_address):
     One function for both, as compiling it twice would double the wait of the first use.
     """
     table = longs(table_address)
-    n, n_sens, f, count = table[N_STATES], 0, table[RHS], end - begin
-    if table[JAC] != 0:
-        n_sens, f = table[N_DY0] + table[N_DP], table[JAC]
+    n, n_sens, f, count = table[tt.N_STATES], 0, table[tt.RHS], end - begin
+    if table[tt.JAC] != 0:
+        n_sens, f = table[tt.N_DY0] + table[tt.N_DP], table[tt.JAC]
     n_values = n * (1 + n_sens)
     lanes = _MANY_LANES if n_values <= _FEW_ABOVE else _FEW_LANES
-    tolerances = doubles(table[TOLERANCES])
+    tolerances = doubles(table[tt.TOLERANCES])
     system = System(
-        table[RHS], f, n, table[N_DY0], n_sens, lanes, n_values * lanes, table[N_P], tolerances[0], tolerances[1]
+        table[tt.RHS], f, n, table[tt.N_DY0], n_sens, lanes, n_values * lanes, table[tt.N_P], tolerances[0], tolerances[1]
     )  # fmt: skip
     memory = np.zeros(work_size(system) + 8 * lanes + count * (3 + n_values + n_sens))
     a = memory.ctypes.data
@@ -354,15 +296,15 @@ def _task(begin, end, table_address):
             doubles(work.other)[lane] = accepted
         _advance(system, work)
     for k in range(count):
-        if longs(tasks.state)[k] == _STIFF and longs(table[STIFF])[0] != 0:
-            call_task(longs(table[STIFF])[0], begin + k, begin + k + 1, table_address)
+        if longs(tasks.state)[k] == st.STIFF and longs(table[tt.STIFF])[0] != 0:
+            call_task(longs(table[tt.STIFF])[0], begin + k, begin + k + 1, table_address)
     memory[0] = 0.0  # Numba frees an array after its last use
     return 0
 
 
 @lru_cache
 def _compiled():
-    return compile_task(_task, keep=True)
+    return compile_task(_task)
 
 
 def task(gradient):

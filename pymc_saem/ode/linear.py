@@ -2,8 +2,7 @@
 
 Exact up to rounding, whatever the tolerances. Eight subjects are taken side by side (``linear_engine``), each with its own
 matrix and times; an exponential serves as long as the gaps between times stay the same. One task for solutions and
-gradients, compiled once per machine: a model adds its right-hand side, by address. After a change of ``native.py`` or
-``linear_engine.py``, save this file too.
+gradients, compiled once per machine: a model adds its right-hand side, by address.
 """
 
 import math
@@ -12,47 +11,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from pymc_saem.ode import status as st
+from pymc_saem.ode import task_table as tt
 from pymc_saem.ode.linear_engine import LANES, LARGEST, Linear, exponential, measure, move, split, work_size
-from pymc_saem.ode.native import (
-    G_STRIDE,
-    JAC,
-    MAX_STEPS,
-    N_DP,
-    N_DY0,
-    N_P,
-    N_ROWS,
-    N_STATES,
-    N_SUBJECTS,
-    ORDER,
-    OUT,
-    RHS,
-    STARTS,
-    T0,
-    T_END,
-    TIMES,
-    Y0_CONSTANT,
-    Y0_INDEX,
-    Z0,
-    Z1,
-    G,
-    compile_task,
-    doubles,
-    inlined,
-    innermost,
-    longs,
-    values_of,
-    write_gradient,
-    write_status,
-)
-from pymc_saem.ode.status import SolverStatus
+from pymc_saem.ode.native import compile_task, doubles, inlined, innermost, longs
 
 __all__ = ["task"]
 
-_RUNNING = -1
-_SUCCESS = int(SolverStatus.SUCCESS)
-_MAX_STEPS = int(SolverStatus.MAX_STEPS)
-_NON_FINITE = int(SolverStatus.NON_FINITE)
-_BAD_TIMES = int(SolverStatus.BAD_TIMES)
 
 # Rounding of relative size 1e-16 at the rate of the fastest state can grow by the number of fastest times in a gap: after
 # 40 squarings, 1e12 of them, four digits of a slow state are left.
@@ -62,39 +27,20 @@ _FEW_UNITS = 4.0 * float(np.finfo(np.float64).eps)
 
 @innermost
 def _load(linear, work, table, task, lane):
-    """Put a task at its start into a lane."""
-    n, n_dy0, n_dp, n_sens = linear.n, linear.n_dy0, table[N_DP], linear.n_sens
-    p, z, i = doubles(work.p), doubles(work.z), task % table[N_SUBJECTS]
-    x_address, c_address = values_of(table, task // table[N_SUBJECTS], i)
-    x, c = doubles(x_address), doubles(c_address)
-    for m in range(n * n_sens):
-        z[(n + 1 + m) * LANES + lane] = 0.0
-    for j in range(n):
-        if j < n_dy0:
-            k = longs(table[Y0_INDEX])[j]
-            z[k * LANES + lane] = x[j]
-            if n_sens > 0:
-                z[(n + 1 + k * n_sens + j) * LANES + lane] = 1.0
-        else:
-            z[longs(table[Y0_CONSTANT])[j - n_dy0] * LANES + lane] = c[j - n_dy0]
-    z[n * LANES + lane] = 1.0
-    if table[Z0] != 0:
-        n_values = n * (1 + n_sens)
-        z0 = doubles(table[Z0] + 8 * task * n_values)
-        for m in range(n_values):
-            z[(m if m < n else m + 1) * LANES + lane] = z0[m]
-    for j in range(linear.n_p):
-        p[j * LANES + lane] = x[n_dy0 + j] if j < n_dp else c[n - n_dy0 + j - n_dp]
-    doubles(work.t)[lane] = doubles(table[T0])[i]
+    """Put a task at its start into a lane; behind the states stands 1."""
+    tt.load_parameters(table, task, lane, LANES, work.p)
+    tt.load_start(table, task, lane, LANES, work.z, linear.n_sens, 1)
+    doubles(work.z)[linear.n * LANES + lane] = 1.0
+    doubles(work.t)[lane] = doubles(table[tt.T0])[task % table[tt.N_SUBJECTS]]
 
 
 @inlined
 def _record(linear, work, table, task, lane, row, gradient):
     """Write the solution at a sorted row, or add its part to the gradient."""
     n, n_sens, z = linear.n, linear.n_sens, doubles(work.z)
-    replicate, place = task // table[N_SUBJECTS], longs(table[ORDER])[row] * n
-    g = doubles(table[G] + 8 * (replicate * table[G_STRIDE] + place))
-    out = doubles(table[OUT] + 8 * (replicate * table[N_ROWS] * n + place))
+    replicate, place = task // table[tt.N_SUBJECTS], longs(table[tt.ORDER])[row] * n
+    g = doubles(table[tt.G] + 8 * (replicate * table[tt.G_STRIDE] + place))
+    out = doubles(table[tt.OUT] + 8 * (replicate * table[tt.N_ROWS] * n + place))
     for m in range(n * max(n_sens, 1)):
         if n_sens > 0:
             doubles(gradient)[m % n_sens] += g[m // n_sens] * z[(n + 1 + m) * LANES + lane]
@@ -105,16 +51,16 @@ def _record(linear, work, table, task, lane, row, gradient):
 @innermost
 def _finish(linear, work, table, task, lane, gradient, status):
     """Store the result of a task."""
-    n, replicate, i = linear.n, task // table[N_SUBJECTS], task % table[N_SUBJECTS]
-    if table[Z1] != 0:
+    n, replicate, i = linear.n, task // table[tt.N_SUBJECTS], task % table[tt.N_SUBJECTS]
+    if table[tt.Z1] != 0:
         n_values = n * (1 + linear.n_sens)
-        z1 = doubles(table[Z1] + 8 * task * n_values)
+        z1 = doubles(table[tt.Z1] + 8 * task * n_values)
         for m in range(n_values):
             z1[m] = doubles(work.z)[(m if m < n else m + 1) * LANES + lane]
     if linear.n_sens > 0:
-        write_gradient(table, replicate, i, doubles(gradient), status)
+        tt.write_gradient(table, replicate, i, doubles(gradient), status)
     else:
-        write_status(table, replicate, i, status)
+        tt.write_status(table, replicate, i, status)
 
 
 # Addresses, of what is known per lane: its status, next row, the last time reached, the same as a sum of gaps, the last gap;
@@ -125,16 +71,16 @@ Lanes = namedtuple("Lanes", "state row at now last_gap gradient")
 @innermost
 def _next_gap(linear, work, table, lanes, task, lane):
     """Write the rows of the present time, and find the next gap; the status, and whether the gap is as long as the last one."""
-    i, row, at, gap = task % table[N_SUBJECTS], longs(lanes.row), doubles(lanes.at), doubles(work.gap)
-    times, last, before = doubles(table[TIMES]), longs(table[STARTS])[i + 1], doubles(lanes.last_gap)
+    i, row, at, gap = task % table[tt.N_SUBJECTS], longs(lanes.row), doubles(lanes.at), doubles(work.gap)
+    times, last, before = doubles(table[tt.TIMES]), longs(table[tt.STARTS])[i + 1], doubles(lanes.last_gap)
     if doubles(work.sums)[lane] != 0.0:
-        return _NON_FINITE, True
+        return st.NON_FINITE, True
     while row[lane] < last and times[row[lane]] <= at[lane]:
         _record(linear, work, table, task, lane, row[lane], lanes.gradient + 8 * lane * linear.n_sens)
         row[lane] += 1
-    time = times[row[lane]] if row[lane] < last else doubles(table[T_END])[i] if table[T_END] != 0 else at[lane]
+    time = times[row[lane]] if row[lane] < last else doubles(table[tt.T_END])[i] if table[tt.T_END] != 0 else at[lane]
     if not time > at[lane]:
-        return _SUCCESS, True
+        return st.SUCCESS, True
     at[lane], gap[lane] = time, time - doubles(lanes.now)[lane]
     # Times on a grid differ by the same but for rounding, which the next gap makes up for.
     is_same = abs(gap[lane] - before[lane]) <= _FEW_UNITS * abs(time)
@@ -142,42 +88,42 @@ def _next_gap(linear, work, table, lanes, task, lane):
         gap[lane] = before[lane]
     before[lane] = gap[lane]
     doubles(lanes.now)[lane] += gap[lane]
-    s, tau, size, most = 0, gap[lane], gap[lane] * doubles(work.norm)[lane], min(table[MAX_STEPS], _MOST_SQUARINGS)
+    s, tau, size, most = 0, gap[lane], gap[lane] * doubles(work.norm)[lane], min(table[tt.MAX_STEPS], _MOST_SQUARINGS)
     while size > LARGEST and s <= most:
         s, tau, size = s + 1, 0.5 * tau, 0.5 * size
     doubles(work.s)[lane], doubles(work.tau)[lane] = s, tau
-    return (_RUNNING if s <= most else _MAX_STEPS), is_same
+    return (st.RUNNING if s <= most else st.MAX_STEPS), is_same
 
 
 @inlined
 def _solve(linear, work, lanes, table, first, count):
     """Solve ``count`` tasks, at most one per lane."""
-    state, t0, t_end = longs(lanes.state), doubles(work.t), doubles(table[T_END])
+    state, t0, t_end = longs(lanes.state), doubles(work.t), doubles(table[tt.T_END])
     for m in range(LANES * linear.n_sens):
         doubles(lanes.gradient)[m] = 0.0
     for lane in range(LANES):
         # Lanes without a task of their own repeat the last one.
         task = first + min(lane, count - 1)
         _load(linear, work, table, task, lane)
-        i = task % table[N_SUBJECTS]
-        begin, end, times = longs(table[STARTS])[i], longs(table[STARTS])[i + 1], doubles(table[TIMES])
+        i = task % table[tt.N_SUBJECTS]
+        begin, end, times = longs(table[tt.STARTS])[i], longs(table[tt.STARTS])[i + 1], doubles(table[tt.TIMES])
         doubles(lanes.at)[lane] = doubles(lanes.now)[lane] = t0[lane]
         longs(lanes.row)[lane], doubles(lanes.last_gap)[lane] = begin, -1.0
         doubles(work.s)[lane] = doubles(work.tau)[lane] = 0.0
-        state[lane] = _RUNNING
+        state[lane] = st.RUNNING
         if begin < end and not (times[begin] >= t0[lane] and math.isfinite(times[end - 1])):
-            state[lane] = _BAD_TIMES
-        elif begin == end and not (table[T_END] != 0 and t_end[i] > t0[lane]):
-            state[lane] = _SUCCESS
-        if lane < count and state[lane] != _RUNNING:
+            state[lane] = st.BAD_TIMES
+        elif begin == end and not (table[tt.T_END] != 0 and t_end[i] > t0[lane]):
+            state[lane] = st.SUCCESS
+        if lane < count and state[lane] != st.RUNNING:
             _finish(linear, work, table, task, lane, lanes.gradient, state[lane])
     measure(linear, work)
     while True:
         n_running, is_known = 0, True
         for lane in range(count):
-            if state[lane] == _RUNNING:
+            if state[lane] == st.RUNNING:
                 status, is_same = _next_gap(linear, work, table, lanes, first + lane, lane)
-                if status == _RUNNING:
+                if status == st.RUNNING:
                     n_running, is_known = n_running + 1, is_known and is_same
                 else:
                     state[lane] = status
@@ -194,8 +140,10 @@ def _solve(linear, work, lanes, table, first, count):
 def _task(begin, end, table_address):
     """Solve the tasks begin to end, one per subject and replicate, or compute their gradients if the table has some."""
     table = longs(table_address)
-    n_dp, n_sens = table[N_DP] if table[JAC] != 0 else 0, table[N_DY0] + table[N_DP] if table[JAC] != 0 else 0
-    linear = Linear(table[RHS], table[JAC], table[N_STATES], table[N_P], table[N_DY0], n_dp, n_sens)
+    n_dp = n_sens = 0
+    if table[tt.JAC] != 0:
+        n_dp, n_sens = table[tt.N_DP], table[tt.N_DY0] + table[tt.N_DP]
+    linear = Linear(table[tt.RHS], table[tt.JAC], table[tt.N_STATES], table[tt.N_P], table[tt.N_DY0], n_dp, n_sens)
     size = work_size(linear)
     memory = np.zeros(size + LANES * (5 + n_sens))
     a, b = memory.ctypes.data, 8 * LANES
@@ -210,7 +158,7 @@ def _task(begin, end, table_address):
 
 @lru_cache
 def _compiled():
-    return compile_task(_task, keep=True)
+    return compile_task(_task)
 
 
 def task(gradient):

@@ -16,9 +16,16 @@ from pytensor.tensor.basic import Join, MakeVector
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, Elemwise
 from pytensor.tensor.math import Dot
-from pytensor.tensor.shape import Shape, Shape_i
 
-from pymc_saem.ode.lower import MOVES, SAME, SETS, UnsupportedOperation, apply_scalar, perform, value_in
+from pymc_saem.ode.lower import (
+    MOVES,
+    SETS,
+    UnsupportedOperation,
+    apply_scalar,
+    known_without_computing,
+    perform,
+    value_in,
+)
 from pymc_saem.ode.source import SourcePrinter, interleaved, number_text
 
 __all__ = ["LoopPrinter", "View", "contiguous"]
@@ -128,12 +135,9 @@ class LoopPrinter:
 
     def _node(self, node, args):
         op = node.op
-        if isinstance(op, Shape):
-            return [np.asarray(args[0].shape)]
-        if isinstance(op, Shape_i):
-            return [np.asarray(args[0].shape[op.i])]
-        if isinstance(op, SAME):
-            return [args[0]]
+        known = known_without_computing(op, args)
+        if known is not None:
+            return known
         if isinstance(op, OpFromGraph):
             outer = self.values, self.owned  # the graph around it may use what comes in, so nothing is changed in place
             self.values, self.owned = dict(zip(op.inner_inputs, args, strict=True)), set()

@@ -100,12 +100,9 @@ def _is_constant(x):
 
 def _lower_node(node, args):
     op = node.op
-    if isinstance(op, Shape):
-        return [np.asarray(args[0].shape)]
-    if isinstance(op, Shape_i):
-        return [np.asarray(args[0].shape[op.i])]
-    if isinstance(op, SAME):
-        return [args[0]]
+    known = known_without_computing(op, args)
+    if known is not None:
+        return known
     if isinstance(op, OpFromGraph):
         return lower(op.inner_outputs, dict(zip(op.inner_inputs, args, strict=True)))
     if all(_is_constant(a) for a in args):
@@ -123,6 +120,15 @@ def _lower_node(node, args):
     if isinstance(op, Blockwise):
         return _blockwise(op, node, args)
     raise UnsupportedOperation(op)
+
+
+def known_without_computing(op, args):
+    """Outputs of an operation that asks for a shape or changes nothing; None for any other."""
+    if isinstance(op, Shape):
+        return [np.asarray(args[0].shape)]
+    if isinstance(op, Shape_i):
+        return [np.asarray(args[0].shape[op.i])]
+    return [args[0]] if isinstance(op, SAME) else None
 
 
 def perform(node, args):

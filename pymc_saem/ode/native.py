@@ -1,4 +1,4 @@
-"""The few low-level pieces of compiled code: calls through addresses, and the table of a solve.
+"""The few low-level pieces of compiled code: calls through addresses, memory without arrays, what is kept on disk.
 
 Solvers call the right-hand side through its address, and the thread driver calls the solver through
 its address. So the driver and ``tsit5`` are compiled once per machine and kept on disk, and a new
@@ -27,28 +27,15 @@ __all__ = [
     "inner",
     "integers",
     "kept_by_sources",
+    "kept_cfunc",
     "longs",
     "put",
     "put_column",
     "register",
+    "sources_hash",
     "take",
     "take_column",
 ]
-
-# Places in the int64 table that describes one call: addresses of row-major arrays, then sizes.
-TIMES, ORDER, STARTS, T0, X, C, Y0_INDEX, Y0_CONSTANT, TOLERANCES = range(9)
-OUT, STATUS, G, GX, RHS, JAC = range(9, 15)
-N_SUBJECTS, N_ROWS, N_STATES, N_DY0, N_DP, N_P = range(15, 21)
-X_STRIDE, C_STRIDE, G_STRIDE, MAX_STEPS = range(21, 25)
-# Of a piece between two events: where each subject starts and ends, states and sensitivities; when it ends. Zero without events.
-Z0, Z1, T_END = range(25, 28)
-# The solver of the pieces, and the events.
-SOLVER, EVENT_STARTS, EVENT_NUMBERS, EVENT_PLACES = range(28, 32)
-# Where the addresses of the task for stiff subjects and of its Jacobian stand (``auto``); 0: nobody asks who is stiff.
-STIFF = 32
-# Of the adjoint: the vector-Jacobian product; where `lanes` records its steps, an address, then their number by task.
-VJP, TAPE = 33, 34
-TABLE_SIZE = 35
 
 # Division by zero gives inf, which the solver sees; an exception could not leave a task. Contraction
 # to fused multiply-adds saves a third of a network's time and rounds less; it reorders nothing.
@@ -62,7 +49,7 @@ inlined = numba.njit(inline="always", **_NO_WAY_IN, **FLOATING)
 
 
 @cache
-def _sources():
+def sources_hash():
     """Short hash of all files of this folder."""
     texts = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return hashlib.sha256(b"".join(texts)).hexdigest()[:12]
@@ -74,8 +61,8 @@ def kept_by_sources(function):
     Numba keeps machine code by the name and the file of a function, and does not see that another file has changed from which
     it takes functions or sizes. Old code on a new table would crash Python.
     """
-    if not function.__qualname__.endswith(_sources()):
-        function.__qualname__ += f"_{_sources()}"
+    if not function.__qualname__.endswith(sources_hash()):
+        function.__qualname__ += f"_{sources_hash()}"
     return function
 
 
@@ -87,14 +74,17 @@ def cached(function, **options):
         return numba.njit(**options)(function)
 
 
-def compile_task(function, keep=False):
-    """C function ``(first task, task after the last, address of the table) -> 0``; the driver takes its address."""
-    function = kept_by_sources(function)
-    decorate = numba.cfunc(types.int64(types.int64, types.int64, types.int64), cache=keep, **FLOATING)
+def kept_cfunc(signature, function):
+    """C function, compiled or read from disk; the code lives as long as the object."""
     try:
-        return decorate(function)
-    except RuntimeError:
-        return compile_task(function) if keep else decorate(function)
+        return numba.cfunc(signature, cache=True, **FLOATING)(kept_by_sources(function))
+    except RuntimeError:  # as above
+        return numba.cfunc(signature, **FLOATING)(function)
+
+
+def compile_task(function):
+    """C function ``(first task, task after the last, address of the table) -> 0``; the driver takes its address."""
+    return kept_cfunc(types.int64(types.int64, types.int64, types.int64), function)
 
 
 _SYMBOL_PREFIX = "pymc_saem_"  # keeps our names apart from those of another SUNDIALS in the process
@@ -228,81 +218,3 @@ def copy_values(target, source, size):
     """
     for m in range(size):
         target[m] = source[m]
-
-
-@innermost
-def values_of(table, replicate, i):
-    """Addresses of the differentiable and of the constant values of a subject, in both the entries of y0 first."""
-    n_x = table[N_DY0] + table[N_DP]
-    n_c = table[N_STATES] + table[N_P] - n_x
-    x = table[X] + 8 * (replicate * table[X_STRIDE] + i * n_x)
-    return x, table[C] + 8 * (replicate * table[C_STRIDE] + i * n_c)
-
-
-@inner
-def read_subject(table, replicate, i):
-    """``(first, last, t0, y0, p)`` of subject ``i``: its range of sorted rows, start and parameters."""
-    starts = integers(table[STARTS] + 8 * i, 2)
-    n, n_dy0, n_dp, n_p = table[N_STATES], table[N_DY0], table[N_DP], table[N_P]
-    x_address, c_address = values_of(table, replicate, i)
-    x, c = floats(x_address, n_dy0 + n_dp), floats(c_address, (n - n_dy0) + (n_p - n_dp))
-    y0_index = integers(table[Y0_INDEX], n_dy0)
-    y0_constant = integers(table[Y0_CONSTANT], n - n_dy0)
-    y0, p = np.empty(n), np.empty(n_p)
-    for j in range(n_dy0):
-        y0[y0_index[j]] = x[j]
-    for j in range(n - n_dy0):
-        y0[y0_constant[j]] = c[j]
-    for j in range(n_dp):
-        p[j] = x[n_dy0 + j]
-    for j in range(n_p - n_dp):
-        p[n_dp + j] = c[n - n_dy0 + j]
-    return starts[0], starts[1], floats(table[T0] + 8 * i, 1)[0], y0, p
-
-
-@inner
-def write_solution(table, replicate, i, first, solution, status):
-    """Store the rows of a subject in the order of the input; NaN after a failure."""
-    n, m = table[N_STATES], solution.shape[0]
-    order = integers(table[ORDER] + 8 * first, m)
-    base = table[OUT] + 8 * replicate * table[N_ROWS] * n
-    for k in range(m):
-        row = floats(base + 8 * order[k] * n, n)
-        for s in range(n):
-            row[s] = solution[k, s]
-    write_status(table, replicate, i, status)
-
-
-@innermost
-def write_status(table, replicate, i, status):
-    """Store the status of a subject, and NaN in its rows after a failure."""
-    longs(table[STATUS])[replicate * table[N_SUBJECTS] + i] = status
-    if status != 0 and table[OUT] != 0:
-        n, starts, order, out = table[N_STATES], longs(table[STARTS]), longs(table[ORDER]), doubles(table[OUT])
-        for k in range(starts[i], starts[i + 1]):
-            for s in range(n):
-                out[(replicate * table[N_ROWS] + order[k]) * n + s] = np.nan
-
-
-@inner
-def read_cotangent(table, replicate, first, m):
-    """Cotangent of the sorted rows of a subject, shape ``(m, n_states)``."""
-    n = table[N_STATES]
-    order = integers(table[ORDER] + 8 * first, m)
-    g = np.empty((m, n))
-    for k in range(m):
-        row = floats(table[G] + 8 * (replicate * table[G_STRIDE] + order[k] * n), n)
-        for s in range(n):
-            g[k, s] = row[s]
-    return g
-
-
-@innermost
-def write_gradient(table, replicate, i, gradient, status):
-    """Store the gradient of a subject, an array or a pointer; NaN after a failure. The status too, if there is room."""
-    if table[STATUS] != 0:
-        longs(table[STATUS])[replicate * table[N_SUBJECTS] + i] = status
-    n_x = table[N_DY0] + table[N_DP]
-    place = doubles(table[GX] + 8 * (replicate * table[N_SUBJECTS] + i) * n_x)
-    for j in range(n_x):
-        place[j] = gradient[j] if status == 0 else np.nan

@@ -49,15 +49,15 @@ def _type(variable):
 
 def _compiled_solution(op, times, through_python):
     """Solution at fixed times of replicates (first axis of x) that share their constant values."""
-    from pymc_saem.ode import native as nt
+    from pymc_saem.ode import task_table as tt
     from pymc_saem.ode.kernels import plan_of
     from pymc_saem.ode.pool import SWITCH, run_as_switched
 
     plan = plan_of(op, np.asarray(times), gradient=False)
     task, template, switch = plan.task.address, plan.table.ctypes.data, SWITCH.ctypes.data
     n_subjects, n_rows, n_states = op.rows.n_subjects, op.rows.n_rows, op.system.n_states
-    x_shape, c_shape, size = plan.x_shape, plan.c_shape, nt.TABLE_SIZE
-    X, C, OUT, STATUS, X_STRIDE, longs = nt.X, nt.C, nt.OUT, nt.STATUS, nt.X_STRIDE, nt.longs
+    x_shape, c_shape, size = plan.x_shape, plan.c_shape, tt.TABLE_SIZE
+    X, C, OUT, STATUS, X_STRIDE, longs = tt.X, tt.C, tt.OUT, tt.STATUS, tt.X_STRIDE, tt.longs
 
     @numba.njit
     def solution(t, x, c):

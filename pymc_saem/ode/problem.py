@@ -97,7 +97,7 @@ def trace(rhs, state_names, shapes, constant=()):
     free = [name for name in places if name not in constant]
     n_dp = sum(math.prod(shapes[name]) for name in free)
     arguments = outputs, t, y, p, places
-    sources = _loop_sources(*arguments, free) if _work_of(*arguments) > MOST_WORK else None
+    sources = _loop_sources(*arguments, free)
     is_wide = sources is not None
     rhs_source, jac_source, vjp_source, not_linear = sources or _scalar_sources(*arguments, n_dp)
     return OdeSystem(
@@ -110,16 +110,6 @@ def trace(rhs, state_names, shapes, constant=()):
         not_linear=not_linear,
         is_wide=is_wide,
     )
-
-
-def _work_of(outputs, t, y, p, places):
-    """Numbers that the tensor operations compute; 0 if there is one that has no form as a loop."""
-    printer = LoopPrinter(_leaves(t, y, p, places))
-    try:
-        printer.store([(v, View("dy", i, (), ())) for i, v in enumerate(outputs)])
-    except UnsupportedOperation:
-        return 0
-    return printer.work
 
 
 def _leaves(t, y, p, places):
@@ -148,32 +138,51 @@ def _scalar_sources(outputs, t, y, p, places, n_dp):
 
 
 def _loop_sources(outputs, t, y, p, places, free):
-    """The same as loops; None if there is an operation that has no such form."""
-    states, parameters, n = list(y.values()), [p[name] for name in free], len(outputs)
-    n_dp = sum(math.prod(v.type.shape) for v in parameters)
+    """The same as loops; None for a narrow system, and if there is an operation that has no such form."""
+    states, n = list(y.values()), len(outputs)
+    n_dp = sum(math.prod(p[name].type.shape) for name in free)
     slopes = [(v, View("dy", i, (), ())) for i, v in enumerate(outputs)]
-    derivatives = []
-    for i, v in enumerate(outputs):
-        row = pt.grad(v, [*states, *parameters], disconnected_inputs="ignore", return_disconnected="zero")
-        derivatives += [(d, View("jy", i * n + k, (), ())) for k, d in enumerate(row[:n])]
-        for name, d in zip(free, row[n:], strict=True):
-            derivatives.append((d, contiguous("jp", i * n_dp + places[name], p[name].type.shape)))
-    vector = [pt.dscalar() for _ in outputs]
-    total = sum(factor * v for factor, v in zip(vector, outputs, strict=True))
-    row = pt.grad(total, [*states, *parameters], disconnected_inputs="ignore", return_disconnected="zero")
-    products = [(d, View("jy", k, (), ())) for k, d in enumerate(row[:n])]
-    products += [(d, contiguous("jp", places[name], p[name].type.shape)) for name, d in zip(free, row[n:], strict=True)]
-    leaves = _leaves(t, y, p, places) | {v: View("dy", i, (), ()) for i, v in enumerate(vector)}
-    sources = []
-    for pairs in (slopes, slopes + derivatives, products):
-        simple = rewrite_graph([v for v, _ in pairs], include=("canonicalize", "stabilize"))
-        printer = LoopPrinter(leaves)
-        try:
-            printer.store([(v, place) for v, (_, place) in zip(simple, pairs, strict=True)])
-        except UnsupportedOperation:
+
+    def derivatives(v, i):
+        """Those of ``v``, with row i of the Jacobians as their place."""
+        wrt = [*states, *(p[name] for name in free)]
+        row = pt.grad(v, wrt, disconnected_inputs="ignore", return_disconnected="zero")
+        along_states = [(d, View("jy", i * n + k, (), ())) for k, d in enumerate(row[:n])]
+        return along_states + [
+            (d, contiguous("jp", i * n_dp + places[name], p[name].type.shape))
+            for name, d in zip(free, row[n:], strict=True)
+        ]
+
+    try:
+        leaves = _leaves(t, y, p, places)
+        if _printed(slopes, leaves).work <= MOST_WORK:
             return None
-        sources.append(printer.source())
+        rows = sum((derivatives(v, i) for i, v in enumerate(outputs)), [])
+        vector = [pt.dscalar() for _ in outputs]
+        total = sum(factor * v for factor, v in zip(vector, outputs, strict=True))
+        factors = {v: View("dy", i, (), ()) for i, v in enumerate(vector)}
+        printers = (
+            _printed(_simplified(slopes), leaves),
+            _printed(_simplified(slopes + rows), leaves),
+            _printed(_simplified(derivatives(total, 0)), leaves | factors),
+        )
+    except UnsupportedOperation:
+        return None
+    sources = (printer.source() for printer in printers)
     return *sources, "it is computed in loops over tensors, which are not looked into"
+
+
+def _simplified(pairs):
+    """Outputs that come with their places, as simple graphs; this takes half a second, for which narrow systems do not wait."""
+    simple = rewrite_graph([v for v, _ in pairs], include=("canonicalize", "stabilize"))
+    return [(v, place) for v, (_, place) in zip(simple, pairs, strict=True)]
+
+
+def _printed(pairs, leaves):
+    """LoopPrinter that has printed what computes outputs."""
+    printer = LoopPrinter(leaves)
+    printer.store(pairs)
+    return printer
 
 
 def flat_places(shapes, constant=()):

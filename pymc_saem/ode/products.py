@@ -5,9 +5,9 @@ Compiled once per machine and called through a symbol, because code that Numba l
 
 from functools import cache
 
-from numba import cfunc, types
+from numba import types
 
-from pymc_saem.ode.native import FLOATING, external, kept_by_sources, register
+from pymc_saem.ode.native import external, kept_cfunc, register
 
 __all__ = ["load", "multiply"]
 
@@ -53,9 +53,6 @@ multiply = external("multiply", _SIGNATURE)
 @cache
 def load():
     """Compile the product, or read it from Numba's cache, and give its symbol the address."""
-    try:
-        compiled = cfunc(_SIGNATURE, cache=True, **FLOATING)(kept_by_sources(_multiply))
-    except RuntimeError:  # Numba found no directory for its cache
-        compiled = cfunc(_SIGNATURE, **FLOATING)(_multiply)
+    compiled = kept_cfunc(_SIGNATURE, _multiply)
     register("multiply", compiled.address)
     return compiled  # the code lives as long as this object

@@ -72,3 +72,9 @@ _ADVICE = {
         "to is missing: it needs SUNDIALS, which `pip install scikit-sundae` brings."
     ),
 }
+
+# For compiled code, which takes plain numbers from another file.
+RUNNING = -1  # neither solved nor failed yet
+SUCCESS, MAX_STEPS, STEP_TOO_SMALL, NON_FINITE, BAD_TIMES, SOLVER_FAILURE, BAD_EVENT, NO_STEADY_STATE, STIFF = map(
+    int, SolverStatus
+)

@@ -7,23 +7,13 @@ that sunode was built with, and nothing here makes or frees an object of it. The
 """
 
 import numpy as np
-from numba import cfunc
 
-from pymc_saem.ode import native as nt
+from pymc_saem.ode import status as st
 from pymc_saem.ode import sundials as sun
+from pymc_saem.ode import task_table as tt
 from pymc_saem.ode.cvodes_callbacks import DY, JP, JY, N_DP, N_HEAD, N, derivative, derivatives, finite, jacobian
-from pymc_saem.ode.cvodes_engine import BAD_TIMES, MAX_STEPS, NON_FINITE, STEP_TOO_SMALL, SUCCESS, _first_after, _status
-from pymc_saem.ode.native import (
-    FLOATING,
-    compile_task,
-    external,
-    floats,
-    inner,
-    integers,
-    kept_by_sources,
-    longs,
-    register,
-)
+from pymc_saem.ode.cvodes_engine import _first_after, _status
+from pymc_saem.ode.native import compile_task, external, floats, inner, integers, kept_cfunc, longs, register
 from pymc_saem.ode.pool import _pause, _swap, _write
 
 __all__ = ["PROTOTYPES", "bind", "callbacks", "task"]
@@ -95,14 +85,14 @@ _SIGNATURES = {
 @inner
 def _reached(flag):
     """SolverStatus of a flag of CVODES: those of CVODE, and -41 to -44 when the sensitivities' derivative refused."""
-    return NON_FINITE if -44 <= flag <= -41 else _status(flag)
+    return st.NON_FINITE if -44 <= flag <= -41 else _status(flag)
 
 
 @inner
 def _start(place, table, t0, y0, p, y0_index, gradient):
     """Put a subject into the solver: values, tolerances, and where it has sensitivities their start and scale."""
-    n, n_dp = y0.size, table[nt.N_DP]
-    solver, tolerances = place[SOLVER], floats(table[nt.TOLERANCES], 2)
+    n, n_dp = y0.size, table[tt.N_DP]
+    solver, tolerances = place[SOLVER], floats(table[tt.TOLERANCES], 2)
     state, parameters = floats(place[STATE], n), floats(place[PARAMETERS], p.size)
     for i in range(n):
         state[i] = y0[i]
@@ -135,13 +125,13 @@ def _advance(place, t_now, t, t_first, n_steps, max_steps, gradient):
     solver, cell = place[SOLVER], np.zeros(1)
     while t_now < t:
         if n_steps >= max_steps:
-            return MAX_STEPS, t_now, n_steps
+            return st.MAX_STEPS, t_now, n_steps
         flag = step(solver, t_first, place[VECTOR], cell.ctypes.data, sun.CV_ONE_STEP)
         n_steps += 1
         if flag < 0:
             return _reached(flag), t_now, n_steps
         if not cell[0] > t_now:
-            return STEP_TOO_SMALL, t_now, n_steps
+            return st.STEP_TOO_SMALL, t_now, n_steps
         t_now = cell[0]
     flag = interpolate(solver, t, 0, place[VECTOR])
     if gradient:
@@ -165,35 +155,36 @@ def _record(place, r, n, n_sens, out, g, total, gradient):
 def _solve(place, table, t_rows, t0, y0, p, y0_index, out, g, total, gradient):
     first = _first_after(t_rows, t0)
     if first < 0:
-        return BAD_TIMES
+        return st.BAD_TIMES
     status, t_now, n_steps = _reached(_start(place, table, t0, y0, p, y0_index, gradient)), t0, 0
     for r in range(t_rows.size):
-        if status == SUCCESS and r >= first and (r == first or t_rows[r] != t_rows[r - 1]):
+        if status == st.SUCCESS and r >= first and (r == first or t_rows[r] != t_rows[r - 1]):
             status, t_now, n_steps = _advance(
-                place, t_now, t_rows[r], t_rows[first], n_steps, table[nt.MAX_STEPS], gradient
+                place, t_now, t_rows[r], t_rows[first], n_steps, table[tt.MAX_STEPS], gradient
             )
-        if status == SUCCESS:
+        if status == st.SUCCESS:
             _record(place, r, y0.size, total.size, out, g, total, gradient)
     return status
 
 
 @inner
-def _one(place, table, replicate, i, gradient):
-    first, last, t0, y0, p = nt.read_subject(table, replicate, i)
-    t_rows = floats(table[nt.TIMES] + 8 * first, last - first)
-    n_dy0, n_dp = table[nt.N_DY0], table[nt.N_DP]
-    y0_index = integers(table[nt.Y0_INDEX], n_dy0)
+def _one(place, table, task, gradient):
+    replicate, i = task // table[tt.N_SUBJECTS], task % table[tt.N_SUBJECTS]
+    first, last, t0, y0, p = tt.read_subject(table, task)
+    t_rows = floats(table[tt.TIMES] + 8 * first, last - first)
+    n_dy0, n_dp = table[tt.N_DY0], table[tt.N_DP]
+    y0_index = integers(table[tt.Y0_INDEX], n_dy0)
     out = np.empty((last - first, y0.size))
     if not gradient:
         status = _solve(place, table, t_rows, t0, y0, p, y0_index, out, out, np.empty(0), False)
-        nt.write_solution(table, replicate, i, first, out, status)
+        tt.write_solution(table, replicate, i, first, out, status)
         return
-    g, total = nt.read_cotangent(table, replicate, first, last - first), np.zeros(n_dp + n_dy0)
+    g, total = tt.read_cotangent(table, replicate, first, last - first), np.zeros(n_dp + n_dy0)
     status = _solve(place, table, t_rows, t0, y0, p, y0_index, out, g, total, True)
     result = np.empty(total.size)  # entries of y0 first
     for j in range(total.size):
         result[j] = total[n_dp + j] if j < n_dy0 else total[j - n_dy0]
-    nt.write_gradient(table, replicate, i, result, status)
+    tt.write_gradient(table, replicate, i, result, status)
 
 
 @inner
@@ -209,11 +200,11 @@ def _free_place(memory):
 
 
 def _task(begin, end, table_address):
-    table = integers(table_address, nt.TABLE_SIZE)
-    address = _free_place(table[nt.RHS])
-    place, n_subjects = integers(address, PLACE_SIZE), table[nt.N_SUBJECTS]
+    table = integers(table_address, tt.TABLE_SIZE)
+    address = _free_place(table[tt.RHS])
+    place = integers(address, PLACE_SIZE)
     for k in range(begin, end):
-        _one(place, table, k // n_subjects, k % n_subjects, table[nt.JAC] != 0)
+        _one(place, table, k, table[tt.JAC] != 0)
     _write(address + 8 * BUSY, 0)
     return 0
 
@@ -225,15 +216,12 @@ def callbacks():
     """The C functions for right-hand side, Jacobian and sensitivities; `bind` comes first."""
     if not _made:
         for function, signature in _SIGNATURES.items():
-            try:
-                _made[function] = cfunc(signature, cache=True, **FLOATING)(kept_by_sources(function))
-            except RuntimeError:  # Numba found no directory for its cache
-                _made[function] = cfunc(signature, **FLOATING)(function)
+            _made[function] = kept_cfunc(signature, function)
     return tuple(_made.values())
 
 
 def task(gradient):
     """The compiled task of all systems; `bind` comes first."""
     if "task" not in _made:
-        _made["task"] = compile_task(_task, keep=True)
+        _made["task"] = compile_task(_task)
     return _made["task"]

@@ -4,8 +4,9 @@ import numpy as np
 from numba import types
 
 from pymc_saem.ode import sundials as sun
-from pymc_saem.ode.cvodes_engine import ADAMS, BDF, SUCCESS, engine, forward, sensitivities
+from pymc_saem.ode.cvodes_engine import ADAMS, BDF, engine, forward, sensitivities
 from pymc_saem.ode.native import floats, inner
+from pymc_saem.ode.status import SUCCESS
 
 METHODS = {"bdf": BDF, "adams": ADAMS}
 
