@@ -86,7 +86,7 @@ def _end(table, i):
     return doubles(table[tt.TIMES])[starts[i + 1] - 1] if starts[i + 1] > starts[i] else doubles(table[tt.T0])[i]
 
 
-@inlined
+@innermost
 def _finish(system, work, tasks, table, k, lane, status):
     """Store the result of a task, which ends in z_new."""
     task = tasks.begin + k
@@ -102,7 +102,7 @@ def _finish(system, work, tasks, table, k, lane, status):
         tt.write_status(table, replicate, i, status)
 
 
-@inlined
+@innermost
 def _prepare(system, work, tasks, table, begin):
     """Slopes and first step of at most one task per lane, from number ``begin``, and their rows at the start time."""
     lanes, t, h, now = system.lanes, doubles(work.t), doubles(work.h), doubles(work.now)

@@ -128,7 +128,7 @@ def errors(system, work):
         norm[lane] = math.sqrt(worst if worst >= mean or worst != worst else mean)
 
 
-@inlined
+@innermost
 def stiffness(system, work, lane):
     """Step times the size of the Jacobian, as the last two stages see it, which both are at the end of the step.
 
