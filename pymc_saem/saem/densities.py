@@ -15,7 +15,7 @@ from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.saem.interpreted import INTERPRETED, has_python_only_ops
-from pymc_saem.saem.model import MixedModel
+from pymc_saem.saem.model import MixedModel, RandomEffect
 from pymc_saem.saem.point import parameter_graph, value_graph
 from pymc_saem.saem.sum_rows import SumRows
 
@@ -57,6 +57,12 @@ def row_logps(mixed: MixedModel) -> list:
     return mixed.model.logp(vars=observed_variables(mixed.model), sum=False)
 
 
+def effect_logp(mixed: MixedModel, effect: RandomEffect):
+    """Log density of a random effect on the scale of its value variable, as a graph of the model's value variables."""
+    (logp,) = mixed.model.logp(vars=[mixed.model[effect.name]], sum=False)
+    return logp
+
+
 def row_density(mixed: MixedModel):
     """Interpreted ``density(phi, theta)`` that lists the row log densities of each observed variable."""
     phi, theta = symbols(mixed)
@@ -68,6 +74,8 @@ def row_density(mixed: MixedModel):
 @dataclass
 class Densities:
     """Log likelihood of each subject, its gradient, and the statistics of the residual scales.
+
+    The densities of random effects that are not Gaussian are part of the likelihood.
 
     Parameters
     ----------
@@ -140,6 +148,47 @@ class Densities:
         """
         return self._function("gradient")(phi, theta)
 
+    def score(self, rules: tuple, phi: np.ndarray, theta: np.ndarray):
+        """Log density of all that some parameters enter, and its gradient with respect to theta; means over replicates.
+
+        Parameters
+        ----------
+        rules : tuple of ScoreRule
+        phi : ndarray, shape (replicate, subject, phi)
+        theta : ndarray, shape (theta,)
+
+        Returns
+        -------
+        float
+            log p of the outcomes and random effects that the parameters enter.
+        ndarray, shape (theta,)
+        """
+        if "score" not in self._functions:
+            self._functions["score"] = self._compile_score(rules)
+        value, gradient = self._functions["score"](phi, theta)
+        return float(value) / phi.shape[0], np.asarray(gradient) / phi.shape[0]
+
+    def _compile_score(self, rules: tuple):
+        mixed = self.mixed
+        phi, theta = symbols(mixed)
+        outcomes = sorted({j for rule in rules for j in rule.outcomes})
+        effects = {e.name: e for rule in rules for e in rule.effects}
+        rows = row_logps(mixed)
+        graphs = in_symbols(
+            mixed, [rows[j] for j in outcomes] + [effect_logp(mixed, e) for e in effects.values()], phi, theta
+        )
+        phi3 = pt.tensor("phi", dtype="float64", shape=(None, mixed.n_subjects, mixed.n_phi))
+        total = sum(g.sum() for g in graphs)
+        if any(rule.needs_gradient_of_prediction for rule in rules):
+            (total,) = _solved_tightly([total])
+        # The sum over replicates; a total that phi does not reach counts once for each of them.
+        total = (vectorize_graph(total, {phi: phi3}) + pt.zeros(phi3.shape[0])).sum()
+        gradient = pt.grad(total, theta, disconnected_inputs="ignore")
+        mode = INTERPRETED.including(_NO_CHECKS)
+        f = pytensor.function([phi3, theta], [total, gradient], mode=mode, on_unused_input="ignore")
+        f.trust_input = True
+        return f
+
     def warm_up(self, phi: np.ndarray, theta: np.ndarray) -> None:
         """Compile the E-step function now, so that its compilation is not counted as run time."""
         if "likelihood" not in self._functions:
@@ -184,6 +233,7 @@ class Densities:
         mixed = self.mixed
         rows = [r.ravel() for r in in_symbols(mixed, row_logps(mixed), phi, theta)]
         loglik = sum(_per_subject(mixed, j, row) for j, row in enumerate(rows))
+        loglik = loglik + sum(_effect_densities(mixed, phi, theta))
         columns = [_per_subject(mixed, j, build(phi, theta)) for j, build in self.residuals]
         residual = pt.stack(columns, axis=-1) if columns else pt.zeros((mixed.n_subjects, 0))
         status = [node.outputs[1] for node in ode_nodes([loglik])]
@@ -206,5 +256,16 @@ def _solved_tightly(graphs: list) -> list:
 
 
 def _per_subject(mixed: MixedModel, outcome: int, rows):
-    subject = mixed.outcomes[outcome].row_subject
-    return SumRows(mixed.n_subjects)(rows, subject)
+    return SumRows(mixed.n_subjects)(rows, mixed.outcomes[outcome].row_subject)
+
+
+def _effect_densities(mixed: MixedModel, phi, theta) -> list:
+    """Log densities per subject of the random effects without a Gaussian law, for whom a mean and a covariance do not do."""
+    effects = [effect for effect in mixed.random_effects if not effect.is_gaussian]
+    logps = in_symbols(mixed, [effect_logp(mixed, effect) for effect in effects], phi, theta)
+    densities = []
+    for effect, logp in zip(effects, logps, strict=True):
+        n_units = effect.shape[0]
+        per_unit = logp if logp.ndim == 1 else logp.reshape((n_units, -1)).sum(axis=1)
+        densities.append(SumRows(mixed.n_subjects)(per_unit, effect.row_subject(mixed.n_subjects)))
+    return densities

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pymc_saem.saem.algorithm import State
+from pymc_saem.saem.climb import Climber
 from pymc_saem.saem.conjugacy import recognize
 from pymc_saem.saem.densities import Densities
 from pymc_saem.saem.maximize import Maximizer
@@ -34,6 +35,7 @@ class Engine:
     points: PointMap
     densities: Densities
     maximizer: Maximizer
+    climber: Climber
     n_transitions: int
     n_replicates: int
     kernels: Mapping[str, float] | None
@@ -47,7 +49,8 @@ class Engine:
         densities = Densities(mixed, [(term.outcome, term) for term in rules.residual_terms], mode)
         maximizer = Maximizer(mixed, rules, points, schedule, objective, fixed)
         n_replicates = default_replicates(mixed.n_subjects) if n_replicates == "auto" else n_replicates
-        return cls(mixed, rules, points, densities, maximizer, n_transitions, n_replicates, kernels)
+        climber = Climber(densities, maximizer)
+        return cls(mixed, rules, points, densities, maximizer, climber, n_transitions, n_replicates, kernels)
 
     def begin(self, point: dict, rng: np.random.Generator, n_starts: int | str) -> tuple[State, Simulator, Start]:
         """Find a start near a PyMC point (``n_starts=0``: at the point) and set up the simulator."""
@@ -56,7 +59,7 @@ class Engine:
         theta = self.maximizer.apply_fixed(self.points.theta_of(point))
         start = Start(theta, np.zeros(0))
         if n_fits:
-            start = find_start(self.densities, self.maximizer, theta, rng, n_fits)
+            start = find_start(self.densities, self.climber, theta, rng, n_fits)
         population = self.maximizer.population(start.theta)
         phi = np.repeat(population.mean[None], self.n_replicates, axis=0)
         self.densities.warm_up(phi, start.theta)

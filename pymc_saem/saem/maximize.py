@@ -12,7 +12,7 @@ from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.population import Population
 from pymc_saem.saem.priors import Prior
-from pymc_saem.saem.rules import OmegaRule, ResidualRule, Rules
+from pymc_saem.saem.rules import MeanRule, OmegaRule, ResidualRule, Rules
 from pymc_saem.saem.schedule import Schedule, at_least
 
 #: A standard deviation may not fall below this fraction of its start: at zero the E-step could not move.
@@ -45,18 +45,31 @@ class Maximizer:
         self.priors = {name: prior for name, prior in priors.items() if not prior.is_flat()}
         self._free_mean = [p for p in self.rules.mean.parameters if p.name not in self.fixed]
         self._prior_of_mean()
+        self._rough_sd = None  # of the columns of phi that are not Gaussian
 
     def reset(self) -> None:
         """Forget the start of the last run, which the variance floor is relative to."""
         self.floor_state = {"start": {}, "reached": set()}
 
     def population(self, theta: np.ndarray) -> Population:
-        """The Gaussian law of phi at theta."""
-        omega = self.rules.fixed_omega.copy()
-        for rule in self.rules.omegas:
+        """The law of phi at theta."""
+        rules, omega = self.rules, self.rules.fixed_omega.copy()
+        for effect in rules.moving_omega:
+            omega[effect.columns, effect.columns] = rules.law.covariance(effect, theta)
+        for rule in rules.omegas:
             x = self.points.natural(rule.parameter, theta[rule.parameter.columns])
             omega[np.ix_(rule.columns, rule.columns)] = omega_of(rule, x)
-        return Population(self.rules.mean.mean(theta, self.mixed.n_subjects), omega)
+        mean = rules.mean.mean(theta, self.mixed.n_subjects)
+        if rules.typical is None:
+            return Population(mean, omega)
+        mean = rules.typical.mean(theta, mean)
+        if self._rough_sd is None:
+            self._rough_sd = rules.typical.sd(theta, mean)
+        gaussian = np.zeros(self.mixed.n_phi, dtype=bool)
+        gaussian[self.mixed.gaussian_columns] = True
+        other = np.flatnonzero(~gaussian)
+        omega[other, other] = self._rough_sd[other] ** 2
+        return Population(mean, omega, gaussian)
 
     def apply_fixed(self, theta: np.ndarray) -> np.ndarray:
         """theta with the user's constants in place."""
@@ -70,8 +83,10 @@ class Maximizer:
         """The next theta, (theta,)."""
         old, theta = theta, theta.copy()
         ratio = self.schedule.smallest_ratio(iteration)
-        theta = self._update_mean(statistics, theta)
-        mean = self.rules.mean.mean(theta, self.mixed.n_subjects)
+        mean_rule = self.rules.mean.at(theta)
+        theta = self._update_mean(mean_rule, statistics, theta)
+        mean = mean_rule.design @ theta[mean_rule.columns] + mean_rule.offset
+        mean = np.broadcast_to(mean, statistics.first.shape)
         covariance = mstep.covariance_about(statistics.first, statistics.second, mean)
         for rule in self.rules.omegas:
             if rule.parameter.name not in self.fixed:
@@ -89,7 +104,7 @@ class Maximizer:
         free = [np.arange(p.columns.start, p.columns.stop) for p in self._free_mean]
         self._mean_columns = np.concatenate(free or [np.zeros(0, int)])
         in_rule = np.searchsorted(rule.columns, self._mean_columns)
-        self._held, self._free_design = np.setdiff1d(np.arange(rule.columns.size), in_rule), rule.design[:, :, in_rule]
+        self._free, self._held = in_rule, np.setdiff1d(np.arange(rule.columns.size), in_rule)
         size = self._mean_columns.size
         self._prior_precision, self._prior_shift = np.zeros((size, size)), np.zeros(size)
         self._other_priors = []
@@ -103,10 +118,10 @@ class Maximizer:
             else:
                 self._prior_precision[np.ix_(where, where)], self._prior_shift[where] = gaussian
 
-    def _update_mean(self, statistics: Statistics, theta: np.ndarray) -> np.ndarray:
+    def _update_mean(self, rule: MeanRule, statistics: Statistics, theta: np.ndarray) -> np.ndarray:
         if not self._mean_columns.size:
             return theta
-        rule, held, design = self.rules.mean, self._held, self._free_design
+        held, design = self._held, rule.design[:, :, self._free]
         offset = rule.offset + rule.design[:, :, held] @ theta[rule.columns[held]] if held.size else rule.offset
         precision = self.population(theta).precision
         gaussian = self._prior_precision, self._prior_shift

@@ -20,8 +20,11 @@ _FROM_PHI_GRAPH = {"identity": lambda x: x, "log": pt.exp, "logit": pt.sigmoid}
 
 
 def value_graph(effect: RandomEffect, phi):
-    """Value variable of a random effect as a graph of its columns of phi, shape (subject, ...)."""
-    block = phi[:, effect.columns].reshape(effect.shape)
+    """Value variable of a random effect as a graph of its columns of phi, shape (subject or unit, ...)."""
+    block = phi[:, effect.columns]
+    if effect.is_nested:
+        block = block.reshape((phi.type.shape[0], effect.n_slots, -1))[effect.unit_subject, effect.unit_slot]
+    block = block.reshape(effect.shape)
     return block if effect.value_is_phi else _FROM_PHI_GRAPH[effect.link](block)
 
 
@@ -63,7 +66,7 @@ class PointMap:
         for effect in self.mixed.random_effects:
             value = np.asarray(point[effect.value_name], dtype=float)
             value = value if effect.value_is_phi else _TO_PHI[effect.link](value)
-            parts.append(value.reshape(self.mixed.n_subjects, -1))
+            parts.append(effect.to_columns(value, self.mixed.n_subjects))
         return np.concatenate(parts, axis=-1)
 
     def to_point(self, theta: np.ndarray, phi: np.ndarray, like: dict) -> dict:
@@ -72,7 +75,7 @@ class PointMap:
         for p in self.mixed.parameters:
             new[p.value_name] = theta[p.columns].reshape(p.shape)
         for effect in self.mixed.random_effects:
-            value = phi[:, effect.columns].reshape(effect.shape)
+            value = effect.from_columns(phi[:, effect.columns])
             new[effect.value_name] = value if effect.value_is_phi else _FROM_PHI[effect.link](value)
         # np.array, not a NumPy scalar: PyMC's backends read .shape and .dtype of 0-d arrays
         cast = {name: np.array(value, dtype=like[name].dtype) for name, value in new.items()}
@@ -81,11 +84,17 @@ class PointMap:
     # -- natural scale ------------------------------------------------------------------------
 
     def natural_phi(self, phi: np.ndarray) -> dict[str, np.ndarray]:
-        """Random effects under the user's names, shapes (..., subject, *event)."""
-        lead = phi.shape[:-2]
-        return {
-            e.name: _FROM_PHI[e.link](phi[..., e.columns]).reshape(lead + e.shape) for e in self.mixed.random_effects
-        }
+        """Random effects under the user's names, shapes (..., subject or unit, *event)."""
+        return {e.name: self._natural_effect(e, e.from_columns(phi[..., e.columns])) for e in self.mixed.random_effects}
+
+    def _natural_effect(self, effect: RandomEffect, values: np.ndarray) -> np.ndarray:
+        if effect.link != "value":
+            return _FROM_PHI[effect.link](values)
+        if self.mixed.model.rvs_to_transforms.get(self.mixed.model[effect.name]) is None:
+            return values
+        backward = self._transform(effect, "backward")
+        flat = values.reshape(-1, *effect.shape)
+        return np.stack([np.broadcast_to(backward(v), effect.shape) for v in flat]).reshape(values.shape)
 
     def natural(self, parameter: Parameter, u: np.ndarray) -> np.ndarray:
         """Natural value of one parameter; ``u`` is its flat unconstrained value."""
@@ -125,7 +134,7 @@ class PointMap:
             return "identity"
         return "log" if isinstance(transform, LogTransform) else "other"
 
-    def _transform(self, parameter: Parameter, direction: str):
+    def _transform(self, parameter: Parameter | RandomEffect, direction: str):
         key = (parameter.name, direction)
         if key not in self._compiled:
             rv = self.mixed.model[parameter.name]

@@ -76,7 +76,7 @@ def _dims(variable) -> tuple:
 def _population(engine: Engine, run: Chain) -> dict[str, np.ndarray]:
     mixed = engine.mixed
     natural = engine.points.natural_theta(run.theta[-1])
-    kinds = engine.rules.kind_of()
+    m_steps, roles = engine.rules.m_step_of(), engine.rules.role_of()
     phi_labels = np.array(mixed.phi_labels())
     governed = {}
     for rule in engine.rules.omegas:
@@ -84,13 +84,14 @@ def _population(engine: Engine, run: Chain) -> dict[str, np.ndarray]:
             governed[rule.parameter.name] = [list(phi_labels[rule.columns])]
         elif rule.kind == "diagonal":
             governed[rule.parameter.name] = [[label] for label in phi_labels[rule.columns]]
-    columns = {"parameter": [], "estimate": [], "m_step": [], "note": [], "effects": []}
+    columns = {"parameter": [], "estimate": [], "m_step": [], "role": [], "note": [], "effects": []}
     for p in mixed.parameters:
         labels = element_labels(mixed.model, p.name, p.shape, p.dims)
         columns["parameter"] += labels
         columns["estimate"] += list(np.ravel(natural[p.name]))
         fixed = p.name in engine.maximizer.fixed
-        columns["m_step"] += ["fixed" if fixed else kinds[p.name]] * len(labels)
+        columns["m_step"] += ["fixed" if fixed else m_steps[p.name]] * len(labels)
+        columns["role"] += [roles[p.name]] * len(labels)
         columns["note"] += ["at its floor" if p.name in run.at_floor else ""] * len(labels)
         effects = governed.get(p.name, [[]] * len(labels))
         columns["effects"] += [json.dumps([str(e) for e in names]) for names in effects]

@@ -12,7 +12,9 @@ import numpy as np
 from pymc_saem.saem.model import UnsupportedModelError
 
 
-def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator, noise: float = 0.0) -> list[np.ndarray]:
+def subjects_of_rows(
+    density, theta, phi, names, rng: np.random.Generator, noise: float = 0.0, orphans_allowed: bool = False
+) -> list[np.ndarray]:
     """Subject index of each (flattened) row of each observed variable.
 
     Parameters
@@ -26,6 +28,8 @@ def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator, noise
         Names of the observed variables.
     noise : float, default 0
         Changes up to this share of a row's whole change do not count.
+    orphans_allowed : bool, default False
+        Give -1 to rows that depend on no subject.
 
     Returns
     -------
@@ -49,8 +53,10 @@ def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator, noise
     # it is not asked first, because it also spreads through products with zeros.
     by_nan = _decode(lambda mask: density(np.where(mask[:, None] > 0, np.nan, phi), theta), base, phi.shape[0])
     for name, rows, (_, hit, _), (other, reached, shared) in zip(names, found, by_value, by_nan, strict=True):
-        _refuse_orphans(name, hit | (reached & ~shared))
-        rows[~hit] = other[~hit]
+        found_one = hit | (reached & ~shared)
+        if not orphans_allowed:
+            _refuse_orphans(name, found_one)
+        rows[~hit] = np.where(found_one, other, -1)[~hit]
     return found
 
 
@@ -105,7 +111,8 @@ def _refuse_shared(name, both: np.ndarray) -> None:
         row = int(np.flatnonzero(both)[0])
         raise UnsupportedModelError(
             f"Row {row} of '{name}' depends on more than one subject ({both.sum()} such rows in all). "
-            "SAEM needs every row to depend on the random effects of exactly one subject: check the index that maps rows to subjects."
+            "SAEM needs every row to depend on the random effects of exactly one subject: check the index that maps rows to "
+            "subjects, or name the random effects in random_effects=[...], if others were taken for them."
         )
 
 

@@ -153,6 +153,7 @@ class SAEM(BlockedStep):
         self._failures: dict = {}
         self.start_scores, self.start_solves = np.zeros(0), 0
         self.engine.maximizer.reset()
+        self.engine.climber.n_evaluations = 0
 
     def begin_chain(self, rng, n_explore: int) -> None:
         """Forget the last chain and take over the generator of the next."""
@@ -195,7 +196,9 @@ class SAEM(BlockedStep):
             self.n_smoothed += 1
         step_size = self.schedule.step_size(self.n_smoothed)
         failed_before = self._n_failed()
-        self._state, report = iterate(self._state, self._simulate, self.engine.maximizer, step_size)
+        self._state, report = iterate(
+            self._state, self._simulate, self.engine.maximizer, step_size, self.engine.climber
+        )
         self.iter_count += 1
         stats = {
             **{name: value for name, value in report.items() if name in self.stats_dtypes_shapes},
