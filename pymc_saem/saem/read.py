@@ -18,7 +18,6 @@ from pymc_saem.saem.model import MixedModel, Outcome, UnsupportedModelError
 from pymc_saem.saem.point import PointMap, initial_point
 from pymc_saem.saem.rows import find_finite_start, subjects_of_rows
 
-
 #: A solver that takes all subjects as one system chooses its steps for all of them, so each row changes a little with
 #: everybody's phi: by 4e-8 of its own subject's part at sunode's tolerances (four decays).
 #: PyTensor's own operations have no such noise.
