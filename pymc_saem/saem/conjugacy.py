@@ -56,7 +56,11 @@ def _recognize_mean(mixed: MixedModel, law: LawOfPhi, roles, reasons: dict[str, 
             reasons |= {p.name: str(refusal) for p in refusal.parameters}
             affine = [p for p in affine if p.name not in reasons]
     moving = law if len(affine) < len(in_means) else None
-    if moving is None and np.ptp(design, axis=0).max(initial=0.0) == 0 and np.ptp(offset, axis=0).max(initial=0.0) < 1e-12:
+    if (
+        moving is None
+        and np.ptp(design, axis=0).max(initial=0.0) == 0
+        and np.ptp(offset, axis=0).max(initial=0.0) < 1e-12
+    ):
         design, offset = design[:1], offset[:1]
     _refuse_collinear(affine, columns, design)
     return MeanRule(tuple(affine), columns, design, offset, moving)

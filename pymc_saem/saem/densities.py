@@ -16,8 +16,9 @@ from pytensor.graph.traversal import ancestors
 from pymc_saem.compat import observed_variables
 from pymc_saem.saem.interpreted import INTERPRETED, has_python_only_ops
 from pymc_saem.saem.model import MixedModel, RandomEffect
-from pymc_saem.saem.point import parameter_graph, value_graph
+from pymc_saem.saem.spelling import law_of
 from pymc_saem.saem.sum_rows import SumRows
+from pymc_saem.saem.symbols import in_symbols, symbols
 
 #: Gradients for optimizers. An E-step accepts densities from coarse solves; a line search would take their noise for slope,
 #: and near the optimum a gradient at 1e-2 is mostly wrong.
@@ -27,40 +28,18 @@ GRADIENT_TOLERANCE = 1e-6
 _NO_CHECKS = "local_remove_check_parameter"
 
 
-def substitution(mixed: MixedModel, phi, theta) -> dict:
-    """Value variables of the model as graphs of phi (subject, phi) and theta (theta,)."""
-    values = {model_value(mixed, e.name): value_graph(e, phi) for e in mixed.random_effects}
-    values |= {model_value(mixed, p.name): parameter_graph(p, theta) for p in mixed.parameters}
-    return values
-
-
-def model_value(mixed: MixedModel, name: str):
-    return mixed.model.rvs_to_values[mixed.model[name]]
-
-
-def symbols(mixed: MixedModel):
-    """Fresh symbols phi (subject, phi) and theta (theta,)."""
-    phi = pt.tensor("phi", dtype="float64", shape=(mixed.n_subjects, mixed.n_phi))
-    theta = pt.tensor("theta", dtype="float64", shape=(mixed.n_theta,))
-    return phi, theta
-
-
-def in_symbols(mixed: MixedModel, graphs: list, phi, theta) -> list:
-    """Rewrite graphs over random variables or value variables as graphs of phi and theta."""
-    graphs = mixed.model.replace_rvs_by_values(graphs)
-    replacements = [(k, v.astype(k.dtype)) for k, v in substitution(mixed, phi, theta).items()]
-    return clone_replace(graphs, replace=replacements, rebuild_strict=False)
-
-
 def row_logps(mixed: MixedModel) -> list:
     """Log density of each row of each observed variable, as graphs of the model's value variables."""
     return mixed.model.logp(vars=observed_variables(mixed.model), sum=False)
 
 
 def effect_logp(mixed: MixedModel, effect: RandomEffect):
-    """Log density of a random effect on the scale of its value variable, as a graph of the model's value variables."""
+    """Log density of a random effect up to terms without parameters, as a graph of the model's value variables."""
     (logp,) = mixed.model.logp(vars=[mixed.model[effect.name]], sum=False)
-    return logp
+    if effect.combined is None:
+        return logp
+    _, scale = mixed.model.replace_rvs_by_values(law_of(mixed.model, effect))
+    return logp - pt.log(scale)  # the density of mu + omega * eta
 
 
 def row_density(mixed: MixedModel):

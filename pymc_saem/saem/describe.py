@@ -92,7 +92,11 @@ def _parameter_table(mixed: MixedModel, rules) -> pd.DataFrame:
     for p in mixed.parameters:
         prior = Prior(mixed, p)
         m_step = m_steps[p.name]
-        if m_step == "closed form" and not prior.is_flat() and not (p in rules.mean.parameters and prior.quadratic() is not None):
+        if (
+            m_step == "closed form"
+            and not prior.is_flat()
+            and not (p in rules.mean.parameters and prior.quadratic() is not None)
+        ):
             m_step = "closed form, with Newton steps for the prior"
         rows.append({"shape": p.shape, "prior": prior.name, "role": roles[p.name], "m_step": m_step})
     return pd.DataFrame(rows, index=pd.Index([p.name for p in mixed.parameters], name="parameter"))

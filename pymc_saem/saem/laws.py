@@ -6,14 +6,11 @@ import numpy as np
 import pytensor
 from pymc.distributions.distribution import support_point
 
-from pymc_saem.saem.densities import effect_logp, in_symbols, symbols
+from pymc_saem.saem.densities import effect_logp
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import MixedModel, RandomEffect
-
-
-def location_and_scale(rv):
-    """Location and scale graphs of a Normal or LogNormal variable."""
-    return rv.owner.op.dist_params(rv.owner)[:2]
+from pymc_saem.saem.spelling import law_of
+from pymc_saem.saem.symbols import in_symbols, symbols
 
 
 class LawOfPhi:
@@ -23,7 +20,7 @@ class LawOfPhi:
         self.mixed, self.base, self.rng = mixed, theta, np.random.default_rng(0)
         self.effects = [e for e in mixed.random_effects if e.is_gaussian]
         phi, symbol = symbols(mixed)
-        graphs = [g for e in self.effects for g in location_and_scale(mixed.model[e.name])]
+        graphs = [g for e in self.effects for g in law_of(mixed.model, e)]
         graphs = in_symbols(mixed, graphs, phi, symbol)
         # A Gaussian law has no other random effect in it, so that phi is not used.
         self._f = pytensor.function([symbol], graphs, mode=INTERPRETED, on_unused_input="ignore")
@@ -111,7 +108,9 @@ class TypicalValues:
     def sd(self, theta: np.ndarray, mean: np.ndarray) -> np.ndarray:
         """How far from the typical value the log density has fallen by 1/2, as for a standard deviation; (phi,)."""
         phi_symbol, theta_symbol = symbols(self.mixed)
-        graphs = in_symbols(self.mixed, [effect_logp(self.mixed, e).sum() for e in self.effects], phi_symbol, theta_symbol)
+        graphs = in_symbols(
+            self.mixed, [effect_logp(self.mixed, e).sum() for e in self.effects], phi_symbol, theta_symbol
+        )
         density = pytensor.function([phi_symbol, theta_symbol], graphs, mode=INTERPRETED, on_unused_input="ignore")
         base, sd = density(mean, theta), np.ones(self.mixed.n_phi)
         for k, effect in enumerate(self.effects):

@@ -8,10 +8,11 @@ import numpy as np
 from pymc.logprob.transforms import LogOddsTransform, LogTransform
 from pytensor.graph.traversal import ancestors
 
-from pymc_saem.saem.densities import model_value
-from pymc_saem.saem.laws import LawOfPhi, location_and_scale
+from pymc_saem.saem.laws import LawOfPhi
 from pymc_saem.saem.model import MixedModel, Parameter, RandomEffect, UnsupportedModelError
 from pymc_saem.saem.point import PointMap
+from pymc_saem.saem.spelling import combination_of, form_of, law_of
+from pymc_saem.saem.symbols import model_value
 
 _LINKS = {"NormalRV": "identity", "MvNormalRV": "identity", "LogNormalRV": "log", "LogitNormal": "logit"}
 _TRANSFORMS = {"identity": type(None), "log": LogTransform, "logit": LogOddsTransform}
@@ -37,6 +38,9 @@ def lay_out_effects(model, point, names, unit_subjects) -> tuple[RandomEffect, .
         if not is_gaussian:
             link = "value"
             _refuse_shape(name, kind, rv, value, shape)
+        form, combined = form_of(model, name, names) if is_gaussian else "direct", None
+        if form == "direct" and is_gaussian and (combined := combination_of(model, name, shape)) is not None:
+            form = "standard"
         effect = RandomEffect(
             name=name,
             value_name=value.name,
@@ -47,6 +51,8 @@ def lay_out_effects(model, point, names, unit_subjects) -> tuple[RandomEffect, .
             dims=tuple(model.named_vars_to_dims.get(name, (None,) * len(shape))),
             is_gaussian=is_gaussian,
             unit_subject=unit_subjects.get(name),
+            form=form,
+            combined=combined,
         )
         size = int(np.prod(shape[1:], dtype=int)) * effect.n_slots
         effects.append(replace(effect, columns=slice(start, start + size)))
@@ -104,6 +110,6 @@ def with_general_laws(mixed: MixedModel) -> MixedModel:
 
 def _depends_on_other_effects(mixed: MixedModel, effect: RandomEffect) -> bool:
     rv = mixed.model[effect.name]
-    graphs = list(location_and_scale(rv)) if effect.is_gaussian else list(rv.owner.inputs)
+    graphs = law_of(mixed.model, effect) if effect.is_gaussian else list(rv.owner.inputs)
     reached = set(ancestors(mixed.model.replace_rvs_by_values(graphs)))
     return any(model_value(mixed, e.name) in reached for e in mixed.random_effects if e.name != effect.name)

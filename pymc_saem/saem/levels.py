@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pymc as pm
@@ -10,13 +10,14 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.saem.model import UnsupportedModelError
+from pymc_saem.saem.spelling import form_of
 
 
 def find_random_effects(model: pm.Model, point: dict, chosen: Sequence[str] | None, left_out: set[str]) -> list[str]:
     """Names of the random effects, in the model's order.
 
     By default the free variables without children whose law depends on other free variables, and whose first axis is
-    that of a level; where there is none, those without parents too.
+    that of a level; where there is none, those without parents too. And those that are the mean of another effect.
     """
     free = {rv.name: rv for rv in model.free_RVs if rv.name not in left_out}
     if chosen is not None:
@@ -32,7 +33,10 @@ def find_random_effects(model: pm.Model, point: dict, chosen: Sequence[str] | No
             f"population parameters. The free variables are {_shapes(model, point)}. Give the random effect "
             'dims=("subject", ...), or name it in random_effects=[...].'
         )
-    return [name for name in leaves if first_axis(model, name, point) in axes]
+    found = {name for name in leaves if first_axis(model, name, point) in axes}
+    # c ~ Normal(b[...], omega) with b ~ Normal(a, tau): b has a law with parameters, so it is no parameter itself.
+    upper = {name for effect in found for name in parents[effect] if parents[name]}
+    return [name for name in free if name in found | {n for n in upper if first_axis(model, n, point) is not None}]
 
 
 def _check_chosen(chosen, free) -> list[str]:
@@ -74,7 +78,7 @@ def split_levels(model, point, names: list[str]) -> tuple[list[str], dict[tuple,
     Raises
     ------
     UnsupportedModelError
-        When a random effect has no first axis of its own, or a law that depends on one of another level.
+        When a random effect has no first axis of its own, or a law that depends on another level other than by its mean.
     """
     of_axis: dict[tuple, list[str]] = {}
     for name in names:
@@ -93,10 +97,12 @@ def split_levels(model, point, names: list[str]) -> tuple[list[str], dict[tuple,
     top = of_axis.pop(min(of_axis, key=lambda axis: axis[1]))
     for (dim, _), lower in of_axis.items():
         for name in lower:
-            if inside := sorted(_parents_of(model, model[name]) & set(names)):
+            inside = sorted(_parents_of(model, model[name]) & set(names))
+            if inside and form_of(model, name, names) != "deviation":
                 raise UnsupportedModelError(
-                    f"The distribution of '{name}' (one entry per {dim or 'unit'}) depends on the random effect '{inside[0]}'. "
-                    f"Give '{name}' a mean that does not depend on it, and add the two in the prediction."
+                    f"The distribution of '{name}' (one entry per {dim or 'unit'}) depends on the random effect '{inside[0]}', and not by "
+                    f"the mean of a Normal or LogNormal alone. Give '{name}' a law that does not depend on it, and join the two in "
+                    "the prediction."
                 )
     return top, of_axis
 
@@ -112,18 +118,18 @@ def subject_axis(model, point, names: list[str]) -> tuple[str, int, tuple]:
 
 
 def subjects_of_units(
-    rows_of: Callable[[list[str]], list[np.ndarray]], subjects: list[np.ndarray], lower: dict[tuple, list[str]]
-) -> dict[str, np.ndarray]:
-    """Subject of each unit of the lower levels, by name of the random effect.
+    units: dict[tuple, list[np.ndarray]], subjects: list[np.ndarray], by_mean: dict[tuple, np.ndarray]
+) -> dict[tuple, np.ndarray]:
+    """Subject of each unit of the lower axes.
 
     Parameters
     ----------
-    rows_of : callable
-        ``rows_of(names)`` gives the unit of each row of each observed variable, -1 for none.
+    units : dict
+        Of each axis: the unit of each row of each observed variable, -1 for none.
     subjects : list of ndarray
-        Subject of each row of each observed variable.
-    lower : dict
-        Names of the random effects of each lower axis.
+        Subject of each row of each observed variable, -1 where only the units tell.
+    by_mean : dict
+        Of each axis: subject on whose effects the mean of a unit depends, (unit,), -1 for none.
 
     Raises
     ------
@@ -131,22 +137,32 @@ def subjects_of_units(
         When a unit has rows of two subjects, or no row.
     """
     found = {}
-    for (dim, n_units), names in lower.items():
-        unit_subject = np.full(n_units, -1)
-        for rows, subject in zip(rows_of(names), subjects, strict=True):
+    for (dim, n_units), rows_of_outcomes in units.items():
+        unit_subject = by_mean.get((dim, n_units), np.full(n_units, -1)).copy()
+        for rows, subject in zip(rows_of_outcomes, subjects, strict=True):
             for unit in range(n_units):
-                for owner in np.unique(subject[rows == unit]):
+                for owner in np.unique(subject[(rows == unit) & (subject >= 0)]):
                     if unit_subject[unit] not in (-1, owner):
                         raise UnsupportedModelError(
-                            f"The random effects {names} have one entry per {dim or 'unit'}, and entry {unit} occurs in rows of "
-                            f"subjects {unit_subject[unit]} and {owner} (counted from 0). Units must be nested in subjects; name the "
+                            f"There is one random effect per {dim or 'unit'}, and entry {unit} occurs in rows of subjects "
+                            f"{unit_subject[unit]} and {owner} (counted from 0). Units must be nested in subjects; name the "
                             "random effects of one level in random_effects=[...], if the other ones are parameters."
                         )
                     unit_subject[unit] = owner
         if (unit_subject < 0).any():
             raise UnsupportedModelError(
-                f"Entry {int(np.flatnonzero(unit_subject < 0)[0])} of the random effects {names} occurs in no row of data. "
-                "Remove it, or name the random effects in random_effects=[...] if these are parameters."
+                f"Entry {int(np.flatnonzero(unit_subject < 0)[0])} of the random effects per {dim or 'unit'} belongs to no subject "
+                "with data. Remove it, or name the random effects in random_effects=[...] if these are parameters."
             )
-        found |= dict.fromkeys(names, unit_subject)
+        found[dim, n_units] = unit_subject
     return found
+
+
+def fill_subjects(subjects: list[np.ndarray], units: dict, unit_subjects: dict) -> list[np.ndarray]:
+    """Subjects of the rows, where a row reaches its subject through a unit only."""
+    filled = [subject.copy() for subject in subjects]
+    for axis, rows_of_outcomes in units.items():
+        for subject, rows in zip(filled, rows_of_outcomes, strict=True):
+            missing = (subject < 0) & (rows >= 0)
+            subject[missing] = unit_subjects[axis][rows[missing]]
+    return filled

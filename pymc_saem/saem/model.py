@@ -35,6 +35,10 @@ class RandomEffect:
     dims: tuple[str | None, ...]
     is_gaussian: bool = True
     unit_subject: np.ndarray | None = field(default=None, repr=False)  # (unit,): subject of each unit of a lower level
+    form: str = "direct"  # "direct", "deviation", "standard"; see spelling.py
+    combined: object = field(
+        default=None, repr=False, compare=False
+    )  # the variable that phi is, of the form "standard"
 
     @property
     def size(self) -> int:

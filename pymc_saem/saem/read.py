@@ -7,21 +7,26 @@ from dataclasses import replace
 
 import numpy as np
 import pymc as pm
+import pytensor
+import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.saem.densities import row_density, row_logps
-from pymc_saem.saem.interpreted import has_python_only_ops
+from pymc_saem.saem.interpreted import INTERPRETED, has_python_only_ops
 from pymc_saem.saem.layout import lay_out_effects, lay_out_parameters, with_general_laws
-from pymc_saem.saem.levels import find_random_effects, split_levels, subject_axis, subjects_of_units
+from pymc_saem.saem.levels import fill_subjects, find_random_effects, split_levels, subject_axis, subjects_of_units
 from pymc_saem.saem.model import MixedModel, Outcome, UnsupportedModelError
 from pymc_saem.saem.point import PointMap, initial_point
-from pymc_saem.saem.rows import find_finite_start, subjects_of_rows
+from pymc_saem.saem.rows import find_finite_start, refuse_orphans, subjects_of_rows
+from pymc_saem.saem.spelling import location_and_scale
+from pymc_saem.saem.symbols import in_symbols, symbols
 
 #: A solver that takes all subjects as one system chooses its steps for all of them, so each row changes a little with
 #: everybody's phi: by 4e-8 of its own subject's part at sunode's tolerances (four decays).
 #: PyTensor's own operations have no such noise.
 _SHARED_STEPS = 1e-4
+
 
 def read_model(
     model: pm.Model, random_effects: Sequence[str] | None = None, *, rng: np.random.Generator | None = None
@@ -50,18 +55,21 @@ def read_model(
     _refuse_unused(model, missing)
     top, lower = split_levels(model, point, names)
     rng = rng or np.random.default_rng(0)
-    mixed = _with_rows(_lay_out(model, point, top, missing), rng)
+    mixed = _lay_out(model, point, top, missing)
+    subjects = _find_rows(mixed, rng, orphans_allowed=bool(lower))
     if lower:
-        subjects = [outcome.row_subject for outcome in mixed.outcomes]
-
-        def rows_of(names):
-            units = _with_rows(_lay_out(model, point, names, missing), rng, orphans_allowed=True)
-            return [outcome.row_subject for outcome in units.outcomes]
-
-        mixed = replace(
-            _lay_out(model, point, top, missing, subjects_of_units(rows_of, subjects, lower)), outcomes=mixed.outcomes
+        units = {axis: _find_rows(_lay_out(model, point, lower[axis], missing), rng, True) for axis in lower}
+        by_mean = {axis: _subjects_in_means(mixed, lower[axis], rng) for axis in lower}
+        unit_subjects = subjects_of_units(units, subjects, by_mean)
+        subjects = fill_subjects(subjects, units, unit_subjects)
+        mixed = _lay_out(
+            model, point, top, missing, {name: unit_subjects[axis] for axis in lower for name in lower[axis]}
         )
-    return with_general_laws(mixed)
+    outcomes = []
+    for rv, subject in zip(observed_variables(model), subjects, strict=True):
+        refuse_orphans(rv.name, subject >= 0)
+        outcomes.append(Outcome(rv.name, subject))
+    return with_general_laws(replace(mixed, outcomes=tuple(outcomes)))
 
 
 def _lay_out(model, point, top: list[str], missing: set[str], unit_subjects: dict | None = None) -> MixedModel:
@@ -78,8 +86,8 @@ def missing_rows(model: pm.Model) -> set[str]:
     return {f"{name}_unobserved" for name in names} & {rv.name for rv in model.free_RVs}
 
 
-def _with_rows(mixed: MixedModel, rng, orphans_allowed: bool = False) -> MixedModel:
-    """The same with the subject of each row; with -1 for rows without one, where they are allowed."""
+def _find_rows(mixed: MixedModel, rng, orphans_allowed: bool = False) -> list[np.ndarray]:
+    """Subject of each row of each observed variable; with -1 for rows without one, where they are allowed."""
     density = row_density(mixed)
     points = PointMap(mixed)
     names = [rv.name for rv in observed_variables(mixed.model)]
@@ -87,9 +95,27 @@ def _with_rows(mixed: MixedModel, rng, orphans_allowed: bool = False) -> MixedMo
         density, points.theta_of(points.template), points.phi_of(points.template), names, rng
     )
     noise = _SHARED_STEPS if has_python_only_ops(row_logps(mixed)) else 0.0
-    rows = subjects_of_rows(density, theta, phi, names, rng, noise, orphans_allowed)
-    outcomes = tuple(Outcome(name, row_subject) for name, row_subject in zip(names, rows, strict=True))
-    return replace(mixed, outcomes=outcomes)
+    return subjects_of_rows(density, theta, phi, names, rng, noise, orphans_allowed)
+
+
+def _subjects_in_means(mixed: MixedModel, names: list[str], rng) -> np.ndarray:
+    """Subject on whose effects the mean of each unit depends, (unit,); -1 for none."""
+    model, found = mixed.model, None
+    points = PointMap(mixed)
+    for name in names:
+        rv = model[name]
+        phi, theta = symbols(mixed)
+        (mean,) = in_symbols(mixed, [location_and_scale(rv)[0] + pt.zeros_like(rv)], phi, theta)
+        f = pytensor.function([phi, theta], mean, mode=INTERPRETED, on_unused_input="ignore")
+
+        def density(phi, theta, f=f):
+            values = np.asarray(f(phi, theta))
+            return [values.reshape(values.shape[0], -1).sum(axis=1)]
+
+        start = points.theta_of(points.template), points.phi_of(points.template)
+        (subject,) = subjects_of_rows(density, *start, [f"the mean of {name}"], rng, 0.0, True)
+        found = subject if found is None else np.where(found < 0, subject, found)
+    return found
 
 
 def _refuse_what_is_not_read(model: pm.Model) -> None:

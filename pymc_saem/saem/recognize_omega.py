@@ -48,9 +48,13 @@ def _recognize_effect(mixed, law, effect: RandomEffect, parameters, reasons) -> 
     if len(parameters) == 1:
         return [_recognize_omega(mixed, law, effect, parameters[0], block)]
     columns = [_columns_of(law, effect, p) for p in parameters]
-    if sum(c.size for c in columns) > np.unique(np.concatenate(columns or [block])).size or not _is_diagonal(law, effect):
+    if sum(c.size for c in columns) > np.unique(np.concatenate(columns or [block])).size or not _is_diagonal(
+        law, effect
+    ):
         names = ", ".join(f"'{p.name}'" for p in parameters)
-        raise NoClosedForm(parameters, f"the covariance of '{effect.name}' depends on several parameters ({names}) at once")
+        raise NoClosedForm(
+            parameters, f"the covariance of '{effect.name}' depends on several parameters ({names}) at once"
+        )
     return [_recognize_omega(mixed, law, effect, p, block[c]) for p, c in zip(parameters, columns, strict=True)]
 
 

@@ -10,11 +10,11 @@ import pytensor.tensor as pt
 from pytensor.graph.replace import clone_replace
 
 from pymc_saem.compat import observed_variables
-from pymc_saem.saem.densities import in_symbols, symbols
 from pymc_saem.saem.interpreted import INTERPRETED
-from pymc_saem.saem.laws import location_and_scale
 from pymc_saem.saem.model import MixedModel, Parameter
 from pymc_saem.saem.rules import NoClosedForm, ResidualRule, homogeneity
+from pymc_saem.saem.spelling import location_and_scale
+from pymc_saem.saem.symbols import in_symbols, symbols
 
 
 @dataclass(frozen=True)

@@ -115,9 +115,9 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult) -> None:
     for name, values in engine.points.natural_theta(run.theta[-1]).items():
         p = mixed.parameter(name)
         posterior[name] = Variable(_dims(p), np.broadcast_to(values, (*lead, *values.shape)))
-    natural = engine.points.natural_phi(found.draws)
-    modes = engine.points.natural_phi(found.mode)
-    typical = engine.points.natural_phi(engine.maximizer.population(run.theta[-1]).mean)
+    natural = engine.points.natural_phi(found.draws, run.theta[-1])
+    modes = engine.points.natural_phi(found.mode, run.theta[-1])
+    typical = engine.points.natural_phi(engine.maximizer.population(run.theta[-1]).mean, run.theta[-1])
     for effect in mixed.random_effects:
         dims = tuple(effect.dims) if any(effect.dims) else (mixed.subject_dim,)
         posterior[effect.name] = Variable(dims, natural[effect.name])

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
-from pymc_saem.saem.densities import model_value
-from pymc_saem.saem.laws import LawOfPhi, location_and_scale
+from pymc_saem.saem.laws import LawOfPhi
 from pymc_saem.saem.model import MixedModel, Parameter, RandomEffect, UnsupportedModelError
+from pymc_saem.saem.spelling import location_and_scale
+from pymc_saem.saem.symbols import in_symbols, model_value, symbols
 
 
 @dataclass
@@ -49,9 +50,10 @@ def find_roles(mixed: MixedModel, law: LawOfPhi) -> dict[str, Roles]:
     """
     roles = {p.name: Roles() for p in mixed.parameters}
     values = {model_value(mixed, p.name): p for p in mixed.parameters}
+    phi, _ = symbols(mixed)
 
     def parameters_in(graphs):
-        reached = set(ancestors(mixed.model.replace_rvs_by_values(list(graphs))))
+        reached = set(ancestors(in_symbols(mixed, list(graphs), phi, None)))
         return [p for value, p in values.items() if value in reached]
 
     for effect in mixed.random_effects:

@@ -55,7 +55,7 @@ def subjects_of_rows(
     for name, rows, (_, hit, _), (other, reached, shared) in zip(names, found, by_value, by_nan, strict=True):
         found_one = hit | (reached & ~shared)
         if not orphans_allowed:
-            _refuse_orphans(name, found_one)
+            refuse_orphans(name, found_one)
         rows[~hit] = np.where(found_one, other, -1)[~hit]
     return found
 
@@ -116,7 +116,7 @@ def _refuse_shared(name, both: np.ndarray) -> None:
         )
 
 
-def _refuse_orphans(name, hit: np.ndarray) -> None:
+def refuse_orphans(name, hit: np.ndarray) -> None:
     if not hit.all():
         row = int(np.flatnonzero(~hit)[0])
         raise UnsupportedModelError(

@@ -39,7 +39,9 @@ class MeanRule:
         """The rule with design and offset at this theta."""
         if self.moving is None:
             return self
-        return replace(self, **dict(zip(("design", "offset"), affine_parts(self.moving, theta, self.columns), strict=True)))
+        return replace(
+            self, **dict(zip(("design", "offset"), affine_parts(self.moving, theta, self.columns), strict=True))
+        )
 
 
 def affine_parts(law: LawOfPhi, theta: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

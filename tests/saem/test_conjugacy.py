@@ -162,9 +162,7 @@ def test_reasons_for_numeric_steps():
         b = pm.Normal("b", pm.Flat("m", initval=1.0), 1.0, dims="subject")
         pm.Normal("y", b[SUBJECT], pm.HalfNormal("s") + 0.1, observed=Y)
 
-    assert reasons_of(combined) == {
-        "s": ("numeric", "the residual scale of 'y' is not proportional to a power of it")
-    }
+    assert reasons_of(combined) == {"s": ("numeric", "the residual scale of 'y' is not proportional to a power of it")}
 
     def two_variances():
         o, q = pm.HalfNormal("o"), pm.HalfNormal("q")
