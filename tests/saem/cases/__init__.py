@@ -7,10 +7,6 @@ name, ``.answer`` the maximum with standard errors. `benchmarks/accuracy/exact.p
 from . import bolus, counts, linear, nested, oral, priors, student
 from .case import Answer, Case
 
-CASES = {
-    case.name: case
-    for family in (linear, oral, counts, bolus, student, nested, priors)
-    for case in family.CASES
-}
+CASES = {case.name: case for family in (linear, oral, counts, bolus, student, nested, priors) for case in family.CASES}
 
 __all__ = ["CASES", "Answer", "Case"]

@@ -6,10 +6,9 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 from scipy.special import log_ndtr
-from scipy.stats import norm
 
 from .case import Case
-from .quadrature import gauss_hermite, sum_rows
+from .quadrature import gauss_hermite, log_normal_density, sum_rows
 
 N_SUBJECTS, DOSE, LIMIT = 30, 100.0, 0.8
 TIMES = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 6.0, 9.0, 12.0])
@@ -75,12 +74,14 @@ def joint(kind, v, phi):
     log_v, log_cl = np.moveaxis(phi[..., subject, :], -1, 0)
     f = np.exp(np.log(DOSE) - log_v - np.exp(log_cl - log_v) * t)
     sd = deviation(kind, f, v)
-    rows = norm.logpdf(conc, f, sd)
+    rows = log_normal_density(conc, f, sd)
     if kind == "censored":
         rows = np.where(conc > LIMIT, rows, log_ndtr((LIMIT - f) / sd))
     elif kind == "truncated":
         rows = rows - log_ndtr((f - LIMIT) / sd)
-    prior = norm.logpdf(phi, [v["log_V"], v["log_CL"]], [v["omega_V"], v["omega_CL"]]).sum(axis=-1)
+    prior = log_normal_density(phi, np.array([v["log_V"], v["log_CL"]]), np.array([v["omega_V"], v["omega_CL"]])).sum(
+        axis=-1
+    )
     return prior + sum_rows(rows, subject)
 
 

@@ -101,15 +101,12 @@ class Case:
         loss = self._loss
         ends = sorted((_descend(loss, x) for x in begins), key=loss)
         agree = sum(loss(x) < loss(ends[0]) + 1e-4 for x in ends)
-        if agree < 2:
+        if agree < 2 <= len(ends):
             raise RuntimeError(f"{self.name}: only one of {len(ends)} searches reached {-loss(ends[0]):.5f}.")
         best = _polish(loss, ends[0])
         covariance = np.linalg.inv(_hessian(loss, best))
         slope = np.stack(
-            [
-                (self._from_free(best + h) - self._from_free(best - h)) / 2e-5
-                for h in 1e-5 * np.eye(best.size)
-            ],
+            [(self._from_free(best + h) - self._from_free(best - h)) / 2e-5 for h in 1e-5 * np.eye(best.size)],
             axis=1,
         )
         error = np.sqrt(np.diag(slope @ covariance @ slope.T))

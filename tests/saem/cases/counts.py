@@ -8,10 +8,9 @@ import pymc as pm
 import pytensor.tensor as pt
 from pymc.distributions.transforms import ordered
 from scipy.special import expit, gammaln, log_expit
-from scipy.stats import norm
 
 from .case import Case
-from .quadrature import gauss_hermite, sum_rows
+from .quadrature import gauss_hermite, log_normal_density, sum_rows
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def joint(kind, v, phi):
     subject, t, _ = covariates(kind)
     b = phi[..., 0]
     rows = log_outcome(kind, v, b[..., subject] + v.get("slope", 0.0) * t)
-    return norm.logpdf(b, center(kind, v), v["omega"]) + sum_rows(rows, subject)
+    return log_normal_density(b, center(kind, v), v["omega"]) + sum_rows(rows, subject)
 
 
 def marginal(kind, v, n_nodes: int = 21):

@@ -1,5 +1,7 @@
 """Models that are linear in normal random effects: their marginal is Gaussian, and exact."""
 
+from functools import cache
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
@@ -38,12 +40,19 @@ def build_orange():
     return model
 
 
+@cache
+def orange_trees():
+    """Age and circumference of each tree."""
+    trees = ps.datasets.load_orange().groupby("tree")
+    return tuple((rows["age"].to_numpy(), rows["circumference"].to_numpy()) for _, rows in trees)
+
+
 def orange_loglik(v):
     total = 0.0
-    for _, tree in ps.datasets.load_orange().groupby("tree"):
-        g = 1 / (1 + np.exp((v["xmid"] - tree["age"].to_numpy()) / v["scal"]))
+    for age, circumference in orange_trees():
+        g = 1 / (1 + np.exp((v["xmid"] - age) / v["scal"]))
         covariance = v["omega"] ** 2 * np.outer(g, g) + v["sigma"] ** 2 * np.eye(g.size)
-        total += gaussian_loglik(tree["circumference"].to_numpy(), v["mean_asym"] * g, covariance)
+        total += gaussian_loglik(circumference, v["mean_asym"] * g, covariance)
     return total
 
 
@@ -83,6 +92,7 @@ NONCENTERED = Case("noncentered", build_noncentered, intercept_loglik, INTERCEPT
 # Correlated intercepts and slopes, covariates on both, 20 subjects with 3 to 7 rows
 
 
+@cache
 def slopes_data():
     rng = np.random.default_rng(11)
     subject = unbalanced(rng, 20, 3, 7)
@@ -132,6 +142,7 @@ SLOPES = Case(
 # Two outcomes: the level, and the level plus a shift, measured at other rows and with another error
 
 
+@cache
 def two_outcomes_data():
     rng = np.random.default_rng(12)
     first, second = unbalanced(rng, 25, 2, 5), unbalanced(rng, 25, 1, 4)

@@ -1,5 +1,7 @@
 """Two nested levels, 20 subjects with 3 occasions each, in three spellings with one Gaussian marginal."""
 
+from functools import cache
+
 import numpy as np
 import pymc as pm
 
@@ -9,6 +11,7 @@ from .linear import gaussian_loglik, unbalanced
 N_SUBJECTS, N_OCCASIONS = 20, 3
 
 
+@cache
 def data():
     """Observations, subject and occasion (0, 1, 2) of each row; 2 to 4 rows per occasion."""
     rng = np.random.default_rng(13)

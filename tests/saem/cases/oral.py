@@ -1,4 +1,9 @@
-"""Theophylline, one compartment with first-order absorption (DESIGN section 10), by quadrature in 3 dimensions."""
+"""Theophylline, one compartment with first-order absorption (DESIGN section 10), by quadrature in 3 dimensions.
+
+The answers are the maxima with absorption faster than elimination (ka > CL / V), the published one among them. They
+are not global: with ka and CL / V exchanged (log ka -2.46, log V 0.5, omega_ka at zero) the log-likelihood is -177.22,
+and with the weight -174.98 (beta_V -2), by 9 nodes.
+"""
 
 from functools import cache
 
@@ -6,12 +11,11 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 from models import theophylline
-from scipy.stats import norm
 
 import pymc_saem as ps
 
-from .case import Case
-from .quadrature import gauss_hermite, sum_rows
+from .case import Answer, Case
+from .quadrature import gauss_hermite, log_normal_density, sum_rows
 
 NAMES = ("ka", "V", "CL")
 
@@ -65,8 +69,8 @@ def joint(v, phi):
     absorbed = np.exp(-k * t) * t * np.where(np.abs(gap) < 1e-8, 1.0, -np.expm1(-gap) / np.where(gap == 0, 1.0, gap))
     predicted = dose[subject] * ka / np.exp(log_v) * absorbed
     omega = np.array([v[f"omega_{name}"] for name in NAMES])
-    prior = norm.logpdf(phi, means(v), omega).sum(axis=-1)
-    return prior + sum_rows(norm.logpdf(conc, predicted, v["sigma"]), subject)
+    prior = log_normal_density(phi, means(v), omega).sum(axis=-1)
+    return prior + sum_rows(log_normal_density(conc, predicted, v["sigma"]), subject)
 
 
 def marginal(v, n_nodes: int = 9):
@@ -77,8 +81,20 @@ def marginal(v, n_nodes: int = 9):
 START = {"log_ka": 0.4, "log_V": 3.4, "log_CL": 1.0, "omega_ka": 0.6, "omega_V": 0.2, "omega_CL": 0.3, "sigma": 0.7}
 POSITIVE = {name: "positive" for name in ("omega_ka", "omega_V", "omega_CL", "sigma")}
 
+# Stored, as a search takes 13 to 21 s: CASES["theophylline"].find(), CASES["theophylline_weight"].find()
+ANSWER = Answer(
+    np.array([0.4592758, 3.45385, 1.011667, 0.6363652, 0.1359599, 0.2651707, 0.6959164]),
+    np.array([0.19292, 0.046246, 0.084265, 0.15084, 0.039975, 0.066375, 0.049737]),
+    -180.350724,
+)
+ANSWER_WEIGHT = Answer(
+    np.array([0.455026, 3.458557, 1.021724, 0.6468527, 0.1145274, 0.2601807, 0.6928156, 0.5437545, 0.4550159]),
+    np.array([0.19582, 0.041354, 0.08355, 0.15304, 0.035677, 0.065185, 0.049193, 0.3001, 0.62475]),
+    -178.418076,
+)
+
 CASES = (
-    Case("theophylline", theophylline, marginal, (START,), POSITIVE, joint=joint),
+    Case("theophylline", theophylline, marginal, (START,), POSITIVE, joint=joint, stored=ANSWER),
     Case(
         "theophylline_weight",
         build_weight,
@@ -86,5 +102,6 @@ CASES = (
         (START | {"beta_V": 0.5, "beta_CL": 0.5},),
         POSITIVE,
         joint=joint,
+        stored=ANSWER_WEIGHT,
     ),
 )

@@ -5,10 +5,10 @@ from functools import cache, partial
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
-from scipy.stats import norm, t as student
+from scipy.special import gammaln
 
 from .case import Case
-from .quadrature import modes, sum_rows, trapezoid
+from .quadrature import log_normal_density, modes, sum_rows, trapezoid
 
 NU, N_SUBJECTS, VOLUME, DOSE = 4, 40, 10.0, 100.0
 TRUTH = {
@@ -52,14 +52,20 @@ def build(kind):
     return model
 
 
+def log_student_density(x, location, scale):
+    z = (x - location) / scale
+    constant = gammaln((NU + 1) / 2) - gammaln(NU / 2) - 0.5 * np.log(NU * np.pi)
+    return constant - np.log(scale) - 0.5 * (NU + 1) * np.log1p(z * z / NU)
+
+
 def joint(kind, v, phi):
     y, t, subject = data(kind)
     b = phi[..., 0]
-    r = (y - predict(kind, b[..., subject], t, np.exp)) / v["sigma"]
-    z = (b - v["location"]) / v["scale"]
-    law, errors = (norm, student(NU)) if kind == "student_errors" else (student(NU), norm)
-    rows = errors.logpdf(r) - np.log(v["sigma"])
-    return law.logpdf(z) - np.log(v["scale"]) + sum_rows(rows, subject)
+    law, errors = log_student_density, log_normal_density
+    if kind == "student_errors":
+        law, errors = errors, law
+    rows = errors(y, predict(kind, b[..., subject], t, np.exp), v["sigma"])
+    return law(b, v["location"], v["scale"]) + sum_rows(rows, subject)
 
 
 def marginal(kind, v, n_nodes: int = 501):
