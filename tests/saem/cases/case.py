@@ -101,14 +101,17 @@ class Case:
         loss = self._loss
         ends = sorted((_descend(loss, x) for x in begins), key=loss)
         agree = sum(loss(x) < loss(ends[0]) + 1e-4 for x in ends)
-        if agree < 2 <= len(ends):
+        if agree < 2:
             raise RuntimeError(f"{self.name}: only one of {len(ends)} searches reached {-loss(ends[0]):.5f}.")
-        best = _polish(loss, ends[0])
+        return self.refine(self._from_free(ends[0]))
+
+    def refine(self, flat) -> Answer:
+        """The maximum near natural values (entry,), by Newton steps, with standard errors from the last Hessian."""
+        loss = self._loss
+        best = _polish(loss, self._to_free(self.by_name(flat)))
         covariance = np.linalg.inv(_hessian(loss, best))
-        slope = np.stack(
-            [(self._from_free(best + h) - self._from_free(best - h)) / 2e-5 for h in 1e-5 * np.eye(best.size)],
-            axis=1,
-        )
+        moves = 1e-5 * np.eye(best.size)
+        slope = np.stack([(self._from_free(best + h) - self._from_free(best - h)) / 2e-5 for h in moves], axis=1)
         error = np.sqrt(np.diag(slope @ covariance @ slope.T))
         return Answer(self._from_free(best), error, -loss(best))
 
@@ -183,11 +186,12 @@ def _descend(loss, x):
     return minimize(loss, x, jac=lambda at: _gradient(loss, at), method="BFGS", options={"gtol": 1e-4}).x
 
 
-def _polish(loss, x, n_steps: int = 3):
+def _polish(loss, x, n_steps: int = 5):
     """Newton steps from a point near the minimum; BFGS may have stopped at the noise of its line search."""
     for _ in range(n_steps):
         trial = x - np.linalg.solve(_hessian(loss, x), _gradient(loss, x))
-        if loss(trial) >= loss(x):
+        gain = loss(x) - loss(trial)
+        x = trial if gain > 0 else x
+        if gain < 1e-8:
             break
-        x = trial
     return x
