@@ -96,35 +96,37 @@ class Case:
     def find(self, n_jitters: int = 2) -> Answer:
         """Maximize from every start and from a few jittered ones; refuse when they do not agree on the best."""
         rng = np.random.default_rng(1)
-        begins = [self._to_free(start) for start in self.starts]
+        begins = [self.to_free(start) for start in self.starts]
         begins += [begins[0] + 0.2 * rng.standard_normal(begins[0].size) for _ in range(n_jitters)]
         loss = self._loss
         ends = sorted((_descend(loss, x) for x in begins), key=loss)
         agree = sum(loss(x) < loss(ends[0]) + 1e-4 for x in ends)
         if agree < 2:
             raise RuntimeError(f"{self.name}: only one of {len(ends)} searches reached {-loss(ends[0]):.5f}.")
-        return self.refine(self._from_free(ends[0]))
+        return self.refine(self.from_free(ends[0]))
 
     def refine(self, flat) -> Answer:
         """The maximum near natural values (entry,), by Newton steps, with standard errors from the last Hessian."""
         loss = self._loss
-        best = _polish(loss, self._to_free(self.by_name(flat)))
+        best = _polish(loss, self.to_free(self.by_name(flat)))
         covariance = np.linalg.inv(_hessian(loss, best))
         moves = 1e-5 * np.eye(best.size)
-        slope = np.stack([(self._from_free(best + h) - self._from_free(best - h)) / 2e-5 for h in moves], axis=1)
+        slope = np.stack([(self.from_free(best + h) - self.from_free(best - h)) / 2e-5 for h in moves], axis=1)
         error = np.sqrt(np.diag(slope @ covariance @ slope.T))
-        return Answer(self._from_free(best), error, -loss(best))
+        return Answer(self.from_free(best), error, -loss(best))
 
     def _loss(self, free) -> float:
-        value = self.objective(self.by_name(self._from_free(free)))
+        value = self.objective(self.by_name(self.from_free(free)))
         return -value if np.isfinite(value) else 1e10
 
-    def _to_free(self, values) -> np.ndarray:
+    def to_free(self, values) -> np.ndarray:
+        """Natural values by name, as a vector (entry,) without bounds."""
         return np.concatenate(
-            [_to_free(np.ravel(np.asarray(v, float)), self.kinds.get(name)) for name, v in values.items()]
+            [_to_free(np.ravel(np.asarray(values[name], float)), self.kinds.get(name)) for name in self.starts[0]]
         )
 
-    def _from_free(self, free) -> np.ndarray:
+    def from_free(self, free) -> np.ndarray:
+        """Natural values (entry,) of a vector without bounds."""
         parts, at = [], 0
         for name, like in self.starts[0].items():
             parts.append(_from_free(free[at : at + np.size(like)], self.kinds.get(name)))
