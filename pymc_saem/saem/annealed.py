@@ -41,7 +41,7 @@ class MarginalLikelihood:
     ----------
     loglik : ndarray, shape (subject,)
     error : ndarray, shape (subject,)
-        Standard error of each, by the delta method over the groups.
+        Standard error of each, by the delta method over the groups; NaN for a single group, and where ``loglik`` is -inf.
     groups : ndarray, shape (group, subject)
         The estimates of independent groups of particles, of which ``loglik`` is the average on the scale of p.
     n_solves : int
@@ -109,8 +109,9 @@ def marginal_loglik(
     particles = _Particles(densities, population, theta, rng, (n_groups, n_particles))
     groups = _anneal(particles, guide, n_steps, n_moves)
     loglik = _log_mean(groups, axis=0)
-    relative = np.exp(groups - loglik)  # mean 1
-    error = relative.std(axis=0, ddof=1) / np.sqrt(n_groups) if n_groups > 1 else np.full_like(loglik, np.nan)
+    with np.errstate(invalid="ignore"):
+        relative = np.exp(groups - loglik)  # mean 1
+        error = relative.std(axis=0, ddof=1) / np.sqrt(n_groups) if n_groups > 1 else np.full_like(loglik, np.nan)
     return MarginalLikelihood(loglik, error, groups, pilot.n_solves + particles.n_solves)
 
 
@@ -170,8 +171,10 @@ def _times(beta: np.ndarray, loglik: np.ndarray) -> np.ndarray:
 
 
 def _log_mean(x: np.ndarray, axis: int) -> np.ndarray:
-    largest = x.max(axis=axis, keepdims=True)
-    return np.log(np.mean(np.exp(x - largest), axis=axis)) + largest.squeeze(axis)
+    """Logarithm of the mean of exp(x); -inf where all x are."""
+    largest = np.maximum(x.max(axis=axis, keepdims=True), -1e300)
+    with np.errstate(divide="ignore"):
+        return np.log(np.mean(np.exp(x - largest), axis=axis)) + largest.squeeze(axis)
 
 
 def _explore(pilot: _Particles) -> _Guide:
