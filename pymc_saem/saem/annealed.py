@@ -127,7 +127,8 @@ class _Particles:
         self.z = rng.standard_normal((*shape, *population.mean.shape))  # (group, particle, subject, phi)
         self.loglik = self.evaluate(self.z)  # (group, particle, subject)
         self.log_weights = np.zeros_like(self.loglik)
-        self.found = np.zeros((shape[0], population.mean.shape[0]))  # (group, subject): log estimate before the last resampling
+        # (group, subject): what the weights were worth before the last resampling
+        self.found = np.zeros((shape[0], population.mean.shape[0]))
 
     def evaluate(self, z: np.ndarray, densities=None) -> np.ndarray:
         phi = self.population.mean + z @ self.population.root.T
