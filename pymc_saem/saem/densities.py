@@ -64,16 +64,29 @@ class Densities:
         returns the squared standardized residuals of one outcome, (row,).
     mode : str or pytensor Mode
         How PyTensor compiles; Numba by default.
+    tolerance : float
+        Largest tolerance of differential equations in ``likelihood``; by default the model's own.
     """
 
     mixed: MixedModel
     residuals: list
     mode: object = "NUMBA"
+    tolerance: float = np.inf
     compile_seconds: float = field(default=0.0, init=False)
     _functions: dict = field(default_factory=dict, init=False, repr=False)
 
     def __getstate__(self):
         return self.__dict__ | {"_functions": {}}  # compiled code does not travel between processes
+
+    def solved_tightly(self) -> Densities:
+        """The same densities from solves to ``GRADIENT_TOLERANCE``; itself where there is nothing to solve better."""
+        if "tight" not in self._functions:
+            loglik, _, _ = self._subject_graphs(*symbols(self.mixed))
+            worst = max([max(node.op.rtol, node.op.atol) for node in ode_nodes([loglik])], default=0.0)
+            is_tight = min(worst, self.tolerance) <= GRADIENT_TOLERANCE
+            tight = Densities(self.mixed, self.residuals, self.mode, GRADIENT_TOLERANCE)
+            self._functions["tight"] = self if is_tight else tight
+        return self._functions["tight"]
 
     def likelihood(self, phi: np.ndarray, theta: np.ndarray):
         """Log likelihood and residual statistics of every subject and replicate.
@@ -187,10 +200,11 @@ class Densities:
         loglik, residual, status = self._subject_graphs(phi, theta)
         if kind == "likelihood":
             ranks = (2, 3, *(2 for _ in status))
-            outputs = vectorize_graph([loglik, residual, *status], {phi: phi3})
+            outputs = _solved_to([loglik, residual, *status], self.tolerance)
+            outputs = vectorize_graph(outputs, {phi: phi3})
             outputs = [self._with_replicates(out, phi3, ndim) for out, ndim in zip(outputs, ranks, strict=True)]
         else:
-            (loglik,) = vectorize_graph(_solved_tightly([loglik]), {phi: phi3})
+            (loglik,) = vectorize_graph(_solved_to([loglik], GRADIENT_TOLERANCE), {phi: phi3})
             d_phi, d_theta = pt.grad(loglik.sum(), [phi3, theta], disconnected_inputs="ignore")
             outputs = [loglik, d_phi, d_theta]
         # A gradient runs some hundred times in a fit, which does not repay 30 s of compilation.
@@ -225,11 +239,13 @@ def ode_nodes(graphs) -> list:
     return [node for node in nodes if getattr(node.op, "is_ode_solution", False)]
 
 
-def _solved_tightly(graphs: list) -> list:
-    """The graphs with differential equations solved to ``GRADIENT_TOLERANCE`` at least."""
+def _solved_to(graphs: list, largest: float) -> list:
+    """The graphs with differential equations solved to this tolerance at least."""
     tight = {}
     for node in ode_nodes(graphs):
-        rtol, atol = (min(tolerance, GRADIENT_TOLERANCE) for tolerance in (node.op.rtol, node.op.atol))
+        rtol, atol = (min(tolerance, largest) for tolerance in (node.op.rtol, node.op.atol))
+        if (rtol, atol) == (node.op.rtol, node.op.atol):
+            continue
         tight |= zip(node.outputs, node.op.with_tolerances(rtol, atol)(*node.inputs), strict=True)
     return clone_replace(graphs, tight) if tight else graphs
 

@@ -114,7 +114,10 @@ def theophylline(ode=False, doses=False, **options):
 
 
 def neural(omega=None, rtol=1e-2, atol=1e-2, solver="auto", n_threads=None):
-    """The main job of DESIGN section 2; omega=None fixes it to the identity, "network" estimates one sd per network."""
+    """The main job of DESIGN section 2; omega=None fixes it to the identity.
+
+    "network" estimates one sd per network, "weight" one per weight (Omega diagonal).
+    """
     data = ps.datasets.load_theophylline()
     subject, ids = data["subject"].factorize()
     dose = data.groupby("subject", sort=False)["dose"].first().to_numpy()
@@ -138,7 +141,7 @@ def neural(omega=None, rtol=1e-2, atol=1e-2, solver="auto", n_threads=None):
             if omega is None:
                 w[f"w_{name}"] = pm.MvNormal(f"w_{name}", z, np.eye(net.n_weights), dims=("subject", "weight"))
             else:
-                sd = pm.HalfNormal(f"omega_{name}", 1.0)
+                sd = pm.HalfNormal(f"omega_{name}", 1.0, dims="weight" if omega == "weight" else None)
                 w[f"w_{name}"] = pm.Normal(f"w_{name}", z, sd, dims=("subject", "weight"))
         solution = ps.ode.solve_ivp(
             rates,

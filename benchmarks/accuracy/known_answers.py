@@ -1,6 +1,6 @@
 """Estimates of cases with known answers, for several seeds.
 
-    python benchmarks/accuracy.py [--cases theophylline intercept] [--seeds 1 2 3 4 5] [--iterations 150 150]
+    python benchmarks/accuracy/known_answers.py [--cases theophylline intercept] [--seeds 1 2 3] [--iterations 150 150]
 
 The exit code is 1 if an estimate lies outside its tolerance. The models are those of tests/saem/models.py.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "saem"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "saem"))
 
 import models  # noqa: E402
 
