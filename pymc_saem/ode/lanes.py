@@ -14,7 +14,18 @@ from pymc_saem.ode import status as st
 from pymc_saem.ode import task_table as tt
 from pymc_saem.ode.native import call_task, compile_task, doubles, inlined, innermost, longs
 from pymc_saem.ode.tsit5 import (
-    System, add_shares, derivative, errors, first_step, share, slopes, split, step, stiffness, weights, work_size,
+    System,
+    add_shares,
+    derivative,
+    errors,
+    first_step,
+    share,
+    slopes,
+    split,
+    step,
+    stiffness,
+    weights,
+    work_size,
 )  # fmt: skip
 from pymc_saem.ode.vectors import LANES, VECTOR, load, splat, store, where_one
 

@@ -27,9 +27,10 @@ class Climber:
     n_evaluations: int = field(default=0, init=False)  # of all subjects and replicates
 
     def __post_init__(self):
-        self.rules = tuple(r for r in self.maximizer.rules.scores if r.parameter.name not in self.maximizer.fixed)
+        self.rules = tuple(r for r in self.maximizer.rules.scores if not self.maximizer.is_fixed(r.parameter))
         parts = [np.arange(r.parameter.columns.start, r.parameter.columns.stop) for r in self.rules]
-        self.columns = np.concatenate(parts or [np.zeros(0, int)])
+        columns = np.concatenate(parts or [np.zeros(0, int)])
+        self.columns = columns[~self.maximizer.held[columns]]
 
     def __call__(
         self, theta: np.ndarray, phi: np.ndarray, curvature: Curvature | None, step_size: float

@@ -70,15 +70,15 @@ def _shapes(model, point) -> str:
     return ", ".join(f"{rv.name}{point[model.rvs_to_values[rv].name].shape}" for rv in model.free_RVs)
 
 
-def split_levels(model, point, names: list[str]) -> tuple[list[str], dict[tuple, list[str]]]:
-    """The random effects of the subjects, and those of each other axis.
+def by_axis(model, point, names: list[str]) -> dict[tuple, list[str]]:
+    """Names of the random effects of each first axis, those with the fewest entries first.
 
-    The subjects are the axis with the fewest entries: units are nested in subjects, so there are at least as many.
+    Units are nested in subjects, so there are at least as many of them.
 
     Raises
     ------
     UnsupportedModelError
-        When a random effect has no first axis of its own, or a law that depends on another level other than by its mean.
+        When a random effect has no first axis of its own.
     """
     of_axis: dict[tuple, list[str]] = {}
     for name in names:
@@ -94,9 +94,13 @@ def split_levels(model, point, names: list[str]) -> tuple[list[str], dict[tuple,
         named = [axis for axis in of_axis if axis[0] is not None and axis[1] == length]
         if len(named) == 1:  # without dims, the length tells
             of_axis[named[0]] += of_axis.pop((dim, length))
-    top = of_axis.pop(min(of_axis, key=lambda axis: axis[1]))
-    for (dim, _), lower in of_axis.items():
-        for name in lower:
+    return dict(sorted(of_axis.items(), key=lambda item: item[0][1]))
+
+
+def refuse_laws_across_levels(model, lower: dict[tuple, list[str]], names: list[str]) -> None:
+    """A unit may depend on its subject by the mean of a normal law; phi is then the deviation from it."""
+    for (dim, _), of_axis in lower.items():
+        for name in of_axis:
             inside = sorted(_parents_of(model, model[name]) & set(names))
             if inside and form_of(model, name, names) != "deviation":
                 raise UnsupportedModelError(
@@ -104,7 +108,6 @@ def split_levels(model, point, names: list[str]) -> tuple[list[str], dict[tuple,
                     f"the mean of a Normal or LogNormal alone. Give '{name}' a law that does not depend on it, and join the two in "
                     "the prediction."
                 )
-    return top, of_axis
 
 
 def subject_axis(model, point, names: list[str]) -> tuple[str, int, tuple]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from pymc_saem.saem import mstep
 from pymc_saem.saem.algorithm import Statistics
-from pymc_saem.saem.model import MixedModel
+from pymc_saem.saem.model import MixedModel, Parameter
 from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.population import Population
 from pymc_saem.saem.priors import Prior
@@ -28,7 +29,7 @@ class Maximizer:
     objective : {"map", "ml"}
         "map" adds the log prior of each parameter on its natural scale, "ml" ignores the priors.
     fixed : dict
-        Parameters held at a natural value: name -> flat value.
+        Parameters held at a natural value: name -> flat value, NaN for entries that are estimated.
     """
 
     mixed: MixedModel
@@ -43,7 +44,9 @@ class Maximizer:
         self.reset()
         priors = {p.name: Prior(self.mixed, p) for p in self.mixed.parameters} if self.objective == "map" else {}
         self.priors = {name: prior for name, prior in priors.items() if not prior.is_flat()}
-        self._free_mean = [p for p in self.rules.mean.parameters if p.name not in self.fixed]
+        self.held = np.zeros(self.mixed.n_theta, dtype=bool)  # entries of theta that are fixed
+        for name, value in self.fixed.items():
+            self.held[self.mixed.parameter(name).columns] = np.isfinite(value)
         self._prior_of_mean()
         self._rough_sd = None  # of the columns of phi that are not Gaussian
 
@@ -76,8 +79,14 @@ class Maximizer:
         theta = theta.copy()
         for name, value in self.fixed.items():
             p = self.mixed.parameter(name)
-            theta[p.columns] = self.points.unconstrained(p, value)
+            known = np.isfinite(value)
+            value = np.where(known, value, self.points.natural(p, theta[p.columns]))
+            theta[p.columns] = np.where(known, self.points.unconstrained(p, value), theta[p.columns])
         return theta
+
+    def is_fixed(self, p: Parameter) -> bool:
+        """Whether no entry of a parameter is estimated."""
+        return bool(self.held[p.columns].all()) and p.columns.stop > p.columns.start
 
     def __call__(self, statistics: Statistics, theta: np.ndarray, iteration: int) -> np.ndarray:
         """The next theta, (theta,)."""
@@ -89,32 +98,33 @@ class Maximizer:
         mean = np.broadcast_to(mean, statistics.first.shape)
         covariance = mstep.covariance_about(statistics.first, statistics.second, mean)
         for rule in self.rules.omegas:
-            if rule.parameter.name not in self.fixed:
+            if not self.is_fixed(rule.parameter):
                 theta[rule.parameter.columns] = self._omega(rule, covariance, old, ratio)
         for rule in self.rules.residuals:
-            if rule.parameter.name not in self.fixed:
+            if not self.is_fixed(rule.parameter):
                 theta[rule.parameter.columns] = self._residual(rule, statistics.residual, old, ratio)
-        return theta
+        return np.where(
+            self.held, old, theta
+        )  # entries of a diagonal are maximized one by one, so the others are right
 
     # -- means --------------------------------------------------------------------------------
 
     def _prior_of_mean(self) -> None:
         """Collect Gaussian priors of the mean parameters; the others are maximized numerically."""
         rule = self.rules.mean
-        free = [np.arange(p.columns.start, p.columns.stop) for p in self._free_mean]
-        self._mean_columns = np.concatenate(free or [np.zeros(0, int)])
+        self._mean_columns = rule.columns[~self.held[rule.columns]]
         in_rule = np.searchsorted(rule.columns, self._mean_columns)
         self._free, self._held = in_rule, np.setdiff1d(np.arange(rule.columns.size), in_rule)
         size = self._mean_columns.size
         self._prior_precision, self._prior_shift = np.zeros((size, size)), np.zeros(size)
         self._other_priors = []
-        for p in self._free_mean:
-            if p.name not in self.priors:
+        for p in rule.parameters:
+            if p.name not in self.priors or self.is_fixed(p):
                 continue
             where = np.flatnonzero((self._mean_columns >= p.columns.start) & (self._mean_columns < p.columns.stop))
-            gaussian = self.priors[p.name].quadratic()
+            gaussian = self.priors[p.name].quadratic() if not self.held[p.columns].any() else None
             if gaussian is None:
-                self._other_priors.append((where, self.priors[p.name]))
+                self._other_priors.append((where, p))
             else:
                 self._prior_precision[np.ix_(where, where)], self._prior_shift[where] = gaussian
 
@@ -127,17 +137,19 @@ class Maximizer:
         gaussian = self._prior_precision, self._prior_shift
         if self._other_priors:
             left, right = mstep.gls_normal_equations(statistics.first, design, offset, precision, *gaussian)
-            beta = mstep.penalized_mean(left, right, theta[self._mean_columns], self._log_prior_of_mean)
+            log_prior = partial(self._log_prior_of_mean, theta)
+            beta = mstep.penalized_mean(left, right, theta[self._mean_columns], log_prior)
         else:
             beta = mstep.gls_mean(statistics.first, design, offset, precision, *gaussian)
         theta[self._mean_columns] = beta
         return theta
 
-    def _log_prior_of_mean(self, beta):
-        value, gradient = 0.0, np.zeros_like(beta)
-        for where, prior in self._other_priors:
-            density, gradient[where] = prior.unconstrained(beta[where])
-            value += density
+    def _log_prior_of_mean(self, theta, beta):
+        value, gradient, full = 0.0, np.zeros_like(beta), theta.copy()
+        full[self._mean_columns] = beta
+        for where, p in self._other_priors:
+            density, slope = self.priors[p.name].unconstrained(full[p.columns])
+            value, gradient[where] = value + density, slope[~self.held[p.columns]]
         return value, gradient
 
     # -- variances ----------------------------------------------------------------------------

@@ -15,10 +15,17 @@ from pymc_saem.compat import observed_variables
 from pymc_saem.saem.densities import row_density, row_logps
 from pymc_saem.saem.interpreted import INTERPRETED, has_python_only_ops
 from pymc_saem.saem.layout import lay_out_effects, lay_out_parameters, with_general_laws
-from pymc_saem.saem.levels import fill_subjects, find_random_effects, split_levels, subject_axis, subjects_of_units
+from pymc_saem.saem.levels import (
+    by_axis,
+    fill_subjects,
+    find_random_effects,
+    refuse_laws_across_levels,
+    subject_axis,
+    subjects_of_units,
+)
 from pymc_saem.saem.model import MixedModel, Outcome, UnsupportedModelError
 from pymc_saem.saem.point import PointMap, initial_point
-from pymc_saem.saem.rows import find_finite_start, refuse_orphans, subjects_of_rows
+from pymc_saem.saem.rows import SharedRowError, find_finite_start, refuse_orphans, subjects_of_rows
 from pymc_saem.saem.spelling import location_and_scale
 from pymc_saem.saem.symbols import in_symbols, symbols
 
@@ -53,23 +60,45 @@ def read_model(
     missing = missing_rows(model)
     names = find_random_effects(model, point, random_effects, missing)
     _refuse_unused(model, missing)
-    top, lower = split_levels(model, point, names)
     rng = rng or np.random.default_rng(0)
-    mixed = _lay_out(model, point, top, missing)
-    subjects = _find_rows(mixed, rng, orphans_allowed=bool(lower))
+    levels, rows = _find_levels(model, point, by_axis(model, point, names), missing, random_effects is None, rng)
+    top, *lower = levels
+    mixed, subjects = _lay_out(model, point, levels[top], missing), rows[top]
     if lower:
-        units = {axis: _find_rows(_lay_out(model, point, lower[axis], missing), rng, True) for axis in lower}
-        by_mean = {axis: _subjects_in_means(mixed, lower[axis], rng) for axis in lower}
+        refuse_laws_across_levels(
+            model, {axis: levels[axis] for axis in lower}, [n for of in levels.values() for n in of]
+        )
+        units = {axis: rows[axis] for axis in lower}
+        by_mean = {axis: _subjects_in_means(mixed, levels[axis], rng) for axis in lower}
         unit_subjects = subjects_of_units(units, subjects, by_mean)
         subjects = fill_subjects(subjects, units, unit_subjects)
-        mixed = _lay_out(
-            model, point, top, missing, {name: unit_subjects[axis] for axis in lower for name in lower[axis]}
-        )
+        of_name = {name: unit_subjects[axis] for axis in lower for name in levels[axis]}
+        mixed = _lay_out(model, point, levels[top], missing, of_name)
     outcomes = []
     for rv, subject in zip(observed_variables(model), subjects, strict=True):
         refuse_orphans(rv.name, subject >= 0)
         outcomes.append(Outcome(rv.name, subject))
     return with_general_laws(replace(mixed, outcomes=tuple(outcomes)))
+
+
+def _find_levels(model, point, of_axis: dict, missing, may_drop: bool, rng) -> tuple[dict, dict]:
+    """The axes of subjects and units, with the entry of each row; the upper level first.
+
+    Where the axes were not named by the user, one of which rows depend on several entries, such as the weights of a
+    network, is none of them: its variables are parameters.
+    """
+    levels, rows, refusal = {}, {}, None
+    for axis, names in of_axis.items():
+        try:
+            rows[axis] = _find_rows(_lay_out(model, point, names, missing), rng, orphans_allowed=len(of_axis) > 1)
+            levels[axis] = names
+        except SharedRowError as shared:
+            refusal = refusal or shared
+            if not may_drop:
+                raise
+    if not levels:
+        raise refusal
+    return levels, rows
 
 
 def _lay_out(model, point, top: list[str], missing: set[str], unit_subjects: dict | None = None) -> MixedModel:

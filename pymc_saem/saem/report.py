@@ -89,13 +89,18 @@ def _population(engine: Engine, run: Chain) -> dict[str, np.ndarray]:
         labels = element_labels(mixed.model, p.name, p.shape, p.dims)
         columns["parameter"] += labels
         columns["estimate"] += list(np.ravel(natural[p.name]))
-        fixed = p.name in engine.maximizer.fixed
-        columns["m_step"] += ["fixed" if fixed else m_steps[p.name]] * len(labels)
+        columns["m_step"] += ["fixed" if held else m_steps[p.name] for held in _held_entries(engine, p, len(labels))]
         columns["role"] += [roles[p.name]] * len(labels)
         columns["note"] += ["at its floor" if p.name in run.at_floor else ""] * len(labels)
         effects = governed.get(p.name, [[]] * len(labels))
         columns["effects"] += [json.dumps([str(e) for e in names]) for names in effects]
     return {name: np.array(values) for name, values in columns.items()}
+
+
+def _held_entries(engine: Engine, p, n_labels: int) -> np.ndarray:
+    """Which entries of a parameter on the natural scale were fixed; those of a vector that is constrained as a whole, all or none."""
+    held = engine.maximizer.held[p.columns]
+    return held if held.size == n_labels else np.full(n_labels, held.all())
 
 
 def _add_individuals(engine: Engine, run: Chain, result: FitResult) -> None:

@@ -12,6 +12,10 @@ import numpy as np
 from pymc_saem.saem.model import UnsupportedModelError
 
 
+class SharedRowError(UnsupportedModelError):
+    """A row depends on more than one entry of an axis, so the axis is none of subjects."""
+
+
 def subjects_of_rows(
     density, theta, phi, names, rng: np.random.Generator, noise: float = 0.0, orphans_allowed: bool = False
 ) -> list[np.ndarray]:
@@ -109,7 +113,7 @@ def find_finite_start(density, theta, phi, names, rng: np.random.Generator):
 def _refuse_shared(name, both: np.ndarray) -> None:
     if both.any():
         row = int(np.flatnonzero(both)[0])
-        raise UnsupportedModelError(
+        raise SharedRowError(
             f"Row {row} of '{name}' depends on more than one subject ({both.sum()} such rows in all). "
             "SAEM needs every row to depend on the random effects of exactly one subject: check the index that maps rows to "
             "subjects, or name the random effects in random_effects=[...], if others were taken for them."

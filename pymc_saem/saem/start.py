@@ -51,11 +51,11 @@ class _PooledObjective:
     def __init__(self, densities: Densities, climber: Climber, theta: np.ndarray):
         self.densities, self.climber, self.maximizer, self.theta = densities, climber, climber.maximizer, theta
         rules, maximizer = self.maximizer.rules, self.maximizer
-        free = [p for p in rules.mean.parameters if p.name not in maximizer.fixed]
-        free += [r.parameter for r in rules.residuals if r.parameter.name not in maximizer.fixed]
+        free = [*rules.mean.parameters, *(r.parameter for r in rules.residuals)]
         free += [r.parameter for r in climber.rules if r.outcomes]
         parts = [np.arange(p.columns.start, p.columns.stop) for p in free]
-        self.columns = np.concatenate(parts or [np.zeros(0, int)])
+        columns = np.concatenate(parts or [np.zeros(0, int)])
+        self.columns = columns[~maximizer.held[columns]]
         self.worst = None
 
     def full(self, x: np.ndarray) -> np.ndarray:
