@@ -84,7 +84,8 @@ class Densities:
             loglik, _, _ = self._subject_graphs(*symbols(self.mixed))
             worst = max([max(node.op.rtol, node.op.atol) for node in ode_nodes([loglik])], default=0.0)
             is_tight = min(worst, self.tolerance) <= GRADIENT_TOLERANCE
-            tight = Densities(self.mixed, self.residuals, self.mode, GRADIENT_TOLERANCE)
+            # Interpreted: it serves large batches only, whose solves take as long in any mode of PyTensor.
+            tight = Densities(self.mixed, self.residuals, INTERPRETED, GRADIENT_TOLERANCE)
             self._functions["tight"] = self if is_tight else tight
         return self._functions["tight"]
 
