@@ -1,0 +1,170 @@
+"""Fisher information of the estimates, from first derivatives or by Louis' formula.
+
+With s_i(phi) the derivative in theta of log p(y_i, phi; theta), the score of subject i is s_i = E[s_i(phi) | y_i] (Fisher's
+identity). Score-based: I = sum of s_i s_i', which needs many subjects per parameter (Delattre & Kuhn 2023). Louis (1982):
+I = -sum of E[second derivative | y_i] - sum of Var[s_i(phi) | y_i], which is the negative second derivative of the marginal
+log-likelihood itself, whatever the number of subjects.
+
+Louis is the default. At the exact maximum of theophylline (12 subjects, 7 parameters) its standard errors are those of the
+exact second derivative, the score-based ones are wrong by 42 %; of a linear mixed model (20 subjects, 8 parameters) by 29 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pymc_saem.saem.complete import CompleteData
+from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.joint import WeightedPoints
+from pymc_saem.saem.model import element_labels
+
+METHODS = ("auto", "louis", "score")
+#: Subjects per parameter from which the score-based information is trusted where Louis' formula fails.
+SUBJECTS_PER_PARAMETER = 5
+#: Least share of the complete information that the data must have kept in every direction. The rest is a difference of two
+#: large numbers, one of which has a Monte-Carlo error where the points are draws.
+LEAST_KEPT = {True: 0.01, False: 1e-7}
+#: Beyond so many parameters, the weights of networks count as known.
+MAX_WITH_WEIGHTS = 60
+
+
+@dataclass(frozen=True)
+class Information:
+    """Fisher information of some entries of theta on the unconstrained scale.
+
+    Attributes
+    ----------
+    columns : ndarray of int, shape (p,)
+        Entries of theta that it is about.
+    matrix : ndarray or None, shape (p, p)
+        None where it could not be computed.
+    method : str
+        "louis" or "score"; "none" without a matrix.
+    note : str
+        Why there is none, or what it is conditional on.
+    n_solves : int
+    """
+
+    columns: np.ndarray
+    matrix: np.ndarray | None
+    method: str
+    note: str = ""
+    n_solves: int = 0
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Of the estimates, (p, p)."""
+        unit = np.sqrt(np.diag(self.matrix))
+        return np.linalg.inv(self.matrix / np.outer(unit, unit)) / np.outer(unit, unit)
+
+
+def network_columns(engine: Engine) -> np.ndarray:
+    """Which entries of theta are weights of a network, (theta,)."""
+    found = np.zeros(engine.mixed.n_theta, dtype=bool)
+    for p in engine.mixed.parameters:
+        op = engine.mixed.model[p.name].owner.op
+        found[p.columns] = getattr(op, "is_network_weights", False)
+    return found
+
+
+def information(
+    engine: Engine,
+    theta: np.ndarray,
+    points: WeightedPoints,
+    at_floor: tuple[str, ...] = (),
+    method: str = "auto",
+    max_solves: float = np.inf,
+) -> Information:
+    """Fisher information of the estimated parameters.
+
+    Parameters
+    ----------
+    engine : Engine
+    theta : ndarray, shape (theta,)
+        The estimate.
+    points : WeightedPoints
+        Conditional draws or nodes of a quadrature.
+    at_floor : tuple of str
+        Parameters at the floor of their variance: no maximum is there, so they count as known.
+    method : {"auto", "louis", "score"}
+    max_solves : float
+        For parameters that cost solves; fewer points are used then.
+    """
+    free = ~engine.maximizer.held
+    for name in at_floor:
+        free[engine.mixed.parameter(name).columns] = False
+    weights = network_columns(engine) & free
+    if not free.any():
+        return Information(np.zeros(0, int), None, "none", "no parameter was estimated")
+    without = Information(np.flatnonzero(free & ~weights), None, "none")
+    found = without
+    if free.sum() <= MAX_WITH_WEIGHTS or not weights.any():
+        found = _information(engine, theta, np.flatnonzero(free), points, method, max_solves)
+    if found.matrix is None and weights.any() and np.any(free & ~weights):
+        found = _information(engine, theta, np.flatnonzero(free & ~weights), points, method, max_solves)
+        note = "; ".join(part for part in ("the network weights count as known", found.note) if part)
+        found = Information(found.columns, found.matrix, found.method, note, found.n_solves)
+    return found
+
+
+def _information(engine, theta, columns, points, method, max_solves) -> Information:
+    complete = CompleteData(engine, theta, columns, points, max_solves)
+    scores, missing = complete.score_moments()
+    prior = _prior_information(engine, theta, columns)
+    n_subjects, reasons = len(scores), []
+    if method in ("auto", "louis"):
+        whole = prior - complete.hessian()
+        matrix = whole - missing
+        reason = _refuse(engine, columns, matrix, whole, LEAST_KEPT[complete.points.are_draws])
+        if not reason:
+            return Information(columns, matrix, "louis", n_solves=complete.joint.n_solves)
+        reasons.append(reason)
+    if method == "score" or method == "auto" and n_subjects >= SUBJECTS_PER_PARAMETER * len(columns):
+        matrix = scores.T @ scores + prior
+        reason = _refuse(engine, columns, matrix, matrix, 1e-10)
+        if n_subjects < len(columns):
+            reason = f"{len(columns)} parameters and {n_subjects} subjects: the scores have too small a rank"
+        if not reason:
+            return Information(columns, matrix, "score", n_solves=complete.joint.n_solves)
+        reasons = reasons or [reason]
+    return Information(columns, None, "none", reasons[0], complete.joint.n_solves)
+
+
+def _refuse(engine, columns, matrix, whole, least: float) -> str:
+    """Why a matrix is no information, or an empty string; ``whole`` is what the complete data would tell."""
+    diagonal = np.diag(whole)
+    if not np.all(np.isfinite(matrix)) or not np.all(np.isfinite(whole)) or np.any(diagonal <= 0):
+        return "the second derivatives are not those of a maximum"
+    unit = 1.0 / np.sqrt(diagonal)
+    values, vectors = np.linalg.eigh(matrix * np.outer(unit, unit))
+    if values[0] > least:
+        return ""
+    labels = np.array(_labels(engine))[columns]
+    size = np.abs(vectors[:, 0])
+    involved = [str(labels[k]) for k in np.argsort(-size) if size[k] > 0.3 * size.max()][:4]
+    return f"the data hardly determine {'a combination of ' if len(involved) > 1 else ''}{', '.join(involved)}"
+
+
+def _labels(engine: Engine) -> list[str]:
+    """A name for each entry of theta."""
+    labels = []
+    for p in engine.mixed.parameters:
+        labels += element_labels(engine.mixed.model, p.name, p.shape, p.dims)
+    return labels
+
+
+def _prior_information(engine: Engine, theta: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Negative second derivative of the log priors that the fit has maximized, (p, p); zero in "ml" fits."""
+    whole = np.zeros((theta.size, theta.size))
+    for p in engine.mixed.parameters:
+        prior = engine.maximizer.priors.get(p.name)
+        if prior is None:
+            continue
+        for k in range(p.columns.stop - p.columns.start):
+            step = 1e-4 * np.eye(p.columns.stop - p.columns.start)[k]
+            u = theta[p.columns]
+            up, down = (prior.unconstrained(u + s * step)[1] for s in (1, -1))
+            whole[p.columns, p.columns.start + k] = -(up - down) / 2e-4
+    return 0.5 * (whole + whole.T)[np.ix_(columns, columns)]
