@@ -23,6 +23,7 @@ class FlatWeightsRV(FlatRV):
 
     name = "flat_weights"
     signature = "(),()->()"
+    is_network_weights = True  # by which SAEM knows them
     _print_name = ("FlatWeights", "\\operatorname{FlatWeights}")
 
     @classmethod
@@ -53,6 +54,7 @@ class NormalWeightsRV(NormalRV):
     """PyMC's normal distribution with starting values that are not its mean."""
 
     __props__ = (*NormalRV.__props__, "start")
+    is_network_weights = True
 
     def __init__(self, start, **props):
         self.start = start
