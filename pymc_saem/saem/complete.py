@@ -99,7 +99,9 @@ class CompleteData:
         found, h = np.diag(self._law_diagonal(self.step)), self.step
         for a, k in enumerate(self.of_law):
             for m in self.of_law[:a]:
-                corners = [s * t * self._law(self._moved((k, s * h[k]), (m, t * h[m]))) for s in (1, -1) for t in (1, -1)]
+                corners = [
+                    s * t * self._law(self._moved((k, s * h[k]), (m, t * h[m]))) for s in (1, -1) for t in (1, -1)
+                ]
                 found[k, m] = found[m, k] = sum(corners) / (4.0 * h[k] * h[m])
         return found
 

@@ -98,7 +98,7 @@ def fit_saem(
     likelihood : {"auto", "quadrature", "importance", "annealed"} or None, default "auto"
         How the marginal log-likelihood is computed after the estimate, for -2LL, AIC and BIC. "quadrature": adaptive
         Gauss-Hermite, for up to 3 random effects; "importance": importance sampling from a t distribution with the
-        conditional moments, until the Monte-Carlo error of the total is below 0.1; "annealed": annealed importance
+        conditional moments, until the Monte-Carlo error of -2LL is below 0.1; "annealed": annealed importance
         sampling, for conditional distributions that are like no t, such as those of network weights. "auto" takes the
         first one that is reliable. (Monolix: importance sampling; saemix ``ll.is``, ``ll.gq``; nlmixr2 ``logLik`` by quadrature.)
     standard_errors : {"auto", "louis", "score"} or None, default "auto"

@@ -3,6 +3,10 @@
 Up to three random effects: adaptive Gauss-Hermite quadrature. More: importance sampling from a t distribution with the
 conditional moments. Where its weights say that a t does not cover the conditional distributions, as with network weights:
 annealed importance sampling, which needs no such resemblance and costs more.
+
+On the neural theophylline model (28 weights a subject) annealing from p(phi | theta) gives -217.7 +- 0.5 with 4 million solves, and
+-219.0 +- 1.2 with 1.7 million, what "auto" takes. Annealing from a Gaussian with the conditional moments is no way to save the rest:
+-224.7 +- 0.8, as it misses the tails.
 """
 
 from __future__ import annotations
@@ -19,8 +23,8 @@ from pymc_saem.saem.joint import Joint, WeightedPoints
 from pymc_saem.saem.quadrature import RULES, integrate
 
 METHODS = ("auto", "importance", "quadrature", "annealed")
-#: Wanted Monte-Carlo error of the total.
-ERROR = 0.1
+#: Wanted Monte-Carlo error of the total: 0.1 of -2 log-likelihood.
+ERROR = 0.05
 #: Two means of a conditional distribution, by draws and by quadrature, may differ by this many standard deviations.
 SAME_MEAN = 0.5
 
@@ -88,7 +92,8 @@ def marginal_likelihood(
     error : float
         Wanted Monte-Carlo error of the total, of importance sampling.
     max_solves : float
-        Where importance sampling ends if the error does not become so small, and what "auto" may spend on annealing.
+        Where importance sampling ends if the error does not become so small; "auto" may spend about twice that on
+        annealing.
     """
     population = engine.maximizer.population(theta)
     joint = Joint(engine.densities, population, theta)
@@ -108,7 +113,7 @@ def marginal_likelihood(
         found = _of_sample(sample, joint.n_solves, engine.mixed.subjects)
         if method == "importance" or not sample.unreliable.any():
             return found
-    effort = {} if method == "annealed" else _affordable(max_solves / len(engine.mixed.subjects))
+    effort = {} if method == "annealed" else _affordable(2.0 * max_solves / engine.mixed.n_subjects)
     found = marginal_loglik(engine.densities, population, theta, rng, **effort)
     return Likelihood(found.loglik, found.error, "annealed", joint.n_solves + found.n_solves)
 
@@ -137,14 +142,13 @@ def _of_sample(sample: ImportanceSample, n_solves: int, subjects) -> Likelihood:
             f"{len(subjects)} subjects (Pareto k above {LARGEST_K}; the largest: {', '.join(worst)}). "
             'Use likelihood="annealed".'
         )
-    return Likelihood(
-        sample.loglik, sample.error, "importance", n_solves, sample.ess, sample.pareto_k, warning=warning
-    )
+    return Likelihood(sample.loglik, sample.error, "importance", n_solves, sample.ess, sample.pareto_k, warning=warning)
 
 
 def _affordable(solves_per_subject: float) -> dict:
-    """Options of ``annealed.marginal_loglik`` for about so many solves."""
-    return {}
+    """Options of ``annealed.marginal_loglik`` for about so many solves: 100,000 go to its pilot run of some 25 stages."""
+    n_particles = int(np.clip((solves_per_subject - 100_000) / 800, 10, 50))
+    return {"n_groups": 8, "n_particles": n_particles, "n_steps": 2, "n_moves": 2}
 
 
 @dataclass(frozen=True)

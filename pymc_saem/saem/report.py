@@ -161,7 +161,11 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: 
     posterior, drawn = {}, _drawn(assessment)
     for name, values in engine.points.natural_theta(run.theta[-1] if drawn is None else drawn).items():
         p = mixed.parameter(name)
-        values = np.broadcast_to(values, (*lead, *values.shape)) if drawn is None else values.reshape(*lead, *values.shape[1:])
+        values = (
+            np.broadcast_to(values, (*lead, *values.shape))
+            if drawn is None
+            else values.reshape(*lead, *values.shape[1:])
+        )
         posterior[name] = Variable(_dims(p), values)
     natural = engine.points.natural_phi(found.draws, run.theta[-1])
     modes = engine.points.natural_phi(found.mode, run.theta[-1])
