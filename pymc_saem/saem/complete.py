@@ -16,6 +16,10 @@ from pymc_saem.saem.joint import Joint, WeightedPoints
 REACH = 0.02
 #: Numbers in the scores that are kept at once.
 MAX_SCORES = 4_000_000
+#: Points at which second derivatives of the model are averaged; conditional variances of scores need more.
+N_CURVATURE = 300
+#: Groups of draws, whose spread is the Monte-Carlo error of the variances of scores.
+N_GROUPS = 4
 
 
 class CompleteData:
@@ -53,12 +57,12 @@ class CompleteData:
             points = WeightedPoints.of_draws(points.equally_weighted(max(n_points, 30))[None])
         self.points = points
         self.residual = self._expected_residuals() if self.residual_rules else None
-        self.step = self._steps()
+        self.step, self.diagonal = self._steps()
 
     # -- steps of the differences ---------------------------------------------------------------
 
-    def _steps(self) -> np.ndarray:
-        """Step of each entry (p,): a share of the standard error that the complete data would give."""
+    def _steps(self) -> tuple[np.ndarray, np.ndarray]:
+        """Step of each entry (p,), a share of the standard error that the complete data would give; their information (p,)."""
         step = 1e-4 * (1.0 + np.abs(self.theta[self.columns]))
         for _ in range(2):
             information = -self._law_diagonal(step)
@@ -70,7 +74,7 @@ class CompleteData:
                 information[k] += -self._gradient_difference(k, step[k])[self.columns[k]]
             known = np.isfinite(information) & (information > 0)
             step = np.where(known, REACH / np.sqrt(np.where(known, information, 1.0)), step)
-        return step
+        return step, information
 
     def _moved(self, *moves) -> np.ndarray:
         theta = self.theta.copy()
@@ -128,7 +132,7 @@ class CompleteData:
 
     def _gradient_difference(self, k: int, step: float) -> np.ndarray:
         """Second derivatives (theta,) of the expected log likelihood, one of them in the entry ``columns[k]``."""
-        points = self.points.equally_weighted(100)
+        points = self.points.equally_weighted(N_CURVATURE)
         with np.errstate(all="ignore"):
             up, down = (self.engine.densities.gradient(points, self._moved((k, s * step)))[2] for s in (1, -1))
         self.joint.n_solves += 2 * points[..., 0].size
@@ -155,18 +159,31 @@ class CompleteData:
         return found
 
     def score_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Scores s_i = E[score of the complete data | y_i], (subject, p), and the sum of their conditional covariances."""
-        n, n_subjects = self.points.phi.shape[:2]
-        p = len(self.columns)
+        """Scores s_i = E[score of the complete data | y_i], and the sum over subjects of their conditional covariances.
+
+        Returns
+        -------
+        scores : ndarray, shape (subject, p)
+        covariances : ndarray, shape (group, p, p)
+            Of groups of draws, of which the mean is the estimate; a single one where the points are nodes.
+        """
+        groups = np.array_split(np.arange(len(self.points.phi)), N_GROUPS if self.points.are_draws else 1)
+        moments = [self._moments_of(group) for group in groups]
+        scores = np.mean([first for first, _ in moments], axis=0)
+        return scores, np.stack([second for _, second in moments]) - scores.T @ scores
+
+    def _moments_of(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean scores (subject, p) over some of the points, and the sum of their second moments (p, p)."""
+        n_subjects, p = self.points.phi.shape[1], len(self.columns)
         first, second = np.zeros((n_subjects, p)), np.zeros((p, p))
-        n_parts = -(-n * n_subjects * p // MAX_SCORES)
-        for part in np.array_split(np.arange(n), max(1, n_parts)):
-            scores, weight = self._scores(part), self.points.weight[part]
+        total = self.points.weight[group].sum(axis=0)
+        for part in np.array_split(group, max(1, -(-group.size * n_subjects * p // MAX_SCORES))):
+            scores, weight = self._scores(part), self.points.weight[part] / total
             # A failed solve, or a node without density: no weight, and no score.
             scores = np.where((weight > 0)[..., None] & np.isfinite(scores), scores, 0.0)
             first += np.einsum("ks,ksp->sp", weight, scores)
             second += np.einsum("ks,ksp,ksq->pq", weight, scores, scores, optimize=True)
-        return first, second - first.T @ first
+        return first, second
 
     def _scores(self, part: np.ndarray) -> np.ndarray:
         """Scores of the complete data at some of the points, (point, subject, p)."""

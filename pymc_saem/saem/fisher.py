@@ -24,9 +24,11 @@ from pymc_saem.saem.model import element_labels
 METHODS = ("auto", "louis", "score")
 #: Subjects per parameter from which the score-based information is trusted where Louis' formula fails.
 SUBJECTS_PER_PARAMETER = 5
-#: Least share of the complete information that the data must have kept in every direction. The rest is a difference of two
-#: large numbers, one of which has a Monte-Carlo error where the points are draws.
-LEAST_KEPT = {True: 0.01, False: 1e-7}
+#: Least share of the complete information that the data must have kept in every direction, and how many times its
+#: Monte-Carlo error: it is a difference of two large numbers.
+LEAST_KEPT, ERRORS = 1e-6, 3.0
+#: The same share for scores, whose Monte-Carlo errors pretend to an information that is not there.
+LEAST_OF_SCORES = 5e-3
 #: Beyond so many parameters, the weights of networks count as known.
 MAX_WITH_WEIGHTS = 60
 
@@ -112,19 +114,21 @@ def information(
 
 def _information(engine, theta, columns, points, method, max_solves) -> Information:
     complete = CompleteData(engine, theta, columns, points, max_solves)
-    scores, missing = complete.score_moments()
+    scores, groups = complete.score_moments()
     prior = _prior_information(engine, theta, columns)
     n_subjects, reasons = len(scores), []
     if method in ("auto", "louis"):
         whole = prior - complete.hessian()
-        matrix = whole - missing
-        reason = _refuse(engine, columns, matrix, whole, LEAST_KEPT[complete.points.are_draws])
+        matrix = whole - groups.mean(axis=0)
+        weakest = _weakest(matrix, np.diag(whole))
+        reason = _refuse(engine, columns, *weakest, max(LEAST_KEPT, ERRORS * _spread(groups, weakest[1])))
         if not reason:
             return Information(columns, matrix, "louis", n_solves=complete.joint.n_solves)
         reasons.append(reason)
     if method == "score" or method == "auto" and n_subjects >= SUBJECTS_PER_PARAMETER * len(columns):
         matrix = scores.T @ scores + prior
-        reason = _refuse(engine, columns, matrix, matrix, 1e-6)
+        weakest = _weakest(matrix, complete.diagonal + np.diag(prior))
+        reason = _refuse(engine, columns, *weakest, LEAST_OF_SCORES)
         if n_subjects < len(columns):
             reason = f"{len(columns)} parameters and {n_subjects} subjects: the scores have too small a rank"
         if not reason:
@@ -133,18 +137,31 @@ def _information(engine, theta, columns, points, method, max_solves) -> Informat
     return Information(columns, None, "none", reasons[0], complete.joint.n_solves)
 
 
-def _refuse(engine, columns, matrix, whole, least: float) -> str:
-    """Why a matrix is no information, or an empty string; ``whole`` is what the complete data would tell."""
-    diagonal = np.diag(whole)
-    if not np.all(np.isfinite(matrix)) or not np.all(np.isfinite(whole)) or np.any(diagonal <= 0):
-        return "the second derivatives are not those of a maximum"
+def _weakest(matrix: np.ndarray, diagonal: np.ndarray) -> tuple[float, np.ndarray]:
+    """Least information of any direction, as a share of what the complete data tell of its entries, and that direction (p,)."""
+    if not np.all(np.isfinite(matrix)) or not np.all(diagonal > 0):
+        return np.nan, np.zeros(len(matrix))
     unit = 1.0 / np.sqrt(diagonal)
     values, vectors = np.linalg.eigh(matrix * np.outer(unit, unit))
-    if values[0] > least:
+    return float(values[0]), vectors[:, 0] * unit
+
+
+def _spread(groups: np.ndarray, direction: np.ndarray) -> float:
+    """Monte-Carlo error of the missing information, of which ``groups`` (group, p, p) are estimates, in a direction."""
+    if len(groups) == 1:
+        return 0.0
+    return float(np.einsum("i,gij,j->g", direction, groups, direction).std(ddof=1) / np.sqrt(len(groups)))
+
+
+def _refuse(engine: Engine, columns: np.ndarray, share: float, direction: np.ndarray, least: float) -> str:
+    """Why a matrix with this weakest direction is no information, or an empty string."""
+    if share > least:
         return ""
+    if np.isnan(share):
+        return "the second derivatives are not those of a maximum"
     labels = np.array(_labels(engine))[columns]
-    size = np.abs(vectors[:, 0])
-    involved = [str(labels[k]) for k in np.argsort(-size) if size[k] > 0.3 * size.max()][:4]
+    size = np.abs(direction) / np.abs(direction).max()
+    involved = [str(labels[k]) for k in np.argsort(-size) if size[k] > 0.3][:4]
     return f"the data hardly determine {'a combination of ' if len(involved) > 1 else ''}{', '.join(involved)}"
 
 
