@@ -16,8 +16,9 @@ N_STARTS = 12
 #: The fits only choose a region; SAEM does the rest.
 MAX_ITERATIONS = 100
 #: A later fit replaces an earlier one only if its log-likelihood is larger by this much. Absorption and
-#: elimination can swap places at equal pooled likelihood, and the user's initial values say which is meant.
-CLEARLY_BETTER = 1.0
+#: elimination can swap places, and the user's initial values say which is meant: theophylline with weight on CL and V
+#: fits 3.5 better when swapped (volume 0.08 L), a difference that random effects make up for.
+CLEARLY_BETTER = 10.0
 
 
 def default_starts(mixed: MixedModel) -> int:
