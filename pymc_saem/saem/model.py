@@ -93,6 +93,7 @@ class Parameter:
     shape: tuple[int, ...]  # of the value variable
     columns: slice  # of theta
     dims: tuple[str | None, ...]
+    is_network: bool = False  # weights of a network, which data determine together and hardly one by one
 
 
 @dataclass(frozen=True)
