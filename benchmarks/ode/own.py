@@ -11,6 +11,7 @@ from pytensor.compile.mode import Mode
 from pymc_saem import nn, ode
 from pymc_saem.ode import task_table as tt
 from pymc_saem.ode.kernels import plan_of
+from pymc_saem.ode.native import call_task
 
 MAX_STEPS = 4000  # the default of solve_ivp
 # Without a compiled graph around the solver: PyTensor's interpreter calls it at once.
@@ -134,4 +135,4 @@ class Own:
 @numba.njit
 def repeat_task(task, table, n_tasks, repeats):
     for _ in range(repeats):
-        tt.call_task(task, 0, n_tasks, table)
+        call_task(task, 0, n_tasks, table)

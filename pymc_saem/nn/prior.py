@@ -22,6 +22,7 @@ class FlatWeightsRV(FlatRV):
     """Flat for the density; draws, which a flat prior does not have, are normal around the starting values."""
 
     name = "flat_weights"
+    is_network_weights = True
     signature = "(),()->()"
     _print_name = ("FlatWeights", "\\operatorname{FlatWeights}")
 
@@ -53,6 +54,7 @@ class NormalWeightsRV(NormalRV):
     """PyMC's normal distribution with starting values that are not its mean."""
 
     __props__ = (*NormalRV.__props__, "start")
+    is_network_weights = True
 
     def __init__(self, start, **props):
         self.start = start

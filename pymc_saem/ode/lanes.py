@@ -13,13 +13,25 @@ import numpy as np
 from pymc_saem.ode import status as st
 from pymc_saem.ode import task_table as tt
 from pymc_saem.ode.native import call_task, compile_task, doubles, inlined, innermost, longs
-from pymc_saem.ode.tsit5 import System, derivative, errors, first_step, split, step, stiffness, weights, work_size
+from pymc_saem.ode.tsit5 import (
+    System,
+    add_shares,
+    derivative,
+    errors,
+    first_step,
+    share,
+    slopes,
+    split,
+    step,
+    stiffness,
+    weights,
+    work_size,
+)  # fmt: skip
+from pymc_saem.ode.vectors import LANES, VECTOR, load, splat, store, where_one
 
 __all__ = ["task"]
 
 
-# Two AVX2 vectors, so that the latency of one hides behind the other; one where sensitivities fill the cache.
-_MANY_LANES, _FEW_LANES, _FEW_ABOVE = 8, 4, 24
 # Stiff: so many steps at the bound of stability, with fewer than so many others in a row between them, and so many more to
 # go, which would cost as much as an implicit solve. As long as there is no sign, one step in so many is looked at.
 _STABLE, _MANY_SIGNS, _MANY_CALM, _MANY_LEFT, _LOOK = 2.5, 15, 6, 200, 20
@@ -32,38 +44,36 @@ _LEAST_STEP = 16.0 * float(np.finfo(np.float64).eps)
 Tasks = namedtuple("Tasks", "begin count row state slopes h gradient")
 # Addresses by lane: the task (counted from the first; -1: none), its steps, whether the last one was rejected; the
 # logarithm of the last error, the next step, and where it ends; signs of stiffness (if negative: steps until the next look),
-# and steps without one since the last.
-Running = namedtuple("Running", "task steps rejected log_error h t_new signs calm")
+# and steps without one since the last; its status after the step.
+Running = namedtuple("Running", "task steps rejected log_error h t_new signs calm status")
 
 
 @innermost
 def _load(system, work, table, task, lane):
     """Put a task at its start into a lane."""
-    tt.load_parameters(table, task, lane, system.lanes, work.p)
-    tt.load_start(table, task, lane, system.lanes, work.z, system.n_sens, 0)
+    tt.load_parameters(table, task, lane, LANES, work.p)
+    tt.load_start(table, task, lane, LANES, work.z, system.n_sens, 0)
     doubles(work.t)[lane] = doubles(table[tt.T0])[task % table[tt.N_SUBJECTS]]
 
 
 @inlined
-def _record(system, work, table, task, row, s, lane, gradient):
-    """Write the solution of a sorted row at the fraction s of a step, or add its part to the gradient."""
-    n, n_sens, lanes, z, h = system.n, system.n_sens, system.lanes, doubles(work.z), doubles(work.h)[lane]
-    k1, k2, k3, k4 = doubles(work.k1), doubles(work.k2), doubles(work.k3), doubles(work.k4)
-    k5, k6, k7 = doubles(work.k5), doubles(work.k6), doubles(work.k7)
-    w1, w2, w3, w4, w5, w6, w7 = weights(s)
+def _record(system, work, table, task, row, s, lane):
+    """Write the solution of a sorted row at the fraction s of a step, or note its part in the gradient."""
     if table[tt.TAPE] != 0:  # only the steps are wanted
         return
-    replicate, place = task // table[tt.N_SUBJECTS], longs(table[tt.ORDER])[row] * n
+    n, replicate = system.n, task // table[tt.N_SUBJECTS]
+    place = longs(table[tt.ORDER])[row] * n
+    if system.n_sens > 0:
+        share(system, work, lane, s, doubles(table[tt.G] + 8 * (replicate * table[tt.G_STRIDE] + place)))
+        return
     out = doubles(table[tt.OUT] + 8 * (replicate * table[tt.N_ROWS] * n + place))
-    g = doubles(table[tt.G] + 8 * (replicate * table[tt.G_STRIDE] + place))
-    first, last = (n, system.size // lanes) if n_sens else (0, n)
-    for e in range(first, last):
-        m = e * lanes + lane
-        slope = w1 * k1[m] + w2 * k2[m] + w3 * k3[m] + w4 * k4[m] + w5 * k5[m] + w6 * k6[m] + w7 * k7[m]
-        if n_sens:
-            gradient[(e - n) % n_sens] += g[(e - n) // n_sens] * (z[m] + h * slope)
-        else:
-            out[e] = z[m] + h * slope
+    h, stride, z, k = doubles(work.h)[lane], LANES * n, doubles(work.z), doubles(work.k)
+    w1, w2, w3, w4, w5, w6, w7 = weights(s)
+    for e in range(n):
+        m = e * LANES + lane
+        slope = w1 * k[m] + w2 * k[m + stride] + w3 * k[m + 2 * stride] + w4 * k[m + 3 * stride]
+        slope += w5 * k[m + 4 * stride] + w6 * k[m + 5 * stride] + w7 * k[m + 6 * stride]
+        out[e] = z[m] + h * slope
 
 
 @innermost
@@ -73,7 +83,7 @@ def _keep_step(system, work, table, k, lane):
     record = doubles(counts[0] + 8 * (k * table[tt.MAX_STEPS] + counts[1 + k]) * (2 + n))
     record[0], record[1] = doubles(work.t)[lane], doubles(work.h)[lane]
     for e in range(n):
-        record[2 + e] = doubles(work.z)[e * system.lanes + lane]
+        record[2 + e] = doubles(work.z)[e * LANES + lane]
     counts[1 + k] += 1
 
 
@@ -86,18 +96,28 @@ def _end(table, i):
     return doubles(table[tt.TIMES])[starts[i + 1] - 1] if starts[i + 1] > starts[i] else doubles(table[tt.T0])[i]
 
 
+@inlined
+def _keep_gradient(system, work, tasks, k, lane):
+    """The gradient of a lane, stored as that of its task."""
+    gradient = doubles(tasks.gradient + 8 * k * system.n_sens)
+    for j in range(system.n_sens):
+        gradient[j] = doubles(work.gradient)[j * LANES + lane]
+    return gradient
+
+
 @innermost
 def _finish(system, work, tasks, table, k, lane, status):
     """Store the result of a task, which ends in z_new."""
     task = tasks.begin + k
     if table[tt.Z1] != 0:
-        z1, n_values = doubles(table[tt.Z1]), system.size // system.lanes
-        for e in range(n_values):
-            z1[task * n_values + e] = doubles(work.z_new)[e * system.lanes + lane]
+        z1 = doubles(table[tt.Z1] + 8 * task * system.size)
+        for e in range(system.size):
+            z1[e] = doubles(work.z_new)[e * LANES + lane]
     replicate, i = task // table[tt.N_SUBJECTS], task % table[tt.N_SUBJECTS]
     longs(tasks.state)[k] = status
     if system.n_sens:
-        tt.write_gradient(table, replicate, i, doubles(tasks.gradient + 8 * k * system.n_sens), status)
+        gradient = _keep_gradient(system, work, tasks, k, lane)
+        tt.write_gradient(table, replicate, i, gradient, status)
     else:
         tt.write_status(table, replicate, i, status)
 
@@ -105,64 +125,66 @@ def _finish(system, work, tasks, table, k, lane, status):
 @innermost
 def _prepare(system, work, tasks, table, begin):
     """Slopes and first step of at most one task per lane, from number ``begin``, and their rows at the start time."""
-    lanes, t, h, now = system.lanes, doubles(work.t), doubles(work.h), doubles(work.now)
-    z, z_new, k1 = doubles(work.z), doubles(work.z_new), doubles(work.k1)
+    t, h, now, z, k1 = doubles(work.t), doubles(work.h), doubles(work.now), doubles(work.z), doubles(work.k)
     times, starts, n_subjects = doubles(table[tt.TIMES]), longs(table[tt.STARTS]), table[tt.N_SUBJECTS]
-    next_row, h_first, slopes = longs(tasks.row), doubles(tasks.h), doubles(tasks.slopes)
-    gradients = doubles(tasks.gradient)
-    n_values, last_task = system.size // lanes, tasks.count - 1
-    for lane in range(lanes):
+    next_row, h_first, starts_k1 = longs(tasks.row), doubles(tasks.h), doubles(tasks.slopes)
+    n_values, last_task = system.size, tasks.count - 1
+    for lane in range(LANES):
         # Lanes without a task of their own repeat the last one.
         _load(system, work, table, tasks.begin + min(begin + lane, last_task), lane)
-    derivative(system, work, system.f, work.t, work.z, work.k1)
-    for lane in range(lanes):
+    derivative(system, work, system.f, system.n_dy0, work.t, work.z, 0)
+    for lane in range(LANES):
         i = (tasks.begin + min(begin + lane, last_task)) % n_subjects
         h[lane] = first_step(system, work, lane, 0.0, _end(table, i) - t[lane])
         now[lane] = t[lane] + h[lane]
-    for m in range(system.n * lanes):
-        z_new[m] = z[m] + h[m % lanes] * k1[m]
-    derivative(system, work, system.rhs, work.now, work.z_new, work.k2)
-    for k in range(begin, min(begin + lanes, tasks.count)):
+    for e in range(system.n):
+        store(work.z_new, e, load(work.z, e) + load(work.h, 0) * load(work.k, e))
+    derivative(system, work, system.rhs, 0, work.now, work.z_new, 1)
+    for k in range(begin, min(begin + LANES, tasks.count)):
         lane, i = k - begin, (tasks.begin + k) % n_subjects
         row, last, total, state, t_end = starts[i], starts[i + 1], 0.0, st.RUNNING, _end(table, i)
         for e in range(n_values):
-            m = e * lanes + lane
-            slopes[k * n_values + e] = k1[m]
+            m = e * LANES + lane
+            starts_k1[k * n_values + e] = k1[m]
             total += 0.0 * (k1[m] + z[m])  # NaN if one of them is not finite
-        for j in range(system.n_sens):
-            gradients[k * system.n_sens + j] = 0.0
         if row < last and not (times[row] >= t[lane] and math.isfinite(times[last - 1])):
             state = st.BAD_TIMES
         elif total != 0.0 and (row < last or t_end > t[lane]):
             state = st.NON_FINITE
         else:
             while row < last and times[row] == t[lane]:
-                gradient = doubles(tasks.gradient + 8 * k * system.n_sens)
-                _record(system, work, table, tasks.begin + k, row, 0.0, lane, gradient)
+                _record(system, work, table, tasks.begin + k, row, 0.0, lane)
                 row += 1
             if not t_end > t[lane]:
                 state = st.SUCCESS
             else:
                 h_first[k] = first_step(system, work, lane, h[lane], t_end - t[lane])
         next_row[k], longs(tasks.state)[k] = row, state
-        if state != st.RUNNING:
-            _finish(system, work, tasks, table, k, lane, state)
+    for j in range(system.n_sens):
+        store(work.gradient, j, splat(0.0))
+    add_shares(system, work)
+    for k in range(begin, min(begin + LANES, tasks.count)):
+        _keep_gradient(system, work, tasks, k, k - begin)
+        if longs(tasks.state)[k] != st.RUNNING:
+            _finish(system, work, tasks, table, k, k - begin, longs(tasks.state)[k])
 
 
 @inlined
 def _fill(system, work, tasks, running, table, queue):
     """Give free lanes the next tasks of the queue, and every lane its step; the queue, and how many lanes run."""
-    lanes, t, h, k1 = system.lanes, doubles(work.t), doubles(work.h), doubles(work.k1)
+    t, h, k1 = doubles(work.t), doubles(work.h), doubles(work.k)
     of_lane, steps, rejected = longs(running.task), longs(running.steps), longs(running.rejected)
     log_error, h_next, t_new = doubles(running.log_error), doubles(running.h), doubles(running.t_new)
-    state, slopes, h_first = longs(tasks.state), doubles(tasks.slopes), doubles(tasks.h)
-    n_values, n_running = system.size // lanes, 0
-    for lane in range(lanes):
+    state, starts_k1, h_first = longs(tasks.state), doubles(tasks.slopes), doubles(tasks.h)
+    n_running = 0
+    for lane in range(LANES):
         while of_lane[lane] < 0 and queue < tasks.count:
             if state[queue] == st.RUNNING:
                 _load(system, work, table, tasks.begin + queue, lane)
-                for e in range(n_values):
-                    k1[e * lanes + lane] = slopes[queue * n_values + e]
+                for e in range(system.size):
+                    k1[e * LANES + lane] = starts_k1[queue * system.size + e]
+                for j in range(system.n_sens):
+                    doubles(work.gradient)[j * LANES + lane] = doubles(tasks.gradient)[queue * system.n_sens + j]
                 of_lane[lane], steps[lane], rejected[lane] = queue, 0, 0
                 log_error[lane], h_next[lane] = 0.0, h_first[queue]
                 longs(running.signs)[lane], longs(running.calm)[lane] = -_LOOK, 0
@@ -175,10 +197,6 @@ def _fill(system, work, tasks, running, table, queue):
             near = t[lane] + 1.01 * h_next[lane] >= t_end
             h[lane] = t_end - t[lane] if near else h_next[lane]
             t_new[lane] = t_end if near else t[lane] + h[lane]
-    hs = doubles(work.hs)
-    for first in range(0, system.size, lanes):
-        for lane in range(lanes):
-            hs[first + lane] = h[lane]
     return queue, n_running
 
 
@@ -203,7 +221,7 @@ def _is_stiff(system, work, running, table, lane, rest):
 
 @inlined
 def _judge(system, work, tasks, running, table, lane):
-    """Accept or reject the step of a lane: rows in it, next step size, and the end of its task; 1.0 if accepted."""
+    """Accept or reject the step of a lane: rows in it, next step size, and whether its task has ended; 1.0 if accepted."""
     t, h, norm = doubles(work.t)[lane], doubles(work.h)[lane], doubles(work.norm)[lane]
     steps, rejected, log_error = longs(running.steps), longs(running.rejected), doubles(running.log_error)
     h_next, t_new, next_row = doubles(running.h), doubles(running.t_new)[lane], longs(tasks.row)
@@ -214,10 +232,9 @@ def _judge(system, work, tasks, running, table, lane):
             _keep_step(system, work, table, k, lane)
         i = (tasks.begin + k) % table[tt.N_SUBJECTS]
         row, last = next_row[k], longs(table[tt.STARTS])[i + 1]
-        gradient = doubles(tasks.gradient + 8 * k * system.n_sens)
         while row < last and times[row] <= t_new:
             fraction = 1.0 if times[row] == t_new else (times[row] - t) / h
-            _record(system, work, table, tasks.begin + k, row, fraction, lane, gradient)
+            _record(system, work, table, tasks.begin + k, row, fraction, lane)
             row += 1
         next_row[k] = row
         if not t_new < _end(table, i):
@@ -237,22 +254,17 @@ def _judge(system, work, tasks, running, table, lane):
             status = st.STEP_TOO_SMALL if math.isfinite(norm) else st.NON_FINITE
     if status == st.RUNNING and steps[lane] >= table[tt.MAX_STEPS]:
         status = st.MAX_STEPS if table[tt.STIFF] == 0 else st.STIFF
-    if status != st.RUNNING:
-        _finish(system, work, tasks, table, k, lane, status)
-        longs(running.task)[lane] = -1
+    longs(running.status)[lane] = status
     return 1.0 if norm <= 1.0 else 0.0
 
 
 @inlined
 def _advance(system, work):
     """Take over the new values of the lanes whose step was accepted, as ``other`` says."""
-    lanes, accepted = system.lanes, doubles(work.other)
-    z, z_new, k1, k7 = doubles(work.z), doubles(work.z_new), doubles(work.k1), doubles(work.k7)
-    for first in range(0, system.size, lanes):
-        for lane in range(lanes):
-            m = first + lane
-            z[m] = z_new[m] if accepted[lane] == 1.0 else z[m]
-            k1[m] = k7[m] if accepted[lane] == 1.0 else k1[m]
+    accepted, last = load(work.other, 0), slopes(system, work, 6)
+    for e in range(system.size):
+        store(work.z, e, where_one(accepted, load(work.z_new, e), load(work.z, e)))
+        store(work.k, e, where_one(accepted, load(last, e), load(work.k, e)))
 
 
 def _task(begin, end, table_address):
@@ -264,23 +276,21 @@ def _task(begin, end, table_address):
     n, n_sens, f, count = table[tt.N_STATES], 0, table[tt.RHS], end - begin
     if table[tt.JAC] != 0:
         n_sens, f = table[tt.N_DY0] + table[tt.N_DP], table[tt.JAC]
-    n_values = n * (1 + n_sens)
-    lanes = _MANY_LANES if n_values <= _FEW_ABOVE else _FEW_LANES
-    tolerances = doubles(table[tt.TOLERANCES])
+    size, tolerances = n * (1 + n_sens), doubles(table[tt.TOLERANCES])
     system = System(
-        table[tt.RHS], f, n, table[tt.N_DY0], n_sens, lanes, n_values * lanes, table[tt.N_P], tolerances[0], tolerances[1]
+        table[tt.RHS], f, n, table[tt.N_DY0], n_sens, size, table[tt.N_P], tolerances[0], tolerances[1]
     )  # fmt: skip
-    memory = np.zeros(work_size(system) + 8 * lanes + count * (3 + n_values + n_sens))
-    a = memory.ctypes.data
-    work, b = split(system, a), 8 * lanes
-    a += 8 * work_size(system)
-    running = Running(a, a + b, a + 2 * b, a + 3 * b, a + 4 * b, a + 5 * b, a + 6 * b, a + 7 * b)
-    a += 8 * b
+    memory = np.zeros((work_size(system) + 10) * LANES + count * (3 + size + n_sens))
+    a = (memory.ctypes.data + VECTOR - 1) // VECTOR * VECTOR  # or every vector would lie across two lines of the cache
+    work, b = split(system, a), VECTOR
+    a += VECTOR * work_size(system)
+    running = Running(a, a + b, a + 2 * b, a + 3 * b, a + 4 * b, a + 5 * b, a + 6 * b, a + 7 * b, a + 8 * b)
+    a += 9 * b
     b = 8 * count
-    tasks = Tasks(begin, count, a, a + b, a + 3 * b, a + 2 * b, a + (3 + n_values) * b)
-    for first in range(0, count, lanes):
+    tasks = Tasks(begin, count, a, a + b, a + 3 * b, a + 2 * b, a + (3 + size) * b)
+    for first in range(0, count, LANES):
         _prepare(system, work, tasks, table, first)
-    for lane in range(lanes):
+    for lane in range(LANES):
         longs(running.task)[lane] = -1
     queue = 0 * begin  # an int64 from the start, or _fill is compiled twice
     while True:
@@ -289,12 +299,18 @@ def _task(begin, end, table_address):
             break
         step(system, work)
         errors(system, work)
-        for lane in range(lanes):
+        for lane in range(LANES):
             accepted = 0.0
             if longs(running.task)[lane] >= 0:
                 accepted = _judge(system, work, tasks, running, table, lane)
             doubles(work.other)[lane] = accepted
+        add_shares(system, work)
         _advance(system, work)
+        for lane in range(LANES):
+            k = longs(running.task)[lane]
+            if k >= 0 and longs(running.status)[lane] != st.RUNNING:
+                _finish(system, work, tasks, table, k, lane, longs(running.status)[lane])
+                longs(running.task)[lane] = -1
     for k in range(count):
         if longs(tasks.state)[k] == st.STIFF and longs(table[tt.STIFF])[0] != 0:
             call_task(longs(table[tt.STIFF])[0], begin + k, begin + k + 1, table_address)

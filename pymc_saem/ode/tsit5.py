@@ -14,8 +14,12 @@ import math
 from collections import namedtuple
 
 from pymc_saem.ode.native import call_lanes, doubles, inlined, innermost
+from pymc_saem.ode.vectors import LANES, VECTOR, larger, load, root, splat, store, where_one
 
-__all__ = ["System", "derivative", "errors", "first_step", "split", "step", "stiffness", "weights", "work_size"]
+__all__ = [
+    "System", "add_shares", "derivative", "errors", "first_step", "share", "slopes", "split", "step", "stiffness", "weights",
+    "work_size",
+]  # fmt: skip
 
 A21 = 0.161
 A31, A32 = -0.008480655492356989, 0.335480655492357
@@ -31,101 +35,189 @@ E7 = 1.0 / 66.0
 C2, C3, C4, C5 = 0.161, 0.327, 0.9, 0.9800255409045097
 
 
-# Address of the right-hand side; of the function to integrate, which has sensitivities too if n_sens is not 0;
-# number of states, entries of y0 and columns of the sensitivities, n (1 + n_sens) lanes values, parameters; tolerances.
-System = namedtuple("System", "rhs f n n_dy0 n_sens lanes size n_p rtol atol")
-# Addresses. Per lane: t, h, now, norm, other. Per value: hs (h again), states and sensitivities z and z_new, error,
-# slopes k1 to k7. Then parameters p and the Jacobians jy (n, n), jp (n, n_sens).
-Work = namedtuple("Work", "t h now norm other hs z z_new error k1 k2 k3 k4 k5 k6 k7 p jy jp")
+_STAGES = 7
+_C = 0.0, C2, C3, C4, C5, 1.0, 1.0
+# Columns of the sensitivities that go through all stages together, so that their slopes stay in the fastest memory.
+_BLOCK = 16
+
+# Address of the right-hand side; of the function to integrate, which has Jacobians too if n_sens is not 0; number of states,
+# entries of y0 and columns of the sensitivities, n (1 + n_sens) values, parameters; tolerances.
+System = namedtuple("System", "rhs f n n_dy0 n_sens size n_p rtol atol")
+# Addresses. Per lane: t, h, now, norm, other. Per value: states and sensitivities z and z_new, slopes k1 to k7 one after the
+# other. Then parameters p and, of one stage after the other, the Jacobians jy (n, n) and jp (n, n_sens - n_dy0); the shares of
+# z and of the slopes of each state in the gradient (8, n), a mask first; the gradient (n_sens).
+Work = namedtuple("Work", "t h now norm other z z_new k p jy shares gradient")
+
+
+@inlined
+def _jacobians(system):
+    """Number of vectors of the Jacobians of one stage."""
+    return system.n * (system.n + system.n_sens - system.n_dy0) if system.n_sens else 0
 
 
 @inlined
 def work_size(system):
-    """Number of floats that ``split`` wants."""
-    jacobians = system.n * (system.n + system.n_sens) if system.n_sens else 0
-    return (5 + system.n_p + jacobians) * system.lanes + 11 * system.size
+    """Number of vectors that ``split`` wants."""
+    gradient = 1 + 8 * system.n + system.n_sens
+    return 5 + (2 + _STAGES) * system.size + system.n_p + _STAGES * _jacobians(system) + gradient
 
 
 @inlined
 def split(system, a):
     """Parts of the memory at address ``a``."""
-    b, s = 8 * system.lanes, 8 * system.size
+    b, s = VECTOR, VECTOR * system.size
     c = a + 5 * b
-    p = c + 11 * s
+    p = c + (2 + _STAGES) * s
     jy = p + system.n_p * b
-    return Work(
-        a, a + b, a + 2 * b, a + 3 * b, a + 4 * b,
-        c, c + s, c + 2 * s, c + 3 * s, c + 4 * s, c + 5 * s, c + 6 * s, c + 7 * s, c + 8 * s, c + 9 * s, c + 10 * s,
-        p, jy, jy + system.n * system.n * b,
-    )  # fmt: skip
+    shares = jy + _STAGES * _jacobians(system) * b
+    gradient = shares + (1 + 8 * system.n) * b
+    return Work(a, a + b, a + 2 * b, a + 3 * b, a + 4 * b, c, c + s, c + 2 * s, p, jy, shares, gradient)
 
 
 @inlined
-def derivative(system, work, f, t, z, dz):
-    """Derivative of the states, and of the sensitivities behind them if ``f`` is ``system.f``."""
-    call_lanes(f, system.lanes, system.n_dy0, t, z, work.p, dz, work.jy, work.jp)
+def slopes(system, work, stage):
+    """Address of the slopes k1 (stage 0) to k7."""
+    return work.k + VECTOR * system.size * stage
 
 
 @innermost
-def _stage(system, work, c, dz):
-    """Derivative of z_new at the fraction c of the step."""
-    t, h, now = doubles(work.t), doubles(work.h), doubles(work.now)
-    for lane in range(system.lanes):
-        now[lane] = t[lane] + c * h[lane]
-    derivative(system, work, system.f, work.now, work.z_new, dz)
+def derivative(system, work, f, n_dy0, t, z, stage):
+    """Slopes of a stage by ``system.rhs``, or by ``system.f`` with Jacobians, with sensitivities too if ``n_dy0`` says so."""
+    jy = work.jy + VECTOR * _jacobians(system) * stage
+    jp = jy + VECTOR * system.n * system.n
+    call_lanes(f, LANES, n_dy0, t, z, work.p, slopes(system, work, stage), jy, jp)
+
+
+@innermost
+def _values(stage, h_place, z, z_new, k, stride, first, last):
+    """Values ``first`` to ``last`` of a stage, from the slopes before it."""
+    h, k2, k3, k4, k5, k6 = load(h_place, 0), k + stride, k + 2 * stride, k + 3 * stride, k + 4 * stride, k + 5 * stride
+    if stage == 1:
+        for e in range(first, last):
+            store(z_new, e, load(z, e) + h * (A21 * load(k, e)))
+    elif stage == 2:
+        for e in range(first, last):
+            store(z_new, e, load(z, e) + h * (A31 * load(k, e) + A32 * load(k2, e)))
+    elif stage == 3:
+        for e in range(first, last):
+            store(z_new, e, load(z, e) + h * (A41 * load(k, e) + A42 * load(k2, e) + A43 * load(k3, e)))
+    elif stage == 4:
+        for e in range(first, last):
+            slope = A51 * load(k, e) + A52 * load(k2, e) + A53 * load(k3, e) + A54 * load(k4, e)
+            store(z_new, e, load(z, e) + h * slope)
+    elif stage == 5:
+        for e in range(first, last):
+            slope = A61 * load(k, e) + A62 * load(k2, e) + A63 * load(k3, e) + A64 * load(k4, e) + A65 * load(k5, e)
+            store(z_new, e, load(z, e) + h * slope)
+    else:
+        for e in range(first, last):
+            slope = B1 * load(k, e) + B2 * load(k2, e) + B3 * load(k3, e) + B4 * load(k4, e)
+            store(z_new, e, load(z, e) + h * (slope + B5 * load(k5, e) + B6 * load(k6, e)))
+
+
+@innermost
+def _products(n, n_dy0, n_dp, jy, jp, z, k, first, last):
+    """Slopes of columns ``first`` to ``last`` of the sensitivities at ``z``: dS/dt = (df/dy) S + df/dp."""
+    n_sens, middle, second = n_dy0 + n_dp, min(max(first, n_dy0), last), min(1, n - 1)
+    for i in range(n):
+        row, j_row, other = n + i * n_sens, i * n_dp - n_dy0, n + second * n_sens
+        f, g = load(jy, i * n), float(second) * load(jy, i * n + second)
+        for j in range(first, middle):
+            store(k, row + j, f * load(z, n + j) + g * load(z, other + j))
+        for j in range(middle, last):
+            store(k, row + j, load(jp, j_row + j) + f * load(z, n + j) + g * load(z, other + j))
+        for m in range(2, n):
+            f, other = load(jy, i * n + m), n + m * n_sens
+            for j in range(first, last):
+                store(k, row + j, load(k, row + j) + f * load(z, other + j))
+
+
+@innermost
+def _columns(system, work):
+    """The step of the sensitivities, whose Jacobians are known at all stages: a few columns at a time."""
+    n, n_sens, stride = system.n, system.n_sens, VECTOR * system.size
+    for first in range(0, n_sens, _BLOCK):
+        last = min(first + _BLOCK, n_sens)
+        for stage in range(1, _STAGES):
+            for i in range(n):
+                row = n + i * n_sens
+                _values(stage, work.h, work.z, work.z_new, work.k, stride, row + first, row + last)
+            jy, k = work.jy + VECTOR * _jacobians(system) * stage, slopes(system, work, stage)
+            _products(n, system.n_dy0, n_sens - system.n_dy0, jy, jy + VECTOR * n * n, work.z_new, k, first, last)
 
 
 @inlined
 def step(system, work):
-    """One step from z to z_new, its slopes, and the error estimate."""
-    z, z_new, h, error = doubles(work.z), doubles(work.z_new), doubles(work.hs), doubles(work.error)
-    k1, k2, k3, k4 = doubles(work.k1), doubles(work.k2), doubles(work.k3), doubles(work.k4)
-    k5, k6, k7, size = doubles(work.k5), doubles(work.k6), doubles(work.k7), system.size
-    for m in range(size):
-        z_new[m] = z[m] + h[m] * (A21 * k1[m])
-    _stage(system, work, C2, work.k2)
-    for m in range(size):
-        z_new[m] = z[m] + h[m] * (A31 * k1[m] + A32 * k2[m])
-    _stage(system, work, C3, work.k3)
-    for m in range(size):
-        z_new[m] = z[m] + h[m] * (A41 * k1[m] + A42 * k2[m] + A43 * k3[m])
-    _stage(system, work, C4, work.k4)
-    for m in range(size):
-        z_new[m] = z[m] + h[m] * (A51 * k1[m] + A52 * k2[m] + A53 * k3[m] + A54 * k4[m])
-    _stage(system, work, C5, work.k5)
-    for m in range(size):
-        z_new[m] = z[m] + h[m] * (A61 * k1[m] + A62 * k2[m] + A63 * k3[m] + A64 * k4[m] + A65 * k5[m])
-    _stage(system, work, 1.0, work.k6)
-    for m in range(size):
-        z_new[m] = z[m] + h[m] * (B1 * k1[m] + B2 * k2[m] + B3 * k3[m] + B4 * k4[m] + B5 * k5[m] + B6 * k6[m])
-    _stage(system, work, 1.0, work.k7)
-    for m in range(size):
-        error[m] = h[m] * (E1 * k1[m] + E2 * k2[m] + E3 * k3[m] + E4 * k4[m] + E5 * k5[m] + E6 * k6[m] + E7 * k7[m])
+    """One step from z to z_new, and its slopes."""
+    n_dp = system.n_sens - system.n_dy0
+    for stage in range(1, _STAGES):
+        _values(stage, work.h, work.z, work.z_new, work.k, VECTOR * system.size, 0, system.n)
+        store(work.now, 0, load(work.t, 0) + _C[stage] * load(work.h, 0))
+        # Without columns: the Jacobians only.
+        derivative(system, work, system.f, -n_dp, work.now, work.z_new, stage)
+    if system.n_sens:
+        _columns(system, work)
+
+
+@innermost
+def _squares(system, work, first, last):
+    """Sum of (error / tolerance)^2 over the values ``first`` to ``last``."""
+    s, k, total = VECTOR * system.size, work.k, splat(0.0)
+    h, atol = load(work.h, 0), splat(system.atol)
+    for e in range(first, last):
+        error = E1 * load(k, e) + E2 * load(k + s, e) + E3 * load(k + 2 * s, e) + E4 * load(k + 3 * s, e)
+        error = h * (error + E5 * load(k + 4 * s, e) + E6 * load(k + 5 * s, e) + E7 * load(k + 6 * s, e))
+        scaled = error / (atol + system.rtol * larger(load(work.z, e), load(work.z_new, e)))
+        total = total + scaled * scaled
+    return total
 
 
 @inlined
 def errors(system, work):
     """Root mean square of error / tolerance of each lane: the larger one of states and sensitivities."""
-    error, z, z_new = doubles(work.error), doubles(work.z), doubles(work.z_new)
-    norm, other = doubles(work.norm), doubles(work.other)
-    n, lanes, rtol, atol = system.n, system.lanes, system.rtol, system.atol
-    for m in range(system.size):
-        before, after = abs(z[m]), abs(z_new[m])
-        scaled = error[m] / (atol + rtol * (before if before > after else after))
-        error[m] = scaled * scaled
-    for lane in range(lanes):
-        norm[lane] = other[lane] = 0.0
-    for first in range(0, n * lanes, lanes):
-        for lane in range(lanes):
-            norm[lane] += error[first + lane]
-    for first in range(n * lanes, system.size, lanes):
-        for lane in range(lanes):
-            other[lane] += error[first + lane]
-    n_others = max(1, n * system.n_sens)
-    for lane in range(lanes):
-        worst, mean = norm[lane] / n, other[lane] / n_others
+    n, norm, other = system.n, doubles(work.norm), doubles(work.other)
+    store(work.norm, 0, root((1.0 / n) * _squares(system, work, 0, n)))
+    store(work.other, 0, root((1.0 / max(1, n * system.n_sens)) * _squares(system, work, n, system.size)))
+    for lane in range(LANES):
         # Written so that a NaN of either is kept.
-        norm[lane] = math.sqrt(worst if worst >= mean or worst != worst else mean)
+        norm[lane] = norm[lane] if norm[lane] >= other[lane] or norm[lane] != norm[lane] else other[lane]
+
+
+@innermost
+def share(system, work, lane, s, g):
+    """Take into account that a row at the fraction ``s`` of the step of a lane has the cotangent ``g``."""
+    shares, z, h, w = doubles(work.shares), doubles(work.z), doubles(work.h)[lane], weights(s)
+    shares[lane] = 1.0
+    for i in range(system.n):
+        place = (1 + 8 * i) * LANES + lane
+        shares[place] += g[i]
+        for m in range(_STAGES):
+            shares[place + (1 + m) * LANES] += h * g[i] * w[m]
+
+
+@innermost
+def add_shares(system, work):
+    """Add what the rows of this step contribute to the gradients of all lanes."""
+    n, n_sens, stride, any_row, mask = system.n, system.n_sens, VECTOR * system.size, 0.0, load(work.shares, 0)
+    for lane in range(LANES):
+        any_row += doubles(work.shares)[lane]
+    if any_row == 0.0:
+        return
+    k, k2, k3, k4 = work.k, work.k + stride, work.k + 2 * stride, work.k + 3 * stride
+    k5, k6, k7 = k4 + stride, k4 + 2 * stride, k4 + 3 * stride
+    for i in range(n):
+        c = work.shares + VECTOR * (1 + 8 * i)
+        c0, c1, c2, c3, c4 = load(c, 0), load(c, 1), load(c, 2), load(c, 3), load(c, 4)
+        c5, c6, c7 = load(c, 5), load(c, 6), load(c, 7)
+        for j in range(n_sens):
+            e = n + i * n_sens + j
+            total = c0 * load(work.z, e) + c1 * load(k, e) + c2 * load(k2, e) + c3 * load(k3, e)
+            total = total + c4 * load(k4, e) + c5 * load(k5, e) + c6 * load(k6, e) + c7 * load(k7, e)
+            before = load(work.gradient, j)
+            # A lane without a row may hold anything.
+            store(work.gradient, j, where_one(mask, before + total, before))
+    for m in range(1 + 8 * n):
+        store(work.shares, m, splat(0.0))
 
 
 @innermost
@@ -135,17 +227,16 @@ def stiffness(system, work, lane):
     The method is stable up to 3.5; when stability and not accuracy limits the step, it stays between 2.5 and that. (Hairer &
     Wanner, Solving Ordinary Differential Equations II, IV.2.)
     """
-    k1, k2, k3, k4 = doubles(work.k1), doubles(work.k2), doubles(work.k3), doubles(work.k4)
-    k5, k6, k7, h = doubles(work.k5), doubles(work.k6), doubles(work.k7), doubles(work.h)[lane]
-    z_new, slopes, values = doubles(work.z_new), 0.0, 0.0
-    for m in range(lane, system.size, system.lanes):
+    k, s, h = doubles(work.k), LANES * system.size, doubles(work.h)[lane]
+    z_new, steep, values = doubles(work.z_new), 0.0, 0.0
+    for m in range(lane, s, LANES):
         # z_new minus the values at which k6 was taken; in units of the tolerance, or what is large hides what is stiff
         scale = 1.0 / (system.atol + system.rtol * abs(z_new[m]))
-        value = (B1 - A61) * k1[m] + (B2 - A62) * k2[m] + (B3 - A63) * k3[m] + (B4 - A64) * k4[m]
-        value = scale * h * (value + (B5 - A65) * k5[m] + B6 * k6[m])
-        slopes += (scale * (k7[m] - k6[m])) ** 2
+        value = (B1 - A61) * k[m] + (B2 - A62) * k[s + m] + (B3 - A63) * k[2 * s + m] + (B4 - A64) * k[3 * s + m]
+        value = scale * h * (value + (B5 - A65) * k[4 * s + m] + B6 * k[5 * s + m])
+        steep += (scale * (k[6 * s + m] - k[5 * s + m])) ** 2
         values += value * value
-    return h * math.sqrt(slopes / values) if values > 0.0 else 0.0
+    return h * math.sqrt(steep / values) if values > 0.0 else 0.0
 
 
 @innermost
@@ -155,9 +246,9 @@ def first_step(system, work, lane, probe_h, span):
     Called first with ``probe_h`` zero, it returns the distance of the probe; then, with the slopes of the start in k1
     and those of the probe in k2, the step.
     """
-    n, lanes, z, k1, k2 = system.n, system.lanes, doubles(work.z), doubles(work.k1), doubles(work.k2)
+    n, z, k1, k2 = system.n, doubles(work.z), doubles(work.k), doubles(slopes(system, work, 1))
     d0 = d1 = d2 = 0.0
-    for m in range(lane, n * lanes, lanes):
+    for m in range(lane, n * LANES, LANES):
         scale = system.atol + system.rtol * abs(z[m])
         d0 += (z[m] / scale) ** 2
         d1 += (k1[m] / scale) ** 2

@@ -1,4 +1,4 @@
-"""THE LOOP: simulate, approximate, maximize. NumPy only.
+"""THE LOOP: simulate, approximate, maximize, climb. NumPy only.
 
 SAEM of Delyon, Lavielle & Moulines (1999) with a Markov chain in the E-step, Kuhn & Lavielle (2005),
 algorithm 2. What to simulate and how to maximize are given; see kernels.py and maximize.py.
@@ -40,9 +40,12 @@ class State:
     phi: np.ndarray  # (replicate, subject, phi)
     statistics: Statistics | None = None
     iteration: int = 0
+    curvature: object = None  # of the log density in the parameters without a closed form
 
 
-def iterate(state: State, simulate: Callable, maximize: Callable, step_size: float) -> tuple[State, dict]:
+def iterate(
+    state: State, simulate: Callable, maximize: Callable, step_size: float, climb: Callable | None = None
+) -> tuple[State, dict]:
     """One iteration of SAEM.
 
     Parameters
@@ -56,6 +59,9 @@ def iterate(state: State, simulate: Callable, maximize: Callable, step_size: flo
         complete-data log density, as far as the safeguards allow.
     step_size : float
         gamma_k: 1 while exploring, decreasing while smoothing.
+    climb : callable, optional
+        ``climb(theta, phi, curvature, step_size)`` moves the parameters without a closed form uphill, after the others as
+        in the ECM algorithm (Meng & Rubin 1993), and returns theta and the curvature for the next iteration.
 
     Returns
     -------
@@ -66,5 +72,7 @@ def iterate(state: State, simulate: Callable, maximize: Callable, step_size: flo
     """
     phi, drawn, report = simulate(state.theta, state.phi)
     statistics = drawn if state.statistics is None else state.statistics.towards(drawn, step_size)
-    theta = maximize(statistics, state.theta, state.iteration)
-    return State(theta, phi, statistics, state.iteration + 1), report
+    theta, curvature = maximize(statistics, state.theta, state.iteration), state.curvature
+    if climb is not None:
+        theta, curvature = climb(theta, phi, curvature, step_size)
+    return State(theta, phi, statistics, state.iteration + 1, curvature), report

@@ -15,9 +15,10 @@ from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.saem.interpreted import INTERPRETED, has_python_only_ops
-from pymc_saem.saem.model import MixedModel
-from pymc_saem.saem.point import parameter_graph, value_graph
+from pymc_saem.saem.model import MixedModel, RandomEffect
+from pymc_saem.saem.spelling import law_of
 from pymc_saem.saem.sum_rows import SumRows
+from pymc_saem.saem.symbols import in_symbols, symbols
 
 #: Gradients for optimizers. An E-step accepts densities from coarse solves; a line search would take their noise for slope,
 #: and near the optimum a gradient at 1e-2 is mostly wrong.
@@ -27,34 +28,18 @@ GRADIENT_TOLERANCE = 1e-6
 _NO_CHECKS = "local_remove_check_parameter"
 
 
-def substitution(mixed: MixedModel, phi, theta) -> dict:
-    """Value variables of the model as graphs of phi (subject, phi) and theta (theta,)."""
-    values = {model_value(mixed, e.name): value_graph(e, phi) for e in mixed.random_effects}
-    values |= {model_value(mixed, p.name): parameter_graph(p, theta) for p in mixed.parameters}
-    return values
-
-
-def model_value(mixed: MixedModel, name: str):
-    return mixed.model.rvs_to_values[mixed.model[name]]
-
-
-def symbols(mixed: MixedModel):
-    """Fresh symbols phi (subject, phi) and theta (theta,)."""
-    phi = pt.tensor("phi", dtype="float64", shape=(mixed.n_subjects, mixed.n_phi))
-    theta = pt.tensor("theta", dtype="float64", shape=(mixed.n_theta,))
-    return phi, theta
-
-
-def in_symbols(mixed: MixedModel, graphs: list, phi, theta) -> list:
-    """Rewrite graphs over random variables or value variables as graphs of phi and theta."""
-    graphs = mixed.model.replace_rvs_by_values(graphs)
-    replacements = [(k, v.astype(k.dtype)) for k, v in substitution(mixed, phi, theta).items()]
-    return clone_replace(graphs, replace=replacements, rebuild_strict=False)
-
-
 def row_logps(mixed: MixedModel) -> list:
     """Log density of each row of each observed variable, as graphs of the model's value variables."""
     return mixed.model.logp(vars=observed_variables(mixed.model), sum=False)
+
+
+def effect_logp(mixed: MixedModel, effect: RandomEffect):
+    """Log density of a random effect up to terms without parameters, as a graph of the model's value variables."""
+    (logp,) = mixed.model.logp(vars=[mixed.model[effect.name]], sum=False)
+    if effect.combined is None:
+        return logp
+    _, scale = mixed.model.replace_rvs_by_values(law_of(mixed.model, effect))
+    return logp - pt.log(scale)  # the density of mu + omega * eta
 
 
 def row_density(mixed: MixedModel):
@@ -68,6 +53,8 @@ def row_density(mixed: MixedModel):
 @dataclass
 class Densities:
     """Log likelihood of each subject, its gradient, and the statistics of the residual scales.
+
+    The densities of random effects that are not Gaussian are part of the likelihood.
 
     Parameters
     ----------
@@ -153,6 +140,47 @@ class Densities:
         """
         return self._function("gradient")(phi, theta)
 
+    def score(self, rules: tuple, phi: np.ndarray, theta: np.ndarray):
+        """Log density of all that some parameters enter, and its gradient with respect to theta; means over replicates.
+
+        Parameters
+        ----------
+        rules : tuple of ScoreRule
+        phi : ndarray, shape (replicate, subject, phi)
+        theta : ndarray, shape (theta,)
+
+        Returns
+        -------
+        float
+            log p of the outcomes and random effects that the parameters enter.
+        ndarray, shape (theta,)
+        """
+        if "score" not in self._functions:
+            self._functions["score"] = self._compile_score(rules)
+        value, gradient = self._functions["score"](phi, theta)
+        return float(value) / phi.shape[0], np.asarray(gradient) / phi.shape[0]
+
+    def _compile_score(self, rules: tuple):
+        mixed = self.mixed
+        phi, theta = symbols(mixed)
+        outcomes = sorted({j for rule in rules for j in rule.outcomes})
+        effects = {e.name: e for rule in rules for e in rule.effects}
+        rows = row_logps(mixed)
+        graphs = in_symbols(
+            mixed, [rows[j] for j in outcomes] + [effect_logp(mixed, e) for e in effects.values()], phi, theta
+        )
+        phi3 = pt.tensor("phi", dtype="float64", shape=(None, mixed.n_subjects, mixed.n_phi))
+        total = sum(g.sum() for g in graphs)
+        if any(rule.needs_gradient_of_prediction for rule in rules):
+            (total,) = _solved_to([total], GRADIENT_TOLERANCE)
+        # The sum over replicates; a total that phi does not reach counts once for each of them.
+        total = (vectorize_graph(total, {phi: phi3}) + pt.zeros(phi3.shape[0])).sum()
+        gradient = pt.grad(total, theta, disconnected_inputs="ignore")
+        mode = INTERPRETED.including(_NO_CHECKS)
+        f = pytensor.function([phi3, theta], [total, gradient], mode=mode, on_unused_input="ignore")
+        f.trust_input = True
+        return f
+
     def warm_up(self, phi: np.ndarray, theta: np.ndarray) -> None:
         """Compile the E-step function now, so that its compilation is not counted as run time."""
         if "likelihood" not in self._functions:
@@ -198,6 +226,7 @@ class Densities:
         mixed = self.mixed
         rows = [r.ravel() for r in in_symbols(mixed, row_logps(mixed), phi, theta)]
         loglik = sum(_per_subject(mixed, j, row) for j, row in enumerate(rows))
+        loglik = loglik + sum(_effect_densities(mixed, phi, theta))
         columns = [_per_subject(mixed, j, build(phi, theta)) for j, build in self.residuals]
         residual = pt.stack(columns, axis=-1) if columns else pt.zeros((mixed.n_subjects, 0))
         status = [node.outputs[1] for node in ode_nodes([loglik])]
@@ -222,5 +251,16 @@ def _solved_to(graphs: list, largest: float) -> list:
 
 
 def _per_subject(mixed: MixedModel, outcome: int, rows):
-    subject = mixed.outcomes[outcome].row_subject
-    return SumRows(mixed.n_subjects)(rows, subject)
+    return SumRows(mixed.n_subjects)(rows, mixed.outcomes[outcome].row_subject)
+
+
+def _effect_densities(mixed: MixedModel, phi, theta) -> list:
+    """Log densities per subject of the random effects without a Gaussian law, for whom a mean and a covariance do not do."""
+    effects = [effect for effect in mixed.random_effects if not effect.is_gaussian]
+    logps = in_symbols(mixed, [effect_logp(mixed, effect) for effect in effects], phi, theta)
+    densities = []
+    for effect, logp in zip(effects, logps, strict=True):
+        n_units = effect.shape[0]
+        per_unit = logp if logp.ndim == 1 else logp.reshape((n_units, -1)).sum(axis=1)
+        densities.append(SumRows(mixed.n_subjects)(per_unit, effect.row_subject(mixed.n_subjects)))
+    return densities

@@ -87,14 +87,18 @@ def summarize(model: pm.Model | None = None, *, random_effects: Sequence[str] | 
 
 
 def _parameter_table(mixed: MixedModel, rules) -> pd.DataFrame:
-    kinds = rules.kind_of()
+    m_steps, roles = rules.m_step_of(), rules.role_of()
     rows = []
     for p in mixed.parameters:
         prior = Prior(mixed, p)
-        m_step = "closed form"
-        if not prior.is_flat() and not (p in rules.mean.parameters and prior.quadratic() is not None):
+        m_step = m_steps[p.name]
+        if (
+            m_step == "closed form"
+            and not prior.is_flat()
+            and not (p in rules.mean.parameters and prior.quadratic() is not None)
+        ):
             m_step = "closed form, with Newton steps for the prior"
-        rows.append({"shape": p.shape, "prior": prior.name, "role": kinds[p.name], "m_step": m_step})
+        rows.append({"shape": p.shape, "prior": prior.name, "role": roles[p.name], "m_step": m_step})
     return pd.DataFrame(rows, index=pd.Index([p.name for p in mixed.parameters], name="parameter"))
 
 
@@ -103,6 +107,7 @@ def _effect_table(mixed: MixedModel, rules) -> pd.DataFrame:
     for effect in mixed.random_effects:
         block = np.arange(effect.columns.start, effect.columns.stop)
         omega = [f"{r.parameter.name} ({r.kind})" for r in rules.omegas if np.intersect1d(r.columns, block).size]
+        omega += [f"{r.parameter.name} ({r.kind})" for r in rules.scores if effect in r.effects]
         used = np.abs(rules.mean.design[:, block]).max(axis=(0, 1), initial=0.0) > 0
         columns = rules.mean.columns[used]
         mean = [
@@ -111,12 +116,16 @@ def _effect_table(mixed: MixedModel, rules) -> pd.DataFrame:
         rows.append(
             {
                 "size": effect.size,
-                "normal_on": f"{effect.link} scale",
+                "law": f"normal on {effect.link} scale" if effect.is_gaussian else _family(mixed, effect),
                 "mean": ", ".join(mean) or "constant",
-                "omega": omega[0] if omega else "fixed",
+                "omega": ", ".join(omega) or "fixed",
             }
         )
     return pd.DataFrame(rows, index=pd.Index([e.name for e in mixed.random_effects], name="random effect"))
+
+
+def _family(mixed: MixedModel, effect) -> str:
+    return type(mixed.model[effect.name].owner.op).__name__.removesuffix("RV")
 
 
 def _data_table(mixed: MixedModel) -> pd.DataFrame:

@@ -39,6 +39,7 @@ def fit_saem(
     n_starts: int | str = "auto",
     step_size_exponent: float = 0.75,
     annealing: float = 0.95,
+    tolerance: float = 0.05,
     random_seed=None,
     progressbar: bool = True,
     callback: Callable | None = None,
@@ -61,7 +62,7 @@ def fit_saem(
         Iterations with step size 1, in which the run finds its region. (Monolix
         ``nbexploratoryiterations`` 500 at most, saemix ``nbiter.saemix[1]`` 300, nlmixr2 ``nBurn`` 200.)
     n_smooth : int, default 350
-        Iterations with decreasing step sizes, which average the noise away.
+        Iterations with decreasing step sizes, which average the noise away; at most so many, see ``tolerance``.
         (Monolix ``nbsmoothingiterations`` 200, saemix ``nbiter.saemix[2]`` 100, nlmixr2 ``nEm`` 300.)
     n_transitions : int, default 80
         Proposals per subject and replicate in one iteration; each costs one solve. With 3 random effects it
@@ -73,7 +74,8 @@ def fit_saem(
     kernel : mapping or "auto"
         Share of the transitions of "prior", "coordinate" and "block" proposals (saemix ``nbiter.mcmc``).
     chains : int, default 1
-        Independent whole runs from starts of their own. The one with the best score is reported.
+        Independent whole runs, the first from the initial values, the others from dispersed ones. The one with the best score
+        is reported, with a warning when they disagree.
     cores : int, default 1
         Processes for the chains. The solves of one chain use threads in any case.
     draws : int, default 250
@@ -92,6 +94,10 @@ def fit_saem(
     annealing : float, default 0.95
         Smallest factor by which a variance may fall per iteration in the first half of the exploratory
         phase. (Monolix ``tauomega``, saemix ``alpha.sa`` 0.97.)
+    tolerance : float, default 0.05
+        The smoothing phase ends when, three times in a row, no parameter has moved by more than this between the two halves
+        of its last half, Monte-Carlo error included, in units of the standard error that it would have if the random effects
+        were known. 0 runs all of ``n_smooth``. (Monolix stops by the slope of each parameter, saemix and nlmixr2 not at all.)
     random_seed : int, numpy.random.Generator, optional
         Same seed, same result, for any number of threads and cores.
     progressbar : bool, default True
@@ -130,6 +136,8 @@ def fit_saem(
         ("draws", draws, 2),
     ):
         check_count(name, value, least)
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0.0 <= tolerance < np.inf:
+        raise ValueError(f"tolerance is {tolerance!r}; it must be a number of standard errors, or 0 to run all of n_smooth.")
     if n_explore + n_smooth == 0:
         raise ValueError("n_explore and n_smooth are both 0; at least one iteration is needed.")
     if kernel != "auto" and not isinstance(kernel, Mapping):
@@ -154,7 +162,7 @@ def fit_saem(
         annealing=annealing,
         compile_kwargs=compile_kwargs,
     )
-    job = Job(step, point, n_explore, n_smooth, draws)
+    job = Job(step, point, n_explore, n_smooth, draws, tolerance)
     with Progress(step.engine, n_explore, n_smooth, chains, progressbar) as progress:
 
         def watch(chain, iteration, theta, stats):

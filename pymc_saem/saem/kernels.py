@@ -248,11 +248,11 @@ class SubjectMetropolis(Metropolis):
 
 
 class PriorProposal:
-    """Independent proposals of one or all random effects from p(phi | theta); the prior cancels."""
+    """Independent proposals of one or all Gaussian random effects from p(phi | theta); the prior cancels."""
 
     def __init__(self, blocks: list[slice], rng: np.random.Generator):
-        d = blocks[-1].stop
-        self.blocks = [slice(0, d), *blocks] if len(blocks) > 1 else [slice(0, d)]
+        together = np.concatenate([np.arange(block.start, block.stop) for block in blocks])
+        self.blocks = [together, *blocks] if len(blocks) > 1 else [together]
         self.rng = rng
 
     def propose(self, moves: Moves, at: np.ndarray, population: Population) -> np.ndarray:

@@ -1,29 +1,35 @@
-"""The Gaussian law that a model gives its random effects, evaluated at trial parameters."""
+"""The laws that a model gives its random effects, evaluated at trial parameters."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytensor
+from pymc.distributions.distribution import support_point
 
-from pymc_saem.saem.densities import in_symbols, symbols
+from pymc_saem.saem.densities import effect_logp
 from pymc_saem.saem.interpreted import INTERPRETED
-from pymc_saem.saem.model import MixedModel, RandomEffect, UnsupportedModelError
-
-
-def location_and_scale(rv):
-    """Location and scale graphs of a Normal or LogNormal variable."""
-    return rv.owner.op.dist_params(rv.owner)[:2]
+from pymc_saem.saem.model import MixedModel, RandomEffect
+from pymc_saem.saem.spelling import law_of
+from pymc_saem.saem.symbols import in_symbols, symbols
 
 
 class LawOfPhi:
-    """Evaluates the means and covariances of phi at trial values of theta."""
+    """Evaluates the means and covariances of the Gaussian columns of phi at trial values of theta."""
 
     def __init__(self, mixed: MixedModel, theta: np.ndarray):
         self.mixed, self.base, self.rng = mixed, theta, np.random.default_rng(0)
+        self.effects = [e for e in mixed.random_effects if e.is_gaussian]
         phi, symbol = symbols(mixed)
-        graphs = [g for e in mixed.random_effects for g in location_and_scale(mixed.model[e.name])]
+        graphs = [g for e in self.effects for g in law_of(mixed.model, e)]
         graphs = in_symbols(mixed, graphs, phi, symbol)
+        # A Gaussian law has no other random effect in it, so that phi is not used.
         self._f = pytensor.function([symbol], graphs, mode=INTERPRETED, on_unused_input="ignore")
+
+    def __getstate__(self):
+        return {"mixed": self.mixed, "theta": self.base}  # compiled functions are rebuilt in the other process
+
+    def __setstate__(self, state):
+        self.__init__(**state)
 
     def roles(self, effect: RandomEffect, parameter) -> list[str]:
         """Which of "mean" and "covariance" of an effect change with a parameter.
@@ -33,31 +39,86 @@ class LawOfPhi:
         """
         moved = self.base.copy()
         moved[parameter.columns] += self.rng.uniform(0.1, 0.5, size=moved[parameter.columns].shape)
-        which = 2 * self.mixed.random_effects.index(effect)
+        which = 2 * self.effects.index(effect)
         before, after = self._f(self.base)[which : which + 2], self._f(moved)[which : which + 2]
         same = [np.array_equal(a, b, equal_nan=True) for a, b in zip(before, after, strict=True)]
         return [role for role, equal in zip(("mean", "covariance"), same, strict=True) if not equal]
 
     def mean(self, theta: np.ndarray) -> np.ndarray:
-        """Means of phi, (subject, phi)."""
-        values = self._f(theta)[0::2]
-        shapes = [e.shape for e in self.mixed.random_effects]
-        blocks = [np.broadcast_to(v, s).reshape(s[0], -1) for v, s in zip(values, shapes, strict=True)]
-        return np.concatenate(blocks, axis=1)
+        """Means of phi, (subject, phi); zero where phi is not Gaussian."""
+        mean = np.zeros((self.mixed.n_subjects, self.mixed.n_phi))
+        for effect, value in zip(self.effects, self._f(theta)[0::2], strict=True):
+            mean[:, effect.columns] = effect.to_columns(np.broadcast_to(value, effect.shape), self.mixed.n_subjects)
+        return mean
 
     def covariance(self, effect: RandomEffect, theta: np.ndarray) -> np.ndarray:
-        """Covariance (k, k) of one random effect."""
-        value = np.asarray(self._f(theta)[2 * self.mixed.random_effects.index(effect) + 1], dtype=float)
+        """Covariance (k, k) of the columns of one random effect."""
+        value = self._covariances(effect, theta)[0]
+        return np.kron(np.eye(effect.n_slots), value) if effect.is_nested else value
+
+    def is_shared(self, effect: RandomEffect, theta: np.ndarray) -> bool:
+        """Whether the covariance is the same for all subjects or units."""
+        value = self._covariances(effect, theta)
+        return np.allclose(value, value[0], rtol=1e-12, atol=0)
+
+    def _covariances(self, effect: RandomEffect, theta: np.ndarray) -> np.ndarray:
+        """One or more covariances (..., k, k) of units."""
+        value = np.asarray(self._f(theta)[2 * self.effects.index(effect) + 1], dtype=float)
         if type(self.mixed.model[effect.name].owner.op).__name__ == "MvNormalRV":
-            return _same_for_all(effect, value, value.ndim - 2, "covariance")
+            return value.reshape(-1, *value.shape[-2:])
         sd = np.broadcast_to(value, effect.shape).reshape(effect.shape[0], -1)
-        return np.diag(_same_for_all(effect, sd, 1, "standard deviation") ** 2)
+        return np.eye(sd.shape[1]) * sd[:, None, :] ** 2
 
 
-def _same_for_all(effect, value, n_lead, what):
-    value = value.reshape((-1, *value.shape[n_lead:])) if n_lead else value[None]
-    if not np.allclose(value, value[0], rtol=1e-12, atol=0):
-        raise UnsupportedModelError(
-            f"The {what} of the random effect '{effect.name}' differs between subjects. It must be shared."
+class TypicalValues:
+    """Typical values and rough scales of the columns of phi that are not Gaussian."""
+
+    def __init__(self, mixed: MixedModel):
+        self.mixed = mixed
+        self.effects = [e for e in mixed.random_effects if not e.is_gaussian]
+        phi, theta = symbols(mixed)
+        graphs = [self._typical(effect) for effect in self.effects]
+        self._f = pytensor.function(
+            [phi, theta], in_symbols(mixed, graphs, phi, theta), mode=INTERPRETED, on_unused_input="ignore"
         )
-    return value[0]
+
+    def __getstate__(self):
+        return {"mixed": self.mixed}
+
+    def __setstate__(self, state):
+        self.__init__(**state)
+
+    def _typical(self, effect: RandomEffect):
+        model = self.mixed.model
+        rv = model[effect.name]
+        point, transform = support_point(rv), model.rvs_to_transforms.get(rv)
+        return point if transform is None else transform.forward(point, *rv.owner.inputs)
+
+    def mean(self, theta: np.ndarray, gaussian_mean: np.ndarray) -> np.ndarray:
+        """``gaussian_mean`` (subject, phi) with the typical values in the other columns.
+
+        The law of one effect may depend on another, so they are filled in one after the other.
+        """
+        mean = gaussian_mean.copy()
+        for k, effect in enumerate(self.effects):
+            value = np.asarray(self._f(mean, theta)[k], dtype=float)
+            mean[:, effect.columns] = effect.to_columns(np.broadcast_to(value, effect.shape), self.mixed.n_subjects)
+        return mean
+
+    def sd(self, theta: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """How far from the typical value the log density has fallen by 1/2, as for a standard deviation; (phi,)."""
+        phi_symbol, theta_symbol = symbols(self.mixed)
+        graphs = in_symbols(
+            self.mixed, [effect_logp(self.mixed, e).sum() for e in self.effects], phi_symbol, theta_symbol
+        )
+        density = pytensor.function([phi_symbol, theta_symbol], graphs, mode=INTERPRETED, on_unused_input="ignore")
+        base, sd = density(mean, theta), np.ones(self.mixed.n_phi)
+        for k, effect in enumerate(self.effects):
+            for column in range(effect.columns.start, effect.columns.stop):
+                for step in np.logspace(-4, 4, 33):
+                    moved = mean.copy()
+                    moved[0, column] += step
+                    if not base[k] - density(moved, theta)[k] < 0.5:  # also where there is no density any more
+                        break
+                sd[column] = step
+        return sd

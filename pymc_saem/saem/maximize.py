@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from pymc_saem.saem import mstep
 from pymc_saem.saem.algorithm import Statistics
-from pymc_saem.saem.model import MixedModel
+from pymc_saem.saem.model import MixedModel, Parameter
 from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.population import Population
 from pymc_saem.saem.priors import Prior
-from pymc_saem.saem.rules import OmegaRule, ResidualRule, Rules
+from pymc_saem.saem.rules import MeanRule, OmegaRule, ResidualRule, Rules
 from pymc_saem.saem.schedule import Schedule, at_least
 
 #: A standard deviation may not fall below this fraction of its start: at zero the E-step could not move.
@@ -28,7 +29,7 @@ class Maximizer:
     objective : {"map", "ml"}
         "map" adds the log prior of each parameter on its natural scale, "ml" ignores the priors.
     fixed : dict
-        Parameters held at a natural value: name -> flat value.
+        Parameters held at a natural value: name -> flat value, NaN for entries that are estimated.
     """
 
     mixed: MixedModel
@@ -43,86 +44,145 @@ class Maximizer:
         self.reset()
         priors = {p.name: Prior(self.mixed, p) for p in self.mixed.parameters} if self.objective == "map" else {}
         self.priors = {name: prior for name, prior in priors.items() if not prior.is_flat()}
-        self._free_mean = [p for p in self.rules.mean.parameters if p.name not in self.fixed]
+        self.held = np.zeros(self.mixed.n_theta, dtype=bool)  # entries of theta that are fixed
+        for name, value in self.fixed.items():
+            self.held[self.mixed.parameter(name).columns] = np.isfinite(value)
         self._prior_of_mean()
+        self._rough_sd = None  # of the columns of phi that are not Gaussian
 
     def reset(self) -> None:
         """Forget the start of the last run, which the variance floor is relative to."""
         self.floor_state = {"start": {}, "reached": set()}
 
     def population(self, theta: np.ndarray) -> Population:
-        """The Gaussian law of phi at theta."""
-        omega = self.rules.fixed_omega.copy()
-        for rule in self.rules.omegas:
+        """The law of phi at theta."""
+        rules, omega = self.rules, self.rules.fixed_omega.copy()
+        for effect in rules.moving_omega:
+            omega[effect.columns, effect.columns] = rules.law.covariance(effect, theta)
+        for rule in rules.omegas:
             x = self.points.natural(rule.parameter, theta[rule.parameter.columns])
             omega[np.ix_(rule.columns, rule.columns)] = omega_of(rule, x)
-        return Population(self.rules.mean.mean(theta, self.mixed.n_subjects), omega)
+        mean = rules.mean.mean(theta, self.mixed.n_subjects)
+        if rules.typical is None:
+            return Population(mean, omega)
+        mean = rules.typical.mean(theta, mean)
+        if self._rough_sd is None:
+            self._rough_sd = rules.typical.sd(theta, mean)
+        gaussian = np.zeros(self.mixed.n_phi, dtype=bool)
+        gaussian[self.mixed.gaussian_columns] = True
+        other = np.flatnonzero(~gaussian)
+        omega[other, other] = self._rough_sd[other] ** 2
+        return Population(mean, omega, gaussian)
 
     def apply_fixed(self, theta: np.ndarray) -> np.ndarray:
         """theta with the user's constants in place."""
         theta = theta.copy()
         for name, value in self.fixed.items():
             p = self.mixed.parameter(name)
-            theta[p.columns] = self.points.unconstrained(p, value)
+            known = np.isfinite(value)
+            value = np.where(known, value, self.points.natural(p, theta[p.columns]))
+            theta[p.columns] = np.where(known, self.points.unconstrained(p, value), theta[p.columns])
         return theta
+
+    def is_fixed(self, p: Parameter) -> bool:
+        """Whether no entry of a parameter is estimated."""
+        return bool(self.held[p.columns].all()) and p.columns.stop > p.columns.start
 
     def __call__(self, statistics: Statistics, theta: np.ndarray, iteration: int) -> np.ndarray:
         """The next theta, (theta,)."""
         old, theta = theta, theta.copy()
         ratio = self.schedule.smallest_ratio(iteration)
-        theta = self._update_mean(statistics, theta)
-        mean = self.rules.mean.mean(theta, self.mixed.n_subjects)
+        mean_rule = self.rules.mean.at(theta)
+        theta = self._update_mean(mean_rule, statistics, theta)
+        mean = mean_rule.design @ theta[mean_rule.columns] + mean_rule.offset
+        mean = np.broadcast_to(mean, statistics.first.shape)
         covariance = mstep.covariance_about(statistics.first, statistics.second, mean)
         for rule in self.rules.omegas:
-            if rule.parameter.name not in self.fixed:
+            if not self.is_fixed(rule.parameter):
                 theta[rule.parameter.columns] = self._omega(rule, covariance, old, ratio)
         for rule in self.rules.residuals:
-            if rule.parameter.name not in self.fixed:
+            if not self.is_fixed(rule.parameter):
                 theta[rule.parameter.columns] = self._residual(rule, statistics.residual, old, ratio)
-        return theta
+        return np.where(
+            self.held, old, theta
+        )  # entries of a diagonal are maximized one by one, so the others are right
+
+    def scales(self, theta: np.ndarray, curvature=None) -> np.ndarray:
+        """Rough standard errors of theta (theta,) if phi were known: the units in which a drift or a difference is judged.
+
+        ``curvature`` is that of the score steps. Fixed entries have infinite ones, so that nothing counts as a drift of them.
+        """
+        rules, n, scale = self.rules, self.mixed.n_subjects, np.ones(self.mixed.n_theta)
+        mean = rules.mean.at(theta)
+        zeros = np.zeros((n, self.mixed.n_phi))
+        information, _ = mstep.gls_normal_equations(zeros, mean.design, mean.offset, self.population(theta).precision)
+        scale[mean.columns] = 1.0 / np.sqrt(np.diag(information))
+        for rule in rules.omegas:
+            count = n * rule.columns.size if rule.kind == "scalar" else n
+            scale[rule.parameter.columns] = self._scale_step(rule.parameter, theta, rule.power * np.sqrt(2.0 * count))
+        for rule in rules.residuals:
+            scale[rule.parameter.columns] = self._scale_step(
+                rule.parameter, theta, rule.power * np.sqrt(2.0 * rule.n_rows)
+            )
+        if curvature is not None:
+            columns = np.concatenate(
+                [np.arange(r.parameter.columns.start, r.parameter.columns.stop) for r in rules.scores]
+            )
+            columns = columns[~self.held[columns]]
+            scale[columns] = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(curvature.matrix)), 1e-12))
+        scale[self.held] = np.inf
+        return scale
+
+    def _scale_step(self, p: Parameter, theta: np.ndarray, precision: float) -> np.ndarray:
+        """Change of the unconstrained value when the natural one changes by a share of 1 / precision."""
+        u = theta[p.columns]
+        step = np.abs(self.points.natural(p, u)) / precision
+        slope = np.abs(self.points.natural(p, u + 1e-5) - self.points.natural(p, u - 1e-5)) / 2e-5
+        return np.maximum(step, 1e-8) / np.maximum(slope, 1e-12)
 
     # -- means --------------------------------------------------------------------------------
 
     def _prior_of_mean(self) -> None:
         """Collect Gaussian priors of the mean parameters; the others are maximized numerically."""
         rule = self.rules.mean
-        free = [np.arange(p.columns.start, p.columns.stop) for p in self._free_mean]
-        self._mean_columns = np.concatenate(free or [np.zeros(0, int)])
+        self._mean_columns = rule.columns[~self.held[rule.columns]]
         in_rule = np.searchsorted(rule.columns, self._mean_columns)
-        self._held, self._free_design = np.setdiff1d(np.arange(rule.columns.size), in_rule), rule.design[:, :, in_rule]
+        self._free, self._held = in_rule, np.setdiff1d(np.arange(rule.columns.size), in_rule)
         size = self._mean_columns.size
         self._prior_precision, self._prior_shift = np.zeros((size, size)), np.zeros(size)
         self._other_priors = []
-        for p in self._free_mean:
-            if p.name not in self.priors:
+        for p in rule.parameters:
+            if p.name not in self.priors or self.is_fixed(p):
                 continue
             where = np.flatnonzero((self._mean_columns >= p.columns.start) & (self._mean_columns < p.columns.stop))
-            gaussian = self.priors[p.name].quadratic()
+            gaussian = self.priors[p.name].quadratic() if not self.held[p.columns].any() else None
             if gaussian is None:
-                self._other_priors.append((where, self.priors[p.name]))
+                self._other_priors.append((where, p))
             else:
                 self._prior_precision[np.ix_(where, where)], self._prior_shift[where] = gaussian
 
-    def _update_mean(self, statistics: Statistics, theta: np.ndarray) -> np.ndarray:
+    def _update_mean(self, rule: MeanRule, statistics: Statistics, theta: np.ndarray) -> np.ndarray:
         if not self._mean_columns.size:
             return theta
-        rule, held, design = self.rules.mean, self._held, self._free_design
+        held, design = self._held, rule.design[:, :, self._free]
         offset = rule.offset + rule.design[:, :, held] @ theta[rule.columns[held]] if held.size else rule.offset
         precision = self.population(theta).precision
         gaussian = self._prior_precision, self._prior_shift
         if self._other_priors:
             left, right = mstep.gls_normal_equations(statistics.first, design, offset, precision, *gaussian)
-            beta = mstep.penalized_mean(left, right, theta[self._mean_columns], self._log_prior_of_mean)
+            log_prior = partial(self._log_prior_of_mean, theta)
+            beta = mstep.penalized_mean(left, right, theta[self._mean_columns], log_prior)
         else:
             beta = mstep.gls_mean(statistics.first, design, offset, precision, *gaussian)
         theta[self._mean_columns] = beta
         return theta
 
-    def _log_prior_of_mean(self, beta):
-        value, gradient = 0.0, np.zeros_like(beta)
-        for where, prior in self._other_priors:
-            density, gradient[where] = prior.unconstrained(beta[where])
-            value += density
+    def _log_prior_of_mean(self, theta, beta):
+        value, gradient, full = 0.0, np.zeros_like(beta), theta.copy()
+        full[self._mean_columns] = beta
+        for where, p in self._other_priors:
+            density, slope = self.priors[p.name].unconstrained(full[p.columns])
+            value, gradient[where] = value + density, slope[~self.held[p.columns]]
         return value, gradient
 
     # -- variances ----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pymc as pm
@@ -14,24 +15,73 @@ class UnsupportedModelError(ValueError):
 
 @dataclass(frozen=True)
 class RandomEffect:
-    """One block of random effects: a free variable with one slice per subject.
+    """One block of random effects: a free variable with one slice per subject, or per unit nested in subjects.
 
-    ``link`` maps the natural scale to phi, on which the block is Gaussian. ``value_is_phi`` says
-    whether PyMC's value variable already lives there (a LogNormal has a log transform, a
-    LogitNormal has none).
+    ``link`` maps the natural scale to phi. Where it is "value", phi is PyMC's value variable. ``value_is_phi`` says
+    whether the value variable already lives on the scale of phi (a LogNormal has a log transform, a LogitNormal has
+    none). ``is_gaussian``: phi has a normal law with one covariance for all subjects, so that its law is a mean and a
+    covariance; the density of any other block is part of the compiled likelihood.
+
+    A block of a lower level, such as occasions, has a column for each unit of a subject; subjects with fewer units than
+    others have columns that nothing depends on, and that follow the law of the block.
     """
 
     name: str
     value_name: str
-    shape: tuple[int, ...]  # (subject, ...)
+    shape: tuple[int, ...]  # (subject or unit, ...)
     columns: slice  # of the last axis of phi
-    link: str  # "identity", "log", "logit"
+    link: str  # "identity", "log", "logit", "value"
     value_is_phi: bool
     dims: tuple[str | None, ...]
+    is_gaussian: bool = True
+    unit_subject: np.ndarray | None = field(default=None, repr=False)  # (unit,): subject of each unit of a lower level
+    form: str = "direct"  # "direct", "deviation", "standard"; see spelling.py
+    combined: object = field(
+        default=None, repr=False, compare=False
+    )  # the variable that phi is, of the form "standard"
 
     @property
     def size(self) -> int:
         return self.columns.stop - self.columns.start
+
+    @property
+    def is_nested(self) -> bool:
+        return self.unit_subject is not None
+
+    @cached_property
+    def unit_slot(self) -> np.ndarray:
+        """Number of each unit within its subject, (unit,)."""
+        slot = np.zeros(self.unit_subject.size, dtype=int)
+        for subject in np.unique(self.unit_subject):
+            units = np.flatnonzero(self.unit_subject == subject)
+            slot[units] = np.arange(units.size)
+        return slot
+
+    @property
+    def n_slots(self) -> int:
+        """Most units of a subject; 1 for a block of the upper level."""
+        return int(self.unit_slot.max()) + 1 if self.is_nested else 1
+
+    def to_columns(self, values: np.ndarray, n_subjects: int) -> np.ndarray:
+        """Values (..., unit, *event) as columns of phi (..., subject, size); columns without a unit are 0."""
+        lead = values.shape[: values.ndim - len(self.shape)]
+        flat = values.reshape(*lead, self.shape[0], -1)
+        if not self.is_nested:
+            return flat
+        block = np.zeros((*lead, n_subjects, self.n_slots, flat.shape[-1]))
+        block[..., self.unit_subject, self.unit_slot, :] = flat
+        return block.reshape(*lead, n_subjects, -1)
+
+    def from_columns(self, block: np.ndarray) -> np.ndarray:
+        """Inverse of :meth:`to_columns`: (..., subject, size) to (..., unit, *event)."""
+        lead = block.shape[:-2]
+        if self.is_nested:
+            block = block.reshape(*lead, block.shape[-2], self.n_slots, -1)[..., self.unit_subject, self.unit_slot, :]
+        return block.reshape(*lead, *self.shape)
+
+    def row_subject(self, n_subjects: int) -> np.ndarray:
+        """Subject of each entry of the first axis."""
+        return self.unit_subject if self.is_nested else np.arange(n_subjects)
 
 
 @dataclass(frozen=True)
@@ -43,6 +93,7 @@ class Parameter:
     shape: tuple[int, ...]  # of the value variable
     columns: slice  # of theta
     dims: tuple[str | None, ...]
+    is_network: bool = False  # weights of a network, which data determine together and hardly one by one
 
 
 @dataclass(frozen=True)
@@ -91,8 +142,17 @@ class MixedModel:
         """Name of each column of phi, such as ``w_a1[W1[0,0]]`` or ``ka``."""
         labels = []
         for effect in self.random_effects:
-            labels += element_labels(self.model, effect.name, effect.shape[1:], effect.dims[1:])
+            of_unit = element_labels(self.model, effect.name, effect.shape[1:], effect.dims[1:])
+            if effect.is_nested:
+                of_unit = [f"{label} #{slot + 1}" for slot in range(effect.n_slots) for label in of_unit]
+            labels += of_unit
         return labels
+
+    @cached_property
+    def gaussian_columns(self) -> np.ndarray:
+        """Columns of phi whose law is Gaussian, (k,)."""
+        parts = [np.arange(e.columns.start, e.columns.stop) for e in self.random_effects if e.is_gaussian]
+        return np.concatenate(parts or [np.zeros(0, int)])
 
 
 def element_labels(model, name: str, shape, dims) -> list[str]:

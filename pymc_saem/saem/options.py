@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from pymc.distributions.transforms import Interval
+from pymc.logprob.transforms import LogOddsTransform, LogTransform
 
-from pymc_saem.saem.model import MixedModel
+from pymc_saem.saem.model import MixedModel, Parameter
+from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.simulate import MIXTURE
 
 
@@ -50,7 +53,31 @@ def natural_values(mixed: MixedModel, fixed: Mapping[str, Any] | None) -> dict[s
         value = np.asarray(value, dtype=float)
         if value.shape != known[name].shape:
             raise ValueError(f"fixed['{name}'] has shape {value.shape}; the parameter has shape {known[name].shape}.")
-        if not np.all(np.isfinite(value)):
-            raise ValueError(f"fixed['{name}'] is {value}; it must be finite.")
+        if np.any(np.isinf(value)) or np.all(np.isnan(value)) and value.size:
+            raise ValueError(
+                f"fixed['{name}'] is {value}; it must be finite, or NaN for the entries that are to be estimated."
+            )
+        if np.any(np.isnan(value)):
+            _refuse_partly_fixed(mixed, known[name])
+        _refuse_outside(mixed, known[name], value)
         values[name] = value.ravel()
     return values
+
+
+def _refuse_partly_fixed(mixed: MixedModel, p: Parameter) -> None:
+    transform = mixed.model.rvs_to_transforms.get(mixed.model[p.name])
+    if transform is not None and not isinstance(transform, LogTransform | LogOddsTransform | Interval):
+        raise ValueError(
+            f"fixed['{p.name}'] has NaN entries, but the {type(transform).__name__} of '{p.name}' ties its entries together. Fix all of "
+            "them or none."
+        )
+
+
+def _refuse_outside(mixed: MixedModel, p: Parameter, value: np.ndarray) -> None:
+    points = PointMap(mixed)
+    known = np.isfinite(value.ravel())
+    inside = points.natural(p, points.theta_of(points.template)[p.columns])
+    with np.errstate(all="ignore"):
+        u = points.unconstrained(p, np.where(known, value.ravel(), inside))
+    if not np.all(np.isfinite(u)):
+        raise ValueError(f"fixed['{p.name}'] is {value}, which is outside the support of the prior of '{p.name}'.")

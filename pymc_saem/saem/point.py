@@ -13,21 +13,11 @@ from scipy.special import expit, logit
 
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import MixedModel, Parameter, RandomEffect
+from pymc_saem.saem.spelling import law_of, location_and_scale
+from pymc_saem.saem.symbols import model_value, substitution, symbols
 
 _FROM_PHI = {"identity": lambda x: x, "log": np.exp, "logit": expit}
 _TO_PHI = {"identity": lambda x: x, "log": np.log, "logit": logit}
-_FROM_PHI_GRAPH = {"identity": lambda x: x, "log": pt.exp, "logit": pt.sigmoid}
-
-
-def value_graph(effect: RandomEffect, phi):
-    """Value variable of a random effect as a graph of its columns of phi, shape (subject, ...)."""
-    block = phi[:, effect.columns].reshape(effect.shape)
-    return block if effect.value_is_phi else _FROM_PHI_GRAPH[effect.link](block)
-
-
-def parameter_graph(parameter: Parameter, theta):
-    """Value variable of a parameter as a graph of the flat vector theta."""
-    return theta[parameter.columns].reshape(parameter.shape) if parameter.shape else theta[parameter.columns.start]
 
 
 def initial_point(model) -> dict:
@@ -59,20 +49,64 @@ class PointMap:
 
     def phi_of(self, point: dict) -> np.ndarray:
         """phi of a point, shape (subject, phi)."""
-        parts = []
+        parts, indirect = [], self._indirect_phi(point)
         for effect in self.mixed.random_effects:
-            value = np.asarray(point[effect.value_name], dtype=float)
-            value = value if effect.value_is_phi else _TO_PHI[effect.link](value)
-            parts.append(value.reshape(self.mixed.n_subjects, -1))
+            if effect.name in indirect:
+                value = indirect[effect.name]
+            else:
+                value = np.asarray(point[effect.value_name], dtype=float)
+                value = value if effect.value_is_phi else _TO_PHI[effect.link](value)
+            parts.append(effect.to_columns(value, self.mixed.n_subjects))
         return np.concatenate(parts, axis=-1)
+
+    def _indirect_phi(self, point: dict) -> dict[str, np.ndarray]:
+        """phi of the random effects that are deviations or standard normal, in their shapes."""
+        effects = [e for e in self.mixed.random_effects if e.form != "direct"]
+        if not effects:
+            return {}
+        if "phi" not in self._compiled:
+            model = self.mixed.model
+            graphs = []
+            for e in effects:
+                value = model_value(self.mixed, e.name)
+                if e.form == "standard":
+                    location, scale = model.replace_rvs_by_values(law_of(model, e))
+                    graphs.append(location + scale * value)
+                else:
+                    (mean,) = model.replace_rvs_by_values([location_and_scale(model[e.name])[0]])
+                    graphs.append(value - mean)
+            self._compiled["phi"] = pytensor.function(
+                model.value_vars, graphs, mode=INTERPRETED, on_unused_input="ignore"
+            )
+        found = self._compiled["phi"](*(point[v.name] for v in self.mixed.model.value_vars))
+        return {e.name: np.broadcast_to(x, e.shape).astype(float) for e, x in zip(effects, found, strict=True)}
+
+    def _indirect_values(self, theta: np.ndarray, phi: np.ndarray) -> dict[str, np.ndarray]:
+        """Value variables of the same random effects; phi (..., subject, phi)."""
+        effects = [e for e in self.mixed.random_effects if e.form != "direct"]
+        if not effects:
+            return {}
+        if "values" not in self._compiled:
+            phi_symbol, theta_symbol = symbols(self.mixed)
+            values = substitution(self.mixed, phi_symbol, theta_symbol)
+            graphs = [values[model_value(self.mixed, e.name)] for e in effects]
+            self._compiled["values"] = pytensor.function(
+                [phi_symbol, theta_symbol], graphs, mode=INTERPRETED, on_unused_input="ignore"
+            )
+        rows = [self._compiled["values"](block, theta) for block in phi.reshape(-1, *phi.shape[-2:])]
+        lead = phi.shape[:-2]
+        return {e.name: np.reshape([row[k] for row in rows], (*lead, *e.shape)) for k, e in enumerate(effects)}
 
     def to_point(self, theta: np.ndarray, phi: np.ndarray, like: dict) -> dict:
         """Point with the keys, key order and dtypes of ``like``, since PyMC's trace depends on them."""
-        new = {}
+        new, indirect = {}, self._indirect_values(theta, phi)
         for p in self.mixed.parameters:
             new[p.value_name] = theta[p.columns].reshape(p.shape)
         for effect in self.mixed.random_effects:
-            value = phi[:, effect.columns].reshape(effect.shape)
+            if effect.name in indirect:
+                new[effect.value_name] = indirect[effect.name]
+                continue
+            value = effect.from_columns(phi[:, effect.columns])
             new[effect.value_name] = value if effect.value_is_phi else _FROM_PHI[effect.link](value)
         # np.array, not a NumPy scalar: PyMC's backends read .shape and .dtype of 0-d arrays
         cast = {name: np.array(value, dtype=like[name].dtype) for name, value in new.items()}
@@ -80,12 +114,20 @@ class PointMap:
 
     # -- natural scale ------------------------------------------------------------------------
 
-    def natural_phi(self, phi: np.ndarray) -> dict[str, np.ndarray]:
-        """Random effects under the user's names, shapes (..., subject, *event)."""
-        lead = phi.shape[:-2]
-        return {
-            e.name: _FROM_PHI[e.link](phi[..., e.columns]).reshape(lead + e.shape) for e in self.mixed.random_effects
-        }
+    def natural_phi(self, phi: np.ndarray, theta: np.ndarray) -> dict[str, np.ndarray]:
+        """Random effects under the user's names, shapes (..., subject or unit, *event)."""
+        blocks = {e.name: e.from_columns(phi[..., e.columns]) for e in self.mixed.random_effects}
+        blocks |= self._indirect_values(theta, phi)
+        return {e.name: self._natural_effect(e, blocks[e.name]) for e in self.mixed.random_effects}
+
+    def _natural_effect(self, effect: RandomEffect, values: np.ndarray) -> np.ndarray:
+        if effect.link != "value":
+            return _FROM_PHI[effect.link](values)
+        if self.mixed.model.rvs_to_transforms.get(self.mixed.model[effect.name]) is None:
+            return values
+        backward = self._transform(effect, "backward")
+        flat = values.reshape(-1, *effect.shape)
+        return np.stack([np.broadcast_to(backward(v), effect.shape) for v in flat]).reshape(values.shape)
 
     def natural(self, parameter: Parameter, u: np.ndarray) -> np.ndarray:
         """Natural value of one parameter; ``u`` is its flat unconstrained value."""
@@ -125,7 +167,7 @@ class PointMap:
             return "identity"
         return "log" if isinstance(transform, LogTransform) else "other"
 
-    def _transform(self, parameter: Parameter, direction: str):
+    def _transform(self, parameter: Parameter | RandomEffect, direction: str):
         key = (parameter.name, direction)
         if key not in self._compiled:
             rv = self.mixed.model[parameter.name]

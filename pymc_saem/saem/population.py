@@ -19,12 +19,16 @@ class Population:
     Attributes
     ----------
     mean : ndarray, shape (subject, phi)
+        Of columns that are not Gaussian: a typical value.
     omega : ndarray, shape (phi, phi)
-        Covariance; block diagonal over the random effects.
+        Covariance; block diagonal over the random effects. Of columns that are not Gaussian: a rough scale.
+    gaussian : ndarray of bool, shape (phi,), optional
+        Columns with this law; the density of the others is part of the likelihood, and counts as 1 here. All by default.
     """
 
     mean: np.ndarray
     omega: np.ndarray
+    gaussian: np.ndarray | None = None
 
     @cached_property
     def root(self) -> np.ndarray:
@@ -33,8 +37,9 @@ class Population:
 
     @cached_property
     def whitener(self) -> np.ndarray:
-        """W with ``eta @ W`` standard normal, (phi, phi)."""
-        return np.ascontiguousarray(np.linalg.inv(self.root).T)
+        """W with ``eta @ W`` standard normal, (phi, phi); zero where phi is not Gaussian."""
+        whitener = np.ascontiguousarray(np.linalg.inv(self.root).T)
+        return whitener if self.gaussian is None else whitener * np.outer(self.gaussian, self.gaussian)
 
     @cached_property
     def precision(self) -> np.ndarray:
@@ -47,7 +52,8 @@ class Population:
 
     @cached_property
     def log_normalizer(self) -> float:
-        return -float(np.log(np.diag(self.root)).sum()) - 0.5 * self.omega.shape[0] * _LOG_2PI
+        diagonal = np.diag(self.root) if self.gaussian is None else np.diag(self.root)[self.gaussian]
+        return -float(np.log(diagonal).sum()) - 0.5 * diagonal.size * _LOG_2PI
 
     @cached_property
     def law(self) -> tuple:

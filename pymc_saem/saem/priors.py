@@ -10,9 +10,9 @@ import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 
-from pymc_saem.saem.densities import model_value
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import MixedModel, Parameter
+from pymc_saem.saem.symbols import model_value
 
 
 def _elementary_functions(x):

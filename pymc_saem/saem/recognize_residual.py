@@ -10,11 +10,11 @@ import pytensor.tensor as pt
 from pytensor.graph.replace import clone_replace
 
 from pymc_saem.compat import observed_variables
-from pymc_saem.saem.densities import in_symbols, symbols
 from pymc_saem.saem.interpreted import INTERPRETED
-from pymc_saem.saem.laws import location_and_scale
-from pymc_saem.saem.model import MixedModel, Parameter, UnsupportedModelError
-from pymc_saem.saem.rules import REFUSAL, ResidualRule, homogeneity
+from pymc_saem.saem.model import MixedModel, Parameter
+from pymc_saem.saem.rules import NoClosedForm, ResidualRule, homogeneity
+from pymc_saem.saem.spelling import location_and_scale
+from pymc_saem.saem.symbols import in_symbols, symbols
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,34 @@ class ResidualTerm:
         return (pt.zeros_like(y, dtype="float64") + pt.sqr((y - mean) / shape)).ravel()
 
 
-def recognize_residuals(mixed, points, roles):
+def recognize_residuals(mixed, points, roles, reasons: dict[str, str]):
+    """Rules and their statistics; parameters without a closed form go to ``reasons``."""
     rules, terms = [], []
     for p in mixed.parameters:
-        outcomes = tuple(roles[p.name]["scale"])
-        if not outcomes:
+        outcomes = tuple(roles[p.name].scale)
+        if not outcomes or p.name in reasons:
             continue
-        if p.columns.stop - p.columns.start != 1:
-            raise UnsupportedModelError(
-                f"The residual scale '{p.name}' has shape {p.shape}; it must be a scalar. Use one scalar per outcome."
-            )
-        powers = {_residual_power(mixed, points, p, j) for j in outcomes}
-        if len(powers) != 1:
-            raise UnsupportedModelError(
-                f"'{p.name}' scales its outcomes with different powers {sorted(powers)}. {REFUSAL}"
-            )
+        try:
+            power = _common_power(mixed, points, p, outcomes)
+        except NoClosedForm as refusal:
+            reasons[p.name] = str(refusal)
+            continue
         first = len(terms)
         terms += [ResidualTerm(mixed, j, p) for j in outcomes]
         n_rows = sum(mixed.outcomes[j].n_rows for j in outcomes)
         unit = float(points.natural(p, np.zeros(1))[0])
-        rules.append(ResidualRule(p, outcomes, tuple(range(first, len(terms))), powers.pop(), unit, n_rows))
+        rules.append(ResidualRule(p, outcomes, tuple(range(first, len(terms))), power, unit, n_rows))
     return tuple(rules), tuple(terms)
+
+
+def _common_power(mixed, points, p: Parameter, outcomes) -> float:
+    """Power of a scalar parameter in the scales of its outcomes."""
+    if p.columns.stop - p.columns.start != 1:
+        raise NoClosedForm([p], f"is a residual scale of shape {p.shape}, not a scalar")
+    powers = {_residual_power(mixed, points, p, j) for j in outcomes}
+    if len(powers) != 1:
+        raise NoClosedForm([p], f"scales its outcomes with different powers {sorted(powers)}")
+    return powers.pop()
 
 
 def _residual_power(mixed, points, p: Parameter, outcome: int) -> float:
@@ -73,7 +80,7 @@ def _residual_power(mixed, points, p: Parameter, outcome: int) -> float:
         values[float(points.natural(p, np.full(1, u))[0])] = np.asarray(f(phi, theta), dtype=float)
     power = homogeneity(values)
     if power is None:
-        raise UnsupportedModelError(
-            f"The residual scale of '{mixed.outcomes[outcome].name}' is not proportional to a power of '{p.name}'. {REFUSAL}"
+        raise NoClosedForm(
+            [p], f"the residual scale of '{mixed.outcomes[outcome].name}' is not proportional to a power of it"
         )
     return power

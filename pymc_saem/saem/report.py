@@ -15,6 +15,7 @@ from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import element_labels
 from pymc_saem.saem.run import Chain, Job, score
+from pymc_saem.saem.warn import messages
 
 
 def collect(engine: Engine, runs: list[Chain], best: int, job: Job, seconds: float) -> tuple[FitResult, list[str]]:
@@ -44,6 +45,8 @@ def collect(engine: Engine, runs: list[Chain], best: int, job: Job, seconds: flo
         "best_chain": best,
         "scores": [score(r) for r in runs] if len(runs) > 1 else [],
         "interrupted": run.interrupted,
+        "converged": run.converged,
+        "n_iterations": int(run.theta.shape[0]),
         "n_solves": run.n_solves,
         "solver_failures": failures,
         "start_scores": [float(v) for v in run.start_scores],
@@ -53,19 +56,24 @@ def collect(engine: Engine, runs: list[Chain], best: int, job: Job, seconds: flo
         "random_effects": "draws from p(phi | y, theta_hat)",
         "parameters": "constant at theta_hat; no standard errors were computed",
     }
-    return result, _messages(mixed, runs, run, failures, job)
+    return result, messages(engine, runs, run, failures, job)
 
 
 def _trace(engine: Engine, runs: list[Chain]) -> dict[str, Variable]:
-    length = min(run.theta.shape[0] for run in runs)  # an interrupted chain is shorter
-    theta = np.stack([run.theta[-length:] if length else run.theta for run in runs])
+    """Iterates of all chains; one that ended earlier keeps its last parameters, and has NaN for its statistics."""
+    length = max(run.theta.shape[0] for run in runs)
+
+    def padded(values, fill):
+        return np.concatenate([values, np.repeat(fill, length - values.shape[0], axis=0)])
+
+    theta = np.stack([padded(run.theta, run.theta[-1:]) for run in runs])
     trace = {}
     per_chain = [engine.points.natural_theta(t) for t in theta]
     for p in engine.mixed.parameters:
         trace[p.name] = Variable(_dims(p), np.stack([values[p.name] for values in per_chain]))
     for name in runs[0].stats:
         if name != "tune":
-            trace[name] = Variable((), np.stack([run.stats[name][-length:] for run in runs]))
+            trace[name] = Variable((), np.stack([padded(run.stats[name].astype(float), [np.nan]) for run in runs]))
     return trace
 
 
@@ -76,7 +84,7 @@ def _dims(variable) -> tuple:
 def _population(engine: Engine, run: Chain) -> dict[str, np.ndarray]:
     mixed = engine.mixed
     natural = engine.points.natural_theta(run.theta[-1])
-    kinds = engine.rules.kind_of()
+    m_steps, roles = engine.rules.m_step_of(), engine.rules.role_of()
     phi_labels = np.array(mixed.phi_labels())
     governed = {}
     for rule in engine.rules.omegas:
@@ -84,17 +92,23 @@ def _population(engine: Engine, run: Chain) -> dict[str, np.ndarray]:
             governed[rule.parameter.name] = [list(phi_labels[rule.columns])]
         elif rule.kind == "diagonal":
             governed[rule.parameter.name] = [[label] for label in phi_labels[rule.columns]]
-    columns = {"parameter": [], "estimate": [], "m_step": [], "note": [], "effects": []}
+    columns = {"parameter": [], "estimate": [], "m_step": [], "role": [], "note": [], "effects": []}
     for p in mixed.parameters:
         labels = element_labels(mixed.model, p.name, p.shape, p.dims)
         columns["parameter"] += labels
         columns["estimate"] += list(np.ravel(natural[p.name]))
-        fixed = p.name in engine.maximizer.fixed
-        columns["m_step"] += ["fixed" if fixed else kinds[p.name]] * len(labels)
+        columns["m_step"] += ["fixed" if held else m_steps[p.name] for held in _held_entries(engine, p, len(labels))]
+        columns["role"] += [roles[p.name]] * len(labels)
         columns["note"] += ["at its floor" if p.name in run.at_floor else ""] * len(labels)
         effects = governed.get(p.name, [[]] * len(labels))
         columns["effects"] += [json.dumps([str(e) for e in names]) for names in effects]
     return {name: np.array(values) for name, values in columns.items()}
+
+
+def _held_entries(engine: Engine, p, n_labels: int) -> np.ndarray:
+    """Which entries of a parameter on the natural scale were fixed; those of a vector that is constrained as a whole, all or none."""
+    held = engine.maximizer.held[p.columns]
+    return held if held.size == n_labels else np.full(n_labels, held.all())
 
 
 def _add_individuals(engine: Engine, run: Chain, result: FitResult) -> None:
@@ -114,9 +128,9 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult) -> None:
     for name, values in engine.points.natural_theta(run.theta[-1]).items():
         p = mixed.parameter(name)
         posterior[name] = Variable(_dims(p), np.broadcast_to(values, (*lead, *values.shape)))
-    natural = engine.points.natural_phi(found.draws)
-    modes = engine.points.natural_phi(found.mode)
-    typical = engine.points.natural_phi(engine.maximizer.population(run.theta[-1]).mean)
+    natural = engine.points.natural_phi(found.draws, run.theta[-1])
+    modes = engine.points.natural_phi(found.mode, run.theta[-1])
+    typical = engine.points.natural_phi(engine.maximizer.population(run.theta[-1]).mean, run.theta[-1])
     for effect in mixed.random_effects:
         dims = tuple(effect.dims) if any(effect.dims) else (mixed.subject_dim,)
         posterior[effect.name] = Variable(dims, natural[effect.name])
@@ -177,32 +191,3 @@ def _describe_failures(mixed, run: Chain) -> dict[str, list[int]]:
         return {}
     op = ode_nodes(observed_variables(mixed.model))[0].op
     return {op.status_text(code): [int(n) for n in count] for code, count in run.failures.items()}
-
-
-def _messages(mixed, runs, run: Chain, failures, job: Job) -> list[str]:
-    messages = list(run.trouble)
-    if run.interrupted:
-        n = run.theta.shape[0]
-        messages.append(
-            f"SAEM was interrupted after {n} of {job.n_explore + job.n_smooth} iterations; the result is that of iteration {n}."
-        )
-    if run.at_floor:
-        messages.append(
-            f"The variance of {', '.join(run.at_floor)} reached its floor (1e-4 of its starting value as a standard deviation): the data "
-            "show no variability there. Fix it with fit_saem(fixed={...}), or remove the random effect."
-        )
-    smoothing = {
-        name: values[-max(1, job.n_smooth) :] for name, values in run.stats.items() if name.startswith("accept_")
-    }
-    for name in ("coordinate", "block"):
-        rate = float(np.nanmean(smoothing[f"accept_{name}"])) if np.isfinite(smoothing[f"accept_{name}"]).any() else 1.0
-        if rate < 0.1:
-            messages.append(
-                f"The {name} proposals were accepted in {100 * rate:.1f} % of the cases; below 10 % the E-step hardly moves. "
-                "Increase n_explore, so that the scales adapt, or n_transitions."
-            )
-    total = sum(sum(counts) for counts in failures.values())
-    if total > 0.05 * run.n_solves:
-        worst = max(failures, key=lambda text: sum(failures[text]))
-        messages.append(f"{total} of {run.n_solves} solves failed and were rejected as proposals; most often: {worst}")
-    return messages

@@ -12,7 +12,13 @@ import numpy as np
 from pymc_saem.saem.model import UnsupportedModelError
 
 
-def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator, noise: float = 0.0) -> list[np.ndarray]:
+class SharedRowError(UnsupportedModelError):
+    """A row depends on more than one entry of an axis, so the axis is none of subjects."""
+
+
+def subjects_of_rows(
+    density, theta, phi, names, rng: np.random.Generator, noise: float = 0.0, orphans_allowed: bool = False
+) -> list[np.ndarray]:
     """Subject index of each (flattened) row of each observed variable.
 
     Parameters
@@ -26,6 +32,8 @@ def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator, noise
         Names of the observed variables.
     noise : float, default 0
         Changes up to this share of a row's whole change do not count.
+    orphans_allowed : bool, default False
+        Give -1 to rows that depend on no subject.
 
     Returns
     -------
@@ -49,8 +57,10 @@ def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator, noise
     # it is not asked first, because it also spreads through products with zeros.
     by_nan = _decode(lambda mask: density(np.where(mask[:, None] > 0, np.nan, phi), theta), base, phi.shape[0])
     for name, rows, (_, hit, _), (other, reached, shared) in zip(names, found, by_value, by_nan, strict=True):
-        _refuse_orphans(name, hit | (reached & ~shared))
-        rows[~hit] = other[~hit]
+        found_one = hit | (reached & ~shared)
+        if not orphans_allowed:
+            refuse_orphans(name, found_one)
+        rows[~hit] = np.where(found_one, other, -1)[~hit]
     return found
 
 
@@ -103,13 +113,14 @@ def find_finite_start(density, theta, phi, names, rng: np.random.Generator):
 def _refuse_shared(name, both: np.ndarray) -> None:
     if both.any():
         row = int(np.flatnonzero(both)[0])
-        raise UnsupportedModelError(
+        raise SharedRowError(
             f"Row {row} of '{name}' depends on more than one subject ({both.sum()} such rows in all). "
-            "SAEM needs every row to depend on the random effects of exactly one subject: check the index that maps rows to subjects."
+            "SAEM needs every row to depend on the random effects of exactly one subject: check the index that maps rows to "
+            "subjects, or name the random effects in random_effects=[...], if others were taken for them."
         )
 
 
-def _refuse_orphans(name, hit: np.ndarray) -> None:
+def refuse_orphans(name, hit: np.ndarray) -> None:
     if not hit.all():
         row = int(np.flatnonzero(~hit)[0])
         raise UnsupportedModelError(

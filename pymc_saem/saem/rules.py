@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pymc_saem.saem.model import Parameter
+from pymc_saem.saem.laws import LawOfPhi, TypicalValues
+from pymc_saem.saem.model import Parameter, RandomEffect
 
-#: Ends every refusal of a parameter without a closed form.
-REFUSAL = (
-    "This version estimates only parameters that are means, variances or covariances of Gaussian random effects, "
-    "or residual scales."
-)
+
+class NoClosedForm(Exception):
+    """The reason why some parameters have no closed form; they are maximized by score steps."""
+
+    def __init__(self, parameters, reason: str):
+        super().__init__(reason)
+        self.parameters = tuple(parameters)
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,35 @@ class MeanRule:
     columns: np.ndarray  # of theta
     design: np.ndarray  # (subject or 1, phi, beta)
     offset: np.ndarray  # (subject or 1, phi)
+    moving: LawOfPhi | None = None  # where parameters without a closed form move design and offset
 
     def mean(self, theta: np.ndarray, n_subjects: int) -> np.ndarray:
         """Means of phi, shape (subject, phi)."""
+        if self.moving is not None:
+            return self.moving.mean(theta)
         mean = self.design @ theta[self.columns] + self.offset
         return np.broadcast_to(mean, (n_subjects, mean.shape[1]))
+
+    def at(self, theta: np.ndarray) -> MeanRule:
+        """The rule with design and offset at this theta."""
+        if self.moving is None:
+            return self
+        return replace(
+            self, **dict(zip(("design", "offset"), affine_parts(self.moving, theta, self.columns), strict=True))
+        )
+
+
+def affine_parts(law: LawOfPhi, theta: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slope (subject, phi, beta) and offset (subject, phi) of the means in the entries ``columns`` of theta."""
+    base = theta.copy()
+    base[columns] = law.base[columns]  # where the law is known to be finite
+    at_base = law.mean(base)
+    slopes = np.empty((*at_base.shape, columns.size))
+    for k, column in enumerate(columns):
+        moved = base.copy()
+        moved[column] += 1.0
+        slopes[..., k] = law.mean(moved) - at_base
+    return slopes, at_base - slopes @ base[columns]
 
 
 @dataclass(frozen=True)
@@ -54,20 +81,44 @@ class ResidualRule:
 
 
 @dataclass(frozen=True)
+class ScoreRule:
+    """One parameter without a closed form: Newton steps on the expected complete-data log density."""
+
+    parameter: Parameter
+    reason: str  # why it has no closed form
+    outcomes: tuple[int, ...]  # whose density it enters
+    effects: tuple[RandomEffect, ...]  # whose density it enters
+    needs_gradient_of_prediction: bool
+
+    @property
+    def kind(self) -> str:
+        return "score" if self.needs_gradient_of_prediction else "numeric"
+
+
+@dataclass(frozen=True)
 class Rules:
-    """How every parameter is maximized, and the part of omega that the user fixed."""
+    """How every parameter is maximized, and the parts of omega that no closed form writes."""
 
     mean: MeanRule
     omegas: tuple[OmegaRule, ...]
     fixed_omega: np.ndarray  # (phi, phi), zero where a rule writes
+    moving_omega: tuple[RandomEffect, ...]  # whose covariance parameters without a closed form move
     residuals: tuple[ResidualRule, ...]
     residual_terms: tuple  # of ResidualTerm, one per scaled outcome
+    scores: tuple[ScoreRule, ...]
+    law: LawOfPhi
+    typical: TypicalValues | None  # where some columns of phi are not Gaussian
 
-    def kind_of(self) -> dict[str, str]:
+    def role_of(self) -> dict[str, str]:
         """What each parameter is, for tables: name -> description."""
-        kinds = {p.name: "mean of random effects, least squares" for p in self.mean.parameters}
-        kinds |= {r.parameter.name: f"{r.kind} covariance of random effects" for r in self.omegas}
-        return kinds | {r.parameter.name: "residual scale" for r in self.residuals}
+        roles = {p.name: "mean of random effects" for p in self.mean.parameters}
+        roles |= {r.parameter.name: f"{r.kind} covariance of random effects" for r in self.omegas}
+        roles |= {r.parameter.name: "residual scale" for r in self.residuals}
+        return roles | {r.parameter.name: r.reason for r in self.scores}
+
+    def m_step_of(self) -> dict[str, str]:
+        """How each parameter is maximized: name -> "closed form", "numeric" or "score"."""
+        return {name: "closed form" for name in self.role_of()} | {r.parameter.name: r.kind for r in self.scores}
 
 
 def homogeneity(values: dict[float, np.ndarray]) -> float | None:

@@ -1,7 +1,8 @@
-"""Step sizes and the simulated annealing of variances."""
+"""Step sizes, the simulated annealing of variances, and when to stop."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,3 +52,60 @@ class Schedule:
 def at_least(new: np.ndarray, old: np.ndarray, ratio: float) -> np.ndarray:
     """Variances that fall no faster than the annealing allows."""
     return np.maximum(new, ratio * old)
+
+
+#: Smoothing iterations before the first look, and between two looks.
+FIRST_LOOK, LOOK_EVERY = 100, 20
+#: Looks in a row that must find no drift: one may hit a turning point.
+N_LOOKS = 3
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far estimates moved between the two halves of the last half of the smoothing phase.
+
+    Attributes
+    ----------
+    size : ndarray, shape (theta,)
+        Distance of the two means, in units of ``scale``.
+    error : ndarray, shape (theta,)
+        Its Monte-Carlo standard error, in the same units.
+    """
+
+    size: np.ndarray
+    error: np.ndarray
+
+    @classmethod
+    def of(cls, smoothed: np.ndarray, scale: np.ndarray) -> Drift:
+        """From the iterates (iteration, theta) of the smoothing phase.
+
+        The error is that of batch means (five in each half): iterates of stochastic approximation are averages
+        themselves, so neighbours are nearly equal and say little together.
+        """
+        last = smoothed[smoothed.shape[0] // 2 :] / scale
+        halves = np.array_split(last, 2)
+        batches = [np.stack([part.mean(axis=0) for part in np.array_split(half, 5)]) for half in halves]
+        error = np.sqrt(sum(b.var(axis=0, ddof=1) / b.shape[0] for b in batches))
+        return cls(np.abs(batches[1].mean(axis=0) - batches[0].mean(axis=0)), error)
+
+
+class StoppingRule:
+    """Ends the smoothing phase when no parameter drifts any more, as far as its Monte-Carlo error shows.
+
+    Parameters
+    ----------
+    tolerance : float
+        Largest drift plus two of its standard errors, in the units of ``scale``; 0 never stops.
+    """
+
+    def __init__(self, tolerance: float):
+        self.tolerance, self.passed = tolerance, 0
+
+    def __call__(self, smoothed: Sequence[np.ndarray], scale: Callable) -> bool:
+        """Whether to stop after these iterates (theta,) of the smoothing phase; ``scale()`` gives their units (theta,)."""
+        n = len(smoothed)
+        if not self.tolerance or n < FIRST_LOOK or n % LOOK_EVERY or not smoothed[0].size:
+            return False
+        drift = Drift.of(np.array(smoothed), scale())
+        self.passed = self.passed + 1 if np.all(drift.size + 2.0 * drift.error < self.tolerance) else 0
+        return self.passed >= N_LOOKS

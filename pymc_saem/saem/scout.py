@@ -27,7 +27,7 @@ def default_scouts(mixed: MixedModel, maximizer: Maximizer, n_fits: int) -> int:
 
     An estimated covariance that collapses has a high density, so the scores could not be compared.
     """
-    estimated = [rule for rule in maximizer.rules.omegas if rule.parameter.name not in maximizer.fixed]
+    estimated = [rule for rule in maximizer.rules.omegas if not maximizer.is_fixed(rule.parameter)]
     return 0 if n_fits or estimated else N_SCOUTS
 
 

@@ -40,10 +40,14 @@ class Simulator:
         values = [mixed.model.rvs_to_values[mixed.model[e.name]] for e in mixed.random_effects]
         sd = 0.5 * population.sd
         self.kernels = {
-            "prior": PriorProposal([e.columns for e in mixed.random_effects], rng),
             "coordinate": SubjectMetropolis(values, move="coordinate", sd=sd, model=mixed.model, rng=rng),
             "block": SubjectMetropolis(values, move="block", sd=sd, model=mixed.model, rng=rng),
         }
+        gaussian = [e.columns for e in mixed.random_effects if e.is_gaussian]
+        if gaussian:
+            self.kernels = {"prior": PriorProposal(gaussian, rng), **self.kernels}
+        else:  # nothing to draw from a Gaussian law
+            self.shares = {name: share for name, share in self.shares.items() if name != "prior"}
         self.set_rng(rng)
         self.within = np.diag(sd**2)
         self.failures: dict[int, np.ndarray] = {}

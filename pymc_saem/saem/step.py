@@ -151,12 +151,14 @@ class SAEM(BlockedStep):
         self._state: State | None = None
         self._adapted: dict | None = None
         self._failures: dict = {}
-        self.start_scores, self.start_solves = np.zeros(0), 0
+        self.start_scores, self.start_solves, self.dispersed = np.zeros(0), 0, False
         self.engine.maximizer.reset()
+        self.engine.climber.n_evaluations = 0
 
-    def begin_chain(self, rng, n_explore: int) -> None:
-        """Forget the last chain and take over the generator of the next."""
+    def begin_chain(self, rng, n_explore: int, dispersed: bool = False) -> None:
+        """Forget the last chain and take over the generator of the next; ``dispersed``: it starts away from the point."""
         self._forget()
+        self.dispersed = dispersed
         self.rng = get_random_generator(rng, copy=False)
         self.schedule.n_explore = n_explore
         if not n_explore:
@@ -195,7 +197,9 @@ class SAEM(BlockedStep):
             self.n_smoothed += 1
         step_size = self.schedule.step_size(self.n_smoothed)
         failed_before = self._n_failed()
-        self._state, report = iterate(self._state, self._simulate, self.engine.maximizer, step_size)
+        self._state, report = iterate(
+            self._state, self._simulate, self.engine.maximizer, step_size, self.engine.climber
+        )
         self.iter_count += 1
         stats = {
             **{name: value for name, value in report.items() if name in self.stats_dtypes_shapes},
@@ -207,7 +211,7 @@ class SAEM(BlockedStep):
 
     def _begin(self, point: dict) -> None:
         if self._state is None:
-            self._state, self.simulator, start = self.engine.begin(point, self.rng, self.n_starts)
+            self._state, self.simulator, start = self.engine.begin(point, self.rng, self.n_starts, self.dispersed)
             self.start_scores, self.start_solves = start.scores, start.n_solves
         else:  # a state was restored; rebuild what cannot be stored
             population = self.engine.maximizer.population(self._state.theta)

@@ -124,66 +124,99 @@ def refused(build, match):
         rules_of(one_effect(build))
 
 
-def test_a_structural_parameter_is_refused_with_the_reason():
+def reasons_of(build):
+    return {rule.parameter.name: (rule.kind, rule.reason) for rule in rules_of(one_effect(build)).scores}
+
+
+def test_a_structural_parameter_gets_score_steps_with_the_reason():
     data = ps.datasets.load_orange()
     subject = data["tree"].factorize()[0]
 
-    def build():
+    with pm.Model(coords={"tree": range(5)}) as model:
         asym = pm.Normal("asym", pm.Flat("mu", initval=190.0), pm.HalfFlat("o", initval=30.0), dims="tree")
         xmid, scal = pm.Flat("xmid", initval=700.0), pm.Flat("scal", initval=350.0)
         curve = asym[subject] / (1 + pt.exp(-(data["age"].to_numpy() - xmid) / scal))
         pm.Normal("y", curve, pm.HalfFlat("sigma", initval=8.0), observed=data["circumference"])
+    rules = rules_of(model)
+    assert [(r.parameter.name, r.kind, r.reason) for r in rules.scores] == [
+        ("xmid", "score", "enters the prediction of 'y' directly"),
+        ("scal", "score", "enters the prediction of 'y' directly"),
+    ]
+    assert [p.name for p in rules.mean.parameters] == ["mu"] and rules.residuals[0].parameter.name == "sigma"
 
-    with pm.Model(coords={"tree": range(5)}) as model:
-        build()
-    with pytest.raises(
-        UnsupportedModelError, match="'xmid' enters the prediction of 'y' directly, so its M-step has no closed"
-    ):
-        rules_of(model)
 
-
-def test_other_refusals():
+def test_reasons_for_numeric_steps():
     def bent():
-        b = pm.Normal("b", pm.HalfNormal("m"), 1.0, dims="subject")
+        b = pm.Normal("b", pm.HalfNormal("m") + pm.Flat("n") * X, 1.0, dims="subject")
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    refused(bent, "mean of the random effect 'b' is not affine in the unconstrained values of 'm'")
+    assert reasons_of(bent) == {"m": ("numeric", "the mean of 'b' is not affine in its unconstrained value")}
 
-    def hierarchy():
-        m = pm.Normal("m", pm.Normal("top"), 1.0)
-        b = pm.Normal("b", m, 1.0, dims="subject")
+    def product():
+        b = pm.Normal("b", pm.Flat("m", initval=1.0) * pm.Flat("n", initval=1.0) * X, 1.0, dims="subject")
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    refused(hierarchy, "'top' enters only the prior of m")
+    assert reasons_of(product) == dict.fromkeys("mn", ("numeric", "the mean of 'b' is not affine in 'm', 'n' together"))
 
     def combined():
         b = pm.Normal("b", pm.Flat("m", initval=1.0), 1.0, dims="subject")
         pm.Normal("y", b[SUBJECT], pm.HalfNormal("s") + 0.1, observed=Y)
 
-    refused(combined, "residual scale of 'y' is not proportional to a power of 's'")
+    assert reasons_of(combined) == {"s": ("numeric", "the residual scale of 'y' is not proportional to a power of it")}
 
     def two_variances():
         o, q = pm.HalfNormal("o"), pm.HalfNormal("q")
         b = pm.Normal("b", pm.Flat("m"), pt.sqrt(o**2 + q**2), dims="subject")
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    refused(two_variances, "covariance of 'b' depends on several parameters .'o', 'q'.")
+    reason = "the covariance of 'b' depends on several parameters ('o', 'q') at once"
+    assert reasons_of(two_variances) == {"o": ("numeric", reason), "q": ("numeric", reason)}
 
     def unequal():
         b = pm.Normal("b", pm.Flat("m"), pm.HalfNormal("o") * (2 + X), dims="subject")
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    refused(unequal, "standard deviation of the random effect 'b' differs between subjects")
+    reason = "the Normal law of 'b' differs between subjects or depends on other random effects"
+    assert reasons_of(unequal) == {"m": ("numeric", reason), "o": ("numeric", reason)}
 
-    def nested():
-        b = pm.Normal("b", pm.Flat("m"), 1.0, dims="subject")
-        c = pm.Normal("c", b, 1.0, dims="subject")
-        pm.Normal("y", b[SUBJECT] + c[SUBJECT], 1.0, observed=Y)
+    def twice():
+        m = pm.HalfNormal("m")
+        b = pm.Normal("b", pt.log(m), m, dims="subject")
+        pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    with pm.Model(coords={"subject": range(12)}) as model:
-        nested()
-    with pytest.raises(UnsupportedModelError, match="'c' depends on the random effect 'b'"):
-        recognize(read_model(model, ["b", "c"]))
+    assert reasons_of(twice) == {"m": ("numeric", "is at once a mean and a covariance")}
+
+    def heavy():
+        b = pm.StudentT("b", nu=4, mu=pm.Flat("m"), sigma=pm.HalfNormal("o"), dims="subject")
+        pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
+
+    reason = "the StudentT law of 'b' has no closed form"
+    assert reasons_of(heavy) == {"m": ("numeric", reason), "o": ("numeric", reason)}
+
+
+def test_one_standard_deviation_per_entry_as_separate_parameters():
+    def build():
+        sd = pt.stack([pm.HalfNormal("o"), pm.HalfNormal("q"), 0.5])
+        b = pm.Normal("b", 0.0, sd, dims=("subject", "three"))
+        pm.Normal("y", b[SUBJECT].sum(axis=1), pm.HalfNormal("sigma"), observed=Y)
+
+    with pm.Model(coords={"subject": range(12), "three": range(3)}) as model:
+        build()
+    rules = rules_of(model)
+    assert [(r.parameter.name, r.kind, list(r.columns)) for r in rules.omegas] == [
+        ("o", "scalar", [0]),
+        ("q", "scalar", [1]),
+    ]
+    assert np.allclose(rules.fixed_omega, np.diag([0, 0, 0.25])) and not rules.scores
+
+
+def test_refusals():
+    def hierarchy():
+        m = pm.Normal("m", pm.Normal("top"), 1.0)
+        b = pm.Normal("b", m, 1.0, dims="subject")
+        pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
+
+    refused(hierarchy, "'top' enters only the prior of m")
 
     def collinear():
         b = pm.Normal("b", pm.Flat("m") + pm.Flat("n"), 1.0, dims="subject")

@@ -7,9 +7,12 @@ import pytest
 from models import random_intercept, random_intercept_data, slopes, slopes_data, theophylline
 
 from pymc_saem.saem import UnsupportedModelError
+from pymc_saem.saem.conjugacy import recognize
+from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.read import read_model
 
 Y, SUBJECT = random_intercept_data()
+X12 = np.linspace(-1, 1, 12)
 
 
 def test_random_effects_parameters_and_rows_are_found():
@@ -112,15 +115,27 @@ def test_a_free_parameter_that_nothing_depends_on():
         read_model(model)
 
 
-def test_missing_data_are_refused_by_name():
+def test_missing_rows_are_left_out():
     y = Y.copy()
-    y[3] = np.nan
+    y[[3, 20]] = np.nan
     with pm.Model(coords={"subject": range(12)}) as model:
         a = pm.Flat("a")
         b = pm.Normal("b", a, 1.0, dims="subject")
         with pytest.warns(Warning, match="missing values"):
             pm.Normal("y", b[SUBJECT], 1.0, observed=y)
-    with pytest.raises(UnsupportedModelError, match="observed data of 'y' have missing values"):
+    mixed = read_model(model)
+    assert [p.name for p in mixed.parameters] == ["a"] and [e.name for e in mixed.random_effects] == ["b"]
+    assert np.array_equal(mixed.outcomes[0].row_subject, np.delete(SUBJECT, [3, 20]))
+
+
+def test_missing_rows_that_depend_on_each_other_are_refused_by_name():
+    y = Y.reshape(12, 3).copy()
+    y[3, 1] = np.nan
+    with pm.Model(coords={"subject": range(12)}) as model:
+        b = pm.Normal("b", pm.Flat("a"), 1.0, dims="subject")
+        with pytest.warns(Warning, match="missing values"):
+            pm.MvNormal("y", b[:, None] + np.zeros(3), np.eye(3), observed=y)
+    with pytest.raises(UnsupportedModelError, match="observed data of 'y' have missing values .* not independent"):
         read_model(model)
 
 
@@ -145,20 +160,119 @@ def test_a_density_that_is_never_finite_names_the_row():
         read_model(model)
 
 
-def test_two_grouping_axes_must_be_chosen_by_hand():
+def two_levels(of_unit, dims=("subject", "occasion")):
+    """Intercepts of 12 subjects, and of units to which ``of_unit`` assigns the 36 rows."""
+    with pm.Model(coords={dims[0]: range(12), dims[1]: range(of_unit.max() + 1)}) as model:
+        b = pm.Normal("b", pm.Flat("a"), 1.0, dims=dims[0])
+        c = pm.Normal("c", 0.0, pm.HalfNormal("o"), dims=dims[1])
+        pm.Normal("y", b[SUBJECT] + c[of_unit], 1.0, observed=Y)
+    return model
+
+
+def test_occasions_are_nested_in_subjects():
+    occasion = 2 * SUBJECT + (np.arange(36) % 3 == 2)
+    occasion[0:3] = 0  # the first subject has one occasion
+    occasion[occasion > 0] -= 1
+    mixed = read_model(two_levels(occasion))
+    assert mixed.n_subjects == 12 and mixed.n_phi == 3 and mixed.phi_labels() == ["b", "c #1", "c #2"]
+    b, c = mixed.random_effects
+    assert not b.is_nested and np.array_equal(c.unit_subject, np.concatenate([[0], np.repeat(np.arange(1, 12), 2)]))
+    values = np.arange(23.0)
+    block = c.to_columns(values, 12)
+    assert block.shape == (12, 2) and block[0, 1] == 0 and np.array_equal(c.from_columns(block), values)
+
+
+def test_the_upper_level_is_that_with_fewer_entries():
+    site = SUBJECT % 3
     with pm.Model(coords={"subject": range(12), "site": range(3)}) as model:
-        a = pm.Flat("a")
-        b = pm.Normal("b", a, 1.0, dims="subject")
-        c = pm.Normal("c", a, 1.0, dims="site")
-        pm.Normal("y", b[SUBJECT] + c[SUBJECT % 3], 1.0, observed=Y)
-    with pytest.raises(UnsupportedModelError, match="More than one grouping axis was found: .*site.*subject"):
-        read_model(model)
+        b = pm.Normal("b", pm.Flat("a"), 1.0, dims="subject")
+        c = pm.Normal("c", 0.0, 1.0, dims="site")
+        pm.Normal("y", b[SUBJECT] + c[site], 1.0, observed=Y)
+    mixed = read_model(model, ["b", "c"])
+    assert mixed.subject_dim == "site" and np.array_equal(mixed.outcomes[0].row_subject, site)
 
 
-def test_other_families_of_random_effects_are_refused():
+def test_units_of_two_subjects_are_refused():
+    crossed = np.arange(36) % 18
+    with pytest.raises(
+        UnsupportedModelError, match="one random effect per occasion, and entry 0 occurs in rows of subjects 0 and 6"
+    ):
+        read_model(two_levels(crossed))
+
+
+def test_an_occasion_whose_mean_is_the_subjects_effect():
+    """Rows reach their subject through the occasion only; phi is the deviation from the mean."""
+    occasion = 2 * SUBJECT + (np.arange(36) % 3 == 2)
+    with pm.Model(coords={"subject": range(12), "occasion": range(24)}) as model:
+        b = pm.Normal("b", pm.Flat("a"), 1.0, dims="subject")
+        c = pm.Normal("c", b[np.repeat(np.arange(12), 2)], pm.HalfNormal("o"), dims="occasion")
+        pm.Normal("y", c[occasion], 1.0, observed=Y)
+    mixed = read_model(model)
+    assert [e.form for e in mixed.random_effects] == ["direct", "deviation"]
+    assert np.array_equal(mixed.outcomes[0].row_subject, SUBJECT)
+    assert np.array_equal(mixed.random_effects[1].unit_subject, np.repeat(np.arange(12), 2))
+    points, rng = PointMap(mixed), np.random.default_rng(1)
+    theta, phi = rng.normal(size=2), rng.normal(size=(12, 3))
+    point = points.to_point(theta, phi, points.template)
+    assert np.allclose(point["c"], point["b"].repeat(2) + phi[:, 1:].ravel()) and np.allclose(points.phi_of(point), phi)
+
+
+def test_an_occasion_whose_scale_is_the_subjects_effect_is_refused():
+    with pm.Model(coords={"subject": range(12), "occasion": range(36)}) as model:
+        b = pm.LogNormal("b", pm.Flat("a"), 1.0, dims="subject")
+        c = pm.Normal("c", 0.0, b[SUBJECT], dims="occasion")
+        pm.Normal("y", c, pm.HalfNormal("o"), observed=Y)
+    with pytest.raises(
+        UnsupportedModelError, match="'c' .one entry per occasion. depends on the random effect 'b', and"
+    ):
+        read_model(model, ["b", "c"])
+
+
+def test_standard_normal_effects_are_read_as_what_they_are_used_for():
+    with pm.Model(coords={"subject": range(12)}) as model:
+        a, o = pm.Flat("a"), pm.HalfNormal("o")
+        eta = pm.Normal("eta", 0.0, 1.0, dims="subject")
+        b = pm.Deterministic("b", a + o * X12 + o * eta, dims="subject")
+        pm.Normal("y", pm.math.exp(b)[SUBJECT], pm.HalfNormal("sigma"), observed=Y)
+    mixed = read_model(model)
+    (effect,) = mixed.random_effects
+    assert (effect.form, effect.combined.name) == ("standard", "b")
+    rules = recognize(mixed)
+    assert {r.parameter.name: r.kind for r in rules.scores} == {"o": "numeric"}  # a mean and a covariance at once
+    points, rng = PointMap(mixed), np.random.default_rng(1)
+    theta, phi = rng.normal(size=3), rng.normal(size=(12, 1))
+    point = points.to_point(theta, phi, points.template)
+    o_value = np.exp(theta[1])
+    assert np.allclose(theta[0] + o_value * X12 + o_value * point["eta"], phi[:, 0])
+    assert np.allclose(points.phi_of(point), phi)
+
+
+def test_an_effect_that_is_used_twice_is_read_as_it_stands():
+    with pm.Model(coords={"subject": range(12)}) as model:
+        a, o = pm.Flat("a"), pm.HalfNormal("o")
+        eta = pm.Normal("eta", 0.0, 1.0, dims="subject")
+        pm.Normal("y", (a + o * eta)[SUBJECT] + eta[SUBJECT], 1.0, observed=Y)
+    assert read_model(model).random_effects[0].form == "direct"
+
+
+def test_families_without_a_gaussian_law():
     with pm.Model(coords={"subject": range(12)}) as model:
         a = pm.Flat("a")
         b = pm.StudentT("b", nu=4, mu=a, sigma=1.0, dims="subject")
-        pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
-    with pytest.raises(UnsupportedModelError, match="random effect 'b' is a StudentT; closed-form M-steps need Normal"):
-        read_model(model)
+        c = pm.Gamma("c", 2.0, 1.0, dims="subject")
+        pm.Normal("y", b[SUBJECT] * c[SUBJECT], 1.0, observed=Y)
+    mixed = read_model(model)
+    assert [(e.name, e.is_gaussian, e.link) for e in mixed.random_effects] == [
+        ("b", False, "value"),
+        ("c", False, "value"),
+    ]
+
+
+def test_a_family_with_fewer_free_entries_is_refused():
+    with pm.Model(coords={"subject": range(12)}) as model:
+        share = pm.Dirichlet("share", np.ones(3), shape=(12, 3))
+        pm.Normal("y", share[SUBJECT, 0], pm.HalfNormal("sigma"), observed=Y)
+    with pytest.raises(
+        UnsupportedModelError, match="'share' is a Dirichlet, whose unconstrained value has another shape"
+    ):
+        read_model(model, ["share"])

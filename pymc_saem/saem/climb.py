@@ -1,0 +1,63 @@
+"""The score step of a mixed model: which parameters it moves, and the log density that it climbs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pymc_saem.saem.densities import Densities
+from pymc_saem.saem.maximize import Maximizer
+from pymc_saem.saem.score import Curvature, climb
+
+
+@dataclass
+class Climber:
+    """Moves the parameters without a closed form, as far as they are not fixed.
+
+    Parameters
+    ----------
+    densities : Densities
+    maximizer : Maximizer
+        Knows the fixed parameters, and the priors.
+    """
+
+    densities: Densities
+    maximizer: Maximizer
+    n_evaluations: int = field(default=0, init=False)  # of all subjects and replicates
+
+    def __post_init__(self):
+        self.rules = tuple(r for r in self.maximizer.rules.scores if not self.maximizer.is_fixed(r.parameter))
+        parts = [np.arange(r.parameter.columns.start, r.parameter.columns.stop) for r in self.rules]
+        columns = np.concatenate(parts or [np.zeros(0, int)])
+        self.columns = columns[~self.maximizer.held[columns]]
+
+    def __call__(
+        self, theta: np.ndarray, phi: np.ndarray, curvature: Curvature | None, step_size: float
+    ) -> tuple[np.ndarray, Curvature | None]:
+        """theta (theta,) after one step, and the curvature for the next one."""
+        if not self.columns.size:
+            return theta, curvature
+
+        def objective(x):
+            full = theta.copy()
+            full[self.columns] = x
+            self.n_evaluations += 1
+            with np.errstate(all="ignore"):
+                value, gradient = self.densities.score(self.rules, phi, full)
+            prior, slope = self.log_prior(full)
+            return value + prior, (gradient + slope)[self.columns]
+
+        theta = theta.copy()
+        theta[self.columns], curvature = climb(objective, theta[self.columns], curvature, step_size)
+        return theta, curvature
+
+    def log_prior(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log prior density of these parameters on the natural scale, and its gradient (theta,)."""
+        value, gradient = 0.0, np.zeros_like(theta)
+        for rule in self.rules:
+            prior, columns = self.maximizer.priors.get(rule.parameter.name), rule.parameter.columns
+            if prior is not None:
+                density, gradient[columns] = prior.unconstrained(theta[columns])
+                value += density
+        return value, gradient

@@ -1,0 +1,116 @@
+"""Lays the random effects out as columns of phi, and the parameters as entries of theta."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from pymc.logprob.transforms import LogOddsTransform, LogTransform
+from pytensor.graph.traversal import ancestors
+
+from pymc_saem.saem.laws import LawOfPhi
+from pymc_saem.saem.model import MixedModel, Parameter, RandomEffect, UnsupportedModelError
+from pymc_saem.saem.point import PointMap
+from pymc_saem.saem.spelling import combination_of, form_of, law_of
+from pymc_saem.saem.symbols import model_value
+
+_LINKS = {"NormalRV": "identity", "MvNormalRV": "identity", "LogNormalRV": "log", "LogitNormal": "logit"}
+_TRANSFORMS = {"identity": type(None), "log": LogTransform, "logit": LogOddsTransform}
+
+
+def lay_out_effects(model, point, names, unit_subjects) -> tuple[RandomEffect, ...]:
+    """Blocks of random effects; those of a known family are Gaussian until :func:`with_general_laws` looks closer.
+
+    Parameters
+    ----------
+    unit_subjects : dict
+        Name of each random effect of the lower level: subject of each of its units, (unit,).
+    """
+    effects, start = [], 0
+    for name in names:
+        rv = model[name]
+        value, transform = model.rvs_to_values[rv], model.rvs_to_transforms.get(rv)
+        kind = type(rv.owner.op).__name__
+        link = _LINKS.get(kind) or _LINKS.get(kind.removesuffix("RV")) or "value"
+        expected = _TRANSFORMS.get(link, ())
+        is_gaussian = link != "value" and (transform is None or isinstance(transform, expected))
+        shape = point[value.name].shape
+        if not is_gaussian:
+            link = "value"
+            _refuse_shape(name, kind, rv, value, shape)
+        form, combined = form_of(model, name, names) if is_gaussian else "direct", None
+        if form == "direct" and is_gaussian and (combined := combination_of(model, name, shape)) is not None:
+            form = "standard"
+        effect = RandomEffect(
+            name=name,
+            value_name=value.name,
+            shape=shape,
+            columns=slice(start, start),
+            link=link,
+            value_is_phi=link == "value" or isinstance(transform, expected),
+            dims=tuple(model.named_vars_to_dims.get(name, (None,) * len(shape))),
+            is_gaussian=is_gaussian,
+            unit_subject=unit_subjects.get(name),
+            form=form,
+            combined=combined,
+        )
+        size = int(np.prod(shape[1:], dtype=int)) * effect.n_slots
+        effects.append(replace(effect, columns=slice(start, start + size)))
+        start += size
+    return tuple(effects)
+
+
+def _refuse_shape(name, kind, rv, value, shape) -> None:
+    if value.type.ndim != rv.type.ndim or any(
+        None not in (a, b) and a != b for a, b in zip(value.type.shape, rv.type.shape, strict=True)
+    ):
+        raise UnsupportedModelError(
+            f"The random effect '{name}' is a {kind.removesuffix('RV')}, whose unconstrained value has another shape than "
+            f"itself ({shape}). Write it with a distribution of free entries, such as a Normal on a scale of your choice."
+        )
+
+
+def lay_out_parameters(model, point, left_out) -> tuple[Parameter, ...]:
+    """Every free variable that is not left out, as a slice of theta."""
+    parameters, start = [], 0
+    for rv in model.free_RVs:
+        if rv.name in left_out:
+            continue
+        value = model.rvs_to_values[rv]
+        shape = point[value.name].shape
+        size = int(np.prod(shape, dtype=int))
+        dims = tuple(model.named_vars_to_dims.get(rv.name, (None,) * len(shape)))
+        is_network = getattr(rv.owner.op, "is_network_weights", False)
+        parameters.append(Parameter(rv.name, value.name, shape, slice(start, start + size), dims, is_network))
+        start += size
+    return tuple(parameters)
+
+
+def with_general_laws(mixed: MixedModel) -> MixedModel:
+    """The same with Gaussian blocks only where one mean and one covariance without other random effects say all.
+
+    The density of the others joins the compiled likelihood.
+    """
+    effects = list(mixed.random_effects)
+    for k, effect in enumerate(effects):
+        if _depends_on_other_effects(mixed, effect):
+            effects[k] = replace(effect, is_gaussian=False)
+    mixed = replace(mixed, random_effects=tuple(effects))
+    points = PointMap(mixed)
+    theta = points.theta_of(points.template)
+    law = LawOfPhi(mixed, theta)
+    effects = [replace(e, is_gaussian=e.is_gaussian and law.is_shared(e, theta)) for e in effects]
+    for effect in effects:
+        if effect.is_nested and not effect.is_gaussian:
+            raise UnsupportedModelError(
+                f"The random effect '{effect.name}' of the lower level ({effect.dims[0] or 'unit'}) must be Normal, LogNormal, "
+                "LogitNormal or MvNormal, with the same covariance for all units."
+            )
+    return replace(mixed, random_effects=tuple(effects))
+
+
+def _depends_on_other_effects(mixed: MixedModel, effect: RandomEffect) -> bool:
+    rv = mixed.model[effect.name]
+    graphs = law_of(mixed.model, effect) if effect.is_gaussian else list(rv.owner.inputs)
+    reached = set(ancestors(mixed.model.replace_rvs_by_values(graphs)))
+    return any(model_value(mixed, e.name) in reached for e in mixed.random_effects if e.name != effect.name)

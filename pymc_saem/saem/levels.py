@@ -1,0 +1,171 @@
+"""Finds the random effects of a model, and the level of each: subjects, or units nested in subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pymc as pm
+from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors
+
+from pymc_saem.saem.model import UnsupportedModelError
+from pymc_saem.saem.spelling import form_of
+
+
+def find_random_effects(model: pm.Model, point: dict, chosen: Sequence[str] | None, left_out: set[str]) -> list[str]:
+    """Names of the random effects, in the model's order.
+
+    By default the free variables without children whose law depends on other free variables, and whose first axis is
+    that of a level; where there is none, those without parents too. And those that are the mean of another effect.
+    """
+    free = {rv.name: rv for rv in model.free_RVs if rv.name not in left_out}
+    if chosen is not None:
+        return _check_chosen(chosen, free)
+    parents = {name: _parents_of(model, rv) for name, rv in free.items()}
+    has_children = set().union(*parents.values()) if parents else set()
+    leaves = [name for name in free if name not in has_children]
+    candidates = [name for name in leaves if parents[name]] or leaves
+    axes = {first_axis(model, name, point) for name in candidates} - {None}
+    if not axes:
+        raise UnsupportedModelError(
+            "No random effect was found: no free variable has one entry per subject and a distribution that depends on "
+            f"population parameters. The free variables are {_shapes(model, point)}. Give the random effect "
+            'dims=("subject", ...), or name it in random_effects=[...].'
+        )
+    found = {name for name in leaves if first_axis(model, name, point) in axes}
+    # c ~ Normal(b[...], omega) with b ~ Normal(a, tau): b has a law with parameters, so it is no parameter itself.
+    upper = {name for effect in found for name in parents[effect] if parents[name]}
+    return [name for name in free if name in found | {n for n in upper if first_axis(model, n, point) is not None}]
+
+
+def _check_chosen(chosen, free) -> list[str]:
+    chosen = [chosen] if isinstance(chosen, str) else list(chosen)
+    unknown = [name for name in chosen if name not in free]
+    if unknown:
+        raise UnsupportedModelError(f"random_effects names {unknown}, but the free variables are {sorted(free)}.")
+    if not chosen:
+        raise UnsupportedModelError("random_effects is empty. Name at least one free variable, or leave it out.")
+    return [name for name in free if name in chosen]
+
+
+def _parents_of(model: pm.Model, rv: Variable) -> set[str]:
+    """Names of the free variables that the distribution of ``rv`` depends on."""
+    free = set(model.free_RVs)
+    return {v.name for v in ancestors(rv.owner.inputs) if v in free}
+
+
+def first_axis(model, name: str, point) -> tuple | None:
+    """The first axis of a free variable, as dim name (or None) and length; None for a scalar."""
+    rv = model[name]
+    shape = point[model.rvs_to_values[rv].name].shape
+    n_support = getattr(rv.owner.op, "ndim_supp", 0)
+    if len(shape) - n_support < 1:
+        return None
+    dims = model.named_vars_to_dims.get(name)
+    return (dims[0], shape[0]) if dims else (None, shape[0])
+
+
+def _shapes(model, point) -> str:
+    return ", ".join(f"{rv.name}{point[model.rvs_to_values[rv].name].shape}" for rv in model.free_RVs)
+
+
+def by_axis(model, point, names: list[str]) -> dict[tuple, list[str]]:
+    """Names of the random effects of each first axis, those with the fewest entries first.
+
+    Units are nested in subjects, so there are at least as many of them.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When a random effect has no first axis of its own.
+    """
+    of_axis: dict[tuple, list[str]] = {}
+    for name in names:
+        axis = first_axis(model, name, point)
+        if axis is None:
+            shape = point[model.rvs_to_values[model[name]].name].shape
+            raise UnsupportedModelError(
+                f"The random effect '{name}' has shape {shape} and no subject axis. Its first axis must be the subject: "
+                f'give it dims=("subject", ...).'
+            )
+        of_axis.setdefault(axis, []).append(name)
+    for dim, length in [axis for axis in of_axis if axis[0] is None]:
+        named = [axis for axis in of_axis if axis[0] is not None and axis[1] == length]
+        if len(named) == 1:  # without dims, the length tells
+            of_axis[named[0]] += of_axis.pop((dim, length))
+    return dict(sorted(of_axis.items(), key=lambda item: item[0][1]))
+
+
+def refuse_laws_across_levels(model, lower: dict[tuple, list[str]], names: list[str]) -> None:
+    """A unit may depend on its subject by the mean of a normal law; phi is then the deviation from it."""
+    for (dim, _), of_axis in lower.items():
+        for name in of_axis:
+            inside = sorted(_parents_of(model, model[name]) & set(names))
+            if inside and form_of(model, name, names) != "deviation":
+                raise UnsupportedModelError(
+                    f"The distribution of '{name}' (one entry per {dim or 'unit'}) depends on the random effect '{inside[0]}', and not by "
+                    f"the mean of a Normal or LogNormal alone. Give '{name}' a law that does not depend on it, and join the two in "
+                    "the prediction."
+                )
+
+
+def subject_axis(model, point, names: list[str]) -> tuple[str, int, tuple]:
+    """Dim, number and labels of the subjects, whose random effects are given."""
+    axes = [first_axis(model, name, point) for name in names]
+    dim = next((axis[0] for axis in axes if axis[0]), None)
+    n_subjects = int(axes[0][1])
+    coords = model.coords.get(dim) if dim else None
+    labels = tuple(coords) if coords is not None else tuple(range(n_subjects))
+    return dim or "subject", n_subjects, labels
+
+
+def subjects_of_units(
+    units: dict[tuple, list[np.ndarray]], subjects: list[np.ndarray], by_mean: dict[tuple, np.ndarray]
+) -> dict[tuple, np.ndarray]:
+    """Subject of each unit of the lower axes.
+
+    Parameters
+    ----------
+    units : dict
+        Of each axis: the unit of each row of each observed variable, -1 for none.
+    subjects : list of ndarray
+        Subject of each row of each observed variable, -1 where only the units tell.
+    by_mean : dict
+        Of each axis: subject on whose effects the mean of a unit depends, (unit,), -1 for none.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When a unit has rows of two subjects, or no row.
+    """
+    found = {}
+    for (dim, n_units), rows_of_outcomes in units.items():
+        unit_subject = by_mean.get((dim, n_units), np.full(n_units, -1)).copy()
+        for rows, subject in zip(rows_of_outcomes, subjects, strict=True):
+            for unit in range(n_units):
+                for owner in np.unique(subject[(rows == unit) & (subject >= 0)]):
+                    if unit_subject[unit] not in (-1, owner):
+                        raise UnsupportedModelError(
+                            f"There is one random effect per {dim or 'unit'}, and entry {unit} occurs in rows of subjects "
+                            f"{unit_subject[unit]} and {owner} (counted from 0). Units must be nested in subjects; name the "
+                            "random effects of one level in random_effects=[...], if the other ones are parameters."
+                        )
+                    unit_subject[unit] = owner
+        if (unit_subject < 0).any():
+            raise UnsupportedModelError(
+                f"Entry {int(np.flatnonzero(unit_subject < 0)[0])} of the random effects per {dim or 'unit'} belongs to no subject "
+                "with data. Remove it, or name the random effects in random_effects=[...] if these are parameters."
+            )
+        found[dim, n_units] = unit_subject
+    return found
+
+
+def fill_subjects(subjects: list[np.ndarray], units: dict, unit_subjects: dict) -> list[np.ndarray]:
+    """Subjects of the rows, where a row reaches its subject through a unit only."""
+    filled = [subject.copy() for subject in subjects]
+    for axis, rows_of_outcomes in units.items():
+        for subject, rows in zip(filled, rows_of_outcomes, strict=True):
+            missing = (subject < 0) & (rows >= 0)
+            subject[missing] = unit_subjects[axis][rows[missing]]
+    return filled

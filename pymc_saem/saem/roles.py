@@ -1,0 +1,100 @@
+"""Where each parameter of a model occurs: means, covariances, residual scales, or elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pytensor.graph.traversal import ancestors
+
+from pymc_saem.compat import observed_variables
+from pymc_saem.saem.laws import LawOfPhi
+from pymc_saem.saem.model import MixedModel, Parameter, RandomEffect, UnsupportedModelError
+from pymc_saem.saem.spelling import location_and_scale
+from pymc_saem.saem.symbols import in_symbols, model_value, symbols
+
+
+@dataclass
+class Roles:
+    """The places of one parameter."""
+
+    mean: list[RandomEffect] = field(default_factory=list)  # of Gaussian random effects
+    covariance: list[RandomEffect] = field(default_factory=list)  # of Gaussian random effects
+    scale: list[int] = field(default_factory=list)  # of Normal or LogNormal outcomes
+    prediction: dict[int, str] = field(default_factory=dict)  # outcome -> what of it
+    law: list[RandomEffect] = field(default_factory=list)  # of random effects that are not Gaussian
+
+    def used(self) -> list[str]:
+        return [name for name in ("mean", "covariance", "scale", "prediction", "law") if getattr(self, name)]
+
+    def reason(self, mixed: MixedModel) -> str | None:
+        """Why there is no closed form, as far as the places tell."""
+        for outcome, what in self.prediction.items():
+            return f"enters {what} of '{mixed.outcomes[outcome].name}' directly"
+        for effect in self.law:
+            kind = type(mixed.model[effect.name].owner.op).__name__.removesuffix("RV")
+            if effect.link == "value":
+                return f"the {kind} law of '{effect.name}' has no closed form"
+            return f"the {kind} law of '{effect.name}' differs between subjects or depends on other random effects"
+        if len(self.used()) > 1:
+            return f"is at once a {' and a '.join(self.used())}"
+        return None
+
+
+def find_roles(mixed: MixedModel, law: LawOfPhi) -> dict[str, Roles]:
+    """The places of every parameter.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When a parameter has none, or a prior that depends on another free variable.
+    """
+    roles = {p.name: Roles() for p in mixed.parameters}
+    values = {model_value(mixed, p.name): p for p in mixed.parameters}
+    phi, _ = symbols(mixed)
+
+    def parameters_in(graphs):
+        reached = set(ancestors(in_symbols(mixed, list(graphs), phi, None)))
+        return [p for value, p in values.items() if value in reached]
+
+    for effect in mixed.random_effects:
+        if effect.is_gaussian:
+            for p in mixed.parameters:
+                for role in law.roles(effect, p):
+                    getattr(roles[p.name], role).append(effect)
+        else:
+            for p in parameters_in(mixed.model[effect.name].owner.inputs):
+                roles[p.name].law.append(effect)
+    for j, rv in enumerate(observed_variables(mixed.model)):
+        kind = type(rv.owner.op).__name__
+        if kind in ("NormalRV", "LogNormalRV"):
+            location, scale = location_and_scale(rv)
+            for p in parameters_in([scale]):
+                roles[p.name].scale.append(j)
+            inside, what = parameters_in([location]), "the prediction"
+        else:
+            inside, what = parameters_in(rv.owner.inputs), f"the {kind.removesuffix('RV')} distribution"
+        for p in inside:
+            roles[p.name].prediction[j] = what
+    for p in mixed.parameters:
+        _refuse(mixed, p, roles[p.name])
+    return roles
+
+
+def _refuse(mixed: MixedModel, p: Parameter, roles: Roles) -> None:
+    if not roles.used():
+        children = [
+            q.name
+            for q in mixed.parameters
+            if q is not p and mixed.model[p.name] in set(ancestors(mixed.model[q.name].owner.inputs))
+        ]
+        of = f" of {', '.join(children)}" if children else ""
+        raise UnsupportedModelError(
+            f"The parameter '{p.name}' enters only the prior{of}. The joint mode of a parameter and the scale of its prior has no "
+            "maximum in general, so replace it by a constant."
+        )
+    rv = mixed.model[p.name]
+    parents = [v.name for v in ancestors(rv.owner.inputs) if v in set(mixed.model.free_RVs)]
+    if parents:
+        raise UnsupportedModelError(
+            f"The prior of '{p.name}' depends on the free variables {parents}. Give it a constant prior."
+        )
