@@ -26,7 +26,7 @@ def fit_saem(
     *,
     random_effects: Sequence[str] | None = None,
     objective: str = "map",
-    n_explore: int = 150,
+    n_explore: int = 300,
     n_smooth: int = 350,
     n_transitions: int = 80,
     n_replicates: int | str = "auto",
@@ -58,8 +58,8 @@ def fit_saem(
         "map" maximizes p(y | theta) p(theta) with priors on the natural scale, as ``pm.find_MAP`` does;
         flat priors give maximum likelihood. "ml" ignores the priors.
         (Monolix, saemix and nlmixr2 have "ml" only; Monolix has priors on request.)
-    n_explore : int, default 150
-        Iterations with step size 1, in which the run finds its region. (Monolix
+    n_explore : int, default 300
+        Iterations with step size 1 and annealing, in which the run finds its region. (Monolix
         ``nbexploratoryiterations`` 500 at most, saemix ``nbiter.saemix[1]`` 300, nlmixr2 ``nBurn`` 200.)
     n_smooth : int, default 350
         Iterations with decreasing step sizes, which average the noise away; at most so many, see ``tolerance``.
@@ -86,14 +86,13 @@ def fit_saem(
         Natural starting values by name, as in ``pm.sample``.
     n_starts : int or "auto"
         Gradient fits with every subject at its mean; the best one starts the run. 0 starts at the
-        initial values. "auto": 12; where a typical subject has fewer rows than random effects, such a
-        fit leads to worse optima, and eight runs of 60 iterations with one replicate look for a good
-        region instead, unless a covariance is estimated (measured in ``saem/start.py``, ``saem/scout.py``).
+        initial values. "auto": 12, or none where a typical subject has fewer rows than random effects: there such a
+        fit leads to worse optima (measured in ``saem/start.py``).
     step_size_exponent : float, default 0.75
         a in gamma_k = k^-a of the smoothing phase, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
     annealing : float, default 0.95
-        Smallest factor by which a variance may fall per iteration in the first half of the exploratory
-        phase. (Monolix ``tauomega``, saemix ``alpha.sa`` 0.97.)
+        Smallest factor by which a variance of random effects may fall per iteration in the exploratory phase; a residual
+        variance falls by 0.98 at most. 0: no annealing. (Monolix ``tauomega``, saemix ``alpha.sa`` 0.97.)
     tolerance : float, default 0.05
         The smoothing phase ends when, three times in a row, no parameter has moved by more than this between the two halves
         of its last half, Monte-Carlo error included, in units of the standard error that it would have if the random effects
@@ -137,7 +136,9 @@ def fit_saem(
     ):
         check_count(name, value, least)
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0.0 <= tolerance < np.inf:
-        raise ValueError(f"tolerance is {tolerance!r}; it must be a number of standard errors, or 0 to run all of n_smooth.")
+        raise ValueError(
+            f"tolerance is {tolerance!r}; it must be a number of standard errors, or 0 to run all of n_smooth."
+        )
     if n_explore + n_smooth == 0:
         raise ValueError("n_explore and n_smooth are both 0; at least one iteration is needed.")
     if kernel != "auto" and not isinstance(kernel, Mapping):
