@@ -26,7 +26,7 @@ def fit_saem(
     *,
     random_effects: Sequence[str] | None = None,
     objective: str = "map",
-    n_explore: int = 300,
+    n_explore: int = 600,
     n_smooth: int = 350,
     n_transitions: int = 80,
     n_replicates: int | str = "auto",
@@ -58,8 +58,9 @@ def fit_saem(
         "map" maximizes p(y | theta) p(theta) with priors on the natural scale, as ``pm.find_MAP`` does;
         flat priors give maximum likelihood. "ml" ignores the priors.
         (Monolix, saemix and nlmixr2 have "ml" only; Monolix has priors on request.)
-    n_explore : int, default 300
-        Iterations with step size 1 and annealing, in which the run finds its region. (Monolix
+    n_explore : int, default 600
+        Iterations with step size 1 and annealing, in which the run finds its region; the longer, the slower the annealing of
+        residual variances, which decides how good the optimum is that a network model ends in. (Monolix
         ``nbexploratoryiterations`` 500 at most, saemix ``nbiter.saemix[1]`` 300, nlmixr2 ``nBurn`` 200.)
     n_smooth : int, default 350
         Iterations with decreasing step sizes, which average the noise away; at most so many, see ``tolerance``.
@@ -92,7 +93,7 @@ def fit_saem(
         a in gamma_k = k^-a of the smoothing phase, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
     annealing : float, default 0.95
         Smallest factor by which a variance of random effects may fall per iteration in the exploratory phase; a residual
-        variance falls by 0.98 at most. 0: no annealing. (Monolix ``tauomega``, saemix ``alpha.sa`` 0.97.)
+        variance may fall by a factor of 400 in the whole of it. 0: no annealing. (Monolix ``tauomega``, saemix ``alpha.sa`` 0.97.)
     tolerance : float, default 0.05
         The smoothing phase ends when, three times in a row, no parameter has moved by more than this between the two halves
         of its last half, Monte-Carlo error included, in units of the standard error that it would have if the random effects

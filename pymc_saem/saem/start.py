@@ -29,7 +29,7 @@ def default_starts(mixed: MixedModel) -> int:
     subject, 150 + 150 iterations: with Omega = I, seeds 1 to 3, sigma is 0.57, 0.57, 0.55 from the model's initial
     values and 0.75, 0.64, 0.62 from the best of 12 fits; with one variance per network, seed 1, 0.66 and 0.83.
     Slow annealing of the residual variance finds a good region from there; eight short runs, the best of which went on,
-    did no better (``schedule.RESIDUAL_ANNEALING``, benchmarks/accuracy/README.md).
+    did no better (``schedule.RESIDUAL_FALL``, benchmarks/accuracy/README.md).
     """
     rows = np.concatenate([outcome.row_subject for outcome in mixed.outcomes])
     typical = np.median(np.bincount(rows, minlength=mixed.n_subjects))
