@@ -132,14 +132,14 @@ def _prepare(system, work, tasks, table, begin):
     for lane in range(LANES):
         # Lanes without a task of their own repeat the last one.
         _load(system, work, table, tasks.begin + min(begin + lane, last_task), lane)
-    derivative(system, work, system.f, work.t, work.z, 0)
+    derivative(system, work, system.f, work.t, work.z, work.k)
     for lane in range(LANES):
         i = (tasks.begin + min(begin + lane, last_task)) % n_subjects
         h[lane] = first_step(system, work, lane, 0.0, _end(table, i) - t[lane])
         now[lane] = t[lane] + h[lane]
     for e in range(system.n):
         store(work.z_new, e, load(work.z, e) + load(work.h, 0) * load(work.k, e))
-    derivative(system, work, system.rhs, work.now, work.z_new, 1)
+    derivative(system, work, system.rhs, work.now, work.z_new, slopes(system, work, 1))
     for k in range(begin, min(begin + LANES, tasks.count)):
         lane, i = k - begin, (tasks.begin + k) % n_subjects
         row, last, total, state, t_end = starts[i], starts[i + 1], 0.0, st.RUNNING, _end(table, i)

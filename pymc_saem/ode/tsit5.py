@@ -96,9 +96,8 @@ def _products(n, n_dy0, n_dp, jy, z, k):
 
 
 @innermost
-def derivative(system, work, f, t, z, stage):
-    """Slopes of a stage: of the states, and if ``f`` is ``system.f`` of the sensitivities."""
-    k = slopes(system, work, stage)
+def derivative(system, work, f, t, z, k):
+    """Slopes ``k`` at ``z``: of the states, and if ``f`` is ``system.f`` of the sensitivities."""
     call_lanes(f, LANES, t, z, work.p, k, work.jy, work.jy + VECTOR * system.n * system.n)
     if f != system.rhs:
         _products(system.n, system.n_dy0, system.n_sens - system.n_dy0, work.jy, z, k)
@@ -138,7 +137,7 @@ def step(system, work):
     for stage in range(1, _STAGES):
         _values(stage, work.h, work.z, work.z_new, work.k, system.size)
         store(work.now, 0, load(work.t, 0) + _C[stage] * load(work.h, 0))
-        derivative(system, work, system.f, work.now, work.z_new, stage)
+        derivative(system, work, system.f, work.now, work.z_new, slopes(system, work, stage))
 
 
 @innermost
@@ -157,9 +156,10 @@ def _squares(system, work, first, last):
 @inlined
 def errors(system, work):
     """Root mean square of error / tolerance of each lane: the larger one of states and sensitivities."""
-    n, norm, other = system.n, doubles(work.norm), doubles(work.other)
-    store(work.norm, 0, root((1.0 / n) * _squares(system, work, 0, n)))
-    store(work.other, 0, root((1.0 / max(1, n * system.n_sens)) * _squares(system, work, n, system.size)))
+    norm, other = doubles(work.norm), doubles(work.other)
+    for part in range(2):  # the states, then the sensitivities, if any
+        first, last = part * system.n, system.size if part else system.n
+        store(work.norm, part, root((1.0 / max(1, last - first)) * _squares(system, work, first, last)))
     for lane in range(LANES):
         # Written so that a NaN of either is kept.
         norm[lane] = norm[lane] if norm[lane] >= other[lane] or norm[lane] != norm[lane] else other[lane]
