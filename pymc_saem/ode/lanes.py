@@ -56,12 +56,15 @@ def _record(system, work, table, task, row, s, lane, gradient):
     replicate, place = task // table[tt.N_SUBJECTS], longs(table[tt.ORDER])[row] * n
     out = doubles(table[tt.OUT] + 8 * (replicate * table[tt.N_ROWS] * n + place))
     g = doubles(table[tt.G] + 8 * (replicate * table[tt.G_STRIDE] + place))
-    first, last = (n, system.size // lanes) if n_sens else (0, n)
-    for e in range(first, last):
+    sens = doubles(table[tt.SENS] + 8 * (replicate * table[tt.N_ROWS] * n + place) * n_sens)
+    is_gradient = n_sens != 0 and table[tt.SENS] == 0
+    for e in range(n if is_gradient else 0, system.size // lanes):
         m = e * lanes + lane
         slope = w1 * k1[m] + w2 * k2[m] + w3 * k3[m] + w4 * k4[m] + w5 * k5[m] + w6 * k6[m] + w7 * k7[m]
-        if n_sens:
+        if is_gradient:
             gradient[(e - n) % n_sens] += g[(e - n) // n_sens] * (z[m] + h * slope)
+        elif e >= n:
+            sens[e - n] = z[m] + h * slope
         else:
             out[e] = z[m] + h * slope
 
@@ -96,7 +99,9 @@ def _finish(system, work, tasks, table, k, lane, status):
             z1[task * n_values + e] = doubles(work.z_new)[e * system.lanes + lane]
     replicate, i = task // table[tt.N_SUBJECTS], task % table[tt.N_SUBJECTS]
     longs(tasks.state)[k] = status
-    if system.n_sens:
+    if table[tt.SENS] != 0 and status != st.SUCCESS:
+        tt.forget_derivatives(table, replicate, i)
+    if system.n_sens and table[tt.SENS] == 0:
         tt.write_gradient(table, replicate, i, doubles(tasks.gradient + 8 * k * system.n_sens), status)
     else:
         tt.write_status(table, replicate, i, status)
@@ -128,7 +133,8 @@ def _prepare(system, work, tasks, table, begin):
         for e in range(n_values):
             m = e * lanes + lane
             slopes[k * n_values + e] = k1[m]
-            total += 0.0 * (k1[m] + z[m])  # NaN if one of them is not finite
+            if m < system.controlled:
+                total += 0.0 * (k1[m] + z[m])  # NaN if one of them is not finite
         for j in range(system.n_sens):
             gradients[k * system.n_sens + j] = 0.0
         if row < last and not (times[row] >= t[lane] and math.isfinite(times[last - 1])):
@@ -267,8 +273,10 @@ def _task(begin, end, table_address):
     n_values = n * (1 + n_sens)
     lanes = _MANY_LANES if n_values <= _FEW_ABOVE else _FEW_LANES
     tolerances = doubles(table[tt.TOLERANCES])
+    n_controlled = n if table[tt.SENS] != 0 else n_values
     system = System(
-        table[tt.RHS], f, n, table[tt.N_DY0], n_sens, lanes, n_values * lanes, table[tt.N_P], tolerances[0], tolerances[1]
+        table[tt.RHS], f, n, table[tt.N_DY0], n_sens, lanes, n_values * lanes, n_controlled * lanes, table[tt.N_P],
+        tolerances[0], tolerances[1],
     )  # fmt: skip
     memory = np.zeros(work_size(system) + 8 * lanes + count * (3 + n_values + n_sens))
     a = memory.ctypes.data

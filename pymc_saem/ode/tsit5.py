@@ -32,8 +32,9 @@ C2, C3, C4, C5 = 0.161, 0.327, 0.9, 0.9800255409045097
 
 
 # Address of the right-hand side; of the function to integrate, which has sensitivities too if n_sens is not 0;
-# number of states, entries of y0 and columns of the sensitivities, n (1 + n_sens) lanes values, parameters; tolerances.
-System = namedtuple("System", "rhs f n n_dy0 n_sens lanes size n_p rtol atol")
+# number of states, entries of y0 and columns of the sensitivities, n (1 + n_sens) lanes values, of which the first
+# ``controlled`` count in errors; parameters; tolerances.
+System = namedtuple("System", "rhs f n n_dy0 n_sens lanes size controlled n_p rtol atol")
 # Addresses. Per lane: t, h, now, norm, other. Per value: hs (h again), states and sensitivities z and z_new, error,
 # slopes k1 to k7. Then parameters p and the Jacobians jy (n, n), jp (n, n_sens).
 Work = namedtuple("Work", "t h now norm other hs z z_new error k1 k2 k3 k4 k5 k6 k7 p jy jp")
@@ -109,7 +110,7 @@ def errors(system, work):
     error, z, z_new = doubles(work.error), doubles(work.z), doubles(work.z_new)
     norm, other = doubles(work.norm), doubles(work.other)
     n, lanes, rtol, atol = system.n, system.lanes, system.rtol, system.atol
-    for m in range(system.size):
+    for m in range(system.controlled):
         before, after = abs(z[m]), abs(z_new[m])
         scaled = error[m] / (atol + rtol * (before if before > after else after))
         error[m] = scaled * scaled
@@ -118,7 +119,7 @@ def errors(system, work):
     for first in range(0, n * lanes, lanes):
         for lane in range(lanes):
             norm[lane] += error[first + lane]
-    for first in range(n * lanes, system.size, lanes):
+    for first in range(n * lanes, system.controlled, lanes):
         for lane in range(lanes):
             other[lane] += error[first + lane]
     n_others = max(1, n * system.n_sens)
@@ -138,7 +139,7 @@ def stiffness(system, work, lane):
     k1, k2, k3, k4 = doubles(work.k1), doubles(work.k2), doubles(work.k3), doubles(work.k4)
     k5, k6, k7, h = doubles(work.k5), doubles(work.k6), doubles(work.k7), doubles(work.h)[lane]
     z_new, slopes, values = doubles(work.z_new), 0.0, 0.0
-    for m in range(lane, system.size, system.lanes):
+    for m in range(lane, system.controlled, system.lanes):
         # z_new minus the values at which k6 was taken; in units of the tolerance, or what is large hides what is stiff
         scale = 1.0 / (system.atol + system.rtol * abs(z_new[m]))
         value = (B1 - A61) * k1[m] + (B2 - A62) * k2[m] + (B3 - A63) * k3[m] + (B4 - A64) * k4[m]

@@ -45,7 +45,7 @@ def linear():
     return engine, theta, np.array(means), np.array(covs)
 
 
-@pytest.mark.parametrize("kernel", ["prior", "coordinate", "block"])
+@pytest.mark.parametrize("kernel", ["prior", "coordinate", "block", "mala", "independence"])
 def test_invariance(linear, kernel):
     """Started from exact draws, every kernel keeps their law (within 5 Monte-Carlo standard errors).
 
