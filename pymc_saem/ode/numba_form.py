@@ -28,7 +28,7 @@ def _gradient(op, node, **kwargs):
     t, x, c, g = node.inputs
     if not (isinstance(t, Constant) and (x.type.ndim, c.type.ndim, g.type.ndim) == (3, 2, 3)):
         return through_python
-    run, in_python, plan = _run(op, t.data, gradient=True)
+    new_table, run, in_python, plan = _parts(op, t.data, gradient=True)
     G, GX, G_STRIDE, g_shape = tt.G, tt.GX, tt.G_STRIDE, plan.g_shape
 
     @numba.njit
@@ -36,8 +36,9 @@ def _gradient(op, node, **kwargs):
         if in_python(x, c) or g.shape[0] != x.shape[0] or g.shape[1:] != g_shape:
             return through_python(t, x, c, g)
         x, c, g = np.ascontiguousarray(x), np.ascontiguousarray(c), np.ascontiguousarray(g)
-        gx, table = np.empty(x.shape), np.empty(tt.TABLE_SIZE, np.int64)
-        run(table, x, c, (G, GX, G_STRIDE), (g.ctypes.data, gx.ctypes.data, g_shape[0] * g_shape[1]))
+        gx, table = np.empty(x.shape), new_table(x, c)
+        table[G], table[GX], table[G_STRIDE] = g.ctypes.data, gx.ctypes.data, g_shape[0] * g_shape[1]
+        run(table, x.shape[0])
         if x.size + c.size + g.size < 0:  # uses after the run: Numba frees an array after its last one
             gx[0, 0, 0] = 1.0
         return gx
@@ -53,7 +54,7 @@ def _solution(op, node, **kwargs):
     t, x, c = node.inputs
     if not (isinstance(t, Constant) and (x.type.ndim, c.type.ndim) == (3, 2)):
         return through_python
-    run, in_python, plan = _run(op, t.data, gradient=False)
+    new_table, run, in_python, plan = _parts(op, t.data, gradient=False)
     n_subjects, n_rows, n_states, n_x = op.rows.n_subjects, op.rows.n_rows, op.system.n_states, op.n_x
     OUT, STATUS, SENS = tt.OUT, tt.STATUS, tt.SENS
 
@@ -62,9 +63,10 @@ def _solution(op, node, **kwargs):
         if in_python(x, c):
             return through_python(t, x, c)
         x, c = np.ascontiguousarray(x), np.ascontiguousarray(c)
-        y = np.empty((x.shape[0], n_rows, n_states))
-        status, table = np.empty((x.shape[0], n_subjects), np.int64), np.empty(tt.TABLE_SIZE, np.int64)
-        run(table, x, c, (OUT, STATUS), (y.ctypes.data, status.ctypes.data))
+        y, table = np.empty((x.shape[0], n_rows, n_states)), new_table(x, c)
+        status = np.empty((x.shape[0], n_subjects), np.int64)
+        table[OUT], table[STATUS] = y.ctypes.data, status.ctypes.data
+        run(table, x.shape[0])
         if x.size + c.size < 0:  # uses after the run: Numba frees an array after its last one
             status[0, 0] = 1
         return y, status
@@ -74,9 +76,11 @@ def _solution(op, node, **kwargs):
         if in_python(x, c):
             return through_python(t, x, c)
         x, c = np.ascontiguousarray(x), np.ascontiguousarray(c)
-        y, dy = np.empty((x.shape[0], n_rows, n_states)), np.empty((x.shape[0], n_rows, n_states, n_x))
-        status, table = np.empty((x.shape[0], n_subjects), np.int64), np.empty(tt.TABLE_SIZE, np.int64)
-        run(table, x, c, (OUT, STATUS, SENS), (y.ctypes.data, status.ctypes.data, dy.ctypes.data))
+        y, table = np.empty((x.shape[0], n_rows, n_states)), new_table(x, c)
+        status = np.empty((x.shape[0], n_subjects), np.int64)
+        dy = np.empty((x.shape[0], n_rows, n_states, n_x))
+        table[OUT], table[STATUS], table[SENS] = y.ctypes.data, status.ctypes.data, dy.ctypes.data
+        run(table, x.shape[0])
         if x.size + c.size < 0:  # as above
             status[0, 0] = 1
         return y, status, dy
@@ -111,13 +115,15 @@ def _three_through_python(op, solution_type, status_type, derivatives_type):
     return through_python
 
 
-def _run(op, times, gradient):
+def _parts(op, times, gradient):
     """The solver at fixed times for replicates (first axis of x) that share their constant values.
 
     Returns
     -------
+    new_table : function
+        ``new_table(x, c)`` is the table of a call, without places for results.
     run : function
-        ``run(table, x, c, places, values)`` fills the table of a call and runs it.
+        ``run(table, n_replicates)`` solves.
     in_python : function
         ``in_python(x, c)``: whether the call must go through Python.
     plan : the owner of the memory and the code behind the addresses
@@ -135,15 +141,18 @@ def _run(op, times, gradient):
         return longs(switch)[0] == 0 or x.shape[1:] != x_shape or c.shape != c_shape
 
     @numba.njit
-    def run(table, x, c, places, values):
+    def new_table(x, c):
+        table = np.empty(size, np.int64)
         for k in range(size):
             table[k] = longs(template)[k]
         table[X], table[C], table[X_STRIDE] = x.ctypes.data, c.ctypes.data, x_shape[0] * x_shape[1]
-        for k in range(len(places)):
-            table[places[k]] = values[k]
+        return table
+
+    @numba.njit
+    def run(table, n_replicates):
         # Literal or unsigned addresses would have functions compiled again that are known for int64.
-        run_as_switched(np.int64(switch), np.int64(task), np.int64(table.ctypes.data), x.shape[0] * n_subjects)
-        if table.size + x.size + c.size < 0:
+        run_as_switched(np.int64(switch), np.int64(task), np.int64(table.ctypes.data), n_replicates * n_subjects)
+        if table.size < 0:  # a use after the run, as above
             table[0] = 1
 
-    return run, in_python, plan
+    return new_table, run, in_python, plan
