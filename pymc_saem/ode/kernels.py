@@ -31,7 +31,7 @@ def call(op, t, x, c, g=None):
 
     Parameters
     ----------
-    op : OdeSolution or OdeGradient
+    op : OdeSolution, OdeDerivatives or OdeGradient
     t : ndarray, shape (rows,)
     x, c : ndarray, shape (..., n_subjects, n_x) and (..., n_subjects, n_c)
     g : ndarray, shape (..., rows, n_states), optional
@@ -39,8 +39,8 @@ def call(op, t, x, c, g=None):
     Returns
     -------
     tuple of ndarray or ndarray
-        Solution (..., rows, n_states) and status (..., n_subjects); with ``g`` the gradient
-        (..., n_subjects, n_x).
+        Solution (..., rows, n_states) and status (..., n_subjects), of OdeDerivatives derivatives
+        (..., rows, n_states, n_x) too; with ``g`` the gradient (..., n_subjects, n_x).
     """
     plan = plan_of(op, t, g is not None)
     rows, batch = op.rows, x.shape[:-2]
@@ -55,19 +55,22 @@ def call(op, t, x, c, g=None):
     table[tt.STATUS] = _address(status)
     if g is None:
         out = np.empty((*batch, rows.n_rows, op.system.n_states))
-        table[tt.OUT] = _address(out)
+        table[tt.OUT], results = _address(out), (out, status)
+        if op.has_derivatives:
+            results = (out, status, np.empty((*out.shape, op.n_x)))
+            table[tt.SENS] = _address(results[2])
     else:
         g, table[tt.G_STRIDE] = _batched("the cotangent", g, batch, plan.g_shape)
         out = np.empty((*batch, *plan.x_shape))
         table[tt.G], table[tt.GX] = _address(g), _address(out)
     if out.size == 0:  # nothing is differentiable, or there is no row
-        return (out, status) if g is None else out
+        return results if g is None else out
     n_tasks = math.prod(batch) * rows.n_subjects
     pace = plan.paces.get(n_tasks) or plan.paces.setdefault(n_tasks, Pace())
     run(plan.task.address, _address(table), n_tasks, op.n_threads, pace)
     if g is not None and status.any():
         _report(op, status)
-    return (out, status) if g is None else out
+    return results if g is None else out
 
 
 def _report(op, status):
@@ -179,7 +182,8 @@ def _layout(op, t, gradient):
     else:
         table[tt.RHS] = compiled.lanes_rhs_address
         # auto compiles the Jacobian for its solutions only when one is stiff.
-        table[tt.JAC] = compiled.lanes_jac_address if gradient or op.solver == "cvodes" else 0
+        with_jac = gradient or op.has_derivatives or op.solver == "cvodes"
+        table[tt.JAC] = compiled.lanes_jac_address if with_jac else 0
         table[tt.STIFF] = solver.cell(system, gradient).address if op.solver == "auto" else 0
     task = solver.task(gradient)
     if op.events is None:

@@ -39,8 +39,9 @@ _STAGES = 7
 _C = 0.0, C2, C3, C4, C5, 1.0, 1.0
 
 # Address of the right-hand side; of the function to integrate, which has Jacobians too if n_sens is not 0; number of states,
-# entries of y0 and columns of the sensitivities, n (1 + n_sens) values, parameters; tolerances.
-System = namedtuple("System", "rhs f n n_dy0 n_sens size n_p rtol atol")
+# entries of y0 and columns of the sensitivities, n (1 + n_sens) values, of which the first ``controlled`` count in errors;
+# parameters; tolerances.
+System = namedtuple("System", "rhs f n n_dy0 n_sens size controlled n_p rtol atol")
 # Addresses. Per lane: t, h, now, norm, other. Per value: states and sensitivities z and z_new, slopes k1 to k7 one after the
 # other. Then parameters p, the Jacobians jy (n, n) and jp (n, n_sens - n_dy0); the shares of
 # z and of the slopes of each state in the gradient (8, n), a mask first; the gradient (n_sens).
@@ -158,7 +159,7 @@ def errors(system, work):
     """Root mean square of error / tolerance of each lane: the larger one of states and sensitivities."""
     norm, other = doubles(work.norm), doubles(work.other)
     for part in range(2):  # the states, then the sensitivities, if any
-        first, last = part * system.n, system.size if part else system.n
+        first, last = part * system.n, system.controlled if part else system.n
         store(work.norm, part, root((1.0 / max(1, last - first)) * _squares(system, work, first, last)))
     for lane in range(LANES):
         # Written so that a NaN of either is kept.
@@ -211,7 +212,7 @@ def stiffness(system, work, lane):
     """
     k, s, h = doubles(work.k), LANES * system.size, doubles(work.h)[lane]
     z_new, steep, values = doubles(work.z_new), 0.0, 0.0
-    for m in range(lane, s, LANES):
+    for m in range(lane, LANES * system.controlled, LANES):
         # z_new minus the values at which k6 was taken; in units of the tolerance, or what is large hides what is stiff
         scale = 1.0 / (system.atol + system.rtol * abs(z_new[m]))
         value = (B1 - A61) * k[m] + (B2 - A62) * k[s + m] + (B3 - A63) * k[2 * s + m] + (B4 - A64) * k[3 * s + m]

@@ -71,7 +71,8 @@ def fit_saem(
         Copies of phi per subject; "auto" makes n_subjects * n_replicates at least 50.
         (Monolix and saemix ``nb.chains``.)
     kernel : mapping or "auto"
-        Share of the transitions of "prior", "coordinate" and "block" proposals (saemix ``nbiter.mcmc``).
+        Share of the transitions of "prior", "coordinate" and "block" proposals (saemix ``nbiter.mcmc``), and of those that
+        use gradients: "mala" (Langevin) and "independence" (f-SAEM: around each subject's mode, for few random effects).
     chains : int, default 1
         Independent whole runs from starts of their own. The one with the best score is reported.
     cores : int, default 1

@@ -179,6 +179,16 @@ def _describe_failures(mixed, run: Chain) -> dict[str, list[int]]:
     return {op.status_text(code): [int(n) for n in count] for code, count in run.failures.items()}
 
 
+_ADAPT = "Increase n_explore, so that the scales adapt, or n_transitions."
+#: What to do when proposals of a kernel are hardly ever accepted.
+_CURES = {
+    "coordinate": _ADAPT,
+    "block": _ADAPT,
+    "mala": _ADAPT,
+    "independence": "The conditional distributions are not near enough to Gaussian ones: leave 'independence' out of kernel.",
+}
+
+
 def _messages(mixed, runs, run: Chain, failures, job: Job) -> list[str]:
     messages = list(run.trouble)
     if run.interrupted:
@@ -194,12 +204,11 @@ def _messages(mixed, runs, run: Chain, failures, job: Job) -> list[str]:
     smoothing = {
         name: values[-max(1, job.n_smooth) :] for name, values in run.stats.items() if name.startswith("accept_")
     }
-    for name in ("coordinate", "block"):
+    for name, cure in _CURES.items():
         rate = float(np.nanmean(smoothing[f"accept_{name}"])) if np.isfinite(smoothing[f"accept_{name}"]).any() else 1.0
         if rate < 0.1:
             messages.append(
-                f"The {name} proposals were accepted in {100 * rate:.1f} % of the cases; below 10 % the E-step hardly moves. "
-                "Increase n_explore, so that the scales adapt, or n_transitions."
+                f"The {name} proposals were accepted in {100 * rate:.1f} % of the cases; below 10 % they hardly move the E-step. {cure}"
             )
     total = sum(sum(counts) for counts in failures.values())
     if total > 0.05 * run.n_solves:
