@@ -72,7 +72,8 @@ def fit_saem(
         Copies of phi per subject; "auto" makes n_subjects * n_replicates at least 50.
         (Monolix and saemix ``nb.chains``.)
     kernel : mapping or "auto"
-        Share of the transitions of "prior", "coordinate" and "block" proposals (saemix ``nbiter.mcmc``).
+        Share of the transitions of "prior", "coordinate" and "block" proposals (saemix ``nbiter.mcmc``), and of those that
+        use gradients: "mala" (Langevin) and "independence" (f-SAEM: around each subject's mode, for few random effects).
     chains : int, default 1
         Independent whole runs, the first from the initial values, the others from dispersed ones. The one with the best score
         is reported, with a warning when they disagree.
@@ -137,7 +138,9 @@ def fit_saem(
     ):
         check_count(name, value, least)
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0.0 <= tolerance < np.inf:
-        raise ValueError(f"tolerance is {tolerance!r}; it must be a number of standard errors, or 0 to run all of n_smooth.")
+        raise ValueError(
+            f"tolerance is {tolerance!r}; it must be a number of standard errors, or 0 to run all of n_smooth."
+        )
     if n_explore + n_smooth == 0:
         raise ValueError("n_explore and n_smooth are both 0; at least one iteration is needed.")
     if kernel != "auto" and not isinstance(kernel, Mapping):

@@ -11,7 +11,7 @@ from pymc.logprob.transforms import LogOddsTransform, LogTransform
 
 from pymc_saem.saem.model import MixedModel, Parameter
 from pymc_saem.saem.point import PointMap
-from pymc_saem.saem.simulate import MIXTURE
+from pymc_saem.saem.simulate import KERNELS
 
 
 def check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_starts, compile_kwargs) -> None:
@@ -25,9 +25,9 @@ def check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_
     if n_replicates != "auto":
         check_count("n_replicates", n_replicates, 1, " or 'auto'")
     if kernels is not None:
-        unknown = sorted(set(kernels) - set(MIXTURE))
+        unknown = sorted(set(kernels) - set(KERNELS))
         if unknown or not kernels:
-            raise ValueError(f"kernels names {unknown or 'nothing'}; the choices are {sorted(MIXTURE)}.")
+            raise ValueError(f"kernels names {unknown or 'nothing'}; the choices are {sorted(KERNELS)}.")
         if any(not np.isfinite(s) or s < 0 for s in kernels.values()) or sum(kernels.values()) <= 0:
             raise ValueError(f"kernels is {dict(kernels)}; the shares must be non-negative and not all zero.")
     unknown = sorted(set(compile_kwargs or {}) - {"mode"})

@@ -61,7 +61,7 @@ class SAEM(BlockedStep):
     n_replicates : int or "auto"
         Copies of phi per subject.
     kernels : mapping of str to float, optional
-        Share of the transitions of "prior", "coordinate" and "block" proposals.
+        Share of the transitions of "prior", "coordinate", "block", "mala" and "independence" proposals.
     fixed : mapping of str to array, optional
         Parameters held at the given natural values.
     n_starts : int or "auto"
@@ -95,6 +95,8 @@ class SAEM(BlockedStep):
         "accept_prior": (np.float64, []),
         "accept_coordinate": (np.float64, []),
         "accept_block": (np.float64, []),
+        "accept_mala": (np.float64, []),
+        "accept_independence": (np.float64, []),
         "n_failed": (np.int64, []),
         "tune": (bool, []),
     }

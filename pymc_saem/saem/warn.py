@@ -38,15 +38,23 @@ def _floors(run):
         )
 
 
+_ADAPT = "Increase n_explore, so that the scales adapt, or n_transitions."
+#: What to do when proposals of a kernel are hardly ever accepted.
+_CURES = {
+    "coordinate": _ADAPT,
+    "block": _ADAPT,
+    "mala": _ADAPT,
+    "independence": "The conditional distributions are not near enough to Gaussian ones: leave 'independence' out of kernel.",
+}
+
+
 def _acceptance(run, job):
-    rates = {name: values[-max(1, job.n_smooth) :] for name, values in run.stats.items() if name.startswith("accept_")}
-    for name in ("coordinate", "block"):
-        seen = rates[f"accept_{name}"]
+    for name, cure in _CURES.items():
+        seen = run.stats[f"accept_{name}"][-max(1, job.n_smooth) :]
         rate = float(np.nanmean(seen)) if np.isfinite(seen).any() else 1.0
         if rate < SMALLEST_ACCEPTANCE:
             yield (
-                f"The {name} proposals were accepted in {100 * rate:.1f} % of the cases; below 10 % the E-step hardly moves. "
-                "Increase n_explore, so that the scales adapt, or n_transitions."
+                f"The {name} proposals were accepted in {100 * rate:.1f} % of the cases; below 10 % they hardly move the E-step. {cure}"
             )
 
 
