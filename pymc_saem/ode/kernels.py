@@ -8,6 +8,7 @@ import ctypes
 import logging
 import math
 from collections import OrderedDict
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 
@@ -18,12 +19,13 @@ from pymc_saem.ode.compiled import compile_system
 from pymc_saem.ode.driver import Pace, run
 from pymc_saem.ode.status import SolverStatus
 
-__all__ = ["SOLVERS", "call", "plan_of"]
+__all__ = ["SOLVERS", "call", "plan_of", "silenced"]
 
 SOLVERS = {"auto": "auto", "tsit5": "lanes", "cvodes": "cvodes", "linear": "linear", "sunode": "sunode"}
 _MAX_PLANS = 64
 _log = logging.getLogger(__name__)
 _plans = OrderedDict()
+_n_silenced = 0
 
 
 def call(op, t, x, c, g=None):
@@ -73,8 +75,21 @@ def call(op, t, x, c, g=None):
     return results if g is None else out
 
 
+@contextmanager
+def silenced():
+    """No reports of gradients that are NaN: the caller looks for them, as a search does that tries wild points."""
+    global _n_silenced
+    _n_silenced += 1
+    try:
+        yield
+    finally:
+        _n_silenced -= 1
+
+
 def _report(op, status):
     """Say once for each operation and code why a gradient is NaN; a solution has its status as an output."""
+    if _n_silenced:
+        return
     said = op.__dict__.setdefault("_said", set())
     for code in set(status[status != 0].tolist()) - said:
         said.add(code)

@@ -166,6 +166,12 @@ class OdeGradient(_OdeOp):
         batch = _batch_shape((x, 2), (c, 2), (g, 2))
         return Apply(self, [t, x, c, g], [pt.tensor(dtype="float64", shape=(*batch, self.rows.n_subjects, self.n_x))])
 
+    def silenced(self):
+        """Context in which gradients that are NaN are not reported, because the caller looks for them."""
+        from pymc_saem.ode.kernels import silenced
+
+        return silenced()
+
     def compute(self, t, x, c, g):
         """Gradient as the only entry of a tuple."""
         return (self._call(t, x, c, g),)

@@ -118,7 +118,8 @@ class Densities:
         The densities are those of ``likelihood`` up to rounding, at its tolerances, and the gradients theirs; ``gradient`` is
         for optimizers.
         """
-        return self._function("derivative")(phi, theta)
+        with self._silenced("derivative"):
+            return self._function("derivative")(phi, theta)
 
     def compiled_likelihood(self, kind: str = "likelihood"):
         """``(f, others)``: Numba function ``f(phi, theta, *others)`` behind ``likelihood``; None in other modes of PyTensor.
@@ -156,7 +157,8 @@ class Densities:
         d_theta : ndarray, shape (theta,)
             Derivative of the sum at fixed phi.
         """
-        return self._function("gradient")(phi, theta)
+        with self._silenced("gradient"):
+            return self._function("gradient")(phi, theta)
 
     def score(self, rules: tuple, phi: np.ndarray, theta: np.ndarray):
         """Log density of all that some parameters enter, and its gradient with respect to theta; means over replicates.
@@ -175,7 +177,8 @@ class Densities:
         """
         if "score" not in self._functions:
             self._functions["score"] = self._compile_score(rules)
-        value, gradient = self._functions["score"](phi, theta)
+        with self._silenced("score"):
+            value, gradient = self._functions["score"](phi, theta)
         return float(value) / phi.shape[0], np.asarray(gradient) / phi.shape[0]
 
     def _compile_score(self, rules: tuple):
@@ -205,6 +208,15 @@ class Densities:
             start = perf_counter()
             self.likelihood(phi, theta)
             self.compile_seconds += perf_counter() - start
+
+    @contextmanager
+    def _silenced(self, kind: str):
+        """While searches try points without a solution, which they turn back from; the solver need not say so."""
+        with ExitStack() as stack:
+            for node in self._function(kind).maker.fgraph.apply_nodes:
+                if hasattr(node.op, "silenced"):
+                    stack.enter_context(node.op.silenced())
+            yield
 
     def _function(self, kind: str):
         if kind not in self._functions:

@@ -52,6 +52,9 @@ class Ensemble:
 
     def __post_init__(self):
         self.n_visited = 0
+        self.still = np.zeros(
+            self.loglik.shape[1], dtype=bool
+        )  # (subject,): not part of the minibatch, so they do not move
         self.bookkeeping = (
             np.zeros(self.loglik.shape, dtype=np.int64),  # transitions for which each state was held
             np.zeros_like(self.phi),
@@ -62,6 +65,7 @@ class Ensemble:
     def walk(self, target: Target, moves: Moves) -> np.ndarray:
         """Propose, and accept or reject per subject and replicate, in place; the share accepted of each move."""
         n = len(moves.keep)
+        moves.step[:, :, self.still] = np.nan  # without a density, and a solver returns at once
         rates, new, new_logprior = np.empty(n), np.empty_like(self.phi), np.empty_like(self.loglik)
         law, state = target.population.law, (self.phi, self.loglik, self.logprior, self.residual)
         run, likelihood, others, solves = target.densities.runner(walk, "likelihood", self.phi, n)
@@ -74,7 +78,12 @@ class Ensemble:
                 )  # fmt: skip
         self.n_visited += n
         target.n_evaluations += n
-        return rates
+        return rates / self.moving_share
+
+    @property
+    def moving_share(self) -> float:
+        """Share of the subjects that may move."""
+        return 1.0 - float(self.still.mean())
 
     def statistics(self) -> Statistics:
         """Sufficient statistics averaged over the visited states and replicates."""

@@ -37,7 +37,7 @@ class Langevin:
         self._forget()
 
     def _forget(self) -> None:
-        self.proposed, self.accepted = 0.0, np.zeros_like(self.scaling)
+        self.proposed, self.accepted = np.zeros_like(self.scaling), np.zeros_like(self.scaling)
 
     def stop_tuning(self) -> None:
         self.tune = False
@@ -54,6 +54,7 @@ class Langevin:
         """
         shape, densities = ensemble.phi.shape, target.densities
         noise = self.rng.standard_normal((n, *shape))
+        noise[:, :, ensemble.still] = np.nan  # without a density, and a solver returns at once
         log_uniform = -self.rng.standard_exponential((n, *shape[:2]))
         rates, root = np.empty(n), np.ascontiguousarray(root.reshape(-1, *root.shape[-2:]))
         root_t = np.ascontiguousarray(np.swapaxes(root, 1, 2))
@@ -70,15 +71,19 @@ class Langevin:
                 )  # fmt: skip
         ensemble.n_visited += n
         target.n_evaluations += n + 1
-        self.proposed += n * shape[0]
-        return rates
+        self.proposed[~ensemble.still] += n * shape[0]
+        return rates / ensemble.moving_share
 
     def learn(self) -> None:
         """Adapt the scale of each subject once an iteration, on the log scale, unless tuning has stopped."""
-        if self.tune and self.proposed:
+        seen = self.proposed > 0
+        if self.tune and seen.any():
             self.n_learned += 1.0
             gain = 2.0 / np.sqrt(self.n_learned + 3.0)
-            self.scaling = self.scaling * np.exp(gain * (self.accepted / self.proposed - TARGET_ACCEPTANCE))
+            rate = np.divide(
+                self.accepted, self.proposed, out=np.full_like(self.scaling, TARGET_ACCEPTANCE), where=seen
+            )
+            self.scaling = self.scaling * np.exp(gain * (rate - TARGET_ACCEPTANCE))
         self._forget()
 
     @property

@@ -92,9 +92,14 @@ class Simulator:
             self.kernels[name].stop_tuning()
 
     def __call__(
-        self, population: Population, theta: np.ndarray, phi: np.ndarray, n_transitions: int | None = None
+        self,
+        population: Population,
+        theta: np.ndarray,
+        phi: np.ndarray,
+        n_transitions: int | None = None,
+        still: np.ndarray | None = None,
     ) -> tuple[np.ndarray, Statistics, dict]:
-        """Move phi (replicate, subject, phi) by ``n_transitions`` proposals at fixed theta.
+        """Move phi (replicate, subject, phi) by ``n_transitions`` proposals at fixed theta, but for the subjects that are ``still``.
 
         Returns
         -------
@@ -107,11 +112,15 @@ class Simulator:
         codes = np.zeros((N_CODES, phi.shape[1]), dtype=np.int64)
         target = Target(self.densities, population, theta, codes)
         ensemble = target.ensemble(phi)
+        if still is not None:
+            ensemble.still = still
         plan = self._plan(n_transitions or self.n_transitions)
         rates = np.concatenate([self._walk(ensemble, target, part) for part in self._parts(plan, phi.size)])
         statistics = ensemble.statistics()
-        self._learn(statistics, population)
-        self.n_evaluations += target.n_evaluations
+        # A subject that does not move has no spread within the iteration, but for that between its replicates.
+        self._learn(statistics, population, ensemble.moving_share if phi.shape[0] == 1 else 1.0)
+        codes[:, ensemble.still] = 0  # their proposals were none
+        self.n_evaluations += target.n_evaluations * ensemble.moving_share
         for code in np.flatnonzero(codes.any(axis=1)):
             self.failures[int(code)] = self.failures.get(int(code), 0) + codes[code]
         report = {f"accept_{n}": float(rates[plan == n].mean()) if (plan == n).any() else np.nan for n in self.kernels}
@@ -152,10 +161,10 @@ class Simulator:
         place = {name: 1 + k for k, name in enumerate(WITH_GRADIENT)}
         return plan[np.argsort([place.get(name, 0) for name in plan], kind="stable")]
 
-    def _learn(self, statistics: Statistics, population: Population) -> None:
+    def _learn(self, statistics: Statistics, population: Population, share: float) -> None:
         block = self.kernels["block"]
         if block.tune:
-            within = (statistics.second - statistics.first.T @ statistics.first) / statistics.first.shape[0]
+            within = (statistics.second - statistics.first.T @ statistics.first) / (share * statistics.first.shape[0])
             # few correlated draws an iteration: remember about ten iterations
             self.within = 0.9 * self.within + 0.1 * within
             ridge = 1e-6 * np.diag(population.omega)
