@@ -79,7 +79,7 @@ def _drift(engine: Engine, run):
 
 
 def _disagreement(engine: Engine, runs: list):
-    if len(runs) < 2:
+    if len(runs) < 2 or any(one.drift is None for one in runs):  # too few iterations to agree
         return
     ends, scale = np.stack([run.theta[-1] for run in runs]), np.min([run.scale for run in runs], axis=0)
     apart = _of_parameters(engine, np.ptp(ends, axis=0) / scale)
@@ -98,13 +98,24 @@ def _of_parameters(engine: Engine, sizes: np.ndarray) -> dict[str, float]:
 
 
 def _shrinkage(engine: Engine, run):
-    """Of effects with an estimated variance."""
+    """Of effects with an estimated variance; where one variance serves several columns, their mean."""
     if run.conditional is None:
         return
-    estimated = [r.columns for r in engine.rules.omegas if not engine.maximizer.is_fixed(r.parameter)]
-    labels = engine.mixed.phi_labels()
-    shrunken = [f"{labels[c]} {100 * run.conditional.shrinkage[c]:.0f} %" for columns in estimated for c in columns
-                if run.conditional.shrinkage[c] > SHRUNKEN]  # fmt: skip
+    labels, found = engine.mixed.phi_labels(), []
+    for rule in engine.rules.omegas:
+        if engine.maximizer.is_fixed(rule.parameter):
+            continue
+        values = run.conditional.shrinkage[rule.columns]
+        if rule.kind == "scalar":
+            found.append(
+                (
+                    labels[rule.columns[0]] if values.size == 1 else f"the effects of '{rule.parameter.name}'",
+                    values.mean(),
+                )
+            )
+        else:
+            found += zip((labels[c] for c in rule.columns), values, strict=True)
+    shrunken = [f"{label} {100 * value:.0f} %" for label, value in found if value > SHRUNKEN]
     if shrunken:
         listed = ", ".join(shrunken[:5]) + (f" and {len(shrunken) - 5} more" if len(shrunken) > 5 else "")
         yield (
