@@ -26,7 +26,7 @@ def fit_saem(
     *,
     random_effects: Sequence[str] | None = None,
     objective: str = "map",
-    n_explore: int = 150,
+    n_explore: int = 300,
     n_smooth: int = 350,
     n_transitions: int = 80,
     n_replicates: int | str = "auto",
@@ -59,8 +59,8 @@ def fit_saem(
         "map" maximizes p(y | theta) p(theta) with priors on the natural scale, as ``pm.find_MAP`` does;
         flat priors give maximum likelihood. "ml" ignores the priors.
         (Monolix, saemix and nlmixr2 have "ml" only; Monolix has priors on request.)
-    n_explore : int, default 150
-        Iterations with step size 1, in which the run finds its region. (Monolix
+    n_explore : int, default 300
+        Iterations with step size 1 and annealing, in which the run finds its region. (Monolix
         ``nbexploratoryiterations`` 500 at most, saemix ``nbiter.saemix[1]`` 300, nlmixr2 ``nBurn`` 200.)
     n_smooth : int, default 350
         Iterations with decreasing step sizes, which average the noise away; at most so many, see ``tolerance``.
@@ -88,14 +88,13 @@ def fit_saem(
         Natural starting values by name, as in ``pm.sample``.
     n_starts : int or "auto"
         Gradient fits with every subject at its mean; the best one starts the run. 0 starts at the
-        initial values. "auto": 12; where a typical subject has fewer rows than random effects, such a
-        fit leads to worse optima, and eight runs of 60 iterations with one replicate look for a good
-        region instead, unless a covariance is estimated (measured in ``saem/start.py``, ``saem/scout.py``).
+        initial values. "auto": 12, or none where a typical subject has fewer rows than random effects: there such a
+        fit leads to worse optima (measured in ``saem/start.py``).
     step_size_exponent : float, default 0.75
         a in gamma_k = k^-a of the smoothing phase, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
     annealing : float, default 0.95
-        Smallest factor by which a variance may fall per iteration in the first half of the exploratory
-        phase. (Monolix ``tauomega``, saemix ``alpha.sa`` 0.97.)
+        Smallest factor by which a variance of random effects may fall per iteration in the exploratory phase; a residual
+        variance falls by 0.98 at most. 0: no annealing. (Monolix ``tauomega``, saemix ``alpha.sa`` 0.97.)
     minibatch : float, default 1
         Share of the subjects whose random effects move in an iteration; those of the others stay, and count in the statistics
         as they are (Kuhn, Matias & Rebafka 2020). For thousands of subjects: with 0.1, an iteration costs a tenth of the solves.

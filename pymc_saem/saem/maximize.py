@@ -90,6 +90,7 @@ class Maximizer:
         """The next theta, (theta,)."""
         old, theta = theta, theta.copy()
         ratio = self.schedule.smallest_ratio(iteration)
+        residual_ratio = self.schedule.smallest_residual_ratio(iteration)
         mean_rule = self.rules.mean.at(theta)
         theta = self._update_mean(mean_rule, statistics, theta)
         mean = mean_rule.design @ theta[mean_rule.columns] + mean_rule.offset
@@ -100,7 +101,7 @@ class Maximizer:
                 theta[rule.parameter.columns] = self._omega(rule, covariance, old, ratio)
         for rule in self.rules.residuals:
             if not self.is_fixed(rule.parameter):
-                theta[rule.parameter.columns] = self._residual(rule, statistics.residual, old, ratio)
+                theta[rule.parameter.columns] = self._residual(rule, statistics.residual, old, residual_ratio)
         return np.where(
             self.held, old, theta
         )  # entries of a diagonal are maximized one by one, so the others are right

@@ -28,6 +28,8 @@ def default_starts(mixed: MixedModel) -> int:
     network weights to extremes that the run does not leave. Neural theophylline model, 28 weights and 11 rows a
     subject, 150 + 150 iterations: with Omega = I, seeds 1 to 3, sigma is 0.57, 0.57, 0.55 from the model's initial
     values and 0.75, 0.64, 0.62 from the best of 12 fits; with one variance per network, seed 1, 0.66 and 0.83.
+    Slow annealing of the residual variance finds a good region from there; eight short runs, the best of which went on,
+    did no better (``schedule.RESIDUAL_ANNEALING``, benchmarks/accuracy/README.md).
     """
     rows = np.concatenate([outcome.row_subject for outcome in mixed.outcomes])
     typical = np.median(np.bincount(rows, minlength=mixed.n_subjects))
@@ -39,8 +41,7 @@ class Start:
     """Where a run begins."""
 
     theta: np.ndarray  # (theta,)
-    scores: np.ndarray  # (start,): log likelihood of each pooled fit, -inf if it failed; or score of each scout
-    n_solves: int = 0  # of the scouts
+    scores: np.ndarray  # (start,): log likelihood of each pooled fit, -inf if it failed
 
 
 class _PooledObjective:

@@ -32,7 +32,6 @@ class SAEMState(StepMethodState):
     failures: Any
     at_floor: Any
     start_scores: Any
-    start_solves: Any
     objective: str = field(metadata={"frozen": True})
 
 
@@ -66,12 +65,11 @@ class SAEM(BlockedStep):
         Parameters held at the given natural values.
     n_starts : int or "auto"
         Gradient fits with phi at its mean, from which the best starts the run; 0 starts at the point.
-        "auto": 12; where a typical subject has fewer rows than random effects, none, but eight short runs look for
-        a good region, unless a covariance is estimated.
+        "auto": 12, or none where a typical subject has fewer rows than random effects.
     step_size_exponent : float
         Exponent a of the step sizes k^-a of the smoothing phase, in (1/2, 1].
     annealing : float
-        Smallest factor of a variance per iteration in the first half of the exploratory phase.
+        Smallest factor of a variance per iteration in the exploratory phase.
     minibatch : float
         Share of the subjects whose random effects move in an iteration, in (0, 1].
     compile_kwargs : dict, optional
@@ -110,7 +108,7 @@ class SAEM(BlockedStep):
         model: pm.Model | None = None,
         random_effects: Sequence[str] | None = None,
         objective: str = "map",
-        n_explore: int = 150,
+        n_explore: int = 300,
         n_transitions: int = 80,
         n_replicates: int | str = "auto",
         kernels: Mapping[str, float] | None = None,
@@ -156,7 +154,7 @@ class SAEM(BlockedStep):
         self._state: State | None = None
         self._adapted: dict | None = None
         self._failures: dict = {}
-        self.start_scores, self.start_solves, self.dispersed = np.zeros(0), 0, False
+        self.start_scores, self.dispersed = np.zeros(0), False
         self.engine.maximizer.reset()
         self.engine.climber.n_evaluations = 0
 
@@ -217,7 +215,7 @@ class SAEM(BlockedStep):
     def _begin(self, point: dict) -> None:
         if self._state is None:
             self._state, self.simulator, start = self.engine.begin(point, self.rng, self.n_starts, self.dispersed)
-            self.start_scores, self.start_solves = start.scores, start.n_solves
+            self.start_scores = start.scores
         else:  # a state was restored; rebuild what cannot be stored
             population = self.engine.maximizer.population(self._state.theta)
             self.simulator = self.engine.simulator(population, self.rng)
@@ -246,7 +244,7 @@ class SAEM(BlockedStep):
 
     @property
     def n_explore(self) -> int:
-        """Planned exploratory iterations, of which annealing covers the first half."""
+        """Planned exploratory iterations, which annealing covers."""
         return self.schedule.n_explore
 
     @n_explore.setter

@@ -135,25 +135,8 @@ def test_nuts_runs_on_the_same_model_object():
     assert np.isfinite(idata["posterior"]["sigma"].values).all()
 
 
-def test_scouts_are_sent_where_random_effects_outnumber_rows():
-    from pymc_saem.saem.scout import N_SCOUTS
-
+def test_no_fit_looks_for_a_start_where_random_effects_outnumber_rows():
     model = neural(omega=None)
-    options = {"n_transitions": 3, "n_replicates": 2}
-    starts = {}
-    for n_starts in ("auto", 0):
-        step = ps.SAEM(model=model, n_starts=n_starts, **options)
-        step.begin_chain(np.random.default_rng(0), 5)
-        step.step(model.initial_point())
-        starts[n_starts] = step
-    assert starts["auto"].start_scores.shape == (N_SCOUTS,) and np.isfinite(starts["auto"].start_scores).all()
-    assert starts[0].start_scores.size == 0 and starts[0].start_solves == 0
-    assert starts["auto"].start_solves == 12 * N_SCOUTS * 60 * (3 + 1)  # one evaluation of the start in each E-step
-
-
-def test_no_scouts_where_a_covariance_is_estimated():
-    """A covariance that collapses has a high density: scores could not be compared."""
-    model = neural(omega="network")
     step = ps.SAEM(model=model, n_transitions=3, n_replicates=2)
     step.begin_chain(np.random.default_rng(0), 5)
     step.step(model.initial_point())
