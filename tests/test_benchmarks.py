@@ -64,3 +64,10 @@ def test_program_starts():
     )
     assert run.returncode == 0, run.stderr
     assert "--quick" in run.stdout
+
+
+def test_forms_of_right_hand_sides_are_called_as_they_are():
+    """``wide.py`` calls them by address, so it must know their arguments."""
+    code = "import wide; print(min(v for k, v in wide.forms(2, 1).items() if k.endswith(('loops', 'numbers'))) > 0)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, timeout=300)
+    assert run.stdout.strip() == "True", run.stderr
