@@ -29,11 +29,24 @@ def default_starts(mixed: MixedModel) -> int:
     subject, 150 + 150 iterations: with Omega = I, seeds 1 to 3, sigma is 0.57, 0.57, 0.55 from the model's initial
     values and 0.75, 0.64, 0.62 from the best of 12 fits; with one variance per network, seed 1, 0.66 and 0.83.
     Slow annealing of the residual variance finds a good region from there; eight short runs, the best of which went on,
-    did no better (``schedule.RESIDUAL_ANNEALING``, benchmarks/accuracy/README.md).
+    did no better (``schedule.RESIDUAL_FALL``, benchmarks/accuracy/README.md).
     """
+    return 0 if _is_sparse(mixed) else N_STARTS
+
+
+def default_exploration(mixed: MixedModel) -> int:
+    """Exploratory iterations: 600 where no fit finds the region, else 200.
+
+    Nine of ten seeds of the neural theophylline model are better with 600 than with 300 (benchmarks/accuracy/README.md); one-compartment
+    models reach their exact maximum with 150.
+    """
+    return 600 if _is_sparse(mixed) else 200
+
+
+def _is_sparse(mixed: MixedModel) -> bool:
+    """Whether a typical subject has fewer rows than random effects."""
     rows = np.concatenate([outcome.row_subject for outcome in mixed.outcomes])
-    typical = np.median(np.bincount(rows, minlength=mixed.n_subjects))
-    return N_STARTS if mixed.n_phi <= typical else 0
+    return mixed.n_phi > np.median(np.bincount(rows, minlength=mixed.n_subjects))
 
 
 @dataclass(frozen=True)

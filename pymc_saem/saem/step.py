@@ -108,7 +108,7 @@ class SAEM(BlockedStep):
         model: pm.Model | None = None,
         random_effects: Sequence[str] | None = None,
         objective: str = "map",
-        n_explore: int = 300,
+        n_explore: int = 600,
         n_transitions: int = 80,
         n_replicates: int | str = "auto",
         kernels: Mapping[str, float] | None = None,

@@ -74,7 +74,7 @@ def test_groups_and_dims(intercept):
     assert posterior["b"].dims == ("chain", "draw", "subject") and list(posterior["subject"]) == list(range(1, 13))
     assert posterior["a"].min() == posterior["a"].max()
     trace = get_group(idata, "saem_trace")
-    assert trace["sigma"].dims == ("chain", "iteration") and trace.attrs["n_explore"] == 150
+    assert trace["sigma"].dims == ("chain", "iteration") and trace.attrs["n_explore"] == 600
     table = ps.summary(idata)
     assert list(table.index) == ["a", "omega", "sigma"] and {"estimate", "m_step", "shrinkage"} <= set(table.columns)
 
@@ -195,7 +195,7 @@ def test_an_interruption_keeps_what_there_is():
         if iteration == 6:
             raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match="interrupted after 7 of 500 iterations"):
+    with pytest.warns(UserWarning, match="interrupted after 7 of 950 iterations"):
         idata = ps.fit_saem(
             random_intercept(), callback=stop, draws=5, random_seed=1, progressbar=False, compile_kwargs=INTERPRETED
         )
