@@ -80,6 +80,10 @@ def _record(system, work, table, task, row, s, lane):
             sens[e - n] = z[m] + h * slope
 
 
+# The same for rows at the start: inlined twice, it would take twice as long to compile.
+_record_start = innermost(_record.py_func)
+
+
 @innermost
 def _keep_step(system, work, table, k, lane):
     """Append an accepted step to the tape: where it begins, its length, its values."""
@@ -100,7 +104,7 @@ def _end(table, i):
     return doubles(table[tt.TIMES])[starts[i + 1] - 1] if starts[i + 1] > starts[i] else doubles(table[tt.T0])[i]
 
 
-@inlined
+@innermost
 def _keep_gradient(system, work, tasks, k, lane):
     """The gradient of a lane, stored as that of its task."""
     gradient = doubles(tasks.gradient + 8 * k * system.n_sens)
@@ -160,7 +164,7 @@ def _prepare(system, work, tasks, table, begin):
             state = st.NON_FINITE
         else:
             while row < last and times[row] == t[lane]:
-                _record(system, work, table, tasks.begin + k, row, 0.0, lane)
+                _record_start(system, work, table, tasks.begin + k, row, 0.0, lane)
                 row += 1
             if not t_end > t[lane]:
                 state = st.SUCCESS
