@@ -37,8 +37,8 @@ def default_starts(mixed: MixedModel) -> int:
 def default_exploration(mixed: MixedModel) -> int:
     """Exploratory iterations: 600 where no fit finds the region, else 200.
 
-    Nine of ten seeds of the neural theophylline model are better with 600 than with 300 (benchmarks/accuracy/README.md); one-compartment
-    models reach their exact maximum with 150.
+    Both are measured in benchmarks/accuracy/README.md: the neural theophylline model ends in better optima with 600 than with 300,
+    while models with a few random effects reach their exact maximum from 150.
     """
     return 600 if _is_sparse(mixed) else 200
 
