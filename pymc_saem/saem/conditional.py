@@ -63,7 +63,9 @@ def describe_individuals(simulator: Simulator, population: Population, theta, ph
     starts = np.concatenate([population.mean[None], mean[None], draws[0, picks]])
     mode, mode_logp = find_modes(simulator.densities, population, theta, starts)
     eta = mode - population.mean
-    shrinkage = 1.0 - np.mean(eta**2, axis=0) / np.diag(population.omega)
+    used = simulator.mixed.is_used
+    shrinkage = 1.0 - np.sum(eta**2 * used, axis=0) / used.sum(axis=0) / np.diag(population.omega)
+    shrinkage[~simulator.mixed.is_gaussian] = np.nan  # their rough scale is no standard deviation
     return Conditional(draws, logp, mean, sd, mode, mode_logp, shrinkage)
 
 

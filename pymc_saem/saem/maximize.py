@@ -68,11 +68,9 @@ class Maximizer:
         mean = rules.typical.mean(theta, mean)
         if self._rough_sd is None:
             self._rough_sd = rules.typical.sd(theta, mean)
-        gaussian = np.zeros(self.mixed.n_phi, dtype=bool)
-        gaussian[self.mixed.gaussian_columns] = True
-        other = np.flatnonzero(~gaussian)
+        other = np.flatnonzero(~self.mixed.is_gaussian)
         omega[other, other] = self._rough_sd[other] ** 2
-        return Population(mean, omega, gaussian)
+        return Population(mean, omega, self.mixed.is_gaussian)
 
     def apply_fixed(self, theta: np.ndarray) -> np.ndarray:
         """theta with the user's constants in place."""

@@ -109,7 +109,9 @@ def run_chain(job: Job, number: int, rng: np.random.Generator, watch: Callable) 
         theta=np.array(thetas),
         stats={name: np.array([s[name] for s in stats]) for name in stats[0]},
         failures=dict(step.failures),
-        n_solves=(step.simulator.n_evaluations + step.engine.climber.n_evaluations) * step.state.phi[..., 0].size,
+        n_solves=round(
+            (step.simulator.n_evaluations + step.engine.climber.n_evaluations) * step.state.phi[..., 0].size
+        ),
         at_floor=tuple(sorted(step.engine.maximizer.floor_state["reached"])),
         start_scores=step.start_scores,
         seconds=seconds,

@@ -60,7 +60,7 @@ class SAEM(BlockedStep):
     n_replicates : int or "auto"
         Copies of phi per subject.
     kernels : mapping of str to float, optional
-        Share of the transitions of "prior", "coordinate" and "block" proposals.
+        Share of the transitions of "prior", "coordinate", "block", "mala" and "independence" proposals.
     fixed : mapping of str to array, optional
         Parameters held at the given natural values.
     n_starts : int or "auto"
@@ -70,6 +70,8 @@ class SAEM(BlockedStep):
         Exponent a of the step sizes k^-a of the smoothing phase, in (1/2, 1].
     annealing : float
         Smallest factor of a variance per iteration in the exploratory phase.
+    minibatch : float
+        Share of the subjects whose random effects move in an iteration, in (0, 1].
     compile_kwargs : dict, optional
         ``mode`` for the compiled densities; Numba by default.
 
@@ -93,6 +95,8 @@ class SAEM(BlockedStep):
         "accept_prior": (np.float64, []),
         "accept_coordinate": (np.float64, []),
         "accept_block": (np.float64, []),
+        "accept_mala": (np.float64, []),
+        "accept_independence": (np.float64, []),
         "n_failed": (np.int64, []),
         "tune": (bool, []),
     }
@@ -112,6 +116,7 @@ class SAEM(BlockedStep):
         n_starts: int | str = "auto",
         step_size_exponent: float = 0.75,
         annealing: float = 0.95,
+        minibatch: float = 1.0,
         compile_kwargs: dict | None = None,
         initial_point: dict | None = None,
         rng=None,
@@ -124,7 +129,7 @@ class SAEM(BlockedStep):
             raise ValueError(
                 f"SAEM must own every free variable, or PyMC samples the rest by NUTS; {missing} were left out."
             )
-        check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_starts, compile_kwargs)
+        check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_starts, minibatch, compile_kwargs)
         self.schedule = Schedule(n_explore, step_size_exponent, annealing)
         mixed = read_model(model, random_effects)
         self.engine = Engine.build(
@@ -138,7 +143,7 @@ class SAEM(BlockedStep):
             mode=(compile_kwargs or {}).get("mode", "NUMBA"),
         )
         self.objective, self.blocked = objective, blocked
-        self.n_starts = n_starts
+        self.n_starts, self.minibatch = n_starts, minibatch
         self.rng = get_random_generator(rng)
         self._forget()
 
@@ -220,7 +225,17 @@ class SAEM(BlockedStep):
             self.simulator.stop_tuning()
 
     def _simulate(self, theta, phi) -> tuple[np.ndarray, Statistics, dict]:
-        return self.simulator(self.engine.maximizer.population(theta), theta, phi)
+        return self.simulator(self.engine.maximizer.population(theta), theta, phi, still=self._still())
+
+    def _still(self) -> np.ndarray | None:
+        """Subjects that do not move in this iteration (Kuhn, Matias & Rebafka 2020); all move in the first one."""
+        n = self.engine.mixed.n_subjects
+        n_moving = max(1, round(self.minibatch * n))
+        if n_moving == n or self.iter_count == 0:
+            return None
+        still = np.ones(n, dtype=bool)
+        still[self.rng.choice(n, size=n_moving, replace=False)] = False
+        return still
 
     def _n_failed(self) -> int:
         return int(sum(count.sum() for count in self.simulator.failures.values()))

@@ -38,15 +38,23 @@ def _floors(run):
         )
 
 
+_ADAPT = "Increase n_explore, so that the scales adapt, or n_transitions."
+#: What to do when proposals of a kernel are hardly ever accepted.
+_CURES = {
+    "coordinate": _ADAPT,
+    "block": _ADAPT,
+    "mala": _ADAPT,
+    "independence": "The conditional distributions are not near enough to Gaussian ones: leave 'independence' out of kernel.",
+}
+
+
 def _acceptance(run, job):
-    rates = {name: values[-max(1, job.n_smooth) :] for name, values in run.stats.items() if name.startswith("accept_")}
-    for name in ("coordinate", "block"):
-        seen = rates[f"accept_{name}"]
+    for name, cure in _CURES.items():
+        seen = run.stats[f"accept_{name}"][-max(1, job.n_smooth) :]
         rate = float(np.nanmean(seen)) if np.isfinite(seen).any() else 1.0
         if rate < SMALLEST_ACCEPTANCE:
             yield (
-                f"The {name} proposals were accepted in {100 * rate:.1f} % of the cases; below 10 % the E-step hardly moves. "
-                "Increase n_explore, so that the scales adapt, or n_transitions."
+                f"The {name} proposals were accepted in {100 * rate:.1f} % of the cases; below 10 % they hardly move the E-step. {cure}"
             )
 
 
@@ -71,7 +79,7 @@ def _drift(engine: Engine, run):
 
 
 def _disagreement(engine: Engine, runs: list):
-    if len(runs) < 2:
+    if len(runs) < 2 or any(one.drift is None for one in runs):  # too few iterations to agree
         return
     ends, scale = np.stack([run.theta[-1] for run in runs]), np.min([run.scale for run in runs], axis=0)
     apart = _of_parameters(engine, np.ptp(ends, axis=0) / scale)
@@ -90,13 +98,24 @@ def _of_parameters(engine: Engine, sizes: np.ndarray) -> dict[str, float]:
 
 
 def _shrinkage(engine: Engine, run):
-    """Of effects with an estimated variance."""
+    """Of effects with an estimated variance; where one variance serves several columns, their mean."""
     if run.conditional is None:
         return
-    estimated = [r.columns for r in engine.rules.omegas if not engine.maximizer.is_fixed(r.parameter)]
-    labels = engine.mixed.phi_labels()
-    shrunken = [f"{labels[c]} {100 * run.conditional.shrinkage[c]:.0f} %" for columns in estimated for c in columns
-                if run.conditional.shrinkage[c] > SHRUNKEN]  # fmt: skip
+    labels, found = engine.mixed.phi_labels(), []
+    for rule in engine.rules.omegas:
+        if engine.maximizer.is_fixed(rule.parameter):
+            continue
+        values = run.conditional.shrinkage[rule.columns]
+        if rule.kind == "scalar":
+            found.append(
+                (
+                    labels[rule.columns[0]] if values.size == 1 else f"the effects of '{rule.parameter.name}'",
+                    values.mean(),
+                )
+            )
+        else:
+            found += zip((labels[c] for c in rule.columns), values, strict=True)
+    shrunken = [f"{label} {100 * value:.0f} %" for label, value in found if value > SHRUNKEN]
     if shrunken:
         listed = ", ".join(shrunken[:5]) + (f" and {len(shrunken) - 5} more" if len(shrunken) > 5 else "")
         yield (

@@ -52,6 +52,18 @@ def test_a_restored_state_continues_bit_by_bit(model):
     assert same(ahead, run(other, model.initial_point(), 4))
 
 
+def test_gradient_kernels_are_restored_too(model):
+    options = OPTIONS | {"kernels": {"block": 0.4, "mala": 0.4, "independence": 0.2}}
+    step = ps.SAEM(model=model, **options)
+    step.begin_chain(np.random.default_rng(1), 10)
+    trace = run(step, model.initial_point(), 5)
+    assert all(s["accept_mala"] > 0 and s["accept_independence"] > 0 for s in trace)
+    other = ps.SAEM(model=model, **options)
+    other.sampling_state = cloudpickle.loads(cloudpickle.dumps(step.sampling_state))
+    ahead = run(step, model.initial_point(), 12)  # a search for modes is in it
+    assert same(ahead, run(other, model.initial_point(), 12))
+
+
 def test_pickling_gives_a_step_that_runs_the_same(model):
     step = ps.SAEM(model=model, **OPTIONS)
     copy = cloudpickle.loads(cloudpickle.dumps(step))
