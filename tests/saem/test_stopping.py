@@ -106,7 +106,7 @@ def test_minibatches_have_the_same_limit():
     solves = []
     for minibatch in (1.0, 0.2):
         idata = ps.fit_saem(
-            slopes(data), objective="ml", minibatch=minibatch, n_transitions=40, n_smooth=700, tolerance=0.0,
+            slopes(data), objective="ml", minibatch=minibatch, n_transitions=40, n_explore=150, n_smooth=700, tolerance=0.0,
             random_seed=1, **QUICK,
         )  # fmt: skip
         found, chol = estimates(idata), np.zeros((2, 2))
