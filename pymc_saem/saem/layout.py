@@ -99,7 +99,7 @@ def with_general_laws(mixed: MixedModel) -> MixedModel:
     points = PointMap(mixed)
     theta = points.theta_of(points.template)
     law = LawOfPhi(mixed, theta)
-    effects = [replace(e, is_gaussian=e.is_gaussian and law.is_shared(e, theta)) for e in effects]
+    effects = [replace(e, is_gaussian=e.is_gaussian and law.is_shared(e)) for e in effects]
     for effect in effects:
         if effect.is_nested and not effect.is_gaussian:
             raise UnsupportedModelError(

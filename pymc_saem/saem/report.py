@@ -142,18 +142,20 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult) -> None:
 
 def _deterministics(mixed, posterior, lead) -> dict[str, Variable]:
     """pm.Deterministic variables at every draw, as pm.sample reports them."""
-    if not mixed.model.deterministics:
+    left_out = [rv for rv in mixed.model.free_RVs if rv.name not in posterior]  # missing rows
+    wanted = [d for d in mixed.model.deterministics if not set(left_out) & set(ancestors([d]))]
+    if not wanted:
         return {}
     free = list(mixed.model.free_RVs)
-    reached = set(ancestors(mixed.model.deterministics))
+    reached = set(ancestors(wanted))
     inputs = [rv for rv in free if rv in reached]
-    f = pytensor.function(inputs, mixed.model.deterministics, mode=INTERPRETED, on_unused_input="ignore")
+    f = pytensor.function(inputs, wanted, mode=INTERPRETED, on_unused_input="ignore")
     rows = [
         f(*(np.asarray(posterior[rv.name].values[c, d], dtype=rv.type.dtype) for rv in inputs))
         for c, d in np.ndindex(*lead)
     ]
     out = {}
-    for k, rv in enumerate(mixed.model.deterministics):
+    for k, rv in enumerate(wanted):
         values = np.stack([row[k] for row in rows])
         dims = tuple(mixed.model.named_vars_to_dims.get(rv.name) or ())
         out[rv.name] = Variable(dims, values.reshape(*lead, *values.shape[1:]))
