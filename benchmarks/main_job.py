@@ -1,6 +1,6 @@
 """Where the time of the main job goes: import, build, compile, start, iterate, after, figures.
 
-    python benchmarks/main_job.py [--seed 21] [--replicates auto] [--bare] [--warm 1] [--iterations 30 970]
+    python benchmarks/main_job.py [--seed 21] [--replicates auto] [--bare] [--warm 1] [--iterations 600 400]
 
 The job is the neural ODE fit of ``pymc_saem.demo``. Each run is a process of its own. ``bare`` has empty caches, as after
 ``pip install``; ``installed`` finds the solvers that ``python -m pymc_saem.precompile`` compiled, as after ``make demo``'s
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--replicates", type=replicates, default="auto", help="copies of phi per subject")
     parser.add_argument("--bare", action="store_true", help="also a run for which nothing was precompiled")
     parser.add_argument("--warm", type=int, default=1, help="runs after that, which find the caches filled")
-    parser.add_argument("--iterations", type=int, nargs=2, default=(30, 970), metavar=("EXPLORE", "SMOOTH"))
+    parser.add_argument("--iterations", type=int, nargs=2, default=(600, 400), metavar=("EXPLORE", "SMOOTH"))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:

@@ -60,5 +60,5 @@ def test_the_fit_is_read_back(finished):
 
 
 def test_the_settings_are_those_of_the_tutorial():
-    assert demo.SETTINGS == {"n_explore": 30, "n_smooth": 970, "n_transitions": 80}
+    assert demo.SETTINGS == {"n_explore": 600, "n_smooth": 400, "n_transitions": 80}
     assert demo.SEED == 21

@@ -54,13 +54,13 @@ class Fitter:
     def __init__(self, plan: dict):
         self.plan, self.model = plan, build(plan)
         self.step = SAEM(model=self.model, n_starts=0, n_replicates=1, n_transitions=20)
-        self.job = Job(self.step, self.model.initial_point(), n_explore=150, n_smooth=350, draws=50)
+        self.job = Job(self.step, self.model.initial_point(), n_explore=150, n_smooth=350, draws=50, tolerance=0.0)
 
     def __call__(self, seed: int) -> np.ndarray:
         """Estimate, standard error and ends of the interval of each parameter, (parameter, 4)."""
         self.model.set_data("y_data", simulate(seed, self.plan))
         rng, engine = np.random.default_rng(seed), self.step.engine
-        chain = run_chain(self.job, rng, lambda *args: None)
+        chain = run_chain(self.job, 0, rng, lambda *args: None)
         theta = chain.theta[-1]
         found = assess(engine, theta, chain.conditional, rng, likelihood="auto", standard_errors="auto").uncertainty
         table = np.column_stack([natural(engine, theta), found.se, found.lower, found.upper])

@@ -10,6 +10,7 @@ or by the density of the complete data. The exit code is 1 if fewer than 8 of 10
 """
 
 import argparse
+import inspect
 import sys
 from time import perf_counter, process_time
 
@@ -17,50 +18,59 @@ import numpy as np
 from evaluate import MODELS, evaluate
 from pymc.util import get_random_generator
 
+from pymc_saem import fit_saem
 from pymc_saem.saem.point import initial_point
+from pymc_saem.saem.schedule import StoppingRule
 from pymc_saem.saem.step import SAEM
 
 CASES = {"identity": ("neural", -220.0), "weight": ("neural_weight", -200.0)}
-LENGTHS = {"n_explore": 150, "n_smooth": 350}  # those of fit_saem
-HEADER = "case       seed   log p(y)  error   sigma   start s   CPU  iterate s   CPU  Msolves"
+DEFAULTS = {
+    name: inspect.signature(fit_saem).parameters[name].default for name in ("n_explore", "n_smooth", "tolerance")
+}
+HEADER = "case       seed   log p(y)  error   sigma   start s   CPU  iterate s   CPU  iterations  Msolves"
 
 
-def fit(model, step: SAEM, seed: int, n_explore: int, n_smooth: int) -> dict:
+def fit(model, step: SAEM, seed: int, n_explore: int, n_smooth: int, tolerance: float) -> dict:
     """What ``fit_saem(random_seed=seed)`` iterates, without what comes after the estimate; seconds by wall and by CPU."""
     rng = get_random_generator(seed).spawn(1)[0]
     step.begin_chain(rng, n_explore)
+    is_over, smoothed = StoppingRule(tolerance), []
     point, clock = initial_point(model), [(perf_counter(), process_time())]
     for k in range(n_explore + n_smooth):
         if k == n_explore:
             step.stop_tuning()
         point, _ = step.step(point)
-        if k in (0, n_explore + n_smooth - 1):
+        if k == 0:
             clock.append((perf_counter(), process_time()))
-    phi, simulator = step.state.phi, step.simulator
+        if k >= n_explore:
+            smoothed.append(step.state.theta)
+            if is_over(smoothed, lambda: step.engine.maximizer.scales(step.state.theta, step.state.curvature)):
+                break
+    clock.append((perf_counter(), process_time()))
     seconds = np.diff(np.array(clock), axis=0)  # (start, iterate) by (wall, CPU)
-    n_solves = simulator.n_evaluations * phi[..., 0].size + step.start_solves
-    return {"theta": step.state.theta, "seconds": seconds.ravel(), "solves": n_solves / 1e6}
+    n_solves = step.simulator.n_evaluations * step.state.phi[..., 0].size
+    return {"theta": step.state.theta, "seconds": seconds.ravel(), "solves": n_solves / 1e6, "iterations": k + 1}
 
 
 def study(case: str, configuration: str, seeds, effort) -> list[float]:
     """Fit and judge every seed; prints a table and returns the log-likelihoods."""
     name, bound = CASES[case]
     options = {} if configuration == "default" else eval(f"dict({configuration})")  # noqa: S307 - the caller's own text
-    lengths = {key: options.pop(key, value) for key, value in LENGTHS.items()}
+    run = {name: options.pop(name, value) for name, value in DEFAULTS.items()}
     model = MODELS[name]()
-    step = SAEM(model=model, objective="ml", n_explore=lengths["n_explore"], **options)
-    fit(model, step, 0, 1, 1)  # compiles
+    step = SAEM(model=model, objective="ml", n_explore=run["n_explore"], **options)
+    fit(model, step, 0, 1, 1, 0.0)  # compiles
     print(f"\n{configuration}\n{HEADER}", flush=True)
     found = []
     for seed in seeds:
-        result = fit(model, step, seed, **lengths)
+        result = fit(model, step, seed, **run)
         judged = evaluate(step.engine, result["theta"], **effort)
         sigma = float(step.engine.points.natural_theta(result["theta"])["sigma"])
         found.append(judged.total)
         start, start_cpu, iterate, iterate_cpu = result["seconds"]
         print(
             f"{case:10} {seed:4d} {judged.total:10.2f} {judged.total_error:6.2f} {sigma:7.3f} {start:9.1f} {start_cpu:5.1f}"
-            f" {iterate:10.1f} {iterate_cpu:5.1f} {result['solves']:8.2f}",
+            f" {iterate:10.1f} {iterate_cpu:5.1f} {result['iterations']:11d} {result['solves']:8.2f}",
             flush=True,
         )
     reached = sum(value >= bound for value in found)

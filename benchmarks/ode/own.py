@@ -113,6 +113,25 @@ class Own:
         task, table, *kept = self.bare(rtol)
         return lambda repeats, kept=kept: repeat_task(task, table.ctypes.data, self.shape[0], repeats)
 
+    def compiled_call(self, rtol):
+        """Callable ``f(repeats)``: a Numba loop over a PyTensor graph that Numba has compiled, as the E-step of SAEM runs it."""
+        op, t, x, c = self.operation(rtol)
+        p = pt.tensor("p", dtype="float64", shape=(1, *x.shape))
+        graph = pytensor.function([p], op(pt.constant(t), p, pt.constant(c))[0], mode="NUMBA").vm.jit_fn
+
+        @numba.njit(nogil=True)
+        def repeat(p, repeats):
+            total = 0.0
+            for _ in range(repeats):
+                total += graph(p)[0][0, 0, 0]
+            return total
+
+        def call(repeats, p=x[None]):
+            with op.compiled_calls(len(x), repeats):
+                repeat(p, repeats)
+
+        return call
+
     def steps(self, rtol):
         """Mean steps of a subject, rejected ones included: the smallest ``max_steps`` that do."""
         if self.solver == "auto":

@@ -13,7 +13,7 @@ import csv
 import os
 import sys
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 sys.path.insert(0, str(Path(__file__).parent))
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -55,13 +55,13 @@ def engines(problem, inputs):
     return made
 
 
-def timed(call, seconds=SECONDS):
-    """Shortest seconds of a call."""
-    shortest, end = np.inf, perf_counter() + seconds
+def timed(call, seconds=SECONDS, clock=process_time):
+    """Shortest seconds of a call; of this process alone unless the clock is another one, so that other programs count little."""
+    shortest, end = np.inf, clock() + seconds
     while True:
-        mark = perf_counter()
+        mark = clock()
         call()
-        now = perf_counter()
+        now = clock()
         shortest = min(shortest, now - mark)
         if now > end:
             return shortest

@@ -23,19 +23,21 @@ _SPIN_SECONDS = 1.0
 
 
 def overhead(problem, timed, rounds):
-    """Microseconds per subject-solve of four ways to the same solver, by tolerance; they alternate.
+    """Microseconds per subject-solve of five ways to the same solver, by tolerance; they alternate.
 
-    ``function``: PyTensor's; ``operation``: ``Op.perform``'s part; ``task``: a Numba loop that only calls the compiled task through
-    its address; ``hand``: the hand-written loop of bare.py.
+    ``function``: PyTensor's; ``operation``: ``Op.perform``'s part; ``graph``: a PyTensor graph that Numba has compiled, called from
+    compiled code, as the E-step does; ``task``: a Numba loop that only calls the compiled task through its address; ``hand``: the
+    hand-written loop of bare.py.
     """
     inputs = problem.inputs(12)
     own, hand, result = Own("tsit5", problem, inputs), Bare(problem, inputs), {}
     for rtol in (1e-2, 1e-6, 1e-9):
         op, *arguments = own.operation(rtol)
-        bare = own.bare_call(rtol)
+        bare, graph = own.bare_call(rtol), own.compiled_call(rtol)
         ways = {
             "function": (own.solver_call(rtol), 1),
             "operation": (lambda op=op, a=arguments: op.compute(*a), 1),
+            "graph": (lambda graph=graph: graph(20), 20),
             "task": (lambda bare=bare: bare(20), 20),
             "hand": (hand.solver_call(rtol), 1),
             "gradient": (own.gradient_call(rtol), 1),
@@ -94,7 +96,7 @@ def _costs(n_threads, quick):
                 for kind, call in kinds.items():
                     if turn == 0:
                         call()
-                    of_size[name][kind] = min(of_size[name][kind], 1e6 * timed(call, 0.05) / size)
+                    of_size[name][kind] = min(of_size[name][kind], 1e6 * timed(call, 0.05, perf_counter) / size)
         costs[size] = of_size
     return costs
 

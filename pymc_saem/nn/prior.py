@@ -22,8 +22,8 @@ class FlatWeightsRV(FlatRV):
     """Flat for the density; draws, which a flat prior does not have, are normal around the starting values."""
 
     name = "flat_weights"
+    is_network_weights = True
     signature = "(),()->()"
-    is_network_weights = True  # by which SAEM knows them
     _print_name = ("FlatWeights", "\\operatorname{FlatWeights}")
 
     @classmethod

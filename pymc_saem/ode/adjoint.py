@@ -129,7 +129,7 @@ def _stages(table, work):
         if i < _STAGES - 1:
             _set_time(work, i)
             offset = 8 * i * size
-            call_lanes(table[tt.RHS], _LANES, 0, work.now, work.values + offset, work.p, work.slopes + offset, 0, 0)
+            call_lanes(table[tt.RHS], _LANES, work.now, work.values + offset, work.p, work.slopes + offset, 0, 0)
 
 
 @innermost
@@ -147,7 +147,6 @@ def _pull_back(table, work):
         call_lanes(
             table[tt.VJP],
             _LANES,
-            0,
             work.now,
             work.values + offset,
             work.p,

@@ -136,7 +136,7 @@ def _slope(table, task, p, out):
     """Derivative of the states of one task; ``p`` and ``out`` are addresses, the former scratch."""
     for j in range(table[tt.N_P]):
         doubles(p)[j] = _parameter(table, task, j)
-    call_lanes(table[tt.RHS], 1, 0, task.memory + 8 * NOW, task.z, p, out, 0, 0)
+    call_lanes(table[tt.RHS], 1, task.memory + 8 * NOW, task.z, p, out, 0, 0)
 
 
 @innermost

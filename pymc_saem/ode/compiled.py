@@ -34,26 +34,20 @@ class CompiledRhs:
 
     @cached_property
     def lanes_rhs_address(self):
-        """int: address of ``rhs(lanes, n_dy0, t, z, p, dz, jy, jp)`` for several subjects.
-
-        Element m of lane l is at ``m * lanes + l``; only the first n_states elements of z and dz are used.
-        """
-        return self._lanes("rhs", self.system.rhs_source, "")
+        """int: address of ``rhs(lanes, t, z, p, dz, jy, jp)`` for several subjects; element m of lane l is at ``m * lanes + l``."""
+        return self._lanes("rhs", self.system.rhs_source)
 
     @cached_property
     def lanes_jac_address(self):
-        """int: the same with sensitivities (n_states, n_dy0 + n_dp) behind the states, and the Jacobians ``jy``, ``jp``.
-
-        ``jy`` is (n_states, n_states) and ``jp`` (n_states, n_dp). With ``n_dy0 = -n_dp`` there are no sensitivities.
-        """
-        return self._lanes("jac", self.system.jac_source, _sensitivities(self.n_states, self.n_dp))
+        """int: the same with the Jacobians ``jy`` (n_states, n_states) and ``jp`` (n_states, n_dp)."""
+        return self._lanes("jac", self.system.jac_source)
 
     @cached_property
     def lanes_vjp_address(self):
         """int: of a wide system, address of the products of a vector ``dz`` with the Jacobians, into ``jy`` and ``jp``."""
-        return self._lanes("vjp", self.system.vjp_source, "")
+        return self._lanes("vjp", self.system.vjp_source)
 
-    def _lanes(self, name, source, rest):
+    def _lanes(self, name, source):
         from numba import types
 
         from pymc_saem.ode import products
@@ -62,8 +56,8 @@ class CompiledRhs:
         if self.system.is_wide:
             products.load()
         body = source if self.system.is_wide else self._over_lanes(source)
-        function = python_function(name, "lanes, n_dy0, ts, y, p, dy, jy, jp", f"{body}{rest}    return 0\n", keep=True)
-        signature = types.int64(*[types.int64] * 2, *[types.CPointer(types.float64)] * 6)
+        function = python_function(name, "lanes, ts, y, p, dy, jy, jp", f"{body}    return 0\n", keep=True)
+        signature = types.int64(types.int64, *[types.CPointer(types.float64)] * 6)
         handle = kept_cfunc(signature, function)
         self._handles.append(handle)  # the code lives as long as its handle
         return handle.address
@@ -85,25 +79,6 @@ class CompiledRhs:
         return f"    for lane in range(lanes):\n        t = take(ts, lane)\n{lines}"
 
 
-def _sensitivities(n, n_dp):
-    """dS/dt = (df/dy) S + df/dp; S has a column per differentiable entry of y0, then per parameter."""
-    products = " + ".join(
-        f"take_column(jy, (i * {n} + {k}) * lanes + lane) * take_column(y, ({n} + {k} * n_sens + j) * lanes + lane)"
-        for k in range(n)
-    )
-    return f"""
-    n_sens = n_dy0 + {n_dp}
-    for i in range({n} if n_sens else 0):
-        for j in range(n_dy0):
-            for lane in range(lanes):
-                put_column(dy, ({n} + i * n_sens + j) * lanes + lane, {products})
-        for j in range(n_dy0, n_sens):
-            for lane in range(lanes):
-                slope = take_column(jp, (i * {n_dp} + j - n_dy0) * lanes + lane)
-                put_column(dy, ({n} + i * n_sens + j) * lanes + lane, slope + {products})
-"""
-
-
 @cache
 def compile_system(system):
     """The :class:`CompiledRhs` of a system; the same object for equal systems."""
@@ -118,7 +93,7 @@ def python_function(name, arguments, body, keep=False):
     names = {"__name__": __name__, "math": math, "np": np, "multiply": products.multiply}
     names |= {"elementary_exp": elementary.exp, "elementary_log": elementary.log}
     names["exp_of_negative"] = elementary.exp_of_negative
-    names |= {f: getattr(native, f) for f in ("doubles", "put", "put_column", "take", "take_column")}
+    names |= {f: getattr(native, f) for f in ("doubles", "put", "take")}
     body = body.replace("math.exp(", "elementary_exp(").replace("math.log(", "elementary_log(")
     code = f"def {name}({arguments}):\n{body}"
     path = f"<pymc_saem ode {name}>"

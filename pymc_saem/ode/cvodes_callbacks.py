@@ -110,7 +110,7 @@ def derivative(t, y, dy, data):
     """The right-hand side; arrays by address."""
     head, cell = integers(data, N_HEAD), floats(data, N_HEAD)
     cell[T] = t
-    call_lanes(head[RHS], 1, 0, data + 8 * T, y, head[P], dy, 0, 0)
+    call_lanes(head[RHS], 1, data + 8 * T, y, head[P], dy, 0, 0)
     return 0 if finite(floats(dy, head[N])) else 1
 
 
@@ -119,7 +119,7 @@ def derivatives(t, y, dy, data):
     """The right-hand side, and its Jacobians in the scratch."""
     head, cell = integers(data, N_HEAD), floats(data, N_HEAD)
     cell[T] = t
-    call_lanes(head[JAC], 1, -head[N_DP], data + 8 * T, y, head[P], dy, head[JY], head[JP])
+    call_lanes(head[JAC], 1, data + 8 * T, y, head[P], dy, head[JY], head[JP])
 
 
 @inner

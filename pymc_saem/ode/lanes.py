@@ -58,22 +58,30 @@ def _load(system, work, table, task, lane):
 
 @inlined
 def _record(system, work, table, task, row, s, lane):
-    """Write the solution of a sorted row at the fraction s of a step, or note its part in the gradient."""
+    """Write the solution of a sorted row at the fraction s of a step, with derivatives or not, or note its part in the gradient."""
     if table[tt.TAPE] != 0:  # only the steps are wanted
         return
     n, replicate = system.n, task // table[tt.N_SUBJECTS]
     place = longs(table[tt.ORDER])[row] * n
-    if system.n_sens > 0:
+    if system.n_sens > 0 and table[tt.SENS] == 0:
         share(system, work, lane, s, doubles(table[tt.G] + 8 * (replicate * table[tt.G_STRIDE] + place)))
         return
     out = doubles(table[tt.OUT] + 8 * (replicate * table[tt.N_ROWS] * n + place))
-    h, stride, z, k = doubles(work.h)[lane], LANES * n, doubles(work.z), doubles(work.k)
+    sens = doubles(table[tt.SENS] + 8 * (replicate * table[tt.N_ROWS] * n + place) * system.n_sens)
+    h, stride, z, k = doubles(work.h)[lane], LANES * system.size, doubles(work.z), doubles(work.k)
     w1, w2, w3, w4, w5, w6, w7 = weights(s)
-    for e in range(n):
+    for e in range(system.size):
         m = e * LANES + lane
         slope = w1 * k[m] + w2 * k[m + stride] + w3 * k[m + 2 * stride] + w4 * k[m + 3 * stride]
         slope += w5 * k[m + 4 * stride] + w6 * k[m + 5 * stride] + w7 * k[m + 6 * stride]
-        out[e] = z[m] + h * slope
+        if e < n:
+            out[e] = z[m] + h * slope
+        else:
+            sens[e - n] = z[m] + h * slope
+
+
+# The same for rows at the start: inlined twice, it would take twice as long to compile.
+_record_start = innermost(_record.py_func)
 
 
 @innermost
@@ -96,7 +104,7 @@ def _end(table, i):
     return doubles(table[tt.TIMES])[starts[i + 1] - 1] if starts[i + 1] > starts[i] else doubles(table[tt.T0])[i]
 
 
-@inlined
+@innermost
 def _keep_gradient(system, work, tasks, k, lane):
     """The gradient of a lane, stored as that of its task."""
     gradient = doubles(tasks.gradient + 8 * k * system.n_sens)
@@ -115,7 +123,9 @@ def _finish(system, work, tasks, table, k, lane, status):
             z1[e] = doubles(work.z_new)[e * LANES + lane]
     replicate, i = task // table[tt.N_SUBJECTS], task % table[tt.N_SUBJECTS]
     longs(tasks.state)[k] = status
-    if system.n_sens:
+    if table[tt.SENS] != 0 and status != st.SUCCESS:
+        tt.forget_derivatives(table, replicate, i)
+    if system.n_sens and table[tt.SENS] == 0:
         gradient = _keep_gradient(system, work, tasks, k, lane)
         tt.write_gradient(table, replicate, i, gradient, status)
     else:
@@ -132,28 +142,29 @@ def _prepare(system, work, tasks, table, begin):
     for lane in range(LANES):
         # Lanes without a task of their own repeat the last one.
         _load(system, work, table, tasks.begin + min(begin + lane, last_task), lane)
-    derivative(system, work, system.f, system.n_dy0, work.t, work.z, 0)
+    derivative(system, work, system.f, work.t, work.z, work.k)
     for lane in range(LANES):
         i = (tasks.begin + min(begin + lane, last_task)) % n_subjects
         h[lane] = first_step(system, work, lane, 0.0, _end(table, i) - t[lane])
         now[lane] = t[lane] + h[lane]
     for e in range(system.n):
         store(work.z_new, e, load(work.z, e) + load(work.h, 0) * load(work.k, e))
-    derivative(system, work, system.rhs, 0, work.now, work.z_new, 1)
+    derivative(system, work, system.rhs, work.now, work.z_new, slopes(system, work, 1))
     for k in range(begin, min(begin + LANES, tasks.count)):
         lane, i = k - begin, (tasks.begin + k) % n_subjects
         row, last, total, state, t_end = starts[i], starts[i + 1], 0.0, st.RUNNING, _end(table, i)
         for e in range(n_values):
             m = e * LANES + lane
             starts_k1[k * n_values + e] = k1[m]
-            total += 0.0 * (k1[m] + z[m])  # NaN if one of them is not finite
+            if e < system.controlled:
+                total += 0.0 * (k1[m] + z[m])  # NaN if one of them is not finite
         if row < last and not (times[row] >= t[lane] and math.isfinite(times[last - 1])):
             state = st.BAD_TIMES
         elif total != 0.0 and (row < last or t_end > t[lane]):
             state = st.NON_FINITE
         else:
             while row < last and times[row] == t[lane]:
-                _record(system, work, table, tasks.begin + k, row, 0.0, lane)
+                _record_start(system, work, table, tasks.begin + k, row, 0.0, lane)
                 row += 1
             if not t_end > t[lane]:
                 state = st.SUCCESS
@@ -277,8 +288,10 @@ def _task(begin, end, table_address):
     if table[tt.JAC] != 0:
         n_sens, f = table[tt.N_DY0] + table[tt.N_DP], table[tt.JAC]
     size, tolerances = n * (1 + n_sens), doubles(table[tt.TOLERANCES])
+    # Derivatives of rows are those of the numerical solution: they do not change its steps.
+    controlled = n if table[tt.SENS] != 0 else size
     system = System(
-        table[tt.RHS], f, n, table[tt.N_DY0], n_sens, size, table[tt.N_P], tolerances[0], tolerances[1]
+        table[tt.RHS], f, n, table[tt.N_DY0], n_sens, size, controlled, table[tt.N_P], tolerances[0], tolerances[1]
     )  # fmt: skip
     memory = np.zeros((work_size(system) + 10) * LANES + count * (3 + size + n_sens))
     a = (memory.ctypes.data + VECTOR - 1) // VECTOR * VECTOR  # or every vector would lie across two lines of the cache

@@ -41,11 +41,14 @@ def _record(linear, work, table, task, lane, row, gradient):
     replicate, place = task // table[tt.N_SUBJECTS], longs(table[tt.ORDER])[row] * n
     g = doubles(table[tt.G] + 8 * (replicate * table[tt.G_STRIDE] + place))
     out = doubles(table[tt.OUT] + 8 * (replicate * table[tt.N_ROWS] * n + place))
-    for m in range(n * max(n_sens, 1)):
-        if n_sens > 0:
-            doubles(gradient)[m % n_sens] += g[m // n_sens] * z[(n + 1 + m) * LANES + lane]
+    sens = doubles(table[tt.SENS] + 8 * (replicate * table[tt.N_ROWS] * n + place) * n_sens)
+    for m in range(n if n_sens == 0 or table[tt.SENS] != 0 else 0):
+        out[m] = z[m * LANES + lane]
+    for m in range(n * n_sens):
+        if table[tt.SENS] != 0:
+            sens[m] = z[(n + 1 + m) * LANES + lane]
         else:
-            out[m] = z[m * LANES + lane]
+            doubles(gradient)[m % n_sens] += g[m // n_sens] * z[(n + 1 + m) * LANES + lane]
 
 
 @innermost
@@ -57,7 +60,9 @@ def _finish(linear, work, table, task, lane, gradient, status):
         z1 = doubles(table[tt.Z1] + 8 * task * n_values)
         for m in range(n_values):
             z1[m] = doubles(work.z)[(m if m < n else m + 1) * LANES + lane]
-    if linear.n_sens > 0:
+    if table[tt.SENS] != 0 and status != st.SUCCESS:
+        tt.forget_derivatives(table, replicate, i)
+    if linear.n_sens > 0 and table[tt.SENS] == 0:
         tt.write_gradient(table, replicate, i, doubles(gradient), status)
     else:
         tt.write_status(table, replicate, i, status)

@@ -175,7 +175,7 @@ def measure(linear, work):
     for k in range(n, -1, -1):
         for m in range(k * LANES, min(k + 1, n) * LANES):
             y[m] = _FAR
-        call_lanes(f, LANES, -n_dp, work.t, work.y, work.p, work.dy, work.jy, work.jp)
+        call_lanes(f, LANES, work.t, work.y, work.p, work.dy, work.jy, work.jp)
         for j in range(n_dp + 1):
             for i in range(n):
                 row = work.powers + (j * n + i) * w * _VECTOR

@@ -30,11 +30,9 @@ __all__ = [
     "kept_cfunc",
     "longs",
     "put",
-    "put_column",
     "register",
     "sources_hash",
     "take",
-    "take_column",
 ]
 
 # Division by zero gives inf, which the solver sees; an exception could not leave a task. Contraction
@@ -121,9 +119,9 @@ def call_task(typingctx, address, begin, end, table):
 
 
 @intrinsic
-def call_lanes(typingctx, address, lanes, n_dy0, t, z, p, dz, jy, jp):
-    """``f(lanes, n_dy0, t, z, p, dz, jy, jp)`` for several subjects, or one; arrays by address."""
-    return types.int64(*[types.int64] * 9), _caller(*[_I64] * 9)
+def call_lanes(typingctx, address, lanes, t, z, p, dz, jy, jp):
+    """``f(lanes, t, z, p, dz, jy, jp)`` for several subjects, or one; arrays by address."""
+    return types.int64(*[types.int64] * 8), _caller(*[_I64] * 8)
 
 
 @intrinsic
@@ -157,45 +155,40 @@ def longs(typingctx, address):
     return types.CPointer(types.int64)(types.int64), codegen
 
 
-def _apart(name):
-    """``take(pointer, index)`` and ``put(pointer, index, value)`` for a loop whose stores meet none of its loads.
+def _scope(module, number):
+    return module.add_metadata([f"values {number}", module.add_metadata(["pymc_saem"])])
+
+
+@intrinsic
+def take(typingctx, pointer, index):
+    """Element of a C pointer, in a loop whose stores meet none of its loads.
 
     The compiler cannot know that the arrays of a right-hand side do not overlap, and gives up vectorizing when there are
-    more pairs of them to compare than it cares to. Every store says that it overlaps neither with a load by ``take`` nor
-    with an earlier ``put``; other functions may read the memory, but between the two of this pair no order is kept.
+    more pairs of them to compare than it cares to. Every store by ``put`` says that it overlaps neither with a load by ``take``
+    nor with an earlier ``put``; other functions may read the memory, but between the two of this pair no order is kept.
     """
 
-    def scope(module, number):
-        return module.add_metadata([f"{name} {number}", module.add_metadata(["pymc_saem"])])
+    def codegen(context, builder, signature, args):
+        value = builder.load(builder.gep(args[0], [args[1]]))
+        value.set_metadata("alias.scope", builder.module.add_metadata([_scope(builder.module, 0)]))
+        return value
 
-    @intrinsic
-    def take(typingctx, pointer, index):
-        def codegen(context, builder, signature, args):
-            value = builder.load(builder.gep(args[0], [args[1]]))
-            module = builder.module
-            value.set_metadata("alias.scope", module.add_metadata([scope(module, 0)]))
-            return value
-
-        return types.float64(pointer, types.int64), codegen
-
-    @intrinsic
-    def put(typingctx, pointer, index, value):
-        def codegen(context, builder, signature, args):
-            module = builder.module
-            stores = module.__dict__.setdefault("pymc_saem_stores", {})
-            stores[name] = number = stores.get(name, 0) + 1
-            store = builder.store(args[2], builder.gep(args[0], [args[1]]))
-            store.set_metadata("alias.scope", module.add_metadata([scope(module, number)]))
-            store.set_metadata("noalias", module.add_metadata([scope(module, m) for m in range(number)]))
-            return context.get_dummy_value()
-
-        return types.none(pointer, types.int64, types.float64), codegen
-
-    return take, put
+    return types.float64(pointer, types.int64), codegen
 
 
-take, put = _apart("values")
-take_column, put_column = _apart("columns")
+@intrinsic
+def put(typingctx, pointer, index, value):
+    """Write an element; see ``take``."""
+
+    def codegen(context, builder, signature, args):
+        module = builder.module
+        module.__dict__["pymc_saem_stores"] = number = module.__dict__.get("pymc_saem_stores", 0) + 1
+        store = builder.store(args[2], builder.gep(args[0], [args[1]]))
+        store.set_metadata("alias.scope", module.add_metadata([_scope(module, number)]))
+        store.set_metadata("noalias", module.add_metadata([_scope(module, m) for m in range(number)]))
+        return context.get_dummy_value()
+
+    return types.none(pointer, types.int64, types.float64), codegen
 
 
 @inner

@@ -40,6 +40,9 @@ class _OdeOp(Op):
         self.n_threads = n_threads
         self.events = events
 
+    #: Whether the derivatives of all rows are outputs.
+    has_derivatives = False
+
     def __getstate__(self):
         return {name: getattr(self, name) for name in self.__props__}
 
@@ -55,6 +58,16 @@ class _OdeOp(Op):
     def n_c(self):
         """int: constant values per subject, entries of y0 first."""
         return self.system.n_states + self.system.n_p - self.n_x
+
+    def compiled_calls(self, n_tasks, n_calls):
+        """Context in which compiled graphs solve without Python, with threads if those were faster lately.
+
+        It expects ``n_calls`` calls with ``n_tasks`` subjects and replicates each, and that their caller releases the global
+        interpreter lock.
+        """
+        from pymc_saem.ode.driver import compiled_calls
+
+        return compiled_calls(self, n_tasks, n_calls)
 
     def _call(self, t, x, c, g=None):
         from pymc_saem.ode.kernels import call
@@ -95,15 +108,11 @@ class OdeSolution(_OdeOp):
         """The same operation at other tolerances."""
         return type(self)(**(self.__getstate__() | {"rtol": rtol, "atol": atol}))
 
-    def compiled_calls(self, n_tasks, n_calls):
-        """Context in which compiled graphs solve without Python, with threads if those were faster lately.
+    def with_derivatives(self):
+        """An operation with the same solution whose gradient needs no second solve, or this one where there is none."""
+        from pymc_saem.ode.derivatives import OdeDerivatives, is_possible
 
-        It expects ``n_calls`` calls with ``n_tasks`` subjects and replicates each, and that their caller releases the global
-        interpreter lock.
-        """
-        from pymc_saem.ode.driver import compiled_calls
-
-        return compiled_calls(self, n_tasks, n_calls)
+        return OdeDerivatives(**self.__getstate__()) if is_possible(self) else self
 
     def status_text(self, code):
         """What a status code means and what to do about it."""
@@ -156,6 +165,12 @@ class OdeGradient(_OdeOp):
         _check_times(t)
         batch = _batch_shape((x, 2), (c, 2), (g, 2))
         return Apply(self, [t, x, c, g], [pt.tensor(dtype="float64", shape=(*batch, self.rows.n_subjects, self.n_x))])
+
+    def silenced(self):
+        """Context in which gradients that are NaN are not reported, because the caller looks for them."""
+        from pymc_saem.ode.kernels import silenced
+
+        return silenced()
 
     def compute(self, t, x, c, g):
         """Gradient as the only entry of a tuple."""

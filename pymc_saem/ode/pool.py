@@ -196,9 +196,9 @@ _pool = None
 
 def prepare(parallel):
     """Compile now, so that the first real call is timed fairly."""
-    if not serially.signatures:
+    if not serially.overloads:
         serially(0, 0, 0, 0)
-    if parallel and not lead.signatures:
+    if parallel and not lead.overloads:
         help_out(0, 0)
         lead(np.zeros(_SIZE, np.int64).ctypes.data, 0, 0, 0, 0)
 

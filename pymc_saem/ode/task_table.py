@@ -17,7 +17,9 @@ SOLVER, EVENT_STARTS, EVENT_NUMBERS, EVENT_PLACES = range(28, 32)
 STIFF = 32
 # Of the adjoint: the vector-Jacobian product; where `lanes` records its steps, an address, then their number by task.
 VJP, TAPE = 33, 34
-TABLE_SIZE = 35
+# Where the derivatives of every row go, if they are wanted as they are and not as a gradient; no tolerance controls their errors.
+SENS = 35
+TABLE_SIZE = 36
 
 
 @innermost
@@ -94,6 +96,16 @@ def write_status(table, replicate, i, status):
         for k in range(starts[i], starts[i + 1]):
             for s in range(n):
                 out[(replicate * table[N_ROWS] + order[k]) * n + s] = np.nan
+
+
+@innermost
+def forget_derivatives(table, replicate, i):
+    """Zero for the derivatives of all rows of a subject, which could not be found."""
+    starts, order, n = longs(table[STARTS]), longs(table[ORDER]), table[N_STATES] * (table[N_DY0] + table[N_DP])
+    for k in range(starts[i], starts[i + 1]):
+        sens = doubles(table[SENS] + 8 * (replicate * table[N_ROWS] + order[k]) * n)
+        for m in range(n):
+            sens[m] = 0.0
 
 
 @inner

@@ -37,21 +37,20 @@ C2, C3, C4, C5 = 0.161, 0.327, 0.9, 0.9800255409045097
 
 _STAGES = 7
 _C = 0.0, C2, C3, C4, C5, 1.0, 1.0
-# Columns of the sensitivities that go through all stages together, so that their slopes stay in the fastest memory.
-_BLOCK = 16
 
 # Address of the right-hand side; of the function to integrate, which has Jacobians too if n_sens is not 0; number of states,
-# entries of y0 and columns of the sensitivities, n (1 + n_sens) values, parameters; tolerances.
-System = namedtuple("System", "rhs f n n_dy0 n_sens size n_p rtol atol")
+# entries of y0 and columns of the sensitivities, n (1 + n_sens) values, of which the first ``controlled`` count in errors;
+# parameters; tolerances.
+System = namedtuple("System", "rhs f n n_dy0 n_sens size controlled n_p rtol atol")
 # Addresses. Per lane: t, h, now, norm, other. Per value: states and sensitivities z and z_new, slopes k1 to k7 one after the
-# other. Then parameters p and, of one stage after the other, the Jacobians jy (n, n) and jp (n, n_sens - n_dy0); the shares of
+# other. Then parameters p, the Jacobians jy (n, n) and jp (n, n_sens - n_dy0); the shares of
 # z and of the slopes of each state in the gradient (8, n), a mask first; the gradient (n_sens).
 Work = namedtuple("Work", "t h now norm other z z_new k p jy shares gradient")
 
 
 @inlined
 def _jacobians(system):
-    """Number of vectors of the Jacobians of one stage."""
+    """Number of vectors of the Jacobians."""
     return system.n * (system.n + system.n_sens - system.n_dy0) if system.n_sens else 0
 
 
@@ -59,7 +58,7 @@ def _jacobians(system):
 def work_size(system):
     """Number of vectors that ``split`` wants."""
     gradient = 1 + 8 * system.n + system.n_sens
-    return 5 + (2 + _STAGES) * system.size + system.n_p + _STAGES * _jacobians(system) + gradient
+    return 5 + (2 + _STAGES) * system.size + system.n_p + _jacobians(system) + gradient
 
 
 @inlined
@@ -69,7 +68,7 @@ def split(system, a):
     c = a + 5 * b
     p = c + (2 + _STAGES) * s
     jy = p + system.n_p * b
-    shares = jy + _STAGES * _jacobians(system) * b
+    shares = jy + _jacobians(system) * b
     gradient = shares + (1 + 8 * system.n) * b
     return Work(a, a + b, a + 2 * b, a + 3 * b, a + 4 * b, c, c + s, c + 2 * s, p, jy, shares, gradient)
 
@@ -81,82 +80,65 @@ def slopes(system, work, stage):
 
 
 @innermost
-def derivative(system, work, f, n_dy0, t, z, stage):
-    """Slopes of a stage by ``system.rhs``, or by ``system.f`` with Jacobians, with sensitivities too if ``n_dy0`` says so."""
-    jy = work.jy + VECTOR * _jacobians(system) * stage
-    jp = jy + VECTOR * system.n * system.n
-    call_lanes(f, LANES, n_dy0, t, z, work.p, slopes(system, work, stage), jy, jp)
-
-
-@innermost
-def _values(stage, h_place, z, z_new, k, stride, first, last):
-    """Values ``first`` to ``last`` of a stage, from the slopes before it."""
-    h, k2, k3, k4, k5, k6 = load(h_place, 0), k + stride, k + 2 * stride, k + 3 * stride, k + 4 * stride, k + 5 * stride
-    if stage == 1:
-        for e in range(first, last):
-            store(z_new, e, load(z, e) + h * (A21 * load(k, e)))
-    elif stage == 2:
-        for e in range(first, last):
-            store(z_new, e, load(z, e) + h * (A31 * load(k, e) + A32 * load(k2, e)))
-    elif stage == 3:
-        for e in range(first, last):
-            store(z_new, e, load(z, e) + h * (A41 * load(k, e) + A42 * load(k2, e) + A43 * load(k3, e)))
-    elif stage == 4:
-        for e in range(first, last):
-            slope = A51 * load(k, e) + A52 * load(k2, e) + A53 * load(k3, e) + A54 * load(k4, e)
-            store(z_new, e, load(z, e) + h * slope)
-    elif stage == 5:
-        for e in range(first, last):
-            slope = A61 * load(k, e) + A62 * load(k2, e) + A63 * load(k3, e) + A64 * load(k4, e) + A65 * load(k5, e)
-            store(z_new, e, load(z, e) + h * slope)
-    else:
-        for e in range(first, last):
-            slope = B1 * load(k, e) + B2 * load(k2, e) + B3 * load(k3, e) + B4 * load(k4, e)
-            store(z_new, e, load(z, e) + h * (slope + B5 * load(k5, e) + B6 * load(k6, e)))
-
-
-@innermost
-def _products(n, n_dy0, n_dp, jy, jp, z, k, first, last):
-    """Slopes of columns ``first`` to ``last`` of the sensitivities at ``z``: dS/dt = (df/dy) S + df/dp."""
-    n_sens, middle, second = n_dy0 + n_dp, min(max(first, n_dy0), last), min(1, n - 1)
+def _products(n, n_dy0, n_dp, jy, z, k):
+    """Slopes of the sensitivities at ``z``: dS/dt = (df/dy) S + df/dp."""
+    n_sens, jp, second = n_dy0 + n_dp, jy + VECTOR * n * n, min(1, n - 1)
     for i in range(n):
         row, j_row, other = n + i * n_sens, i * n_dp - n_dy0, n + second * n_sens
         f, g = load(jy, i * n), float(second) * load(jy, i * n + second)
-        for j in range(first, middle):
+        for j in range(n_dy0):
             store(k, row + j, f * load(z, n + j) + g * load(z, other + j))
-        for j in range(middle, last):
+        for j in range(n_dy0, n_sens):
             store(k, row + j, load(jp, j_row + j) + f * load(z, n + j) + g * load(z, other + j))
         for m in range(2, n):
             f, other = load(jy, i * n + m), n + m * n_sens
-            for j in range(first, last):
+            for j in range(n_sens):
                 store(k, row + j, load(k, row + j) + f * load(z, other + j))
 
 
 @innermost
-def _columns(system, work):
-    """The step of the sensitivities, whose Jacobians are known at all stages: a few columns at a time."""
-    n, n_sens, stride = system.n, system.n_sens, VECTOR * system.size
-    for first in range(0, n_sens, _BLOCK):
-        last = min(first + _BLOCK, n_sens)
-        for stage in range(1, _STAGES):
-            for i in range(n):
-                row = n + i * n_sens
-                _values(stage, work.h, work.z, work.z_new, work.k, stride, row + first, row + last)
-            jy, k = work.jy + VECTOR * _jacobians(system) * stage, slopes(system, work, stage)
-            _products(n, system.n_dy0, n_sens - system.n_dy0, jy, jy + VECTOR * n * n, work.z_new, k, first, last)
+def derivative(system, work, f, t, z, k):
+    """Slopes ``k`` at ``z``: of the states, and if ``f`` is ``system.f`` of the sensitivities."""
+    call_lanes(f, LANES, t, z, work.p, k, work.jy, work.jy + VECTOR * system.n * system.n)
+    if f != system.rhs:
+        _products(system.n, system.n_dy0, system.n_sens - system.n_dy0, work.jy, z, k)
+
+
+@innermost
+def _values(stage, h_place, z, z_new, k, size):
+    """Values of a stage, from the slopes before it."""
+    h, s = load(h_place, 0), VECTOR * size
+    k2, k3, k4, k5, k6 = k + s, k + 2 * s, k + 3 * s, k + 4 * s, k + 5 * s
+    if stage == 1:
+        for e in range(size):
+            store(z_new, e, load(z, e) + h * (A21 * load(k, e)))
+    elif stage == 2:
+        for e in range(size):
+            store(z_new, e, load(z, e) + h * (A31 * load(k, e) + A32 * load(k2, e)))
+    elif stage == 3:
+        for e in range(size):
+            store(z_new, e, load(z, e) + h * (A41 * load(k, e) + A42 * load(k2, e) + A43 * load(k3, e)))
+    elif stage == 4:
+        for e in range(size):
+            slope = A51 * load(k, e) + A52 * load(k2, e) + A53 * load(k3, e) + A54 * load(k4, e)
+            store(z_new, e, load(z, e) + h * slope)
+    elif stage == 5:
+        for e in range(size):
+            slope = A61 * load(k, e) + A62 * load(k2, e) + A63 * load(k3, e) + A64 * load(k4, e) + A65 * load(k5, e)
+            store(z_new, e, load(z, e) + h * slope)
+    else:
+        for e in range(size):
+            slope = B1 * load(k, e) + B2 * load(k2, e) + B3 * load(k3, e) + B4 * load(k4, e)
+            store(z_new, e, load(z, e) + h * (slope + B5 * load(k5, e) + B6 * load(k6, e)))
 
 
 @inlined
 def step(system, work):
     """One step from z to z_new, and its slopes."""
-    n_dp = system.n_sens - system.n_dy0
     for stage in range(1, _STAGES):
-        _values(stage, work.h, work.z, work.z_new, work.k, VECTOR * system.size, 0, system.n)
+        _values(stage, work.h, work.z, work.z_new, work.k, system.size)
         store(work.now, 0, load(work.t, 0) + _C[stage] * load(work.h, 0))
-        # Without columns: the Jacobians only.
-        derivative(system, work, system.f, -n_dp, work.now, work.z_new, stage)
-    if system.n_sens:
-        _columns(system, work)
+        derivative(system, work, system.f, work.now, work.z_new, slopes(system, work, stage))
 
 
 @innermost
@@ -175,9 +157,10 @@ def _squares(system, work, first, last):
 @inlined
 def errors(system, work):
     """Root mean square of error / tolerance of each lane: the larger one of states and sensitivities."""
-    n, norm, other = system.n, doubles(work.norm), doubles(work.other)
-    store(work.norm, 0, root((1.0 / n) * _squares(system, work, 0, n)))
-    store(work.other, 0, root((1.0 / max(1, n * system.n_sens)) * _squares(system, work, n, system.size)))
+    norm, other = doubles(work.norm), doubles(work.other)
+    for part in range(2):  # the states, then the sensitivities, if any
+        first, last = part * system.n, system.controlled if part else system.n
+        store(work.norm, part, root((1.0 / max(1, last - first)) * _squares(system, work, first, last)))
     for lane in range(LANES):
         # Written so that a NaN of either is kept.
         norm[lane] = norm[lane] if norm[lane] >= other[lane] or norm[lane] != norm[lane] else other[lane]
@@ -186,7 +169,7 @@ def errors(system, work):
 @innermost
 def share(system, work, lane, s, g):
     """Take into account that a row at the fraction ``s`` of the step of a lane has the cotangent ``g``."""
-    shares, z, h, w = doubles(work.shares), doubles(work.z), doubles(work.h)[lane], weights(s)
+    shares, h, w = doubles(work.shares), doubles(work.h)[lane], weights(s)
     shares[lane] = 1.0
     for i in range(system.n):
         place = (1 + 8 * i) * LANES + lane
@@ -229,7 +212,7 @@ def stiffness(system, work, lane):
     """
     k, s, h = doubles(work.k), LANES * system.size, doubles(work.h)[lane]
     z_new, steep, values = doubles(work.z_new), 0.0, 0.0
-    for m in range(lane, s, LANES):
+    for m in range(lane, LANES * system.controlled, LANES):
         # z_new minus the values at which k6 was taken; in units of the tolerance, or what is large hides what is stiff
         scale = 1.0 / (system.atol + system.rtol * abs(z_new[m]))
         value = (B1 - A61) * k[m] + (B2 - A62) * k[s + m] + (B3 - A63) * k[2 * s + m] + (B4 - A64) * k[3 * s + m]

@@ -67,7 +67,7 @@ class _Guide:
     """What the pilot run found: the end of each stage, and the moves there."""
 
     beta: np.ndarray  # (stage, subject): temperature at the end of the stage; the last ones are 1
-    axes: np.ndarray  # (stage, subject, phi, phi): columns are principal axes times standard deviations, whitened phi
+    axes: np.ndarray  # (stage, subject, phi, phi): columns are directions, for whitened phi
     scale: np.ndarray  # (stage, subject): factor of the steps
 
 
@@ -140,7 +140,7 @@ class _Particles:
         return np.where(np.isnan(loglik), -np.inf, loglik).reshape(z.shape[:-1])  # NaN: a failed solve
 
     def move(self, beta: np.ndarray, axes: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """One proposal of every particle, along a random number of the principal axes; the acceptance (subject,)."""
+        """One proposal of every particle, along a random number of the axes; the acceptance (subject,)."""
         n_subjects, d = self.z.shape[2:]
         chosen = self.rng.permutation(d)[: self.rng.integers(1, d + 1)]
         x = self.rng.standard_normal((n_subjects, self.z[:, :, 0, 0].size, chosen.size))
@@ -189,7 +189,7 @@ def _explore(pilot: _Particles) -> _Guide:
             new[:] = 1.0
         pilot.reweight(new - beta, least_ess=1.0)
         beta = new
-        axes = _principal_axes(pilot.z[0])
+        axes = _axes(pilot.z[0])
         for k in range(PILOT_MOVES):
             rate = pilot.move(beta, axes, scale)
             scale = scale * np.exp((rate - TARGET_ACCEPTANCE) / np.sqrt(k + 1.0))
@@ -220,12 +220,14 @@ def _next_temperature(loglik: np.ndarray, beta: float) -> float:
     return beta + high
 
 
-def _principal_axes(z: np.ndarray) -> np.ndarray:
-    """Principal axes of each subject's particles times their standard deviations, (subject, phi, phi), as columns."""
+def _axes(z: np.ndarray) -> np.ndarray:
+    """Directions of moves, (subject, phi, phi), as columns: a Cholesky factor of the covariance of each subject's particles.
+
+    Principal axes do no better, and their computation in threads took longer than all solves on a busy machine.
+    """
     centred = z - z.mean(axis=0)
     covariance = np.einsum("psi,psj->sij", centred, centred) / len(z)
-    values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 1e-6))[:, None, :]
+    return np.linalg.cholesky(covariance + 1e-6 * np.eye(z.shape[-1]))
 
 
 def _anneal(particles: _Particles, guide: _Guide, n_steps: int, n_moves: int) -> np.ndarray:

@@ -63,7 +63,9 @@ def describe_individuals(simulator: Simulator, population: Population, theta, ph
     starts = np.concatenate([population.mean[None], mean[None], draws[0, picks]])
     mode, mode_logp = find_modes(simulator.densities, population, theta, starts)
     eta = mode - population.mean
-    shrinkage = 1.0 - np.mean(eta**2, axis=0) / np.diag(population.omega)
+    used = simulator.mixed.is_used
+    shrinkage = 1.0 - np.sum(eta**2 * used, axis=0) / used.sum(axis=0) / np.diag(population.omega)
+    shrinkage[~simulator.mixed.is_gaussian] = np.nan  # their rough scale is no standard deviation
     return Conditional(draws, logp, mean, sd, mode, mode_logp, shrinkage)
 
 
@@ -141,11 +143,14 @@ def find_modes(densities, population: Population, theta, starts: np.ndarray, max
 
 def _bfgs_update(inverse, s, y, where) -> None:
     """Inverse-Hessian update (Nocedal & Wright 2006, eq. 6.17) of the selected chains, in place."""
-    sy = np.einsum("...i,...i->...", s, y)
-    where = where & (sy > 1e-12)
+    with np.errstate(all="ignore"):  # a wild trial point may have gradients near 1e160
+        sy = np.einsum("...i,...i->...", s, y)
+        hy = np.einsum("...ij,...j->...i", inverse, y)
+        yhy = np.einsum("...i,...i->...", y, hy)
+        where = where & (sy > 1e-12) & np.isfinite(yhy / sy**2)
+    y, hy = np.where(where[..., None], y, 0.0), np.where(where[..., None], hy, 0.0)
+    yhy = np.where(where, yhy, 0.0)
     rho = np.where(where, 1.0 / np.where(where, sy, 1.0), 0.0)
-    hy = np.einsum("...ij,...j->...i", inverse, y)
-    yhy = np.einsum("...i,...i->...", y, hy)
     ss = np.einsum("...i,...j->...ij", s, s)
     sh = np.einsum("...i,...j->...ij", s, hy)
     update = (rho + rho**2 * yhy)[..., None, None] * ss - rho[..., None, None] * (sh + np.swapaxes(sh, -1, -2))

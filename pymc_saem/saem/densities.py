@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -113,17 +113,41 @@ class Densities:
         """The same as one sequence: log likelihood, residual statistics, status codes of each ODE."""
         return self._function("likelihood")(phi, theta)
 
-    def compiled_likelihood(self):
-        """``(f, others)``: Numba function ``f(phi, theta, *others)`` behind ``likelihood``; None in other modes of PyTensor."""
-        function = self._function("likelihood")
+    def outputs_quietly(self, phi: np.ndarray, theta: np.ndarray):
+        """``outputs`` without reports of failed solves: for points that were not chosen to have a solution."""
+        with self._silenced("likelihood"):
+            return self.outputs(phi, theta)
+
+    def derivative(self, phi: np.ndarray, theta: np.ndarray):
+        """Log likelihood, residual statistics, gradient with respect to phi, status codes of each ODE, from one solve.
+
+        The densities are those of ``likelihood`` up to rounding, at its tolerances, and the gradients theirs; ``gradient`` is
+        for optimizers.
+        """
+        with self._silenced("derivative"):
+            return self._function("derivative")(phi, theta)
+
+    def compiled_likelihood(self, kind: str = "likelihood"):
+        """``(f, others)``: Numba function ``f(phi, theta, *others)`` behind ``likelihood``; None in other modes of PyTensor.
+
+        With ``kind="derivative"``, that behind ``derivative``.
+        """
+        function = self._function(kind)
         f = getattr(function.vm, "jit_fn", None)
         return None if f is None else (f, tuple(c.storage[0] for c in function.input_storage[2:]))
 
+    def runner(self, walk, kind: str, phi: np.ndarray, n_evaluations: int):
+        """``(walk, f, others, context)`` to run a compiled walk, or the same walk interpreted in other modes of PyTensor."""
+        compiled = self.compiled_likelihood() if kind == "likelihood" else self.compiled_likelihood(kind)
+        if compiled is None:
+            return walk.py_func, self.outputs if kind == "likelihood" else self.derivative, (), nullcontext()
+        return walk, *compiled, self.compiled_solves(phi, n_evaluations, kind)
+
     @contextmanager
-    def compiled_solves(self, phi: np.ndarray, n_evaluations: int):
+    def compiled_solves(self, phi: np.ndarray, n_evaluations: int, kind: str = "likelihood"):
         """While ``compiled_likelihood`` is evaluated that often at such phi, without the global interpreter lock."""
         with ExitStack() as stack:
-            for node in self._function("likelihood").maker.fgraph.apply_nodes:
+            for node in self._function(kind).maker.fgraph.apply_nodes:
                 if hasattr(node.op, "compiled_calls"):
                     stack.enter_context(node.op.compiled_calls(phi.shape[0] * phi.shape[1], n_evaluations))
             yield
@@ -139,7 +163,8 @@ class Densities:
         d_theta : ndarray, shape (theta,)
             Derivative of the sum at fixed phi.
         """
-        return self._function("gradient")(phi, theta)
+        with self._silenced("gradient"):
+            return self._function("gradient")(phi, theta)
 
     def score(self, rules: tuple, phi: np.ndarray, theta: np.ndarray):
         """Log density of all that some parameters enter, and its gradient with respect to theta; means over replicates.
@@ -158,7 +183,8 @@ class Densities:
         """
         if "score" not in self._functions:
             self._functions["score"] = self._compile_score(rules)
-        value, gradient = self._functions["score"](phi, theta)
+        with self._silenced("score"):
+            value, gradient = self._functions["score"](phi, theta)
         return float(value) / phi.shape[0], np.asarray(gradient) / phi.shape[0]
 
     def _compile_score(self, rules: tuple):
@@ -189,6 +215,15 @@ class Densities:
             self.likelihood(phi, theta)
             self.compile_seconds += perf_counter() - start
 
+    @contextmanager
+    def _silenced(self, kind: str):
+        """While searches try points without a solution, which they turn back from; the solver need not say so."""
+        with ExitStack() as stack:
+            for node in self._function(kind).maker.fgraph.apply_nodes:
+                if hasattr(node.op, "silenced"):
+                    stack.enter_context(node.op.silenced())
+            yield
+
     def _function(self, kind: str):
         if kind not in self._functions:
             self._functions[kind] = self._compile(kind)
@@ -199,17 +234,21 @@ class Densities:
         phi, theta = symbols(mixed)
         phi3 = pt.tensor("phi", dtype="float64", shape=(None, mixed.n_subjects, mixed.n_phi))
         loglik, residual, status = self._subject_graphs(phi, theta)
-        if kind == "likelihood":
-            ranks = (2, 3, *(2 for _ in status))
+        if kind in ("likelihood", "derivative"):
             outputs = _solved_to([loglik, residual, *status], self.tolerance)
+            if kind == "derivative":
+                outputs = _solved_once(outputs)
+            ranks = (2, 3, *(2 for _ in status))
             outputs = vectorize_graph(outputs, {phi: phi3})
             outputs = [self._with_replicates(out, phi3, ndim) for out, ndim in zip(outputs, ranks, strict=True)]
+            if kind == "derivative":
+                outputs.insert(2, pt.grad(outputs[0].sum(), phi3, disconnected_inputs="ignore"))
         else:
             (loglik,) = vectorize_graph(_solved_to([loglik], GRADIENT_TOLERANCE), {phi: phi3})
             d_phi, d_theta = pt.grad(loglik.sum(), [phi3, theta], disconnected_inputs="ignore")
             outputs = [loglik, d_phi, d_theta]
         # A gradient runs some hundred times in a fit, which does not repay 30 s of compilation.
-        is_compiled = kind == "likelihood" and not has_python_only_ops(outputs)
+        is_compiled = kind != "gradient" and not has_python_only_ops(outputs)
         mode = get_mode(self.mode) if is_compiled else INTERPRETED
         mode = mode.including(_NO_CHECKS)
         f = pytensor.function([phi3, theta], outputs, mode=mode, on_unused_input="ignore")
@@ -249,6 +288,14 @@ def _solved_to(graphs: list, largest: float) -> list:
             continue
         tight |= zip(node.outputs, node.op.with_tolerances(rtol, atol)(*node.inputs), strict=True)
     return clone_replace(graphs, tight) if tight else graphs
+
+
+def _solved_once(graphs: list) -> list:
+    """The graphs with operations whose gradient needs no second solve, where there are such."""
+    nodes = [node for node in ode_nodes(graphs) if hasattr(node.op, "with_derivatives")]
+    once = {node: node.op.with_derivatives()(*node.inputs) for node in nodes}
+    pairs = {old: new for node in nodes for old, new in zip(node.outputs, once[node], strict=False)}
+    return clone_replace(graphs, pairs) if pairs else graphs
 
 
 def _per_subject(mixed: MixedModel, outcome: int, rows):

@@ -16,7 +16,6 @@ from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.rules import Rules
 from pymc_saem.saem.schedule import Schedule
-from pymc_saem.saem.scout import default_scouts, scout
 from pymc_saem.saem.simulate import Simulator
 from pymc_saem.saem.start import Start, default_starts, find_start
 
@@ -52,24 +51,30 @@ class Engine:
         climber = Climber(densities, maximizer)
         return cls(mixed, rules, points, densities, maximizer, climber, n_transitions, n_replicates, kernels)
 
-    def begin(self, point: dict, rng: np.random.Generator, n_starts: int | str) -> tuple[State, Simulator, Start]:
-        """Find a start near a PyMC point (``n_starts=0``: at the point) and set up the simulator."""
+    def begin(
+        self, point: dict, rng: np.random.Generator, n_starts: int | str, dispersed: bool = False
+    ) -> tuple[State, Simulator, Start]:
+        """Find a start near a PyMC point (``n_starts=0``: at the point) and set up the simulator.
+
+        ``dispersed`` moves the point first, by what would be three standard errors if phi were known.
+        """
         n_fits = default_starts(self.mixed) if n_starts == "auto" else n_starts
-        n_scouts = default_scouts(self.mixed, self.maximizer, n_fits) if n_starts == "auto" else 0
         theta = self.maximizer.apply_fixed(self.points.theta_of(point))
+        if dispersed:
+            theta = self.maximizer.apply_fixed(theta + self._dispersion(theta) * rng.standard_normal(theta.size))
         start = Start(theta, np.zeros(0))
         if n_fits:
             start = find_start(self.densities, self.climber, theta, rng, n_fits)
         population = self.maximizer.population(start.theta)
         phi = np.repeat(population.mean[None], self.n_replicates, axis=0)
         self.densities.warm_up(phi, start.theta)
-        if n_scouts:
-            theta, one, scores, n_evaluations = scout(
-                start.theta, phi[:1], lambda: self.simulator(population, rng), self.maximizer, n_scouts
-            )
-            start = Start(theta, scores, n_evaluations * self.mixed.n_subjects)
-            population, phi = self.maximizer.population(theta), np.repeat(one, self.n_replicates, axis=0)
         return State(start.theta, phi), self.simulator(population, rng), start
+
+    def _dispersion(self, theta: np.ndarray) -> np.ndarray:
+        spread = 3.0 * self.maximizer.scales(theta)
+        for p in self.mixed.parameters:  # large weights saturate a network, and it does not come back
+            spread[p.columns] = np.minimum(spread[p.columns], 0.3 if p.is_network else np.inf)
+        return np.where(self.maximizer.held, 0.0, spread)
 
     def simulator(self, population, rng) -> Simulator:
         return Simulator(self.mixed, self.densities, population, self.n_transitions, rng, self.kernels)

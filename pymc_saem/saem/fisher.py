@@ -67,8 +67,7 @@ def network_columns(engine: Engine) -> np.ndarray:
     """Which entries of theta are weights of a network, (theta,)."""
     found = np.zeros(engine.mixed.n_theta, dtype=bool)
     for p in engine.mixed.parameters:
-        op = engine.mixed.model[p.name].owner.op
-        found[p.columns] = getattr(op, "is_network_weights", False)
+        found[p.columns] = p.is_network
     return found
 
 

@@ -19,6 +19,7 @@ from pymc_saem.saem.point import initial_point
 from pymc_saem.saem.progress import Progress
 from pymc_saem.saem.report import collect
 from pymc_saem.saem.run import Job, run_chains, score
+from pymc_saem.saem.start import default_exploration
 from pymc_saem.saem.step import SAEM
 
 
@@ -27,7 +28,7 @@ def fit_saem(
     *,
     random_effects: Sequence[str] | None = None,
     objective: str = "map",
-    n_explore: int = 150,
+    n_explore: int | str = "auto",
     n_smooth: int = 350,
     n_transitions: int = 80,
     n_replicates: int | str = "auto",
@@ -40,6 +41,8 @@ def fit_saem(
     n_starts: int | str = "auto",
     step_size_exponent: float = 0.75,
     annealing: float = 0.95,
+    minibatch: float = 1.0,
+    tolerance: float = 0.05,
     likelihood: str | None = "auto",
     standard_errors: str | None = "auto",
     random_seed=None,
@@ -60,11 +63,13 @@ def fit_saem(
         "map" maximizes p(y | theta) p(theta) with priors on the natural scale, as ``pm.find_MAP`` does;
         flat priors give maximum likelihood. "ml" ignores the priors.
         (Monolix, saemix and nlmixr2 have "ml" only; Monolix has priors on request.)
-    n_explore : int, default 150
-        Iterations with step size 1, in which the run finds its region. (Monolix
+    n_explore : int or "auto"
+        Iterations with step size 1 and annealing, in which the run finds its region; the longer, the slower the annealing of
+        residual variances, which decides how good the optimum is that a network model ends in. "auto": 600 where a typical
+        subject has fewer rows than random effects, and 200 elsewhere, where gradient fits have found the region. (Monolix
         ``nbexploratoryiterations`` 500 at most, saemix ``nbiter.saemix[1]`` 300, nlmixr2 ``nBurn`` 200.)
     n_smooth : int, default 350
-        Iterations with decreasing step sizes, which average the noise away.
+        Iterations with decreasing step sizes, which average the noise away; at most so many, see ``tolerance``.
         (Monolix ``nbsmoothingiterations`` 200, saemix ``nbiter.saemix[2]`` 100, nlmixr2 ``nEm`` 300.)
     n_transitions : int, default 80
         Proposals per subject and replicate in one iteration; each costs one solve. With 3 random effects it
@@ -74,9 +79,11 @@ def fit_saem(
         Copies of phi per subject; "auto" makes n_subjects * n_replicates at least 50.
         (Monolix and saemix ``nb.chains``.)
     kernel : mapping or "auto"
-        Share of the transitions of "prior", "coordinate" and "block" proposals (saemix ``nbiter.mcmc``).
+        Share of the transitions of "prior", "coordinate" and "block" proposals (saemix ``nbiter.mcmc``), and of those that
+        use gradients: "mala" (Langevin) and "independence" (f-SAEM: around each subject's mode, for few random effects).
     chains : int, default 1
-        Independent whole runs from starts of their own. The one with the best score is reported.
+        Independent whole runs, the first from the initial values, the others from dispersed ones. The one with the best score
+        is reported, with a warning when they disagree.
     cores : int, default 1
         Processes for the chains. The solves of one chain use threads in any case.
     draws : int, default 250
@@ -87,14 +94,20 @@ def fit_saem(
         Natural starting values by name, as in ``pm.sample``.
     n_starts : int or "auto"
         Gradient fits with every subject at its mean; the best one starts the run. 0 starts at the
-        initial values. "auto": 12; where a typical subject has fewer rows than random effects, such a
-        fit leads to worse optima, and eight runs of 60 iterations with one replicate look for a good
-        region instead, unless a covariance is estimated (measured in ``saem/start.py``, ``saem/scout.py``).
+        initial values. "auto": 12, or none where a typical subject has fewer rows than random effects: there such a
+        fit leads to worse optima (measured in ``saem/start.py``).
     step_size_exponent : float, default 0.75
         a in gamma_k = k^-a of the smoothing phase, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
     annealing : float, default 0.95
-        Smallest factor by which a variance may fall per iteration in the first half of the exploratory
-        phase. (Monolix ``tauomega``, saemix ``alpha.sa`` 0.97.)
+        Smallest factor by which a variance of random effects may fall per iteration in the exploratory phase; a residual
+        variance may fall by a factor of 400 in the whole of it. 0: no annealing. (Monolix ``tauomega``, saemix ``alpha.sa`` 0.97.)
+    minibatch : float, default 1
+        Share of the subjects whose random effects move in an iteration; those of the others stay, and count in the statistics
+        as they are (Kuhn, Matias & Rebafka 2020). For thousands of subjects: with 0.1, an iteration costs a tenth of the solves.
+    tolerance : float, default 0.05
+        The smoothing phase ends when, three times in a row, no parameter has moved by more than this between the two halves
+        of its last half, Monte-Carlo error included, in units of the standard error that it would have if the random effects
+        were known. 0 runs all of ``n_smooth``. (Monolix stops by the slope of each parameter, saemix and nlmixr2 not at all.)
     likelihood : {"auto", "quadrature", "importance", "annealed"} or None, default "auto"
         How the marginal log-likelihood is computed after the estimate, for -2LL, AIC and BIC. "quadrature": adaptive
         Gauss-Hermite, for up to 3 random effects; "importance": importance sampling from a t distribution with the
@@ -144,7 +157,11 @@ def fit_saem(
         ("draws", draws, 2),
     ):
         check_count(name, value, least)
-    if n_explore + n_smooth == 0:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0.0 <= tolerance < np.inf:
+        raise ValueError(
+            f"tolerance is {tolerance!r}; it must be a number of standard errors, or 0 to run all of n_smooth."
+        )
+    if n_explore == 0 and n_smooth == 0:
         raise ValueError("n_explore and n_smooth are both 0; at least one iteration is needed.")
     if kernel != "auto" and not isinstance(kernel, Mapping):
         raise ValueError(
@@ -158,7 +175,7 @@ def fit_saem(
         model=model,
         random_effects=random_effects,
         objective=objective,
-        n_explore=n_explore,
+        n_explore=200 if n_explore == "auto" else n_explore,  # the job tells the step at its beginning
         n_transitions=n_transitions,
         n_replicates=n_replicates,
         kernels=None if kernel == "auto" else kernel,
@@ -166,10 +183,13 @@ def fit_saem(
         n_starts=n_starts,
         step_size_exponent=step_size_exponent,
         annealing=annealing,
+        minibatch=minibatch,
         compile_kwargs=compile_kwargs,
     )
     check_assessment(step.engine, likelihood, standard_errors)
-    job = Job(step, point, n_explore, n_smooth, draws)
+    if n_explore == "auto":
+        n_explore = default_exploration(step.engine.mixed)
+    job = Job(step, point, n_explore, n_smooth, draws, tolerance)
     with Progress(step.engine, n_explore, n_smooth, chains, progressbar) as progress:
 
         def watch(chain, iteration, theta, stats):

@@ -132,16 +132,18 @@ def _count_failures(statuses, codes):
 
 @numba.njit(nogil=True)
 def walk(
-    likelihood, others, theta, law, keep, step, prior_cancels, log_uniform,
+    likelihood, others, theta, law, keep, step, prior_cancels, log_proposal, log_uniform,
     phi, loglik, logprior, residual, new_phi, new_logprior, bookkeeping, rates, codes,
 ):  # fmt: skip
     """All proposals of an E-step, one after the other, without Python in between.
 
     Not kept on disk: each model's compiled ``likelihood(phi, theta, *others)`` becomes a part of it. ``codes[c, i]`` counts
-    the solves of subject i that ended with status c.
+    the solves of subject i that ended with status c. Where the log density of a proposal is given, ``logprior`` holds the
+    log prior minus it, of the states too.
     """
     for k in range(keep.shape[0]):
         propose(phi, keep[k], step[k], *law, new_phi, new_logprior)
+        new_logprior -= log_proposal[k]
         result = likelihood(new_phi, theta, *others)
         count_failures(result[2:], codes)
         rates[k] = decide(

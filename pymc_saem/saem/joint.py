@@ -45,7 +45,7 @@ class Joint:
         parts = []
         with np.errstate(all="ignore"):
             for part in np.array_split(phi, max(1, min(n_parts, len(phi)))):
-                parts.append(tight.outputs(np.ascontiguousarray(part), theta)[:2])
+                parts.append(tight.outputs_quietly(np.ascontiguousarray(part), theta)[:2])
         return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
     def covariance_at(self, mode: np.ndarray, sd: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ rejected per subject and replicate. A kernel's scale adapts while exploring and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -32,12 +31,14 @@ class Moves:
     keep: np.ndarray  # (move, phi): 1, or 0 for what is drawn anew
     step: np.ndarray  # (move, replicate, subject, phi)
     prior_cancels: np.ndarray  # (move,): drawn from the prior, so that only the likelihood decides
+    log_proposal: np.ndarray  # (move, replicate, subject): log density of a proposal that ignores the state; else 0
     log_uniform: np.ndarray  # (move, replicate, subject): logarithms of uniform random numbers
 
     @classmethod
     def empty(cls, n: int, shape: tuple[int, int, int], rng: np.random.Generator) -> Moves:
         log_uniform = -rng.standard_exponential((n, *shape[:2]))
-        return cls(np.ones((n, shape[-1])), np.empty((n, *shape)), np.zeros(n, dtype=bool), log_uniform)
+        zeros = np.zeros((n, *shape[:2]))
+        return cls(np.ones((n, shape[-1])), np.empty((n, *shape)), np.zeros(n, dtype=bool), zeros, log_uniform)
 
 
 @dataclass
@@ -51,6 +52,9 @@ class Ensemble:
 
     def __post_init__(self):
         self.n_visited = 0
+        self.still = np.zeros(
+            self.loglik.shape[1], dtype=bool
+        )  # (subject,): not part of the minibatch, so they do not move
         self.bookkeeping = (
             np.zeros(self.loglik.shape, dtype=np.int64),  # transitions for which each state was held
             np.zeros_like(self.phi),
@@ -61,21 +65,25 @@ class Ensemble:
     def walk(self, target: Target, moves: Moves) -> np.ndarray:
         """Propose, and accept or reject per subject and replicate, in place; the share accepted of each move."""
         n = len(moves.keep)
+        moves.step[:, :, self.still] = np.nan  # without a density, and a solver returns at once
         rates, new, new_logprior = np.empty(n), np.empty_like(self.phi), np.empty_like(self.loglik)
         law, state = target.population.law, (self.phi, self.loglik, self.logprior, self.residual)
-        run, solves = walk, target.densities.compiled_solves(self.phi, n)
-        likelihood = target.densities.compiled_likelihood()
-        if likelihood is None:  # the same loop, interpreted
-            run, solves, likelihood = walk.py_func, nullcontext(), (target.densities.outputs, ())
+        run, likelihood, others, solves = target.densities.runner(walk, "likelihood", self.phi, n)
         with solves:
-            for part in _interruptible(n):
+            for part in interruptible(n):
                 run(
-                    *likelihood, target.theta, law, moves.keep[part], moves.step[part], moves.prior_cancels[part],
-                    moves.log_uniform[part], *state, new, new_logprior, self.bookkeeping, rates[part], target.codes,
+                    likelihood, others, target.theta, law, moves.keep[part], moves.step[part], moves.prior_cancels[part],
+                    moves.log_proposal[part], moves.log_uniform[part], *state, new, new_logprior, self.bookkeeping,
+                    rates[part], target.codes,
                 )  # fmt: skip
         self.n_visited += n
         target.n_evaluations += n
-        return rates
+        return rates / self.moving_share
+
+    @property
+    def moving_share(self) -> float:
+        """Share of the subjects that may move."""
+        return 1.0 - float(self.still.mean())
 
     def statistics(self) -> Statistics:
         """Sufficient statistics averaged over the visited states and replicates."""
@@ -89,7 +97,7 @@ class Ensemble:
         )
 
 
-def _interruptible(n: int) -> Iterator[slice]:
+def interruptible(n: int) -> Iterator[slice]:
     """Parts of ``range(n)`` that take about half a second each: Ctrl-C waits for the end of machine code."""
     begin, size = 0, max(1, n // 16)
     while begin < n:
@@ -251,7 +259,7 @@ class PriorProposal:
     """Independent proposals of one or all Gaussian random effects from p(phi | theta); the prior cancels."""
 
     def __init__(self, blocks: list[slice], rng: np.random.Generator):
-        together = np.concatenate([np.arange(block.start, block.stop) for block in blocks])
+        together = np.concatenate([np.arange(block.start, block.stop) for block in blocks] or [np.zeros(0, int)])
         self.blocks = [together, *blocks] if len(blocks) > 1 else [together]
         self.rng = rng
 

@@ -56,8 +56,12 @@ class LawOfPhi:
         value = self._covariances(effect, theta)[0]
         return np.kron(np.eye(effect.n_slots), value) if effect.is_nested else value
 
-    def is_shared(self, effect: RandomEffect, theta: np.ndarray) -> bool:
-        """Whether the covariance is the same for all subjects or units."""
+    def is_shared(self, effect: RandomEffect) -> bool:
+        """Whether the covariance is the same for all subjects or units, whatever the parameters.
+
+        Not at the initial values: two groups may start with equal variances.
+        """
+        theta = self.base + self.rng.uniform(0.1, 0.5, size=self.base.shape)
         value = self._covariances(effect, theta)
         return np.allclose(value, value[0], rtol=1e-12, atol=0)
 

@@ -80,7 +80,8 @@ def lay_out_parameters(model, point, left_out) -> tuple[Parameter, ...]:
         shape = point[value.name].shape
         size = int(np.prod(shape, dtype=int))
         dims = tuple(model.named_vars_to_dims.get(rv.name, (None,) * len(shape)))
-        parameters.append(Parameter(rv.name, value.name, shape, slice(start, start + size), dims))
+        is_network = getattr(rv.owner.op, "is_network_weights", False)
+        parameters.append(Parameter(rv.name, value.name, shape, slice(start, start + size), dims, is_network))
         start += size
     return tuple(parameters)
 
@@ -98,7 +99,7 @@ def with_general_laws(mixed: MixedModel) -> MixedModel:
     points = PointMap(mixed)
     theta = points.theta_of(points.template)
     law = LawOfPhi(mixed, theta)
-    effects = [replace(e, is_gaussian=e.is_gaussian and law.is_shared(e, theta)) for e in effects]
+    effects = [replace(e, is_gaussian=e.is_gaussian and law.is_shared(e)) for e in effects]
     for effect in effects:
         if effect.is_nested and not effect.is_gaussian:
             raise UnsupportedModelError(

@@ -68,11 +68,9 @@ class Maximizer:
         mean = rules.typical.mean(theta, mean)
         if self._rough_sd is None:
             self._rough_sd = rules.typical.sd(theta, mean)
-        gaussian = np.zeros(self.mixed.n_phi, dtype=bool)
-        gaussian[self.mixed.gaussian_columns] = True
-        other = np.flatnonzero(~gaussian)
+        other = np.flatnonzero(~self.mixed.is_gaussian)
         omega[other, other] = self._rough_sd[other] ** 2
-        return Population(mean, omega, gaussian)
+        return Population(mean, omega, self.mixed.is_gaussian)
 
     def apply_fixed(self, theta: np.ndarray) -> np.ndarray:
         """theta with the user's constants in place."""
@@ -92,6 +90,7 @@ class Maximizer:
         """The next theta, (theta,)."""
         old, theta = theta, theta.copy()
         ratio = self.schedule.smallest_ratio(iteration)
+        residual_ratio = self.schedule.smallest_residual_ratio(iteration)
         mean_rule = self.rules.mean.at(theta)
         theta = self._update_mean(mean_rule, statistics, theta)
         mean = mean_rule.design @ theta[mean_rule.columns] + mean_rule.offset
@@ -102,10 +101,43 @@ class Maximizer:
                 theta[rule.parameter.columns] = self._omega(rule, covariance, old, ratio)
         for rule in self.rules.residuals:
             if not self.is_fixed(rule.parameter):
-                theta[rule.parameter.columns] = self._residual(rule, statistics.residual, old, ratio)
+                theta[rule.parameter.columns] = self._residual(rule, statistics.residual, old, residual_ratio)
         return np.where(
             self.held, old, theta
         )  # entries of a diagonal are maximized one by one, so the others are right
+
+    def scales(self, theta: np.ndarray, curvature=None) -> np.ndarray:
+        """Rough standard errors of theta (theta,) if phi were known: the units in which a drift or a difference is judged.
+
+        ``curvature`` is that of the score steps. Fixed entries have infinite ones, so that nothing counts as a drift of them.
+        """
+        rules, n, scale = self.rules, self.mixed.n_subjects, np.ones(self.mixed.n_theta)
+        mean = rules.mean.at(theta)
+        zeros = np.zeros((n, self.mixed.n_phi))
+        information, _ = mstep.gls_normal_equations(zeros, mean.design, mean.offset, self.population(theta).precision)
+        scale[mean.columns] = 1.0 / np.sqrt(np.diag(information))
+        for rule in rules.omegas:
+            count = n * rule.columns.size if rule.kind == "scalar" else n
+            scale[rule.parameter.columns] = self._scale_step(rule.parameter, theta, rule.power * np.sqrt(2.0 * count))
+        for rule in rules.residuals:
+            scale[rule.parameter.columns] = self._scale_step(
+                rule.parameter, theta, rule.power * np.sqrt(2.0 * rule.n_rows)
+            )
+        if curvature is not None:
+            columns = np.concatenate(
+                [np.arange(r.parameter.columns.start, r.parameter.columns.stop) for r in rules.scores]
+            )
+            columns = columns[~self.held[columns]]
+            scale[columns] = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(curvature.matrix)), 1e-12))
+        scale[self.held] = np.inf
+        return scale
+
+    def _scale_step(self, p: Parameter, theta: np.ndarray, precision: float) -> np.ndarray:
+        """Change of the unconstrained value when the natural one changes by a share of 1 / precision."""
+        u = theta[p.columns]
+        step = np.abs(self.points.natural(p, u)) / precision
+        slope = np.abs(self.points.natural(p, u + 1e-5) - self.points.natural(p, u - 1e-5)) / 2e-5
+        return np.maximum(step, 1e-8) / np.maximum(slope, 1e-12)
 
     # -- means --------------------------------------------------------------------------------
 

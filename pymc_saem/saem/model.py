@@ -93,6 +93,7 @@ class Parameter:
     shape: tuple[int, ...]  # of the value variable
     columns: slice  # of theta
     dims: tuple[str | None, ...]
+    is_network: bool = False  # weights of a network, which data determine together and hardly one by one
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,21 @@ class MixedModel:
         return labels
 
     @cached_property
-    def gaussian_columns(self) -> np.ndarray:
-        """Columns of phi whose law is Gaussian, (k,)."""
-        parts = [np.arange(e.columns.start, e.columns.stop) for e in self.random_effects if e.is_gaussian]
-        return np.concatenate(parts or [np.zeros(0, int)])
+    def is_used(self) -> np.ndarray:
+        """Which columns of which subjects data depend on, (subject, phi): not those of units that a subject lacks."""
+        used = np.ones((self.n_subjects, self.n_phi), dtype=bool)
+        for effect in self.random_effects:
+            if effect.is_nested:
+                used[:, effect.columns] = effect.to_columns(np.ones(effect.shape), self.n_subjects) > 0
+        return used
+
+    @cached_property
+    def is_gaussian(self) -> np.ndarray:
+        """Which columns of phi have a Gaussian law, (phi,)."""
+        gaussian = np.zeros(self.n_phi, dtype=bool)
+        for effect in self.random_effects:
+            gaussian[effect.columns] = effect.is_gaussian
+        return gaussian
 
 
 def element_labels(model, name: str, shape, dims) -> list[str]:

@@ -11,10 +11,12 @@ from pymc.logprob.transforms import LogOddsTransform, LogTransform
 
 from pymc_saem.saem.model import MixedModel, Parameter
 from pymc_saem.saem.point import PointMap
-from pymc_saem.saem.simulate import MIXTURE
+from pymc_saem.saem.simulate import KERNELS
 
 
-def check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_starts, compile_kwargs) -> None:
+def check_options(
+    objective, n_explore, n_transitions, n_replicates, kernels, n_starts, minibatch, compile_kwargs
+) -> None:
     """Refuse options that make no sense, with the value, what was expected, and what to do."""
     if objective not in ("map", "ml"):
         raise ValueError(f"objective is {objective!r}; it must be 'map' (with priors) or 'ml' (without).")
@@ -25,11 +27,15 @@ def check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_
     if n_replicates != "auto":
         check_count("n_replicates", n_replicates, 1, " or 'auto'")
     if kernels is not None:
-        unknown = sorted(set(kernels) - set(MIXTURE))
+        unknown = sorted(set(kernels) - set(KERNELS))
         if unknown or not kernels:
-            raise ValueError(f"kernels names {unknown or 'nothing'}; the choices are {sorted(MIXTURE)}.")
+            raise ValueError(f"kernels names {unknown or 'nothing'}; the choices are {sorted(KERNELS)}.")
         if any(not np.isfinite(s) or s < 0 for s in kernels.values()) or sum(kernels.values()) <= 0:
             raise ValueError(f"kernels is {dict(kernels)}; the shares must be non-negative and not all zero.")
+    if isinstance(minibatch, bool) or not isinstance(minibatch, int | float) or not 0.0 < minibatch <= 1.0:
+        raise ValueError(
+            f"minibatch is {minibatch!r}; it is the share of the subjects that move in an iteration, in (0, 1]."
+        )
     unknown = sorted(set(compile_kwargs or {}) - {"mode"})
     if unknown:
         raise ValueError(f"compile_kwargs has {unknown}; only 'mode' is used.")

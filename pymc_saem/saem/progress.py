@@ -20,7 +20,8 @@ class Progress:
         self.engine, self.n_explore, self.total = engine, n_explore, n_explore + n_smooth
         self.shown = self._chosen()
         console = Console()
-        self.visible = bool(show) and (console.is_terminal or console.is_jupyter)
+        self.show = bool(show)
+        self.visible = self.show and (console.is_terminal or console.is_jupyter)
         self.bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -16,6 +16,7 @@ from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import element_labels
 from pymc_saem.saem.run import Chain, Job, score
+from pymc_saem.saem.warn import messages
 
 
 def collect(
@@ -47,6 +48,8 @@ def collect(
         "best_chain": best,
         "scores": [score(r) for r in runs] if len(runs) > 1 else [],
         "interrupted": run.interrupted,
+        "converged": run.converged,
+        "n_iterations": int(run.theta.shape[0]),
         "n_solves": run.n_solves,
         "solver_failures": failures,
         "start_scores": [float(v) for v in run.start_scores],
@@ -60,7 +63,7 @@ def collect(
         if drawn
         else "constant at theta_hat; no standard errors were computed",
     }
-    return result, _messages(mixed, runs, run, failures, job) + assessment.messages
+    return result, messages(engine, runs, run, failures, job) + assessment.messages
 
 
 def _drawn(assessment: Assessment) -> np.ndarray | None:
@@ -88,15 +91,20 @@ def _assessment_attrs(engine: Engine, found: Assessment) -> dict:
 
 
 def _trace(engine: Engine, runs: list[Chain]) -> dict[str, Variable]:
-    length = min(run.theta.shape[0] for run in runs)  # an interrupted chain is shorter
-    theta = np.stack([run.theta[-length:] if length else run.theta for run in runs])
+    """Iterates of all chains; one that ended earlier keeps its last parameters, and has NaN for its statistics."""
+    length = max(run.theta.shape[0] for run in runs)
+
+    def padded(values, fill):
+        return np.concatenate([values, np.repeat(fill, length - values.shape[0], axis=0)])
+
+    theta = np.stack([padded(run.theta, run.theta[-1:]) for run in runs])
     trace = {}
     per_chain = [engine.points.natural_theta(t) for t in theta]
     for p in engine.mixed.parameters:
         trace[p.name] = Variable(_dims(p), np.stack([values[p.name] for values in per_chain]))
     for name in runs[0].stats:
         if name != "tune":
-            trace[name] = Variable((), np.stack([run.stats[name][-length:] for run in runs]))
+            trace[name] = Variable((), np.stack([padded(run.stats[name].astype(float), [np.nan]) for run in runs]))
     return trace
 
 
@@ -181,18 +189,20 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: 
 
 def _deterministics(mixed, posterior, lead) -> dict[str, Variable]:
     """pm.Deterministic variables at every draw, as pm.sample reports them."""
-    if not mixed.model.deterministics:
+    left_out = [rv for rv in mixed.model.free_RVs if rv.name not in posterior]  # missing rows
+    wanted = [d for d in mixed.model.deterministics if not set(left_out) & set(ancestors([d]))]
+    if not wanted:
         return {}
     free = list(mixed.model.free_RVs)
-    reached = set(ancestors(mixed.model.deterministics))
+    reached = set(ancestors(wanted))
     inputs = [rv for rv in free if rv in reached]
-    f = pytensor.function(inputs, mixed.model.deterministics, mode=INTERPRETED, on_unused_input="ignore")
+    f = pytensor.function(inputs, wanted, mode=INTERPRETED, on_unused_input="ignore")
     rows = [
         f(*(np.asarray(posterior[rv.name].values[c, d], dtype=rv.type.dtype) for rv in inputs))
         for c, d in np.ndindex(*lead)
     ]
     out = {}
-    for k, rv in enumerate(mixed.model.deterministics):
+    for k, rv in enumerate(wanted):
         values = np.stack([row[k] for row in rows])
         dims = tuple(mixed.model.named_vars_to_dims.get(rv.name) or ())
         out[rv.name] = Variable(dims, values.reshape(*lead, *values.shape[1:]))
@@ -230,32 +240,3 @@ def _describe_failures(mixed, run: Chain) -> dict[str, list[int]]:
         return {}
     op = ode_nodes(observed_variables(mixed.model))[0].op
     return {op.status_text(code): [int(n) for n in count] for code, count in run.failures.items()}
-
-
-def _messages(mixed, runs, run: Chain, failures, job: Job) -> list[str]:
-    messages = list(run.trouble)
-    if run.interrupted:
-        n = run.theta.shape[0]
-        messages.append(
-            f"SAEM was interrupted after {n} of {job.n_explore + job.n_smooth} iterations; the result is that of iteration {n}."
-        )
-    if run.at_floor:
-        messages.append(
-            f"The variance of {', '.join(run.at_floor)} reached its floor (1e-4 of its starting value as a standard deviation): the data "
-            "show no variability there. Fix it with fit_saem(fixed={...}), or remove the random effect."
-        )
-    smoothing = {
-        name: values[-max(1, job.n_smooth) :] for name, values in run.stats.items() if name.startswith("accept_")
-    }
-    for name in ("coordinate", "block"):
-        rate = float(np.nanmean(smoothing[f"accept_{name}"])) if np.isfinite(smoothing[f"accept_{name}"]).any() else 1.0
-        if rate < 0.1:
-            messages.append(
-                f"The {name} proposals were accepted in {100 * rate:.1f} % of the cases; below 10 % the E-step hardly moves. "
-                "Increase n_explore, so that the scales adapt, or n_transitions."
-            )
-    total = sum(sum(counts) for counts in failures.values())
-    if total > 0.05 * run.n_solves:
-        worst = max(failures, key=lambda text: sum(failures[text]))
-        messages.append(f"{total} of {run.n_solves} solves failed and were rejected as proposals; most often: {worst}")
-    return messages

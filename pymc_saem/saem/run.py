@@ -12,6 +12,7 @@ import cloudpickle
 import numpy as np
 
 from pymc_saem.saem.conditional import Conditional, describe_individuals
+from pymc_saem.saem.schedule import FIRST_LOOK, Drift, StoppingRule
 from pymc_saem.saem.step import SAEM
 
 
@@ -29,6 +30,9 @@ class Chain:
     interrupted: bool = False
     conditional: Conditional | None = None
     trouble: list[str] = field(default_factory=list)
+    converged: bool = False  # whether the stopping rule ended the run
+    drift: np.ndarray | None = None  # (theta,): in rough standard errors, over the last half of the smoothing phase
+    scale: np.ndarray | None = None  # (theta,): these standard errors
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Job:
     n_explore: int
     n_smooth: int
     draws: int
+    tolerance: float
 
 
 def run_chains(job: Job, rngs, cores: int, watch: Callable) -> list[Chain]:
@@ -55,7 +60,7 @@ def run_chains(job: Job, rngs, cores: int, watch: Callable) -> list[Chain]:
     if cores == 1 or len(rngs) == 1:
         chains = []
         for c, rng in enumerate(rngs):
-            chains.append(run_chain(job, rng, lambda *args, c=c: watch(c, *args)))
+            chains.append(run_chain(job, c, rng, lambda *args, c=c: watch(c, *args)))
             if chains[-1].interrupted:
                 break
         return chains
@@ -63,18 +68,22 @@ def run_chains(job: Job, rngs, cores: int, watch: Callable) -> list[Chain]:
     # spawn: a forked child would inherit the threads of the parent's solver, but not their state
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(cores, len(rngs)), mp_context=context) as pool:
-        return list(pool.map(_run_pickled, [payload] * len(rngs), rngs))
+        return list(pool.map(_run_pickled, [payload] * len(rngs), range(len(rngs)), rngs))
 
 
-def _run_pickled(payload: bytes, rng: np.random.Generator) -> Chain:
-    return run_chain(cloudpickle.loads(payload), rng, lambda *args: None)
+def _run_pickled(payload: bytes, number: int, rng: np.random.Generator) -> Chain:
+    return run_chain(cloudpickle.loads(payload), number, rng, lambda *args: None)
 
 
-def run_chain(job: Job, rng: np.random.Generator, watch: Callable) -> Chain:
-    """One chain: start, iterations, conditional distributions. Ctrl-C keeps what there is."""
+def run_chain(job: Job, number: int, rng: np.random.Generator, watch: Callable) -> Chain:
+    """One chain: start, iterations, conditional distributions. Ctrl-C keeps what there is.
+
+    The first one (``number`` 0) starts from the given point, the others from dispersed ones.
+    """
     step, point = job.step, job.point
-    step.begin_chain(rng, job.n_explore)
+    step.begin_chain(rng, job.n_explore, dispersed=number > 0)
     thetas, stats, seconds = [], [], {}
+    is_over, converged = StoppingRule(job.tolerance), False
     interrupted, mark, compiled = False, perf_counter(), step.engine.densities.compile_seconds
     try:
         for k in range(job.n_explore + job.n_smooth):
@@ -88,6 +97,9 @@ def run_chain(job: Job, rng: np.random.Generator, watch: Callable) -> Chain:
             thetas.append(step.state.theta)
             stats.append(report)
             watch(k, step.state.theta, report)
+            if k >= job.n_explore and is_over(thetas[job.n_explore :], lambda: _scales(step)):
+                converged = True
+                break
     except KeyboardInterrupt:
         interrupted = True
         if not thetas:
@@ -97,15 +109,24 @@ def run_chain(job: Job, rng: np.random.Generator, watch: Callable) -> Chain:
         theta=np.array(thetas),
         stats={name: np.array([s[name] for s in stats]) for name in stats[0]},
         failures=dict(step.failures),
-        n_solves=(step.simulator.n_evaluations + step.engine.climber.n_evaluations) * step.state.phi[..., 0].size
-        + step.start_solves,
+        n_solves=round(
+            (step.simulator.n_evaluations + step.engine.climber.n_evaluations) * step.state.phi[..., 0].size
+        ),
         at_floor=tuple(sorted(step.engine.maximizer.floor_state["reached"])),
         start_scores=step.start_scores,
         seconds=seconds,
         interrupted=interrupted,
+        converged=converged,
+        scale=_scales(step),
     )
+    if chain.theta.shape[0] >= job.n_explore + FIRST_LOOK:
+        chain.drift = Drift.of(chain.theta[job.n_explore :], chain.scale).size
     _after(chain, job, step)
     return chain
+
+
+def _scales(step: SAEM) -> np.ndarray:
+    return step.engine.maximizer.scales(step.state.theta, step.state.curvature)
 
 
 def _after(chain: Chain, job: Job, step: SAEM) -> None:

@@ -18,9 +18,11 @@ import numpy as np
 
 #: Up to as many parameters, all columns of the second derivative are differenced; beyond, one direction an iteration.
 MAX_DENSE = 12
-#: Iterations between two differencings; the matrix only shapes the steps, and is not where they end.
+#: First iterations with a new differencing in each: far from the optimum an old one would be off by an order of magnitude.
+N_FRESH = 20
+#: Iterations between two differencings after that; the matrix only shapes the steps, and is not where they end.
 REFRESH_EVERY = 5
-#: Weight of a new differencing: the mean of about four iterations' draws.
+#: Weight of a new differencing then: the mean of about four iterations' draws.
 WEIGHT = 0.3
 #: Smallest curvature of a direction, relative to that of its parameters: a flat direction may not be run along.
 FLATTEST = 1e-3
@@ -95,7 +97,8 @@ def _is_finite(value, gradient) -> bool:
 def _learn(objective, x, gradient, curvature: Curvature | None) -> Curvature | None:
     if x.size > MAX_DENSE:
         return _learn_direction(objective, x, gradient, curvature)
-    if curvature is not None and curvature.age % REFRESH_EVERY:
+    is_fresh = curvature is None or curvature.age < N_FRESH
+    if not is_fresh and curvature.age % REFRESH_EVERY:
         return curvature
     new = np.empty((x.size, x.size))
     for k in range(x.size):
@@ -110,7 +113,8 @@ def _learn(objective, x, gradient, curvature: Curvature | None) -> Curvature | N
     new = 0.5 * (new + new.T)
     if curvature is None:
         return Curvature(new, 0, np.zeros_like(x))
-    return Curvature(curvature.matrix + WEIGHT * (new - curvature.matrix), curvature.age, curvature.last)
+    weight = 1.0 if is_fresh else WEIGHT
+    return Curvature(curvature.matrix + weight * (new - curvature.matrix), curvature.age, curvature.last)
 
 
 def _learn_direction(objective, x, gradient, curvature: Curvature | None) -> Curvature | None:

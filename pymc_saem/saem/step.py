@@ -32,7 +32,6 @@ class SAEMState(StepMethodState):
     failures: Any
     at_floor: Any
     start_scores: Any
-    start_solves: Any
     objective: str = field(metadata={"frozen": True})
 
 
@@ -61,17 +60,18 @@ class SAEM(BlockedStep):
     n_replicates : int or "auto"
         Copies of phi per subject.
     kernels : mapping of str to float, optional
-        Share of the transitions of "prior", "coordinate" and "block" proposals.
+        Share of the transitions of "prior", "coordinate", "block", "mala" and "independence" proposals.
     fixed : mapping of str to array, optional
         Parameters held at the given natural values.
     n_starts : int or "auto"
         Gradient fits with phi at its mean, from which the best starts the run; 0 starts at the point.
-        "auto": 12; where a typical subject has fewer rows than random effects, none, but eight short runs look for
-        a good region, unless a covariance is estimated.
+        "auto": 12, or none where a typical subject has fewer rows than random effects.
     step_size_exponent : float
         Exponent a of the step sizes k^-a of the smoothing phase, in (1/2, 1].
     annealing : float
-        Smallest factor of a variance per iteration in the first half of the exploratory phase.
+        Smallest factor of a variance per iteration in the exploratory phase.
+    minibatch : float
+        Share of the subjects whose random effects move in an iteration, in (0, 1].
     compile_kwargs : dict, optional
         ``mode`` for the compiled densities; Numba by default.
 
@@ -95,6 +95,8 @@ class SAEM(BlockedStep):
         "accept_prior": (np.float64, []),
         "accept_coordinate": (np.float64, []),
         "accept_block": (np.float64, []),
+        "accept_mala": (np.float64, []),
+        "accept_independence": (np.float64, []),
         "n_failed": (np.int64, []),
         "tune": (bool, []),
     }
@@ -106,7 +108,7 @@ class SAEM(BlockedStep):
         model: pm.Model | None = None,
         random_effects: Sequence[str] | None = None,
         objective: str = "map",
-        n_explore: int = 150,
+        n_explore: int = 600,
         n_transitions: int = 80,
         n_replicates: int | str = "auto",
         kernels: Mapping[str, float] | None = None,
@@ -114,6 +116,7 @@ class SAEM(BlockedStep):
         n_starts: int | str = "auto",
         step_size_exponent: float = 0.75,
         annealing: float = 0.95,
+        minibatch: float = 1.0,
         compile_kwargs: dict | None = None,
         initial_point: dict | None = None,
         rng=None,
@@ -126,7 +129,7 @@ class SAEM(BlockedStep):
             raise ValueError(
                 f"SAEM must own every free variable, or PyMC samples the rest by NUTS; {missing} were left out."
             )
-        check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_starts, compile_kwargs)
+        check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_starts, minibatch, compile_kwargs)
         self.schedule = Schedule(n_explore, step_size_exponent, annealing)
         mixed = read_model(model, random_effects)
         self.engine = Engine.build(
@@ -140,7 +143,7 @@ class SAEM(BlockedStep):
             mode=(compile_kwargs or {}).get("mode", "NUMBA"),
         )
         self.objective, self.blocked = objective, blocked
-        self.n_starts = n_starts
+        self.n_starts, self.minibatch = n_starts, minibatch
         self.rng = get_random_generator(rng)
         self._forget()
 
@@ -151,13 +154,14 @@ class SAEM(BlockedStep):
         self._state: State | None = None
         self._adapted: dict | None = None
         self._failures: dict = {}
-        self.start_scores, self.start_solves = np.zeros(0), 0
+        self.start_scores, self.dispersed = np.zeros(0), False
         self.engine.maximizer.reset()
         self.engine.climber.n_evaluations = 0
 
-    def begin_chain(self, rng, n_explore: int) -> None:
-        """Forget the last chain and take over the generator of the next."""
+    def begin_chain(self, rng, n_explore: int, dispersed: bool = False) -> None:
+        """Forget the last chain and take over the generator of the next; ``dispersed``: it starts away from the point."""
         self._forget()
+        self.dispersed = dispersed
         self.rng = get_random_generator(rng, copy=False)
         self.schedule.n_explore = n_explore
         if not n_explore:
@@ -210,8 +214,8 @@ class SAEM(BlockedStep):
 
     def _begin(self, point: dict) -> None:
         if self._state is None:
-            self._state, self.simulator, start = self.engine.begin(point, self.rng, self.n_starts)
-            self.start_scores, self.start_solves = start.scores, start.n_solves
+            self._state, self.simulator, start = self.engine.begin(point, self.rng, self.n_starts, self.dispersed)
+            self.start_scores = start.scores
         else:  # a state was restored; rebuild what cannot be stored
             population = self.engine.maximizer.population(self._state.theta)
             self.simulator = self.engine.simulator(population, self.rng)
@@ -221,7 +225,17 @@ class SAEM(BlockedStep):
             self.simulator.stop_tuning()
 
     def _simulate(self, theta, phi) -> tuple[np.ndarray, Statistics, dict]:
-        return self.simulator(self.engine.maximizer.population(theta), theta, phi)
+        return self.simulator(self.engine.maximizer.population(theta), theta, phi, still=self._still())
+
+    def _still(self) -> np.ndarray | None:
+        """Subjects that do not move in this iteration (Kuhn, Matias & Rebafka 2020); all move in the first one."""
+        n = self.engine.mixed.n_subjects
+        n_moving = max(1, round(self.minibatch * n))
+        if n_moving == n or self.iter_count == 0:
+            return None
+        still = np.ones(n, dtype=bool)
+        still[self.rng.choice(n, size=n_moving, replace=False)] = False
+        return still
 
     def _n_failed(self) -> int:
         return int(sum(count.sum() for count in self.simulator.failures.values()))
@@ -230,7 +244,7 @@ class SAEM(BlockedStep):
 
     @property
     def n_explore(self) -> int:
-        """Planned exploratory iterations, of which annealing covers the first half."""
+        """Planned exploratory iterations, which annealing covers."""
         return self.schedule.n_explore
 
     @n_explore.setter

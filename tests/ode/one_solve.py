@@ -10,7 +10,7 @@ from pymc_saem.ode.status import SUCCESS
 
 METHODS = {"bdf": BDF, "adams": ADAMS}
 
-address_of = sun.c_address(types.int64(*[sun.address] * 8))
+address_of = sun.c_address(types.int64(*[sun.address] * 7))
 
 
 def _by_address(system):
@@ -18,12 +18,12 @@ def _by_address(system):
     rhs, jac, n, n_p, n_dp = system.rhs, system.jac, system.n_states, system.n_p, system.n_dp
 
     @inner
-    def rhs_by_address(lanes, n_dy0, t, y, p, dy, jy, jp):
+    def rhs_by_address(lanes, t, y, p, dy, jy, jp):
         rhs(floats(t, 1)[0], floats(y, n), floats(p, n_p), floats(dy, n))
         return 0
 
     @inner
-    def jac_by_address(lanes, n_dy0, t, y, p, dy, jy, jp):
+    def jac_by_address(lanes, t, y, p, dy, jy, jp):
         jy, jp = sun.matrix(jy, n, n), sun.matrix(jp, n, n_dp)
         jac(floats(t, 1)[0], floats(y, n), floats(p, n_p), floats(dy, n), jy, jp)
         return 0

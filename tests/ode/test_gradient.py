@@ -101,3 +101,15 @@ def test_model_logp_has_gradients():
 
     expected = numeric(at, point["rates_log__"].ravel())
     assert gradient == pytest.approx(expected, rel=1e-4, abs=1e-3)
+
+
+@pytest.mark.parametrize("solver", ["tsit5", "cvodes"])
+def test_a_gradient_that_fails_says_why_and_once(solver, caplog):
+    rates = pt.matrix("rates", shape=(N, 2))
+    y0, params = {"depot": DOSE, "center": 0.2}, {"scale": 1.3, "rates": rates}
+    solution = solve_ivp(oral, y0, params, TIMES, SUBJECT, t0=START, solver=solver, max_steps=3)
+    gradient = pytensor.function([rates], pytensor.grad(solution.center.sum(), rates))
+    for _ in range(2):
+        assert np.isnan(gradient(RATES)).any()
+    (record,) = caplog.records
+    assert "MAX_STEPS" in record.message and "raise max_steps" in record.message

@@ -49,8 +49,8 @@ def slopes_data(n_subjects=30, n_rows=6, seed=3):
     return {"y": y, "t": t, "x": x, "subject": subject}
 
 
-def slopes(data, prior="flat"):
-    """Full covariance by a Cholesky factor, and a covariate on the mean of the intercept."""
+def slopes(data, prior="flat", ode=False):
+    """Full covariance by a Cholesky factor, and a covariate on the mean of the intercept; the lines may be solutions of y' = b."""
     n = data["x"].size
     with pm.Model(coords={"subject": np.arange(n), "effect": ["intercept", "slope"]}) as model:
         beta = pm.Flat("beta", dims="effect") if prior == "flat" else pm.Normal("beta", 0, 0.5, dims="effect")
@@ -60,6 +60,11 @@ def slopes(data, prior="flat"):
         mean = beta + gamma * pt.as_tensor(data["x"])[:, None] * np.array([1.0, 0.0])
         b = pm.MvNormal("b", mean, chol=chol, dims=("subject", "effect"))
         mu = b[data["subject"], 0] + b[data["subject"], 1] * data["t"]
+        if ode:
+            mu = ps.ode.solve_ivp(
+                lambda t, y, p: {"y": p.slope}, {"y": b[:, 0]}, {"slope": b[:, 1]}, t=data["t"], subject=data["subject"],
+                t0=-1.0, solver="tsit5",
+            ).y + b[data["subject"], 1] * -1.0  # fmt: skip
         pm.Normal("y", mu, sigma, observed=data["y"])
     return model
 

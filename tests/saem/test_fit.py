@@ -43,7 +43,7 @@ def test_random_intercept_reaches_its_exact_maximum(intercept):
     # a is 0.0275 with a standard error of 0.24; the Monte-Carlo error of the run is about 0.0005
     assert abs(found["a"] - 0.0275) < 4 * 0.0005
     # within 1 % it needs more transitions: their error is about 0.0001 (benchmarks/accuracy/known_answers.py has seeds 1 to 5)
-    longer = {"n_smooth": 1000, "n_transitions": 400, "draws": 5, "progressbar": False}
+    longer = {"n_smooth": 1000, "n_transitions": 400, "tolerance": 0.0, "draws": 5, "progressbar": False}
     found = estimates(ps.fit_saem(intercept[0], random_seed=1, **longer))
     exact = {"a": 0.0275, "omega": 0.80081, "sigma": 0.3}
     assert all(np.isclose(found[name], value, rtol=0.01) for name, value in exact.items())
@@ -74,7 +74,7 @@ def test_groups_and_dims(intercept):
     assert posterior["b"].dims == ("chain", "draw", "subject") and list(posterior["subject"]) == list(range(1, 13))
 
     trace = get_group(idata, "saem_trace")
-    assert trace["sigma"].dims == ("chain", "iteration") and trace.attrs["n_explore"] == 150
+    assert trace["sigma"].dims == ("chain", "iteration") and trace.attrs["n_explore"] == 600
     table = ps.summary(idata)
     assert list(table.index) == ["a", "omega", "sigma"] and {"estimate", "m_step", "shrinkage"} <= set(table.columns)
 
@@ -195,7 +195,7 @@ def test_an_interruption_keeps_what_there_is():
         if iteration == 6:
             raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match="interrupted after 7 of 500 iterations"):
+    with pytest.warns(UserWarning, match="interrupted after 7 of 950 iterations"):
         idata = ps.fit_saem(
             random_intercept(), callback=stop, draws=5, random_seed=1, progressbar=False, compile_kwargs=INTERPRETED
         )

@@ -52,6 +52,18 @@ def test_a_restored_state_continues_bit_by_bit(model):
     assert same(ahead, run(other, model.initial_point(), 4))
 
 
+def test_gradient_kernels_are_restored_too(model):
+    options = OPTIONS | {"kernels": {"block": 0.4, "mala": 0.4, "independence": 0.2}}
+    step = ps.SAEM(model=model, **options)
+    step.begin_chain(np.random.default_rng(1), 10)
+    trace = run(step, model.initial_point(), 5)
+    assert all(s["accept_mala"] > 0 and s["accept_independence"] > 0 for s in trace)
+    other = ps.SAEM(model=model, **options)
+    other.sampling_state = cloudpickle.loads(cloudpickle.dumps(step.sampling_state))
+    ahead = run(step, model.initial_point(), 12)  # a search for modes is in it
+    assert same(ahead, run(other, model.initial_point(), 12))
+
+
 def test_pickling_gives_a_step_that_runs_the_same(model):
     step = ps.SAEM(model=model, **OPTIONS)
     copy = cloudpickle.loads(cloudpickle.dumps(step))
@@ -123,25 +135,8 @@ def test_nuts_runs_on_the_same_model_object():
     assert np.isfinite(idata["posterior"]["sigma"].values).all()
 
 
-def test_scouts_are_sent_where_random_effects_outnumber_rows():
-    from pymc_saem.saem.scout import N_SCOUTS
-
+def test_no_fit_looks_for_a_start_where_random_effects_outnumber_rows():
     model = neural(omega=None)
-    options = {"n_transitions": 3, "n_replicates": 2}
-    starts = {}
-    for n_starts in ("auto", 0):
-        step = ps.SAEM(model=model, n_starts=n_starts, **options)
-        step.begin_chain(np.random.default_rng(0), 5)
-        step.step(model.initial_point())
-        starts[n_starts] = step
-    assert starts["auto"].start_scores.shape == (N_SCOUTS,) and np.isfinite(starts["auto"].start_scores).all()
-    assert starts[0].start_scores.size == 0 and starts[0].start_solves == 0
-    assert starts["auto"].start_solves == 12 * N_SCOUTS * 60 * (3 + 1)  # one evaluation of the start in each E-step
-
-
-def test_no_scouts_where_a_covariance_is_estimated():
-    """A covariance that collapses has a high density: scores could not be compared."""
-    model = neural(omega="network")
     step = ps.SAEM(model=model, n_transitions=3, n_replicates=2)
     step.begin_chain(np.random.default_rng(0), 5)
     step.step(model.initial_point())

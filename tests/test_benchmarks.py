@@ -1,0 +1,73 @@
+"""The benchmark of the solvers runs, at a size of nothing: a rename in the package shall not break it unseen."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "ode"
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """The modules of the benchmark that change nothing when they are imported."""
+    before, mine = sys.path.copy(), ("bare", "own", "peers", "problems", "report", "scaling")
+    sys.path.insert(0, str(FOLDER))
+    try:
+        yield {name: __import__(name) for name in mine}
+    finally:
+        sys.path[:] = before
+        for name in mine:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def overhead(modules):
+    """Costs of each way to a solver, in seconds that a clock without hands tells: only that they run counts."""
+
+    def timed(call):
+        call()
+        return 1e-6
+
+    return modules["scaling"].overhead(modules["problems"].PROBLEMS[1], timed, 1)
+
+
+def test_engines_agree(modules):
+    problem = modules["problems"].PROBLEMS[1]
+    inputs = problem.inputs(2)
+    hand = modules["bare"].Bare(problem, inputs)
+    own = modules["own"].Own("tsit5", problem, inputs)
+    np.testing.assert_allclose(own.solve(1e-8), hand.solve(1e-8), rtol=1e-4)
+    assert np.isfinite(own.gradient(1e-8)).all()
+    assert own.steps(1e-6) == pytest.approx(hand.steps(1e-6))
+
+
+def test_every_way_to_a_solver_runs(overhead):
+    assert all(math.isfinite(us) for costs in overhead.values() for us in costs.values())
+
+
+def test_aims_are_reported(modules, overhead):
+    costs = {engine: {"solve": 1.0} for engine in ("tsit5", "tsit5, 1 thread")}
+    scaled = {"costs": {threads: {"1000": costs} for threads in "12"}, "ceiling": 2.0}
+    point = {"problem": modules["problems"].PROBLEMS[1], "engine": "tsit5", "rtol": 1e-6, "error": 1e-6, "solve": 1.0}
+    text = modules["report"].aims([point], overhead, scaled)
+    assert "gradient at most 3 solves, rtol 1e-06" in text and "1,000 subjects" in text
+
+
+def test_program_starts():
+    """In a process of its own, because it takes a core for itself."""
+    run = subprocess.run(
+        [sys.executable, str(FOLDER / "run.py"), "--help"], capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert "--quick" in run.stdout
+
+
+def test_forms_of_right_hand_sides_are_called_as_they_are():
+    """``wide.py`` calls them by address, so it must know their arguments."""
+    code = "import wide; print(min(v for k, v in wide.forms(2, 1).items() if k.endswith(('loops', 'numbers'))) > 0)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, timeout=300)
+    assert run.stdout.strip() == "True", run.stderr
