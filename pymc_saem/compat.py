@@ -55,13 +55,22 @@ def get_group(idata, name: str) -> xr.Dataset:
 
 
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
-    """Pareto shape k of the tails of importance weights, (...), for log weights (point, ...). (Vehtari et al. 2024)"""
+    """Pareto shape k of the tails of importance weights, (...), for log weights (point, ...). (Vehtari et al. 2024)
+
+    Infinite where the tail has no shape.
+    """
     log_weights = np.moveaxis(log_weights, 0, -1)
     if HAS_INFERENCE_DATA:
         return np.asarray(az.psislw(log_weights)[1])
     from arviz_stats.base import array_stats
 
-    return np.asarray(array_stats.psislw(log_weights)[1])
+    found = np.full(log_weights.shape[:-1], np.inf)
+    for place in np.ndindex(found.shape):
+        try:
+            found[place] = array_stats.psislw(-log_weights[place])[1]  # ArviZ 1 turns the sign itself
+        except ValueError:  # ArviZ 1 refuses a tail of equal weights, such as zeros beside a single giant
+            continue
+    return found
 
 
 def progress_column(text: str, header: str) -> TextColumn:

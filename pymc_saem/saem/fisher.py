@@ -29,6 +29,8 @@ SUBJECTS_PER_PARAMETER = 5
 LEAST_KEPT, ERRORS = 1e-6, 3.0
 #: The same share for scores, whose Monte-Carlo errors pretend to an information that is not there.
 LEAST_OF_SCORES = 5e-3
+#: Largest multiple of the complete information that scores may give; at a maximum they give less than the whole.
+LARGEST_SCORES = 2.0
 #: Beyond so many parameters, the weights of networks count as known.
 MAX_WITH_WEIGHTS = 60
 
@@ -128,6 +130,8 @@ def _information(engine, theta, columns, points, method, max_solves) -> Informat
         matrix = scores.T @ scores + prior
         weakest = _weakest(matrix, complete.diagonal + np.diag(prior))
         reason = _refuse(engine, columns, *weakest, LEAST_OF_SCORES)
+        if np.any(np.diag(scores.T @ scores) > LARGEST_SCORES * complete.diagonal):
+            reason = "the scores are larger than those of the complete data: the estimate is not at a maximum"
         if n_subjects < len(columns):
             reason = f"{len(columns)} parameters and {n_subjects} subjects: the scores have too small a rank"
         if not reason:

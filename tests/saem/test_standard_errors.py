@@ -83,7 +83,7 @@ def test_scores_are_gradients_of_the_marginal_likelihood():
 
 
 def test_the_score_based_information_needs_many_subjects():
-    """400 subjects: within 15 % of Louis; 12 subjects: too large by far, so that it is no default there."""
+    """400 subjects: within 15 % of Louis; 12 subjects are too few, and scores of fewer subjects than parameters have no rank."""
     data = slopes_data(n_subjects=400, n_rows=4)
     engine = engine_of(slopes(data), n_replicates=5)
     values = {"beta": [1.0, -0.5], "gamma": 0.8, "sigma": 0.4}
@@ -94,8 +94,7 @@ def test_the_score_based_information_needs_many_subjects():
         np.sqrt(np.diag(information(engine, theta, points, method=m).covariance)) for m in ("louis", "score")
     )
     np.testing.assert_allclose(score, louis, rtol=0.15)
-    few = standard_errors("theophylline", nodes_at("theophylline"), "score")
-    assert np.max(few / at_maximum("theophylline")[0].answer.standard_error) > 2.0
+    assert np.all(np.isnan(standard_errors("theophylline", nodes_at("theophylline"), "score")))
 
 
 def test_what_the_data_do_not_determine_is_named():
