@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import arviz as az
+import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
@@ -51,6 +52,16 @@ def get_group(idata, name: str) -> xr.Dataset:
         raise KeyError(f"The fit has no group '{name}'; it has {', '.join(group_names(idata))}.")
     group = idata[name]
     return group if isinstance(group, xr.Dataset) else group.to_dataset()
+
+
+def pareto_k(log_weights: np.ndarray) -> np.ndarray:
+    """Pareto shape k of the tails of importance weights, (...), for log weights (point, ...). (Vehtari et al. 2024)"""
+    log_weights = np.moveaxis(log_weights, 0, -1)
+    if HAS_INFERENCE_DATA:
+        return np.asarray(az.psislw(log_weights)[1])
+    from arviz_stats.base import array_stats
+
+    return np.asarray(array_stats.psislw(log_weights)[1])
 
 
 def progress_column(text: str, header: str) -> TextColumn:

@@ -27,7 +27,7 @@ class FitResult:
 
     coords: Mapping[str, Any]
     trace: Mapping[str, Variable]  # values (chain, iteration, ...)
-    population: Mapping[str, np.ndarray]  # columns of the table of parameters
+    population: Mapping[str, np.ndarray]  # columns of the table of parameters, and matrices (parameter, parameter)
     observed: Mapping[str, Variable]
     constant: Mapping[str, Variable]
     posterior: Mapping[str, Variable] | None = None  # values (chain, draw, ...)
@@ -101,4 +101,10 @@ def _name_dims(name: str, dims, ndim: int) -> list[str]:
 def _population(columns: Mapping[str, np.ndarray]) -> xr.Dataset:
     columns = dict(columns)
     labels = list(columns.pop("parameter"))
-    return xr.Dataset({name: ("parameter", np.asarray(v)) for name, v in columns.items()}, coords={"parameter": labels})
+    arrays = {name: np.asarray(values) for name, values in columns.items()}
+    both = ("parameter", "parameter_bis")
+    data = {name: (both[: values.ndim], values) for name, values in arrays.items()}
+    coords = {"parameter": labels}
+    if any(values.ndim == 2 for values in arrays.values()):
+        coords["parameter_bis"] = labels
+    return xr.Dataset(data, coords=coords)

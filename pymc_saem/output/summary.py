@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import html
 import json
 
 import pandas as pd
 
 from pymc_saem.compat import get_group, group_names
+
+#: Columns in the order of the table, as far as a fit has them.
+_COLUMNS = ("estimate", "se", "rse", "lower", "upper", "shrinkage", "m_step", "role", "note")
+_STANDARD_ERRORS = {
+    "louis": "Louis' formula (observed Fisher information)",
+    "score": "score-based Fisher information",
+    "none": "none",
+}
+
+
+class FitTable(pd.DataFrame):
+    """A table with lines below it. What is selected from it is an ordinary DataFrame; the numbers are in ``attrs`` as well."""
+
+    @property
+    def _constructor(self):
+        return pd.DataFrame
+
+    def __repr__(self) -> str:
+        """The whole table, wide as it may be, and the lines."""
+        return "\n".join([self.to_string(float_format="{:.4g}".format, na_rep=""), *footer(self.attrs)])
+
+    def _repr_html_(self) -> str:
+        table = self.to_html(float_format="{:.4g}".format, na_rep="")
+        return table + "".join(f"<p>{html.escape(line)}</p>" for line in footer(self.attrs))
 
 
 def summary(idata) -> pd.DataFrame:
@@ -21,9 +46,12 @@ def summary(idata) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Index: parameter, in the model's order. Columns: ``estimate`` on the natural scale of the user's
-        variable, ``m_step`` (how it was maximized), ``note`` (fixed, at its floor, or empty), and
-        for each random effect with a variance parameter ``shrinkage``, 1 - var(conditional mode) / omega
-        (mean over the effect's entries). ``attrs`` has the options of the run.
+        variable; ``se`` its standard error, ``rse`` that in percent of the estimate, ``lower`` and ``upper`` the ends
+        of a 95 % confidence interval; ``m_step`` (how it was maximized), ``role``, ``note`` (fixed, at its floor, or
+        empty), and for each random effect with a variance parameter ``shrinkage``, 1 - var(conditional mode) / omega
+        (mean over the effect's entries). Printed, the table has -2 log-likelihood, AIC, BIC and corrected BIC below. ``attrs``
+        has these (``loglik``, ``loglik_error``, ``loglik_method``, ``aic``, ``bic``, ``bicc``, ``n_parameters``), what is known of the standard errors
+        (``standard_errors``, ``condition_number``), and the options of the run.
 
     Raises
     ------
@@ -35,17 +63,34 @@ def summary(idata) -> pd.DataFrame:
     >>> ps.summary(idata)  # doctest: +SKIP
     """
     population = get_group(idata, "population")
-    table = population.to_dataframe()
+    table = population[[n for n in population.data_vars if population[n].ndim == 1]].to_dataframe()
     table.index.name = "parameter"
     if "individual" in group_names(idata):
         shrinkage = get_group(idata, "individual")["shrinkage"].to_series()
         values = [_shrinkage_of(columns, shrinkage) for columns in table["effects"]]
         if any(value == value for value in values):  # none where every covariance is fixed
             table["shrinkage"] = values
-    table = table.drop(columns="effects")
+    table = FitTable(table[[name for name in _COLUMNS if name in table]])
     saem = dict(get_group(idata, "saem_trace").attrs)
-    table.attrs = {name: saem[name] for name in ("n_explore", "n_smooth", "objective") if name in saem}
+    table.attrs = dict(population.attrs)
+    table.attrs |= {name: saem[name] for name in ("n_explore", "n_smooth", "objective") if name in saem}
     return table
+
+
+def footer(attrs) -> list[str]:
+    """The lines below a table: likelihood, criteria, standard errors."""
+    lines = []
+    if "loglik" in attrs:
+        error = f"{attrs['loglik_method']}, error {2 * attrs['loglik_error']:.2g}"
+        criteria = "   ".join(f"{name} {attrs[name.lower()]:.2f}" for name in ("AIC", "BIC", "BICc"))
+        lines.append(f"-2LL {-2 * attrs['loglik']:.2f} ({error})   {criteria}   {attrs['n_parameters']} parameters")
+    if "standard_errors" in attrs:
+        method = _STANDARD_ERRORS[attrs["standard_errors"]]
+        condition = attrs.get("condition_number", float("nan"))
+        of_matrix = f"; condition number of the correlations {condition:.1f}" if condition == condition else ""
+        note = f"; {attrs['standard_errors_note']}" if attrs.get("standard_errors_note") else ""
+        lines.append(f"standard errors: {method}{of_matrix}{note}")
+    return lines
 
 
 def _shrinkage_of(effects: str, shrinkage: pd.Series) -> float:

@@ -84,7 +84,8 @@ class Densities:
             loglik, _, _ = self._subject_graphs(*symbols(self.mixed))
             worst = max([max(node.op.rtol, node.op.atol) for node in ode_nodes([loglik])], default=0.0)
             is_tight = min(worst, self.tolerance) <= GRADIENT_TOLERANCE
-            tight = Densities(self.mixed, self.residuals, self.mode, GRADIENT_TOLERANCE)
+            # Interpreted: it serves large batches only, whose solves take as long in any mode of PyTensor.
+            tight = Densities(self.mixed, self.residuals, INTERPRETED, GRADIENT_TOLERANCE)
             self._functions["tight"] = self if is_tight else tight
         return self._functions["tight"]
 
@@ -111,6 +112,11 @@ class Densities:
     def outputs(self, phi: np.ndarray, theta: np.ndarray):
         """The same as one sequence: log likelihood, residual statistics, status codes of each ODE."""
         return self._function("likelihood")(phi, theta)
+
+    def outputs_quietly(self, phi: np.ndarray, theta: np.ndarray):
+        """``outputs`` without reports of failed solves: for points that were not chosen to have a solution."""
+        with self._silenced("likelihood"):
+            return self.outputs(phi, theta)
 
     def derivative(self, phi: np.ndarray, theta: np.ndarray):
         """Log likelihood, residual statistics, gradient with respect to phi, status codes of each ODE, from one solve.

@@ -13,6 +13,7 @@ from pymc.initial_point import make_initial_point_fn
 from pymc.util import get_random_generator
 
 from pymc_saem.output import build_datatree
+from pymc_saem.saem.assess import assess, check_assessment
 from pymc_saem.saem.options import check_count
 from pymc_saem.saem.point import initial_point
 from pymc_saem.saem.progress import Progress
@@ -42,6 +43,8 @@ def fit_saem(
     annealing: float = 0.95,
     minibatch: float = 1.0,
     tolerance: float = 0.05,
+    likelihood: str | None = "auto",
+    standard_errors: str | None = "auto",
     random_seed=None,
     progressbar: bool = True,
     callback: Callable | None = None,
@@ -105,6 +108,16 @@ def fit_saem(
         The smoothing phase ends when, three times in a row, no parameter has moved by more than this between the two halves
         of its last half, Monte-Carlo error included, in units of the standard error that it would have if the random effects
         were known. 0 runs all of ``n_smooth``. (Monolix stops by the slope of each parameter, saemix and nlmixr2 not at all.)
+    likelihood : {"auto", "quadrature", "importance", "annealed"} or None, default "auto"
+        How the marginal log-likelihood is computed after the estimate, for -2LL, AIC and BIC. "quadrature": adaptive
+        Gauss-Hermite, for up to 3 random effects; "importance": importance sampling from a t distribution with the
+        conditional moments, until the Monte-Carlo error of -2LL is below 0.1; "annealed": annealed importance
+        sampling, for conditional distributions that are like no t, such as those of network weights. "auto" takes the
+        first one that is reliable. (Monolix: importance sampling; saemix ``ll.is``, ``ll.gq``; nlmixr2 ``logLik`` by quadrature.)
+    standard_errors : {"auto", "louis", "score"} or None, default "auto"
+        Fisher information of the estimates by Louis' formula, or score-based from first derivatives, which needs
+        many subjects per parameter; "auto" takes the second where the first is not that of a maximum and there are 5.
+        (Monolix: stochastic approximation of Louis' formula; saemix ``fim`` and nlmixr2 linearize.)
     random_seed : int, numpy.random.Generator, optional
         Same seed, same result, for any number of threads and cores.
     progressbar : bool, default True
@@ -118,7 +131,8 @@ def fit_saem(
     Returns
     -------
     arviz.InferenceData or xarray.DataTree
-        Groups ``posterior`` (phi drawn from p(phi | y, theta_hat), theta constant), ``saem_trace``,
+        Groups ``posterior`` (phi drawn from p(phi | y, theta_hat), theta from N(theta_hat, I^-1) on the unconstrained
+        scale, constant without standard errors), ``saem_trace``,
         ``population``, ``individual``, ``sample_stats``, ``observed_data``, ``constant_data``.
 
     Raises
@@ -172,6 +186,7 @@ def fit_saem(
         minibatch=minibatch,
         compile_kwargs=compile_kwargs,
     )
+    check_assessment(step.engine, likelihood, standard_errors)
     if n_explore == "auto":
         n_explore = default_exploration(step.engine.mixed)
     job = Job(step, point, n_explore, n_smooth, draws, tolerance)
@@ -184,7 +199,18 @@ def fit_saem(
 
         runs = run_chains(job, rng.spawn(chains), cores, watch)
     best = int(np.argmax([score(run) for run in runs])) if len(runs) > 1 else 0
-    result, messages = collect(step.engine, runs, best, job, perf_counter() - began)
+    run = runs[best]
+    assessment = assess(
+        step.engine,
+        run.theta[-1],
+        run.conditional,
+        rng.spawn(1)[0],
+        likelihood=likelihood,
+        standard_errors=standard_errors,
+        at_floor=run.at_floor,
+        n_solves=run.n_solves,
+    )
+    result, messages = collect(step.engine, runs, best, job, assessment, perf_counter() - began)
     for message in messages:
         warnings.warn(message, stacklevel=2)
     return build_datatree(result)

@@ -10,6 +10,7 @@ from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.output.datatree import FitResult, Variable
+from pymc_saem.saem.assess import Assessment
 from pymc_saem.saem.densities import ode_nodes
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.interpreted import INTERPRETED
@@ -18,7 +19,9 @@ from pymc_saem.saem.run import Chain, Job, score
 from pymc_saem.saem.warn import messages
 
 
-def collect(engine: Engine, runs: list[Chain], best: int, job: Job, seconds: float) -> tuple[FitResult, list[str]]:
+def collect(
+    engine: Engine, runs: list[Chain], best: int, job: Job, assessment: Assessment, seconds: float
+) -> tuple[FitResult, list[str]]:
     """The result of a fit, and the warnings that its user should read."""
     mixed = engine.mixed
     run = runs[best]
@@ -28,13 +31,13 @@ def collect(engine: Engine, runs: list[Chain], best: int, job: Job, seconds: flo
     result = FitResult(
         coords=coords,
         trace=_trace(engine, runs),
-        population=_population(engine, run),
+        population=_population(engine, run, assessment),
         observed=_observed(mixed),
         constant=_constants(mixed),
         attrs={"inference_library": "pymc_saem", "subject_dim": mixed.subject_dim},
     )
     if run.conditional is not None:
-        _add_individuals(engine, run, result)
+        _add_individuals(engine, run, result, assessment)
     failures = _describe_failures(mixed, run)
     result.group_attrs["saem_trace"] = {
         "n_explore": job.n_explore,
@@ -50,13 +53,41 @@ def collect(engine: Engine, runs: list[Chain], best: int, job: Job, seconds: flo
         "n_solves": run.n_solves,
         "solver_failures": failures,
         "start_scores": [float(v) for v in run.start_scores],
-        "seconds": {**run.seconds, "total": seconds},
+        "seconds": {**run.seconds, **assessment.seconds, "total": seconds},
     }
+    result.group_attrs["population"] = _assessment_attrs(engine, assessment)
+    drawn = _drawn(assessment) is not None
     result.group_attrs["posterior"] = {
         "random_effects": "draws from p(phi | y, theta_hat)",
-        "parameters": "constant at theta_hat; no standard errors were computed",
+        "parameters": "draws from N(theta_hat, I^-1) on the unconstrained scale; constant where they have no standard error"
+        if drawn
+        else "constant at theta_hat; no standard errors were computed",
     }
-    return result, messages(engine, runs, run, failures, job)
+    return result, messages(engine, runs, run, failures, job) + assessment.messages
+
+
+def _drawn(assessment: Assessment) -> np.ndarray | None:
+    """Draws of theta (draw, theta); None without standard errors."""
+    return None if assessment.uncertainty is None else assessment.uncertainty.theta
+
+
+def _assessment_attrs(engine: Engine, found: Assessment) -> dict:
+    """What is known of the fit as a whole."""
+    attrs = {"n_subjects": engine.mixed.n_subjects, "n_observations": engine.mixed.n_rows}
+    if found.likelihood is not None:
+        attrs |= {
+            "loglik": found.likelihood.total,
+            "loglik_error": found.likelihood.total_error,
+            "loglik_method": found.likelihood.method,
+            "n_parameters": found.criteria.n_parameters,
+            "aic": float(found.criteria.aic),
+            "bic": float(found.criteria.bic),
+            "bicc": float(found.criteria.bicc),
+        }
+    if found.uncertainty is not None:
+        attrs |= {"standard_errors": found.uncertainty.method, "standard_errors_note": found.uncertainty.note}
+        attrs |= {"condition_number": found.uncertainty.condition_number}
+    return attrs
 
 
 def _trace(engine: Engine, runs: list[Chain]) -> dict[str, Variable]:
@@ -81,7 +112,7 @@ def _dims(variable) -> tuple:
     return tuple(d for d in variable.dims) if any(variable.dims) else ()
 
 
-def _population(engine: Engine, run: Chain) -> dict[str, np.ndarray]:
+def _population(engine: Engine, run: Chain, assessment: Assessment) -> dict[str, np.ndarray]:
     mixed = engine.mixed
     natural = engine.points.natural_theta(run.theta[-1])
     m_steps, roles = engine.rules.m_step_of(), engine.rules.role_of()
@@ -102,7 +133,14 @@ def _population(engine: Engine, run: Chain) -> dict[str, np.ndarray]:
         columns["note"] += ["at its floor" if p.name in run.at_floor else ""] * len(labels)
         effects = governed.get(p.name, [[]] * len(labels))
         columns["effects"] += [json.dumps([str(e) for e in names]) for names in effects]
-    return {name: np.array(values) for name, values in columns.items()}
+    table = {name: np.array(values) for name, values in columns.items()}
+    found = assessment.uncertainty
+    if found is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rse = 100.0 * found.se / np.abs(table["estimate"])
+        table |= {"se": found.se, "rse": rse, "lower": found.lower, "upper": found.upper}
+        table["correlation"] = found.correlation
+    return table
 
 
 def _held_entries(engine: Engine, p, n_labels: int) -> np.ndarray:
@@ -111,7 +149,7 @@ def _held_entries(engine: Engine, p, n_labels: int) -> np.ndarray:
     return held if held.size == n_labels else np.full(n_labels, held.all())
 
 
-def _add_individuals(engine: Engine, run: Chain, result: FitResult) -> None:
+def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: Assessment) -> None:
     mixed, found = engine.mixed, run.conditional
     subject = (mixed.subject_dim,)
     both = (mixed.subject_dim, "effect")
@@ -123,11 +161,20 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult) -> None:
         "shrinkage": Variable(("effect",), found.shrinkage),
         "population_mean": Variable(both, engine.maximizer.population(run.theta[-1]).mean),
     }
+    if (marginal := assessment.likelihood) is not None:
+        columns = {"loglik": marginal.loglik, "loglik_error": marginal.error}
+        columns |= {"ess": marginal.ess, "pareto_k": marginal.pareto_k}
+        result.individual |= {name: Variable(subject, x) for name, x in columns.items() if x is not None}
     lead = found.draws.shape[:2]
-    posterior = {}
-    for name, values in engine.points.natural_theta(run.theta[-1]).items():
+    posterior, drawn = {}, _drawn(assessment)
+    for name, values in engine.points.natural_theta(run.theta[-1] if drawn is None else drawn).items():
         p = mixed.parameter(name)
-        posterior[name] = Variable(_dims(p), np.broadcast_to(values, (*lead, *values.shape)))
+        values = (
+            np.broadcast_to(values, (*lead, *values.shape))
+            if drawn is None
+            else values.reshape(*lead, *values.shape[1:])
+        )
+        posterior[name] = Variable(_dims(p), values)
     natural = engine.points.natural_phi(found.draws, run.theta[-1])
     modes = engine.points.natural_phi(found.mode, run.theta[-1])
     typical = engine.points.natural_phi(engine.maximizer.population(run.theta[-1]).mean, run.theta[-1])

@@ -72,7 +72,6 @@ def test_groups_and_dims(intercept):
     assert set(group_names(idata)) == expected
     posterior = get_group(idata, "posterior")
     assert posterior["b"].dims == ("chain", "draw", "subject") and list(posterior["subject"]) == list(range(1, 13))
-    assert posterior["a"].min() == posterior["a"].max()
     trace = get_group(idata, "saem_trace")
     assert trace["sigma"].dims == ("chain", "iteration") and trace.attrs["n_explore"] == 600
     table = ps.summary(idata)

@@ -1,0 +1,187 @@
+"""Fisher information of the estimates, from first derivatives or by Louis' formula.
+
+With s_i(phi) the derivative in theta of log p(y_i, phi; theta), the score of subject i is s_i = E[s_i(phi) | y_i] (Fisher's
+identity). Score-based: I = sum of s_i s_i', which needs many subjects per parameter (Delattre & Kuhn 2023). Louis (1982):
+I = -sum of E[second derivative | y_i] - sum of Var[s_i(phi) | y_i], which is the negative second derivative of the marginal
+log-likelihood itself, whatever the number of subjects.
+
+Louis is the default. At the exact maximum of theophylline (12 subjects, 7 parameters) its standard errors are those of the
+exact second derivative within 0.2 % by quadrature and 2.5 % by draws, the score-based ones are up to five times as large; of
+a linear mixed model (20 subjects, 8 parameters) up to 2.5 times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pymc_saem.saem.complete import CompleteData
+from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.joint import WeightedPoints
+from pymc_saem.saem.model import element_labels
+
+METHODS = ("auto", "louis", "score")
+#: Subjects per parameter from which the score-based information is trusted where Louis' formula fails.
+SUBJECTS_PER_PARAMETER = 5
+#: Least share of the complete information that the data must have kept in every direction, and how many times its
+#: Monte-Carlo error: it is a difference of two large numbers.
+LEAST_KEPT, ERRORS = 1e-6, 3.0
+#: The same share for scores, whose Monte-Carlo errors pretend to an information that is not there.
+LEAST_OF_SCORES = 5e-3
+#: Beyond so many parameters, the weights of networks count as known.
+MAX_WITH_WEIGHTS = 60
+
+
+@dataclass(frozen=True)
+class Information:
+    """Fisher information of some entries of theta on the unconstrained scale.
+
+    Attributes
+    ----------
+    columns : ndarray of int, shape (p,)
+        Entries of theta that it is about.
+    matrix : ndarray or None, shape (p, p)
+        None where it could not be computed.
+    method : str
+        "louis" or "score"; "none" without a matrix.
+    note : str
+        Why there is none, or what it is conditional on.
+    n_solves : int
+    """
+
+    columns: np.ndarray
+    matrix: np.ndarray | None
+    method: str
+    note: str = ""
+    n_solves: int = 0
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Of the estimates, (p, p)."""
+        unit = np.sqrt(np.diag(self.matrix))
+        return np.linalg.inv(self.matrix / np.outer(unit, unit)) / np.outer(unit, unit)
+
+
+def network_columns(engine: Engine) -> np.ndarray:
+    """Which entries of theta are weights of a network, (theta,)."""
+    found = np.zeros(engine.mixed.n_theta, dtype=bool)
+    for p in engine.mixed.parameters:
+        found[p.columns] = p.is_network
+    return found
+
+
+def information(
+    engine: Engine,
+    theta: np.ndarray,
+    points: WeightedPoints,
+    at_floor: tuple[str, ...] = (),
+    method: str = "auto",
+    max_solves: float = np.inf,
+) -> Information:
+    """Fisher information of the estimated parameters.
+
+    Parameters
+    ----------
+    engine : Engine
+    theta : ndarray, shape (theta,)
+        The estimate.
+    points : WeightedPoints
+        Conditional draws or nodes of a quadrature.
+    at_floor : tuple of str
+        Parameters at the floor of their variance: no maximum is there, so they count as known.
+    method : {"auto", "louis", "score"}
+    max_solves : float
+        For parameters that cost solves; fewer points are used then.
+    """
+    free = ~engine.maximizer.held
+    for name in at_floor:
+        free[engine.mixed.parameter(name).columns] = False
+    weights = network_columns(engine) & free
+    if not free.any():
+        return Information(np.zeros(0, int), None, "none", "no parameter was estimated")
+    without = Information(np.flatnonzero(free & ~weights), None, "none")
+    found = without
+    if free.sum() <= MAX_WITH_WEIGHTS or not weights.any():
+        found = _information(engine, theta, np.flatnonzero(free), points, method, max_solves)
+    if found.matrix is None and weights.any() and np.any(free & ~weights):
+        found = _information(engine, theta, np.flatnonzero(free & ~weights), points, method, max_solves)
+        note = "; ".join(part for part in ("the network weights count as known", found.note) if part)
+        found = Information(found.columns, found.matrix, found.method, note, found.n_solves)
+    return found
+
+
+def _information(engine, theta, columns, points, method, max_solves) -> Information:
+    complete = CompleteData(engine, theta, columns, points, max_solves)
+    scores, groups = complete.score_moments()
+    prior = _prior_information(engine, theta, columns)
+    n_subjects, reasons = len(scores), []
+    if method in ("auto", "louis"):
+        whole = prior - complete.hessian()
+        matrix = whole - groups.mean(axis=0)
+        weakest = _weakest(matrix, np.diag(whole))
+        reason = _refuse(engine, columns, *weakest, max(LEAST_KEPT, ERRORS * _spread(groups, weakest[1])))
+        if not reason:
+            return Information(columns, matrix, "louis", n_solves=complete.joint.n_solves)
+        reasons.append(reason)
+    if method == "score" or method == "auto" and n_subjects >= SUBJECTS_PER_PARAMETER * len(columns):
+        matrix = scores.T @ scores + prior
+        weakest = _weakest(matrix, complete.diagonal + np.diag(prior))
+        reason = _refuse(engine, columns, *weakest, LEAST_OF_SCORES)
+        if n_subjects < len(columns):
+            reason = f"{len(columns)} parameters and {n_subjects} subjects: the scores have too small a rank"
+        if not reason:
+            return Information(columns, matrix, "score", n_solves=complete.joint.n_solves)
+        reasons = reasons or [reason]
+    return Information(columns, None, "none", reasons[0], complete.joint.n_solves)
+
+
+def _weakest(matrix: np.ndarray, diagonal: np.ndarray) -> tuple[float, np.ndarray]:
+    """Least information of any direction, as a share of what the complete data tell of its entries, and that direction (p,)."""
+    if not np.all(np.isfinite(matrix)) or not np.all(diagonal > 0):
+        return np.nan, np.zeros(len(matrix))
+    unit = 1.0 / np.sqrt(diagonal)
+    values, vectors = np.linalg.eigh(matrix * np.outer(unit, unit))
+    return float(values[0]), vectors[:, 0] * unit
+
+
+def _spread(groups: np.ndarray, direction: np.ndarray) -> float:
+    """Monte-Carlo error of the missing information, of which ``groups`` (group, p, p) are estimates, in a direction."""
+    if len(groups) == 1:
+        return 0.0
+    return float(np.einsum("i,gij,j->g", direction, groups, direction).std(ddof=1) / np.sqrt(len(groups)))
+
+
+def _refuse(engine: Engine, columns: np.ndarray, share: float, direction: np.ndarray, least: float) -> str:
+    """Why a matrix with this weakest direction is no information, or an empty string."""
+    if share > least:
+        return ""
+    if np.isnan(share):
+        return "the second derivatives are not those of a maximum"
+    labels = np.array(_labels(engine))[columns]
+    size = np.abs(direction) / np.abs(direction).max()
+    involved = [str(labels[k]) for k in np.argsort(-size) if size[k] > 0.3][:4]
+    return f"the data hardly determine {'a combination of ' if len(involved) > 1 else ''}{', '.join(involved)}"
+
+
+def _labels(engine: Engine) -> list[str]:
+    """A name for each entry of theta."""
+    labels = []
+    for p in engine.mixed.parameters:
+        labels += element_labels(engine.mixed.model, p.name, p.shape, p.dims)
+    return labels
+
+
+def _prior_information(engine: Engine, theta: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Negative second derivative of the log priors that the fit has maximized, (p, p); zero in "ml" fits."""
+    whole = np.zeros((theta.size, theta.size))
+    for p in engine.mixed.parameters:
+        prior = engine.maximizer.priors.get(p.name)
+        if prior is None:
+            continue
+        for k in range(p.columns.stop - p.columns.start):
+            step = 1e-4 * np.eye(p.columns.stop - p.columns.start)[k]
+            u = theta[p.columns]
+            up, down = (prior.unconstrained(u + s * step)[1] for s in (1, -1))
+            whole[p.columns, p.columns.start + k] = -(up - down) / 2e-4
+    return 0.5 * (whole + whole.T)[np.ix_(columns, columns)]
