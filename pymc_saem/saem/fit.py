@@ -89,7 +89,7 @@ def fit_saem(
     draws : int, default 250
         Conditional draws per chain of the posterior group.
     fixed : mapping, optional
-        Parameters held at a natural value: ``{"sigma": 0.5}``.
+        Parameters held at a natural value: ``{"sigma": 0.5}``; NaN for entries of an array that are estimated.
     initvals : mapping, optional
         Natural starting values by name, as in ``pm.sample``.
     n_starts : int or "auto"
@@ -107,7 +107,7 @@ def fit_saem(
     tolerance : float, default 0.05
         The smoothing phase ends when, three times in a row, no parameter has moved by more than this between the two halves
         of its last half, Monte-Carlo error included, in units of the standard error that it would have if the random effects
-        were known. 0 runs all of ``n_smooth``. (Monolix stops by the slope of each parameter, saemix and nlmixr2 not at all.)
+        were known. 0 runs all of ``n_smooth``. (Monolix stops by criteria of its own; saemix and nlmixr2 run all iterations.)
     likelihood : {"auto", "quadrature", "importance", "annealed"} or None, default "auto"
         How the marginal log-likelihood is computed after the estimate, for -2LL, AIC and BIC. "quadrature": adaptive
         Gauss-Hermite, for up to 3 random effects; "importance": importance sampling from a t distribution with the

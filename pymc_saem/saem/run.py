@@ -57,14 +57,18 @@ def run_chains(job: Job, rngs, cores: int, watch: Callable) -> list[Chain]:
     watch : callable
         ``watch(chain, iteration, theta, stats)`` after each iteration; only in this process.
     """
-    if cores == 1 or len(rngs) == 1:
-        chains = []
+    if len(rngs) == 1:
+        return [run_chain(job, 0, rngs[0], lambda *args: watch(0, *args))]
+    payload = cloudpickle.dumps(job)
+    if cores == 1:
+        # The copy that other processes would get: PyTensor may order its terms otherwise than in the original, and a
+        # difference in the last digit decides, after some hundred iterations, about a proposal.
+        job, chains = cloudpickle.loads(payload), []
         for c, rng in enumerate(rngs):
             chains.append(run_chain(job, c, rng, lambda *args, c=c: watch(c, *args)))
             if chains[-1].interrupted:
                 break
         return chains
-    payload = cloudpickle.dumps(job)
     # spawn: a forked child would inherit the threads of the parent's solver, but not their state
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(cores, len(rngs)), mp_context=context) as pool:

@@ -69,6 +69,8 @@ REFUSALS = {
     "annealing": (1.5, "annealing is 1.5"),
     "minibatch": (0.0, "minibatch is 0.0"),
     "tolerance": (-1.0, "tolerance is -1.0"),
+    "likelihood": ("guess", "likelihood is 'guess'"),
+    "standard_errors": ("guess", "standard_errors is 'guess'"),
     "compile_kwargs": ({"profile": True}, "compile_kwargs has .'profile'."),
 }
 #: Arguments whose effect has a test of its own, here or in the file named.
@@ -78,6 +80,8 @@ ELSEWHERE = {
     "objective": "below",
     "cores": "test_fit: same result",
     "draws": "below",
+    "likelihood": "test_likelihood",
+    "standard_errors": "test_standard_errors",
     "tolerance": "test_stopping",
     "progressbar": "below",
     "callback": "below",

@@ -73,7 +73,7 @@ def test_groups_and_dims(intercept):
     posterior = get_group(idata, "posterior")
     assert posterior["b"].dims == ("chain", "draw", "subject") and list(posterior["subject"]) == list(range(1, 13))
     trace = get_group(idata, "saem_trace")
-    assert trace["sigma"].dims == ("chain", "iteration") and trace.attrs["n_explore"] == 600
+    assert trace["sigma"].dims == ("chain", "iteration") and trace.attrs["n_explore"] == 200
     table = ps.summary(idata)
     assert list(table.index) == ["a", "omega", "sigma"] and {"estimate", "m_step", "shrinkage"} <= set(table.columns)
 
@@ -194,7 +194,7 @@ def test_an_interruption_keeps_what_there_is():
         if iteration == 6:
             raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match="interrupted after 7 of 950 iterations"):
+    with pytest.warns(UserWarning, match="interrupted after 7 of 550 iterations"):
         idata = ps.fit_saem(
             random_intercept(), callback=stop, draws=5, random_seed=1, progressbar=False, compile_kwargs=INTERPRETED
         )
