@@ -105,6 +105,7 @@ def split_seconds(idata, fit_wall: float) -> dict[str, float]:
     """
     known = json.loads(get_group(idata, "saem_trace").attrs["seconds"])
     split = {name: known[name] for name in ("compile", "start", "iterate", "after")}
+    split["after"] += known.get("likelihood", 0.0) + known.get("standard_errors", 0.0)
     read = known["total"] - sum(split.values())
     split["after"] += fit_wall - known["total"]
     return {"read": read, **split}
@@ -135,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
     seconds["build"] += split.pop("read")
     seconds |= split
     _title("Estimates")
-    print(ps.summary(idata).round(3).to_string())
+    print(ps.summary(idata))
 
     mark = perf_counter()
     written = [*_figures(model, idata, data, options.out), _store(idata, options.out)]
@@ -197,7 +198,7 @@ _MEANING = {
     "compile": "PyTensor graphs to functions",
     "start": "machine code on first use, search for a start, first iteration",
     "iterate": "all other iterations",
-    "after": "conditional draws and modes, with their machine code; ArviZ groups",
+    "after": "conditional draws and modes, marginal likelihood, standard errors; ArviZ groups",
     "figures": "draw and write files",
 }
 
