@@ -1,0 +1,281 @@
+"""Simulation study: bias and root mean squared error of default fits, beside exact maximum likelihood.
+
+    python benchmarks/accuracy/simulation.py --models pk emax --sizes 12 50 --sets 20
+    python benchmarks/accuracy/simulation.py --models neural --sizes 12 --sets 10 --markdown
+
+Data sets are drawn from the models of ``simulated.py``, fitted with the default options from starting values that a user might
+give, and, for all models but "neural", by exact maximum likelihood (``maximum.py``). A neural fit is judged by its marginal
+log-likelihood (annealed importance sampling) against that at the truth. A run that ends in an error or at values that are not
+finite is lost. The exit code is 1 if any run is lost.
+
+Each model is compiled once per size: its data are a ``pm.Data``, which the compiled functions read at each call. ``--check``
+first compares such a run with ``fit_saem`` of a newly built model, which must give the same numbers.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pymc as pm
+import simulated
+from maximum import Marginal
+from pymc.util import get_random_generator
+
+import pymc_saem as ps
+from pymc_saem.saem.annealed import marginal_loglik
+from pymc_saem.saem.point import initial_point
+from pymc_saem.saem.run import Job, run_chain
+from pymc_saem.saem.step import SAEM
+
+SIZES = (12, 50, 200)
+N_EXPLORE, N_SMOOTH, TOLERANCE = (
+    ps.fit_saem.__kwdefaults__[name] for name in ("n_explore", "n_smooth", "tolerance")
+)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One data set: natural estimates by name, what they are compared with, or what went wrong.
+
+    Attributes
+    ----------
+    estimate, exact, error : dict
+        Estimates of SAEM and of exact maximum likelihood, and the standard errors of the latter; the last two are empty for "neural".
+    gap : float
+        Log-likelihood of the exact maximum less that of the estimate; for "neural", that of the truth less that of the estimate.
+    gap_error : float
+        Monte-Carlo error of it.
+    """
+
+    estimate: dict = field(default_factory=dict)
+    exact: dict = field(default_factory=dict)
+    error: dict = field(default_factory=dict)
+    gap: float = np.nan
+    gap_error: float = 0.0
+    at_bound: tuple = ()
+    at_floor: tuple = ()
+    converged: bool = False
+    seconds: float = np.nan
+    lost: str = ""
+
+
+class Refitted:
+    """A model that is compiled once and fitted to many data sets."""
+
+    def __init__(self, study: simulated.Simulated, n_subjects: int, **options):
+        self.study, self.n_subjects = study, n_subjects
+        self.n_smooth = options.pop("n_smooth", N_SMOOTH)
+        self.n_explore = options.get("n_explore", N_EXPLORE)
+        self.model = study.build(n_subjects)
+        self.step = SAEM(model=self.model, objective="ml", **options)
+        self.point = initial_point(self.model)
+
+    def fit(self, y: np.ndarray, seed: int):
+        """What ``fit_saem(random_seed=seed)`` runs, with new data (subject, row)."""
+        pm.set_data({simulated.DATA: y.ravel()}, model=self.model)
+        job = Job(self.step, self.point, self.n_explore, self.n_smooth, draws=2, tolerance=TOLERANCE)
+        return run_chain(job, 0, get_random_generator(seed).spawn(1)[0], lambda *_: None)
+
+    def natural(self, chain) -> dict:
+        return self.step.engine.points.natural_theta(chain.theta[-1])
+
+    def loglik(self, values, seed: int):
+        """Marginal log-likelihood of the present data at natural values, by annealed importance sampling."""
+        engine = self.step.engine
+        theta = np.zeros(engine.mixed.n_theta)
+        for p in engine.mixed.parameters:
+            theta[p.columns] = engine.points.unconstrained(p, np.ravel(values[p.name]).astype(float))
+        population = engine.maximizer.population(theta)
+        return marginal_loglik(engine.densities, population, theta, np.random.default_rng(seed))
+
+
+def differences(study: simulated.Simulated, n_subjects: int, seed: int, **options) -> dict[str, float]:
+    """Largest relative differences between the second fit of a compiled model, and a fit of a new model to the same data."""
+    again = Refitted(study, n_subjects, **options)
+    again.fit(study.draw(n_subjects, 1, seed), seed)
+    y = study.draw(n_subjects, 2, seed)
+    found = again.natural(again.fit(y, seed))
+    model = study.build(n_subjects)
+    pm.set_data({simulated.DATA: y.ravel()}, model=model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of few iterations
+        idata = ps.fit_saem(model, objective="ml", random_seed=seed, progressbar=False, draws=2, **options)
+    table, start, worst = ps.summary(idata)["estimate"].to_numpy(), 0, {}
+    for p in again.step.engine.mixed.parameters:
+        size = np.size(found[p.name])
+        worst[p.name] = float(np.max(np.abs(np.ravel(found[p.name]) / table[start : start + size] - 1.0)))
+        start += size
+    return worst
+
+
+def run(fits: Refitted, number: int, seed: int) -> Fitted:
+    """One data set: drawn, fitted, judged."""
+    study = fits.study
+    y = study.draw(fits.n_subjects, number, seed)
+    try:
+        mark = perf_counter()
+        chain = fits.fit(y, number)
+        seconds = perf_counter() - mark
+        estimate = fits.natural(chain)
+        if not all(np.all(np.isfinite(value)) for value in estimate.values()):
+            raise FloatingPointError(f"estimates are not finite: {estimate}")
+    except Exception as failure:  # noqa: BLE001 - whatever it is counts as a lost run
+        return Fitted(lost=f"{type(failure).__name__}: {failure}")
+    common = {"at_floor": chain.at_floor, "converged": chain.converged, "seconds": seconds}
+    judged = {name: float(estimate[name]) for name in study.judged}
+    if study.name == "neural":
+        at_truth, at_estimate = (fits.loglik(values, number) for values in (study.truth, estimate))
+        error = float(np.hypot(at_truth.total_error, at_estimate.total_error))
+        return Fitted(judged, gap=at_truth.total - at_estimate.total, gap_error=error, **common)
+    marginal = Marginal(study, y)
+    maximum = marginal.maximize()
+    gap = maximum.loglik - marginal.loglik(judged)
+    return Fitted(judged, maximum.estimate, maximum.error, gap, at_bound=maximum.at_bound, **common)
+
+
+# -- what is reported -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One parameter over all data sets; each pair is a value and its Monte-Carlo standard error over data sets."""
+
+    name: str
+    truth: float
+    bias: tuple
+    rmse: tuple
+    exact_bias: tuple | None = None
+    exact_rmse: tuple | None = None
+    difference: tuple | None = None  # mean of SAEM less exact, in units of the median standard error
+    largest: float = np.nan  # largest absolute difference of one data set, in units of its standard error
+
+
+def rows_of(study: simulated.Simulated, done: list[Fitted]) -> list[Row]:
+    rows = []
+    for name in study.judged:
+        truth = study.truth[name]
+        found = np.array([one.estimate[name] for one in done]) - truth
+        row = [name, truth, _mean(found), _root_mean_square(found)]
+        if done[0].exact:
+            exact = np.array([one.exact[name] for one in done]) - truth
+            errors = np.array([one.error[name] for one in done])
+            difference = (found - exact) / np.nanmedian(errors)
+            largest = np.nanmax(np.abs(found - exact) / errors)
+            row += [_mean(exact), _root_mean_square(exact), _mean(difference), largest]
+        rows.append(Row(*row))
+    return rows
+
+
+def _mean(x: np.ndarray) -> tuple:
+    return x.mean(), x.std(ddof=1) / np.sqrt(x.size) if x.size > 1 else np.nan
+
+
+def _root_mean_square(x: np.ndarray) -> tuple:
+    value = np.sqrt(np.mean(x**2))
+    return value, np.std(x**2, ddof=1) / (2 * value * np.sqrt(x.size)) if x.size > 1 else np.nan
+
+
+HEAD = (
+    "model", "N", "sets", "parameter", "truth", "bias", "RMSE", "bias, exact ML", "RMSE, exact ML", "SAEM - ML, in SE",
+    "largest, in SE",
+)  # fmt: skip
+
+
+def table(study, n_subjects: int, done: list[Fitted]) -> list[tuple]:
+    cells = []
+    for row in rows_of(study, done):
+        pairs = [row.bias, row.rmse, row.exact_bias, row.exact_rmse, row.difference]
+        texts = ["" if pair is None else f"{pair[0]:.3f} +- {pair[1]:.3f}" for pair in pairs]
+        largest = "" if np.isnan(row.largest) else f"{row.largest:.2f}"
+        cells.append((study.name, str(n_subjects), str(len(done)), row.name, f"{row.truth:g}", *texts, largest))
+    return cells
+
+
+def show(cells: list[tuple], is_markdown: bool) -> None:
+    if is_markdown:
+        print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
+        for row in cells:
+            print("| " + " | ".join(text.replace("+-", "±") for text in row) + " |")
+        return
+    widths = [max(len(row[k]) for row in (HEAD, *cells)) for k in range(len(HEAD))]
+    for row in (HEAD, *cells):
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)))
+
+
+def summarize(study, n_subjects: int, outcomes: list[Fitted]) -> str:
+    """One line for a model and size."""
+    done = [one for one in outcomes if not one.lost]
+    text = f"{study.name}, N = {n_subjects}: {len(outcomes)} data sets, {len(outcomes) - len(done)} lost"
+    if not done:
+        return text
+    gaps = np.array([one.gap for one in done])
+    what = "truth less estimate" if study.name == "neural" else "maximum less estimate"
+    at_bound = sum(bool(one.at_bound) for one in done)
+    text += (
+        f"; log-likelihood, {what}: mean {gaps.mean():.3f}, from {gaps.min():.3f} to {gaps.max():.3f}"
+        f"; stopped by the rule {sum(one.converged for one in done)}; at the variance floor {sum(bool(one.at_floor) for one in done)}"
+        f"; median {np.median([one.seconds for one in done]):.1f} s a fit"
+    )
+    if study.name == "neural":
+        return text + f"; Monte-Carlo error of the difference about {np.median([one.gap_error for one in done]):.2f}"
+    return text + f"; exact maximum with a variance at its bound {at_bound}"
+
+
+def read(path: Path | None) -> dict[tuple, Fitted]:
+    """Results of earlier calls, by model, size, seed and number of the data set."""
+    found = {}
+    for line in path.read_text().splitlines() if path and path.exists() else ():
+        record = json.loads(line)
+        found[tuple(record.pop("key"))] = Fitted(**record)
+    return found
+
+
+def write(path: Path | None, key: tuple, one: Fitted) -> None:
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps({"key": key, **vars(one)}, default=float) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=simulated.MODELS, default=list(simulated.MODELS))
+    parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="numbers of subjects")
+    parser.add_argument("--sets", type=int, default=100, help="data sets per model and size")
+    parser.add_argument("--seed", type=int, default=1, help="of the data")
+    parser.add_argument("--store", type=Path, help="file of results (JSON lines), which a later call goes on with")
+    parser.add_argument("--check", action="store_true", help="compare with fit_saem of a new model first")
+    parser.add_argument("--markdown", action="store_true")
+    arguments = parser.parse_args()
+    stored, cells, lines, n_lost = read(arguments.store), [], [], 0
+    for name in arguments.models:
+        study = simulated.MODELS[name]
+        for n_subjects in arguments.sizes:
+            if arguments.check:
+                worst = max(differences(study, n_subjects, arguments.seed).values())
+                print(f"{name}, N = {n_subjects}: largest relative difference from fit_saem {worst:.1e}", flush=True)
+            fits, outcomes = None, []
+            for number in range(arguments.sets):
+                key = name, n_subjects, arguments.seed, number
+                if key not in stored:
+                    fits = fits or Refitted(study, n_subjects)
+                    stored[key] = run(fits, number, arguments.seed)
+                    write(arguments.store, key, stored[key])
+                outcomes.append(stored[key])
+                if outcomes[-1].lost:
+                    n_lost += 1
+                    print(f"{name}, N = {n_subjects}, set {number} lost: {outcomes[-1].lost[:300]}", flush=True)
+            lines.append(summarize(study, n_subjects, outcomes))
+            print(lines[-1], flush=True)
+            cells += table(study, n_subjects, [one for one in outcomes if not one.lost])
+    print()
+    show(cells, arguments.markdown)
+    return 1 if n_lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
