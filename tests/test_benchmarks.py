@@ -71,3 +71,47 @@ def test_forms_of_right_hand_sides_are_called_as_they_are():
     code = "import wide; print(min(v for k, v in wide.forms(2, 1).items() if k.endswith(('loops', 'numbers'))) > 0)"
     run = subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, timeout=300)
     assert run.stdout.strip() == "True", run.stderr
+
+
+def _accuracy(code: str) -> str:
+    """What a program prints beside the scripts of benchmarks/accuracy; alone, because they change the path of modules."""
+    folder = FOLDER.parent / "accuracy"
+    run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def test_simulation_study_fits_as_fit_saem_does():
+    """A model compiled once reads new data, in the solves, in the residuals and in the score of the Hill exponent."""
+    code = (
+        "import simulation, simulated\n"
+        "options = dict(n_explore=6, n_smooth=4, n_starts=1, n_transitions=10)\n"
+        "print(max(simulation.differences(simulated.MODELS['emax'], 4, 3, **options).values()))"
+    )
+    assert float(_accuracy(code)) == 0.0
+
+
+@pytest.mark.parametrize("name", ["pk", "pk_proportional", "emax"])
+def test_exact_maximum_of_the_simulation_study(name):
+    """Its gradient is that of a quadrature placed anew at each value, and it vanishes at what is called the maximum."""
+    code = f"""
+import numpy as np
+from maximum import Marginal
+from simulated import MODELS
+study = MODELS["{name}"]
+marginal = Marginal(study, study.draw(8, 1, 1))
+free = marginal.to_free(study.truth)
+numeric = lambda x: [
+    (marginal.loglik(marginal.from_free(x - h)) - marginal.loglik(marginal.from_free(x + h))) / 2e-3
+    for h in 1e-3 * np.eye(x.size)
+]
+marginal.place(study.truth)
+print(*np.abs(marginal(free)[1] - numeric(free)))
+found = marginal.maximize()
+print(*np.abs(numeric(marginal.to_free(found.estimate))))
+print(found.loglik - marginal.loglik(study.truth))
+"""
+    at_truth, at_maximum, gain = (np.array(line.split(), float) for line in _accuracy(code).splitlines())
+    assert at_truth.max() < 0.05
+    assert at_maximum.max() < 0.05
+    assert gain > 0

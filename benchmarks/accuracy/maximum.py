@@ -59,11 +59,12 @@ class Marginal:
     # -- parameters ---------------------------------------------------------------------------
 
     def to_free(self, values) -> np.ndarray:
-        x = np.array([values[name] for name in self.names], float)
-        return np.where(self.is_log, np.log(np.where(self.is_log, x, 1.0)), x)
+        return np.array(
+            [np.log(values[n]) if is_log else values[n] for n, is_log in zip(self.names, self.is_log, strict=True)]
+        )
 
     def from_free(self, free) -> dict:
-        return dict(zip(self.names, np.where(self.is_log, np.exp(np.where(self.is_log, free, 0.0)), free), strict=True))
+        return {n: np.exp(x) if is_log else x for n, x, is_log in zip(self.names, free, self.is_log, strict=True)}
 
     # -- densities ----------------------------------------------------------------------------
 
@@ -131,7 +132,8 @@ class Marginal:
         slopes = [np.einsum("ns,nsd->d", share, z) / sd, np.einsum("ns,nsd->d", share, z**2) - len(self.y)]
         for name in self.study.structural:
             up, down = (
-                self.outcome(values, *self.residuals(values | {name: values[name] * np.exp(h)}, self.phi)) for h in (H, -H)
+                self.outcome(values, *self.residuals(values | {name: values[name] * np.exp(h)}, self.phi))
+                for h in (H, -H)
             )
             slopes.append([np.sum(share * (up - down)) / (2 * H)])
         slopes.append([np.sum(share * squares) / values["sigma"] ** 2 - self.y.size])
@@ -163,4 +165,5 @@ class Marginal:
         error = np.full(free.size, np.nan)
         with np.errstate(invalid="ignore"):
             error[inner] = np.sqrt(np.diag(np.linalg.inv(0.5 * (hessian + hessian.T))))
-        return dict(zip(self.names, error * np.where(self.is_log, np.exp(np.where(self.is_log, free, 0.0)), 1.0), strict=True))
+        slope = np.where(self.is_log, np.array(list(self.from_free(free).values())), 1.0)
+        return dict(zip(self.names, error * slope, strict=True))

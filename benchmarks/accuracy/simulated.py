@@ -117,8 +117,12 @@ def build_emax(n_subjects: int) -> pm.Model:
         sigma = pm.HalfFlat("sigma", initval=5.0)
         hill = pm.HalfFlat("hill", initval=1.0)
         E0 = pm.Normal("E0", pm.Flat("mean_E0", initval=5.0), pm.HalfFlat("omega_E0", initval=5.0), dims="subject")
-        Emax = pm.Normal("Emax", pm.Flat("mean_Emax", initval=30.0), pm.HalfFlat("omega_Emax", initval=10.0), dims="subject")
-        EC50 = pm.LogNormal("EC50", pm.Flat("log_EC50", initval=2.0), pm.HalfFlat("omega_EC50", initval=1.0), dims="subject")
+        Emax = pm.Normal(
+            "Emax", pm.Flat("mean_Emax", initval=30.0), pm.HalfFlat("omega_Emax", initval=10.0), dims="subject"
+        )
+        EC50 = pm.LogNormal(
+            "EC50", pm.Flat("log_EC50", initval=2.0), pm.HalfFlat("omega_EC50", initval=1.0), dims="subject"
+        )
         effect = E0[subject] + Emax[subject] * c**hill / (EC50[subject] ** hill + c**hill)
         pm.Normal("y", effect, sigma, observed=pm.Data(DATA, study.draw(n_subjects, 0, 0).ravel()))
     return model
