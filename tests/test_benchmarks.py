@@ -115,3 +115,28 @@ print(found.loglik - marginal.loglik(study.truth))
     assert at_truth.max() < 0.05
     assert at_maximum.max() < 0.05
     assert gain > 0
+
+
+def test_results_of_the_simulation_study_are_kept_and_counted(tmp_path):
+    code = f"""
+from pathlib import Path
+import simulation
+from bias import Fitted, rows_of, summarize
+from simulated import MODELS
+study, path = MODELS["pk"], Path(r"{tmp_path / "results.jsonl"}")
+for number, shift in enumerate((0.1, 0.3)):
+    estimate = {{name: study.truth[name] + shift for name in study.judged}}
+    exact = {{name: study.truth[name] + 0.1 for name in study.judged}}
+    error = dict.fromkeys(study.judged, 0.5)
+    simulation.write(path, ("pk", 12, 1, number), Fitted(estimate, exact, error, gap=0.0))
+simulation.write(path, ("pk", 12, 1, 2), Fitted(lost="ValueError: no"))
+outcomes = list(simulation.read(path).values())
+print("1 lost" in summarize(study, 12, outcomes))
+row = rows_of(study, outcomes[:2])[0]
+print(*row.bias, *row.rmse, *row.exact_bias, *row.difference, row.largest)
+"""
+    counted, numbers = _accuracy(code).splitlines()
+    assert counted == "True"
+    # 0.1 and 0.3: mean 0.2, standard error of it 0.1; root of the mean square 0.2236, whose squares have a standard error of 0.04
+    expected = [0.2, 0.1, 0.05**0.5, 0.04 / (2 * 0.05**0.5), 0.1, 0.0, 0.2, 0.2, 0.4]
+    np.testing.assert_allclose(np.array(numbers.split(), float), expected, atol=1e-12)

@@ -115,7 +115,8 @@ def read(path: Path | None) -> dict[tuple, Fitted]:
     found = {}
     for line in path.read_text().splitlines() if path and path.exists() else ():
         record = json.loads(line)
-        found[tuple(record.pop("key"))] = Fitted(**record)
+        key = tuple(record.pop("key"))
+        found[key] = Fitted(**record)
     return found
 
 
