@@ -18,6 +18,8 @@ class Fitted:
         Log-likelihood of the exact maximum less that of the estimate; for "neural", that of the truth less that of the estimate.
     gap_error : float
         Monte-Carlo error of it.
+    gain_from_truth : float
+        Log-likelihood of a fit that starts at the truth, less that of the truth; of "neural" only.
     """
 
     estimate: dict = field(default_factory=dict)
@@ -25,6 +27,7 @@ class Fitted:
     error: dict = field(default_factory=dict)
     gap: float = np.nan
     gap_error: float = 0.0
+    gain_from_truth: float = np.nan
     at_bound: tuple = ()
     at_floor: tuple = ()
     converged: bool = False
@@ -113,5 +116,6 @@ def summarize(study, n_subjects: int, outcomes: list[Fitted]) -> str:
         f"; median {np.median([one.seconds for one in done]):.1f} s a fit"
     )
     if study.name == "neural":
-        return text + f"; Monte-Carlo error of the difference about {np.median([one.gap_error for one in done]):.2f}"
+        text += f"; Monte-Carlo error of the difference about {np.median([one.gap_error for one in done]):.2f}"
+        return text + f"; a start at the truth gains {np.mean([one.gain_from_truth for one in done]):.2f}"
     return text + f"; exact maximum with a variance at its bound {at_bound}"
