@@ -148,22 +148,24 @@ def main() -> int:
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="numbers of subjects")
     parser.add_argument("--sets", type=int, default=100, help="data sets per model and size")
     parser.add_argument("--seed", type=int, default=1, help="of the data")
+    parser.add_argument("--n-starts", default="auto", help="of every fit, by default that of fit_saem")
     parser.add_argument("--store", type=Path, help="file of results (JSON lines), which a later call goes on with")
     parser.add_argument("--check", action="store_true", help="compare with fit_saem of a new model first")
     parser.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
     stored, cells, lines, n_lost = read(arguments.store), [], [], 0
+    options = {} if arguments.n_starts == "auto" else {"n_starts": int(arguments.n_starts)}
     for name in arguments.models:
         study = simulated.MODELS[name]
         for n_subjects in arguments.sizes:
             if arguments.check:
-                worst = max(differences(study, n_subjects, arguments.seed).values())
+                worst = max(differences(study, n_subjects, arguments.seed, **options).values())
                 print(f"{name}, N = {n_subjects}: largest relative difference from fit_saem {worst:.1e}", flush=True)
             fits, outcomes = None, []
             for number in range(arguments.sets):
-                key = name, n_subjects, arguments.seed, number
+                key = name, n_subjects, arguments.seed, number, *options.values()
                 if key not in stored:
-                    fits = fits or Refitted(study, n_subjects)
+                    fits = fits or Refitted(study, n_subjects, **options)
                     stored[key] = run(fits, number, arguments.seed)
                     write(arguments.store, key, stored[key])
                 outcomes.append(stored[key])
