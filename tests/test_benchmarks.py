@@ -71,3 +71,72 @@ def test_forms_of_right_hand_sides_are_called_as_they_are():
     code = "import wide; print(min(v for k, v in wide.forms(2, 1).items() if k.endswith(('loops', 'numbers'))) > 0)"
     run = subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, timeout=300)
     assert run.stdout.strip() == "True", run.stderr
+
+
+def _accuracy(code: str) -> str:
+    """What a program prints beside the scripts of benchmarks/accuracy; alone, because they change the path of modules."""
+    folder = FOLDER.parent / "accuracy"
+    run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def test_simulation_study_fits_as_fit_saem_does():
+    """A model compiled once reads new data, in the solves, in the residuals and in the score of the Hill exponent."""
+    code = (
+        "import simulation, simulated\n"
+        "options = dict(n_explore=6, n_smooth=4, n_starts=1, n_transitions=10)\n"
+        "print(max(simulation.differences(simulated.MODELS['emax'], 4, 3, **options).values()))"
+    )
+    assert float(_accuracy(code)) == 0.0
+
+
+@pytest.mark.parametrize("name", ["pk", "pk_proportional", "emax"])
+def test_exact_maximum_of_the_simulation_study(name):
+    """Its gradient is that of a quadrature placed anew at each value, and it vanishes at what is called the maximum."""
+    code = f"""
+import numpy as np
+from maximum import Marginal
+from simulated import MODELS
+study = MODELS["{name}"]
+marginal = Marginal(study, study.draw(8, 1, 1))
+free = marginal.to_free(study.truth)
+numeric = lambda x: [
+    (marginal.loglik(marginal.from_free(x - h)) - marginal.loglik(marginal.from_free(x + h))) / 2e-3
+    for h in 1e-3 * np.eye(x.size)
+]
+marginal.place(study.truth)
+print(*np.abs(marginal(free)[1] - numeric(free)))
+found = marginal.maximize()
+print(*np.abs(numeric(marginal.to_free(found.estimate))))
+print(found.loglik - marginal.loglik(study.truth))
+"""
+    at_truth, at_maximum, gain = (np.array(line.split(), float) for line in _accuracy(code).splitlines())
+    assert at_truth.max() < 0.05
+    assert at_maximum.max() < 0.05
+    assert gain > 0
+
+
+def test_results_of_the_simulation_study_are_kept_and_counted(tmp_path):
+    code = f"""
+from pathlib import Path
+import simulation
+from bias import Fitted, rows_of, summarize
+from simulated import MODELS
+study, path = MODELS["pk"], Path(r"{tmp_path / "results.jsonl"}")
+for number, shift in enumerate((0.1, 0.3)):
+    estimate = {{name: study.truth[name] + shift for name in study.judged}}
+    exact = {{name: study.truth[name] + 0.1 for name in study.judged}}
+    error = dict.fromkeys(study.judged, 0.5)
+    simulation.write(path, ("pk", 12, 1, number), Fitted(estimate, exact, error, gap=0.0))
+simulation.write(path, ("pk", 12, 1, 2), Fitted(lost="ValueError: no"))
+outcomes = list(simulation.read(path).values())
+print("1 lost" in summarize(study, 12, outcomes))
+row = rows_of(study, outcomes[:2])[0]
+print(*row.bias, *row.rmse, *row.exact_bias, *row.difference, row.largest)
+"""
+    counted, numbers = _accuracy(code).splitlines()
+    assert counted == "True"
+    # 0.1 and 0.3: mean 0.2, standard error of it 0.1; root of the mean square 0.2236, whose squares have a standard error of 0.04
+    expected = [0.2, 0.1, 0.05**0.5, 0.04 / (2 * 0.05**0.5), 0.1, 0.0, 0.2, 0.2, 0.4]
+    np.testing.assert_allclose(np.array(numbers.split(), float), expected, atol=1e-12)
