@@ -65,8 +65,9 @@ def fit_saem(
         (Monolix, saemix and nlmixr2 have "ml" only; Monolix has priors on request.)
     n_explore : int or "auto"
         Iterations with step size 1 and annealing, in which the run finds its region; the longer, the slower the annealing of
-        residual variances, which decides how good the optimum is that a network model ends in. "auto": 600 where a typical
-        subject has fewer rows than random effects, and 200 elsewhere, where gradient fits have found the region. (Monolix
+        residual variances, which decides how good the optimum is that a network model ends in. "auto": 600 where random
+        effects are weights of networks or more than a typical subject's rows, and 200 elsewhere, where gradient fits have found
+        the region. (Monolix
         ``nbexploratoryiterations`` 500 at most, saemix ``nbiter.saemix[1]`` 300, nlmixr2 ``nBurn`` 200.)
     n_smooth : int, default 350
         Iterations with decreasing step sizes, which average the noise away; at most so many, see ``tolerance``.
@@ -94,8 +95,8 @@ def fit_saem(
         Natural starting values by name, as in ``pm.sample``.
     n_starts : int or "auto"
         Gradient fits with every subject at its mean; the best one starts the run. 0 starts at the
-        initial values. "auto": 12, or none where a typical subject has fewer rows than random effects: there such a
-        fit leads to worse optima (measured in ``saem/start.py``).
+        initial values. "auto": 12, or none where random effects are weights of networks or more than a typical subject's rows:
+        there such a fit leads to worse optima (measured in ``saem/start.py``).
     step_size_exponent : float, default 0.75
         a in gamma_k = k^-a of the smoothing phase, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
     annealing : float, default 0.95

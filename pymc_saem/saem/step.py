@@ -65,7 +65,7 @@ class SAEM(BlockedStep):
         Parameters held at the given natural values.
     n_starts : int or "auto"
         Gradient fits with phi at its mean, from which the best starts the run; 0 starts at the point.
-        "auto": 12, or none where a typical subject has fewer rows than random effects.
+        "auto": 12, or none where random effects are weights of networks, or more than the rows of a typical subject.
     step_size_exponent : float
         Exponent a of the step sizes k^-a of the smoothing phase, in (1/2, 1].
     annealing : float
