@@ -20,7 +20,9 @@ from pymc.util import get_random_generator
 
 from pymc_saem import fit_saem
 from pymc_saem.saem.point import initial_point
+from pymc_saem.saem.read import read_model  # noqa: E402
 from pymc_saem.saem.schedule import StoppingRule
+from pymc_saem.saem.start import default_exploration  # noqa: E402
 from pymc_saem.saem.step import SAEM
 
 CASES = {"identity": ("neural", -220.0), "weight": ("neural_weight", -200.0)}
@@ -58,6 +60,8 @@ def study(case: str, configuration: str, seeds, effort) -> list[float]:
     options = {} if configuration == "default" else eval(f"dict({configuration})")  # noqa: S307 - the caller's own text
     run = {name: options.pop(name, value) for name, value in DEFAULTS.items()}
     model = MODELS[name]()
+    if run["n_explore"] == "auto":
+        run["n_explore"] = default_exploration(read_model(model))
     step = SAEM(model=model, objective="ml", n_explore=run["n_explore"], **options)
     fit(model, step, 0, 1, 1, 0.0)  # compiles
     print(f"\n{configuration}\n{HEADER}", flush=True)
