@@ -51,6 +51,7 @@ def lay_out_effects(model, point, names, unit_subjects) -> tuple[RandomEffect, .
             dims=tuple(model.named_vars_to_dims.get(name, (None,) * len(shape))),
             is_gaussian=is_gaussian,
             unit_subject=unit_subjects.get(name),
+            is_network=any(_is_network(v) for v in ancestors(rv.owner.inputs)),
             form=form,
             combined=combined,
         )
@@ -58,6 +59,11 @@ def lay_out_effects(model, point, names, unit_subjects) -> tuple[RandomEffect, .
         effects.append(replace(effect, columns=slice(start, start + size)))
         start += size
     return tuple(effects)
+
+
+def _is_network(variable) -> bool:
+    """Whether ``nn.weights`` made a variable; known by its protocol, as this layer does not import ``nn``."""
+    return variable.owner is not None and getattr(variable.owner.op, "is_network_weights", False)
 
 
 def _refuse_shape(name, kind, rv, value, shape) -> None:
@@ -80,8 +86,7 @@ def lay_out_parameters(model, point, left_out) -> tuple[Parameter, ...]:
         shape = point[value.name].shape
         size = int(np.prod(shape, dtype=int))
         dims = tuple(model.named_vars_to_dims.get(rv.name, (None,) * len(shape)))
-        is_network = getattr(rv.owner.op, "is_network_weights", False)
-        parameters.append(Parameter(rv.name, value.name, shape, slice(start, start + size), dims, is_network))
+        parameters.append(Parameter(rv.name, value.name, shape, slice(start, start + size), dims, _is_network(rv)))
         start += size
     return tuple(parameters)
 

@@ -35,6 +35,7 @@ class RandomEffect:
     dims: tuple[str | None, ...]
     is_gaussian: bool = True
     unit_subject: np.ndarray | None = field(default=None, repr=False)  # (unit,): subject of each unit of a lower level
+    is_network: bool = False  # weights of a network, which the data of a subject hardly determine one by one
     form: str = "direct"  # "direct", "deviation", "standard"; see spelling.py
     combined: object = field(
         default=None, repr=False, compare=False

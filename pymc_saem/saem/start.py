@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from pytensor.graph.traversal import ancestors
 from scipy.optimize import minimize
 
 from pymc_saem.saem.climb import Climber
@@ -49,8 +48,7 @@ def default_exploration(mixed: MixedModel) -> int:
 
 def _is_flexible(mixed: MixedModel) -> bool:
     """Whether random effects are weights of networks, or more than the rows of a typical subject."""
-    inside = set(ancestors([i for e in mixed.random_effects for i in mixed.model[e.name].owner.inputs]))
-    if any(p.is_network and mixed.model[p.name] in inside for p in mixed.parameters):
+    if any(effect.is_network for effect in mixed.random_effects):
         return True
     rows = np.concatenate([outcome.row_subject for outcome in mixed.outcomes])
     return mixed.n_phi > np.median(np.bincount(rows, minlength=mixed.n_subjects))

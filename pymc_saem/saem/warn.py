@@ -98,12 +98,16 @@ def _of_parameters(engine: Engine, sizes: np.ndarray) -> dict[str, float]:
 
 
 def _shrinkage(engine: Engine, run):
-    """Of effects with an estimated variance; where one variance serves several columns, their mean."""
+    """Of effects with an estimated variance; where one variance serves several columns, their mean.
+
+    Not of network weights, which nobody reads one by one.
+    """
     if run.conditional is None:
         return
+    networks = {c for e in engine.mixed.random_effects if e.is_network for c in range(e.columns.start, e.columns.stop)}
     labels, found = engine.mixed.phi_labels(), []
     for rule in engine.rules.omegas:
-        if engine.maximizer.is_fixed(rule.parameter):
+        if engine.maximizer.is_fixed(rule.parameter) or networks & set(rule.columns):
             continue
         values = run.conditional.shrinkage[rule.columns]
         if rule.kind == "scalar":
