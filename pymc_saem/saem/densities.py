@@ -10,6 +10,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.mode import get_mode
+from pytensor.gradient import NullTypeGradError
 from pytensor.graph.replace import clone_replace, vectorize_graph
 from pytensor.graph.traversal import ancestors
 
@@ -242,7 +243,7 @@ class Densities:
             outputs = vectorize_graph(outputs, {phi: phi3})
             outputs = [self._with_replicates(out, phi3, ndim) for out, ndim in zip(outputs, ranks, strict=True)]
             if kind == "derivative":
-                outputs.insert(2, pt.grad(outputs[0].sum(), phi3, disconnected_inputs="ignore"))
+                outputs.insert(2, _gradient_of(outputs[0], phi3))
         else:
             (loglik,) = vectorize_graph(_solved_to([loglik], GRADIENT_TOLERANCE), {phi: phi3})
             d_phi, d_theta = pt.grad(loglik.sum(), [phi3, theta], disconnected_inputs="ignore")
@@ -288,6 +289,16 @@ def _solved_to(graphs: list, largest: float) -> list:
             continue
         tight |= zip(node.outputs, node.op.with_tolerances(rtol, atol)(*node.inputs), strict=True)
     return clone_replace(graphs, tight) if tight else graphs
+
+
+def _gradient_of(loglik, phi):
+    try:
+        return pt.grad(loglik.sum(), phi, disconnected_inputs="ignore")
+    except (NotImplementedError, AttributeError, NullTypeGradError) as error:
+        raise ValueError(
+            "The kernels 'mala' and 'independence' need the gradient of the log likelihood, and an operation of this model has "
+            f"none ({error}). Leave them out of the kernel shares."
+        ) from error
 
 
 def _solved_once(graphs: list) -> list:

@@ -232,3 +232,23 @@ def test_trouble_after_the_estimate_does_not_lose_it(monkeypatch):
 def test_bad_options(option, words):
     with pytest.raises(ValueError, match=words):
         ps.fit_saem(random_intercept(), **option)
+
+
+def test_a_kernel_that_is_hardly_accepted_is_reported():
+    """On a thin sphere in ten dimensions a proposal around one point of it is never accepted."""
+    radius = np.full(6, 3.0)
+    with pm.Model(coords={"subject": range(6), "k": range(10)}) as model:
+        mean = pm.Flat("mean", dims="k", initval=np.full(10, 0.5))
+        b = pm.MvNormal("b", mean, np.eye(10), dims=("subject", "k"))
+        pm.Normal("y", pm.math.sqrt((b**2).sum(axis=1)), 0.01, observed=radius)
+    kernel = {"block": 0.5, "independence": 0.5}
+    with pytest.warns(
+        UserWarning, match="independence proposals were accepted in .* leave 'independence' out of kernel"
+    ):
+        idata = ps.fit_saem(
+            model, kernel=kernel, n_explore=4, n_smooth=4, n_starts=0, draws=4, random_seed=1, progressbar=False,
+            compile_kwargs=INTERPRETED, likelihood=None, standard_errors=None, fixed={"mean": np.full(10, 0.5)},
+        )  # fmt: skip
+    assert np.isfinite(get_group(idata, "saem_trace")["accept_independence"]).all()
+    with pytest.raises(ValueError, match="kernels names .'malla'.; the choices are"):
+        ps.fit_saem(model, kernel={"malla": 1.0})

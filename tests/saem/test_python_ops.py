@@ -1,6 +1,7 @@
 """Operations of other packages that run in Python only: found, and their numerical noise is no dependence."""
 
 import numpy as np
+import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import pytest
@@ -8,6 +9,7 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.graph.replace import vectorize_graph
 
+import pymc_saem as ps
 from pymc_saem.saem.interpreted import has_python_only_ops
 from pymc_saem.saem.model import UnsupportedModelError
 from pymc_saem.saem.rows import subjects_of_rows
@@ -45,3 +47,12 @@ def test_noise_of_a_shared_solve_does_not_mix_the_subjects():
     np.testing.assert_array_equal(found, subject)
     with pytest.raises(UnsupportedModelError, match="more than one subject"):
         subjects_of_rows(*arguments, np.random.default_rng(0))
+
+
+def test_kernels_that_need_a_gradient_say_so():
+    with pm.Model(coords={"subject": range(3)}) as model:
+        b = pm.Normal("b", pm.Flat("mean", initval=0.0), 1.0, dims="subject")
+        pm.Normal("y", Doubled()(b), 1.0, observed=np.arange(3.0))
+    step = ps.SAEM(model=model, kernels={"mala": 1.0}, n_starts=0)
+    with pytest.raises(ValueError, match="'mala' and 'independence' need the gradient"):
+        step.step(model.initial_point())
