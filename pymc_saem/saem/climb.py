@@ -28,9 +28,7 @@ class Climber:
 
     def __post_init__(self):
         self.rules = tuple(r for r in self.maximizer.rules.scores if not self.maximizer.is_fixed(r.parameter))
-        parts = [np.arange(r.parameter.columns.start, r.parameter.columns.stop) for r in self.rules]
-        columns = np.concatenate(parts or [np.zeros(0, int)])
-        self.columns = columns[~self.maximizer.held[columns]]
+        self.columns = self.maximizer.score_columns
 
     def __call__(
         self, theta: np.ndarray, phi: np.ndarray, curvature: Curvature | None, step_size: float

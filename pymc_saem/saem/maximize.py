@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -48,7 +48,6 @@ class Maximizer:
         for name, value in self.fixed.items():
             self.held[self.mixed.parameter(name).columns] = np.isfinite(value)
         self._prior_of_mean()
-        self._rough_sd = None  # of the columns of phi that are not Gaussian
 
     def reset(self) -> None:
         """Forget the start of the last run, which the variance floor is relative to."""
@@ -66,11 +65,23 @@ class Maximizer:
         if rules.typical is None:
             return Population(mean, omega)
         mean = rules.typical.mean(theta, mean)
-        if self._rough_sd is None:
-            self._rough_sd = rules.typical.sd(theta, mean)
         other = np.flatnonzero(~self.mixed.is_gaussian)
         omega[other, other] = self._rough_sd[other] ** 2
         return Population(mean, omega, self.mixed.is_gaussian)
+
+    @cached_property
+    def _rough_sd(self) -> np.ndarray:
+        """Of the columns of phi that are not Gaussian; at the initial values, so that no chain depends on the one before."""
+        base = self.rules.law.base
+        typical = self.rules.typical
+        return typical.sd(base, typical.mean(base, self.rules.mean.mean(base, self.mixed.n_subjects)))
+
+    @cached_property
+    def score_columns(self) -> np.ndarray:
+        """Entries of theta that score steps move."""
+        parts = [np.arange(r.parameter.columns.start, r.parameter.columns.stop) for r in self.rules.scores]
+        columns = np.concatenate(parts or [np.zeros(0, int)])
+        return columns[~self.held[columns]]
 
     def apply_fixed(self, theta: np.ndarray) -> np.ndarray:
         """theta with the user's constants in place."""
@@ -102,9 +113,8 @@ class Maximizer:
         for rule in self.rules.residuals:
             if not self.is_fixed(rule.parameter):
                 theta[rule.parameter.columns] = self._residual(rule, statistics.residual, old, residual_ratio)
-        return np.where(
-            self.held, old, theta
-        )  # entries of a diagonal are maximized one by one, so the others are right
+        # Entries of a diagonal are maximized one by one, so those that are not held are right.
+        return np.where(self.held, old, theta)
 
     def scales(self, theta: np.ndarray, curvature=None) -> np.ndarray:
         """Rough standard errors of theta (theta,) if phi were known: the units in which a drift or a difference is judged.
@@ -124,11 +134,7 @@ class Maximizer:
                 rule.parameter, theta, rule.power * np.sqrt(2.0 * rule.n_rows)
             )
         if curvature is not None:
-            columns = np.concatenate(
-                [np.arange(r.parameter.columns.start, r.parameter.columns.stop) for r in rules.scores]
-            )
-            columns = columns[~self.held[columns]]
-            scale[columns] = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(curvature.matrix)), 1e-12))
+            scale[self.score_columns] = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(curvature.matrix)), 1e-12))
         scale[self.held] = np.inf
         return scale
 
