@@ -13,7 +13,7 @@ _SUBMODULES = ("datasets", "nn", "ode")
 _HOMES = {
     "SAEM": "saem",
     "fit_saem": "saem",
-    "simulate": "predict",
+    "simulate": "prediction",
     "summarize": "saem",
     "summary": "output",
     "plot_convergence": "plots",

@@ -11,7 +11,7 @@ import xarray as xr
 from pymc.util import get_random_generator
 
 from pymc_saem.evaluate.generator import Generated, Generator
-from pymc_saem.predict.values import Fit, check_values, choose_draws, fitted_values, names_of_effects
+from pymc_saem.prediction.values import Fit, check_values, choose_draws, fitted_values, names_of_effects
 
 
 def simulate(

@@ -1,5 +1,5 @@
 """What follows from a fit: predictions, and new data sets."""
 
-from pymc_saem.predict.simulate import simulate
+from pymc_saem.prediction.simulate import simulate
 
 __all__ = ["simulate"]
