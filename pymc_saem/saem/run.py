@@ -11,7 +11,7 @@ from time import perf_counter
 import cloudpickle
 import numpy as np
 
-from pymc_saem.saem.conditional import Conditional, describe_individuals
+from pymc_saem.saem.conditional import SHARE, Conditional, describe_individuals
 from pymc_saem.saem.schedule import FIRST_LOOK, Drift, StoppingRule
 from pymc_saem.saem.step import SAEM
 
@@ -140,7 +140,7 @@ def _after(chain: Chain, job: Job, step: SAEM) -> None:
     population = step.engine.maximizer.population(step.state.theta)
     try:
         chain.conditional = describe_individuals(
-            step.simulator, population, step.state.theta, step.state.phi, job.draws
+            step.simulator, population, step.state.theta, step.state.phi, job.draws, SHARE * chain.n_solves
         )
     except KeyboardInterrupt:
         chain.trouble.append("The conditional distributions were interrupted; the estimate is complete.")
