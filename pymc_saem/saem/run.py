@@ -9,7 +9,7 @@ from time import perf_counter
 import cloudpickle
 import numpy as np
 
-from pymc_saem.saem.conditional import describe_individuals
+from pymc_saem.saem.conditional import SHARE, describe_individuals
 from pymc_saem.saem.course import Chain, Course
 from pymc_saem.saem.processes import run_in_processes
 from pymc_saem.saem.snapshot import Snapshot
@@ -99,7 +99,9 @@ def _after(chain: Chain, step: SAEM, draws: int) -> None:
     step.stop_tuning()
     population = step.engine.maximizer.population(step.state.theta)
     try:
-        chain.conditional = describe_individuals(step.simulator, population, step.state.theta, step.state.phi, draws)
+        chain.conditional = describe_individuals(
+            step.simulator, population, step.state.theta, step.state.phi, draws, SHARE * chain.n_solves
+        )
     except KeyboardInterrupt:
         chain.trouble.append("The conditional distributions were interrupted; the estimate is complete.")
     except Exception as error:  # noqa: BLE001 - the estimate must survive any failure after it
