@@ -43,7 +43,7 @@ class Job:
     point: dict
     n_explore: int
     n_smooth: int
-    draws: int
+    draws: int  # conditional draws per chain; 0: nothing after the estimate
     tolerance: float
 
 
@@ -135,6 +135,8 @@ def _scales(step: SAEM) -> np.ndarray:
 
 def _after(chain: Chain, job: Job, step: SAEM) -> None:
     """Conditional distributions; whatever goes wrong here is reported, and the estimate kept."""
+    if not job.draws:
+        return
     mark = perf_counter()
     step.stop_tuning()
     population = step.engine.maximizer.population(step.state.theta)
