@@ -73,7 +73,7 @@ class Course:
         """A new run."""
         self.step.begin_chain(rng, self.n_explore, dispersed=dispersed)
         self.rule, self.total = StoppingRule(self.tolerance), self.n_explore + self.n_smooth
-        self._bookmark, self._start_scores = None, None
+        self._bookmark, self._is_within = None, False
         self._mark, self._compiled = perf_counter(), self.step.engine.densities.compile_seconds
 
     def go_on(self, snapshot: Snapshot) -> None:
@@ -97,7 +97,7 @@ class Course:
     def iterate(self) -> None:
         """One iteration."""
         k = len(self.thetas)
-        self._bookmark = (self.step.bookmark(), self.rule.passed) if k else None
+        self._bookmark, self._is_within = (self.step.bookmark(), self.rule.passed) if k else None, True
         if k == self.n_explore:
             self.step.stop_tuning()
         self.point, (report,) = self.step.step(self.point)
@@ -107,6 +107,7 @@ class Course:
             self._keep_time("start")
         if k >= self.n_explore and self.rule(self.thetas[self.n_explore :], self.scales):
             self.converged = not self.extend
+        self._is_within = False
 
     def turn_back(self) -> None:
         """After an interruption: to the end of the last whole iteration.
@@ -116,6 +117,8 @@ class Course:
         KeyboardInterrupt
             When there is none.
         """
+        if not self._is_within and self.thetas:
+            return
         if self._bookmark is None:
             raise KeyboardInterrupt
         bookmark, self.rule.passed = self._bookmark

@@ -20,7 +20,9 @@ from pymc_saem.saem.linearize import Linearized, cholesky_or_none
 REACH = 0.01
 
 
-def expected_information(linearized: Linearized, theta: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def expected_information(
+    linearized: Linearized, theta: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Information of some entries of theta.
 
     Parameters

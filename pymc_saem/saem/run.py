@@ -32,7 +32,7 @@ class Job:
     point: dict
     n_explore: int
     n_smooth: int
-    draws: int
+    draws: int  # conditional draws per chain; 0: nothing after the estimate
     tolerance: float
     begun: tuple = ()
     extend: int = 0
@@ -95,6 +95,8 @@ def run_chain(job: Job, number: int, rng: np.random.Generator, watch: Callable, 
 
 def _after(chain: Chain, step: SAEM, draws: int) -> None:
     """Conditional distributions; whatever goes wrong here is reported, and the estimate kept."""
+    if not job.draws:
+        return
     mark = perf_counter()
     step.stop_tuning()
     population = step.engine.maximizer.population(step.state.theta)

@@ -265,12 +265,12 @@ class SAEM(BlockedStep):
 
     def _still(self) -> np.ndarray | None:
         """Subjects that do not move in this iteration (Kuhn, Matias & Rebafka 2020); all move in the first one."""
-        n = self.engine.mixed.n_subjects
-        n_moving = max(1, round(self.minibatch * n))
-        if n_moving == n or self.iter_count == 0:
+        who = self.engine.maximizer.weighted_subjects
+        n_moving = max(1, round(self.minibatch * who.size))
+        if n_moving == who.size or self.iter_count == 0:
             return None
-        still = np.ones(n, dtype=bool)
-        still[self.rng.choice(n, size=n_moving, replace=False)] = False
+        still = np.ones(self.engine.mixed.n_subjects, dtype=bool)
+        still[self.rng.choice(who, size=n_moving, replace=False)] = False
         return still
 
     def _n_failed(self) -> int:

@@ -70,8 +70,7 @@ def test_after_an_interruption_every_iteration_is_the_same(name, after):
     options = QUICK | more | {"n_explore": 10, "n_smooth": 10, "random_seed": 4}
     whole = ps.fit_saem(build(), **options)
     part = interrupted(build(), after, **options)
-    n = int(get_group(part, "saem_trace").attrs["n_iterations"])
-    assert after - 1 <= n <= after and get_group(part, "saem_trace").sizes["iteration"] == n
+    assert get_group(part, "saem_trace").sizes["iteration"] == after
     assert same(whole, ps.fit_saem(build(), resume=part, **STOPPED))
 
 
