@@ -11,10 +11,13 @@ __version__ = "0.1.0"
 
 _SUBMODULES = ("datasets", "nn", "ode")
 _HOMES = {
+    "Checkpoint": "saem",
     "SAEM": "saem",
     "fit_saem": "saem",
     "simulate": "prediction",
     "summarize": "saem",
+    "load": "output",
+    "save": "output",
     "summary": "output",
     "plot_convergence": "plots",
     "plot_fits": "plots",

@@ -25,7 +25,13 @@ MAY_IMPORT = {
 PURE = {"algorithm": {"schedule", "mstep", "score"}, "schedule": set(), "mstep": set(), "score": set()}
 NUMERIC = {"numpy", "scipy"}
 # The drivers of saem/, and who may import them (the subpackage's __init__ exports them).
-DRIVERS = {"fit": {"__init__"}, "report": {"fit"}, "run": {"fit", "report"}, "step": {"__init__", "fit", "run"}}
+DRIVERS = {
+    "fit": {"__init__"},
+    "report": {"fit"},
+    "run": {"fit", "report"},
+    "course": {"run", "report", "checkpoint", "resume"},
+    "step": {"__init__", "fit", "run", "course"},
+}
 # Files that choose by version.
 VERSION_FILE = "compat.py"
 
