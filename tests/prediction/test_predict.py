@@ -323,6 +323,16 @@ def test_outcomes_of_other_kinds_have_a_location():
         ps.predict(model, idata)
 
 
+def test_outcomes_without_a_mean_are_simulated_and_not_predicted():
+    with pm.Model(coords={"subject": [1, 2]}) as model:
+        b = pm.Normal("b", pm.Flat("a"), 1.0, dims="subject")
+        pm.Cauchy("y", b, 0.5, observed=np.ones(2))
+    idata = made_up_fit(model, {"b": [-1.0, 2.0]}, {"a": 0.0}, {"y": [0, 1]})
+    assert np.isfinite(ps.simulate(model, idata, n=3, random_seed=1)["y"]).all()
+    with pytest.raises(NotImplementedError, match="no mean for outcome 'y'"):
+        ps.predict(model, idata)
+
+
 def test_missing_rows_of_a_law_that_pymc_cannot_split(fitted):
     def limited(data):
         subject, ids = data["subject"].factorize()
