@@ -18,6 +18,8 @@ _HOMES = {
     "load": "output",
     "save": "output",
     "summary": "output",
+    "correlation": "output",
+    "compare": "output",
     "plot_convergence": "plots",
     "plot_fits": "plots",
     "plot_observation_distribution": "plots",
