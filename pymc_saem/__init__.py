@@ -15,6 +15,8 @@ _HOMES = {
     "fit_saem": "saem",
     "summarize": "saem",
     "summary": "output",
+    "individuals": "output",
+    "diagnostics": "output",
     "plot_convergence": "plots",
     "plot_fits": "plots",
     "plot_observation_distribution": "plots",

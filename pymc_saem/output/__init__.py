@@ -1,6 +1,8 @@
 """Results as ArviZ data, and as tables."""
 
 from pymc_saem.output.datatree import build_datatree
+from pymc_saem.output.diagnostics import diagnostics
+from pymc_saem.output.individuals import individuals
 from pymc_saem.output.summary import summary
 
-__all__ = ["build_datatree", "summary"]
+__all__ = ["build_datatree", "diagnostics", "individuals", "summary"]

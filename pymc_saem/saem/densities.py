@@ -200,7 +200,7 @@ class Densities:
         phi3 = pt.tensor("phi", dtype="float64", shape=(None, mixed.n_subjects, mixed.n_phi))
         total = sum(g.sum() for g in graphs)
         if any(rule.needs_gradient_of_prediction for rule in rules):
-            (total,) = _solved_to([total], GRADIENT_TOLERANCE)
+            (total,) = solved_to([total], GRADIENT_TOLERANCE)
         # The sum over replicates; a total that phi does not reach counts once for each of them.
         total = (vectorize_graph(total, {phi: phi3}) + pt.zeros(phi3.shape[0])).sum()
         gradient = pt.grad(total, theta, disconnected_inputs="ignore")
@@ -236,7 +236,7 @@ class Densities:
         phi3 = pt.tensor("phi", dtype="float64", shape=(None, mixed.n_subjects, mixed.n_phi))
         loglik, residual, status = self._subject_graphs(phi, theta)
         if kind in ("likelihood", "derivative"):
-            outputs = _solved_to([loglik, residual, *status], self.tolerance)
+            outputs = solved_to([loglik, residual, *status], self.tolerance)
             if kind == "derivative":
                 outputs = _solved_once(outputs)
             ranks = (2, 3, *(2 for _ in status))
@@ -245,7 +245,7 @@ class Densities:
             if kind == "derivative":
                 outputs.insert(2, _gradient_of(outputs[0], phi3))
         else:
-            (loglik,) = vectorize_graph(_solved_to([loglik], GRADIENT_TOLERANCE), {phi: phi3})
+            (loglik,) = vectorize_graph(solved_to([loglik], GRADIENT_TOLERANCE), {phi: phi3})
             d_phi, d_theta = pt.grad(loglik.sum(), [phi3, theta], disconnected_inputs="ignore")
             outputs = [loglik, d_phi, d_theta]
         # A gradient runs some hundred times in a fit, which does not repay 30 s of compilation.
@@ -280,7 +280,7 @@ def ode_nodes(graphs) -> list:
     return [node for node in nodes if getattr(node.op, "is_ode_solution", False)]
 
 
-def _solved_to(graphs: list, largest: float) -> list:
+def solved_to(graphs: list, largest: float) -> list:
     """The graphs with differential equations solved to this tolerance at least."""
     tight = {}
     for node in ode_nodes(graphs):
