@@ -3,6 +3,7 @@
 from pymc_saem.output.datatree import build_datatree
 from pymc_saem.output.diagnostics import diagnostics
 from pymc_saem.output.individuals import individuals
+from pymc_saem.output.storage import load, save
 from pymc_saem.output.summary import summary
 
-__all__ = ["build_datatree", "diagnostics", "individuals", "summary"]
+__all__ = ["build_datatree", "diagnostics", "individuals", "load", "save", "summary"]

@@ -37,7 +37,7 @@ def messages(engine: Engine, runs: list, run, failures: dict, job) -> list[str]:
     seen = checks(engine, runs, run, job)
     found = [
         *run.trouble,
-        *_interruption(run, job),
+        *_interruption(runs, run, job),
         *_floors(run),
         *_stuck(seen["acceptance"]),
         *_failures(run, failures),
@@ -49,12 +49,15 @@ def messages(engine: Engine, runs: list, run, failures: dict, job) -> list[str]:
     return [*found, *_too_many_parameters(engine)]
 
 
-def _interruption(run, job):
-    if run.interrupted:
-        n = run.theta.shape[0]
-        yield (
-            f"SAEM was interrupted after {n} of {job.n_explore + job.n_smooth} iterations; the result is that of iteration {n}."
-        )
+def _interruption(runs, run, job):
+    total = job.n_explore + job.n_smooth
+    for one in runs:
+        if one.interrupted:
+            n, where = one.theta.shape[0], "" if len(runs) == 1 else f" of chain {one.number}"
+            yield (
+                f"SAEM was interrupted after {n} of {total} iterations{where}; the result is that of "
+                + (f"iteration {n}." if one is run else f"chain {run.number}.")
+            )
 
 
 def _floors(run):
