@@ -20,6 +20,8 @@ _HOMES = {
     "summary": "output",
     "correlation": "output",
     "compare": "output",
+    "individuals": "output",
+    "diagnostics": "output",
     "plot_convergence": "plots",
     "plot_fits": "plots",
     "plot_observation_distribution": "plots",
