@@ -11,9 +11,12 @@ __version__ = "0.1.0"
 
 _SUBMODULES = ("datasets", "nn", "ode")
 _HOMES = {
+    "Checkpoint": "saem",
     "SAEM": "saem",
     "fit_saem": "saem",
     "summarize": "saem",
+    "load": "output",
+    "save": "output",
     "summary": "output",
     "plot_convergence": "plots",
     "plot_fits": "plots",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -12,6 +13,7 @@ from pymc_saem.saem.conditional import Conditional
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.joint import WeightedPoints
 from pymc_saem.saem.likelihood import METHODS, Criteria, Likelihood, information_criteria, marginal_likelihood
+from pymc_saem.saem.linearize import Linearized, scale_of, why_not
 from pymc_saem.saem.quadrature import RULES
 from pymc_saem.saem.uncertainty import Uncertainty, uncertainty
 
@@ -38,6 +40,12 @@ def check_assessment(engine: Engine, likelihood: str | None, standard_errors: st
     ):
         if value is not None and value not in known:
             raise ValueError(f"{name} is {value!r}; it must be None or one of {', '.join(map(repr, known))}.")
+    for name, value, others in (
+        ("likelihood", likelihood, "'laplace', 'quadrature' or 'importance'"),
+        ("standard_errors", standard_errors, "'louis' or 'score'"),
+    ):
+        if value == "linearization" and (reason := why_not(engine.mixed)):
+            raise ValueError(f"{name} is 'linearization', and {reason}. Use {others}, or 'auto'.")
     if likelihood == "quadrature" and engine.mixed.n_phi not in RULES:
         raise ValueError(
             f"likelihood is 'quadrature', and a subject has {engine.mixed.n_phi} random effects; a grid is feasible "
@@ -88,10 +96,15 @@ def assess(
     if standard_errors is not None:
         with _Part(found, "standard_errors", "Standard errors"):
             points = getattr(found.likelihood, "points", None) or WeightedPoints.of_draws(conditional.draws)
-            information = fisher.information(engine, theta, points, at_floor, standard_errors, max_solves)
+            linearized = None if why_not(engine.mixed) else partial(_linearized, engine, theta, conditional)
+            information = fisher.information(engine, theta, points, at_floor, standard_errors, max_solves, linearized)
             n_draws = int(np.prod(conditional.draws.shape[:2]))
             found.uncertainty = uncertainty(engine, theta, information, n_draws, of_errors)
     return found
+
+
+def _linearized(engine: Engine, theta: np.ndarray, conditional: Conditional) -> Linearized:
+    return Linearized(engine, conditional.mode, scale_of(conditional, engine.maximizer.population(theta)))
 
 
 class _Part:

@@ -26,7 +26,7 @@ from pymc_saem.saem.symbols import in_symbols, symbols
 GRADIENT_TOLERANCE = 1e-6
 #: Checks such as "sigma > 0" look at all subjects at once: one failed solve would condemn the rest.
 #: Without them a bad value gives NaN in its own subject, which the kernels count and reject.
-_NO_CHECKS = "local_remove_check_parameter"
+NO_CHECKS = "local_remove_check_parameter"
 
 
 def row_logps(mixed: MixedModel) -> list:
@@ -47,7 +47,7 @@ def row_density(mixed: MixedModel):
     """Interpreted ``density(phi, theta)`` that lists the row log densities of each observed variable."""
     phi, theta = symbols(mixed)
     rows = [r.ravel() for r in in_symbols(mixed, row_logps(mixed), phi, theta)]
-    f = pytensor.function([phi, theta], rows, mode=INTERPRETED.including(_NO_CHECKS), on_unused_input="ignore")
+    f = pytensor.function([phi, theta], rows, mode=INTERPRETED.including(NO_CHECKS), on_unused_input="ignore")
     return lambda phi, theta: [np.asarray(r) for r in f(phi, theta)]
 
 
@@ -217,11 +217,11 @@ class Densities:
             graphs = [_weighted_rows(g, inputs[-1][s]) for g, s in zip(graphs, subjects, strict=True)]
         total = sum(g.sum() for g in graphs)
         if any(rule.needs_gradient_of_prediction for rule in rules):
-            (total,) = _solved_to([total], GRADIENT_TOLERANCE)
+            (total,) = solved_to([total], GRADIENT_TOLERANCE)
         # The sum over replicates; a total that phi does not reach counts once for each of them.
         total = (vectorize_graph(total, {phi: phi3}) + pt.zeros(phi3.shape[0])).sum()
         gradient = pt.grad(total, theta, disconnected_inputs="ignore")
-        mode = INTERPRETED.including(_NO_CHECKS)
+        mode = INTERPRETED.including(NO_CHECKS)
         f = pytensor.function(inputs, [total, gradient], mode=mode, on_unused_input="ignore")
         f.trust_input = True
         return f
@@ -254,7 +254,7 @@ class Densities:
         loglik, residual, status = self._subject_graphs(phi, theta)
         inputs = [phi3, theta]
         if kind in ("likelihood", "derivative"):
-            outputs = _solved_to([loglik, residual, *status], self.tolerance)
+            outputs = solved_to([loglik, residual, *status], self.tolerance)
             if kind == "derivative":
                 outputs = _solved_once(outputs)
             ranks = (2, 3, *(2 for _ in status))
@@ -263,7 +263,7 @@ class Densities:
             if kind == "derivative":
                 outputs.insert(2, _gradient_of(outputs[0], phi3))
         else:
-            (loglik,) = vectorize_graph(_solved_to([loglik], GRADIENT_TOLERANCE), {phi: phi3})
+            (loglik,) = vectorize_graph(solved_to([loglik], GRADIENT_TOLERANCE), {phi: phi3})
             total = loglik
             if kind == "weighted gradient":
                 inputs.append(_weight_symbol(mixed))
@@ -273,7 +273,7 @@ class Densities:
         # A gradient runs some hundred times in a fit, which does not repay 30 s of compilation.
         is_compiled = "gradient" not in kind and not has_python_only_ops(outputs)
         mode = get_mode(self.mode) if is_compiled else INTERPRETED
-        mode = mode.including(_NO_CHECKS)
+        mode = mode.including(NO_CHECKS)
         f = pytensor.function(inputs, outputs, mode=mode, on_unused_input="ignore")
         f.trust_input = True  # callers pass float64 arrays of the right rank; checking costs as much as a solve
         return f
@@ -317,7 +317,7 @@ def _weighted_rows(x, weight):
     return _weighted(flat, weight[:, None])
 
 
-def _solved_to(graphs: list, largest: float) -> list:
+def solved_to(graphs: list, largest: float) -> list:
     """The graphs with differential equations solved to this tolerance at least."""
     tight = {}
     for node in ode_nodes(graphs):

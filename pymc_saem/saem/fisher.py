@@ -12,16 +12,19 @@ a linear mixed model (20 subjects, 8 parameters) up to 2.5 times.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from pymc_saem.saem.complete import CompleteData
 from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.expected import expected_information
 from pymc_saem.saem.joint import WeightedPoints
+from pymc_saem.saem.linearize import Linearized
 from pymc_saem.saem.model import element_labels
 
-METHODS = ("auto", "louis", "score")
+METHODS = ("auto", "louis", "score", "linearization")
 #: Subjects per parameter from which the score-based information is trusted where Louis' formula fails.
 SUBJECTS_PER_PARAMETER = 5
 #: Least share of the complete information that the data must have kept in every direction, and how many times its
@@ -46,7 +49,7 @@ class Information:
     matrix : ndarray or None, shape (p, p)
         None where it could not be computed.
     method : str
-        "louis" or "score"; "none" without a matrix.
+        "louis", "score" or "linearization"; "none" without a matrix.
     note : str
         Why there is none, or what it is conditional on.
     n_solves : int
@@ -80,6 +83,7 @@ def information(
     at_floor: tuple[str, ...] = (),
     method: str = "auto",
     max_solves: float = np.inf,
+    linearized: Callable[[], Linearized] | None = None,
 ) -> Information:
     """Fisher information of the estimated parameters.
 
@@ -92,9 +96,11 @@ def information(
         Conditional draws or nodes of a quadrature.
     at_floor : tuple of str
         Parameters at the floor of their variance: no maximum is there, so they count as known.
-    method : {"auto", "louis", "score"}
+    method : {"auto", "louis", "score", "linearization"}
     max_solves : float
         For parameters that cost solves; fewer points are used then.
+    linearized : callable, optional
+        Makes the linearized model, which "linearization" needs; without it, "auto" does without.
     """
     free = ~engine.maximizer.held
     for name in at_floor:
@@ -105,18 +111,20 @@ def information(
     without = Information(np.flatnonzero(free & ~weights), None, "none")
     found = without
     if free.sum() <= MAX_WITH_WEIGHTS or not weights.any():
-        found = _information(engine, theta, np.flatnonzero(free), points, method, max_solves)
+        found = _information(engine, theta, np.flatnonzero(free), points, method, max_solves, linearized)
     if found.matrix is None and weights.any() and np.any(free & ~weights):
-        found = _information(engine, theta, np.flatnonzero(free & ~weights), points, method, max_solves)
+        found = _information(engine, theta, np.flatnonzero(free & ~weights), points, method, max_solves, linearized)
         note = "; ".join(part for part in ("the network weights count as known", found.note) if part)
         found = Information(found.columns, found.matrix, found.method, note, found.n_solves)
     return found
 
 
-def _information(engine, theta, columns, points, method, max_solves) -> Information:
+def _information(engine, theta, columns, points, method, max_solves, linearized) -> Information:
+    prior = _prior_information(engine, theta, columns)
+    if method == "linearization":
+        return _of_linearized(engine, theta, columns, linearized(), prior)
     complete = CompleteData(engine, theta, columns, points, max_solves)
     scores, groups = complete.score_moments()
-    prior = _prior_information(engine, theta, columns)
     n_subjects, reasons = len(scores), []
     if method in ("auto", "louis"):
         whole = prior - complete.hessian()
@@ -137,7 +145,28 @@ def _information(engine, theta, columns, points, method, max_solves) -> Informat
         if not reason:
             return Information(columns, matrix, "score", n_solves=complete.joint.n_solves)
         reasons = reasons or [reason]
+    if method == "auto" and linearized is not None:
+        found = _of_linearized(engine, theta, columns, linearized(), prior)
+        if found.matrix is not None:
+            note = "; ".join(part for part in (f"by Louis' formula, {reasons[0]}", found.note) if part)
+            return Information(columns, found.matrix, found.method, note, complete.joint.n_solves + found.n_solves)
     return Information(columns, None, "none", reasons[0], complete.joint.n_solves)
+
+
+def _of_linearized(engine, theta, columns, linearized: Linearized, prior: np.ndarray) -> Information:
+    matrix, left_out = expected_information(linearized, theta, columns)
+    matrix, note = matrix + prior, ""
+    if left_out.any():
+        labels = ", ".join(str(engine.mixed.subjects[i]) for i in np.flatnonzero(left_out)[:3])
+        note = f"without {int(left_out.sum())} subjects whose predictions failed ({labels})"
+    silent = np.diag(matrix) <= 0.0
+    if silent.any():
+        names = ", ".join(np.array(_labels(engine))[columns[silent]][:4])
+        return Information(columns, None, "none", f"the data tell nothing of {names}", linearized.n_solves)
+    reason = _refuse(engine, columns, *_weakest(matrix, np.diag(matrix)), LEAST_KEPT)
+    if reason:
+        return Information(columns, None, "none", reason, linearized.n_solves)
+    return Information(columns, matrix, "linearization", note, linearized.n_solves)
 
 
 def _weakest(matrix: np.ndarray, diagonal: np.ndarray) -> tuple[float, np.ndarray]:

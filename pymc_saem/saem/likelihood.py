@@ -7,6 +7,9 @@ annealed importance sampling, which needs no such resemblance and costs more.
 On the neural theophylline model (28 weights a subject) annealing from p(phi | theta) gives -217.7 +- 0.5 with 4 million solves, and
 -219.0 +- 1.2 with 1.7 million, what "auto" takes. Annealing from a Gaussian with the conditional moments is no way to save the rest:
 -224.7 +- 0.8, as it misses the tails.
+
+"laplace" and "linearization" are approximations without an error: for the sake of their speed, and of comparisons with programs
+that use them. "auto" never takes them.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from pymc_saem.saem.conditional import Conditional
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.importance import LARGEST_K, ImportanceSample, importance_sample
 from pymc_saem.saem.joint import Joint, WeightedPoints
+from pymc_saem.saem.linearize import Linearized, scale_of
 from pymc_saem.saem.quadrature import RULES, integrate
 
-METHODS = ("auto", "importance", "quadrature", "annealed")
+METHODS = ("auto", "importance", "quadrature", "annealed", "laplace", "linearization")
 #: Wanted Monte-Carlo error of the total: 0.1 of -2 log-likelihood.
 ERROR = 0.05
 #: Two means of a conditional distribution, by draws and by quadrature, may differ by this many standard deviations.
@@ -36,9 +40,10 @@ class Likelihood:
     Attributes
     ----------
     loglik, error : ndarray, shape (subject,)
-        The error is a Monte-Carlo standard error, or for quadrature the difference of its last two rules.
+        The error is a Monte-Carlo standard error, or for quadrature the difference of its last two rules; NaN for "laplace" and
+        "linearization", which have no estimate of theirs.
     method : str
-        "quadrature", "importance" or "annealed".
+        "quadrature", "importance", "annealed", "laplace" or "linearization".
     n_solves : int
     ess, pareto_k : ndarray, shape (subject,), optional
         Of importance sampling.
@@ -87,7 +92,7 @@ def marginal_likelihood(
     conditional : Conditional
         Modes and draws at this theta.
     rng : numpy.random.Generator
-    method : {"auto", "importance", "quadrature", "annealed"}
+    method : {"auto", "importance", "quadrature", "annealed", "laplace", "linearization"}
         "auto" takes the first of quadrature, importance and annealed that is reliable.
     error : float
         Wanted Monte-Carlo error of the total, of importance sampling.
@@ -97,6 +102,8 @@ def marginal_likelihood(
     """
     population = engine.maximizer.population(theta)
     joint = Joint(engine.densities, population, theta)
+    if method in ("laplace", "linearization"):
+        return _approximate(engine, joint, theta, conditional, method)
     draws = WeightedPoints.of_draws(conditional.draws)
     d = population.mean.shape[1]
     if method == "quadrature" and d not in RULES:
@@ -118,9 +125,29 @@ def marginal_likelihood(
     return Likelihood(found.loglik, found.error, "annealed", joint.n_solves + found.n_solves)
 
 
+def _approximate(engine: Engine, joint: Joint, theta, conditional: Conditional, method: str) -> Likelihood:
+    """Without integration: around the modes, by the curvature of the density, or of the squared residuals alone."""
+    if method == "laplace":
+        covariance = joint.covariance_at(conditional.mode, scale_of(conditional, joint.population))
+        with np.errstate(invalid="ignore"):
+            log_volume = np.linalg.slogdet(2.0 * np.pi * covariance)[1]
+        loglik, n_solves = conditional.mode_logp + 0.5 * log_volume, joint.n_solves
+    else:
+        linearized = Linearized(engine, conditional.mode, scale_of(conditional, joint.population))
+        loglik, n_solves = linearized.loglik(theta), linearized.n_solves
+    unknown, warning = np.flatnonzero(~np.isfinite(loglik)), ""
+    if unknown.size:
+        labels = ", ".join(str(engine.mixed.subjects[i]) for i in unknown[:3])
+        why = "the density has no curvature of a maximum there" if method == "laplace" else "a prediction failed there"
+        warning = (
+            f"The marginal log-likelihood by {method} is not known for {unknown.size} of {loglik.size} subjects ({labels}): no mode was "
+            f'found, or {why}. Use likelihood="importance" or "annealed".'
+        )
+    return Likelihood(loglik, np.full(loglik.shape, np.nan), method, n_solves, warning=warning)
+
+
 def _quadrature(joint: Joint, conditional: Conditional, draws: WeightedPoints, max_solves: float) -> Likelihood:
-    sd = np.where(conditional.sd > 0, conditional.sd, 1e-3 * joint.population.sd)
-    covariance = joint.covariance_at(conditional.mode, sd)
+    covariance = joint.covariance_at(conditional.mode, scale_of(conditional, joint.population))
     no_maximum = ~np.isfinite(covariance).all(axis=(1, 2))
     covariance[no_maximum] = draws.covariance()[no_maximum]
     loglik, error, points = integrate(joint, conditional.mode, covariance, max_solves)

@@ -11,18 +11,18 @@ from pytensor.graph.traversal import ancestors
 from pymc_saem.compat import observed_variables
 from pymc_saem.output.datatree import FitResult, Variable
 from pymc_saem.saem.assess import Assessment
+from pymc_saem.saem.course import Chain
 from pymc_saem.saem.densities import ode_nodes
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import element_labels
-from pymc_saem.saem.run import Chain, Job, score
-from pymc_saem.saem.warn import messages
+from pymc_saem.saem.run import Job, score
 
 
 def collect(
     engine: Engine, runs: list[Chain], best: int, job: Job, assessment: Assessment, seconds: float
-) -> tuple[FitResult, list[str]]:
-    """The result of a fit, and the warnings that its user should read."""
+) -> FitResult:
+    """The result of a fit, or of one that still runs."""
     mixed = engine.mixed
     run = runs[best]
     coords = {dim: list(values) for dim, values in mixed.model.coords.items() if values is not None}
@@ -38,7 +38,7 @@ def collect(
     )
     if run.conditional is not None:
         _add_individuals(engine, run, result, assessment)
-    failures = _describe_failures(mixed, run)
+    failures = describe_failures(mixed, run)
     result.group_attrs["saem_trace"] = {
         "n_explore": job.n_explore,
         "n_smooth": job.n_smooth,
@@ -63,7 +63,7 @@ def collect(
         if drawn
         else "constant at theta_hat; no standard errors were computed",
     }
-    return result, messages(engine, runs, run, failures, job) + assessment.messages
+    return result
 
 
 def _drawn(assessment: Assessment) -> np.ndarray | None:
@@ -234,7 +234,7 @@ def _constants(mixed) -> dict[str, Variable]:
     return out
 
 
-def _describe_failures(mixed, run: Chain) -> dict[str, list[int]]:
+def describe_failures(mixed, run: Chain) -> dict[str, list[int]]:
     """Text of each solver status -> number of failed proposals per subject."""
     if not run.failures:
         return {}

@@ -112,7 +112,8 @@ class Simulator:
         statistics : Statistics
             Averaged over all visited states, not the last one only: same cost, less noise.
         report : dict
-            Acceptance by kernel; complete log density, and that of each replicate.
+            Acceptance by kernel; complete log density, and that of each replicate; log p(y_i | phi_i) and log p(y_i, phi_i) of
+            each (replicate, subject).
         """
         codes = np.zeros((N_CODES, phi.shape[1]), dtype=np.int64)
         target = Target(self.densities, population, theta, codes)
@@ -128,7 +129,9 @@ class Simulator:
         for code in np.flatnonzero(codes.any(axis=1)):
             self.failures[int(code)] = self.failures.get(int(code), 0) + codes[code]
         report = {f"accept_{n}": float(rates[plan == n].mean()) if (plan == n).any() else np.nan for n in self.kernels}
-        report["replicate_logp"] = weighted(self.weight, ensemble.loglik + ensemble.logprior).sum(axis=1)
+        report["subject_loglik"] = ensemble.loglik.copy()
+        report["subject_logp"] = ensemble.loglik + ensemble.logprior
+        report["replicate_logp"] = weighted(self.weight, report["subject_logp"]).sum(axis=1)
         report["complete_logp"] = float(report["replicate_logp"].mean())
         return ensemble.phi, statistics, report
 

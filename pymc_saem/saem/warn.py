@@ -16,18 +16,27 @@ SMALLEST_ACCEPTANCE = 0.1
 
 def messages(engine: Engine, runs: list, run, failures: dict, job) -> list[str]:
     """Messages about the reported chain ``run``, and about the agreement of all ``runs``."""
-    found = [*run.trouble, *_interruption(run, job), *_floors(run), *_acceptance(run, job), *_failures(run, failures)]
+    found = [
+        *run.trouble,
+        *_interruption(runs, run, job),
+        *_floors(run),
+        *_acceptance(run, job),
+        *_failures(run, failures),
+    ]
     if not run.interrupted and job.n_smooth:
         found += [*_drift(engine, run), *_disagreement(engine, runs), *_shrinkage(engine, run)]
     return [*found, *_too_many_parameters(engine)]
 
 
-def _interruption(run, job):
-    if run.interrupted:
-        n = run.theta.shape[0]
-        yield (
-            f"SAEM was interrupted after {n} of {job.n_explore + job.n_smooth} iterations; the result is that of iteration {n}."
-        )
+def _interruption(runs, run, job):
+    total = job.n_explore + job.n_smooth
+    for one in runs:
+        if one.interrupted:
+            n, where = one.theta.shape[0], "" if len(runs) == 1 else f" of chain {one.number}"
+            yield (
+                f"SAEM was interrupted after {n} of {total} iterations{where}; the result is that of "
+                + (f"iteration {n}." if one is run else f"chain {run.number}.")
+            )
 
 
 def _floors(run):

@@ -5,11 +5,11 @@ import pytest
 from models import exact_loglik, random_intercept, random_intercept_data, slopes, slopes_data, theophylline
 
 from pymc_saem.saem import fused_langevin
-from pymc_saem.saem.conditional import find_modes
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.fused import add_all, decide
 from pymc_saem.saem.independence import Independence
 from pymc_saem.saem.kernels import SubjectMetropolis
+from pymc_saem.saem.modes import find_modes
 from pymc_saem.saem.read import read_model
 from pymc_saem.saem.schedule import Schedule
 

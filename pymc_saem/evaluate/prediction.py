@@ -19,7 +19,7 @@ from pytensor.graph.utils import MissingInputError
 from pytensor.tensor.random.basic import LogNormalRV
 from pytensor.tensor.type import TensorType
 
-from pymc_saem.plots.fitted_outcome import FittedOutcome
+from pymc_saem.evaluate.fitted_outcome import FittedOutcome
 
 #: A figure runs its graph a few dozen times: interpreting it costs less than compiling machine code. Rewrites
 #: would make it slower, because they join products and sums of two arrays, which NumPy computes whole, into
