@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pymc as pm
 
-from pymc_saem.compat import get_group
+from pymc_saem.compat import get_group, group_names
 from pymc_saem.refit.refitter import Refitter
 
 #: Iterations of a fit that starts at an estimate. The data sets of a bootstrap move the optimum by a standard error or two; on
@@ -83,9 +83,13 @@ def read_fit(idata, given: Mapping | None = None) -> Fitted:
     best = int(trace.attrs.get("best_chain", 0))
     names = list(dict.fromkeys(label.split("[")[0] for label in table["parameter"].values.tolist()))
     estimates = {name: np.asarray(trace[name].values[best, -1], dtype=float) for name in names}
-    stored = json.loads(trace.attrs.get("options", "{}"))
+    stored = {}
+    if "saem_state" in group_names(idata):
+        stored = json.loads(get_group(idata, "saem_state").attrs["options"])
     options = {new: stored[name] for name, new in OPTIONS.items() if stored.get(name) is not None}
     options |= {name: _plain(trace.attrs[name]) for name in ("objective", "n_transitions", "n_replicates")}
+    if options.get("compile_kwargs") is not None:
+        del options["compile_kwargs"]  # a mode of PyTensor is not stored as it was
     options["fixed"] = _constants(table, estimates)
     return Fitted(estimates, table, {**_without_auto(options), **check_options(given)})
 

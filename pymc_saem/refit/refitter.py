@@ -13,11 +13,11 @@ from pymc.util import get_random_generator
 from pymc_saem.refit.observed import ObservedValues
 from pymc_saem.saem.assess import LEAST_SOLVES
 from pymc_saem.saem.conditional import describe_individuals
+from pymc_saem.saem.course import Chain, Course
 from pymc_saem.saem.likelihood import Likelihood, marginal_likelihood
 from pymc_saem.saem.model import element_labels
 from pymc_saem.saem.options import natural_values
 from pymc_saem.saem.point import initial_point
-from pymc_saem.saem.run import Job, run_chain
 from pymc_saem.saem.step import SAEM
 from pymc_saem.saem.uncertainty import natural
 
@@ -193,13 +193,14 @@ class Refitter:
         phi = None if values is None else np.array(self.engine.maximizer.population(theta).mean)
         self.data.put(values, self.mixed, theta, phi)
 
-    def _run(self, theta: np.ndarray, is_start: bool, rng: np.random.Generator):
+    def _run(self, theta: np.ndarray, is_start: bool, rng: np.random.Generator) -> Chain:
         parameters = {p.value_name: theta[p.columns].reshape(p.shape) for p in self.mixed.parameters}
         self.step.n_starts = 0 if is_start else self.n_starts
-        job = Job(self.step, self.point | parameters, self.n_explore, self.n_smooth, 0, self.tolerance)
-        chain = run_chain(job, 0, rng, lambda *_: None)
-        if chain.interrupted:
-            raise KeyboardInterrupt
+        course = Course(self.step, self.point | parameters, self.n_explore, self.n_smooth, self.tolerance)
+        course.begin(rng, dispersed=False)
+        while not course.is_over:
+            course.iterate()
+        chain = course.chain(0, interrupted=False)
         if not np.all(np.isfinite(chain.theta[-1])):
             raise FloatingPointError(
                 f"the run ended at estimates that are not finite: {self.engine.points.natural_theta(chain.theta[-1])}"

@@ -95,7 +95,7 @@ def run_chain(job: Job, number: int, rng: np.random.Generator, watch: Callable, 
 
 def _after(chain: Chain, step: SAEM, draws: int) -> None:
     """Conditional distributions; whatever goes wrong here is reported, and the estimate kept."""
-    if not job.draws:
+    if not draws:
         return
     mark = perf_counter()
     step.stop_tuning()
