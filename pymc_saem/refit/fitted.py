@@ -88,8 +88,6 @@ def read_fit(idata, given: Mapping | None = None) -> Fitted:
         stored = json.loads(get_group(idata, "saem_state").attrs["options"])
     options = {new: stored[name] for name, new in OPTIONS.items() if stored.get(name) is not None}
     options |= {name: _plain(trace.attrs[name]) for name in ("objective", "n_transitions", "n_replicates")}
-    if options.get("compile_kwargs") is not None:
-        del options["compile_kwargs"]  # a mode of PyTensor is not stored as it was
     options["fixed"] = _constants(table, estimates)
     return Fitted(estimates, table, {**_without_auto(options), **check_options(given)})
 
@@ -113,7 +111,9 @@ def make_refitter(model: pm.Model, fitted: Fitted, n_explore=N_EXPLORE, n_smooth
     refitter = Refitter(model, n_explore=n_explore, n_smooth=n_smooth, tolerance=0.0, **more, **fitted.options)
     labels = fitted.table["parameter"].values.tolist()
     if refitter.labels != labels:
-        raise ValueError(f"The fit is of another model: its parameters are {labels}, those of the model {refitter.labels}.")
+        raise ValueError(
+            f"The fit is of another model: its parameters are {labels}, those of the model {refitter.labels}."
+        )
     return refitter
 
 

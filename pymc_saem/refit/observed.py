@@ -37,7 +37,9 @@ class ObservedValues:
     def __getstate__(self):
         return self.__dict__ | {"_rows": None}  # compiled functions do not travel between processes
 
-    def put(self, values: Mapping[str, np.ndarray] | None, mixed: MixedModel | None = None, theta=None, phi=None) -> None:
+    def put(
+        self, values: Mapping[str, np.ndarray] | None, mixed: MixedModel | None = None, theta=None, phi=None
+    ) -> None:
         """Observe these values, and the model's own of outcomes that are not named.
 
         Parameters

@@ -7,7 +7,8 @@ that results do not depend on the number of processes, to the last bit.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from pymc_saem.refit.refitter import Refitter
 
 #: The refitter of this process: hash of its bytes -> unpickled copy. Only the last one is kept.
 _KEPT: dict[str, Refitter] = {}
+#: It does one fit at a time, also where joblib works in threads.
+_ALONE = threading.Lock()
 
 INTERRUPTED = "interrupted"
 
@@ -82,9 +85,23 @@ def run_tasks(
     return [done.get(number, Done(number, failure=trouble)) for number in range(len(tasks))]
 
 
+def fit_once(refitter: Refitter, arguments: dict):
+    """The usual work: one fit, with these arguments of :meth:`Refitter.fit`."""
+    return refitter.fit(**arguments)
+
+
+def describe_failures(failures: Mapping[int, str], n: int, what: str) -> str:
+    """One sentence about tasks that were lost; empty if none was."""
+    if not failures:
+        return ""
+    number, reason = next(iter(failures.items()))
+    return f"{len(failures)} of {n} {what} were lost; the first, number {number}: {reason}"
+
+
 def _work(payload: bytes, key: str, work: Callable, number: int, task) -> Done:
     try:
-        return Done(number, work(_refitter(payload, key), task))
+        with _ALONE:
+            return Done(number, work(_refitter(payload, key), task))
     except KeyboardInterrupt:
         return Done(number, failure=INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason of this task alone

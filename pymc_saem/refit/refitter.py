@@ -108,7 +108,9 @@ class Refitter:
                 with np.errstate(all="ignore"):
                     theta[p.columns] = points.unconstrained(p, value)
                 if not np.all(np.isfinite(theta[p.columns])):
-                    raise ValueError(f"start['{p.name}'] is {start[p.name]}, which is outside the support of '{p.name}'.")
+                    raise ValueError(
+                        f"start['{p.name}'] is {start[p.name]}, which is outside the support of '{p.name}'."
+                    )
         return theta
 
     def fit(
