@@ -97,9 +97,7 @@ def assess(
         with _Part(found, "standard_errors", "Standard errors"):
             points = getattr(found.likelihood, "points", None) or WeightedPoints.of_draws(conditional.draws)
             linearized = None if why_not(engine.mixed) else partial(_linearized, engine, theta, conditional)
-            information = fisher.information(
-                engine, theta, points, at_floor, standard_errors, max_solves, linearized
-            )
+            information = fisher.information(engine, theta, points, at_floor, standard_errors, max_solves, linearized)
             n_draws = int(np.prod(conditional.draws.shape[:2]))
             found.uncertainty = uncertainty(engine, theta, information, n_draws, of_errors)
     return found

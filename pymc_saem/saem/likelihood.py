@@ -141,7 +141,7 @@ def _approximate(engine: Engine, joint: Joint, theta, conditional: Conditional, 
         why = "the density has no curvature of a maximum there" if method == "laplace" else "a prediction failed there"
         warning = (
             f"The marginal log-likelihood by {method} is not known for {unknown.size} of {loglik.size} subjects ({labels}): no mode was "
-            f"found, or {why}. Use likelihood=\"importance\" or \"annealed\"."
+            f'found, or {why}. Use likelihood="importance" or "annealed".'
         )
     return Likelihood(loglik, np.full(loglik.shape, np.nan), method, n_solves, warning=warning)
 

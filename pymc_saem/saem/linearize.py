@@ -90,7 +90,9 @@ class Predictions:
             is_log = type(rv.owner.op).__name__ == "LogNormalRV"
             data.append((pt.log(y) if is_log else y).ravel())
             logs.append((-pt.log(y) if is_log else pt.zeros_like(y)).ravel())
-            graphs += [(pt.zeros_like(y) + g).ravel() for g in in_symbols(mixed, list(location_and_scale(rv)), phi, theta)]
+            graphs += [
+                (pt.zeros_like(y) + g).ravel() for g in in_symbols(mixed, list(location_and_scale(rv)), phi, theta)
+            ]
         self.data, logs = pytensor.function([], [pt.concatenate(data), pt.concatenate(logs)], mode=INTERPRETED)()
         self.log_jacobian = np.bincount(self.subject, logs, minlength=mixed.n_subjects)
         self._f = self._compile(phi, theta, [pt.concatenate(graphs[k::2]) for k in (0, 1)])
@@ -167,7 +169,11 @@ class Linearized:
 
     def loglik(self, theta: np.ndarray) -> np.ndarray:
         """Marginal log-likelihood (subject,); NaN where a prediction is, or where a residual standard deviation is zero."""
-        law, data, found = self.law(theta, self.expand(theta)), self.predictions.data, self.predictions.log_jacobian.copy()
+        law, data, found = (
+            self.law(theta, self.expand(theta)),
+            self.predictions.data,
+            self.predictions.log_jacobian.copy(),
+        )
         for i, rows in enumerate(self.rows):
             found[i] += _log_normal(data[rows] - law.mean[rows], law.covariance(rows))
         return found
