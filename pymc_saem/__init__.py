@@ -11,12 +11,22 @@ __version__ = "0.1.0"
 
 _SUBMODULES = ("datasets", "nn", "ode")
 _HOMES = {
+    "Checkpoint": "saem",
     "SAEM": "saem",
     "fit_saem": "saem",
+    "simulate": "prediction",
     "summarize": "saem",
+    "load": "output",
+    "save": "output",
     "summary": "output",
     "correlation": "output",
     "compare": "output",
+    "individuals": "output",
+    "diagnostics": "output",
+    "bootstrap": "refit",
+    "cross_validate": "refit",
+    "profile_likelihood": "refit",
+    "rank_chains": "refit",
     "plot_convergence": "plots",
     "plot_fits": "plots",
     "plot_observation_distribution": "plots",

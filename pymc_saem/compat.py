@@ -26,6 +26,12 @@ def observed_variables(model: pm.Model) -> list:
     return list(dict.fromkeys(model.observed_RVs))
 
 
+def inner_graph(op) -> tuple[list, list]:
+    """Inputs and outputs of the graph inside an operation; PyTensor 3 freezes it, so this is a copy there."""
+    graph = op.fgraph.unfreeze() if hasattr(op.fgraph, "unfreeze") else op.fgraph
+    return list(graph.inputs), list(graph.outputs)
+
+
 def make_datatree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, object]):
     """The container of the installed ArviZ: ``arviz.InferenceData`` or ``xarray.DataTree``."""
     if HAS_INFERENCE_DATA:
@@ -73,6 +79,46 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     return found
 
 
+def rhat_and_ess(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rank-normalized split R-hat, bulk effective sample size, and that of the standard deviation; each (...).
+
+    Of draws (chain, draw, ...), all finite, at least 4 a chain. R-hat is NaN where nothing moves. (Vehtari et al. 2021)
+    """
+    with np.errstate(all="ignore"):  # a constant has no variance to compare
+        if HAS_INFERENCE_DATA:
+            # not az.convert_to_dataset, which warns of more chains than draws
+            data = xr.Dataset({"x": (("chain", "draw", *(f"x{k}" for k in range(draws.ndim - 2))), draws)})
+            found = az.rhat(data), az.ess(data), az.ess(data, method="sd")
+            return tuple(np.asarray(one["x"].values) for one in found)
+        from arviz_stats.base import array_stats
+
+        axes = {"chain_axis": 0, "draw_axis": 1}
+        found = (
+            array_stats.rhat(draws, **axes),
+            array_stats.ess(draws, **axes),
+            array_stats.ess(draws, **axes, method="sd"),
+        )
+        return tuple(np.asarray(one) for one in found)
+
+
 def progress_column(text: str, header: str) -> TextColumn:
     """A column of PyMC's progress bar; both PyMC generations draw it with rich."""
     return TextColumn(text, table_column=Column(header, ratio=1))
+
+
+def write_groups(idata, path, *, is_zarr: bool) -> None:
+    """Write all groups to a netCDF file or a Zarr folder; through xarray, as ArviZ 0.x cannot write with Zarr 3."""
+    tree = xr.DataTree.from_dict({name: get_group(idata, name) for name in group_names(idata)})
+    tree.attrs.update(idata.attrs)
+    if is_zarr:  # format 2, as the third has no text yet
+        tree.to_zarr(str(path), mode="w", zarr_format=2)
+    else:
+        tree.to_netcdf(str(path), engine="h5netcdf")
+
+
+def read_groups(path, *, is_zarr: bool):
+    """``(container, names of its groups)`` of a netCDF file or a Zarr folder, in memory; the file is closed."""
+    with xr.open_datatree(str(path), engine="zarr" if is_zarr else "h5netcdf") as tree:
+        groups = {name: child.to_dataset().load() for name, child in tree.children.items()}
+        attrs = dict(tree.attrs)
+    return make_datatree(groups, attrs), list(groups)

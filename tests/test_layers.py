@@ -13,17 +13,26 @@ MAX_LINES = 400
 MAY_IMPORT = {
     "ode": set(),
     "nn": set(),
-    "plots": set(),
+    "evaluate": set(),
+    "plots": {"evaluate"},
     "datasets": set(),
     "output": set(),
     "saem": {"output"},
+    "prediction": {"evaluate", "saem", "output"},
+    "refit": {"prediction", "evaluate", "saem", "output"},
     "compat": set(),
 }
 # The mathematics of saem/: NumPy, SciPy, the standard library, and of the package only what stands here.
 PURE = {"algorithm": {"schedule", "mstep", "score"}, "schedule": set(), "mstep": set(), "score": set()}
 NUMERIC = {"numpy", "scipy"}
 # The drivers of saem/, and who may import them (the subpackage's __init__ exports them).
-DRIVERS = {"fit": {"__init__"}, "report": {"fit"}, "run": {"fit", "report"}, "step": {"__init__", "fit", "run"}}
+DRIVERS = {
+    "fit": {"__init__"},
+    "report": {"fit"},
+    "run": {"fit", "report"},
+    "course": {"run", "report", "checkpoint", "resume"},
+    "step": {"__init__", "fit", "run", "course"},
+}
 # Files that choose by version.
 VERSION_FILE = "compat.py"
 
@@ -118,6 +127,10 @@ BAD_FILES = [
     ("nn/mlp.py", "def f():\n    from ..ode import solve", "nn may import"),
     ("nn/mlp.py", "from .. import saem", "nn may import"),
     ("plots/fits.py", "from ..output import summary", "plots may import"),
+    ("plots/fits.py", "from ..prediction import predict", "plots may import"),
+    ("evaluate/curves.py", "from ..saem.model import MixedModel", "evaluate may import"),
+    ("saem/run.py", "from ..prediction.predict import predict", "saem may import"),
+    ("prediction/predict.py", "from ..plots import plot_fits", "prediction may import"),
     ("datasets/load.py", "from ..nn.mlp import MLP", "datasets may import"),
     ("output/summary.py", "from ..saem.model import MixedModel", "output may import"),
     ("saem/model.py", "from ..ode import op", "saem may import"),
@@ -141,6 +154,8 @@ GOOD_FILES = [
     ("__init__.py", "__version__ = '0.1.0'"),
     ("demo.py", "import pymc_saem as ps\nfrom .plots import fits"),
     ("compat.py", "import pymc\nNEW = pymc.__version__ > '6'"),
+    ("plots/fits.py", "from ..evaluate.curves import draw_curves"),
+    ("prediction/predict.py", "from ..evaluate import outcomes\nfrom ..saem.rows import subjects_of_rows"),
     ("ode/solve.py", "import numba\nfrom ..compat import NEW\nfrom .op import Op\nfrom . import events"),
     ("saem/__init__.py", "from .fit import fit_saem\nfrom .step import SAEM"),
     ("saem/run.py", "from pymc_saem.saem.step import SAEM"),

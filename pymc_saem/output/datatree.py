@@ -33,6 +33,7 @@ class FitResult:
     posterior: Mapping[str, Variable] | None = None  # values (chain, draw, ...)
     sample_stats: Mapping[str, Variable] | None = None
     individual: Mapping[str, Variable] | None = None
+    state: Mapping[str, bytes] | None = None  # what a later run goes on from
     attrs: dict[str, Any] = field(default_factory=dict)
     group_attrs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -47,8 +48,8 @@ def build_datatree(result: FitResult):
     Returns
     -------
     arviz.InferenceData or xarray.DataTree
-        Groups posterior, sample_stats, saem_trace, population, individual, observed_data and
-        constant_data, as far as the result has them.
+        Groups posterior, sample_stats, saem_trace, population, individual, observed_data,
+        constant_data and saem_state, as far as the result has them.
     """
     groups = {
         "posterior": _dataset(result.posterior, ("chain", "draw"), result.coords),
@@ -58,6 +59,7 @@ def build_datatree(result: FitResult):
         "individual": _dataset(result.individual, (), result.coords),
         "observed_data": _dataset(result.observed, (), result.coords),
         "constant_data": _dataset(result.constant, (), result.coords),
+        "saem_state": _bytes(result.state),
     }
     groups = {name: group for name, group in groups.items() if group is not None}
     for name, attrs in result.group_attrs.items():
@@ -90,6 +92,12 @@ def _dataset(variables: Mapping[str, Variable] | None, leading: tuple[str, ...],
             else:
                 used[dim] = np.arange(length)
     return xr.Dataset(arrays, coords=used)
+
+
+def _bytes(data: Mapping[str, bytes] | None) -> xr.Dataset | None:
+    if not data:
+        return None
+    return xr.Dataset({name: (f"{name}_byte", np.frombuffer(x, dtype=np.uint8)) for name, x in data.items()})
 
 
 def _name_dims(name: str, dims, ndim: int) -> list[str]:

@@ -51,8 +51,8 @@ def summary(idata) -> pd.DataFrame:
         Index: parameter, in the model's order. Columns: ``estimate`` on the natural scale of the user's
         variable; ``se`` its standard error, ``rse`` that in percent of the estimate, ``lower`` and ``upper`` the ends
         of a 95 % confidence interval; ``m_step`` (how it was maximized), ``role``, ``note`` (fixed, at its floor, or
-        empty), and for each random effect with a variance parameter ``shrinkage``, 1 - var(conditional mode) / omega
-        (mean over the effect's entries). Printed, the table has -2 log-likelihood, AIC, BIC and corrected BIC below. ``attrs``
+        empty), and ``shrinkage``: for each random effect with a variance parameter 1 - var(conditional mode) / omega
+        (mean over the effect's entries), for each scale of residuals 1 - sd(standardized residuals at the conditional modes). Printed, the table has -2 log-likelihood, AIC, BIC and corrected BIC below. ``attrs``
         has these (``loglik``, ``loglik_error``, ``loglik_method``, ``aic``, ``bic``, ``bicc``, ``n_parameters``), what is known of the standard errors
         (``standard_errors``, ``condition_number``; ``identifiability``: sentences about parameters that the data do not tell apart,
         see :func:`pymc_saem.correlation`), and the options of the run.
@@ -72,7 +72,9 @@ def summary(idata) -> pd.DataFrame:
     if "individual" in group_names(idata):
         shrinkage = get_group(idata, "individual")["shrinkage"].to_series()
         values = [_shrinkage_of(columns, shrinkage) for columns in table["effects"]]
-        if any(value == value for value in values):  # none where every covariance is fixed
+        if "residual_shrinkage" in table:
+            values = table["residual_shrinkage"].where(table["residual_shrinkage"].notna(), values)
+        if any(value == value for value in values):  # none where every covariance is fixed, and no scale of residuals
             table["shrinkage"] = values
     table = FitTable(table[[name for name in _COLUMNS if name in table]])
     saem = dict(get_group(idata, "saem_trace").attrs)

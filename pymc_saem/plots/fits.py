@@ -6,8 +6,8 @@ import warnings
 
 import numpy as np
 
-from pymc_saem.plots.curves import draw_curves
-from pymc_saem.plots.fitted_outcome import (
+from pymc_saem.evaluate.curves import draw_curves
+from pymc_saem.evaluate.fitted_outcome import (
     DRAWS,
     MODE_SAMPLE,
     POPULATION_SAMPLE,
@@ -15,7 +15,7 @@ from pymc_saem.plots.fitted_outcome import (
     read_outcome,
     sample_values,
 )
-from pymc_saem.plots.prediction import RowFunction, location
+from pymc_saem.evaluate.prediction import RowFunction, location
 from pymc_saem.plots.style import (
     BAND,
     DATA,

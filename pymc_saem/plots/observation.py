@@ -9,8 +9,8 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.tensor.random.op import RandomVariable
 
-from pymc_saem.plots.fitted_outcome import DRAWS, MODE_SAMPLE, find_subjects, read_outcome, sample_values
-from pymc_saem.plots.prediction import INTERPRETED, RowFunction
+from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, find_subjects, read_outcome, sample_values
+from pymc_saem.evaluate.prediction import INTERPRETED, RowFunction
 from pymc_saem.plots.style import BAND, DATA, INDIVIDUAL, MIXTURE, add_legend, tidy, unit_in, with_unit
 
 

@@ -1,8 +1,9 @@
 """SAEM for mixed-effects models written in PyMC."""
 
+from pymc_saem.saem.checkpoint import Checkpoint
 from pymc_saem.saem.describe import summarize
 from pymc_saem.saem.fit import fit_saem
 from pymc_saem.saem.model import UnsupportedModelError
 from pymc_saem.saem.step import SAEM
 
-__all__ = ["SAEM", "UnsupportedModelError", "fit_saem", "summarize"]
+__all__ = ["Checkpoint", "SAEM", "UnsupportedModelError", "fit_saem", "summarize"]

@@ -21,8 +21,8 @@ class Statistics:
     """
 
     first: np.ndarray  # (subject, phi): mean over replicates of phi_i
-    second: np.ndarray  # (phi, phi): sum over subjects of the mean of phi_i phi_i'
-    residual: np.ndarray  # (residual,): sum over rows of the mean standardized squared residual
+    second: np.ndarray  # (phi, phi): sum over subjects, by their weights, of the mean of phi_i phi_i'
+    residual: np.ndarray  # (residual,): sum over rows, by weights, of the mean standardized squared residual
 
     def towards(self, target: Statistics, step_size: float) -> Statistics:
         """Stochastic approximation: s + gamma (S - s)."""

@@ -42,7 +42,7 @@ class Climber:
             full[self.columns] = x
             self.n_evaluations += 1
             with np.errstate(all="ignore"):
-                value, gradient = self.densities.score(self.rules, phi, full)
+                value, gradient = self.densities.score(self.rules, phi, full, self.maximizer.weight)
             prior, slope = self.log_prior(full)
             return value + prior, (gradient + slope)[self.columns]
 

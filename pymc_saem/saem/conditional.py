@@ -1,4 +1,4 @@
-"""p(phi_i | y_i, theta_hat) after the estimate: draws, means, standard deviations, modes, shrinkage."""
+"""p(phi_i | y_i, theta_hat) after the estimate: draws until they suffice, means, standard deviations, modes, shrinkage."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pymc_saem.output.thresholds import LEAST_ESS
+from pymc_saem.saem.convergence import Convergence, assess_draws
+from pymc_saem.saem.modes import Modes, best_modes
 from pymc_saem.saem.population import Population
 from pymc_saem.saem.simulate import Simulator
 
-#: Starts of each subject's mode search: the population mean, the conditional mean, and draws.
-N_MODE_STARTS = 5
-#: A mode is found when a step gains less log density than this.
-MODE_TOLERANCE = 1e-7
 #: Chains of conditional draws; with fewer, R-hat could not tell whether they agree.
 N_CHAINS = 4
+#: Drawing may go on for this share of the solves of the fit.
+SHARE = 0.25
+#: A chain holds at most so many draws, or twice those that were asked for; then every other one goes, and the rest lie further apart.
+MAX_DRAWS = 500
+#: Starts of each subject's mode search besides the mean of the population and the conditional one: the best draws of so many
+#: chains, and draws from the population, which may find a mode that no chain has seen.
+N_BEST_DRAWS, N_FROM_POPULATION = 4, 3
 
 
 @dataclass(frozen=True)
@@ -28,9 +34,15 @@ class Conditional:
         Complete-data log density of each draw.
     mean, sd, mode : ndarray, shape (subject, phi)
     mode_logp : ndarray, shape (subject,)
-        log p(y_i, phi_i; theta) at the mode.
+        log p(y_i, phi_i; theta) at the mode; -inf where no search for it had a finite density.
     shrinkage : ndarray, shape (phi,)
         1 - var(mode - mean_i) / omega: 0 where the data determine phi, 1 where they say nothing.
+    mode_agreement : ndarray, shape (subject,)
+        Share of the searches that ended in the mode.
+    convergence : Convergence
+        R-hat and effective sample sizes.
+    n_solves : int
+        Of the draws.
     """
 
     draws: np.ndarray
@@ -40,9 +52,14 @@ class Conditional:
     mode: np.ndarray
     mode_logp: np.ndarray
     shrinkage: np.ndarray
+    mode_agreement: np.ndarray
+    convergence: Convergence
+    n_solves: int
 
 
-def describe_individuals(simulator: Simulator, population: Population, theta, phi, n_draws: int) -> Conditional:
+def describe_individuals(
+    simulator: Simulator, population: Population, theta, phi, n_draws: int, max_solves: float = 0.0
+) -> Conditional:
     """Draw from and maximize p(phi_i | y_i, theta) for every subject.
 
     Parameters
@@ -54,104 +71,125 @@ def describe_individuals(simulator: Simulator, population: Population, theta, ph
     phi : ndarray, shape (replicate, subject, phi)
         Where the E-step ended.
     n_draws : int
-        Draws per chain.
+        Draws per chain, at least.
+    max_solves : float
+        Drawing ends here if the draws do not suffice before; the first ``n_draws`` are drawn anyway.
     """
-    draws, logp = draw(simulator, population, theta, phi, n_draws)
+    drawn = Draws(simulator, population, theta, phi)
+    convergence = drawn.until_enough(n_draws, max_solves)
+    draws = drawn.phi
     mean = draws.mean(axis=(0, 1))
     sd = draws.std(axis=(0, 1), ddof=1)
-    picks = np.linspace(0, draws.shape[1] - 1, N_MODE_STARTS - 2, dtype=int)
-    starts = np.concatenate([population.mean[None], mean[None], draws[0, picks]])
-    mode, mode_logp = find_modes(simulator.densities, population, theta, starts)
-    eta = mode - population.mean
-    used = simulator.mixed.is_used
-    shrinkage = 1.0 - np.sum(eta**2 * used, axis=0) / used.sum(axis=0) / np.diag(population.omega)
-    shrinkage[~simulator.mixed.is_gaussian] = np.nan  # their rough scale is no standard deviation
-    return Conditional(draws, logp, mean, sd, mode, mode_logp, shrinkage)
+    more = population.draw(simulator.rng, N_FROM_POPULATION)
+    starts = np.concatenate([population.mean[None], mean[None], drawn.best()[:N_BEST_DRAWS], more])
+    found = best_modes(simulator.densities, population, theta, starts, sd)
+    return Conditional(
+        draws=draws,
+        logp=drawn.subject_logp.sum(axis=2),
+        mean=mean,
+        sd=sd,
+        mode=found.mode,
+        mode_logp=found.logp,
+        shrinkage=_shrinkage(simulator.mixed, population, found),
+        mode_agreement=found.agreement,
+        convergence=convergence,
+        n_solves=drawn.n_solves,
+    )
 
 
-def draw(simulator: Simulator, population: Population, theta, phi, n_draws: int):
-    """Draws (chain, draw, subject, phi) and their complete log density (chain, draw)."""
-    n_chains = max(N_CHAINS, phi.shape[0])
-    phi = phi[np.arange(n_chains) % phi.shape[0]]
-    kept, logp = [], []
-    phi, _, _ = simulator(population, theta, phi)  # leave the last theta of the run behind
-    thin = max(10, simulator.n_transitions // 8)
-    for _ in range(n_draws):
-        phi, _, report = simulator(population, theta, phi, thin)
-        kept.append(phi)
-        logp.append(report["replicate_logp"])
-    return np.stack(kept, axis=1), np.stack(logp, axis=1)
+def _shrinkage(mixed, population: Population, found: Modes) -> np.ndarray:
+    """Of the subjects that have a mode, (phi,)."""
+    used = mixed.is_used & np.isfinite(found.logp)[:, None]
+    eta = found.mode - population.mean
+    with np.errstate(invalid="ignore"):  # no subject has a mode
+        shrinkage = 1.0 - np.sum(eta**2 * used, axis=0) / used.sum(axis=0) / np.diag(population.omega)
+    shrinkage[~mixed.is_gaussian] = np.nan  # their rough scale is no standard deviation
+    return shrinkage
 
 
-def find_modes(densities, population: Population, theta, starts: np.ndarray, max_evaluations: int = 300):
-    """Best mode of each subject over several starts, by BFGS of all subjects and starts at once.
+class Draws:
+    """Chains of conditional draws that can go on.
 
-    A library optimizer would need one call per subject, each of which solves all subjects. Here
-    one evaluation serves one trial point of every subject and start; each has its own step length.
+    When they are many, every other draw goes, and the next ones lie twice as far apart: a chain that mixes slowly needs to be
+    long, not dense.
 
-    Parameters
+    Attributes
     ----------
-    starts : ndarray, shape (start, subject, phi)
-
-    Returns
-    -------
-    mode : ndarray, shape (subject, phi)
-    logp : ndarray, shape (subject,)
-        log p(y_i, phi_i; theta) there; -inf where no start had a finite density.
+    phi : ndarray, shape (chain, draw, subject, phi)
+    subject_logp, loglik : ndarray, shape (chain, draw, subject)
+        log p(y_i, phi_i; theta) and log p(y_i | phi_i; theta).
+    spacing : int
+        Transitions between two draws.
     """
 
-    def evaluate(x):
-        loglik, d_phi, _ = densities.gradient(np.ascontiguousarray(x), theta)
-        value = -(loglik + population.log_density(x))
-        gradient = -(d_phi + population.gradient(x))
-        bad = ~(np.isfinite(value) & np.isfinite(gradient).all(axis=-1))
-        return np.where(bad, np.inf, value), np.where(bad[..., None], 0.0, gradient)
+    def __init__(self, simulator: Simulator, population: Population, theta, phi: np.ndarray):
+        self.simulator, self.population, self.theta = simulator, population, theta
+        n_chains = max(N_CHAINS, phi.shape[0])
+        self.n_before = simulator.n_evaluations
+        # leave the last theta of the run behind
+        self.last, _, _ = simulator(population, theta, phi[np.arange(n_chains) % phi.shape[0]])
+        # the transitions between two draws cost solves, and single transitions would give copies of one state
+        self.spacing = max(10, simulator.n_transitions // 8)
+        self.phi = np.empty((n_chains, 0, *phi.shape[1:]))
+        self.subject_logp = self.loglik = np.empty(self.phi.shape[:3])
 
-    def evaluate_active(x):
-        """Only what still moves: the active starts of each subject first, as many as one of them has."""
-        order = np.argsort(~active, axis=0, kind="stable")[: active.sum(axis=0).max()]
-        place = order, np.arange(x.shape[1])
-        f_new, g_new = f.copy(), g.copy()
-        f_new[place], g_new[place] = evaluate(x[place])
-        return f_new, g_new
+    @property
+    def n_draws(self) -> int:
+        """Per chain."""
+        return self.phi.shape[1]
 
-    x = starts.copy()
-    f, g = evaluate(x)
-    inverse = np.broadcast_to(population.omega, (*x.shape, x.shape[-1])).copy()
-    step = np.ones(x.shape[:-1])
-    active = np.isfinite(f)
-    for _ in range(max_evaluations):
-        direction = -np.einsum("...ij,...j->...i", inverse, g)
-        slope = np.einsum("...i,...i->...", g, direction)
-        active &= (-slope > 1e-9) & (step > 1e-12)
-        if not active.any():
-            break
-        move = np.where(active[..., None], step[..., None] * direction, 0.0)
-        f_new, g_new = evaluate_active(x + move)
-        better = active & (f_new <= f + 1e-4 * step * slope)
-        _bfgs_update(inverse, move, g_new - g, better)
-        # A full step that gains nothing: what is left is the noise of the solver.
-        active &= ~(better & (step == 1.0) & (f - f_new < MODE_TOLERANCE))
-        x = np.where(better[..., None], x + move, x)
-        g = np.where(better[..., None], g_new, g)
-        f = np.where(better, f_new, f)
-        step = np.where(better, 1.0, 0.4 * step)
-    best = np.argmin(f, axis=0)
-    subjects = np.arange(x.shape[1])
-    return x[best, subjects], -f[best, subjects]
+    @property
+    def n_solves(self) -> int:
+        """Spent so far."""
+        return round((self.simulator.n_evaluations - self.n_before) * self.last[..., 0].size)
 
+    def until_enough(self, n_draws: int, max_solves: float) -> Convergence:
+        """Make ``n_draws``, and go on until they suffice, ``max_solves`` are spent, or it is plain that these will not do.
 
-def _bfgs_update(inverse, s, y, where) -> None:
-    """Inverse-Hessian update (Nocedal & Wright 2006, eq. 6.17) of the selected chains, in place."""
-    with np.errstate(all="ignore"):  # a wild trial point may have gradients near 1e160
-        sy = np.einsum("...i,...i->...", s, y)
-        hy = np.einsum("...ij,...j->...i", inverse, y)
-        yhy = np.einsum("...i,...i->...", y, hy)
-        where = where & (sy > 1e-12) & np.isfinite(yhy / sy**2)
-    y, hy = np.where(where[..., None], y, 0.0), np.where(where[..., None], hy, 0.0)
-    yhy = np.where(where, yhy, 0.0)
-    rho = np.where(where, 1.0 / np.where(where, sy, 1.0), 0.0)
-    ss = np.einsum("...i,...j->...ij", s, s)
-    sh = np.einsum("...i,...j->...ij", s, hy)
-    update = (rho + rho**2 * yhy)[..., None, None] * ss - rho[..., None, None] * (sh + np.swapaxes(sh, -1, -2))
-    inverse += np.where(where[..., None, None], update, 0.0)
+        Each round doubles the length of the chains.
+        """
+        mixed, most = self.simulator.mixed, max(2 * n_draws, MAX_DRAWS)
+        self.extend(n_draws)
+        whole = found = assess_draws(mixed, self.phi, self.loglik)
+        waiting = np.arange(mixed.n_subjects)
+        while True:
+            missing = ~found.is_enough
+            waiting, ess = waiting[missing], found.worst_ess[missing]
+            too_many = 2 * self.n_draws > most
+            per_draw = ((1 + too_many) * self.spacing + 1) * self.last[..., 0].size
+            n_held = -(-self.n_draws // (1 + too_many))
+            n_more = min(n_held, int((max_solves - self.n_solves) // per_draw))
+            is_hopeless = np.all(ess * max_solves / self.n_solves < LEAST_ESS)  # not if the draws were too few to tell
+            if is_hopeless or n_more < max(1, n_held // 10):
+                break
+            if too_many:
+                self.thin()
+            self.extend(n_more)
+            found, whole = assess_draws(mixed, self.phi, self.loglik, waiting), None
+        return assess_draws(mixed, self.phi, self.loglik) if whole is None else whole
+
+    def extend(self, n_draws: int) -> None:
+        """So many more draws of each chain."""
+        phi, logp, loglik = [], [], []
+        for _ in range(n_draws):
+            self.last, _, report = self.simulator(self.population, self.theta, self.last, self.spacing)
+            phi.append(self.last)
+            logp.append(report["subject_logp"])
+            loglik.append(report["subject_loglik"])
+        if n_draws:
+            self.phi = np.concatenate([self.phi, np.stack(phi, axis=1)], axis=1)
+            self.subject_logp = np.concatenate([self.subject_logp, np.stack(logp, axis=1)], axis=1)
+            self.loglik = np.concatenate([self.loglik, np.stack(loglik, axis=1)], axis=1)
+
+    def thin(self) -> None:
+        """Every other draw, the last one among them; later ones will lie as far apart."""
+        self.spacing *= 2
+        first = (self.n_draws - 1) % 2
+        self.phi, self.subject_logp, self.loglik = (
+            x[:, first::2].copy() for x in (self.phi, self.subject_logp, self.loglik)
+        )
+
+    def best(self) -> np.ndarray:
+        """Of each chain and subject the draw of highest density, (chain, subject, phi)."""
+        at = np.where(np.isnan(self.subject_logp), -np.inf, self.subject_logp).argmax(axis=1)
+        return np.take_along_axis(self.phi, at[:, None, :, None], axis=1)[:, 0]

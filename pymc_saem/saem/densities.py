@@ -153,21 +153,29 @@ class Densities:
                     stack.enter_context(node.op.compiled_calls(phi.shape[0] * phi.shape[1], n_evaluations))
             yield
 
-    def gradient(self, phi: np.ndarray, theta: np.ndarray):
+    def gradient(self, phi: np.ndarray, theta: np.ndarray, weight: np.ndarray | None = None):
         """Log likelihood (replicate, subject) with its gradients, from solves to ``GRADIENT_TOLERANCE``.
+
+        Parameters
+        ----------
+        phi : ndarray, shape (replicate, subject, phi)
+        theta : ndarray, shape (theta,)
+        weight : ndarray, shape (subject,), optional
+            Weights of the subjects in the gradients; 1 by default.
 
         Returns
         -------
         loglik : ndarray, shape (replicate, subject)
         d_phi : ndarray, shape (replicate, subject, phi)
-            Derivative of each subject's log likelihood with respect to its own phi.
+            Derivative of each subject's log likelihood with respect to its own phi, times its weight.
         d_theta : ndarray, shape (theta,)
-            Derivative of the sum at fixed phi.
+            Derivative of the weighted sum at fixed phi.
         """
-        with self._silenced("gradient"):
-            return self._function("gradient")(phi, theta)
+        kind, inputs = ("gradient", ()) if weight is None else ("weighted gradient", (weight,))
+        with self._silenced(kind):
+            return self._function(kind)(phi, theta, *inputs)
 
-    def score(self, rules: tuple, phi: np.ndarray, theta: np.ndarray):
+    def score(self, rules: tuple, phi: np.ndarray, theta: np.ndarray, weight: np.ndarray | None = None):
         """Log density of all that some parameters enter, and its gradient with respect to theta; means over replicates.
 
         Parameters
@@ -175,6 +183,8 @@ class Densities:
         rules : tuple of ScoreRule
         phi : ndarray, shape (replicate, subject, phi)
         theta : ndarray, shape (theta,)
+        weight : ndarray, shape (subject,), optional
+            Weights of the subjects; 1 by default.
 
         Returns
         -------
@@ -182,13 +192,14 @@ class Densities:
             log p of the outcomes and random effects that the parameters enter.
         ndarray, shape (theta,)
         """
-        if "score" not in self._functions:
-            self._functions["score"] = self._compile_score(rules)
-        with self._silenced("score"):
-            value, gradient = self._functions["score"](phi, theta)
+        kind, inputs = ("score", ()) if weight is None else ("weighted score", (weight,))
+        if kind not in self._functions:
+            self._functions[kind] = self._compile_score(rules, weight is not None)
+        with self._silenced(kind):
+            value, gradient = self._functions[kind](phi, theta, *inputs)
         return float(value) / phi.shape[0], np.asarray(gradient) / phi.shape[0]
 
-    def _compile_score(self, rules: tuple):
+    def _compile_score(self, rules: tuple, is_weighted: bool):
         mixed = self.mixed
         phi, theta = symbols(mixed)
         outcomes = sorted({j for rule in rules for j in rule.outcomes})
@@ -198,6 +209,12 @@ class Densities:
             mixed, [rows[j] for j in outcomes] + [effect_logp(mixed, e) for e in effects.values()], phi, theta
         )
         phi3 = pt.tensor("phi", dtype="float64", shape=(None, mixed.n_subjects, mixed.n_phi))
+        inputs = [phi3, theta]
+        if is_weighted:
+            inputs.append(_weight_symbol(mixed))
+            subjects = [mixed.outcomes[j].row_subject for j in outcomes]
+            subjects += [e.row_subject(mixed.n_subjects) for e in effects.values()]
+            graphs = [_weighted_rows(g, inputs[-1][s]) for g, s in zip(graphs, subjects, strict=True)]
         total = sum(g.sum() for g in graphs)
         if any(rule.needs_gradient_of_prediction for rule in rules):
             (total,) = solved_to([total], GRADIENT_TOLERANCE)
@@ -205,7 +222,7 @@ class Densities:
         total = (vectorize_graph(total, {phi: phi3}) + pt.zeros(phi3.shape[0])).sum()
         gradient = pt.grad(total, theta, disconnected_inputs="ignore")
         mode = INTERPRETED.including(NO_CHECKS)
-        f = pytensor.function([phi3, theta], [total, gradient], mode=mode, on_unused_input="ignore")
+        f = pytensor.function(inputs, [total, gradient], mode=mode, on_unused_input="ignore")
         f.trust_input = True
         return f
 
@@ -235,6 +252,7 @@ class Densities:
         phi, theta = symbols(mixed)
         phi3 = pt.tensor("phi", dtype="float64", shape=(None, mixed.n_subjects, mixed.n_phi))
         loglik, residual, status = self._subject_graphs(phi, theta)
+        inputs = [phi3, theta]
         if kind in ("likelihood", "derivative"):
             outputs = solved_to([loglik, residual, *status], self.tolerance)
             if kind == "derivative":
@@ -246,13 +264,17 @@ class Densities:
                 outputs.insert(2, _gradient_of(outputs[0], phi3))
         else:
             (loglik,) = vectorize_graph(solved_to([loglik], GRADIENT_TOLERANCE), {phi: phi3})
-            d_phi, d_theta = pt.grad(loglik.sum(), [phi3, theta], disconnected_inputs="ignore")
+            total = loglik
+            if kind == "weighted gradient":
+                inputs.append(_weight_symbol(mixed))
+                total = _weighted(loglik, inputs[-1])
+            d_phi, d_theta = pt.grad(total.sum(), [phi3, theta], disconnected_inputs="ignore")
             outputs = [loglik, d_phi, d_theta]
         # A gradient runs some hundred times in a fit, which does not repay 30 s of compilation.
-        is_compiled = kind != "gradient" and not has_python_only_ops(outputs)
+        is_compiled = "gradient" not in kind and not has_python_only_ops(outputs)
         mode = get_mode(self.mode) if is_compiled else INTERPRETED
         mode = mode.including(NO_CHECKS)
-        f = pytensor.function([phi3, theta], outputs, mode=mode, on_unused_input="ignore")
+        f = pytensor.function(inputs, outputs, mode=mode, on_unused_input="ignore")
         f.trust_input = True  # callers pass float64 arrays of the right rank; checking costs as much as a solve
         return f
 
@@ -278,6 +300,21 @@ def ode_nodes(graphs) -> list:
     """Nodes that solve differential equations, found by their protocol: this layer does not import ``ode``."""
     nodes = {v.owner for v in ancestors(graphs) if v.owner is not None}
     return [node for node in nodes if getattr(node.op, "is_ode_solution", False)]
+
+
+def _weight_symbol(mixed: MixedModel):
+    return pt.tensor("weight", dtype="float64", shape=(mixed.n_subjects,))
+
+
+def _weighted(x, weight):
+    """``weight * x``; 0 where the weight is 0, whatever x is."""
+    return pt.switch(weight > 0, weight * x, 0.0)
+
+
+def _weighted_rows(x, weight):
+    """Log densities of rows or units, in any shape, weighted along their first axis or, if they are flat, one by one."""
+    flat = x.reshape((weight.shape[0], -1))
+    return _weighted(flat, weight[:, None])
 
 
 def solved_to(graphs: list, largest: float) -> list:

@@ -70,6 +70,18 @@ class Engine:
         self.densities.warm_up(phi, start.theta)
         return State(start.theta, phi), self.simulator(population, rng), start
 
+    def weigh(self, weight: np.ndarray | None) -> None:
+        """Give every subject a weight (subject,) in the runs that begin after this: that of so many copies of it; None: 1.
+
+        What comes after an estimate, likelihoods and standard errors, does not know of weights.
+        """
+        if weight is not None:
+            weight = np.asarray(weight, dtype=float)
+            n = self.mixed.n_subjects
+            if weight.shape != (n,) or not np.all(np.isfinite(weight)) or np.any(weight < 0) or not np.any(weight > 0):
+                raise ValueError(f"weights are {weight}; {n} numbers are needed, none negative, one for each subject.")
+        self.maximizer.weight = weight
+
     def _dispersion(self, theta: np.ndarray) -> np.ndarray:
         spread = 3.0 * self.maximizer.scales(theta)
         for p in self.mixed.parameters:  # large weights saturate a network, and it does not come back
@@ -77,4 +89,5 @@ class Engine:
         return np.where(self.maximizer.held, 0.0, spread)
 
     def simulator(self, population, rng) -> Simulator:
-        return Simulator(self.mixed, self.densities, population, self.n_transitions, rng, self.kernels)
+        weight = self.maximizer.weight
+        return Simulator(self.mixed, self.densities, population, self.n_transitions, rng, self.kernels, weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from time import perf_counter
 from typing import Any
 
@@ -13,14 +14,17 @@ from pymc.initial_point import make_initial_point_fn
 from pymc.util import get_random_generator
 
 from pymc_saem.output import build_datatree
-from pymc_saem.saem.assess import assess, check_assessment
-from pymc_saem.saem.options import check_count
+from pymc_saem.saem.assess import Assessment, assess, check_assessment
+from pymc_saem.saem.checkpoint import Checkpoint, Writer, as_checkpoint
+from pymc_saem.saem.options import check_count, check_fit_options, unsaid
 from pymc_saem.saem.point import initial_point
 from pymc_saem.saem.progress import Progress
-from pymc_saem.saem.report import collect
+from pymc_saem.saem.report import collect, describe_failures
+from pymc_saem.saem.resume import Resumable, check_same_model
 from pymc_saem.saem.run import Job, run_chains, score
 from pymc_saem.saem.start import default_exploration
 from pymc_saem.saem.step import SAEM
+from pymc_saem.saem.warn import messages
 
 
 def fit_saem(
@@ -29,25 +33,28 @@ def fit_saem(
     random_effects: Sequence[str] | None = None,
     objective: str = "map",
     n_explore: int | str = "auto",
-    n_smooth: int = 350,
+    n_smooth: int = unsaid(350),
     n_transitions: int = 80,
     n_replicates: int | str = "auto",
     kernel: Mapping[str, float] | str = "auto",
     chains: int = 1,
     cores: int = 1,
-    draws: int = 250,
+    draws: int = unsaid(250),
     fixed: Mapping[str, Any] | None = None,
     initvals: Mapping[str, Any] | None = None,
     n_starts: int | str = "auto",
     step_size_exponent: float = 0.75,
     annealing: float = 0.95,
     minibatch: float = 1.0,
-    tolerance: float = 0.05,
-    likelihood: str | None = "auto",
-    standard_errors: str | None = "auto",
+    tolerance: float = unsaid(0.05),
+    likelihood: str | None = unsaid("auto"),
+    standard_errors: str | None = unsaid("auto"),
     random_seed=None,
     progressbar: bool = True,
     callback: Callable | None = None,
+    resume=None,
+    extend: int = 0,
+    checkpoint: str | PathLike | Checkpoint | None = None,
     compile_kwargs: dict | None = None,
 ):
     """Estimate a nonlinear mixed-effects model by SAEM.
@@ -132,6 +139,15 @@ def fit_saem(
     callback : callable, optional
         ``callback(chain, iteration, estimates, stats)`` after each iteration, with the natural
         estimates by name; with ``cores=1`` only.
+    resume : arviz.InferenceData, xarray.DataTree or path, optional
+        A fit of the same model, interrupted or finished, or its file: the run goes on, with the options that it had, and every
+        iteration is what it would have been without the stop, bit by bit. ``n_smooth``, ``tolerance``, ``draws``, ``likelihood`` and
+        ``standard_errors`` may be given anew. (saemix and nlmixr2 begin anew from the last estimates.)
+    extend : int, default 0
+        With ``resume``: so many more iterations of every chain, whatever the stopping rule says.
+    checkpoint : path or Checkpoint, optional
+        netCDF file to which the running fit is written every ten seconds, or as often as a :class:`Checkpoint` says, and the whole
+        result at the end. ``ps.load(path)`` reads it at any time; ``resume=path`` goes on after a crash.
     compile_kwargs : dict, optional
         ``{"mode": ...}`` for PyTensor.
 
@@ -140,14 +156,16 @@ def fit_saem(
     arviz.InferenceData or xarray.DataTree
         Groups ``posterior`` (phi drawn from p(phi | y, theta_hat), theta from N(theta_hat, I^-1) on the unconstrained
         scale, constant without standard errors), ``saem_trace``,
-        ``population``, ``individual``, ``sample_stats``, ``observed_data``, ``constant_data``.
+        ``population``, ``individual``, ``sample_stats``, ``observed_data``, ``constant_data``, ``saem_state`` (what ``resume``
+        needs).
 
     Raises
     ------
     UnsupportedModelError
         The model is not one that SAEM can estimate; the text says which part, and why.
     ValueError
-        An option is out of range; the text says which, and what was expected.
+        An option is out of range, or ``resume`` is of another model or has other options; the text says which, and what was
+        expected.
 
     Examples
     --------
@@ -157,70 +175,108 @@ def fit_saem(
     """
     began = perf_counter()
     model = pm.modelcontext(model)
-    for name, value, least in (
-        ("n_smooth", n_smooth, 0),
-        ("chains", chains, 1),
-        ("cores", cores, 1),
-        ("draws", draws, 2),
-    ):
-        check_count(name, value, least)
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0.0 <= tolerance < np.inf:
-        raise ValueError(
-            f"tolerance is {tolerance!r}; it must be a number of standard errors, or 0 to run all of n_smooth."
-        )
-    if n_explore == 0 and n_smooth == 0:
-        raise ValueError("n_explore and n_smooth are both 0; at least one iteration is needed.")
-    if kernel != "auto" and not isinstance(kernel, Mapping):
-        raise ValueError(
-            f"kernel is {kernel!r}; it must be 'auto' or shares such as {{'coordinate': 0.5, 'block': 0.5}}."
-        )
-    if callback is not None and cores > 1 and chains > 1:
-        raise ValueError("callback runs in this process and needs cores=1.")
-    rng = get_random_generator(random_seed)
+    options = {
+        "random_effects": random_effects,
+        "objective": objective,
+        "n_explore": n_explore,
+        "n_smooth": n_smooth,
+        "n_transitions": n_transitions,
+        "n_replicates": n_replicates,
+        "kernel": kernel,
+        "chains": chains,
+        "draws": draws,
+        "fixed": fixed,
+        "n_starts": n_starts,
+        "step_size_exponent": step_size_exponent,
+        "annealing": annealing,
+        "minibatch": minibatch,
+        "tolerance": tolerance,
+        "likelihood": likelihood,
+        "standard_errors": standard_errors,
+    }
+    check_fit_options(**options, cores=cores, callback=callback)
+    schedule = as_checkpoint(checkpoint)
+    check_count("extend", extend, 0)
+    before = None
+    if resume is not None:
+        before = Resumable.read(resume)
+        if initvals is not None or random_seed is not None:
+            raise ValueError(
+                "A run that is resumed goes on where it was, with its own random numbers: leave out initvals and random_seed."
+            )
+        options = before.merge(options, fit_saem.__kwdefaults__)
+        if extend:
+            options["n_smooth"] = before.extended(options["n_explore"], options["n_smooth"], extend)
+    elif extend:
+        raise ValueError(f"extend is {extend}, and there is no run to extend; give it as resume=.")
     point = _starting_point(model, initvals)
-    step = SAEM(
-        model=model,
-        random_effects=random_effects,
-        objective=objective,
-        n_explore=200 if n_explore == "auto" else n_explore,  # the job tells the step at its beginning
-        n_transitions=n_transitions,
-        n_replicates=n_replicates,
-        kernels=None if kernel == "auto" else kernel,
-        fixed=fixed,
-        n_starts=n_starts,
-        step_size_exponent=step_size_exponent,
-        annealing=annealing,
-        minibatch=minibatch,
-        compile_kwargs=compile_kwargs,
+    step = _step(model, options, compile_kwargs)
+    engine = step.engine
+    check_assessment(engine, options["likelihood"], options["standard_errors"])
+    if options["n_explore"] == "auto":
+        options["n_explore"] = default_exploration(engine.mixed)
+    state = Resumable.new(options, get_random_generator(random_seed))
+    if before is not None:
+        check_same_model(engine, before.snapshots)
+        state.random, state.snapshots, state.seconds = before.random, before.snapshots, before.seconds
+    job = Job(
+        step,
+        point,
+        options["n_explore"],
+        options["n_smooth"],
+        options["draws"],
+        options["tolerance"],
+        state.begun(),
+        extend,
     )
-    check_assessment(step.engine, likelihood, standard_errors)
-    if n_explore == "auto":
-        n_explore = default_exploration(step.engine.mixed)
-    job = Job(step, point, n_explore, n_smooth, draws, tolerance)
-    with Progress(step.engine, n_explore, n_smooth, chains, progressbar) as progress:
+
+    def build(runs, best=0, assessment=None):
+        seconds = perf_counter() - began
+        result = collect(engine, runs, best, job, assessment or Assessment(), state.seconds + seconds)
+        result.state, result.group_attrs["saem_state"] = state.with_runs(runs, seconds)
+        return build_datatree(result)
+
+    writer = None if schedule is None else Writer(schedule, state.snapshots, build)
+    rngs, after = state.generators()
+    with Progress(engine, job.n_explore, job.n_smooth, len(rngs), progressbar) as progress:
 
         def watch(chain, iteration, theta, stats):
             progress.update(chain, iteration, theta, stats)
             if callback is not None:
-                callback(chain, iteration, step.engine.points.natural_theta(theta), stats)
+                callback(chain, iteration, engine.points.natural_theta(theta), stats)
 
-        runs = run_chains(job, rng.spawn(chains), cores, watch)
+        runs = run_chains(job, rngs, cores, watch, writer)
     best = int(np.argmax([score(run) for run in runs])) if len(runs) > 1 else 0
     run = runs[best]
     assessment = assess(
-        step.engine,
+        engine,
         run.theta[-1],
         run.conditional,
-        rng.spawn(1)[0],
-        likelihood=likelihood,
-        standard_errors=standard_errors,
+        after,
+        likelihood=options["likelihood"],
+        standard_errors=options["standard_errors"],
         at_floor=run.at_floor,
         n_solves=run.n_solves,
     )
-    result, messages = collect(step.engine, runs, best, job, assessment, perf_counter() - began)
-    for message in messages:
+    idata = build(runs, best, assessment)
+    if writer is not None:
+        writer.finish(idata)
+    for message in messages(engine, runs, run, describe_failures(engine.mixed, run), job) + assessment.messages:
         warnings.warn(message, stacklevel=2)
-    return build_datatree(result)
+    return idata
+
+
+def _step(model: pm.Model, options: Mapping[str, Any], compile_kwargs: dict | None) -> SAEM:
+    of_run = ("n_smooth", "chains", "draws", "tolerance", "likelihood", "standard_errors", "kernel", "n_explore")
+    return SAEM(
+        model=model,
+        n_explore=200
+        if options["n_explore"] == "auto"
+        else options["n_explore"],  # the job tells the step at its beginning
+        kernels=None if options["kernel"] == "auto" else options["kernel"],
+        compile_kwargs=compile_kwargs,
+        **{name: value for name, value in options.items() if name not in of_run},
+    )
 
 
 def _starting_point(model: pm.Model, initvals: Mapping[str, Any] | None) -> dict:

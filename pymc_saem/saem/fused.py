@@ -52,37 +52,38 @@ def propose(phi, keep, move, mean, whitener, diagonal, log_normalizer, new_phi, 
 
 
 @_compile
-def _add(phi, residual, held, r, i, sum_phi, sum_square, sum_residual):
-    weight = held[r, i]
+def _add(phi, residual, held, weight, r, i, sum_phi, sum_square, sum_residual):
+    n = held[r, i]
     held[r, i] = 0
-    if weight == 0:
+    if n == 0:
         return
     for k in range(phi.shape[2]):
-        weighted = weight * phi[r, i, k]
-        sum_phi[r, i, k] += weighted
+        times = n * phi[r, i, k]
+        sum_phi[r, i, k] += times
+        weighted = weight[i] * times
         for j in range(k + 1):
             sum_square[k, j] += weighted * phi[r, i, j]
     for k in range(residual.shape[2]):
-        sum_residual[r, i, k] += weight * residual[r, i, k]
+        sum_residual[r, i, k] += n * residual[r, i, k]
 
 
 @_compile
-def add_all(phi, residual, held, sum_phi, sum_square, sum_residual):
-    """Add the states that are still held; ``sum_square`` is a lower triangle."""
+def add_all(phi, residual, held, weight, sum_phi, sum_square, sum_residual):
+    """Add the states that are still held; ``sum_square`` is a lower triangle, over subjects by their ``weight``."""
     for r in range(phi.shape[0]):
         for i in range(phi.shape[1]):
-            _add(phi, residual, held, r, i, sum_phi, sum_square, sum_residual)
+            _add(phi, residual, held, weight, r, i, sum_phi, sum_square, sum_residual)
 
 
 @_compile
 def decide(
     phi, loglik, logprior, residual, new_phi, new_loglik, new_logprior, new_residual,
-    log_uniform, prior_cancels, held, sum_phi, sum_square, sum_residual,
+    log_uniform, prior_cancels, held, weight, sum_phi, sum_square, sum_residual,
 ):  # fmt: skip
     """Metropolis rule for every subject and replicate, in place; the share accepted.
 
-    A proposal without a density (NaN, after a failed solve) is rejected. A state enters the sums when it is left, weighted
-    by the number of transitions that it was ``held``.
+    A proposal without a density (NaN, after a failed solve) is rejected. A state enters the sums when it is left, as many
+    times as the transitions that it was ``held``.
     """
     n_replicates, n_subjects, n_phi = phi.shape
     accepted = 0
@@ -93,7 +94,7 @@ def decide(
                 log_ratio += new_logprior[r, i] - logprior[r, i]
             if log_uniform[r, i] < log_ratio:
                 accepted += 1
-                _add(phi, residual, held, r, i, sum_phi, sum_square, sum_residual)
+                _add(phi, residual, held, weight, r, i, sum_phi, sum_square, sum_residual)
                 loglik[r, i] = new_loglik[r, i]
                 logprior[r, i] = new_logprior[r, i]
                 for k in range(n_phi):

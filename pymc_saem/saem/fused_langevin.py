@@ -75,7 +75,7 @@ def drift(phi, pull, noise, root_t, scaling, new_phi):
 @_compile
 def decide_langevin(
     phi, loglik, logprior, residual, pull, new_phi, new_loglik, new_logprior, new_residual, new_pull,
-    noise, scaling, log_uniform, held, sum_phi, sum_square, sum_residual, accepted,
+    noise, scaling, log_uniform, held, weight, sum_phi, sum_square, sum_residual, accepted,
 ):  # fmt: skip
     """Metropolis-Hastings rule, in place; the share accepted. ``accepted`` (subject,) counts.
 
@@ -94,7 +94,7 @@ def decide_langevin(
             if log_uniform[r, i] < log_ratio:
                 count += 1
                 accepted[i] += 1.0
-                _add(phi, residual, held, r, i, sum_phi, sum_square, sum_residual)
+                _add(phi, residual, held, weight, r, i, sum_phi, sum_square, sum_residual)
                 loglik[r, i] = new_loglik[r, i]
                 logprior[r, i] = new_logprior[r, i]
                 for k in range(n_phi):

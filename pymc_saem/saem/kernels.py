@@ -18,6 +18,7 @@ from pymc.step_methods.state import dataclass_state
 
 from pymc_saem.saem.algorithm import Statistics
 from pymc_saem.saem.fused import add_all, count_failures, walk
+from pymc_saem.saem.mstep import weighted
 from pymc_saem.saem.population import Population
 
 #: Acceptance of a random walk that is near the best efficiency between 1 dimension (0.44) and many (0.23).
@@ -54,9 +55,11 @@ class Ensemble:
         self.n_visited = 0
         self.still = np.zeros(
             self.loglik.shape[1], dtype=bool
-        )  # (subject,): not part of the minibatch, so they do not move
+        )  # (subject,): not part of the minibatch, or of weight zero, so they do not move
+        self.weight = np.ones(self.loglik.shape[1])  # (subject,): of subjects in the sums over them
         self.bookkeeping = (
             np.zeros(self.loglik.shape, dtype=np.int64),  # transitions for which each state was held
+            self.weight,
             np.zeros_like(self.phi),
             np.zeros((self.phi.shape[-1],) * 2),
             np.zeros_like(self.residual),
@@ -88,12 +91,12 @@ class Ensemble:
     def statistics(self) -> Statistics:
         """Sufficient statistics averaged over the visited states and replicates."""
         add_all(self.phi, self.residual, *self.bookkeeping)
-        _, phi, square, residual = self.bookkeeping
+        _, _, phi, square, residual = self.bookkeeping
         per_replicate = self.n_visited * self.phi.shape[0]
         return Statistics(
             first=phi.mean(axis=0) / self.n_visited,
             second=(square + np.tril(square, -1).T) / per_replicate,
-            residual=residual.sum(axis=(0, 1)) / per_replicate,
+            residual=weighted(self.weight[:, None], residual).sum(axis=(0, 1)) / per_replicate,
         )
 
 

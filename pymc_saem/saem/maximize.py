@@ -30,6 +30,8 @@ class Maximizer:
         "map" adds the log prior of each parameter on its natural scale, "ml" ignores the priors.
     fixed : dict
         Parameters held at a natural value: name -> flat value, NaN for entries that are estimated.
+    weight : ndarray, shape (subject,), optional
+        Weight of each subject: the log density is that of a data set with so many copies of it. 1 by default.
     """
 
     mixed: MixedModel
@@ -38,16 +40,37 @@ class Maximizer:
     schedule: Schedule
     objective: str = "map"
     fixed: dict[str, np.ndarray] = field(default_factory=dict)
+    weight: np.ndarray | None = None
     floor_state: dict = field(init=False)
 
     def __post_init__(self):
         self.reset()
         priors = {p.name: Prior(self.mixed, p) for p in self.mixed.parameters} if self.objective == "map" else {}
         self.priors = {name: prior for name, prior in priors.items() if not prior.is_flat()}
+        self.fix(self.fixed)
+
+    def fix(self, fixed: dict[str, np.ndarray]) -> None:
+        """Hold these parameters instead of those so far."""
+        self.fixed = fixed
         self.held = np.zeros(self.mixed.n_theta, dtype=bool)  # entries of theta that are fixed
-        for name, value in self.fixed.items():
+        for name, value in fixed.items():
             self.held[self.mixed.parameter(name).columns] = np.isfinite(value)
         self._prior_of_mean()
+
+    @property
+    def n_weighted(self) -> float:
+        """Number of subjects, or the sum of their weights."""
+        return mstep.total_weight(self.weight, self.mixed.n_subjects)
+
+    @property
+    def weighted_subjects(self) -> np.ndarray:
+        """Numbers of the subjects that count at all."""
+        return np.arange(self.mixed.n_subjects) if self.weight is None else np.flatnonzero(self.weight)
+
+    def _n_rows(self, rule: ResidualRule) -> float:
+        if self.weight is None:
+            return float(rule.n_rows)
+        return float(sum(self.weight[self.mixed.outcomes[j].row_subject].sum() for j in rule.outcomes))
 
     def reset(self) -> None:
         """Forget the start of the last run, which the variance floor is relative to."""
@@ -76,7 +99,7 @@ class Maximizer:
         typical = self.rules.typical
         return typical.sd(base, typical.mean(base, self.rules.mean.mean(base, self.mixed.n_subjects)))
 
-    @cached_property
+    @property
     def score_columns(self) -> np.ndarray:
         """Entries of theta that score steps move."""
         parts = [np.arange(r.parameter.columns.start, r.parameter.columns.stop) for r in self.rules.scores]
@@ -106,7 +129,7 @@ class Maximizer:
         theta = self._update_mean(mean_rule, statistics, theta)
         mean = mean_rule.design @ theta[mean_rule.columns] + mean_rule.offset
         mean = np.broadcast_to(mean, statistics.first.shape)
-        covariance = mstep.covariance_about(statistics.first, statistics.second, mean)
+        covariance = mstep.covariance_about(statistics.first, statistics.second, mean, self.weight)
         for rule in self.rules.omegas:
             if not self.is_fixed(rule.parameter):
                 theta[rule.parameter.columns] = self._omega(rule, covariance, old, ratio)
@@ -121,17 +144,17 @@ class Maximizer:
 
         ``curvature`` is that of the score steps. Fixed entries have infinite ones, so that nothing counts as a drift of them.
         """
-        rules, n, scale = self.rules, self.mixed.n_subjects, np.ones(self.mixed.n_theta)
-        mean = rules.mean.at(theta)
-        zeros = np.zeros((n, self.mixed.n_phi))
-        information, _ = mstep.gls_normal_equations(zeros, mean.design, mean.offset, self.population(theta).precision)
+        rules, n, scale = self.rules, self.n_weighted, np.ones(self.mixed.n_theta)
+        mean, law = rules.mean.at(theta), self.population(theta)
+        zeros = np.zeros_like(law.mean)
+        information, _ = mstep.gls_normal_equations(zeros, mean.design, mean.offset, law.precision, weight=self.weight)
         scale[mean.columns] = 1.0 / np.sqrt(np.diag(information))
         for rule in rules.omegas:
             count = n * rule.columns.size if rule.kind == "scalar" else n
             scale[rule.parameter.columns] = self._scale_step(rule.parameter, theta, rule.power * np.sqrt(2.0 * count))
         for rule in rules.residuals:
             scale[rule.parameter.columns] = self._scale_step(
-                rule.parameter, theta, rule.power * np.sqrt(2.0 * rule.n_rows)
+                rule.parameter, theta, rule.power * np.sqrt(2.0 * self._n_rows(rule))
             )
         if curvature is not None:
             scale[self.score_columns] = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(curvature.matrix)), 1e-12))
@@ -174,11 +197,13 @@ class Maximizer:
         precision = self.population(theta).precision
         gaussian = self._prior_precision, self._prior_shift
         if self._other_priors:
-            left, right = mstep.gls_normal_equations(statistics.first, design, offset, precision, *gaussian)
+            left, right = mstep.gls_normal_equations(
+                statistics.first, design, offset, precision, *gaussian, self.weight
+            )
             log_prior = partial(self._log_prior_of_mean, theta)
             beta = mstep.penalized_mean(left, right, theta[self._mean_columns], log_prior)
         else:
-            beta = mstep.gls_mean(statistics.first, design, offset, precision, *gaussian)
+            beta = mstep.gls_mean(statistics.first, design, offset, precision, *gaussian, self.weight)
         theta[self._mean_columns] = beta
         return theta
 
@@ -199,7 +224,7 @@ class Maximizer:
         target = covariance[np.ix_(rule.columns, rule.columns)]
         if rule.kind == "full":
             return self._omega_full(rule, target, u_old, x_old, ratio, prior)
-        n = self.mixed.n_subjects
+        n = self.n_weighted
         if rule.kind == "scalar":
             count = np.array([n * target.shape[0]], dtype=float)
             squares = np.array([n * np.trace(np.linalg.solve(rule.base, target))])
@@ -219,13 +244,13 @@ class Maximizer:
             return self.points.unconstrained(rule.parameter, packed)
         on_diagonal = np.equal(*np.tril_indices(k))
         start = np.where(on_diagonal, np.log(np.abs(packed)), packed)
-        return mstep.penalized_cholesky(self.mixed.n_subjects, target, start, prior.unconstrained)
+        return mstep.penalized_cholesky(self.n_weighted, target, start, prior.unconstrained)
 
     def _residual(self, rule: ResidualRule, residual, old, ratio) -> np.ndarray:
         p = rule.parameter
         x_old = self.points.natural(p, old[p.columns])
         squares = np.array([residual[list(rule.terms)].sum() * rule.unit ** (2 * rule.power)])
-        count = np.array([float(rule.n_rows)])
+        count = np.array([self._n_rows(rule)])
         return self._scale(p, count, squares, rule.power, x_old, ratio, self.schedule.rise, self.priors.get(p.name))
 
     def _scale(self, p, count, squares, power, x_old, ratio, rise, prior) -> np.ndarray:

@@ -13,7 +13,7 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
 
-def gls_mean(first, design, offset, precision, prior_precision, prior_shift) -> np.ndarray:
+def gls_mean(first, design, offset, precision, prior_precision, prior_shift, weight=None) -> np.ndarray:
     """Coefficients beta of phi_i ~ N(A_i beta + c_i, Omega), given E[phi_i], by generalized least squares.
 
     Parameters
@@ -29,44 +29,67 @@ def gls_mean(first, design, offset, precision, prior_precision, prior_shift) -> 
     prior_precision : ndarray, shape (beta, beta)
     prior_shift : ndarray, shape (beta,)
         Precision times mean of a Gaussian prior; zeros for a flat one.
+    weight : ndarray, shape (subject,), optional
+        Weight of each subject; 1 by default.
 
     Returns
     -------
     ndarray, shape (beta,)
     """
-    return np.linalg.solve(*gls_normal_equations(first, design, offset, precision, prior_precision, prior_shift))
+    equations = gls_normal_equations(first, design, offset, precision, prior_precision, prior_shift, weight)
+    return np.linalg.solve(*equations)
 
 
-def gls_normal_equations(first, design, offset, precision, prior_precision=0.0, prior_shift=0.0):
+def gls_normal_equations(first, design, offset, precision, prior_precision=0.0, prior_shift=0.0, weight=None):
     """Matrix (beta, beta) and right-hand side (beta,) of the weighted normal equations, a Gaussian prior included."""
-    n = first.shape[0]
-    weighted = np.einsum("pq,sqb->spb", precision, design)
-    left = np.einsum("spa,spb->ab", design, weighted) * (n / design.shape[0]) + prior_precision
+    scaled = np.einsum("pq,sqb->spb", precision, design)
     residual = first - offset
     if design.shape[0] == 1:
-        return left, weighted[0].T @ residual.sum(axis=0) + prior_shift
-    return left, np.einsum("spb,sp->b", weighted, residual) + prior_shift
+        left = np.einsum("spa,spb->ab", design, scaled) * total_weight(weight, first.shape[0]) + prior_precision
+        return left, scaled[0].T @ _by_subject(weight, residual).sum(axis=0) + prior_shift
+    scaled = _by_subject(weight, scaled)
+    left = np.einsum("spa,spb->ab", design, scaled) + prior_precision
+    return left, np.einsum("spb,sp->b", scaled, residual) + prior_shift
 
 
-def covariance_about(first, second, mean) -> np.ndarray:
-    """Mean over subjects of E[(phi_i - mean_i)(phi_i - mean_i)'].
+def total_weight(weight: np.ndarray | None, n_subjects: int) -> float:
+    """Sum of the weights (subject,); without weights the number of subjects."""
+    return n_subjects if weight is None else float(weight.sum())
+
+
+def weighted(weight: np.ndarray | None, x: np.ndarray) -> np.ndarray:
+    """``weight * x``, and 0 where the weight is 0, whatever x is; x itself without weights."""
+    return x if weight is None else np.where(weight > 0, weight * x, 0.0)
+
+
+def _by_subject(weight: np.ndarray | None, x: np.ndarray) -> np.ndarray:
+    """x (subject, ...) times the weights (subject,)."""
+    return x if weight is None else weight.reshape(-1, *[1] * (x.ndim - 1)) * x
+
+
+def covariance_about(first, second, mean, weight=None) -> np.ndarray:
+    """Weighted mean over subjects of E[(phi_i - mean_i)(phi_i - mean_i)'].
 
     Parameters
     ----------
     first : ndarray, shape (subject, phi)
         E[phi_i].
     second : ndarray, shape (phi, phi)
-        Sum over subjects of E[phi_i phi_i'].
+        Sum over subjects of E[phi_i phi_i'], by their weights.
     mean : ndarray, shape (subject, phi)
         Each subject's own mean: centring about the overall mean instead would count the spread
         of the covariates as random variability.
+    weight : ndarray, shape (subject,), optional
+        Weight of each subject; 1 by default.
 
     Returns
     -------
     ndarray, shape (phi, phi)
     """
+    if weight is not None:  # square roots, so that products of two are weighted once
+        first, mean = _by_subject(np.sqrt(weight), first), _by_subject(np.sqrt(weight), mean)
     cross = first.T @ mean
-    return symmetric(second - cross - cross.T + mean.T @ mean) / first.shape[0]
+    return symmetric(second - cross - cross.T + mean.T @ mean) / total_weight(weight, first.shape[0])
 
 
 def symmetric(matrix: np.ndarray) -> np.ndarray:
@@ -158,7 +181,7 @@ def penalized_cholesky(count: float, covariance: np.ndarray, u: np.ndarray, log_
     Parameters
     ----------
     count : float
-        Number of subjects.
+        Number of subjects, or sum of their weights.
     covariance : ndarray, shape (n, n)
         The unpenalized maximizer of LL'.
     u : ndarray, shape (n (n + 1) / 2,)

@@ -14,6 +14,30 @@ from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.simulate import KERNELS
 
 
+class _Int(int):
+    pass
+
+
+class _Float(float):
+    pass
+
+
+class _Str(str):
+    pass
+
+
+_UNSAID = {int: _Int, float: _Float, str: _Str}
+
+
+def unsaid(value):
+    """A default that can be told from the same value written by the user, who may want it against that of a resumed run."""
+    return _UNSAID[type(value)](value)
+
+
+def is_unsaid(value) -> bool:
+    return type(value) in _UNSAID.values()
+
+
 def check_options(
     objective, n_explore, n_transitions, n_replicates, kernels, n_starts, minibatch, compile_kwargs
 ) -> None:
@@ -39,6 +63,29 @@ def check_options(
     unknown = sorted(set(compile_kwargs or {}) - {"mode"})
     if unknown:
         raise ValueError(f"compile_kwargs has {unknown}; only 'mode' is used.")
+
+
+def check_fit_options(*, n_explore, n_smooth, kernel, chains, draws, tolerance, cores, callback, **others) -> None:
+    """Refuse options of ``fit_saem`` that the step method does not have; it checks ``others`` itself."""
+    for name, value, least in (
+        ("n_smooth", n_smooth, 0),
+        ("chains", chains, 1),
+        ("cores", cores, 1),
+        ("draws", draws, 2),
+    ):
+        check_count(name, value, least)
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0.0 <= tolerance < np.inf:
+        raise ValueError(
+            f"tolerance is {tolerance!r}; it must be a number of standard errors, or 0 to run all of n_smooth."
+        )
+    if n_explore == 0 and n_smooth == 0:
+        raise ValueError("n_explore and n_smooth are both 0; at least one iteration is needed.")
+    if kernel != "auto" and not isinstance(kernel, Mapping):
+        raise ValueError(
+            f"kernel is {kernel!r}; it must be 'auto' or shares such as {{'coordinate': 0.5, 'block': 0.5}}."
+        )
+    if callback is not None and cores > 1 and chains > 1:
+        raise ValueError("callback runs in this process and needs cores=1.")
 
 
 def check_count(name: str, value, smallest: int, otherwise: str = "") -> None:

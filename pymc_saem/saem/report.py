@@ -11,18 +11,19 @@ from pytensor.graph.traversal import ancestors
 from pymc_saem.compat import observed_variables
 from pymc_saem.output.datatree import FitResult, Variable
 from pymc_saem.saem.assess import Assessment
+from pymc_saem.saem.course import Chain
 from pymc_saem.saem.densities import ode_nodes
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import element_labels
-from pymc_saem.saem.run import Chain, Job, score
-from pymc_saem.saem.warn import messages
+from pymc_saem.saem.run import Job, score
+from pymc_saem.saem.warn import checks
 
 
 def collect(
     engine: Engine, runs: list[Chain], best: int, job: Job, assessment: Assessment, seconds: float
-) -> tuple[FitResult, list[str]]:
-    """The result of a fit, and the warnings that its user should read."""
+) -> FitResult:
+    """The result of a fit, or of one that still runs."""
     mixed = engine.mixed
     run = runs[best]
     coords = {dim: list(values) for dim, values in mixed.model.coords.items() if values is not None}
@@ -38,7 +39,7 @@ def collect(
     )
     if run.conditional is not None:
         _add_individuals(engine, run, result, assessment)
-    failures = _describe_failures(mixed, run)
+    failures = describe_failures(mixed, run)
     result.group_attrs["saem_trace"] = {
         "n_explore": job.n_explore,
         "n_smooth": job.n_smooth,
@@ -51,8 +52,10 @@ def collect(
         "converged": run.converged,
         "n_iterations": int(run.theta.shape[0]),
         "n_solves": run.n_solves,
+        "n_solves_of_draws": 0 if run.conditional is None else run.conditional.n_solves,
         "solver_failures": failures,
         "start_scores": [float(v) for v in run.start_scores],
+        "checks": checks(engine, runs, run, job),
         "seconds": {**run.seconds, **assessment.seconds, "total": seconds},
     }
     result.group_attrs["population"] = _assessment_attrs(engine, assessment)
@@ -63,7 +66,7 @@ def collect(
         if drawn
         else "constant at theta_hat; no standard errors were computed",
     }
-    return result, messages(engine, runs, run, failures, job) + assessment.messages
+    return result
 
 
 def _drawn(assessment: Assessment) -> np.ndarray | None:
@@ -85,6 +88,8 @@ def _assessment_attrs(engine: Engine, found: Assessment) -> dict:
             "bic": float(found.criteria.bic),
             "bicc": float(found.criteria.bicc),
         }
+    if found.residual_shrinkage:
+        attrs["residual_shrinkage"] = found.residual_shrinkage
     if found.uncertainty is not None:
         attrs |= {"standard_errors": found.uncertainty.method, "standard_errors_note": found.uncertainty.note}
         attrs |= {"condition_number": found.uncertainty.condition_number, "identifiability": found.uncertainty.hints}
@@ -125,6 +130,7 @@ def _population(engine: Engine, run: Chain, assessment: Assessment) -> dict[str,
         elif rule.kind == "diagonal":
             governed[rule.parameter.name] = [[label] for label in phi_labels[rule.columns]]
     columns = {"parameter": [], "estimate": [], "m_step": [], "role": [], "note": [], "effects": []}
+    columns["residual_shrinkage"] = []
     for p in mixed.parameters:
         labels = element_labels(mixed.model, p.name, p.shape, p.dims)
         columns["parameter"] += labels
@@ -134,6 +140,7 @@ def _population(engine: Engine, run: Chain, assessment: Assessment) -> dict[str,
         columns["note"] += ["at its floor" if p.name in run.at_floor else ""] * len(labels)
         effects = governed.get(p.name, [[]] * len(labels))
         columns["effects"] += [json.dumps([str(e) for e in names]) for names in effects]
+        columns["residual_shrinkage"] += [assessment.scale_shrinkage.get(p.name, np.nan)] * len(labels)
     table = {name: np.array(values) for name, values in columns.items()}
     found = assessment.uncertainty
     if found is not None:
@@ -159,6 +166,14 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: 
         "conditional_mean": Variable(both, found.mean),
         "conditional_sd": Variable(both, found.sd),
         "mode_logp": Variable(subject, found.mode_logp),
+        "mode_agreement": Variable(subject, found.mode_agreement),
+        "conditional_rhat": Variable(both, found.convergence.rhat),
+        "conditional_ess": Variable(both, found.convergence.ess),
+        "conditional_ess_sd": Variable(both, found.convergence.ess_sd),
+        "loglik_rhat": Variable(subject, found.convergence.loglik_rhat),
+        "loglik_ess": Variable(subject, found.convergence.loglik_ess),
+        "judged_rhat": Variable(subject, found.convergence.worst_rhat),
+        "judged_ess": Variable(subject, found.convergence.worst_ess),
         "shrinkage": Variable(("effect",), found.shrinkage),
         "population_mean": Variable(both, engine.maximizer.population(run.theta[-1]).mean),
     }
@@ -179,6 +194,9 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: 
     natural = engine.points.natural_phi(found.draws, run.theta[-1])
     modes = engine.points.natural_phi(found.mode, run.theta[-1])
     typical = engine.points.natural_phi(engine.maximizer.population(run.theta[-1]).mean, run.theta[-1])
+    columns = {"mode": modes, "mean": _over_draws(np.mean, natural), "sd": _over_draws(np.std, natural, ddof=1)}
+    for name, values in columns.items():
+        result.individual[f"natural_{name}"] = Variable(both, _as_columns(mixed, values))
     for effect in mixed.random_effects:
         dims = tuple(effect.dims) if any(effect.dims) else (mixed.subject_dim,)
         posterior[effect.name] = Variable(dims, natural[effect.name])
@@ -186,6 +204,17 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: 
         result.individual[f"{effect.name}_population"] = Variable(dims, typical[effect.name])
     result.posterior = posterior | _deterministics(mixed, posterior, lead)
     result.sample_stats = {"lp": Variable((), found.logp)}
+
+
+def _over_draws(statistic, values: dict[str, np.ndarray], **options) -> dict[str, np.ndarray]:
+    """Of values (chain, draw, ...) by name."""
+    return {name: statistic(x, axis=(0, 1), **options) for name, x in values.items()}
+
+
+def _as_columns(mixed, values: dict[str, np.ndarray]) -> np.ndarray:
+    """Natural values of the random effects by name, each in the column of phi that it belongs to; NaN without a unit."""
+    blocks = [effect.to_columns(values[effect.name], mixed.n_subjects) for effect in mixed.random_effects]
+    return np.where(mixed.is_used, np.concatenate(blocks, axis=-1), np.nan)
 
 
 def _deterministics(mixed, posterior, lead) -> dict[str, Variable]:
@@ -235,7 +264,7 @@ def _constants(mixed) -> dict[str, Variable]:
     return out
 
 
-def _describe_failures(mixed, run: Chain) -> dict[str, list[int]]:
+def describe_failures(mixed, run: Chain) -> dict[str, list[int]]:
     """Text of each solver status -> number of failed proposals per subject."""
     if not run.failures:
         return {}

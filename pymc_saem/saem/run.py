@@ -2,52 +2,43 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 
 import cloudpickle
 import numpy as np
 
-from pymc_saem.saem.conditional import Conditional, describe_individuals
-from pymc_saem.saem.schedule import FIRST_LOOK, Drift, StoppingRule
+from pymc_saem.saem.conditional import SHARE, describe_individuals
+from pymc_saem.saem.course import Chain, Course
+from pymc_saem.saem.processes import run_in_processes
+from pymc_saem.saem.snapshot import Snapshot
 from pymc_saem.saem.step import SAEM
-
-
-@dataclass
-class Chain:
-    """One finished (or interrupted) run."""
-
-    theta: np.ndarray  # (iteration, theta)
-    stats: dict[str, np.ndarray]  # each (iteration,)
-    failures: dict[int, np.ndarray]  # status code -> count per subject
-    n_solves: int
-    at_floor: tuple[str, ...]
-    start_scores: np.ndarray
-    seconds: dict[str, float]
-    interrupted: bool = False
-    conditional: Conditional | None = None
-    trouble: list[str] = field(default_factory=list)
-    converged: bool = False  # whether the stopping rule ended the run
-    drift: np.ndarray | None = None  # (theta,): in rough standard errors, over the last half of the smoothing phase
-    scale: np.ndarray | None = None  # (theta,): these standard errors
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every chain of a fit shares."""
+    """What every chain of a fit shares.
+
+    Attributes
+    ----------
+    begun : tuple of (Snapshot or None)
+        For each chain where it goes on; none at all for a new fit.
+    extend : int
+        Iterations beyond those of the snapshots.
+    """
 
     step: SAEM
     point: dict
     n_explore: int
     n_smooth: int
-    draws: int
+    draws: int  # conditional draws per chain; 0: nothing after the estimate
     tolerance: float
+    begun: tuple = ()
+    extend: int = 0
 
 
-def run_chains(job: Job, rngs, cores: int, watch: Callable) -> list[Chain]:
+def run_chains(job: Job, rngs, cores: int, watch: Callable, keep: Callable | None = None) -> list[Chain]:
     """All chains; the results do not depend on ``cores``.
 
     Parameters
@@ -55,92 +46,63 @@ def run_chains(job: Job, rngs, cores: int, watch: Callable) -> list[Chain]:
     rngs : list of numpy.random.Generator
         One per chain.
     watch : callable
-        ``watch(chain, iteration, theta, stats)`` after each iteration; only in this process.
+        ``watch(chain, iteration, theta, stats)`` after each iteration; with several processes, after some of them.
+    keep : Checkpoint writer, optional
+        ``keep.is_due(iteration)`` whether a snapshot is wanted, ``keep(chain, snapshot)`` takes it.
     """
     if len(rngs) == 1:
-        return [run_chain(job, 0, rngs[0], lambda *args: watch(0, *args))]
+        return [run_chain(job, 0, rngs[0], watch, keep)]
     payload = cloudpickle.dumps(job)
-    if cores == 1:
-        # The copy that other processes would get: PyTensor may order its terms otherwise than in the original, and a
-        # difference in the last digit decides, after some hundred iterations, about a proposal.
-        job, chains = cloudpickle.loads(payload), []
-        for c, rng in enumerate(rngs):
-            chains.append(run_chain(job, c, rng, lambda *args, c=c: watch(c, *args)))
-            if chains[-1].interrupted:
-                break
-        return chains
-    # spawn: a forked child would inherit the threads of the parent's solver, but not their state
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(cores, len(rngs)), mp_context=context) as pool:
-        return list(pool.map(_run_pickled, [payload] * len(rngs), range(len(rngs)), rngs))
+    if cores > 1:
+        return run_in_processes(run_chain, payload, rngs, cores, watch, keep)
+    # The copy that other processes would get: PyTensor may order its terms otherwise than in the original, and a
+    # difference in the last digit decides, after some hundred iterations, about a proposal.
+    job, chains = cloudpickle.loads(payload), []
+    for number, rng in enumerate(rngs):
+        chains.append(run_chain(job, number, rng, watch, keep))
+        if chains[-1].interrupted:
+            break
+    return chains
 
 
-def _run_pickled(payload: bytes, number: int, rng: np.random.Generator) -> Chain:
-    return run_chain(cloudpickle.loads(payload), number, rng, lambda *args: None)
-
-
-def run_chain(job: Job, number: int, rng: np.random.Generator, watch: Callable) -> Chain:
+def run_chain(job: Job, number: int, rng: np.random.Generator, watch: Callable, keep: Callable | None = None) -> Chain:
     """One chain: start, iterations, conditional distributions. Ctrl-C keeps what there is.
 
     The first one (``number`` 0) starts from the given point, the others from dispersed ones.
     """
-    step, point = job.step, job.point
-    step.begin_chain(rng, job.n_explore, dispersed=number > 0)
-    thetas, stats, seconds = [], [], {}
-    is_over, converged = StoppingRule(job.tolerance), False
-    interrupted, mark, compiled = False, perf_counter(), step.engine.densities.compile_seconds
+    course = Course(job.step, job.point, job.n_explore, job.n_smooth, job.tolerance, job.extend)
+    begun: Snapshot | None = job.begun[number] if job.begun else None
+    if begun is None:
+        course.begin(rng, dispersed=number > 0)
+    else:
+        course.go_on(begun)
+    interrupted = False
     try:
-        for k in range(job.n_explore + job.n_smooth):
-            if k == job.n_explore:
-                step.stop_tuning()
-            point, (report,) = step.step(point)
-            if k == 0:  # compilation and the search for a start are not iterations
-                seconds["compile"] = step.engine.densities.compile_seconds - compiled
-                seconds["start"] = perf_counter() - mark - seconds["compile"]
-                mark = perf_counter()
-            thetas.append(step.state.theta)
-            stats.append(report)
-            watch(k, step.state.theta, report)
-            if k >= job.n_explore and is_over(thetas[job.n_explore :], lambda: _scales(step)):
-                converged = True
-                break
+        while not course.is_over:
+            course.iterate()
+            watch(number, len(course.thetas) - 1, course.thetas[-1], course.stats[-1])
+            if keep is not None and keep.is_due(len(course.thetas)):
+                keep(number, course.snapshot())
     except KeyboardInterrupt:
+        course.turn_back()
         interrupted = True
-        if not thetas:
-            raise
-    seconds["iterate"] = perf_counter() - mark
-    chain = Chain(
-        theta=np.array(thetas),
-        stats={name: np.array([s[name] for s in stats]) for name in stats[0]},
-        failures=dict(step.failures),
-        n_solves=round(
-            (step.simulator.n_evaluations + step.engine.climber.n_evaluations) * step.state.phi[..., 0].size
-        ),
-        at_floor=tuple(sorted(step.engine.maximizer.floor_state["reached"])),
-        start_scores=step.start_scores,
-        seconds=seconds,
-        interrupted=interrupted,
-        converged=converged,
-        scale=_scales(step),
-    )
-    if chain.theta.shape[0] >= job.n_explore + FIRST_LOOK:
-        chain.drift = Drift.of(chain.theta[job.n_explore :], chain.scale).size
-    _after(chain, job, step)
+    chain = course.chain(number, interrupted)
+    if keep is not None:
+        keep(number, chain.snapshot)  # nothing that comes after the estimate may lose it
+    _after(chain, job.step, job.draws)
     return chain
 
 
-def _scales(step: SAEM) -> np.ndarray:
-    return step.engine.maximizer.scales(step.state.theta, step.state.curvature)
-
-
-def _after(chain: Chain, job: Job, step: SAEM) -> None:
+def _after(chain: Chain, step: SAEM, draws: int) -> None:
     """Conditional distributions; whatever goes wrong here is reported, and the estimate kept."""
+    if not draws:
+        return
     mark = perf_counter()
     step.stop_tuning()
     population = step.engine.maximizer.population(step.state.theta)
     try:
         chain.conditional = describe_individuals(
-            step.simulator, population, step.state.theta, step.state.phi, job.draws
+            step.simulator, population, step.state.theta, step.state.phi, draws, SHARE * chain.n_solves
         )
     except KeyboardInterrupt:
         chain.trouble.append("The conditional distributions were interrupted; the estimate is complete.")

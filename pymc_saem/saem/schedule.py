@@ -127,4 +127,9 @@ class StoppingRule:
             return False
         drift = Drift.of(np.array(smoothed), scale())
         self.passed = self.passed + 1 if np.all(drift.size + 2.0 * drift.error < self.tolerance) else 0
+        return self.is_passed
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether the last looks found no drift."""
         return self.passed >= N_LOOKS

@@ -9,6 +9,7 @@ from pymc_saem.saem.independence import Independence
 from pymc_saem.saem.kernels import Ensemble, Moves, PriorProposal, SubjectMetropolis, Target
 from pymc_saem.saem.langevin import Langevin
 from pymc_saem.saem.model import MixedModel
+from pymc_saem.saem.mstep import total_weight, weighted
 from pymc_saem.saem.population import Population
 
 #: Share of the transitions of each kernel.
@@ -37,10 +38,14 @@ class Simulator:
     rng : numpy.random.Generator
     kernels : dict
         Share of the transitions of each kernel, by name: "prior", "coordinate", "block", "mala", "independence".
+    weight : ndarray, shape (subject,), optional
+        Weight of each subject in the statistics; 1 by default. Subjects of weight zero do not move: they stay at their mean.
     """
 
-    def __init__(self, mixed: MixedModel, densities, population: Population, n_transitions: int, rng, kernels=None):
-        self.mixed, self.densities, self.n_transitions = mixed, densities, n_transitions
+    def __init__(
+        self, mixed: MixedModel, densities, population: Population, n_transitions: int, rng, kernels=None, weight=None
+    ):
+        self.mixed, self.densities, self.n_transitions, self.weight = mixed, densities, n_transitions, weight
         self.shares = dict(kernels or MIXTURE)
         values = [mixed.model.rvs_to_values[mixed.model[e.name]] for e in mixed.random_effects]
         sd = 0.5 * population.sd
@@ -107,26 +112,39 @@ class Simulator:
         statistics : Statistics
             Averaged over all visited states, not the last one only: same cost, less noise.
         report : dict
-            Acceptance by kernel; complete log density, and that of each replicate.
+            Acceptance by kernel; complete log density, and that of each replicate; log p(y_i | phi_i) and log p(y_i, phi_i) of
+            each (replicate, subject).
         """
         codes = np.zeros((N_CODES, phi.shape[1]), dtype=np.int64)
         target = Target(self.densities, population, theta, codes)
-        ensemble = target.ensemble(phi)
-        if still is not None:
-            ensemble.still = still
+        ensemble = self._ensemble(target, phi, still)
         plan = self._plan(n_transitions or self.n_transitions)
         rates = np.concatenate([self._walk(ensemble, target, part) for part in self._parts(plan, phi.size)])
         statistics = ensemble.statistics()
         # A subject that does not move has no spread within the iteration, but for that between its replicates.
-        self._learn(statistics, population, ensemble.moving_share if phi.shape[0] == 1 else 1.0)
+        moving = 1.0 - float(np.average(ensemble.still, weights=self.weight))
+        self._learn(statistics, population, moving if phi.shape[0] == 1 else 1.0)
         codes[:, ensemble.still] = 0  # their proposals were none
         self.n_evaluations += target.n_evaluations * ensemble.moving_share
         for code in np.flatnonzero(codes.any(axis=1)):
             self.failures[int(code)] = self.failures.get(int(code), 0) + codes[code]
         report = {f"accept_{n}": float(rates[plan == n].mean()) if (plan == n).any() else np.nan for n in self.kernels}
-        report["replicate_logp"] = (ensemble.loglik + ensemble.logprior).sum(axis=1)
+        report["subject_loglik"] = ensemble.loglik.copy()
+        report["subject_logp"] = ensemble.loglik + ensemble.logprior
+        report["replicate_logp"] = weighted(self.weight, report["subject_logp"]).sum(axis=1)
         report["complete_logp"] = float(report["replicate_logp"].mean())
         return ensemble.phi, statistics, report
+
+    def _ensemble(self, target: Target, phi: np.ndarray, still: np.ndarray | None) -> Ensemble:
+        if self.weight is None:
+            ensemble = target.ensemble(phi)
+        else:
+            out = self.weight == 0
+            ensemble = target.ensemble(np.where(out[:, None], target.population.mean, phi))
+            ensemble.weight[:], still = self.weight, out if still is None else still | out
+        if still is not None:
+            ensemble.still = still
+        return ensemble
 
     def _walk(self, ensemble: Ensemble, target: Target, plan: np.ndarray) -> np.ndarray:
         """Share accepted of each planned transition."""
@@ -164,7 +182,8 @@ class Simulator:
     def _learn(self, statistics: Statistics, population: Population, share: float) -> None:
         block = self.kernels["block"]
         if block.tune:
-            within = (statistics.second - statistics.first.T @ statistics.first) / (share * statistics.first.shape[0])
+            first = statistics.first if self.weight is None else np.sqrt(self.weight)[:, None] * statistics.first
+            within = (statistics.second - first.T @ first) / (share * total_weight(self.weight, first.shape[0]))
             # few correlated draws an iteration: remember about ten iterations
             self.within = 0.9 * self.within + 0.1 * within
             ridge = 1e-6 * np.diag(population.omega)

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from pymc_saem.saem.climb import Climber
 from pymc_saem.saem.densities import Densities
 from pymc_saem.saem.model import MixedModel, UnsupportedModelError
+from pymc_saem.saem.mstep import weighted
 
 #: Fits from different starting points; on network models about one in four ends in a good optimum.
 N_STARTS = 12
@@ -88,9 +89,9 @@ class _PooledObjective:
         rule = self.maximizer.rules.mean.at(theta)
         n = self.maximizer.mixed.n_subjects
         mean = np.array(self.maximizer.population(theta).mean[None])
-        loglik, d_phi, d_theta = self.densities.gradient(mean, theta)
+        loglik, d_phi, d_theta = self.densities.gradient(mean, theta, self.maximizer.weight)
         prior, slope = self.climber.log_prior(theta)
-        value = float(loglik.sum()) + prior
+        value = float(weighted(self.maximizer.weight, loglik).sum()) + prior
         gradient = np.array(d_theta, dtype=float) + slope
         design = np.broadcast_to(rule.design, (n, *rule.design.shape[1:]))
         np.add.at(gradient, rule.columns, np.einsum("sp,spb->b", d_phi[0], design))

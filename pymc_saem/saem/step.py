@@ -10,7 +10,7 @@ import numpy as np
 import pymc as pm
 from pymc.step_methods.compound import BlockedStep, StepMethodState
 from pymc.step_methods.state import dataclass_state
-from pymc.util import get_random_generator
+from pymc.util import get_random_generator, get_state_from_generator, random_generator_from_state
 
 from pymc_saem.saem.algorithm import State, Statistics, iterate
 from pymc_saem.saem.engine import Engine
@@ -157,6 +157,7 @@ class SAEM(BlockedStep):
         self.start_scores, self.dispersed = np.zeros(0), False
         self.engine.maximizer.reset()
         self.engine.climber.n_evaluations = 0
+        self._evaluations_before = 0.0
 
     def begin_chain(self, rng, n_explore: int, dispersed: bool = False) -> None:
         """Forget the last chain and take over the generator of the next; ``dispersed``: it starts away from the point."""
@@ -173,6 +174,41 @@ class SAEM(BlockedStep):
 
     def setup_chain(self, rng, tune: int, draws: int) -> None:
         self.begin_chain(rng, tune)
+
+    def bookmark(self) -> dict[str, Any]:
+        """All that the next iteration needs, without copies of arrays that are never changed in place."""
+        floor = self.at_floor
+        return {
+            "tune": self.tune,
+            "iter_count": self.iter_count,
+            "n_smoothed": self.n_smoothed,
+            "n_explore": self.n_explore,
+            "state": self.state,
+            "adapted": self.adapted,
+            "failures": dict(self.failures),
+            "at_floor": {"start": dict(floor["start"]), "reached": set(floor["reached"])},
+            "n_evaluations": self.n_evaluations,
+            "rng": get_state_from_generator(self.rng),
+        }
+
+    def return_to(self, bookmark: Mapping[str, Any]) -> None:
+        """Go on as if nothing had happened since the bookmark; it may be of another process."""
+        self._forget()
+        self._evaluations_before = bookmark["n_evaluations"]
+        self.rng = random_generator_from_state(bookmark["rng"])
+        for name in ("tune", "iter_count", "n_smoothed", "n_explore", "state", "adapted"):
+            setattr(self, name, bookmark[name])
+        floor = bookmark["at_floor"]
+        self.at_floor = {"start": dict(floor["start"]), "reached": set(floor["reached"])}
+        self.failures = dict(bookmark["failures"])
+        self.engine.densities.warm_up(self.state.phi, self.state.theta)
+        self._begin({})
+
+    @property
+    def n_evaluations(self) -> float:
+        """Evaluations of all subjects and replicates, so far."""
+        moves = 0.0 if self.simulator is None else self.simulator.n_evaluations
+        return self._evaluations_before + moves + self.engine.climber.n_evaluations
 
     def stop_tuning(self) -> None:
         self.tune = False
@@ -229,12 +265,12 @@ class SAEM(BlockedStep):
 
     def _still(self) -> np.ndarray | None:
         """Subjects that do not move in this iteration (Kuhn, Matias & Rebafka 2020); all move in the first one."""
-        n = self.engine.mixed.n_subjects
-        n_moving = max(1, round(self.minibatch * n))
-        if n_moving == n or self.iter_count == 0:
+        who = self.engine.maximizer.weighted_subjects
+        n_moving = max(1, round(self.minibatch * who.size))
+        if n_moving == who.size or self.iter_count == 0:
             return None
-        still = np.ones(n, dtype=bool)
-        still[self.rng.choice(n, size=n_moving, replace=False)] = False
+        still = np.ones(self.engine.mixed.n_subjects, dtype=bool)
+        still[self.rng.choice(who, size=n_moving, replace=False)] = False
         return still
 
     def _n_failed(self) -> int:

@@ -69,8 +69,8 @@ def slopes(data, prior="flat", ode=False):
     return model
 
 
-def slopes_loglik(beta, gamma, omega, sigma, data):
-    """Marginal log-likelihood of :func:`slopes`, exact."""
+def slopes_loglik(beta, gamma, omega, sigma, data, weight=None):
+    """Marginal log-likelihood of :func:`slopes`, exact; with a weight for each subject."""
     total = 0.0
     for s in range(data["x"].size):
         rows = data["subject"] == s
@@ -78,7 +78,8 @@ def slopes_loglik(beta, gamma, omega, sigma, data):
         mean = z @ (np.asarray(beta) + gamma * data["x"][s] * np.array([1.0, 0.0]))
         cov = z @ omega @ z.T + sigma**2 * np.eye(rows.sum())
         r = data["y"][rows] - mean
-        total += -0.5 * (r @ np.linalg.solve(cov, r) + np.linalg.slogdet(2 * np.pi * cov)[1])
+        one = -0.5 * (r @ np.linalg.solve(cov, r) + np.linalg.slogdet(2 * np.pi * cov)[1])
+        total += one if weight is None else weight[s] * one
     return total
 
 

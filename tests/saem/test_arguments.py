@@ -71,6 +71,9 @@ REFUSALS = {
     "tolerance": (-1.0, "tolerance is -1.0"),
     "likelihood": ("guess", "likelihood is 'guess'"),
     "standard_errors": ("guess", "standard_errors is 'guess'"),
+    "resume": (3, "resume is 3; it must be what fit_saem returned"),
+    "extend": (5, "extend is 5, and there is no run to extend"),
+    "checkpoint": (3, "checkpoint is 3; it must be the path"),
     "compile_kwargs": ({"profile": True}, "compile_kwargs has .'profile'."),
 }
 #: Arguments whose effect has a test of its own, here or in the file named.
@@ -85,6 +88,9 @@ ELSEWHERE = {
     "tolerance": "test_stopping",
     "progressbar": "below",
     "callback": "below",
+    "resume": "test_resume",
+    "extend": "test_resume",
+    "checkpoint": "test_resume",
     "compile_kwargs": "below",
 }
 

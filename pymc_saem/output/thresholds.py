@@ -1,0 +1,25 @@
+"""Numbers above or below which a fit should be looked at; warnings and :func:`diagnostics` share them."""
+
+#: Rough standard errors by which an estimate may have moved at the end, or chains may differ.
+LARGE = 0.3
+#: Shrinkage above which conditional modes say more of the population than of the subject (Savic & Karlsson 2009).
+SHRUNKEN = 0.5
+#: Shrinkage of residuals above which they look better than the model is (Savic & Karlsson 2009: 0.2 to 0.3).
+RESIDUALS_SHRUNKEN = 0.3
+#: Share of the searches for a mode that should end in it.
+LEAST_AGREEMENT = 0.5
+#: Smallest acceptance at which a random walk still moves.
+SMALLEST_ACCEPTANCE = 0.1
+#: Share of the solves of a fit that may fail before it says so.
+LARGEST_FAILED = 0.05
+#: Rank-normalized split R-hat up to which chains of conditional draws agree. The 1.01 of Vehtari et al. (2021) is for one
+#: posterior; the largest of a hundred subjects times effects would miss it by chance.
+LARGEST_RHAT = 1.05
+#: Effective conditional draws of a subject's effect: the error of its mean is then a tenth of its standard deviation.
+LEAST_ESS = 100.0
+#: Pareto k above which the mean of importance weights has no error that its draws could tell (Vehtari et al. 2024).
+LARGEST_K = 0.7
+#: Condition number of the correlations of the estimates, above which some can hardly be told apart.
+LARGEST_CONDITION = 1000.0
+#: Error of -2 log-likelihood, two standard errors, above which differences of AIC and BIC between models may be noise.
+LARGEST_LOGLIK_ERROR = 1.0

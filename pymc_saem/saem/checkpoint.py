@@ -1,0 +1,115 @@
+"""When a running fit is written to a file, and how."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+from pymc_saem.output.storage import save
+from pymc_saem.saem.course import Chain
+from pymc_saem.saem.options import check_count
+from pymc_saem.saem.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where and how often a running fit is written, so that a killed process loses little.
+
+    The file always is a whole fit: it is written beside its place and then moved there in one step. While the fit runs, it has the
+    estimates so far, their trace, and what :func:`fit_saem` needs to go on (``resume=path``); at the end, everything.
+
+    Parameters
+    ----------
+    path : str or path
+        netCDF file; its folder must exist.
+    seconds : float, default 10
+        Time between two writings.
+    iterations : int, optional
+        Iterations between two writings, instead of seconds.
+
+    Raises
+    ------
+    ValueError
+        When the file cannot be written there, or the times make no sense.
+
+    Examples
+    --------
+    >>> idata = ps.fit_saem(model, checkpoint=ps.Checkpoint("fit.nc", iterations=50))  # doctest: +SKIP
+    """
+
+    path: str | os.PathLike
+    seconds: float = 10.0
+    iterations: int | None = None
+
+    def __post_init__(self):
+        path = Path(self.path)
+        if path.suffix == ".zarr":
+            raise ValueError(
+                f"checkpoint is '{path}': a Zarr folder cannot be replaced in one step. Use a netCDF file, such as 'fit.nc'."
+            )
+        if path.is_dir():
+            raise ValueError(
+                f"checkpoint is '{path}', which is a folder; name a file in it, such as '{path / 'fit.nc'}'."
+            )
+        if not os.access(path.parent, os.W_OK):
+            raise ValueError(f"checkpoint is '{path}', and its folder does not exist or may not be written.")
+        if self.iterations is not None:
+            check_count("iterations of a Checkpoint", self.iterations, 1)
+        if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not self.seconds >= 0.0:
+            raise ValueError(f"seconds of a Checkpoint is {self.seconds!r}; it must be a number of at least 0.")
+
+    def clock(self) -> Clock:
+        return Clock(self)
+
+
+def as_checkpoint(value) -> Checkpoint | None:
+    """The argument ``checkpoint`` of :func:`fit_saem`."""
+    if value is None or isinstance(value, Checkpoint):
+        return value
+    if isinstance(value, str | os.PathLike):
+        return Checkpoint(value)
+    raise ValueError(f"checkpoint is {value!r}; it must be the path of a netCDF file, or a Checkpoint.")
+
+
+@dataclass
+class Clock:
+    """Tells of one chain when its next snapshot is due."""
+
+    schedule: Checkpoint
+    last: float = field(default_factory=perf_counter)
+
+    def is_due(self, iteration: int) -> bool:
+        if self.schedule.iterations is not None:
+            return iteration % self.schedule.iterations == 0
+        is_due = perf_counter() - self.last >= self.schedule.seconds
+        if is_due:
+            self.last = perf_counter()
+        return is_due
+
+
+class Writer:
+    """Collects snapshots of chains, and writes the fit that they make.
+
+    Parameters
+    ----------
+    schedule : Checkpoint
+    begun : dict of int to Snapshot
+        Chains that went on from an earlier run.
+    build : callable
+        ``build(runs)`` makes ArviZ data of chains.
+    """
+
+    def __init__(self, schedule: Checkpoint, begun: dict[int, Snapshot], build: Callable):
+        self.schedule, self.snapshots, self.build = schedule, dict(begun), build
+        self.is_due = schedule.clock().is_due
+
+    def __call__(self, chain: int, snapshot: Snapshot) -> None:
+        self.snapshots[chain] = snapshot
+        self.finish(self.build([Chain.of(found, number) for number, found in sorted(self.snapshots.items())]))
+
+    def finish(self, idata) -> None:
+        """Write a fit in the place of the last one."""
+        save(idata, self.schedule.path)
