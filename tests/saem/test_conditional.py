@@ -200,5 +200,3 @@ def test_few_draws_and_failed_subjects_are_not_enough(mixed):
     mixed = SimpleNamespace(**vars(mixed))
     mixed.random_effects = [SimpleNamespace(is_network=True, columns=slice(0, 2))]
     assert list(np.flatnonzero(~assess_draws(mixed, draws, loglik).is_enough)) == [4]
-
-
