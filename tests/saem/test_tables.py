@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 import pytest
+import xarray as xr
 from models import random_intercept, random_intercept_data
 
 import pymc_saem as ps
-from pymc_saem.compat import get_group
+from pymc_saem.compat import get_group, make_datatree
 from pymc_saem.output import thresholds
 from pymc_saem.saem.schedule import FIRST_LOOK
 
@@ -144,10 +145,10 @@ def test_what_is_wrong_is_looked_at(intercept, tmp_path):
     trace, population, individual = (idata[name] for name in ("saem_trace", "population", "individual"))
     trace.attrs["solver_failures"] = '{"too many steps": [0, 9000, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]}'
     trace.attrs["n_solves"] = 12 * 100_000
-    population.attrs |= {"condition_number": 5000.0, "loglik_error": 1.0, "residual_shrinkage": '{"y": 0.4}'}
-    population["note"] = ("parameter", np.array(["", "at its floor", ""]))
-    individual["pareto_k"] = ("subject", np.linspace(0.1, 0.9, 12))
-    individual["judged_ess"] = ("subject", np.array([50.0, np.nan, *[500.0] * 10]))
+    population.attrs.update(condition_number=5000.0, loglik_error=1.0, residual_shrinkage='{"y": 0.4}')
+    population["note"] = xr.DataArray(["", "at its floor", ""], dims="parameter")
+    individual["pareto_k"] = xr.DataArray(np.linspace(0.1, 0.9, 12), dims="subject")
+    individual["judged_ess"] = xr.DataArray([50.0, np.nan, *[500.0] * 10], dims="subject")
     table = ps.diagnostics(idata).set_index("check")
     seen = table[table["verdict"] == "look"]["where"].to_dict()
     assert seen == {
@@ -158,6 +159,6 @@ def test_what_is_wrong_is_looked_at(intercept, tmp_path):
     assert "too many steps" in table.loc["failed solves", "advice"]
 
 
-def test_a_fit_without_draws_has_no_individuals(intercept):
+def test_a_fit_without_draws_has_no_individuals():
     with pytest.raises(KeyError, match="no group 'individual'"):
-        ps.individuals(az.InferenceData() if hasattr(az, "InferenceData") else type(intercept)())
+        ps.individuals(make_datatree({}, {}))
