@@ -26,6 +26,12 @@ def observed_variables(model: pm.Model) -> list:
     return list(dict.fromkeys(model.observed_RVs))
 
 
+def inner_graph(op) -> tuple[list, list]:
+    """Inputs and outputs of the graph inside an operation; PyTensor 3 freezes it, so this is a copy there."""
+    graph = op.fgraph.unfreeze() if hasattr(op.fgraph, "unfreeze") else op.fgraph
+    return list(graph.inputs), list(graph.outputs)
+
+
 def make_datatree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, object]):
     """The container of the installed ArviZ: ``arviz.InferenceData`` or ``xarray.DataTree``."""
     if HAS_INFERENCE_DATA:

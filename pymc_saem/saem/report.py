@@ -77,6 +77,7 @@ def _drawn(assessment: Assessment) -> np.ndarray | None:
 def _assessment_attrs(engine: Engine, found: Assessment) -> dict:
     """What is known of the fit as a whole."""
     attrs = {"n_subjects": engine.mixed.n_subjects, "n_observations": engine.mixed.n_rows}
+    attrs["priors"] = sorted(engine.maximizer.priors)  # parameters whose estimates priors have moved
     if found.likelihood is not None:
         attrs |= {
             "loglik": found.likelihood.total,
@@ -91,7 +92,7 @@ def _assessment_attrs(engine: Engine, found: Assessment) -> dict:
         attrs["residual_shrinkage"] = found.residual_shrinkage
     if found.uncertainty is not None:
         attrs |= {"standard_errors": found.uncertainty.method, "standard_errors_note": found.uncertainty.note}
-        attrs |= {"condition_number": found.uncertainty.condition_number}
+        attrs |= {"condition_number": found.uncertainty.condition_number, "identifiability": found.uncertainty.hints}
     return attrs
 
 
