@@ -78,8 +78,8 @@ def read_fit(idata, given: Mapping | None = None) -> Fitted:
     """
     try:
         trace, table = get_group(idata, "saem_trace"), get_group(idata, "population")
-    except KeyError as error:
-        raise ValueError(f"idata is not a result of fit_saem: {error.args[0]}") from error
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"idata is not a result of fit_saem ({error.args[0] if error.args else error}).") from error
     best = int(trace.attrs.get("best_chain", 0))
     names = list(dict.fromkeys(label.split("[")[0] for label in table["parameter"].values.tolist()))
     estimates = {name: np.asarray(trace[name].values[best, -1], dtype=float) for name in names}
