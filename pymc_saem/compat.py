@@ -26,6 +26,12 @@ def observed_variables(model: pm.Model) -> list:
     return list(dict.fromkeys(model.observed_RVs))
 
 
+def inner_graph(op) -> tuple[list, list]:
+    """Inputs and outputs of the graph inside an operation; PyTensor 3 freezes it, so this is a copy there."""
+    graph = op.fgraph.unfreeze() if hasattr(op.fgraph, "unfreeze") else op.fgraph
+    return list(graph.inputs), list(graph.outputs)
+
+
 def make_datatree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, object]):
     """The container of the installed ArviZ: ``arviz.InferenceData`` or ``xarray.DataTree``."""
     if HAS_INFERENCE_DATA:
@@ -80,7 +86,8 @@ def rhat_and_ess(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """
     with np.errstate(all="ignore"):  # a constant has no variance to compare
         if HAS_INFERENCE_DATA:
-            data = az.convert_to_dataset({"x": draws})
+            # not az.convert_to_dataset, which warns of more chains than draws
+            data = xr.Dataset({"x": (("chain", "draw", *(f"x{k}" for k in range(draws.ndim - 2))), draws)})
             found = az.rhat(data), az.ess(data), az.ess(data, method="sd")
             return tuple(np.asarray(one["x"].values) for one in found)
         from arviz_stats.base import array_stats

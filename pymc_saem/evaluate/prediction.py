@@ -9,14 +9,17 @@ from __future__ import annotations
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pymc.distributions.censored import CensoredRV
+from pymc.distributions.continuous import TruncatedNormalRV
 from pymc.distributions.moments import mean
+from pymc.distributions.truncated import TruncatedRV
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant
 from pytensor.graph.replace import clone_replace, vectorize_graph
 from pytensor.graph.traversal import ancestors, io_toposort
 from pytensor.graph.utils import MissingInputError
-from pytensor.tensor.random.basic import LogNormalRV
+from pytensor.tensor.random.basic import CategoricalRV, LogNormalRV
 from pytensor.tensor.type import TensorType
 
 from pymc_saem.evaluate.fitted_outcome import FittedOutcome
@@ -30,15 +33,28 @@ TIGHT = 1e-8
 
 
 def location(rv):
-    """Graph of the centre of an outcome in units of the data: the median of a LogNormal, else the mean.
+    """Graph of the centre of an outcome in units of the data.
+
+    The median of a LogNormal, the expected number of a category, else the mean; of a censored or truncated outcome that of
+    the law before it was cut off.
 
     Raises
     ------
     NotImplementedError
         When PyMC knows no mean of the distribution.
     """
-    if isinstance(rv.owner.op, LogNormalRV):
-        return pt.exp(rv.owner.op.dist_params(rv.owner)[0])
+    op, inputs = rv.owner.op, rv.owner.inputs
+    if isinstance(op, LogNormalRV):
+        return pt.exp(op.dist_params(rv.owner)[0])
+    if isinstance(op, CensoredRV):
+        return location(inputs[0])
+    if isinstance(op, TruncatedRV):
+        return location(op.base_rv_op.make_node(*inputs[:-2]).default_output())
+    if isinstance(op, TruncatedNormalRV):
+        return op.dist_params(rv.owner)[0]
+    if isinstance(op, CategoricalRV):
+        p = op.dist_params(rv.owner)[0]
+        return (p * pt.arange(p.shape[-1])).sum(axis=-1)
     try:
         return mean(rv)
     except NotImplementedError as error:

@@ -68,7 +68,16 @@ def test_conditional_distributions_are_the_exact_ones(intercept):
 
 def test_groups_and_dims(intercept):
     idata = intercept[1]
-    expected = {"posterior", "sample_stats", "saem_trace", "population", "individual", "observed_data", "constant_data"}
+    expected = {
+        "posterior",
+        "sample_stats",
+        "saem_trace",
+        "population",
+        "individual",
+        "observed_data",
+        "constant_data",
+        "saem_state",
+    }
     assert set(group_names(idata)) == expected
     posterior = get_group(idata, "posterior")
     assert posterior["b"].dims == ("chain", "draw", "subject") and list(posterior["subject"]) == list(range(1, 13))

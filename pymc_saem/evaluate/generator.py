@@ -1,0 +1,292 @@
+"""What a model generates for given parameters: random effects, the laws of its outcomes, and outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.graph.replace import vectorize_graph
+from pytensor.graph.traversal import io_toposort
+
+from pymc_saem.evaluate.outcomes import missing_parts, read_outcomes
+from pymc_saem.evaluate.prediction import INTERPRETED, TIGHT, location
+from pymc_saem.evaluate.rebuild import arguments, rebuild, typical
+from pymc_saem.evaluate.vectorized import Vectorized, with_batch
+
+#: Numbers in the rows and random effects that are evaluated at once.
+MAX_NUMBERS = 4_000_000
+#: Stands for an argument that is nowhere finite; a possible value of means, rates, scales and probabilities.
+_HARMLESS = 0.5
+
+
+@dataclass(frozen=True)
+class Laws:
+    """The laws of all outcomes for n values of parameters and random effects.
+
+    Attributes
+    ----------
+    locations : dict of str to ndarray, shape (n, *outcome), or None where PyMC knows no mean
+    arguments : list of ndarray, each (n, ...)
+        What the outcomes are drawn from.
+    failed : ndarray of bool, shape (n, subject), or None
+        Subjects of a differential equation without a solution.
+    causes : dict of int to str
+        What the status codes of the failures mean.
+    """
+
+    n: int
+    locations: dict[str, np.ndarray | None]
+    arguments: list[np.ndarray] = field(repr=False)
+    failed: np.ndarray | None = None
+    causes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generated:
+    """n data sets: random effects (n, ...) and outcomes (n, ...) by name, and the laws that these were drawn from."""
+
+    effects: dict[str, np.ndarray]
+    outcomes: dict[str, np.ndarray]
+    laws: Laws
+
+
+class Generator:
+    """The graph of a model from parameters to outcomes, compiled once and evaluated for many values at a time.
+
+    Parameters
+    ----------
+    model : pymc.Model
+        It is not changed. Data are read at each call.
+    effects : sequence of str
+        Names of the random effects; the other free variables are parameters.
+    tolerance : float, optional
+        Of differential equations; 1e-8 by default.
+
+    Attributes
+    ----------
+    parameters, effects : tuple of str
+    outcomes : tuple of Outcome
+
+    Examples
+    --------
+    >>> generator = Generator(model, ["ka", "V", "CL"])  # doctest: +SKIP
+    >>> generator.draw(values, n=100, rng=np.random.default_rng(1)).outcomes["conc"]  # doctest: +SKIP
+    """
+
+    def __init__(self, model, effects: Sequence[str], tolerance: float = TIGHT):
+        self.model, self.tolerance = model, tolerance
+        self.outcomes = read_outcomes(model)
+        self._missing, self._functions = missing_parts(model), {}
+        self.effects = tuple(rv.name for rv in model.free_RVs if rv.name in set(effects))
+        self.parameters = tuple(rv.name for rv in model.free_RVs if rv.name not in {*self.effects, *self._missing})
+
+    # -- what users of the class call -----------------------------------------------------------
+
+    def draw(self, values: Mapping[str, np.ndarray], n: int, rng: np.random.Generator) -> Generated:
+        """n data sets.
+
+        Parameters
+        ----------
+        values : mapping of str to array, shape (n, ...) or without that axis
+            Natural values of all parameters.
+        n : int
+        rng : numpy.random.Generator
+        """
+        effects = self.draw_effects(values, n, rng)
+        laws = self.laws(values, effects, n)
+        return Generated(effects, self.draw_outcomes(laws, rng), laws)
+
+    def draw_effects(self, values, n: int, rng, given: Mapping | None = None, is_given: Mapping | None = None) -> dict:
+        """Random effects from their law given the parameters, (n, ...) by name.
+
+        Parameters
+        ----------
+        given : mapping of str to array, shape (n, unit, ...), optional
+            Values of those that are not to be drawn. The law of others may depend on them.
+        is_given : mapping of str to array of bool, shape (unit,), optional
+            Whose values these are.
+        """
+        return self._effects(True, n, rng, values, given, is_given)
+
+    def typical_effects(self, values, n: int, given: Mapping | None = None, is_given: Mapping | None = None) -> dict:
+        """Random effects at the typical value of their law, (n, ...) by name; arguments as in :meth:`draw_effects`."""
+        return self._effects(False, n, None, values, given, is_given)
+
+    def laws(self, values, effects, n: int) -> Laws:
+        """Laws of the outcomes for n values of parameters and random effects."""
+        batches = self._batch(values, self.parameters, n), self._batch(effects, self.effects, n)
+        f, n_locations, nodes = self._law_function
+        found = self._in_pieces(f, n, [*batches[0].values(), *batches[1].values()])
+        parts = iter(found[:n_locations])
+        locations = {}
+        for outcome in self.outcomes:
+            known = self._locations[outcome.name] is not None
+            locations[outcome.name] = outcome.join([next(parts) for _ in outcome.parts], n) if known else None
+        status = found[len(found) - len(nodes) :]
+        failed = np.any([s != 0 for s in status], axis=0) if len({s.shape for s in status}) == 1 else None
+        causes = {node.op.status_text(c) for s, node in zip(status, nodes, strict=True) for c in np.unique(s[s != 0])}
+        return Laws(n, locations, found[n_locations : len(found) - len(nodes)], failed, tuple(sorted(causes)))
+
+    def draw_outcomes(self, laws: Laws, rng) -> dict[str, np.ndarray]:
+        """New outcomes, (n, ...) by name. Rows without a law are NaN."""
+        finite, bad = zip(*map(_without_gaps, laws.arguments), strict=True) if laws.arguments else ((), ())
+        self._outcomes_drawn.compile(finite)
+        try:
+            drawn = self._outcomes_drawn(laws.n, rng, finite)
+        except ValueError as error:
+            raise ValueError(
+                f"The outcomes cannot be drawn ({error}): at these parameters a prediction is no possible argument of the "
+                "distribution of an outcome."
+            ) from error
+        out, k = {}, 0
+        for outcome in self.outcomes:
+            values, gaps = [], []
+            for _ in outcome.parts:
+                value = np.asarray(drawn[k])
+                gaps.append(_gaps(value, [bad[a] for a in self._arguments_of[k]]))
+                values.append(value)
+                k += 1
+            values, gap = outcome.join(values, laws.n), outcome.join(gaps, laws.n)
+            out[outcome.name] = np.where(gap, np.nan, values) if gap.any() else np.array(values)
+        return out
+
+    # -- batches --------------------------------------------------------------------------------
+
+    def _batch(self, values, names, n) -> dict[str, np.ndarray]:
+        batch = {}
+        for name in names:
+            rv = self.model[name]
+            value = np.asarray(values[name], dtype=rv.type.dtype)
+            shape = value.shape[value.ndim - rv.type.ndim :]
+            batch[name] = np.ascontiguousarray(np.broadcast_to(value, (n, *shape)))
+        return batch
+
+    def _effects(self, is_drawn, n, rng, values, given, is_given) -> dict[str, np.ndarray]:
+        names = tuple(name for name in self.effects if name in (given or {}))
+        f = self._effect_function(is_drawn, names)
+        arrays = [*self._batch(values, self.parameters, n).values(), *self._batch(given, names, n).values()]
+        whole = {name: np.ones(given[name].shape[-self.model[name].type.ndim], dtype=bool) for name in names}
+        masks = [np.asarray((is_given or whole)[name], dtype=bool) for name in names]
+        return dict(zip(self.effects, f(n, rng, arrays, masks), strict=True))
+
+    def _in_pieces(self, f, n, batches) -> list[np.ndarray]:
+        numbers = sum(o.n_rows for o in self.outcomes) + sum(b[0].size for b in batches)
+        pieces = np.array_split(np.arange(n), max(1, -(-n * numbers // MAX_NUMBERS)))
+        found = [f(*(b[piece] for b in batches)) for piece in pieces]
+        return [np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0]) for parts in zip(*found, strict=True)]
+
+    # -- graphs ---------------------------------------------------------------------------------
+
+    def _symbols(self, names) -> dict:
+        return {name: _core(self.model[name]) for name in names}
+
+    def _effect_function(self, is_drawn: bool, names: tuple[str, ...]):
+        """``f(n, rng, values and given effects, masks)`` that lists the effects, drawn or typical."""
+        if (is_drawn, names) not in self._functions:
+            self._functions[is_drawn, names] = self._compile_effects(is_drawn, names)
+        return self._functions[is_drawn, names]
+
+    def _compile_effects(self, is_drawn, names):
+        values, given = self._symbols(self.parameters), self._symbols(names)
+        masks = {name: pt.vector(dtype="bool") for name in names}
+        rvs = {self.model[name]: name for name in self.effects}
+
+        def replace(old, new):
+            if old not in rvs:
+                return None
+            new, name = new if is_drawn else typical(new), rvs[old]
+            if name not in names:
+                return new
+            mask = masks[name].reshape((-1, *(1,) * (old.type.ndim - 1)))
+            return pt.where(mask, given[name], new).astype(old.dtype)
+
+        known = {self.model[name]: symbol for name, symbol in values.items()}
+        rvs_of_effects = list(rvs)
+
+        def build(randomness):
+            return rebuild(rvs_of_effects, known, randomness=randomness, replace=replace)
+
+        return Vectorized(build, [*values.values(), *given.values()], list(masks.values()), is_drawn)
+
+    @cached_property
+    def _locations(self) -> dict:
+        """Location graphs of the parts of each outcome; None where there is none."""
+        out = {}
+        for outcome in self.outcomes:
+            try:
+                out[outcome.name] = [location(part.rv) for part in outcome.parts]
+            except NotImplementedError:
+                out[outcome.name] = None
+        return out
+
+    @cached_property
+    def _argument_lists(self) -> list:
+        """Of each part of each outcome: the variables that it is drawn from."""
+        free = [self.model[name] for name in (*self.parameters, *self.effects)]
+        return [arguments(part.rv, free) for outcome in self.outcomes for part in outcome.parts]
+
+    @cached_property
+    def _all_arguments(self) -> list:
+        return list(dict.fromkeys(v for of_part in self._argument_lists for v in of_part))
+
+    @cached_property
+    def _arguments_of(self) -> list[list[int]]:
+        place = {v: k for k, v in enumerate(self._all_arguments)}
+        return [[place[v] for v in of_part] for of_part in self._argument_lists]
+
+    @cached_property
+    def _law_function(self):
+        symbols = self._symbols((*self.parameters, *self.effects))
+        locations = [g for graphs in self._locations.values() if graphs is not None for g in graphs]
+        wanted = [*locations, *self._all_arguments]
+        known = {self.model[name]: symbol for name, symbol in symbols.items()}
+        graphs = rebuild(wanted, known, tolerance=self.tolerance)
+        nodes = [n for n in io_toposort([], graphs) if getattr(n.op, "is_ode_solution", False)]
+        graphs += [node.outputs[1] for node in nodes]
+        batched = {s: pt.tensor(dtype=s.dtype, shape=(None, *s.type.shape)) for s in symbols.values()}
+        lead = next(iter(batched.values()))
+        new = vectorize_graph(graphs, batched)
+        graphs = [with_batch(g, old, lead) for g, old in zip(new, graphs, strict=True)]
+        f = pytensor.function(list(batched.values()), graphs, mode=INTERPRETED, on_unused_input="ignore")
+        return f, len(locations), nodes
+
+    @cached_property
+    def _outcomes_drawn(self):
+        """``f(n, rng, arguments)`` that lists the parts of the outcomes, drawn."""
+        symbols = [_core(v) for v in self._all_arguments]
+        known = dict(zip(self._all_arguments, symbols, strict=True))
+        rvs = [part.rv for outcome in self.outcomes for part in outcome.parts]
+        return Vectorized(lambda randomness: rebuild(rvs, known, randomness=randomness), symbols, [], True)
+
+
+def _core(variable):
+    """A symbol like a variable, with a shape that may differ where the graph allows it."""
+    return pt.tensor(variable.name, dtype=variable.type.dtype, shape=variable.type.shape)
+
+
+def _without_gaps(values) -> tuple[np.ndarray, np.ndarray]:
+    """Arguments (n, ...) with possible values in the place of those that are not finite, and where these were."""
+    bad = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
+    if not bad.any():
+        return values, bad
+    first = np.argmin(bad, axis=0)  # another entry of the batch, whose value is one that the law can have
+    stand_in = np.take_along_axis(values, first[None], axis=0)
+    return np.where(bad, np.where(np.isfinite(stand_in), stand_in, _HARMLESS), values), bad
+
+
+def _gaps(value, bad) -> np.ndarray:
+    """Which entries of a draw (n, ...) came from arguments that were not finite."""
+    gap = np.zeros(value.shape, dtype=bool)
+    for of_argument in bad:
+        if not of_argument.any():
+            continue
+        try:
+            gap |= np.broadcast_to(of_argument, value.shape)
+        except ValueError:  # an argument with axes of its own: the whole outcome
+            whole = of_argument.reshape(len(of_argument), -1).any(axis=1)
+            gap |= whole.reshape(-1, *(1,) * (value.ndim - 1))
+    return gap

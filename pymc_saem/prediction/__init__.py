@@ -1,0 +1,5 @@
+"""What follows from a fit: predictions, and new data sets."""
+
+from pymc_saem.prediction.simulate import simulate
+
+__all__ = ["simulate"]

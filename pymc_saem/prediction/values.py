@@ -1,0 +1,183 @@
+"""Values of a model's parameters: from a fit, or as the user gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from pymc_saem.compat import get_group, group_names
+from pymc_saem.evaluate.outcomes import missing_parts
+from pymc_saem.saem.levels import find_random_effects
+from pymc_saem.saem.model import UnsupportedModelError
+from pymc_saem.saem.point import initial_point
+from pymc_saem.saem.read import read_model
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit says about parameters and individuals.
+
+    Raises
+    ------
+    TypeError, KeyError
+        When it is not a fit.
+    """
+
+    idata: object = field(repr=False)
+
+    def __post_init__(self):
+        try:
+            group_names(self.idata)
+        except (AttributeError, TypeError):
+            raise TypeError(
+                f"Expected what fit_saem returned, or the same read from a file; got {type(self.idata).__name__}."
+            ) from None
+        get_group(self.idata, "population")
+
+    def __contains__(self, group: str) -> bool:
+        return group in group_names(self.idata)
+
+    def group(self, name: str):
+        """One group of the fit as a Dataset."""
+        return get_group(self.idata, name)
+
+    @property
+    def subject_dim(self) -> str:
+        return str(self.idata.attrs.get("subject_dim", "subject"))
+
+    @cached_property
+    def subjects(self) -> np.ndarray:
+        """Labels of the subjects, (subject,)."""
+        return self.group("individual")[self.subject_dim].values
+
+    @cached_property
+    def effects(self) -> tuple[str, ...]:
+        """Names of the random effects."""
+        names = self.group("individual").data_vars
+        return tuple(n.removesuffix("_mode") for n in names if n.endswith("_mode") and n != "conditional_mode")
+
+    def estimate(self, name: str) -> np.ndarray | None:
+        """Natural estimate of a parameter in its shape; None where there is no such parameter."""
+        population, trace = self.group("population"), self.group("saem_trace")
+        labels = [str(label) for label in population["parameter"].values]
+        entries = [k for k, label in enumerate(labels) if label == name or label.startswith(f"{name}[")]
+        if not entries:
+            return None
+        return population["estimate"].values[entries].reshape(trace[name].shape[2:])
+
+    @cached_property
+    def n_draws(self) -> int:
+        """Draws of all chains; 0 without a posterior."""
+        if "posterior" not in self:
+            return 0
+        posterior = self.group("posterior")
+        return posterior.sizes["chain"] * posterior.sizes["draw"]
+
+    def draws(self, name: str, which) -> np.ndarray:
+        """Some of the draws of a variable, (draw, ...)."""
+        values = self.group("posterior")[name].transpose("chain", "draw", ...).values
+        return values.reshape(-1, *values.shape[2:])[which]
+
+
+def names_of_effects(model, values=None, random_effects=None) -> tuple[str, ...]:
+    """Names of the random effects of a model that was not fitted.
+
+    Where the user gives a value for what looks like a random effect, the model is read in full, which tells vectors of
+    parameters from random effects.
+    """
+    missing = missing_parts(model)
+    found = find_random_effects(model, initial_point(model), random_effects, missing)
+    if random_effects is None and set(found) & set(values or {}):
+        try:
+            found = [effect.name for effect in read_model(model).random_effects]
+        except UnsupportedModelError:  # such as data that are not there yet
+            pass
+    return tuple(found)
+
+
+def check_values(
+    model, parameters: tuple[str, ...], effects: tuple[str, ...], values: Mapping
+) -> dict[str, np.ndarray]:
+    """Natural values of all parameters of a model, checked.
+
+    Raises
+    ------
+    ValueError
+        When a value is missing, has another shape, or is not finite, or a name is no parameter; the text names them.
+    """
+    _check_names(parameters, effects, values)
+    checked = {}
+    for name in parameters:
+        rv = model[name]
+        value = np.asarray(values[name])
+        if not np.issubdtype(value.dtype, np.number) or not np.all(np.isfinite(value)):
+            raise ValueError(f"The value of parameter '{name}' must be finite numbers, got {values[name]!r}.")
+        expected = _shape_of(model, rv)
+        if value.shape != expected:
+            raise ValueError(f"The value of parameter '{name}' has shape {value.shape}; the model needs {expected}.")
+        checked[name] = value.astype(rv.dtype)
+    return checked
+
+
+def _check_names(parameters, effects, values) -> None:
+    drawn = [name for name in values if name in effects]
+    if drawn:
+        raise ValueError(
+            f"{_listed(drawn)} cannot be given: random effects are drawn from their law. The parameters are "
+            f"{_listed(parameters)}."
+        )
+    unknown = [name for name in values if name not in parameters]
+    if unknown:
+        raise ValueError(f"The model has no parameter {_listed(unknown)}; it has {_listed(parameters) or 'none'}.")
+    lacking = [name for name in parameters if name not in values]
+    if lacking:
+        raise ValueError(f"Parameters without a value: {_listed(lacking)}. Give a natural value for each of them.")
+
+
+def _shape_of(model, rv) -> tuple[int, ...]:
+    """Shape of a parameter on the natural scale."""
+    dims = model.named_vars_to_dims.get(rv.name) or ()
+    shape = []
+    for axis, static in enumerate(rv.type.shape):
+        dim = dims[axis] if axis < len(dims) else None
+        coords = model.coords.get(dim) if dim is not None else None
+        if static is None and coords is None:
+            shape.append(initial_point(model)[model.rvs_to_values[rv].name].shape[axis])
+        else:
+            shape.append(static if coords is None else len(coords))
+    return tuple(shape)
+
+
+def _listed(names) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def fitted_values(model, parameters: tuple[str, ...], fit: Fit) -> dict[str, np.ndarray]:
+    """Natural estimates of all parameters of a model, which may have other rows and subjects than the fitted one.
+
+    Raises
+    ------
+    ValueError
+        When the fit lacks a parameter of the model, or has it in another shape.
+    """
+    values = {name: fit.estimate(name) for name in parameters}
+    lacking = [name for name, value in values.items() if value is None]
+    if lacking:
+        raise ValueError(f"This is not a fit of this model: it has no parameter {_listed(lacking)}.")
+    for name, value in values.items():
+        expected = _shape_of(model, model[name])
+        if value.shape != expected:
+            raise ValueError(
+                f"Parameter '{name}' has shape {value.shape} in the fit and {expected} in the model. The model must have the "
+                "parameters that were estimated, whatever its rows and subjects."
+            )
+    return values
+
+
+def choose_draws(n_available: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Numbers of n draws: each of them as often as the others, as far as possible, in random order."""
+    rounds = -(-n // n_available)
+    return np.concatenate([rng.permutation(n_available) for _ in range(rounds)])[:n]

@@ -1,0 +1,118 @@
+"""A fit on disk, in both formats and both PyMC generations: whole, or not there; and every function takes what is read."""
+
+import sys
+import warnings
+
+import arviz as az
+import matplotlib.pyplot as plt
+import numpy as np
+import pymc as pm
+import pytest
+
+import pymc_saem as ps
+from pymc_saem.compat import get_group, group_names
+
+SHORT = {"n_explore": 60, "n_smooth": 60, "draws": 60, "random_seed": 1, "progressbar": False}
+
+
+def bateman():
+    """One compartment with absorption, theophylline; the time of a row is an argument of the formula."""
+    data = ps.datasets.load_theophylline()
+    subject, ids = data["subject"].factorize()
+    dose = data.groupby("subject", sort=False)["dose"].first().to_numpy()
+    t = data["time"].to_numpy()
+    with pm.Model(coords={"subject": ids}) as model:
+        sigma = pm.HalfFlat("sigma", initval=1.0)
+        effect = {}
+        for name, start in (("ka", 0.0), ("V", 3.0), ("CL", 1.0)):
+            mean = pm.Flat(f"log_{name}", initval=start)
+            omega = pm.HalfFlat(f"omega_{name}", initval=1.0)
+            effect[name] = pm.LogNormal(name, mean, omega, dims="subject")
+        ka, V, CL = (effect[name][subject] for name in ("ka", "V", "CL"))
+        k = CL / V
+        conc = dose[subject] * ka / (V * (ka - k)) * (pm.math.exp(-k * t) - pm.math.exp(-ka * t))
+        pm.Normal("conc", conc, sigma, observed=data["conc"])
+    return model, t
+
+
+@pytest.fixture(scope="module")
+def fit():
+    with warnings.catch_warnings(action="ignore"):  # about a run that is too short to settle
+        model, t = bateman()
+        return model, t, ps.fit_saem(model, **SHORT)
+
+
+@pytest.fixture(params=["fit.nc", "fit.zarr"])
+def loaded(request, fit, tmp_path):
+    model, t, idata = fit
+    return model, t, idata, ps.load(ps.save(idata, tmp_path / request.param))
+
+
+def test_every_group_comes_back(loaded):
+    _, _, idata, again = loaded
+    assert type(again) is type(idata) and set(group_names(again)) == set(group_names(idata))
+    assert dict(again.attrs) == dict(idata.attrs)
+    for name in group_names(idata):
+        a, b = get_group(idata, name), get_group(again, name)
+        assert dict(a.attrs) == dict(b.attrs) and set(a.variables) == set(b.variables)
+        for v in a.variables:
+            same = np.array_equal(a[v].values, b[v].values, equal_nan=a[v].dtype.kind == "f")
+            assert same and a[v].dims == b[v].dims, f"{name}: {v}"
+
+
+def test_functions_take_what_was_read(loaded):
+    model, t, idata, again = loaded
+    assert ps.summary(again).equals(ps.summary(idata)) and repr(ps.summary(again)) == repr(ps.summary(idata))
+    before = az.summary(idata)
+    assert np.array_equal(az.summary(again).loc[before.index].to_numpy(), before.to_numpy())  # Zarr sorts the names
+    az.plot_forest(again, var_names=["log_ka", "ka"])
+    ps.plot_convergence(again)
+    ps.plot_fits(model, again, subjects=[1, 2], x=t)
+    ps.plot_observation_distribution(model, again, subject=1, row=3)
+    plt.close("all")
+    with model:
+        drawn = pm.sample_posterior_predictive(again, random_seed=1, progressbar=False)
+    conc = get_group(drawn, "posterior_predictive")["conc"].values
+    observed = get_group(again, "observed_data")["conc"].values
+    assert np.sqrt(np.mean((conc.mean(axis=(0, 1)) - observed) ** 2)) < 0.8  # residual sd of the exact fit: 0.70
+
+
+def test_a_resumed_run_starts_from_what_was_read(loaded):
+    model, _, idata, again = loaded
+    with warnings.catch_warnings(action="ignore"):
+        longer = ps.fit_saem(model, resume=again, extend=2, likelihood=None, standard_errors=None, progressbar=False)
+    iterates = get_group(longer, "saem_trace")["sigma"].values
+    assert np.array_equal(iterates[:, :-2], get_group(idata, "saem_trace")["sigma"].values) and iterates.shape[1] == 122
+
+
+def test_a_failed_writing_changes_nothing(fit, tmp_path, monkeypatch):
+    path = ps.save(fit[2], tmp_path / "fit.nc")
+    before = path.read_bytes()
+
+    def fail(idata, path, is_zarr):
+        path.write_bytes(b"half of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("pymc_saem.output.storage.write_groups", fail)
+    with pytest.raises(OSError, match="No space left"):
+        ps.save(fit[2], path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["fit.nc"]
+
+
+def test_errors_say_what_is_wrong(fit, tmp_path):
+    with pytest.raises(FileNotFoundError, match="cannot be written: the folder '.*no' does not exist"):
+        ps.save(fit[2], tmp_path / "no" / "fit.nc")
+    with pytest.raises(FileNotFoundError, match="There is no file '.*fit.nc'"):
+        ps.load(tmp_path / "fit.nc")
+    (tmp_path / "text.nc").write_text("not a fit")
+    with pytest.raises(ValueError, match="is no netCDF file or Zarr folder that can be read"):
+        ps.load(tmp_path / "text.nc")
+    get_group(fit[2], "posterior").to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match="holds no fit of pymc_saem: it has no group 'saem_trace'"):
+        ps.load(tmp_path / "other.nc")
+
+
+def test_zarr_that_is_not_installed_is_named(fit, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(ImportError, match="needs the package zarr: pip install zarr"):
+        ps.save(fit[2], tmp_path / "fit.zarr")
