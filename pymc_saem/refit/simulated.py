@@ -6,7 +6,7 @@ import numpy as np
 import pymc as pm
 
 from pymc_saem.evaluate.outcomes import read_outcomes
-from pymc_saem.predict import simulate
+from pymc_saem.prediction import simulate
 from pymc_saem.refit.fitted import Fitted
 
 

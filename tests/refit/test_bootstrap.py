@@ -1,11 +1,14 @@
 """Every replicate against the exact maximum of its data, and standard errors against closed forms."""
 
 import numpy as np
+import pymc as pm
 import pytest
 from models import random_intercept_data, theophylline
 
 import pymc_saem as ps
 from pymc_saem.refit.bootstrap import draw_cases
+from pymc_saem.refit.fitted import read_fit
+from pymc_saem.refit.simulated import simulate_outcomes
 
 Y, _ = random_intercept_data()
 
@@ -82,3 +85,23 @@ def test_what_is_lost_is_told(intercepts, fit, monkeypatch):
     ):
         found = ps.bootstrap(intercepts, fit, 6, kind="case", n_explore=2, n_smooth=1, random_seed=2, progressbar=False)
     assert list(found.failures) == lost.tolist() and len(found.replicates) == 6 - lost.size
+
+
+def test_simulated_sets_have_the_gaps_of_the_data(intercepts, fit):
+    """Where rows are missing, whole outcomes are drawn, and what was observed is taken from them."""
+    y = Y.copy()
+    y[[4, 5, 30]] = np.nan
+    subject = np.repeat(np.arange(12), 3)
+    with pm.Model(coords={"subject": np.arange(1, 13)}) as model:
+        b = pm.Normal("b", pm.Flat("a"), pm.HalfFlat("omega", initval=1.0), dims="subject")
+        with pytest.warns(pm.exceptions.ImputationWarning):
+            pm.Normal("y", b[subject], pm.HalfFlat("sigma", initval=1.0), observed=y)
+    sets = simulate_outcomes(model, read_fit(fit), 200, np.random.default_rng(1))
+    (name,) = sets[0]
+    values = np.stack([one[name] for one in sets])
+    assert name == "y_observed" and values.shape == (200, 33)
+    correlation = np.corrcoef(values.T)
+    same = subject[np.isfinite(y)]
+    within = correlation[(same[:, None] == same) & ~np.eye(33, dtype=bool)]
+    assert within.min() > 0.7  # 0.88: rows of one subject, as they stand in the data
+    assert np.abs(correlation[same[:, None] != same]).max() < 0.35
