@@ -12,7 +12,7 @@ import pymc as pm
 from pymc.util import get_random_generator
 
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, make_refitter, read_fit
-from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
+from pymc_saem.refit.parallel import INTERRUPTED, describe_failures, fit_once, run_tasks
 from pymc_saem.refit.simulated import simulate_outcomes
 from pymc_saem.saem.options import check_count
 
@@ -158,6 +158,8 @@ def _collect(fitted: Fitted, labels: list[str], done: list, kind: str, ci_prob: 
     failures = {one.number: one.failure for one in done if one.failure}
     found = {one.number: one.result for one in done if not one.failure}
     if not found:
+        if set(failures.values()) == {INTERRUPTED}:
+            raise KeyboardInterrupt
         raise RuntimeError(describe_failures(failures, len(done), "replicates"))
     replicates = pd.DataFrame([r.values for r in found.values()], index=list(found), columns=labels)
     replicates.index.name = "replicate"

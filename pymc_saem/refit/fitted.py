@@ -11,6 +11,8 @@ import pymc as pm
 
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.refit.refitter import Refitter
+from pymc_saem.saem.assess import check_assessment
+from pymc_saem.saem.likelihood import METHODS
 
 #: Iterations of a fit that starts at an estimate. The data sets of a bootstrap move the optimum by a standard error or two; on
 #: theophylline (7 parameters, 12 subjects) the estimates of refits differ by 0.01 to 0.08 standard errors from those of 1600
@@ -115,6 +117,13 @@ def make_refitter(model: pm.Model, fitted: Fitted, n_explore=N_EXPLORE, n_smooth
             f"The fit is of another model: its parameters are {labels}, those of the model {refitter.labels}."
         )
     return refitter
+
+
+def check_likelihood(refitter: Refitter, method: str) -> None:
+    """Refuse methods that do not exist, or not for this model."""
+    if method not in METHODS:
+        raise ValueError(f"likelihood is {method!r}; it must be one of {', '.join(map(repr, METHODS))}.")
+    check_assessment(refitter.engine, method, None)
 
 
 def _constants(table, estimates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
