@@ -24,6 +24,7 @@ _HOMES = {
     "individuals": "output",
     "diagnostics": "output",
     "bootstrap": "refit",
+    "check_restart": "refit",
     "cross_validate": "refit",
     "profile_likelihood": "refit",
     "rank_chains": "refit",
