@@ -86,7 +86,8 @@ def rhat_and_ess(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """
     with np.errstate(all="ignore"):  # a constant has no variance to compare
         if HAS_INFERENCE_DATA:
-            data = xr.Dataset({"x": (("chain", "draw", *(f"axis_{k}" for k in range(2, draws.ndim))), draws)})
+            # not az.convert_to_dataset, which warns of more chains than draws
+            data = xr.Dataset({"x": (("chain", "draw", *(f"x{k}" for k in range(draws.ndim - 2))), draws)})
             found = az.rhat(data), az.ess(data), az.ess(data, method="sd")
             return tuple(np.asarray(one["x"].values) for one in found)
         from arviz_stats.base import array_stats

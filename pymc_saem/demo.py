@@ -105,7 +105,7 @@ def split_seconds(idata, fit_wall: float) -> dict[str, float]:
     """
     known = json.loads(get_group(idata, "saem_trace").attrs["seconds"])
     split = {name: known[name] for name in ("compile", "start", "iterate", "after")}
-    split["after"] += known.get("likelihood", 0.0) + known.get("standard_errors", 0.0)
+    split["after"] += sum(known.get(name, 0.0) for name in ("residuals", "likelihood", "standard_errors"))
     read = known["total"] - sum(split.values())
     split["after"] += fit_wall - known["total"]
     return {"read": read, **split}

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "output": set(),
     "saem": {"output"},
     "prediction": {"evaluate", "saem", "output"},
+    "refit": {"prediction", "evaluate", "saem", "output"},
     "compat": set(),
 }
 # The mathematics of saem/: NumPy, SciPy, the standard library, and of the package only what stands here.

@@ -11,9 +11,12 @@ from pymc_saem.compat import get_group, group_names
 
 #: Columns in the order of the table, as far as a fit has them.
 _COLUMNS = ("estimate", "se", "rse", "lower", "upper", "shrinkage", "m_step", "role", "note")
+#: Likelihoods that have no error estimate.
+APPROXIMATIONS = ("laplace", "linearization")
 _STANDARD_ERRORS = {
     "louis": "Louis' formula (observed Fisher information)",
     "score": "score-based Fisher information",
+    "linearization": "linearized model (expected Fisher information)",
     "none": "none",
 }
 
@@ -48,10 +51,11 @@ def summary(idata) -> pd.DataFrame:
         Index: parameter, in the model's order. Columns: ``estimate`` on the natural scale of the user's
         variable; ``se`` its standard error, ``rse`` that in percent of the estimate, ``lower`` and ``upper`` the ends
         of a 95 % confidence interval; ``m_step`` (how it was maximized), ``role``, ``note`` (fixed, at its floor, or
-        empty), and for each random effect with a variance parameter ``shrinkage``, 1 - var(conditional mode) / omega
-        (mean over the effect's entries). Printed, the table has -2 log-likelihood, AIC, BIC and corrected BIC below. ``attrs``
+        empty), and ``shrinkage``: for each random effect with a variance parameter 1 - var(conditional mode) / omega
+        (mean over the effect's entries), for each scale of residuals 1 - sd(standardized residuals at the conditional modes). Printed, the table has -2 log-likelihood, AIC, BIC and corrected BIC below. ``attrs``
         has these (``loglik``, ``loglik_error``, ``loglik_method``, ``aic``, ``bic``, ``bicc``, ``n_parameters``), what is known of the standard errors
-        (``standard_errors``, ``condition_number``), and the options of the run.
+        (``standard_errors``, ``condition_number``; ``identifiability``: sentences about parameters that the data do not tell apart,
+        see :func:`pymc_saem.correlation`), and the options of the run.
 
     Raises
     ------
@@ -68,20 +72,25 @@ def summary(idata) -> pd.DataFrame:
     if "individual" in group_names(idata):
         shrinkage = get_group(idata, "individual")["shrinkage"].to_series()
         values = [_shrinkage_of(columns, shrinkage) for columns in table["effects"]]
-        if any(value == value for value in values):  # none where every covariance is fixed
+        if "residual_shrinkage" in table:
+            values = table["residual_shrinkage"].where(table["residual_shrinkage"].notna(), values)
+        if any(value == value for value in values):  # none where every covariance is fixed, and no scale of residuals
             table["shrinkage"] = values
     table = FitTable(table[[name for name in _COLUMNS if name in table]])
     saem = dict(get_group(idata, "saem_trace").attrs)
     table.attrs = dict(population.attrs)
+    for name in ("identifiability", "priors"):  # lists, which files hold as text
+        if name in table.attrs:
+            table.attrs[name] = json.loads(table.attrs[name])
     table.attrs |= {name: saem[name] for name in ("n_explore", "n_smooth", "objective") if name in saem}
     return table
 
 
 def footer(attrs) -> list[str]:
-    """The lines below a table: likelihood, criteria, standard errors."""
+    """The lines below a table: likelihood, criteria, standard errors, what the data do not tell."""
     lines = []
     if "loglik" in attrs:
-        error = f"{attrs['loglik_method']}, error {2 * attrs['loglik_error']:.2g}"
+        error = f"{attrs['loglik_method']}, {error_of(attrs)}"
         criteria = "   ".join(f"{name} {attrs[name.lower()]:.2f}" for name in ("AIC", "BIC", "BICc"))
         lines.append(f"-2LL {-2 * attrs['loglik']:.2f} ({error})   {criteria}   {attrs['n_parameters']} parameters")
     if "standard_errors" in attrs:
@@ -90,7 +99,15 @@ def footer(attrs) -> list[str]:
         of_matrix = f"; condition number of the correlations {condition:.1f}" if condition == condition else ""
         note = f"; {attrs['standard_errors_note']}" if attrs.get("standard_errors_note") else ""
         lines.append(f"standard errors: {method}{of_matrix}{note}")
+        lines += [f"note: {hint}" for hint in attrs.get("identifiability", ()) if hint not in note]
     return lines
+
+
+def error_of(attrs) -> str:
+    """The error of -2LL, in words where its method has none."""
+    if attrs["loglik_method"] in APPROXIMATIONS:
+        return "an approximation without an estimate of its error"
+    return f"error {2 * attrs['loglik_error']:.2g}"
 
 
 def _shrinkage_of(effects: str, shrinkage: pd.Series) -> float:

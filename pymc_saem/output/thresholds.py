@@ -4,6 +4,10 @@
 LARGE = 0.3
 #: Shrinkage above which conditional modes say more of the population than of the subject (Savic & Karlsson 2009).
 SHRUNKEN = 0.5
+#: Shrinkage of residuals above which they look better than the model is (Savic & Karlsson 2009: 0.2 to 0.3).
+RESIDUALS_SHRUNKEN = 0.3
+#: Share of the searches for a mode that should end in it.
+LEAST_AGREEMENT = 0.5
 #: Smallest acceptance at which a random walk still moves.
 SMALLEST_ACCEPTANCE = 0.1
 #: Share of the solves of a fit that may fail before it says so.

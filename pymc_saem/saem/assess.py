@@ -15,6 +15,7 @@ from pymc_saem.saem.joint import WeightedPoints
 from pymc_saem.saem.likelihood import METHODS, Criteria, Likelihood, information_criteria, marginal_likelihood
 from pymc_saem.saem.linearize import Linearized, scale_of, why_not
 from pymc_saem.saem.quadrature import RULES
+from pymc_saem.saem.standardized import residual_shrinkage
 from pymc_saem.saem.uncertainty import Uncertainty, uncertainty
 
 #: Either part may cost this share of the solves of the fit, and at least so many per subject.
@@ -28,6 +29,8 @@ class Assessment:
     likelihood: Likelihood | None = None
     criteria: Criteria | None = None
     uncertainty: Uncertainty | None = None
+    residual_shrinkage: dict[str, float] = field(default_factory=dict)  # by outcome
+    scale_shrinkage: dict[str, float] = field(default_factory=dict)  # by parameter of residual scales
     messages: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -83,6 +86,8 @@ def assess(
     found = Assessment()
     if conditional is None:
         return found
+    with _Part(found, "residuals", "Shrinkage of the residuals"):
+        found.residual_shrinkage, found.scale_shrinkage = residual_shrinkage(engine.mixed, conditional.mode, theta)
     max_solves = max(SHARE * n_solves, LEAST_SOLVES * engine.mixed.n_subjects)
     of_likelihood, of_errors = rng.spawn(2)  # so that one part does not change the other
     if likelihood is not None:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import gammaln, logsumexp
 
 from pymc_saem.compat import pareto_k
+from pymc_saem.output.thresholds import LARGEST_K
 from pymc_saem.saem.joint import Joint
 
 #: Degrees of freedom of the proposal: tails heavier than those of a Gaussian prior, whatever the likelihood.
@@ -16,8 +17,6 @@ N_FIRST = 500
 MAX_POINTS = 20_000
 #: Share of the correlations of the draws that is not trusted.
 SHRINK = 0.05
-#: Above this the mean of the weights has no error that its draws could tell. (Vehtari et al. 2024)
-LARGEST_K = 0.7
 
 
 @dataclass(frozen=True)

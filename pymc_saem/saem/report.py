@@ -17,6 +17,7 @@ from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import element_labels
 from pymc_saem.saem.run import Job, score
+from pymc_saem.saem.warn import checks
 
 
 def collect(
@@ -51,8 +52,10 @@ def collect(
         "converged": run.converged,
         "n_iterations": int(run.theta.shape[0]),
         "n_solves": run.n_solves,
+        "n_solves_of_draws": 0 if run.conditional is None else run.conditional.n_solves,
         "solver_failures": failures,
         "start_scores": [float(v) for v in run.start_scores],
+        "checks": checks(engine, runs, run, job),
         "seconds": {**run.seconds, **assessment.seconds, "total": seconds},
     }
     result.group_attrs["population"] = _assessment_attrs(engine, assessment)
@@ -74,6 +77,7 @@ def _drawn(assessment: Assessment) -> np.ndarray | None:
 def _assessment_attrs(engine: Engine, found: Assessment) -> dict:
     """What is known of the fit as a whole."""
     attrs = {"n_subjects": engine.mixed.n_subjects, "n_observations": engine.mixed.n_rows}
+    attrs["priors"] = sorted(engine.maximizer.priors)  # parameters whose estimates priors have moved
     if found.likelihood is not None:
         attrs |= {
             "loglik": found.likelihood.total,
@@ -84,9 +88,11 @@ def _assessment_attrs(engine: Engine, found: Assessment) -> dict:
             "bic": float(found.criteria.bic),
             "bicc": float(found.criteria.bicc),
         }
+    if found.residual_shrinkage:
+        attrs["residual_shrinkage"] = found.residual_shrinkage
     if found.uncertainty is not None:
         attrs |= {"standard_errors": found.uncertainty.method, "standard_errors_note": found.uncertainty.note}
-        attrs |= {"condition_number": found.uncertainty.condition_number}
+        attrs |= {"condition_number": found.uncertainty.condition_number, "identifiability": found.uncertainty.hints}
     return attrs
 
 
@@ -124,6 +130,7 @@ def _population(engine: Engine, run: Chain, assessment: Assessment) -> dict[str,
         elif rule.kind == "diagonal":
             governed[rule.parameter.name] = [[label] for label in phi_labels[rule.columns]]
     columns = {"parameter": [], "estimate": [], "m_step": [], "role": [], "note": [], "effects": []}
+    columns["residual_shrinkage"] = []
     for p in mixed.parameters:
         labels = element_labels(mixed.model, p.name, p.shape, p.dims)
         columns["parameter"] += labels
@@ -133,6 +140,7 @@ def _population(engine: Engine, run: Chain, assessment: Assessment) -> dict[str,
         columns["note"] += ["at its floor" if p.name in run.at_floor else ""] * len(labels)
         effects = governed.get(p.name, [[]] * len(labels))
         columns["effects"] += [json.dumps([str(e) for e in names]) for names in effects]
+        columns["residual_shrinkage"] += [assessment.scale_shrinkage.get(p.name, np.nan)] * len(labels)
     table = {name: np.array(values) for name, values in columns.items()}
     found = assessment.uncertainty
     if found is not None:
@@ -158,6 +166,14 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: 
         "conditional_mean": Variable(both, found.mean),
         "conditional_sd": Variable(both, found.sd),
         "mode_logp": Variable(subject, found.mode_logp),
+        "mode_agreement": Variable(subject, found.mode_agreement),
+        "conditional_rhat": Variable(both, found.convergence.rhat),
+        "conditional_ess": Variable(both, found.convergence.ess),
+        "conditional_ess_sd": Variable(both, found.convergence.ess_sd),
+        "loglik_rhat": Variable(subject, found.convergence.loglik_rhat),
+        "loglik_ess": Variable(subject, found.convergence.loglik_ess),
+        "judged_rhat": Variable(subject, found.convergence.worst_rhat),
+        "judged_ess": Variable(subject, found.convergence.worst_ess),
         "shrinkage": Variable(("effect",), found.shrinkage),
         "population_mean": Variable(both, engine.maximizer.population(run.theta[-1]).mean),
     }
@@ -178,6 +194,9 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: 
     natural = engine.points.natural_phi(found.draws, run.theta[-1])
     modes = engine.points.natural_phi(found.mode, run.theta[-1])
     typical = engine.points.natural_phi(engine.maximizer.population(run.theta[-1]).mean, run.theta[-1])
+    columns = {"mode": modes, "mean": _over_draws(np.mean, natural), "sd": _over_draws(np.std, natural, ddof=1)}
+    for name, values in columns.items():
+        result.individual[f"natural_{name}"] = Variable(both, _as_columns(mixed, values))
     for effect in mixed.random_effects:
         dims = tuple(effect.dims) if any(effect.dims) else (mixed.subject_dim,)
         posterior[effect.name] = Variable(dims, natural[effect.name])
@@ -185,6 +204,17 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: 
         result.individual[f"{effect.name}_population"] = Variable(dims, typical[effect.name])
     result.posterior = posterior | _deterministics(mixed, posterior, lead)
     result.sample_stats = {"lp": Variable((), found.logp)}
+
+
+def _over_draws(statistic, values: dict[str, np.ndarray], **options) -> dict[str, np.ndarray]:
+    """Of values (chain, draw, ...) by name."""
+    return {name: statistic(x, axis=(0, 1), **options) for name, x in values.items()}
+
+
+def _as_columns(mixed, values: dict[str, np.ndarray]) -> np.ndarray:
+    """Natural values of the random effects by name, each in the column of phi that it belongs to; NaN without a unit."""
+    blocks = [effect.to_columns(values[effect.name], mixed.n_subjects) for effect in mixed.random_effects]
+    return np.where(mixed.is_used, np.concatenate(blocks, axis=-1), np.nan)
 
 
 def _deterministics(mixed, posterior, lead) -> dict[str, Variable]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pymc_saem.saem.engine import Engine
-from pymc_saem.saem.fisher import Information, network_columns
+from pymc_saem.saem.fisher import Information, labels_of, network_columns
+from pymc_saem.saem.identifiability import hints
 
 #: Quantile of the normal law for intervals of 95 %.
 Z95 = 1.959963984540054
@@ -26,8 +27,10 @@ class Uncertainty:
     condition_number : float
         Largest over smallest eigenvalue of the correlation matrix; NaN without standard errors.
     method : str
-        "louis", "score" or "none".
+        "louis", "score", "linearization" or "none".
     note : str
+    hints : list of str
+        Sentences about parameters that the data do not tell apart.
     theta : ndarray or None, shape (draw, theta)
         Draws from N(theta_hat, I^-1) on the unconstrained scale; entries without a standard error stay at the estimate.
     """
@@ -39,6 +42,7 @@ class Uncertainty:
     condition_number: float
     method: str
     note: str
+    hints: list[str]
     theta: np.ndarray | None
 
 
@@ -54,7 +58,8 @@ def uncertainty(
     unknown = np.full(n_entries, np.nan)
     if found.matrix is None:
         square = np.full((n_entries, n_entries), np.nan)
-        return Uncertainty(unknown, unknown, unknown, square, np.nan, found.method, found.note, None)
+        hint = [found.note] if found.note.startswith("the data") else []
+        return Uncertainty(unknown, unknown, unknown, square, np.nan, found.method, found.note, hint, None)
     shown = ~network_columns(engine)[found.columns]
     columns, covariance = found.columns[shown], found.covariance[np.ix_(shown, shown)]
     slope = _slope(engine, theta, columns, np.sqrt(np.diag(covariance)))
@@ -71,7 +76,9 @@ def uncertainty(
     if not shown.all():
         note = "; ".join(part for part in (note, "network weights have no standard errors of their own") if part)
     condition = float(values[-1] / values[0]) if columns.size else np.nan
-    return Uncertainty(se, lower, upper, correlation, condition, found.method, note, draws)
+    labels = np.array(labels_of(engine))[columns].tolist()
+    hint = hints(labels, covariance) if columns.size else []
+    return Uncertainty(se, lower, upper, correlation, condition, found.method, note, hint, draws)
 
 
 def natural(engine: Engine, theta: np.ndarray) -> np.ndarray:

@@ -4,27 +4,48 @@ from __future__ import annotations
 
 import numpy as np
 
+from pymc_saem.output.thresholds import (
+    LARGE,
+    LARGEST_FAILED,
+    LARGEST_RHAT,
+    LEAST_ESS,
+    SHRUNKEN,
+    SMALLEST_ACCEPTANCE,
+)
 from pymc_saem.saem.engine import Engine
 
-#: Rough standard errors by which an estimate may have moved at the end, or chains may differ.
-LARGE = 0.3
-#: Shrinkage above which conditional modes say more of the population than of the subject (Savic & Karlsson 2009).
-SHRUNKEN = 0.5
-#: Smallest acceptance at which a random walk still moves.
-SMALLEST_ACCEPTANCE = 0.1
+
+def checks(engine: Engine, runs: list, run, job) -> dict[str, dict[str, float]]:
+    """What the messages are about, in numbers, for the attributes of a fit and :func:`pymc_saem.diagnostics`.
+
+    Returns
+    -------
+    dict
+        "drift" and "disagreement" by parameter, in rough standard errors; "acceptance" by kernel; "shrinkage" by effect. Empty
+        where there is nothing to say, as with too few iterations.
+    """
+    return {
+        "drift": {} if run.drift is None else _by_parameter(engine, run.drift),
+        "disagreement": _disagreement(engine, runs),
+        "acceptance": _acceptance(run, job),
+        "shrinkage": _shrinkage(engine, run),
+    }
 
 
 def messages(engine: Engine, runs: list, run, failures: dict, job) -> list[str]:
     """Messages about the reported chain ``run``, and about the agreement of all ``runs``."""
+    seen = checks(engine, runs, run, job)
     found = [
         *run.trouble,
         *_interruption(runs, run, job),
         *_floors(run),
-        *_acceptance(run, job),
+        *_stuck(seen["acceptance"]),
         *_failures(run, failures),
     ]
+    found += _no_mode(engine, run)
     if not run.interrupted and job.n_smooth:
-        found += [*_drift(engine, run), *_disagreement(engine, runs), *_shrinkage(engine, run)]
+        found += [*_moved(run, seen["drift"]), *_apart(seen["disagreement"]), *_shrunken(seen["shrinkage"])]
+        found += _too_few_draws(engine, run)
     return [*found, *_too_many_parameters(engine)]
 
 
@@ -57,78 +78,123 @@ _CURES = {
 }
 
 
-def _acceptance(run, job):
-    for name, cure in _CURES.items():
+def _acceptance(run, job) -> dict[str, float]:
+    """Share of the proposals of each kernel that were accepted in the smoothing phase."""
+    rates = {}
+    for name in ("prior", *_CURES):
         seen = run.stats[f"accept_{name}"][-max(1, job.n_smooth) :]
-        rate = float(np.nanmean(seen)) if np.isfinite(seen).any() else 1.0
-        if rate < SMALLEST_ACCEPTANCE:
+        if np.isfinite(seen).any():
+            rates[name] = float(np.nanmean(seen))
+    return rates
+
+
+def _stuck(acceptance: dict[str, float]):
+    """Not of proposals from the prior: that few are accepted tells of good data."""
+    for name, rate in acceptance.items():
+        if name in _CURES and rate < SMALLEST_ACCEPTANCE:
             yield (
-                f"The {name} proposals were accepted in {100 * rate:.1f} % of the cases; below 10 % they hardly move the E-step. {cure}"
+                f"The {name} proposals were accepted in {100 * rate:.1f} % of the cases; below 10 % they hardly move the E-step. {_CURES[name]}"
             )
 
 
 def _failures(run, failures):
     total = sum(sum(counts) for counts in failures.values())
-    if total > 0.05 * run.n_solves:
+    if total > LARGEST_FAILED * run.n_solves:
         worst = max(failures, key=lambda text: sum(failures[text]))
         yield f"{total} of {run.n_solves} solves failed and were rejected as proposals; most often: {worst}"
 
 
-def _drift(engine: Engine, run):
-    """Estimates that still move; not those of network weights, which may wander where predictions do not change."""
-    if run.drift is None or run.converged:
+def _no_mode(engine: Engine, run):
+    if run.conditional is None:
         return
-    moved = _of_parameters(engine, run.drift)
-    if moved:
-        name, size = max(moved.items(), key=lambda item: item[1])
+    lost = np.flatnonzero(~np.isfinite(run.conditional.mode_logp))
+    if lost.size:
+        yield (
+            f"No conditional mode was found for {_subjects(engine, lost)}: log p(y, phi) is not finite at any start of the search, nor at any "
+            "conditional draw, because every solve fails or the data are impossible there. Their modes in the result are the "
+            "population mean. Check their rows (and doses), or leave them out."
+        )
+
+
+def _subjects(engine: Engine, which, limit: int = 5) -> str:
+    """ "subject 3", or "subjects 3, 5 and 2 more" """
+    names = [str(engine.mixed.subjects[i]) for i in which]
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{engine.mixed.subject_dim}{'s' if len(names) > 1 else ''} {', '.join(names[:limit])}{more}"
+
+
+def _too_few_draws(engine: Engine, run):
+    """Of conditional draws, not after a run that was too short for anything."""
+    if run.conditional is None or run.drift is None:
+        return
+    found = run.conditional.convergence
+    missing = np.flatnonzero(~found.is_enough)
+    if not missing.size:
+        return
+    rhat = np.where(np.isnan(found.worst_rhat), np.inf, found.worst_rhat)[missing]  # a chain that does not move
+    order = np.argsort(-rhat)
+    judged = ", by their log-likelihoods" if any(e.is_network for e in engine.mixed.random_effects) else ""
+    yield (
+        f"The conditional draws of {missing.size} of {engine.mixed.n_subjects} subjects are too few or disagree between chains{judged}: R-hat is "
+        f"up to {rhat.max():.2f} (wanted: below {LARGEST_RHAT}), the effective sample size down to {np.min(found.worst_ess[missing]):.0f} (wanted: "
+        f"{LEAST_ESS:.0f}), worst for {_subjects(engine, missing[order])}. Do not rely on their conditional means and standard deviations; "
+        f"{run.conditional.draws.shape[1]} draws per chain were made from {run.conditional.n_solves} solves. A larger draws= makes longer chains."
+    )
+
+
+def _moved(run, drift: dict[str, float]):
+    """Estimates that still move; not those of network weights, which may wander where predictions do not change."""
+    if not run.converged and max(drift.values(), default=0.0) > LARGE:
+        name, size = max(drift.items(), key=lambda item: item[1])
         yield (
             f"The estimates have not settled: '{name}' moved by {size:.2f} rough standard errors within the last half of the smoothing "
             "phase. Increase n_smooth, or n_explore if plot_convergence shows a trend from the start."
         )
 
 
-def _disagreement(engine: Engine, runs: list):
+def _disagreement(engine: Engine, runs: list) -> dict[str, float]:
     if len(runs) < 2 or any(one.drift is None for one in runs):  # too few iterations to agree
-        return
+        return {}
     ends, scale = np.stack([run.theta[-1] for run in runs]), np.min([run.scale for run in runs], axis=0)
-    apart = _of_parameters(engine, np.ptp(ends, axis=0) / scale)
-    if apart:
-        name, size = max(apart.items(), key=lambda item: item[1])
+    return _by_parameter(engine, np.ptp(ends, axis=0) / scale)
+
+
+def _apart(disagreement: dict[str, float]):
+    if max(disagreement.values(), default=0.0) > LARGE:
+        name, size = max(disagreement.items(), key=lambda item: item[1])
         yield (
             f"The chains disagree: '{name}' differs by {size:.1f} rough standard errors between them. The likelihood may have several "
             "maxima; the one with the best score is reported. More chains, or initvals near the one that is meant, will tell."
         )
 
 
-def _of_parameters(engine: Engine, sizes: np.ndarray) -> dict[str, float]:
-    """Largest entry of each parameter for which it is large."""
-    found = {p.name: float(np.max(sizes[p.columns], initial=0.0)) for p in engine.mixed.parameters if not p.is_network}
-    return {name: size for name, size in found.items() if size > LARGE}
+def _by_parameter(engine: Engine, sizes: np.ndarray) -> dict[str, float]:
+    """Largest entry of each parameter that is no network."""
+    return {p.name: float(np.max(sizes[p.columns], initial=0.0)) for p in engine.mixed.parameters if not p.is_network}
 
 
-def _shrinkage(engine: Engine, run):
+def _shrinkage(engine: Engine, run) -> dict[str, float]:
     """Of effects with an estimated variance; where one variance serves several columns, their mean.
 
     Not of network weights, which nobody reads one by one.
     """
     if run.conditional is None:
-        return
+        return {}
     networks = {c for e in engine.mixed.random_effects if e.is_network for c in range(e.columns.start, e.columns.stop)}
-    labels, found = engine.mixed.phi_labels(), []
+    labels, found = engine.mixed.phi_labels(), {}
     for rule in engine.rules.omegas:
         if engine.maximizer.is_fixed(rule.parameter) or networks & set(rule.columns):
             continue
         values = run.conditional.shrinkage[rule.columns]
-        if rule.kind == "scalar":
-            found.append(
-                (
-                    labels[rule.columns[0]] if values.size == 1 else f"the effects of '{rule.parameter.name}'",
-                    values.mean(),
-                )
-            )
+        if rule.kind == "scalar" and values.size > 1:
+            found[f"the effects of '{rule.parameter.name}'"] = float(values.mean())
         else:
-            found += zip((labels[c] for c in rule.columns), values, strict=True)
-    shrunken = [f"{label} {100 * value:.0f} %" for label, value in found if value > SHRUNKEN]
+            found |= {labels[c]: float(value) for c, value in zip(rule.columns, values, strict=True)}
+    return found
+
+
+def _shrunken(shrinkage: dict[str, float]):
+    shrunken = [f"{label} {100 * value:.0f} %" for label, value in shrinkage.items() if value > SHRUNKEN]
     if shrunken:
         listed = ", ".join(shrunken[:5]) + (f" and {len(shrunken) - 5} more" if len(shrunken) > 5 else "")
         yield (

@@ -184,12 +184,13 @@ def test_acceptance_rejects_nan_and_takes_every_improvement():
     log_uniform = np.array([[-1.0, -1e-9, -1e-9, -50.0, -0.5, -1.5]])
     phi, zeros = np.zeros((1, 6, 1)), np.zeros((1, 6))
     empty, total, square, held = np.zeros((1, 6, 0)), np.zeros((1, 6, 1)), np.zeros((1, 1)), np.full((1, 6), 2)
-    bookkeeping = (held, total, square, empty)
+    weight = np.array([1.0, 2.0, 0.0, 1.0, 1.0, 0.5])
+    bookkeeping = (held, weight, total, square, empty)
     rate = decide(phi, zeros.copy(), zeros.copy(), empty, phi + 1, new, zeros, empty, log_uniform, False, *bookkeeping)
     assert phi.ravel().tolist() == [0, 1, 1, 0, 0, 1] and rate == 0.5
-    add_all(phi, empty, held, total, square, empty)
-    # Two visits to 0 before, one of the new state after; the sums have every visit once.
-    assert np.array_equal(total, phi) and square.item() == 3.0 and not held.any()
+    add_all(phi, empty, held, weight, total, square, empty)
+    # Two visits to 0 before, one of the new state after; the sums have every visit once, the sum over subjects by weight.
+    assert np.array_equal(total, phi) and square.item() == 2.5 and not held.any()
 
 
 def test_subject_metropolis_is_pymc_metropolis(linear):

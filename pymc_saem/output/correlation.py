@@ -1,0 +1,53 @@
+"""The correlation matrix of the estimates."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+
+from pymc_saem.compat import get_group
+
+
+def correlation(idata) -> pd.DataFrame:
+    """Correlations of the population estimates of a fit.
+
+    Parameters
+    ----------
+    idata : arviz.InferenceData or xarray.DataTree
+        What :func:`pymc_saem.fit_saem` returned, or the same read from a file.
+
+    Returns
+    -------
+    pandas.DataFrame, shape (parameter, parameter)
+        Of the estimates on their natural scale, from the Fisher information that the standard errors come from. Parameters
+        without a standard error (fixed, at a floor, weights of networks) are left out. ``attrs``: ``condition_number``,
+        largest over smallest eigenvalue of the correlation matrix on the unconstrained scale; ``standard_errors``, the method;
+        ``identifiability``, a list of sentences about parameters that the data do not tell apart.
+
+    Raises
+    ------
+    KeyError
+        When ``idata`` is not a fit.
+    ValueError
+        When no parameter of the fit has a standard error; the text says why.
+
+    Examples
+    --------
+    >>> ps.correlation(idata)  # doctest: +SKIP
+    """
+    population = get_group(idata, "population")
+    attrs = population.attrs
+    if "correlation" not in population:
+        raise ValueError(
+            'The fit has no standard errors. Fit with standard_errors="auto", or another method than None.'
+        )
+    table = population["correlation"].to_pandas()
+    table.index.name = table.columns.name = None
+    known = population["se"].to_series().notna().to_numpy()
+    if not known.any():
+        raise ValueError(f"No estimate of this fit has a standard error: {attrs['standard_errors_note'] or 'unknown'}.")
+    table = table.loc[known, known]
+    table.attrs = {name: attrs[name] for name in ("condition_number", "standard_errors")}
+    table.attrs["identifiability"] = json.loads(attrs.get("identifiability", "[]"))
+    return table

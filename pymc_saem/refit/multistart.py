@@ -1,0 +1,90 @@
+"""Which of several chains ended in the best optimum, by marginal likelihood."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pymc as pm
+from pymc.util import get_random_generator
+
+from pymc_saem.compat import get_group
+from pymc_saem.refit.fitted import check_likelihood, make_refitter, read_fit
+from pymc_saem.refit.parallel import describe_failures, run_tasks
+from pymc_saem.refit.refitter import Refitter
+
+
+def rank_chains(
+    model: pm.Model,
+    idata,
+    *,
+    likelihood: str = "auto",
+    n_jobs: int = 1,
+    random_seed=None,
+    progressbar: bool = True,
+    **options,
+) -> pd.DataFrame:
+    """Marginal log-likelihood at the end of every chain of a fit.
+
+    ``fit_saem(chains=8, cores=4)`` is multi-start: whole runs, the first from the initial values, the others from dispersed ones. It
+    chooses among them by a score that needs no integral, exact for Gaussian conditional distributions. This table
+    integrates, with the same random numbers for all chains.
+
+    Parameters
+    ----------
+    model : pymc.Model
+    idata : arviz.InferenceData or xarray.DataTree
+        A fit of the model with several chains.
+    likelihood : {"auto", "quadrature", "importance", "annealed"}
+    n_jobs : int, default 1
+        Processes, as joblib counts them.
+    random_seed : int or numpy.random.Generator, optional
+    progressbar : bool, default True
+    **options
+        Options of ``fit_saem`` instead of those of the fit.
+
+    Returns
+    -------
+    pandas.DataFrame
+        By chain, the best one first: loglik and its Monte-Carlo error, log_prior (of priors that the fit has maximized), objective
+        (their sum, which ranks), below (the best one's objective minus this one's), then the estimates.
+
+    Raises
+    ------
+    ValueError
+        When ``idata`` is no such fit, or of another model.
+
+    Examples
+    --------
+    >>> idata = ps.fit_saem(model, chains=8, cores=4, random_seed=1)  # doctest: +SKIP
+    >>> ps.rank_chains(model, idata)  # doctest: +SKIP
+    """
+    fitted = read_fit(idata, options)
+    refitter = make_refitter(model, fitted)
+    check_likelihood(refitter, likelihood)
+    trace = get_group(idata, "saem_trace")
+    seed = int(get_random_generator(random_seed).integers(2**32))
+    ends = [
+        {name: np.asarray(trace[name].values[c, -1], dtype=float) for name in fitted.estimates}
+        for c in range(trace.sizes["chain"])
+    ]
+    tasks = [(values, likelihood, seed) for values in ends]
+    done = run_tasks(refitter, _evaluate, tasks, n_jobs=n_jobs, progressbar=progressbar, title="likelihoods")
+    failures = {one.number: one.failure for one in done if one.failure}
+    if failures:
+        warnings.warn(describe_failures(failures, len(done), "likelihoods"), stacklevel=2)
+    rows = [np.full(3, np.nan) if one.failure else np.array(one.result) for one in done]
+    table = pd.DataFrame(rows, columns=["loglik", "error", "log_prior"])
+    table["objective"] = table["loglik"] + table["log_prior"]
+    table["below"] = table["objective"].max() - table["objective"]
+    estimates = [np.concatenate([np.ravel(values[name]) for name in values]) for values in ends]
+    table = table.join(pd.DataFrame(estimates, columns=refitter.labels))
+    table.index.name = "chain"
+    return table.sort_values("objective", ascending=False, kind="stable", na_position="last")
+
+
+def _evaluate(refitter: Refitter, task) -> tuple[float, float, float]:
+    values, method, seed = task
+    found = refitter.likelihood(values, method, seed)
+    return found.total, found.total_error, refitter.log_prior(refitter.theta(values))

@@ -1,0 +1,25 @@
+"""Data sets drawn from a fitted model, as other observed values of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pymc as pm
+
+from pymc_saem.evaluate.outcomes import read_outcomes
+from pymc_saem.prediction import simulate
+from pymc_saem.refit.fitted import Fitted
+
+
+def simulate_outcomes(model: pm.Model, fitted: Fitted, n: int, rng: np.random.Generator) -> list[dict[str, np.ndarray]]:
+    """``n`` data sets with the design of the model: by name of the observed variable, in its shape.
+
+    Rows that are missing in the data of the model are missing in these too.
+    """
+    drawn = simulate(model, fitted.estimates, n, random_seed=rng, random_effects=fitted.options.get("random_effects"))
+    sets: list[dict[str, np.ndarray]] = [{} for _ in range(n)]
+    for outcome in read_outcomes(model):
+        values = np.asarray(drawn[outcome.name].values)
+        whole = bool(outcome.is_observed.all())
+        for one, value in zip(sets, values, strict=True):
+            one[outcome.observed_name] = value if whole else value.ravel()[outcome.is_observed]
+    return sets
