@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
 
 import numpy as np
@@ -55,7 +56,20 @@ def diagnostics(idata) -> pd.DataFrame:
     if group is not None:
         lines += [*_of_solves(trace, group, dim), *_of_modes(group, dim), *_of_draws(group, dim)]
     lines += [*_of_likelihood(population, group, dim), *_of_errors(population)]
-    return pd.DataFrame(lines, columns=_COLUMNS)
+    return Checks(lines, columns=_COLUMNS)
+
+
+class Checks(pd.DataFrame):
+    """The table, printed with the advice below it: one line would be too long for a terminal."""
+
+    @property
+    def _constructor(self):
+        return pd.DataFrame
+
+    def __repr__(self) -> str:
+        short = self.drop(columns="advice").to_string(index=False, float_format="{:.4g}".format, na_rep="")
+        advice = (f"{check}: {text}" for check, text in zip(self["check"], self["advice"], strict=True) if text)
+        return "\n".join([short, *(textwrap.fill(text, 100, subsequent_indent="  ") for text in advice)])
 
 
 def _line(check: str, where, value: float, threshold: float, is_fine: bool, advice: str) -> tuple:
