@@ -13,6 +13,7 @@ from pymc.distributions.censored import CensoredRV
 from pymc.distributions.continuous import TruncatedNormalRV
 from pymc.distributions.moments import mean
 from pymc.distributions.truncated import TruncatedRV
+from pymc.exceptions import UndefinedMomentException
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant
@@ -41,7 +42,7 @@ def location(rv):
     Raises
     ------
     NotImplementedError
-        When PyMC knows no mean of the distribution.
+        When the distribution has no mean, or PyMC does not know it.
     """
     op, inputs = rv.owner.op, rv.owner.inputs
     if isinstance(op, LogNormalRV):
@@ -57,7 +58,7 @@ def location(rv):
         return (p * pt.arange(p.shape[-1])).sum(axis=-1)
     try:
         return mean(rv)
-    except NotImplementedError as error:
+    except (NotImplementedError, UndefinedMomentException) as error:
         raise NotImplementedError(f"PyMC has no mean for outcome '{rv.name}' ({rv.owner.op}), so no curve.") from error
 
 
