@@ -16,6 +16,7 @@ README = ROOT / "README.md"
 SMALL_FIT = {"n_explore": 3, "n_smooth": 3, "n_transitions": 10, "n_starts": 1, "draws": 3, "progressbar": False}
 SMALL_SAMPLE = {"tune": 3, "draws": 3, "chains": 1, "cores": 1, "progressbar": False}
 SMALL_SAMPLE["compute_convergence_checks"] = False
+SMALL_REFITS = {"n_explore": 2, "n_smooth": 1, "n_jobs": 1, "progressbar": False}
 
 
 def blocks():
@@ -31,6 +32,16 @@ def small(monkeypatch):
     fit_saem, sample = ps.fit_saem, pm.sample
     monkeypatch.setattr(ps, "fit_saem", lambda *args, **options: fit_saem(*args, **options | SMALL_FIT))
     monkeypatch.setattr(pm, "sample", lambda *args, **options: sample(*args, **options | SMALL_SAMPLE))
+    for name, more in (
+        ("bootstrap", {"n": 2}),
+        ("profile_likelihood", {"n_points": 2}),
+        ("cross_validate", {"folds": 2}),
+    ):
+        whole = getattr(ps, name)
+        options = SMALL_REFITS | more
+        monkeypatch.setattr(
+            ps, name, lambda *args, whole=whole, options=options, **given: whole(*args, **given | options)
+        )
     yield
     plt.close("all")
 
