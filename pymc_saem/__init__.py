@@ -14,6 +14,7 @@ _HOMES = {
     "Checkpoint": "saem",
     "SAEM": "saem",
     "fit_saem": "saem",
+    "predict": "prediction",
     "simulate": "prediction",
     "summarize": "saem",
     "load": "output",
