@@ -22,6 +22,7 @@ SMALL_REFITS = {
 }
 SMALL_SAMPLE = {"tune": 3, "draws": 3, "chains": 1, "cores": 1, "progressbar": False}
 SMALL_SAMPLE["compute_convergence_checks"] = False
+SMALL_REFITS = {"n_explore": 2, "n_smooth": 1, "n_jobs": 1, "progressbar": False}
 
 
 def blocks():
@@ -41,6 +42,16 @@ def small(monkeypatch, tmp_path):
         function = getattr(ps, name)
         monkeypatch.setattr(ps, name, lambda *args, f=function, size=size, **options: f(*args, **options | size))
     monkeypatch.setattr(pm, "sample", lambda *args, **options: sample(*args, **options | SMALL_SAMPLE))
+    for name, more in (
+        ("bootstrap", {"n": 2}),
+        ("profile_likelihood", {"n_points": 2}),
+        ("cross_validate", {"folds": 2}),
+    ):
+        whole = getattr(ps, name)
+        options = SMALL_REFITS | more
+        monkeypatch.setattr(
+            ps, name, lambda *args, whole=whole, options=options, **given: whole(*args, **given | options)
+        )
     yield
     plt.close("all")
 
