@@ -128,7 +128,9 @@ class RowFunction:
         self.has_ode = bool(nodes)
         self.x = _times_of_rows(nodes, outcome, x)
         self.t0 = np.max([node.op.rows.t0 for node in nodes], axis=0) if nodes else None
-        self._node_times = [(node.op.subject, _value(node.inputs[0])) for node in nodes if not self._has_rows(node)]
+        self._node_times = [
+            (node.op.subject, constant_value(node.inputs[0])) for node in nodes if not self._has_rows(node)
+        ]
         self.is_aligned = not self._node_times
         graphs, times = self._open_times(graphs)
         self.knows_time = bool(set(ancestors(graphs)) & set(times))
@@ -136,7 +138,7 @@ class RowFunction:
 
     def _has_rows(self, node):
         return np.array_equal(node.op.subject, self.outcome.row_subject) and np.array_equal(
-            _value(node.inputs[0]), self.x
+            constant_value(node.inputs[0]), self.x
         )
 
     def _open_times(self, graphs):
@@ -153,7 +155,7 @@ class RowFunction:
             tight = node.op.with_tolerances(TIGHT, TIGHT).make_node(node_t, *node.inputs[1:])
             graphs = clone_replace(graphs, replace=dict(zip(node.outputs, tight.outputs, strict=True)))
         if self.x is not None:
-            same = {v: t.reshape(_value(v).shape) for v in _data_equal_to(graphs, self.x, self.outcome.shape)}
+            same = {v: t.reshape(constant_value(v).shape) for v in _data_equal_to(graphs, self.x, self.outcome.shape)}
             # not strict: whole numbers become real ones
             graphs = clone_replace(graphs, replace=same, rebuild_strict=False) if same else graphs
         return graphs, times
@@ -192,7 +194,7 @@ def _ode_nodes(graphs):
     return [node for node in io_toposort([], graphs) if getattr(node.op, "is_ode_solution", False)]
 
 
-def _value(variable):
+def constant_value(variable):
     """What a variable that depends on data alone holds; None when it depends on more."""
     if isinstance(variable, Constant):
         return np.asarray(variable.data)
@@ -208,7 +210,7 @@ def _times_of_rows(nodes, outcome, x):
     """Time of each row, from the ODE solutions and the user."""
     known = []
     for node in nodes:
-        times = _value(node.inputs[0])
+        times = constant_value(node.inputs[0])
         if times is None:
             raise ValueError("The times of an ODE solution depend on random variables; such curves cannot be drawn.")
         if np.array_equal(node.op.subject, outcome.row_subject):
@@ -237,7 +239,7 @@ def _data_equal_to(graphs, x, shape):
         for v in node.inputs:
             if isinstance(v, Constant | SharedVariable) and isinstance(v.type, TensorType) and v.type.ndim:
                 is_index = "Subtensor" in type(node.op).__name__ and v.type.dtype.startswith(("int", "uint"))
-                value = _value(v)
+                value = constant_value(v)
                 if value.shape in (shape, x.shape) and np.array_equal(value.ravel(), x):
                     (indices if is_index else found).add(v)
     return found - indices

@@ -146,8 +146,7 @@ def _of_kernels(trace) -> Iterator[tuple]:
 
 
 def _of_variances(trace, population) -> Iterator[tuple]:
-    labels, notes = (population[name].values.astype(str) for name in ("parameter", "note"))
-    at_floor = labels[notes == "at its floor"]
+    at_floor = population["parameter"].values[population["note"].values == "at its floor"].astype(str)
     yield _line(
         "variances at their floor", ", ".join(at_floor), at_floor.size, 0, not at_floor.size,
         "The data show no variability there: fix the variance with fixed={...}, or remove the random effect.",

@@ -9,6 +9,7 @@ import numpy as np
 from pymc_saem.output.thresholds import LEAST_ESS
 from pymc_saem.saem.convergence import Convergence, assess_draws
 from pymc_saem.saem.modes import Modes, best_modes
+from pymc_saem.saem.mstep import weighted
 from pymc_saem.saem.population import Population
 from pymc_saem.saem.simulate import Simulator
 
@@ -85,7 +86,7 @@ def describe_individuals(
     found = best_modes(simulator.densities, population, theta, starts, sd)
     return Conditional(
         draws=draws,
-        logp=drawn.subject_logp.sum(axis=2),
+        logp=weighted(simulator.weight, drawn.subject_logp).sum(axis=2),
         mean=mean,
         sd=sd,
         mode=found.mode,
