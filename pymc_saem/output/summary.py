@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from textwrap import wrap
 
 import pandas as pd
 
@@ -13,6 +14,8 @@ from pymc_saem.compat import get_group, group_names
 _COLUMNS = ("estimate", "se", "rse", "lower", "upper", "shrinkage", "m_step", "role", "note")
 #: Likelihoods that have no error estimate.
 APPROXIMATIONS = ("laplace", "linearization")
+#: Longest line of a printed table, as far as the names of its parameters allow.
+WIDTH = 100
 _STANDARD_ERRORS = {
     "louis": "Louis' formula (observed Fisher information)",
     "score": "score-based Fisher information",
@@ -29,12 +32,22 @@ class FitTable(pd.DataFrame):
         return pd.DataFrame
 
     def __repr__(self) -> str:
-        """The whole table, wide as it may be, and the lines."""
-        return "\n".join([self.to_string(float_format="{:.4g}".format, na_rep=""), *footer(self.attrs)])
+        """The table and the lines; without empty notes, and without roles, which ``summarize`` has, where lines would be too long."""
+        table = pd.DataFrame(self)
+        if "note" in table and not table["note"].astype(bool).any():
+            table = table.drop(columns="note")
+        text = _as_text(table)
+        if "role" in table and max(map(len, text.splitlines())) > WIDTH:
+            text = _as_text(table.drop(columns="role"))
+        return "\n".join([text, *(part for line in footer(self.attrs) for part in wrap(line, WIDTH))])
 
     def _repr_html_(self) -> str:
         table = self.to_html(float_format="{:.4g}".format, na_rep="")
         return table + "".join(f"<p>{html.escape(line)}</p>" for line in footer(self.attrs))
+
+
+def _as_text(table: pd.DataFrame) -> str:
+    return table.to_string(float_format="{:.4g}".format, na_rep="")
 
 
 def summary(idata) -> pd.DataFrame:
