@@ -15,6 +15,8 @@ POPULATION = {"color": "#D55E00", "linewidth": 1.3, "linestyle": "--", "zorder":
 BAND = {"color": "#56B4E9", "alpha": 0.35, "linewidth": 0.0, "zorder": 1}
 MIXTURE = {"color": "#56B4E9", "linewidth": 1.6, "linestyle": "-", "zorder": 2}
 OTHER = {"color": "#999999", "linewidth": 0.9, "linestyle": "-", "zorder": 1}
+TREND = {"color": "#D55E00", "linewidth": 1.6, "linestyle": "-", "zorder": 5}
+MIDDLE_BAND = {"color": "#E69F00", "alpha": 0.35, "linewidth": 0.0, "zorder": 1}
 MARK = {"color": "#444444", "linewidth": 1.0, "linestyle": ":", "zorder": 0}
 #: Lines of equal rank in one panel, such as the kernels of the E-step: colour and line style change together.
 SERIES = [
@@ -59,6 +61,12 @@ def unit_in(values, name):
     if isinstance(units, dict):
         return units.get(name)
     return units if name == getattr(values, "name", None) else None
+
+
+def dots(n):
+    """Style of ``n`` data points in one panel: the more, the fainter."""
+    alpha = float(np.clip(6 / np.sqrt(max(n, 1)), 0.15, 0.75))
+    return DATA | {"markersize": 3.4 if n < 1000 else 2.4, "markeredgewidth": 0.0, "alpha": alpha, "zorder": 2}
 
 
 def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6):
