@@ -9,7 +9,7 @@ from pymc_saem.diagnose.rows import POPULATION as POPULATION_ROW
 from pymc_saem.diagnose.rows import FittedRows
 from pymc_saem.evaluate.fitted_outcome import find_subjects
 from pymc_saem.plots.smooth import trend
-from pymc_saem.plots.style import MARK, TREND, add_legend, dots, panels, tidy, unit_in, with_unit
+from pymc_saem.plots.style import MARK, TREND, add_legend, dots, log_scale, panels, tidy, unit_in, with_unit
 
 _PANELS = {"population": POPULATION_ROW, "individual": INDIVIDUAL_ROW}
 
@@ -86,7 +86,7 @@ def plot_predictions(
     axes, is_new = panels(len(kinds), axes, figsize, share=True)
     unit = unit_in(x, rows.outcome.name)
     observed, is_cut = rows.observed[chosen], (rows.below | rows.above)[chosen]
-    limits = _limits([observed, *(rows.predicted[_PANELS[kind]][chosen] for kind in kinds)], log)
+    limits = _limits([np.stack([observed, rows.predicted[_PANELS[kind]][chosen]]) for kind in kinds], log)
     for ax, kind in zip(axes, kinds, strict=True):
         predicted = rows.predicted[_PANELS[kind]][chosen]
         _draw(ax, predicted, observed, is_cut, limits, log, smooth)
@@ -97,11 +97,12 @@ def plot_predictions(
     return axes
 
 
-def _limits(values, log):
-    values = np.concatenate(values)
-    values = values[np.isfinite(values) & ((values > 0) | (not log))]
+def _limits(pairs, log):
+    """Ends of both axes, for all points (2, row) of all panels that can be drawn."""
+    values = np.concatenate(pairs, axis=1)
+    values = values[:, np.isfinite(values).all(axis=0) & ((values > 0).all(axis=0) | (not log))]
     if not values.size:
-        raise ValueError("No prediction and observation is positive, so there is nothing to draw with log=True.")
+        raise ValueError("No row has a prediction" + log * " and an observation above zero, as log=True needs" + ".")
     low, high = values.min(), values.max()
     if log:
         margin = (high / low) ** 0.05
@@ -114,7 +115,7 @@ def _draw(ax, predicted, observed, is_cut, limits, log, smooth):
     style = dots(predicted.size)
     ax.plot(predicted[~is_cut], observed[~is_cut], label="data", **style)
     if is_cut.any():
-        ring = style | {"markerfacecolor": "none", "markeredgewidth": 0.9}
+        ring = style | {"markerfacecolor": "none", "markeredgewidth": 0.9, "alpha": 0.6}
         ax.plot(predicted[is_cut], observed[is_cut], label="censored", **ring)
     ax.plot(limits, limits, label="identity", **MARK | {"linestyle": "-"})
     if smooth:
@@ -123,8 +124,7 @@ def _draw(ax, predicted, observed, is_cut, limits, log, smooth):
         line = trend(*points)
         ax.plot(*(np.exp(v) if log else v for v in line), label="trend", **TREND)
     if log:
-        ax.set_xscale("log")
-        ax.set_yscale("log")
+        log_scale(ax, "xy")
     ax.set_xlim(limits)
     ax.set_ylim(limits)
     ax.set_box_aspect(1)

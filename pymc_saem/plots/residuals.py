@@ -148,7 +148,7 @@ def _against(ax, table, residual, values):
     style = dots(y.size)
     ax.plot(values[~is_cut], y[~is_cut], label="rows", **style)
     if is_cut.any():
-        ring = style | {"markerfacecolor": "none", "markeredgewidth": 0.9}
+        ring = style | {"markerfacecolor": "none", "markeredgewidth": 0.9, "alpha": 0.6}
         ax.plot(values[is_cut], y[is_cut], label="censored rows", **ring)
     line = trend(values, y)
     if line[0].size:
@@ -178,7 +178,7 @@ def _qq(ax, table, residual):
     lower, upper = (law.ppf(stats.beta.ppf(p, k, y.size + 1 - k)) for p in (tail, 1 - tail))
     ax.fill_between(expected, lower, upper, **BAND | {"alpha": 0.18})
     ax.plot(expected[[0, -1]], expected[[0, -1]], **MARK)
-    ax.plot(expected, y, **dots(y.size))
+    ax.plot(expected, y, **dots(y.size) | {"alpha": 0.6})
     ax.set_xlabel("uniform quantile" if residual == "pit" else "normal quantile")
     ax.set_ylabel(residual.upper())
 
@@ -227,6 +227,8 @@ def _autocorrelation(ax, table, residual, most=10):
     ax.axhline(0, **MARK)
     most = max(0.5, 1.1 * np.nanmax(np.abs([*found, *bound]))) if lags.size else 0.5
     ax.set_ylim(-min(most, 1.05), min(most, 1.05))
+    ax.set_xlim(0.4, max(lags.size, 1) + 0.6)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("lag within subject [rows]")
     ax.set_ylabel(f"autocorrelation of {residual.upper()}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def trend(x, y, span=0.6, n_grid=80) -> tuple[np.ndarray, np.ndarray]:
+def trend(x, y, span=0.75, n_grid=80) -> tuple[np.ndarray, np.ndarray]:
     """Local linear regression with tricube weights (LOESS; Cleveland 1979, without robustness steps).
 
     Parameters
@@ -25,7 +25,8 @@ def trend(x, y, span=0.6, n_grid=80) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(x, dtype=float)[keep], np.asarray(y, dtype=float)[keep]
     if np.unique(x).size < 4:
         return np.empty(0), np.empty(0)
-    grid = np.unique(np.quantile(x, np.linspace(0, 1, n_grid)))
+    even = np.linspace(0, 1, n_grid // 2)
+    grid = np.unique(np.concatenate([np.quantile(x, even), x.min() + np.ptp(x) * even]))
     distance = np.abs(grid[:, None] - x)
     reach = np.sort(distance, axis=1)[:, min(x.size, max(4, round(span * x.size))) - 1, None]
     # at least the three nearest places, where many points share one

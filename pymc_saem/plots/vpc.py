@@ -13,8 +13,8 @@ from pymc_saem.plots.style import (
     MARK,
     MIDDLE_BAND,
     SERIES,
-    add_legend,
     dots,
+    log_scale,
     panels,
     tidy,
     unit_in,
@@ -22,7 +22,14 @@ from pymc_saem.plots.style import (
 )
 
 #: Where an observed line leaves its interval.
-_OUTSIDE = {"marker": "o", "markersize": 8, "markerfacecolor": "none", "linestyle": "none", "zorder": 5}
+_OUTSIDE = {
+    "color": "#D55E00",
+    "marker": "o",
+    "markersize": 8,
+    "markerfacecolor": "none",
+    "linestyle": "none",
+    "zorder": 5,
+}
 
 
 def plot_vpc(
@@ -144,40 +151,38 @@ def _axes(n, has_fractions, axes, figsize):
 
 def _draw_statistics(ax, own, ci_prob, is_fraction):
     levels = np.sort(own["level"].unique())
-    drawn = set()
-    for level in levels:
+    middle = levels[np.argmin(np.abs(levels - 0.5))]
+    for k, level in enumerate(levels):
         part = own[own["level"] == level].sort_values("x")
-        is_middle = not is_fraction and level == levels[np.argmin(np.abs(levels - 0.5))]
         if is_fraction:
-            color = SERIES[int(np.flatnonzero(levels == level)[0]) % len(SERIES)]
-            label, band = f"observed: {level:g}", BAND | {"color": color["color"], "alpha": 0.25}
-            line = color | {"linewidth": 1.6, "zorder": 4}
+            color = SERIES[k % len(SERIES)]
+            band, line = BAND | {"color": color["color"], "alpha": 0.25}, color | {"linewidth": 1.6, "zorder": 4}
+            name = f"fraction of {level:g}"
         else:
-            color = MIDDLE_BAND if is_middle else BAND
-            label = "observed quantiles " + ", ".join(f"{p:g}" for p in levels)
-            band, line = color, DATA | {"marker": "none", "linewidth": 1.6, "linestyle": "-" if is_middle else "--"}
-        interval = f"{100 * ci_prob:g} % interval of simulations"
-        _band(ax, part, band, interval if interval not in drawn else None)
+            is_middle = level == middle
+            band = MIDDLE_BAND if is_middle else BAND
+            line = DATA | {"marker": "none", "linewidth": 1.6, "linestyle": "-" if is_middle else "--"}
+            name = (f"{level:g}" if is_middle else ", ".join(f"{p:g}" for p in levels[levels != middle])) + " quantile"
+        _band(ax, part, band, f"simulated {name}, {100 * ci_prob:g} % interval")
         thin = {"color": line["color"] if is_fraction else "#777777", "linewidth": 0.8, "linestyle": ":", "zorder": 3}
-        ax.plot(part["x"], part["simulated"], label="their median" if "median" not in drawn else None, **thin)
-        ax.plot(part["x"], part["observed"], label=label if label not in drawn else None, **line)
+        ax.plot(part["x"], part["simulated"], label="simulated, median", **thin)
+        ax.plot(part["x"], part["observed"], label=f"observed {name}", **line)
         _mark_outside(ax, part)
-        drawn |= {interval, "median", label}
     tidy(ax)
 
 
-def _band(ax, part, style, label):
-    if len(part) == 1:  # a single bin has a width of its own
-        (one,) = part.itertuples()
-        ax.fill_between([one.left, one.right], one.lower, one.upper, label=label, **style)
-        return
-    ax.fill_between(part["x"], part["lower"], part["upper"], label=label, **style)
+def _band(ax, part, style, label=None):
+    x = part["x"] if len(part) > 1 else part[["left", "right"]].iloc[0]  # a single bin has a width of its own
+    lower, upper = (np.broadcast_to(part[name], len(x)) for name in ("lower", "upper"))
+    ax.fill_between(x, lower, upper, label=label, **style)
+    for edge in (lower, upper):  # bands may overlap
+        ax.plot(x, edge, color=style["color"], linewidth=0.7, alpha=0.8, zorder=style["zorder"])
 
 
 def _mark_outside(ax, part):
     out = part[(part["observed"] < part["lower"]) | (part["observed"] > part["upper"])]
     if len(out):
-        ax.plot(out["x"], out["observed"], markeredgecolor="#D55E00", markeredgewidth=1.4, **_OUTSIDE)
+        ax.plot(out["x"], out["observed"], label="outside of its interval", **_OUTSIDE)
 
 
 def _draw_bounds(ax, rows, of_stratum):
@@ -191,7 +196,7 @@ def _draw_fractions(ax, own):
         part = own[own["statistic"] == statistic].sort_values("x")
         if part.empty:
             continue
-        _band(ax, part, BAND, None)
+        _band(ax, part, BAND)
         ax.plot(part["x"], part["simulated"], color="#777777", linewidth=0.8, linestyle=":")
         ax.plot(
             part["x"], part["observed"], **DATA | {"marker": "none", "linestyle": style["linestyle"], "linewidth": 1.6}
@@ -204,7 +209,7 @@ def _draw_fractions(ax, own):
 def _finish(grid, is_new, xlabel, ylabel, log):
     for ax in grid[0]:
         if log:
-            ax.set_yscale("log", nonpositive="mask")
+            log_scale(ax, "y")
     for ax in grid[-1] if len(grid) > 1 or not is_new or grid.shape[1] == 1 else ():
         ax.set_xlabel(xlabel)
     if is_new and len(grid) == 1 and grid.shape[1] > 1:
@@ -216,4 +221,19 @@ def _finish(grid, is_new, xlabel, ylabel, log):
     if len(grid) > 1:
         for ax in grid[1] if not is_new else grid[1, :1]:
             ax.set_ylabel("censored")
-    add_legend(list(grid[0]), is_new, n_columns=2)
+    _legend(grid, is_new)
+
+
+def _legend(grid, is_new):
+    """One legend for all panels, each label once."""
+    found = {}
+    for ax in grid[0]:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    words = ("data", "observed 0.5", "observed ", "outside", "simulated")
+    order = sorted(found, key=lambda label: [k for k, word in enumerate(words) if label.startswith(word)])
+    handles = [found[label] for label in order]
+    if is_new:
+        grid[0, 0].figure.legend(handles, order, loc="outside upper center", ncols=2, frameon=False, fontsize="small")
+    else:
+        grid[0, 0].legend(handles, order, frameon=False, fontsize="small")
