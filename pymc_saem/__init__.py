@@ -27,9 +27,11 @@ _HOMES = {
     "cross_validate": "refit",
     "profile_likelihood": "refit",
     "rank_chains": "refit",
+    "rates": "evaluate",
     "plot_convergence": "plots",
     "plot_fits": "plots",
     "plot_observation_distribution": "plots",
+    "plot_rates": "plots",
 }
 
 __all__ = [*_SUBMODULES, *_HOMES]  # noqa: PLE0604 (they are strings)
