@@ -37,6 +37,8 @@ _HOMES = {
     "plot_predictions": "plots",
     "plot_residuals": "plots",
     "plot_vpc": "plots",
+    "rates": "evaluate",
+    "plot_rates": "plots",
 }
 
 __all__ = [*_SUBMODULES, *_HOMES]  # noqa: PLE0604 (they are strings)

@@ -113,7 +113,9 @@ def _of_draws(individual) -> str:
     if not bad.any():
         return ""
     worst = f"R-hat up to {np.nanmax(rhat):.2f}" if np.isfinite(rhat).any() else "no R-hat"
-    return f"{bad.sum()} of {bad.size} subjects have too few draws, or chains that disagree ({worst}); see ps.diagnostics"
+    return (
+        f"{bad.sum()} of {bad.size} subjects have too few draws, or chains that disagree ({worst}); see ps.diagnostics"
+    )
 
 
 def footer(attrs) -> list[str]:

@@ -12,6 +12,18 @@ __all__ = [
     "plot_fits",
     "plot_observation_distribution",
     "plot_predictions",
+    "plot_rates",
+    "plot_residuals",
+    "plot_vpc",
+]
+from pymc_saem.plots.rates import plot_rates
+
+__all__ = [
+    "plot_convergence",
+    "plot_fits",
+    "plot_observation_distribution",
+    "plot_predictions",
+    "plot_rates",
     "plot_residuals",
     "plot_vpc",
 ]
