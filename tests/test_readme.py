@@ -14,15 +14,15 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 #: Sizes at which a block shows that it runs; the README's own take minutes.
 SMALL_FIT = {"n_explore": 3, "n_smooth": 3, "n_transitions": 10, "n_starts": 1, "draws": 3, "progressbar": False}
-SMALL_REFITS = {
-    "bootstrap": {"n": 2, "n_explore": 2, "n_smooth": 2},
-    "profile_likelihood": {"n_explore": 2, "n_smooth": 2},
-    "cross_validate": {"n_explore": 2, "n_smooth": 2},
-    "check_restart": {"n_explore": 2, "n_smooth": 2},
-}
 SMALL_SAMPLE = {"tune": 3, "draws": 3, "chains": 1, "cores": 1, "progressbar": False}
 SMALL_SAMPLE["compute_convergence_checks"] = False
-SMALL_REFITS = {"n_explore": 2, "n_smooth": 1, "n_jobs": 1, "progressbar": False}
+SMALL_RUN = {"n_explore": 2, "n_smooth": 1}
+SMALL_REFITS = {
+    "bootstrap": {"n": 2, "n_jobs": 1, "progressbar": False},
+    "profile_likelihood": {"n_points": 2, "progressbar": False},
+    "cross_validate": {"folds": 2, "progressbar": False},
+    "check_restart": {},
+}
 
 
 def blocks():
@@ -38,20 +38,10 @@ def small(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     fit_saem, sample = ps.fit_saem, pm.sample
     monkeypatch.setattr(ps, "fit_saem", lambda *args, **options: fit_saem(*args, **options | SMALL_FIT))
-    for name, size in SMALL_REFITS.items():
-        function = getattr(ps, name)
-        monkeypatch.setattr(ps, name, lambda *args, f=function, size=size, **options: f(*args, **options | size))
     monkeypatch.setattr(pm, "sample", lambda *args, **options: sample(*args, **options | SMALL_SAMPLE))
-    for name, more in (
-        ("bootstrap", {"n": 2}),
-        ("profile_likelihood", {"n_points": 2}),
-        ("cross_validate", {"folds": 2}),
-    ):
-        whole = getattr(ps, name)
-        options = SMALL_REFITS | more
-        monkeypatch.setattr(
-            ps, name, lambda *args, whole=whole, options=options, **given: whole(*args, **given | options)
-        )
+    for name, more in SMALL_REFITS.items():
+        whole, size = getattr(ps, name), SMALL_RUN | more
+        monkeypatch.setattr(ps, name, lambda *args, whole=whole, size=size, **given: whole(*args, **given | size))
     yield
     plt.close("all")
 
@@ -63,8 +53,7 @@ def test_every_block_runs(small, capsys):
     for block in blocks():
         exec(compile(block, str(README), "exec"), namespace)
     printed = capsys.readouterr().out
-    assert list(namespace["forecast"]["source"]) == ["own data"] * 3 and np.isnan(namespace["forecast"]["observed"][2])
-    assert namespace["trials"].sizes["simulation"] == 100
+    assert namespace["new_data"].sizes["simulation"] == 100
     assert namespace["longer"]["saem_trace"].sizes["iteration"] == 106
     assert "Random effects" in printed and "omega_ka" in printed
     assert namespace["iterates"].posterior["sigma"].shape == (1, 3)
