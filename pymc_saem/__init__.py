@@ -29,9 +29,16 @@ _HOMES = {
     "cross_validate": "refit",
     "profile_likelihood": "refit",
     "rank_chains": "refit",
+    "residuals": "diagnose",
+    "vpc": "diagnose",
     "plot_convergence": "plots",
     "plot_fits": "plots",
     "plot_observation_distribution": "plots",
+    "plot_predictions": "plots",
+    "plot_residuals": "plots",
+    "plot_vpc": "plots",
+    "rates": "evaluate",
+    "plot_rates": "plots",
 }
 
 __all__ = [*_SUBMODULES, *_HOMES]  # noqa: PLE0604 (they are strings)

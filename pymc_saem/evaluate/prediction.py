@@ -62,6 +62,11 @@ def location(rv):
         raise NotImplementedError(f"PyMC has no mean for outcome '{rv.name}' ({rv.owner.op}), so no curve.") from error
 
 
+def before_censoring(rv):
+    """The random variable that a ``Censored`` one cuts off; any other one is itself."""
+    return rv.owner.inputs[0] if isinstance(rv.owner.op, CensoredRV) else rv
+
+
 def as_row_times(x, outcome: FittedOutcome) -> np.ndarray:
     """The argument ``x`` of the figures as one number per row, shape (row,).
 
