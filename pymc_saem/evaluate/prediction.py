@@ -130,7 +130,7 @@ class RowFunction:
         self.n_samples = len(next(iter(samples.values())))
         free = {rv: pt.tensor(rv.name, dtype=rv.type.dtype, shape=rv.type.shape) for rv in model.free_RVs}
         graphs = clone_replace(list(graphs), replace=free)
-        nodes = _ode_nodes(graphs)
+        nodes = ode_nodes(graphs)
         self.has_ode = bool(nodes)
         self.x = _times_of_rows(nodes, outcome, x)
         self.t0 = np.max([node.op.rows.t0 for node in nodes], axis=0) if nodes else None
@@ -151,8 +151,8 @@ class RowFunction:
         """Put inputs in the place of all times; the first input has one time per row."""
         t = pt.tensor("t", dtype="float64", shape=(self.outcome.row_subject.size,))
         times = [t]
-        for k in range(len(_ode_nodes(graphs))):
-            node = _ode_nodes(graphs)[k]  # anew, because a replacement copies what lies below it
+        for k in range(len(ode_nodes(graphs))):
+            node = ode_nodes(graphs)[k]  # anew, because a replacement copies what lies below it
             if self._has_rows(node):
                 node_t = t
             else:
@@ -195,7 +195,7 @@ class RowFunction:
         return [np.broadcast_to(v, whole).reshape(self.n_samples, -1) for v in values]
 
 
-def _ode_nodes(graphs):
+def ode_nodes(graphs):
     """Nodes of ODE solutions under the graphs, in the order of evaluation."""
     return [node for node in io_toposort([], graphs) if getattr(node.op, "is_ode_solution", False)]
 
