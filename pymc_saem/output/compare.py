@@ -91,7 +91,9 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
     >>> ps.compare({"additive": first, "proportional": second}, criterion="bicc")  # doctest: +SKIP
     """
     if not isinstance(fits, Mapping) or len(fits) < 2:
-        raise ValueError("fits must be a mapping of two or more fits by name, as in compare({'one': idata, 'two': other}).")
+        raise ValueError(
+            "fits must be a mapping of two or more fits by name, as in compare({'one': idata, 'two': other})."
+        )
     if criterion not in CRITERIA:
         raise ValueError(f"criterion is {criterion!r}; it must be one of {', '.join(map(repr, CRITERIA))}.")
     rows = {str(name): _row(str(name), idata) for name, idata in fits.items()}
@@ -145,7 +147,9 @@ def _refuse_different_rows(fits: Mapping) -> None:
     for name, rows in others:
         what = _what_differs(first, reference, name, rows)
         if what:
-            raise ValueError(f"The fits '{first}' and '{name}' are not of the same data: {what}. Their likelihoods cannot be compared.")
+            raise ValueError(
+                f"The fits '{first}' and '{name}' are not of the same data: {what}. Their likelihoods cannot be compared."
+            )
 
 
 def _rows(idata) -> dict[str, tuple[np.ndarray, list[str]]]:
@@ -185,7 +189,11 @@ def _what_differs(first: str, a: dict, second: str, b: dict) -> str:
 def _different_methods(table: pd.DataFrame):
     if table["method"].nunique() > 1:
         methods = ", ".join(f"{name} by {method}" for name, method in table["method"].items())
-        approximate = "; laplace and linearization may be wrong by several units" if set(table["method"]) & set(APPROXIMATIONS) else ""
+        approximate = (
+            "; laplace and linearization may be wrong by several units"
+            if set(table["method"]) & set(APPROXIMATIONS)
+            else ""
+        )
         yield f"The likelihoods were computed by different methods ({methods}){approximate}. Fit with one likelihood= for all."
 
 

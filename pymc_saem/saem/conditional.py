@@ -149,25 +149,41 @@ class Draws:
 
         Each round doubles the length of the chains.
         """
-        mixed, most = self.simulator.mixed, max(2 * n_draws, MAX_DRAWS)
+        everybody = subjects = np.arange(self.simulator.mixed.n_subjects)
         self.extend(n_draws)
-        whole = found = assess_draws(mixed, self.phi, self.loglik)
-        waiting = np.arange(mixed.n_subjects)
+        found = self._assess(everybody)
         while True:
             missing = ~found.is_enough
-            waiting, ess = waiting[missing], found.worst_ess[missing]
-            too_many = 2 * self.n_draws > most
-            per_draw = ((1 + too_many) * self.spacing + 1) * self.last[..., 0].size
-            n_held = -(-self.n_draws // (1 + too_many))
-            n_more = min(n_held, int((max_solves - self.n_solves) // per_draw))
-            is_hopeless = np.all(ess * max_solves / self.n_solves < LEAST_ESS)  # not if the draws were too few to tell
-            if is_hopeless or n_more < max(1, n_held // 10):
-                break
-            if too_many:
-                self.thin()
-            self.extend(n_more)
-            found, whole = assess_draws(mixed, self.phi, self.loglik, waiting), None
-        return assess_draws(mixed, self.phi, self.loglik) if whole is None else whole
+            if missing.any():
+                n_more, thins = self._next_round(max(2 * n_draws, MAX_DRAWS), max_solves)
+                # not if the draws were too few to tell, which is NaN
+                is_hopeless = np.all(found.worst_ess[missing] * max_solves / self.n_solves < LEAST_ESS)
+                if is_hopeless or not n_more:
+                    break
+                if thins:
+                    self.thin()
+                self.extend(n_more)
+                subjects = subjects[missing]  # looking at everybody takes a second for a thousand effects
+            elif subjects.size == everybody.size:
+                return found
+            else:
+                subjects = everybody
+            found = self._assess(subjects)
+        return found if subjects.size == everybody.size else self._assess(everybody)
+
+    def _assess(self, subjects: np.ndarray) -> Convergence:
+        return assess_draws(self.simulator.mixed, self.phi, self.loglik, subjects)
+
+    def _next_round(self, most: int, max_solves: float) -> tuple[int, bool]:
+        """Draws of the next round, which doubles the length of the chains, and whether they are thinned before.
+
+        0 where the budget leaves less than a tenth of it.
+        """
+        thins = 2 * self.n_draws > most
+        n_held = -(-self.n_draws // (1 + thins))
+        per_draw = ((1 + thins) * self.spacing + 1) * self.last[..., 0].size
+        n_more = min(n_held, int((max_solves - self.n_solves) // per_draw))
+        return (n_more if n_more >= max(1, n_held // 10) else 0), thins
 
     def extend(self, n_draws: int) -> None:
         """So many more draws of each chain."""

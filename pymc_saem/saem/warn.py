@@ -136,7 +136,7 @@ def _too_few_draws(engine: Engine, run):
     judged = ", by their log-likelihoods" if any(e.is_network for e in engine.mixed.random_effects) else ""
     yield (
         f"The conditional draws of {missing.size} of {engine.mixed.n_subjects} subjects are too few or disagree between chains{judged}: R-hat is "
-        f"up to {rhat.max():.2f} (wanted: below {LARGEST_RHAT}), the effective sample size down to {np.min(found.worst_ess[missing]):.0f} (wanted: "
+        f"up to {rhat.max():.4g} (wanted: below {LARGEST_RHAT}), the effective sample size down to {np.min(found.worst_ess[missing]):.0f} (wanted: "
         f"{LEAST_ESS:.0f}), worst for {_subjects(engine, missing[order])}. Do not rely on their conditional means and standard deviations; "
         f"{run.conditional.draws.shape[1]} draws per chain were made from {run.conditional.n_solves} solves. A larger draws= makes longer chains."
     )
