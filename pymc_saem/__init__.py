@@ -14,6 +14,7 @@ _HOMES = {
     "Checkpoint": "saem",
     "SAEM": "saem",
     "fit_saem": "saem",
+    "predict": "prediction",
     "simulate": "prediction",
     "summarize": "saem",
     "load": "output",
@@ -24,12 +25,20 @@ _HOMES = {
     "individuals": "output",
     "diagnostics": "output",
     "bootstrap": "refit",
+    "check_restart": "refit",
     "cross_validate": "refit",
     "profile_likelihood": "refit",
     "rank_chains": "refit",
+    "residuals": "diagnose",
+    "vpc": "diagnose",
     "plot_convergence": "plots",
     "plot_fits": "plots",
     "plot_observation_distribution": "plots",
+    "plot_predictions": "plots",
+    "plot_residuals": "plots",
+    "plot_vpc": "plots",
+    "rates": "evaluate",
+    "plot_rates": "plots",
 }
 
 __all__ = [*_SUBMODULES, *_HOMES]  # noqa: PLE0604 (they are strings)

@@ -1,1 +1,5 @@
 """A model evaluated at given values of its free variables: predictions, and data that the model generates."""
+
+from pymc_saem.evaluate.rates import rates
+
+__all__ = ["rates"]

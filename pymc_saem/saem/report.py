@@ -261,6 +261,9 @@ def _constants(mixed) -> dict[str, Variable]:
             out[name] = Variable(tuple(mixed.model.named_vars_to_dims.get(name) or ()), _value(mixed.model[name]))
     for outcome in mixed.outcomes:
         out[f"{outcome.name}_subject"] = Variable((), outcome.row_subject)
+    for effect in mixed.random_effects:
+        if effect.is_nested:
+            out[f"{effect.name}_subject"] = Variable(tuple(effect.dims[:1]), effect.unit_subject)
     return out
 
 
