@@ -22,6 +22,8 @@ MAX_DRAWS = 500
 #: Starts of each subject's mode search besides the mean of the population and the conditional one: the best draws of so many
 #: chains, and draws from the population, which may find a mode that no chain has seen.
 N_BEST_DRAWS, N_FROM_POPULATION = 4, 3
+#: Draws at which the solves of the E-step are compared with tight ones.
+N_COMPARED = 50
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Conditional:
         R-hat and effective sample sizes.
     n_solves : int
         Of the draws.
+    solver_error : ndarray, shape (subject,)
+        How much log p(y_i | phi_i) changes with tighter tolerances of differential equations, median over draws; 0 without any.
     """
 
     draws: np.ndarray
@@ -56,6 +60,7 @@ class Conditional:
     mode_agreement: np.ndarray
     convergence: Convergence
     n_solves: int
+    solver_error: np.ndarray
 
 
 def describe_individuals(
@@ -95,6 +100,7 @@ def describe_individuals(
         mode_agreement=found.agreement,
         convergence=convergence,
         n_solves=drawn.n_solves,
+        solver_error=_solver_error(simulator.densities, theta, drawn),
     )
 
 
@@ -106,6 +112,21 @@ def _shrinkage(mixed, population: Population, found: Modes) -> np.ndarray:
         shrinkage = 1.0 - np.sum(eta**2 * used, axis=0) / used.sum(axis=0) / np.diag(population.omega)
     shrinkage[~mixed.is_gaussian] = np.nan  # their rough scale is no standard deviation
     return shrinkage
+
+
+def _solver_error(densities, theta, drawn: Draws) -> np.ndarray:
+    """Median over some draws of the change of the log-likelihood (subject,) from the model's tolerances to tight ones.
+
+    Where tolerances are coarse, the likelihood has peaks that are errors of the solver; chains find them, and stay there.
+    """
+    tight = densities.solved_tightly()
+    if tight is densities:
+        return np.zeros(drawn.phi.shape[2])
+    phi, loglik = (x.reshape(-1, *x.shape[2:]) for x in (drawn.phi, drawn.loglik))
+    some = np.linspace(0, len(phi) - 1, min(N_COMPARED, len(phi))).astype(int)
+    with np.errstate(all="ignore"):
+        change = np.abs(tight.outputs_quietly(np.ascontiguousarray(phi[some]), theta)[0] - loglik[some])
+    return np.median(np.where(np.isnan(change), np.inf, change), axis=0)
 
 
 class Draws:
