@@ -152,7 +152,7 @@ def test_individual_residuals_are_normal_at_the_true_effects(rng):
     for outcome in (normal, log_normal, counts, censored, student, mixture):
         fitted = Trial(outcome).fitted
         rows, found = fitted.rows, []
-        for y in np.clip(fitted.simulate_given_modes(30, rng), rows.lower, rows.upper):
+        for y in np.clip(fitted.simulate_given_modes(12, rng), rows.lower, rows.upper):
             object.__setattr__(rows, "observed", y.astype(float))
             found.append(individual_residuals(fitted, rng))
         assert stats.kstest(np.ravel(found), "norm").pvalue > 1e-3, outcome
