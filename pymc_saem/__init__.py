@@ -27,10 +27,12 @@ _HOMES = {
     "cross_validate": "refit",
     "profile_likelihood": "refit",
     "rank_chains": "refit",
+    "random_effects": "evaluate",
     "rates": "evaluate",
     "plot_convergence": "plots",
     "plot_fits": "plots",
     "plot_observation_distribution": "plots",
+    "plot_random_effects": "plots",
     "plot_rates": "plots",
 }
 

@@ -68,7 +68,7 @@ def named_unit(units, name):
     """Unit of a name in ``{name: unit}``, or in the ``attrs["units"]`` of a table; None when there is none."""
     if units is None:
         return None
-    if not isinstance(units, Mapping):
+    if hasattr(units, "attrs") or not isinstance(units, Mapping):
         units = (getattr(units, "attrs", None) or {}).get("units") or {}
     return units.get(name) or None
 
