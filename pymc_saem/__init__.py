@@ -29,6 +29,7 @@ _HOMES = {
     "rank_chains": "refit",
     "random_effects": "evaluate",
     "rates": "evaluate",
+    "plot_comparison": "plots",
     "plot_convergence": "plots",
     "plot_fits": "plots",
     "plot_observation_distribution": "plots",

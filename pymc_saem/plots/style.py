@@ -27,6 +27,10 @@ SERIES = [
     {"color": "#CC79A7", "linestyle": ":"},
 ]
 
+#: More things side by side, such as fits; markers change with the colours.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
 
 def with_unit(name, unit=None):
     """``time [h]``, or the name alone.
