@@ -29,6 +29,10 @@ SERIES = [
     {"color": "#CC79A7", "linestyle": ":"},
 ]
 
+#: More things side by side, such as fits; markers change with the colours.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
 
 def with_unit(name, unit=None):
     """``time [h]``, or the name alone.
@@ -93,7 +97,7 @@ def named_unit(units, name):
     """Unit of a name in ``{name: unit}``, or in the ``attrs["units"]`` of a table; None when there is none."""
     if units is None:
         return None
-    if not isinstance(units, Mapping):
+    if hasattr(units, "attrs") or not isinstance(units, Mapping):
         units = (getattr(units, "attrs", None) or {}).get("units") or {}
     return units.get(name) or None
 
