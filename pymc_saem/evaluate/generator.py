@@ -13,7 +13,7 @@ from pytensor.graph.replace import vectorize_graph
 from pytensor.graph.traversal import io_toposort
 
 from pymc_saem.evaluate.outcomes import missing_parts, read_outcomes
-from pymc_saem.evaluate.prediction import INTERPRETED, TIGHT, location
+from pymc_saem.evaluate.prediction import INTERPRETED, TIGHT, before_censoring, location
 from pymc_saem.evaluate.rebuild import arguments, rebuild, typical
 from pymc_saem.evaluate.vectorized import Vectorized, with_batch
 
@@ -65,6 +65,8 @@ class Generator:
         Names of the random effects; the other free variables are parameters.
     tolerance : float, optional
         Of differential equations; 1e-8 by default.
+    uncensored : bool, default False
+        Whether a ``Censored`` outcome is drawn as it was before it was cut off.
 
     Attributes
     ----------
@@ -77,8 +79,8 @@ class Generator:
     >>> generator.draw(values, n=100, rng=np.random.default_rng(1)).outcomes["conc"]  # doctest: +SKIP
     """
 
-    def __init__(self, model, effects: Sequence[str], tolerance: float = TIGHT):
-        self.model, self.tolerance = model, tolerance
+    def __init__(self, model, effects: Sequence[str], tolerance: float = TIGHT, uncensored: bool = False):
+        self.model, self.tolerance, self.uncensored = model, tolerance, uncensored
         self.outcomes = read_outcomes(model)
         self._missing, self._functions = missing_parts(model), {}
         self.effects = tuple(rv.name for rv in model.free_RVs if rv.name in set(effects))
@@ -275,6 +277,7 @@ class Generator:
         symbols = [_core(v) for v in self._all_arguments]
         known = dict(zip(self._all_arguments, symbols, strict=True))
         rvs = [part.rv for outcome in self.outcomes for part in outcome.parts]
+        rvs = [before_censoring(rv) for rv in rvs] if self.uncensored else rvs
         return Vectorized(lambda randomness: rebuild(rvs, known, randomness=randomness), symbols, [], True)
 
 

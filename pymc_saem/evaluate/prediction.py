@@ -13,6 +13,7 @@ from pymc.distributions.censored import CensoredRV
 from pymc.distributions.continuous import TruncatedNormalRV
 from pymc.distributions.moments import mean
 from pymc.distributions.truncated import TruncatedRV
+from pymc.exceptions import UndefinedMomentException
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant
@@ -41,7 +42,7 @@ def location(rv):
     Raises
     ------
     NotImplementedError
-        When PyMC knows no mean of the distribution.
+        When the distribution has no mean, or PyMC does not know it.
     """
     op, inputs = rv.owner.op, rv.owner.inputs
     if isinstance(op, LogNormalRV):
@@ -57,8 +58,13 @@ def location(rv):
         return (p * pt.arange(p.shape[-1])).sum(axis=-1)
     try:
         return mean(rv)
-    except NotImplementedError as error:
+    except (NotImplementedError, UndefinedMomentException) as error:
         raise NotImplementedError(f"PyMC has no mean for outcome '{rv.name}' ({rv.owner.op}), so no curve.") from error
+
+
+def before_censoring(rv):
+    """The random variable that a ``Censored`` one cuts off; any other one is itself."""
+    return rv.owner.inputs[0] if isinstance(rv.owner.op, CensoredRV) else rv
 
 
 def as_row_times(x, outcome: FittedOutcome) -> np.ndarray:
@@ -124,7 +130,7 @@ class RowFunction:
         self.n_samples = len(next(iter(samples.values())))
         free = {rv: pt.tensor(rv.name, dtype=rv.type.dtype, shape=rv.type.shape) for rv in model.free_RVs}
         graphs = clone_replace(list(graphs), replace=free)
-        nodes = _ode_nodes(graphs)
+        nodes = ode_nodes(graphs)
         self.has_ode = bool(nodes)
         self.x = _times_of_rows(nodes, outcome, x)
         self.t0 = np.max([node.op.rows.t0 for node in nodes], axis=0) if nodes else None
@@ -145,8 +151,8 @@ class RowFunction:
         """Put inputs in the place of all times; the first input has one time per row."""
         t = pt.tensor("t", dtype="float64", shape=(self.outcome.row_subject.size,))
         times = [t]
-        for k in range(len(_ode_nodes(graphs))):
-            node = _ode_nodes(graphs)[k]  # anew, because a replacement copies what lies below it
+        for k in range(len(ode_nodes(graphs))):
+            node = ode_nodes(graphs)[k]  # anew, because a replacement copies what lies below it
             if self._has_rows(node):
                 node_t = t
             else:
@@ -189,7 +195,7 @@ class RowFunction:
         return [np.broadcast_to(v, whole).reshape(self.n_samples, -1) for v in values]
 
 
-def _ode_nodes(graphs):
+def ode_nodes(graphs):
     """Nodes of ODE solutions under the graphs, in the order of evaluation."""
     return [node for node in io_toposort([], graphs) if getattr(node.op, "is_ode_solution", False)]
 

@@ -63,7 +63,8 @@ def diagnostics(idata) -> pd.DataFrame:
 
         - *iterations* made (threshold: as many as were planned) and whether the run ended by itself; *drift* of an estimate in the
           last half of the smoothing phase, and *disagreement of chains*, both in rough standard errors;
-        - *acceptance* of the proposals of each kernel; *failed solves*, as a share of the solves of the worst subject;
+        - *acceptance* of the proposals of each kernel; *failed solves*, as a share of the solves of the worst subject; *error of
+          solves*, the change of that subject's log-likelihood with tight tolerances;
         - *variances at their floor*, how many; *shrinkage* of effects, and *shrinkage of residuals* of each outcome;
         - *modes not found*, for how many subjects; *agreement on the mode*, the smallest share of the searches for a subject's mode
           that ended in it;
@@ -169,6 +170,10 @@ def _of_solves(trace, group, dim: str) -> Iterator[tuple]:
     most = max(failures, key=lambda text: sum(failures[text])) if failures else ""
     shares = dict(zip(group[dim].values, count / per_subject, strict=True))
     yield from _highest("failed solves", shares, thresholds.LARGEST_FAILED, f"Most often: {most}")
+    yield from _highest(
+        "error of solves", _by_subject(group, "solver_error", dim), thresholds.LARGEST_SOLVER_ERROR,
+        "Draws, and so estimates, follow the error of the solver: lower rtol and atol of solve_ivp.",
+    )  # fmt: skip
 
 
 def _of_modes(group, dim: str) -> Iterator[tuple]:

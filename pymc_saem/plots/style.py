@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,7 +16,11 @@ POPULATION = {"color": "#D55E00", "linewidth": 1.3, "linestyle": "--", "zorder":
 BAND = {"color": "#56B4E9", "alpha": 0.35, "linewidth": 0.0, "zorder": 1}
 MIXTURE = {"color": "#56B4E9", "linewidth": 1.6, "linestyle": "-", "zorder": 2}
 OTHER = {"color": "#999999", "linewidth": 0.9, "linestyle": "-", "zorder": 1}
+TREND = {"color": "#D55E00", "linewidth": 1.6, "linestyle": "-", "zorder": 5}
+MIDDLE_BAND = {"color": "#E69F00", "alpha": 0.45, "linewidth": 0.0, "zorder": 1.5}
 MARK = {"color": "#444444", "linewidth": 1.0, "linestyle": ":", "zorder": 0}
+#: Where nothing was observed.
+OUTSIDE = {"color": "#E4E4E4", "alpha": 0.7, "linewidth": 0.0, "zorder": 0}
 #: Lines of equal rank in one panel, such as the kernels of the E-step: colour and line style change together.
 SERIES = [
     {"color": "#0072B2", "linestyle": "-"},
@@ -23,6 +28,10 @@ SERIES = [
     {"color": "#009E73", "linestyle": "-."},
     {"color": "#CC79A7", "linestyle": ":"},
 ]
+
+#: More things side by side, such as fits; markers change with the colours.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def with_unit(name, unit=None):
@@ -61,7 +70,39 @@ def unit_in(values, name):
     return units if name == getattr(values, "name", None) else None
 
 
-def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6):
+def dots(n):
+    """Style of ``n`` data points in one panel: the more, the fainter."""
+    alpha = float(np.clip(6 / np.sqrt(max(n, 1)), 0.15, 0.75))
+    return DATA | {"markersize": 3.4 if n < 1000 else 2.4, "markeredgewidth": 0.0, "alpha": alpha, "zorder": 2}
+
+
+def log_scale(ax, which):
+    """Logarithmic axes, "x", "y" or "xy", with plain numbers, and those of 2 and 5 where the axis is short."""
+
+    def between(axis):
+        def text(value, _position):
+            low, high = axis.get_view_interval()
+            return f"{value:g}" if f"{value:e}"[0] in "25" and high < 100 * low else ""
+
+        return text
+
+    for name in which:
+        axis = getattr(ax, f"{name}axis")
+        getattr(ax, f"set_{name}scale")("log", nonpositive="mask")
+        axis.set_major_formatter(lambda value, _position: f"{value:g}")
+        axis.set_minor_formatter(between(axis))
+
+
+def named_unit(units, name):
+    """Unit of a name in ``{name: unit}``, or in the ``attrs["units"]`` of a table; None when there is none."""
+    if units is None:
+        return None
+    if hasattr(units, "attrs") or not isinstance(units, Mapping):
+        units = (getattr(units, "attrs", None) or {}).get("units") or {}
+    return units.get(name) or None
+
+
+def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=None, sharey=None):
     """Axes for ``n`` panels: those given, or a new figure with a grid of them.
 
     Parameters
@@ -72,6 +113,8 @@ def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6):
         Inches of a new figure.
     share : bool
         Whether the panels of a new figure share both axes.
+    sharex, sharey : bool, optional
+        The same for one axis, where they differ.
     size : tuple of float
         Inches of one panel of a new figure, where ``figsize`` is None.
     max_columns : int
@@ -96,8 +139,9 @@ def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6):
     rows = math.ceil(n / columns)
     if figsize is None:
         figsize = (5.5, 3.6) if n == 1 else (max(5.5, columns * size[0]), rows * size[1] + 0.9)
+    sharex, sharey = (share if one is None else one for one in (sharex, sharey))
     _, grid = plt.subplots(
-        rows, columns, figsize=figsize, sharex=share, sharey=share, squeeze=False, layout="constrained"
+        rows, columns, figsize=figsize, sharex=sharex, sharey=sharey, squeeze=False, layout="constrained"
     )
     grid = grid.ravel()
     for k in range(n, grid.size):

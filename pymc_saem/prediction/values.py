@@ -57,7 +57,8 @@ class Fit:
     def effects(self) -> tuple[str, ...]:
         """Names of the random effects."""
         names = self.group("individual").data_vars
-        return tuple(n.removesuffix("_mode") for n in names if n.endswith("_mode") and n != "conditional_mode")
+        stems = (n.removesuffix("_mode") for n in names if n.endswith("_mode"))
+        return tuple(stem for stem in stems if f"{stem}_population" in names)  # not conditional_mode and natural_mode
 
     def is_of_subjects(self, effect: str) -> bool:
         """Whether a random effect has one entry per subject, and not per unit of a lower level."""

@@ -72,8 +72,8 @@ def bootstrap(
     """Bootstrap standard errors and intervals of the population parameters.
 
     The model is compiled once (in each process) and fitted ``n`` times, from the estimate. A refit has 50 + 150 iterations by
-    default: on theophylline (12 subjects, 7 parameters) its estimates differ by 0.01 to 0.08 bootstrap standard deviations from
-    those of 1600 iterations, so that less than 1 % of a variance is Monte-Carlo noise of the refits.
+    default: on theophylline (12 subjects, 7 parameters) its estimates differ by 0.01 to 0.05 standard errors from those of 1600
+    iterations, so that less than 1 % of a variance is Monte-Carlo noise of the refits (``benchmarks/accuracy/refits.py``).
 
     Parameters
     ----------

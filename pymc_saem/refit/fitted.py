@@ -15,8 +15,9 @@ from pymc_saem.saem.assess import check_assessment
 from pymc_saem.saem.likelihood import METHODS
 
 #: Iterations of a fit that starts at an estimate. The data sets of a bootstrap move the optimum by a standard error or two; on
-#: theophylline (7 parameters, 12 subjects) the estimates of refits differ by 0.01 to 0.08 standard errors from those of 1600
-#: iterations, which adds less than 1 % to a variance; default fits from the model's own start (200 + 350) do so by as much.
+#: theophylline (7 parameters, 12 subjects) the estimates of refits then differ by 0.01 to 0.05 standard errors from those of 1600
+#: iterations, which adds less than 1 % to a variance; with 20 + 60 by up to 0.10, with 200 + 350 by 0.02
+#: (benchmarks/accuracy/refits.py).
 N_EXPLORE, N_SMOOTH = 50, 150
 
 #: Arguments of fit_saem that a refit may be given, as they are called by SAEM.

@@ -174,6 +174,7 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: 
         "loglik_ess": Variable(subject, found.convergence.loglik_ess),
         "judged_rhat": Variable(subject, found.convergence.worst_rhat),
         "judged_ess": Variable(subject, found.convergence.worst_ess),
+        "solver_error": Variable(subject, found.solver_error),
         "shrinkage": Variable(("effect",), found.shrinkage),
         "population_mean": Variable(both, engine.maximizer.population(run.theta[-1]).mean),
     }

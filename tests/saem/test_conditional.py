@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from estimated import theta_of
-from models import slopes, slopes_data
+from models import slopes, slopes_data, theophylline
 from test_kernels import engine_of
 
 from pymc_saem.output.thresholds import LARGEST_RHAT, LEAST_ESS
@@ -200,3 +200,30 @@ def test_few_draws_and_failed_subjects_are_not_enough(mixed):
     mixed = SimpleNamespace(**vars(mixed))
     mixed.random_effects = [SimpleNamespace(is_network=True, columns=slice(0, 2))]
     assert list(np.flatnonzero(~assess_draws(mixed, draws, loglik).is_enough)) == [4]
+
+
+@pytest.mark.parametrize("tolerance", [0.1, 1e-6])
+def test_the_error_of_coarse_solves_is_that_of_the_formula(tolerance):
+    """One compartment, solved coarsely and by its formula, at the draws."""
+    exact = engine_of(theophylline(), n_replicates=4)
+    engine = engine_of(theophylline(True, rtol=tolerance, atol=tolerance, solver="tsit5"), n_replicates=4)
+    values = {
+        "log_ka": 0.46,
+        "log_V": 3.45,
+        "log_CL": 1.01,
+        "omega_ka": 0.64,
+        "omega_V": 0.14,
+        "omega_CL": 0.27,
+        "sigma": 0.1,
+    }
+    theta = theta_of(engine, values)
+    population = engine.maximizer.population(theta)
+    simulator = engine.simulator(population, np.random.default_rng(2))
+    found = describe_individuals(simulator, population, theta, np.repeat(population.mean[None], 4, axis=0), 12)
+    if tolerance == 1e-6:  # nothing to compare with
+        assert not found.solver_error.any()
+        return
+    phi = np.concatenate(np.swapaxes(found.draws, 0, 1))
+    change = engine.densities.likelihood(phi, theta)[0] - exact.densities.likelihood(phi, theta)[0]
+    assert np.allclose(found.solver_error, np.median(np.abs(change), axis=0), rtol=0.02, atol=0.01)
+    assert found.solver_error.max() > 1.0
