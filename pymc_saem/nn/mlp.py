@@ -11,6 +11,22 @@ from pytensor.raise_op import Assert
 from .activations import ACTIVATIONS
 
 
+@dataclass(frozen=True, eq=False)
+class NetworkCall:
+    """What the output of a network in a graph carries as ``tag.network_call``, so that figures can find it.
+
+    Attributes
+    ----------
+    net : MLP
+    weights, x : TensorVariable
+        As :meth:`MLP.__call__` was given them.
+    """
+
+    net: object
+    weights: Variable
+    x: Variable
+
+
 @dataclass(frozen=True)
 class MLP:
     """A fully connected network with its weights in one flat vector.
@@ -133,6 +149,7 @@ class MLP:
         symbolic = _is_symbolic(weights) or _is_symbolic(x)
         convert = pt.as_tensor_variable if symbolic else np.asarray
         weights, h = convert(weights), convert(x)
+        given = weights, h
         self._check_input(h)
         weights = self._checked_weights(weights, symbolic)
         sizes = self.layer_sizes
@@ -145,6 +162,8 @@ class MLP:
             name = self.output_activation if layer == self.depth else self.activation
             h = ACTIVATIONS[name][symbolic](h)
             start = stop
+        if symbolic:
+            h.tag.network_call = NetworkCall(self, *given)
         return h
 
     def _checked_weights(self, weights, symbolic):

@@ -22,6 +22,8 @@ class Plan:
     ----------
     hidden : dict of str to ndarray
         Parameters that only events change, with their values at the start.
+    changing : dict of str to callable
+        Those that are pieces of a covariate's curve: their values (n_subjects, k) at one time per subject.
     """
 
     def __init__(self, doses, rows, covariates, states, n_subjects, t0):
@@ -30,13 +32,14 @@ class Plan:
         self.infusions = sorted({(e["cmt"], _kind(e, doses)) for e in rows} - {(e["cmt"], None) for e in rows})
         self.hidden = {_weight(*infusion): np.zeros(n_subjects) for infusion in self.infusions}
         self.hidden |= {_covariate(name): table.at(t0) for name, table in covariates.items()}
+        self.changing = {_covariate(name): table.at for name, table in covariates.items()}
 
     def right_hand_side(self, rhs):
         """The user's right-hand side with infusions added, and covariates that can be called with the time."""
 
         def with_inputs(t, y, p):
             for name, table in self.covariates.items():
-                setattr(p, name, table.function(getattr(p, _covariate(name))))
+                setattr(p, name, _named(name, table.function(getattr(p, _covariate(name)))))
             out = rhs(t, y, p)
             if isinstance(out, dict):
                 out = dict(out)
@@ -138,6 +141,17 @@ def _kind(event, doses):
     if event["rate"] < 0:
         return "R" if event["rate"] == -1 else "D"
     return "F" if event["dur"] and event["cmt"] in doses.bioavailability else ""
+
+
+def _named(name, covariate):
+    """The function of time, whose value has the covariate's name."""
+
+    def at(t):
+        value = covariate(t)
+        value.name = name
+        return value
+
+    return at
 
 
 def _weight(state, kind):

@@ -4,6 +4,9 @@ Both take any number of leading batch dimensions on the subjects' values, so a v
 (replicates, chains) solves everything in one parallel call.
 """
 
+import math
+
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, disconnected_type, grad_not_implemented
 from pytensor.graph.basic import Apply
@@ -107,6 +110,27 @@ class OdeSolution(_OdeOp):
     def with_tolerances(self, rtol, atol):
         """The same operation at other tolerances."""
         return type(self)(**(self.__getstate__() | {"rtol": rtol, "atol": atol}))
+
+    def with_rows(self, subject):
+        """The same operation for rows of other subjects (row,), whose times it gets as its first input."""
+        return type(self)(**(self.__getstate__() | {"rows": type(self.rows)(subject, self.rows.t0)}))
+
+    def parameters(self, x, c):
+        """Parameters by name, (..., n_subjects, *shape), from the inputs (..., n_subjects, n_x) and (..., n_subjects, n_c).
+
+        None where the graph of the right-hand side is not known, as after unpickling.
+        """
+        graph, n_free = self.system.graph, len(self.y0_index)
+        if graph is None:
+            return None
+        lead = np.broadcast_shapes(x.shape[:-1], c.shape[:-1])
+        parts = x[..., n_free:], c[..., self.system.n_states - n_free :]
+        flat = np.concatenate([np.broadcast_to(a, (*lead, a.shape[-1])) for a in parts], axis=-1)
+        found = {}
+        for name, place in graph.places.items():
+            shape = graph.params[name].type.shape
+            found[name] = flat[..., place : place + math.prod(shape)].reshape(*lead, *shape)
+        return found
 
     def with_derivatives(self):
         """An operation with the same solution whose gradient needs no second solve, or this one where there is none."""

@@ -18,6 +18,7 @@ from pytensor.scalar import as_scalar, float64
 from pymc_saem.ode.linear_form import why_not_linear
 from pymc_saem.ode.loops import LoopPrinter, View, contiguous
 from pymc_saem.ode.lower import UnsupportedOperation, differentiate, lower
+from pymc_saem.ode.right_hand_side import RightHandSide
 from pymc_saem.ode.source import SourcePrinter, interleaved, number_text
 
 __all__ = ["OdeSystem", "flat_places", "trace"]
@@ -46,6 +47,8 @@ class OdeSystem:
         Why this is not A(p) y + b(p); empty if it is.
     is_wide : bool
         Whether the bodies are loops over tensors and lanes, and not the numbers of one lane.
+    graph : RightHandSide or None
+        Where the text comes from. It takes no part in comparisons, and a pickle does not have it.
     """
 
     state_names: tuple
@@ -56,6 +59,10 @@ class OdeSystem:
     vjp_source: str = field(repr=False)
     not_linear: str = field(repr=False)
     is_wide: bool
+    graph: RightHandSide | None = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self):
+        return self.__dict__ | {"graph": None}
 
     @property
     def n_states(self):
@@ -63,7 +70,7 @@ class OdeSystem:
         return len(self.state_names)
 
 
-def trace(rhs, state_names, shapes, constant=()):
+def trace(rhs, state_names, shapes, constant=(), changing=None):
     """Trace ``rhs(t, y, p)`` for one subject.
 
     Parameters
@@ -75,6 +82,8 @@ def trace(rhs, state_names, shapes, constant=()):
         Shape of each parameter for one subject.
     constant : collection of str
         Parameters without derivatives; they come last in the flat parameter vector.
+    changing : dict of str to callable, optional
+        As in :class:`RightHandSide`.
 
     Returns
     -------
@@ -109,6 +118,7 @@ def trace(rhs, state_names, shapes, constant=()):
         vjp_source=vjp_source,
         not_linear=not_linear,
         is_wide=is_wide,
+        graph=RightHandSide(t, y, p, outputs, places, changing or {}),
     )
 
 

@@ -156,7 +156,7 @@ def solve_ivp(
         shapes |= {("params", n): v.shape if skip else v.shape[1:] for n, v in plan.hidden.items()}
     constant = {name for name, v in params.items() if is_constant(v)}
     of_subject = {n: shapes["params", n][skip:] for n in params}
-    system = trace(rhs, list(y0), of_subject, constant)
+    system = trace(rhs, list(y0), of_subject, constant, {} if plan is None else plan.changing)
     if solver == "linear" and system.not_linear:
         raise ValueError(
             "solver='linear' needs derivatives that are linear in the states, with coefficients that do not change with "
@@ -234,8 +234,8 @@ class Solution:
         if codes.size and codes.max() >= op.n_subjects:
             row = int(codes.argmax())
             raise ValueError(f"subject code {codes[row]} in row {row} is outside 0..{op.n_subjects - 1}.")
-        state = op.__getstate__()
-        state["rows"] = Rows(codes, as_start(op.rows.t0, op.n_subjects, codes, known))
+        as_start(op.rows.t0, op.n_subjects, codes, known)  # refuses rows before the start
+        state = op.with_rows(codes).__getstate__()
         state["rtol"] = as_positive(op.rtol if rtol is None else rtol, "rtol")
         state["atol"] = as_positive(op.atol if atol is None else atol, "atol")
         if max_steps is not None:

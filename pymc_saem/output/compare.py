@@ -22,13 +22,13 @@ _PRINTED = {
     "aic": "AIC",
     "bic": "BIC",
     "bicc": "BICc",
-    "difference": "difference",
+    "difference": "diff",
     "weight": "weight",
     "n_parameters": "p",
     "method": "method",
 }
 #: Printed names of fits are cut there, so that lines stay below 100 characters.
-_LONGEST_NAME = 20
+_LONGEST_NAME = 18
 _WIDTH = 99
 
 
@@ -42,7 +42,8 @@ class ComparisonTable(pd.DataFrame):
     def _printed(self) -> pd.DataFrame:
         table = pd.DataFrame(self)[[name for name in _PRINTED if name in self]].rename(columns=_PRINTED)
         for name in table.columns.difference(["p", "method"]):
-            form = {"error": ".2g", "weight": ".3f"}.get(name, ".2f")
+            digits = 2 if table[name].abs().max() < 1e5 else 1
+            form = {"error": ".2g", "weight": ".3f"}.get(name, f".{digits}f")
             table[name] = [f"{x:{form}}" if x == x else "" for x in table[name]]
         table.index = [n if len(n) <= _LONGEST_NAME else n[: _LONGEST_NAME - 2] + ".." for n in map(str, table.index)]
         return table
@@ -63,16 +64,18 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
     fits : mapping of str to arviz.InferenceData or xarray.DataTree
         Fits of :func:`pymc_saem.fit_saem` by name, two or more; or the same read from files.
     criterion : {"aic", "bic", "bicc"}, default "aic"
-        What the table is sorted by, and differences and weights are made of. BIC counts log(subjects) for each parameter; the corrected BIC
-        log(subjects) for parameters of random effects and log(observations) for the others (Delattre, Lavielle & Poursat 2014).
+        What the table is sorted by, and differences and weights are made of. BIC counts log(subjects) for each parameter;
+        the corrected BIC log(subjects) for parameters of random effects and log(observations) for the others (Delattre,
+        Lavielle & Poursat 2014).
 
     Returns
     -------
     pandas.DataFrame
-        A row for each fit, the best first. Columns: ``minus_2ll`` (-2 log-likelihood) and its ``error`` (two standard errors; NaN
-        for approximations); ``aic``, ``bic``, ``bicc``; ``difference`` of the criterion to the best one; ``weight``, exp(-difference / 2),
-        scaled to sum 1: of AIC these are Akaike weights (Burnham & Anderson 2002, section 2.9.1); ``n_parameters``, ``method`` of the likelihood, ``objective``, ``n_subjects``,
-        ``n_observations``. Printed, it has notes below; ``attrs`` has them (``notes``), and the ``criterion``.
+        A row for each fit, the best first. Columns: ``minus_2ll`` (-2 log-likelihood) and its ``error`` (two standard errors;
+        NaN for approximations); ``aic``, ``bic``, ``bicc``; ``difference`` of the criterion to the best one; ``weight``,
+        exp(-difference / 2) scaled to sum 1, which for AIC are Akaike weights (Burnham & Anderson 2002, section 2.9);
+        ``n_parameters``; ``method`` of the likelihood; ``objective``; ``n_subjects``, ``n_observations``. Printed, it has
+        notes below; ``attrs`` has them (``notes``), and the ``criterion``.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,6 +19,8 @@ OTHER = {"color": "#999999", "linewidth": 0.9, "linestyle": "-", "zorder": 1}
 TREND = {"color": "#D55E00", "linewidth": 1.6, "linestyle": "-", "zorder": 5}
 MIDDLE_BAND = {"color": "#E69F00", "alpha": 0.45, "linewidth": 0.0, "zorder": 1.5}
 MARK = {"color": "#444444", "linewidth": 1.0, "linestyle": ":", "zorder": 0}
+#: Where nothing was observed.
+OUTSIDE = {"color": "#E4E4E4", "alpha": 0.7, "linewidth": 0.0, "zorder": 0}
 #: Lines of equal rank in one panel, such as the kernels of the E-step: colour and line style change together.
 SERIES = [
     {"color": "#0072B2", "linestyle": "-"},
@@ -25,6 +28,10 @@ SERIES = [
     {"color": "#009E73", "linestyle": "-."},
     {"color": "#CC79A7", "linestyle": ":"},
 ]
+
+#: More things side by side, such as fits; markers change with the colours.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def with_unit(name, unit=None):
@@ -89,7 +96,16 @@ def log_scale(ax, which):
         axis.set_minor_formatter(between(axis))
 
 
-def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6):
+def named_unit(units, name):
+    """Unit of a name in ``{name: unit}``, or in the ``attrs["units"]`` of a table; None when there is none."""
+    if units is None:
+        return None
+    if hasattr(units, "attrs") or not isinstance(units, Mapping):
+        units = (getattr(units, "attrs", None) or {}).get("units") or {}
+    return units.get(name) or None
+
+
+def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=None, sharey=None):
     """Axes for ``n`` panels: those given, or a new figure with a grid of them.
 
     Parameters
@@ -100,6 +116,8 @@ def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6):
         Inches of a new figure.
     share : bool
         Whether the panels of a new figure share both axes.
+    sharex, sharey : bool, optional
+        The same for one axis, where they differ.
     size : tuple of float
         Inches of one panel of a new figure, where ``figsize`` is None.
     max_columns : int
@@ -124,8 +142,9 @@ def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6):
     rows = math.ceil(n / columns)
     if figsize is None:
         figsize = (5.5, 3.6) if n == 1 else (max(5.5, columns * size[0]), rows * size[1] + 0.9)
+    sharex, sharey = (share if one is None else one for one in (sharex, sharey))
     _, grid = plt.subplots(
-        rows, columns, figsize=figsize, sharex=share, sharey=share, squeeze=False, layout="constrained"
+        rows, columns, figsize=figsize, sharex=sharex, sharey=sharey, squeeze=False, layout="constrained"
     )
     grid = grid.ravel()
     for k in range(n, grid.size):

@@ -24,14 +24,15 @@ def made_up_fit(model, effects, parameters, row_subject, chains=1, n_explore=4, 
     for name, mode in effects.items():
         mode = np.asarray(mode, dtype=float)
         spread = 1 + 0.05 * rng.normal(size=(chains, draws, *mode.shape))
-        posterior[name] = Variable((dim,), mode * spread)
-        individual[f"{name}_mode"] = Variable((dim,), mode)
-        individual[f"{name}_population"] = Variable((dim,), np.full(mode.shape, np.median(mode)))
+        dims = model.named_vars_to_dims[name]
+        posterior[name] = Variable(dims, mode * spread)
+        individual[f"{name}_mode"] = Variable(dims, mode)
+        individual[f"{name}_population"] = Variable(dims, np.full(mode.shape, np.median(mode)))
     steps = np.broadcast_to(1.0, (chains, n_iterations))
     trace |= {n: Variable((), steps) for n in ("accept_prior", "accept_block", "complete_logp", "step_size")}
     return build_datatree(
         FitResult(
-            coords={dim: list(model.coords[dim])},
+            coords={name: list(values) for name, values in model.coords.items() if values is not None},
             trace=trace,
             population={"parameter": np.array(labels), "estimate": np.array(estimates)},
             observed={rv.name: Variable((), np.asarray(model.rvs_to_values[rv].data)) for rv in model.observed_RVs},
