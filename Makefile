@@ -12,13 +12,14 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.versi
 CREATED := $(VENV)/.created-$(PYTHON_VERSION)
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_DOCS := $(VENV)/.installed-docs
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 BENCHMARKS = benchmarks/main_job.py benchmarks/transition.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test notebooks benchmarks lint clean
+.PHONY: help demo test notebooks docs benchmarks lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -36,6 +37,14 @@ notebooks: $(INSTALLED_DEV) ## execute the notebooks in place
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.timeout=1800 $(NOTEBOOKS)
 
+docs: $(INSTALLED_DOCS) docs/_outputs/.done ## build the documentation in docs/_build/html; every warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# What pages show is printed and drawn anew when a page or the package has changed; the rest of a build takes seconds.
+docs/_outputs/.done: $(INSTALLED_DOCS) docs/run_pages.py $(wildcard docs/*.md docs/*/*.md) $(wildcard pymc_saem/*/*.py)
+	$(BIN)/python docs/run_pages.py
+	@touch "$@"
+
 benchmarks: $(INSTALLED) ## run the benchmark scripts
 	@test -n "$(BENCHMARKS)" || { echo "there are no benchmarks"; exit 1; }
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
@@ -45,6 +54,7 @@ lint: $(INSTALLED_DEV) ## check the style
 
 clean: ## remove the environments, caches and demo outputs
 	rm -rf .venv .venv-* demo build dist .pytest_cache .ruff_cache
+	rm -rf docs/_build docs/_outputs docs/notebooks docs/reference
 	find pymc_saem tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Never empties a folder that is not a virtual environment, whatever VENV says.
@@ -66,5 +76,11 @@ $(INSTALLED): pyproject.toml $(CREATED)
 # The development install contains the plain one.
 $(INSTALLED_DEV): pyproject.toml $(CREATED)
 	$(PIP) install --quiet -e ".[dev]"
+	$(BIN)/python -m pymc_saem.precompile
+	@touch "$(INSTALLED)" "$@"
+
+# Beside the development install, which it leaves as it is.
+$(INSTALLED_DOCS): pyproject.toml $(CREATED)
+	$(PIP) install --quiet -e ".[docs]"
 	$(BIN)/python -m pymc_saem.precompile
 	@touch "$(INSTALLED)" "$@"

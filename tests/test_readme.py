@@ -16,6 +16,13 @@ README = ROOT / "README.md"
 SMALL_FIT = {"n_explore": 3, "n_smooth": 3, "n_transitions": 10, "n_starts": 1, "draws": 3, "progressbar": False}
 SMALL_SAMPLE = {"tune": 3, "draws": 3, "chains": 1, "cores": 1, "progressbar": False}
 SMALL_SAMPLE["compute_convergence_checks"] = False
+SMALL_RUN = {"n_explore": 2, "n_smooth": 1}
+SMALL_REFITS = {
+    "bootstrap": {"n": 2, "n_jobs": 1, "progressbar": False},
+    "profile_likelihood": {"n_points": 2, "progressbar": False},
+    "cross_validate": {"folds": 2, "progressbar": False},
+    "check_restart": {},
+}
 
 
 def blocks():
@@ -26,11 +33,15 @@ def blocks():
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """Few iterations and draws, whatever the README asks for."""
+def small(monkeypatch, tmp_path):
+    """Few iterations and draws, whatever the README asks for; files in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
     fit_saem, sample = ps.fit_saem, pm.sample
     monkeypatch.setattr(ps, "fit_saem", lambda *args, **options: fit_saem(*args, **options | SMALL_FIT))
     monkeypatch.setattr(pm, "sample", lambda *args, **options: sample(*args, **options | SMALL_SAMPLE))
+    for name, more in SMALL_REFITS.items():
+        whole, size = getattr(ps, name), SMALL_RUN | more
+        monkeypatch.setattr(ps, name, lambda *args, whole=whole, size=size, **given: whole(*args, **given | size))
     yield
     plt.close("all")
 
@@ -42,6 +53,8 @@ def test_every_block_runs(small, capsys):
     for block in blocks():
         exec(compile(block, str(README), "exec"), namespace)
     printed = capsys.readouterr().out
+    assert namespace["new_data"].sizes["simulation"] == 100
+    assert namespace["longer"]["saem_trace"].sizes["iteration"] == 106
     assert "Random effects" in printed and "omega_ka" in printed
     assert namespace["iterates"].posterior["sigma"].shape == (1, 3)
     assert float(namespace["posterior"].posterior["rate"].mean()) > 0

@@ -13,7 +13,7 @@ from pytensor.graph.replace import vectorize_graph
 from pytensor.graph.traversal import io_toposort
 
 from pymc_saem.evaluate.outcomes import missing_parts, read_outcomes
-from pymc_saem.evaluate.prediction import INTERPRETED, TIGHT, location
+from pymc_saem.evaluate.prediction import INTERPRETED, TIGHT, before_censoring, location
 from pymc_saem.evaluate.rebuild import arguments, rebuild, typical
 from pymc_saem.evaluate.vectorized import Vectorized, with_batch
 
@@ -65,6 +65,8 @@ class Generator:
         Names of the random effects; the other free variables are parameters.
     tolerance : float, optional
         Of differential equations; 1e-8 by default.
+    uncensored : bool, default False
+        Whether a ``Censored`` outcome is drawn as it was before it was cut off.
 
     Attributes
     ----------
@@ -77,8 +79,8 @@ class Generator:
     >>> generator.draw(values, n=100, rng=np.random.default_rng(1)).outcomes["conc"]  # doctest: +SKIP
     """
 
-    def __init__(self, model, effects: Sequence[str], tolerance: float = TIGHT):
-        self.model, self.tolerance = model, tolerance
+    def __init__(self, model, effects: Sequence[str], tolerance: float = TIGHT, uncensored: bool = False):
+        self.model, self.tolerance, self.uncensored = model, tolerance, uncensored
         self.outcomes = read_outcomes(model)
         self._missing, self._functions = missing_parts(model), {}
         self.effects = tuple(rv.name for rv in model.free_RVs if rv.name in set(effects))
@@ -118,7 +120,7 @@ class Generator:
 
     def laws(self, values, effects, n: int) -> Laws:
         """Laws of the outcomes for n values of parameters and random effects."""
-        batches = self._batch(values, self.parameters, n), self._batch(effects, self.effects, n)
+        batches = self.batch(values, self.parameters, n), self.batch(effects, self.effects, n)
         f, n_locations, nodes = self._law_function
         found = self._in_pieces(f, n, [*batches[0].values(), *batches[1].values()])
         parts = iter(found[:n_locations])
@@ -154,9 +156,24 @@ class Generator:
             out[outcome.name] = np.where(gap, np.nan, values) if gap.any() else np.array(values)
         return out
 
+    def marks(self, laws: Laws) -> list[np.ndarray]:
+        """A number per row of each outcome, each (n, row), which differs where the laws of the row differ."""
+        found, k = [], 0
+        for outcome in self.outcomes:
+            of_parts = []
+            for part in outcome.parts:
+                shape = outcome.shape if len(outcome.parts) == 1 else (part.rows.size, *part.rv.type.shape[1:])
+                mark = np.zeros((laws.n, *shape))
+                for j, a in enumerate(self._arguments_of[k]):
+                    mark += np.sqrt(2.0 + j) * _of_rows(laws.arguments[a], mark.shape)
+                of_parts.append(mark)
+                k += 1
+            found.append(outcome.join(of_parts, laws.n).reshape(laws.n, -1))
+        return found
+
     # -- batches --------------------------------------------------------------------------------
 
-    def _batch(self, values, names, n) -> dict[str, np.ndarray]:
+    def batch(self, values, names, n) -> dict[str, np.ndarray]:
         batch = {}
         for name in names:
             rv = self.model[name]
@@ -168,7 +185,7 @@ class Generator:
     def _effects(self, is_drawn, n, rng, values, given, is_given) -> dict[str, np.ndarray]:
         names = tuple(name for name in self.effects if name in (given or {}))
         f = self._effect_function(is_drawn, names)
-        arrays = [*self._batch(values, self.parameters, n).values(), *self._batch(given, names, n).values()]
+        arrays = [*self.batch(values, self.parameters, n).values(), *self.batch(given, names, n).values()]
         whole = {name: np.ones(given[name].shape[-self.model[name].type.ndim], dtype=bool) for name in names}
         masks = [np.asarray((is_given or whole)[name], dtype=bool) for name in names]
         return dict(zip(self.effects, f(n, rng, arrays, masks), strict=True))
@@ -181,7 +198,7 @@ class Generator:
 
     # -- graphs ---------------------------------------------------------------------------------
 
-    def _symbols(self, names) -> dict:
+    def symbols(self, names) -> dict:
         return {name: _core(self.model[name]) for name in names}
 
     def _effect_function(self, is_drawn: bool, names: tuple[str, ...]):
@@ -191,7 +208,7 @@ class Generator:
         return self._functions[is_drawn, names]
 
     def _compile_effects(self, is_drawn, names):
-        values, given = self._symbols(self.parameters), self._symbols(names)
+        values, given = self.symbols(self.parameters), self.symbols(names)
         masks = {name: pt.vector(dtype="bool") for name in names}
         rvs = {self.model[name]: name for name in self.effects}
 
@@ -240,7 +257,7 @@ class Generator:
 
     @cached_property
     def _law_function(self):
-        symbols = self._symbols((*self.parameters, *self.effects))
+        symbols = self.symbols((*self.parameters, *self.effects))
         locations = [g for graphs in self._locations.values() if graphs is not None for g in graphs]
         wanted = [*locations, *self._all_arguments]
         known = {self.model[name]: symbol for name, symbol in symbols.items()}
@@ -260,12 +277,24 @@ class Generator:
         symbols = [_core(v) for v in self._all_arguments]
         known = dict(zip(self._all_arguments, symbols, strict=True))
         rvs = [part.rv for outcome in self.outcomes for part in outcome.parts]
+        rvs = [before_censoring(rv) for rv in rvs] if self.uncensored else rvs
         return Vectorized(lambda randomness: rebuild(rvs, known, randomness=randomness), symbols, [], True)
 
 
 def _core(variable):
     """A symbol like a variable, with a shape that may differ where the graph allows it."""
     return pt.tensor(variable.name, dtype=variable.type.dtype, shape=variable.type.shape)
+
+
+def _of_rows(argument, shape) -> np.ndarray:
+    """An argument as one number per row; one with axes of its own, such as probabilities of categories, as a sum over them."""
+    if argument.shape[: len(shape)] == shape and argument.ndim > len(shape):
+        argument = argument.reshape(*shape, -1)
+        return argument @ np.sqrt(3.0 + np.arange(argument.shape[-1]))
+    try:
+        return np.broadcast_to(argument, shape)
+    except ValueError:
+        return np.zeros(shape)
 
 
 def _without_gaps(values) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from pytensor.graph.traversal import ancestors
 from pymc_saem.compat import get_group, observed_variables
 from pymc_saem.evaluate.fitted_outcome import MODE_SAMPLE, read_outcome
 from pymc_saem.evaluate.networks import Call, components, elementwise, find_calls, over_batch, reached, text
-from pymc_saem.evaluate.prediction import INTERPRETED, TIGHT, _ode_nodes, _value
+from pymc_saem.evaluate.prediction import INTERPRETED, TIGHT, constant_value, ode_nodes
 
 #: Points of each subject's trajectory at which the input of a network is looked at.
 _N_POINTS = 200
@@ -98,7 +98,7 @@ def find_learned(model, idata, samples: dict[str, np.ndarray], along: str = "var
     found, seen = [], set()
     outcomes = observed_variables(model)
     for rv in outcomes:
-        for node in _ode_nodes([rv]):
+        for node in ode_nodes([rv]):
             if node.op.system.graph is not None and node not in seen:
                 seen.add(node)
                 found += _in_equations(model, idata, node, samples, along)
@@ -186,7 +186,7 @@ class _Path:
     @classmethod
     def solve(cls, node, x, c, p):
         graph, rows = node.op.system.graph, node.op.rows
-        times = _value(node.inputs[0])
+        times = constant_value(node.inputs[0])
         if times is None:
             raise ValueError("The times of an ODE solution depend on random variables; its networks cannot be drawn.")
         last = rows.t0.copy()

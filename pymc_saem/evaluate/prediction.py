@@ -13,6 +13,7 @@ from pymc.distributions.censored import CensoredRV
 from pymc.distributions.continuous import TruncatedNormalRV
 from pymc.distributions.moments import mean
 from pymc.distributions.truncated import TruncatedRV
+from pymc.exceptions import UndefinedMomentException
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant
@@ -41,7 +42,7 @@ def location(rv):
     Raises
     ------
     NotImplementedError
-        When PyMC knows no mean of the distribution.
+        When the distribution has no mean, or PyMC does not know it.
     """
     op, inputs = rv.owner.op, rv.owner.inputs
     if isinstance(op, LogNormalRV):
@@ -57,8 +58,13 @@ def location(rv):
         return (p * pt.arange(p.shape[-1])).sum(axis=-1)
     try:
         return mean(rv)
-    except NotImplementedError as error:
+    except (NotImplementedError, UndefinedMomentException) as error:
         raise NotImplementedError(f"PyMC has no mean for outcome '{rv.name}' ({rv.owner.op}), so no curve.") from error
+
+
+def before_censoring(rv):
+    """The random variable that a ``Censored`` one cuts off; any other one is itself."""
+    return rv.owner.inputs[0] if isinstance(rv.owner.op, CensoredRV) else rv
 
 
 def as_row_times(x, outcome: FittedOutcome) -> np.ndarray:
@@ -124,11 +130,13 @@ class RowFunction:
         self.n_samples = len(next(iter(samples.values())))
         free = {rv: pt.tensor(rv.name, dtype=rv.type.dtype, shape=rv.type.shape) for rv in model.free_RVs}
         graphs = clone_replace(list(graphs), replace=free)
-        nodes = _ode_nodes(graphs)
+        nodes = ode_nodes(graphs)
         self.has_ode = bool(nodes)
         self.x = _times_of_rows(nodes, outcome, x)
         self.t0 = np.max([node.op.rows.t0 for node in nodes], axis=0) if nodes else None
-        self._node_times = [(node.op.subject, _value(node.inputs[0])) for node in nodes if not self._has_rows(node)]
+        self._node_times = [
+            (node.op.subject, constant_value(node.inputs[0])) for node in nodes if not self._has_rows(node)
+        ]
         self.is_aligned = not self._node_times
         graphs, times = self._open_times(graphs)
         self.knows_time = bool(set(ancestors(graphs)) & set(times))
@@ -136,15 +144,15 @@ class RowFunction:
 
     def _has_rows(self, node):
         return np.array_equal(node.op.subject, self.outcome.row_subject) and np.array_equal(
-            _value(node.inputs[0]), self.x
+            constant_value(node.inputs[0]), self.x
         )
 
     def _open_times(self, graphs):
         """Put inputs in the place of all times; the first input has one time per row."""
         t = pt.tensor("t", dtype="float64", shape=(self.outcome.row_subject.size,))
         times = [t]
-        for k in range(len(_ode_nodes(graphs))):
-            node = _ode_nodes(graphs)[k]  # anew, because a replacement copies what lies below it
+        for k in range(len(ode_nodes(graphs))):
+            node = ode_nodes(graphs)[k]  # anew, because a replacement copies what lies below it
             if self._has_rows(node):
                 node_t = t
             else:
@@ -153,7 +161,7 @@ class RowFunction:
             tight = node.op.with_tolerances(TIGHT, TIGHT).make_node(node_t, *node.inputs[1:])
             graphs = clone_replace(graphs, replace=dict(zip(node.outputs, tight.outputs, strict=True)))
         if self.x is not None:
-            same = {v: t.reshape(_value(v).shape) for v in _data_equal_to(graphs, self.x, self.outcome.shape)}
+            same = {v: t.reshape(constant_value(v).shape) for v in _data_equal_to(graphs, self.x, self.outcome.shape)}
             # not strict: whole numbers become real ones
             graphs = clone_replace(graphs, replace=same, rebuild_strict=False) if same else graphs
         return graphs, times
@@ -187,12 +195,12 @@ class RowFunction:
         return [np.broadcast_to(v, whole).reshape(self.n_samples, -1) for v in values]
 
 
-def _ode_nodes(graphs):
+def ode_nodes(graphs):
     """Nodes of ODE solutions under the graphs, in the order of evaluation."""
     return [node for node in io_toposort([], graphs) if getattr(node.op, "is_ode_solution", False)]
 
 
-def _value(variable):
+def constant_value(variable):
     """What a variable that depends on data alone holds; None when it depends on more."""
     if isinstance(variable, Constant):
         return np.asarray(variable.data)
@@ -208,7 +216,7 @@ def _times_of_rows(nodes, outcome, x):
     """Time of each row, from the ODE solutions and the user."""
     known = []
     for node in nodes:
-        times = _value(node.inputs[0])
+        times = constant_value(node.inputs[0])
         if times is None:
             raise ValueError("The times of an ODE solution depend on random variables; such curves cannot be drawn.")
         if np.array_equal(node.op.subject, outcome.row_subject):
@@ -237,7 +245,7 @@ def _data_equal_to(graphs, x, shape):
         for v in node.inputs:
             if isinstance(v, Constant | SharedVariable) and isinstance(v.type, TensorType) and v.type.ndim:
                 is_index = "Subtensor" in type(node.op).__name__ and v.type.dtype.startswith(("int", "uint"))
-                value = _value(v)
+                value = constant_value(v)
                 if value.shape in (shape, x.shape) and np.array_equal(value.ravel(), x):
                     (indices if is_index else found).add(v)
     return found - indices

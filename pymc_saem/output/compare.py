@@ -22,13 +22,13 @@ _PRINTED = {
     "aic": "AIC",
     "bic": "BIC",
     "bicc": "BICc",
-    "difference": "difference",
+    "difference": "diff",
     "weight": "weight",
     "n_parameters": "p",
     "method": "method",
 }
 #: Printed names of fits are cut there, so that lines stay below 100 characters.
-_LONGEST_NAME = 20
+_LONGEST_NAME = 18
 _WIDTH = 99
 
 
@@ -42,7 +42,8 @@ class ComparisonTable(pd.DataFrame):
     def _printed(self) -> pd.DataFrame:
         table = pd.DataFrame(self)[[name for name in _PRINTED if name in self]].rename(columns=_PRINTED)
         for name in table.columns.difference(["p", "method"]):
-            form = {"error": ".2g", "weight": ".3f"}.get(name, ".2f")
+            digits = 2 if table[name].abs().max() < 1e5 else 1
+            form = {"error": ".2g", "weight": ".3f"}.get(name, f".{digits}f")
             table[name] = [f"{x:{form}}" if x == x else "" for x in table[name]]
         table.index = [n if len(n) <= _LONGEST_NAME else n[: _LONGEST_NAME - 2] + ".." for n in map(str, table.index)]
         return table
@@ -63,16 +64,18 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
     fits : mapping of str to arviz.InferenceData or xarray.DataTree
         Fits of :func:`pymc_saem.fit_saem` by name, two or more; or the same read from files.
     criterion : {"aic", "bic", "bicc"}, default "aic"
-        What the table is sorted by, and differences and weights are made of. BIC counts log(subjects) for each parameter; the corrected BIC
-        log(subjects) for parameters of random effects and log(observations) for the others (Delattre, Lavielle & Poursat 2014).
+        What the table is sorted by, and differences and weights are made of. BIC counts log(subjects) for each parameter;
+        the corrected BIC log(subjects) for parameters of random effects and log(observations) for the others (Delattre,
+        Lavielle & Poursat 2014).
 
     Returns
     -------
     pandas.DataFrame
-        A row for each fit, the best first. Columns: ``minus_2ll`` (-2 log-likelihood) and its ``error`` (two standard errors; NaN
-        for approximations); ``aic``, ``bic``, ``bicc``; ``difference`` of the criterion to the best one; ``weight``, exp(-difference / 2),
-        scaled to sum 1: of AIC these are Akaike weights (Burnham & Anderson 2002, section 2.9.1); ``n_parameters``, ``method`` of the likelihood, ``objective``, ``n_subjects``,
-        ``n_observations``. Printed, it has notes below; ``attrs`` has them (``notes``), and the ``criterion``.
+        A row for each fit, the best first. Columns: ``minus_2ll`` (-2 log-likelihood) and its ``error`` (two standard errors;
+        NaN for approximations); ``aic``, ``bic``, ``bicc``; ``difference`` of the criterion to the best one; ``weight``,
+        exp(-difference / 2) scaled to sum 1, which for AIC are Akaike weights (Burnham & Anderson 2002, section 2.9);
+        ``n_parameters``; ``method`` of the likelihood; ``objective``; ``n_subjects``, ``n_observations``. Printed, it has
+        notes below; ``attrs`` has them (``notes``), and the ``criterion``.
 
     Raises
     ------
@@ -91,7 +94,9 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
     >>> ps.compare({"additive": first, "proportional": second}, criterion="bicc")  # doctest: +SKIP
     """
     if not isinstance(fits, Mapping) or len(fits) < 2:
-        raise ValueError("fits must be a mapping of two or more fits by name, as in compare({'one': idata, 'two': other}).")
+        raise ValueError(
+            "fits must be a mapping of two or more fits by name, as in compare({'one': idata, 'two': other})."
+        )
     if criterion not in CRITERIA:
         raise ValueError(f"criterion is {criterion!r}; it must be one of {', '.join(map(repr, CRITERIA))}.")
     rows = {str(name): _row(str(name), idata) for name, idata in fits.items()}
@@ -145,7 +150,9 @@ def _refuse_different_rows(fits: Mapping) -> None:
     for name, rows in others:
         what = _what_differs(first, reference, name, rows)
         if what:
-            raise ValueError(f"The fits '{first}' and '{name}' are not of the same data: {what}. Their likelihoods cannot be compared.")
+            raise ValueError(
+                f"The fits '{first}' and '{name}' are not of the same data: {what}. Their likelihoods cannot be compared."
+            )
 
 
 def _rows(idata) -> dict[str, tuple[np.ndarray, list[str]]]:
@@ -185,7 +192,11 @@ def _what_differs(first: str, a: dict, second: str, b: dict) -> str:
 def _different_methods(table: pd.DataFrame):
     if table["method"].nunique() > 1:
         methods = ", ".join(f"{name} by {method}" for name, method in table["method"].items())
-        approximate = "; laplace and linearization may be wrong by several units" if set(table["method"]) & set(APPROXIMATIONS) else ""
+        approximate = (
+            "; laplace and linearization may be wrong by several units"
+            if set(table["method"]) & set(APPROXIMATIONS)
+            else ""
+        )
         yield f"The likelihoods were computed by different methods ({methods}){approximate}. Fit with one likelihood= for all."
 
 

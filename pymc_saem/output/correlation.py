@@ -39,7 +39,9 @@ def correlation(idata) -> pd.DataFrame:
     population = get_group(idata, "population")
     attrs = population.attrs
     if "correlation" not in population:
-        raise ValueError('The fit has no standard errors. Fit with standard_errors="auto", or another method than None.')
+        raise ValueError(
+            'The fit has no standard errors. Fit with standard_errors="auto", or another method than None.'
+        )
     table = population["correlation"].to_pandas()
     table.index.name = table.columns.name = None
     known = population["se"].to_series().notna().to_numpy()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterator
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,37 @@ from pymc_saem.compat import get_group, group_names
 from pymc_saem.output import thresholds
 
 _COLUMNS = ("check", "where", "value", "threshold", "verdict", "advice")
+
+_WIDTH = 100
+#: Printed places are cut there, so that lines stay below 100 characters.
+_LONGEST_PLACE = 30
+
+
+class DiagnosticsTable(pd.DataFrame):
+    """A table that prints what to do below it. What is selected from it is an ordinary DataFrame."""
+
+    @property
+    def _constructor(self):
+        return pd.DataFrame
+
+    def _printed(self) -> pd.DataFrame:
+        table = pd.DataFrame(self).drop(columns="advice")
+        table["where"] = [w if len(w) <= _LONGEST_PLACE else w[: _LONGEST_PLACE - 2] + ".." for w in table["where"]]
+        for name in ("value", "threshold"):
+            table[name] = [f"{x:.4g}" if x == x else "" for x in table[name]]
+        return table
+
+    def _advice(self) -> list[str]:
+        rows = self[self["verdict"] == "look"]
+        return [f"{check}: {advice}" for check, advice in zip(rows["check"], rows["advice"], strict=True)]
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            [self._printed().to_string(index=False), *(p for a in self._advice() for p in wrap(a, _WIDTH))]
+        )
+
+    def _repr_html_(self) -> str:
+        return self._printed().to_html(index=False) + "".join(f"<p>{html.escape(a)}</p>" for a in self._advice())
 
 
 def diagnostics(idata) -> pd.DataFrame:
@@ -26,11 +59,12 @@ def diagnostics(idata) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns: ``check``; ``where`` (the parameter, subject, effect or kernel with the worst value); ``value``; ``threshold``;
-        ``verdict``, "ok" or "look"; ``advice``, empty where the verdict is "ok". Lines, as far as they apply to the fit:
+        ``verdict``, "ok" or "look"; ``advice``, empty where the verdict is "ok", and printed below the table. Lines, as far as they apply to the fit:
 
         - *iterations* made (threshold: as many as were planned) and whether the run ended by itself; *drift* of an estimate in the
           last half of the smoothing phase, and *disagreement of chains*, both in rough standard errors;
-        - *acceptance* of the proposals of each kernel; *failed solves*, as a share of the solves of the worst subject;
+        - *acceptance* of the proposals of each kernel; *failed solves*, as a share of the solves of the worst subject; *error of
+          solves*, the change of that subject's log-likelihood with tight tolerances;
         - *variances at their floor*, how many; *shrinkage* of effects, and *shrinkage of residuals* of each outcome;
         - *modes not found*, for how many subjects; *agreement on the mode*, the smallest share of the searches for a subject's mode
           that ended in it;
@@ -55,7 +89,7 @@ def diagnostics(idata) -> pd.DataFrame:
     if group is not None:
         lines += [*_of_solves(trace, group, dim), *_of_modes(group, dim), *_of_draws(group, dim)]
     lines += [*_of_likelihood(population, group, dim), *_of_errors(population)]
-    return pd.DataFrame(lines, columns=_COLUMNS)
+    return DiagnosticsTable(lines, columns=_COLUMNS)
 
 
 def _line(check: str, where, value: float, threshold: float, is_fine: bool, advice: str) -> tuple:
@@ -113,8 +147,7 @@ def _of_kernels(trace) -> Iterator[tuple]:
 
 
 def _of_variances(trace, population) -> Iterator[tuple]:
-    labels, notes = (population[name].values.astype(str) for name in ("parameter", "note"))
-    at_floor = labels[notes == "at its floor"]
+    at_floor = population["parameter"].values[population["note"].values == "at its floor"].astype(str)
     yield _line(
         "variances at their floor", ", ".join(at_floor), at_floor.size, 0, not at_floor.size,
         "The data show no variability there: fix the variance with fixed={...}, or remove the random effect.",
@@ -137,6 +170,10 @@ def _of_solves(trace, group, dim: str) -> Iterator[tuple]:
     most = max(failures, key=lambda text: sum(failures[text])) if failures else ""
     shares = dict(zip(group[dim].values, count / per_subject, strict=True))
     yield from _highest("failed solves", shares, thresholds.LARGEST_FAILED, f"Most often: {most}")
+    yield from _highest(
+        "error of solves", _by_subject(group, "solver_error", dim), thresholds.LARGEST_SOLVER_ERROR,
+        "Draws, and so estimates, follow the error of the solver: lower rtol and atol of solve_ivp.",
+    )  # fmt: skip
 
 
 def _of_modes(group, dim: str) -> Iterator[tuple]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import html
 import json
+from textwrap import wrap
 
+import numpy as np
 import pandas as pd
 
 from pymc_saem.compat import get_group, group_names
+from pymc_saem.output.thresholds import LARGEST_RHAT, LEAST_ESS
 
 #: Columns in the order of the table, as far as a fit has them.
 _COLUMNS = ("estimate", "se", "rse", "lower", "upper", "shrinkage", "m_step", "role", "note")
 #: Likelihoods that have no error estimate.
 APPROXIMATIONS = ("laplace", "linearization")
+#: Longest line of a printed table, as far as the names of its parameters allow.
+WIDTH = 100
 _STANDARD_ERRORS = {
     "louis": "Louis' formula (observed Fisher information)",
     "score": "score-based Fisher information",
@@ -29,12 +34,22 @@ class FitTable(pd.DataFrame):
         return pd.DataFrame
 
     def __repr__(self) -> str:
-        """The whole table, wide as it may be, and the lines."""
-        return "\n".join([self.to_string(float_format="{:.4g}".format, na_rep=""), *footer(self.attrs)])
+        """The table and the lines; without empty notes, and without roles, which ``summarize`` has, where lines would be too long."""
+        table = pd.DataFrame(self)
+        if "note" in table and not table["note"].astype(bool).any():
+            table = table.drop(columns="note")
+        text = _as_text(table)
+        if "role" in table and max(map(len, text.splitlines())) > WIDTH:
+            text = _as_text(table.drop(columns="role"))
+        return "\n".join([text, *(part for line in footer(self.attrs) for part in wrap(line, WIDTH))])
 
     def _repr_html_(self) -> str:
         table = self.to_html(float_format="{:.4g}".format, na_rep="")
         return table + "".join(f"<p>{html.escape(line)}</p>" for line in footer(self.attrs))
+
+
+def _as_text(table: pd.DataFrame) -> str:
+    return table.to_string(float_format="{:.4g}".format, na_rep="")
 
 
 def summary(idata) -> pd.DataFrame:
@@ -55,7 +70,8 @@ def summary(idata) -> pd.DataFrame:
         (mean over the effect's entries), for each scale of residuals 1 - sd(standardized residuals at the conditional modes). Printed, the table has -2 log-likelihood, AIC, BIC and corrected BIC below. ``attrs``
         has these (``loglik``, ``loglik_error``, ``loglik_method``, ``aic``, ``bic``, ``bicc``, ``n_parameters``), what is known of the standard errors
         (``standard_errors``, ``condition_number``; ``identifiability``: sentences about parameters that the data do not tell apart,
-        see :func:`pymc_saem.correlation`), and the options of the run.
+        see :func:`pymc_saem.correlation`), of the conditional draws (``conditional_draws``: what is wrong with them, or empty), and the
+        options of the run.
 
     Raises
     ------
@@ -83,7 +99,23 @@ def summary(idata) -> pd.DataFrame:
         if name in table.attrs:
             table.attrs[name] = json.loads(table.attrs[name])
     table.attrs |= {name: saem[name] for name in ("n_explore", "n_smooth", "objective") if name in saem}
+    if "individual" in group_names(idata):
+        table.attrs["conditional_draws"] = _of_draws(get_group(idata, "individual"))
     return table
+
+
+def _of_draws(individual) -> str:
+    """What is wrong with the conditional draws; empty if nothing is."""
+    if "judged_rhat" not in individual:
+        return ""
+    rhat, ess = individual["judged_rhat"].values, individual["judged_ess"].values
+    bad = ~((rhat < LARGEST_RHAT) & (ess >= LEAST_ESS))  # NaN is bad: a chain did not move
+    if not bad.any():
+        return ""
+    worst = f"R-hat up to {np.nanmax(rhat):.2f}" if np.isfinite(rhat).any() else "no R-hat"
+    return (
+        f"{bad.sum()} of {bad.size} subjects have too few draws, or chains that disagree ({worst}); see ps.diagnostics"
+    )
 
 
 def footer(attrs) -> list[str]:
@@ -100,6 +132,8 @@ def footer(attrs) -> list[str]:
         note = f"; {attrs['standard_errors_note']}" if attrs.get("standard_errors_note") else ""
         lines.append(f"standard errors: {method}{of_matrix}{note}")
         lines += [f"note: {hint}" for hint in attrs.get("identifiability", ()) if hint not in note]
+    if attrs.get("conditional_draws"):
+        lines.append(f"conditional draws: {attrs['conditional_draws']}")
     return lines
 
 

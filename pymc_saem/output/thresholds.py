@@ -23,3 +23,5 @@ LARGEST_K = 0.7
 LARGEST_CONDITION = 1000.0
 #: Error of -2 log-likelihood, two standard errors, above which differences of AIC and BIC between models may be noise.
 LARGEST_LOGLIK_ERROR = 1.0
+#: Change of a subject's log-likelihood with the tolerances of its solves, above which draws follow the error of the solver.
+LARGEST_SOLVER_ERROR = 1.0

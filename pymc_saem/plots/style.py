@@ -17,6 +17,8 @@ POPULATION = {"color": "#D55E00", "linewidth": 1.3, "linestyle": "--", "zorder":
 BAND = {"color": "#56B4E9", "alpha": 0.35, "linewidth": 0.0, "zorder": 1}
 MIXTURE = {"color": "#56B4E9", "linewidth": 1.6, "linestyle": "-", "zorder": 2}
 OTHER = {"color": "#999999", "linewidth": 0.9, "linestyle": "-", "zorder": 1}
+TREND = {"color": "#D55E00", "linewidth": 1.6, "linestyle": "-", "zorder": 5}
+MIDDLE_BAND = {"color": "#E69F00", "alpha": 0.45, "linewidth": 0.0, "zorder": 1.5}
 MARK = {"color": "#444444", "linewidth": 1.0, "linestyle": ":", "zorder": 0}
 #: Where nothing was observed.
 OUTSIDE = {"color": "#E4E4E4", "alpha": 0.7, "linewidth": 0.0, "zorder": 0}
@@ -67,6 +69,29 @@ def unit_in(values, name):
     if isinstance(units, dict):
         return units.get(name)
     return units if name == getattr(values, "name", None) else None
+
+
+def dots(n):
+    """Style of ``n`` data points in one panel: the more, the fainter."""
+    alpha = float(np.clip(6 / np.sqrt(max(n, 1)), 0.15, 0.75))
+    return DATA | {"markersize": 3.4 if n < 1000 else 2.4, "markeredgewidth": 0.0, "alpha": alpha, "zorder": 2}
+
+
+def log_scale(ax, which):
+    """Logarithmic axes, "x", "y" or "xy", with plain numbers, and those of 2 and 5 where the axis is short."""
+
+    def between(axis):
+        def text(value, _position):
+            low, high = axis.get_view_interval()
+            return f"{value:g}" if f"{value:e}"[0] in "25" and high < 100 * low else ""
+
+        return text
+
+    for name in which:
+        axis = getattr(ax, f"{name}axis")
+        getattr(ax, f"set_{name}scale")("log", nonpositive="mask")
+        axis.set_major_formatter(lambda value, _position: f"{value:g}")
+        axis.set_minor_formatter(between(axis))
 
 
 def named_unit(units, name):

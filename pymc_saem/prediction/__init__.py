@@ -1,5 +1,6 @@
 """What follows from a fit: predictions, and new data sets."""
 
+from pymc_saem.prediction.predict import predict
 from pymc_saem.prediction.simulate import simulate
 
-__all__ = ["simulate"]
+__all__ = ["predict", "simulate"]

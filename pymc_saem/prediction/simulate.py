@@ -11,7 +11,15 @@ import xarray as xr
 from pymc.util import get_random_generator
 
 from pymc_saem.evaluate.generator import Generated, Generator
-from pymc_saem.prediction.values import Fit, check_values, choose_draws, fitted_values, names_of_effects
+from pymc_saem.prediction.values import (
+    Fit,
+    check_choice,
+    check_values,
+    check_whole,
+    choose_draws,
+    fitted_values,
+    names_of_effects,
+)
 
 
 def simulate(
@@ -68,10 +76,8 @@ def simulate(
     >>> ps.simulate(model, idata, n=100, random_seed=1)["conc"]  # doctest: +SKIP
     >>> ps.simulate(model, {"a": 1.0, "omega": 0.5, "sigma": 0.1}, n=100, random_seed=1)  # doctest: +SKIP
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n is {n!r}; it must be a whole number of data sets, at least 1.")
-    if parameters not in ("estimate", "draws"):
-        raise ValueError(f"parameters is {parameters!r}; it must be 'estimate' or 'draws'.")
+    check_whole("n", n, 1)
+    check_choice("parameters", parameters, ("estimate", "draws"))
     rng = get_random_generator(random_seed)
     if isinstance(idata_or_values, Mapping) and not hasattr(idata_or_values, "attrs"):
         if parameters == "draws":

@@ -57,7 +57,12 @@ class Fit:
     def effects(self) -> tuple[str, ...]:
         """Names of the random effects."""
         names = self.group("individual").data_vars
-        return tuple(n.removesuffix("_mode") for n in names if n.endswith("_mode") and n != "conditional_mode")
+        stems = (n.removesuffix("_mode") for n in names if n.endswith("_mode"))
+        return tuple(stem for stem in stems if f"{stem}_population" in names)  # not conditional_mode and natural_mode
+
+    def is_of_subjects(self, effect: str) -> bool:
+        """Whether a random effect has one entry per subject, and not per unit of a lower level."""
+        return self.group("individual")[f"{effect}_mode"].dims[0] == self.subject_dim
 
     def estimate(self, name: str) -> np.ndarray | None:
         """Natural estimate of a parameter in its shape; None where there is no such parameter."""
@@ -181,3 +186,15 @@ def choose_draws(n_available: int, n: int, rng: np.random.Generator) -> np.ndarr
     """Numbers of n draws: each of them as often as the others, as far as possible, in random order."""
     rounds = -(-n // n_available)
     return np.concatenate([rng.permutation(n_available) for _ in range(rounds)])[:n]
+
+
+def check_choice(name: str, value, known) -> None:
+    """Refuse what is not one of the known words."""
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; it must be {' or '.join(map(repr, known))}.")
+
+
+def check_whole(name: str, value, least: int) -> None:
+    """Refuse what is no whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {least}.")

@@ -11,10 +11,9 @@ import pandas as pd
 import pymc as pm
 from pymc.util import get_random_generator
 
-from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, check_options, make_refitter, read_fit
+from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, check_likelihood, check_options, make_refitter, read_fit
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
 from pymc_saem.refit.refitter import Refitter
-from pymc_saem.saem.likelihood import METHODS
 from pymc_saem.saem.start import default_exploration
 
 
@@ -112,9 +111,8 @@ def cross_validate(
     --------
     >>> ps.cross_validate(model, idata, folds="loo", n_jobs=4, random_seed=1).total  # doctest: +SKIP
     """
-    if likelihood not in METHODS:
-        raise ValueError(f"likelihood is {likelihood!r}; it must be one of {', '.join(map(repr, METHODS))}.")
     refitter, start = _refitter(model, idata, n_explore, n_smooth, options)
+    check_likelihood(refitter, likelihood)
     of_folds, of_runs, of_scores = get_random_generator(random_seed).spawn(3)
     fold = assign_folds(folds, refitter.mixed.n_subjects, of_folds)
     numbers = range(int(fold.max()) + 1)

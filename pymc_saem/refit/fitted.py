@@ -11,10 +11,13 @@ import pymc as pm
 
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.refit.refitter import Refitter
+from pymc_saem.saem.assess import check_assessment
+from pymc_saem.saem.likelihood import METHODS
 
 #: Iterations of a fit that starts at an estimate. The data sets of a bootstrap move the optimum by a standard error or two; on
-#: theophylline (7 parameters, 12 subjects) the estimates of refits differ by 0.01 to 0.08 standard errors from those of 1600
-#: iterations, which adds less than 1 % to a variance; default fits from the model's own start (200 + 350) do so by as much.
+#: theophylline (7 parameters, 12 subjects) the estimates of refits then differ by 0.01 to 0.05 standard errors from those of 1600
+#: iterations, which adds less than 1 % to a variance; with 20 + 60 by up to 0.10, with 200 + 350 by 0.02
+#: (benchmarks/accuracy/refits.py).
 N_EXPLORE, N_SMOOTH = 50, 150
 
 #: Arguments of fit_saem that a refit may be given, as they are called by SAEM.
@@ -78,8 +81,8 @@ def read_fit(idata, given: Mapping | None = None) -> Fitted:
     """
     try:
         trace, table = get_group(idata, "saem_trace"), get_group(idata, "population")
-    except KeyError as error:
-        raise ValueError(f"idata is not a result of fit_saem: {error.args[0]}") from error
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"idata is not a result of fit_saem ({error.args[0] if error.args else error}).") from error
     best = int(trace.attrs.get("best_chain", 0))
     names = list(dict.fromkeys(label.split("[")[0] for label in table["parameter"].values.tolist()))
     estimates = {name: np.asarray(trace[name].values[best, -1], dtype=float) for name in names}
@@ -115,6 +118,13 @@ def make_refitter(model: pm.Model, fitted: Fitted, n_explore=N_EXPLORE, n_smooth
             f"The fit is of another model: its parameters are {labels}, those of the model {refitter.labels}."
         )
     return refitter
+
+
+def check_likelihood(refitter: Refitter, method: str) -> None:
+    """Refuse methods that do not exist, or not for this model."""
+    if method not in METHODS:
+        raise ValueError(f"likelihood is {method!r}; it must be one of {', '.join(map(repr, METHODS))}.")
+    check_assessment(refitter.engine, method, None)
 
 
 def _constants(table, estimates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import pymc as pm
 from pymc.util import get_random_generator
 
 from pymc_saem.compat import get_group
-from pymc_saem.refit.fitted import make_refitter, read_fit
+from pymc_saem.refit.fitted import check_likelihood, make_refitter, read_fit
 from pymc_saem.refit.parallel import describe_failures, run_tasks
 from pymc_saem.refit.refitter import Refitter
 
@@ -62,6 +62,7 @@ def rank_chains(
     """
     fitted = read_fit(idata, options)
     refitter = make_refitter(model, fitted)
+    check_likelihood(refitter, likelihood)
     trace = get_group(idata, "saem_trace")
     seed = int(get_random_generator(random_seed).integers(2**32))
     ends = [

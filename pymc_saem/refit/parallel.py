@@ -59,9 +59,13 @@ def run_tasks(
     -------
     list of Done
         One for each task. A task that fails loses no other; after Ctrl-C, those that were not done say "interrupted".
+
+    Raises
+    ------
+    ValueError
+        When there are several jobs and the model cannot be sent to other processes.
     """
-    payload = cloudpickle.dumps(refitter)
-    key = hashlib.sha256(payload).hexdigest()
+    payload, key = _packed(refitter, n_jobs)
     calls = (delayed(_work)(payload, key, work, number, task) for number, task in enumerate(tasks))
     done: dict[int, Done] = {}
     trouble = INTERRUPTED
@@ -96,6 +100,22 @@ def describe_failures(failures: Mapping[int, str], n: int, what: str) -> str:
         return ""
     number, reason = next(iter(failures.items()))
     return f"{len(failures)} of {n} {what} were lost; the first, number {number}: {reason}"
+
+
+def _packed(refitter: Refitter, n_jobs: int) -> tuple[bytes, str]:
+    """The refitter as bytes, and their hash; nothing of a model that stays in this process."""
+    try:
+        payload = cloudpickle.dumps(refitter)
+        return payload, hashlib.sha256(payload).hexdigest()
+    except Exception as error:
+        if n_jobs != 1:
+            raise ValueError(
+                f"The model cannot be sent to other processes ({type(error).__name__}: {error}). Use n_jobs=1."
+            ) from error
+    _KEPT.clear()
+    key = f"this process: {id(refitter)}"
+    _KEPT[key] = refitter
+    return b"", key
 
 
 def _work(payload: bytes, key: str, work: Callable, number: int, task) -> Done:

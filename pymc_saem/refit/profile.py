@@ -14,10 +14,9 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, make_refitter, read_fit
+from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, check_likelihood, make_refitter, read_fit
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
 from pymc_saem.refit.refitter import Refit, Refitter
-from pymc_saem.saem.likelihood import METHODS
 from pymc_saem.saem.options import check_count, natural_values
 
 #: The grid ends beyond the limits of the interval by this factor, in standard deviations.
@@ -151,10 +150,9 @@ def profile_likelihood(
     check_count("n_points", n_points, 2)
     if not 0.0 < ci_prob < 1.0:
         raise ValueError(f"ci_prob is {ci_prob!r}; it must be a probability between 0 and 1, such as 0.95.")
-    if likelihood not in METHODS:
-        raise ValueError(f"likelihood is {likelihood!r}; it must be one of {', '.join(map(repr, METHODS))}.")
     fitted = read_fit(idata, options)
     refitter = make_refitter(model, fitted, n_explore, n_smooth)
+    check_likelihood(refitter, likelihood)
     entries = _entries(refitter, fitted, [parameters] if isinstance(parameters, str) else list(parameters))
     units = [_unit(refitter, fitted, entry) for entry in entries]
     of_top, of_sides, of_integral = get_random_generator(random_seed).spawn(3)

@@ -9,6 +9,7 @@ import numpy as np
 from pymc_saem.output.thresholds import LEAST_ESS
 from pymc_saem.saem.convergence import Convergence, assess_draws
 from pymc_saem.saem.modes import Modes, best_modes
+from pymc_saem.saem.mstep import weighted
 from pymc_saem.saem.population import Population
 from pymc_saem.saem.simulate import Simulator
 
@@ -21,6 +22,8 @@ MAX_DRAWS = 500
 #: Starts of each subject's mode search besides the mean of the population and the conditional one: the best draws of so many
 #: chains, and draws from the population, which may find a mode that no chain has seen.
 N_BEST_DRAWS, N_FROM_POPULATION = 4, 3
+#: Draws at which the solves of the E-step are compared with tight ones.
+N_COMPARED = 50
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Conditional:
         R-hat and effective sample sizes.
     n_solves : int
         Of the draws.
+    solver_error : ndarray, shape (subject,)
+        How much log p(y_i | phi_i) changes with tighter tolerances of differential equations, median over draws; 0 without any.
     """
 
     draws: np.ndarray
@@ -55,6 +60,7 @@ class Conditional:
     mode_agreement: np.ndarray
     convergence: Convergence
     n_solves: int
+    solver_error: np.ndarray
 
 
 def describe_individuals(
@@ -85,7 +91,7 @@ def describe_individuals(
     found = best_modes(simulator.densities, population, theta, starts, sd)
     return Conditional(
         draws=draws,
-        logp=drawn.subject_logp.sum(axis=2),
+        logp=weighted(simulator.weight, drawn.subject_logp).sum(axis=2),
         mean=mean,
         sd=sd,
         mode=found.mode,
@@ -94,6 +100,7 @@ def describe_individuals(
         mode_agreement=found.agreement,
         convergence=convergence,
         n_solves=drawn.n_solves,
+        solver_error=_solver_error(simulator.densities, theta, drawn),
     )
 
 
@@ -105,6 +112,21 @@ def _shrinkage(mixed, population: Population, found: Modes) -> np.ndarray:
         shrinkage = 1.0 - np.sum(eta**2 * used, axis=0) / used.sum(axis=0) / np.diag(population.omega)
     shrinkage[~mixed.is_gaussian] = np.nan  # their rough scale is no standard deviation
     return shrinkage
+
+
+def _solver_error(densities, theta, drawn: Draws) -> np.ndarray:
+    """Median over some draws of the change of the log-likelihood (subject,) from the model's tolerances to tight ones.
+
+    Where tolerances are coarse, the likelihood has peaks that are errors of the solver; chains find them, and stay there.
+    """
+    tight = densities.solved_tightly()
+    if tight is densities:
+        return np.zeros(drawn.phi.shape[2])
+    phi, loglik = (x.reshape(-1, *x.shape[2:]) for x in (drawn.phi, drawn.loglik))
+    some = np.linspace(0, len(phi) - 1, min(N_COMPARED, len(phi))).astype(int)
+    with np.errstate(all="ignore"):
+        change = np.abs(tight.outputs_quietly(np.ascontiguousarray(phi[some]), theta)[0] - loglik[some])
+    return np.median(np.where(np.isnan(change), np.inf, change), axis=0)
 
 
 class Draws:
@@ -148,25 +170,41 @@ class Draws:
 
         Each round doubles the length of the chains.
         """
-        mixed, most = self.simulator.mixed, max(2 * n_draws, MAX_DRAWS)
+        everybody = subjects = np.arange(self.simulator.mixed.n_subjects)
         self.extend(n_draws)
-        whole = found = assess_draws(mixed, self.phi, self.loglik)
-        waiting = np.arange(mixed.n_subjects)
+        found = self._assess(everybody)
         while True:
             missing = ~found.is_enough
-            waiting, ess = waiting[missing], found.worst_ess[missing]
-            too_many = 2 * self.n_draws > most
-            per_draw = ((1 + too_many) * self.spacing + 1) * self.last[..., 0].size
-            n_held = -(-self.n_draws // (1 + too_many))
-            n_more = min(n_held, int((max_solves - self.n_solves) // per_draw))
-            is_hopeless = np.all(ess * max_solves / self.n_solves < LEAST_ESS)  # not if the draws were too few to tell
-            if is_hopeless or n_more < max(1, n_held // 10):
-                break
-            if too_many:
-                self.thin()
-            self.extend(n_more)
-            found, whole = assess_draws(mixed, self.phi, self.loglik, waiting), None
-        return assess_draws(mixed, self.phi, self.loglik) if whole is None else whole
+            if missing.any():
+                n_more, thins = self._next_round(max(2 * n_draws, MAX_DRAWS), max_solves)
+                # not if the draws were too few to tell, which is NaN
+                is_hopeless = np.all(found.worst_ess[missing] * max_solves / self.n_solves < LEAST_ESS)
+                if is_hopeless or not n_more:
+                    break
+                if thins:
+                    self.thin()
+                self.extend(n_more)
+                subjects = subjects[missing]  # looking at everybody takes a second for a thousand effects
+            elif subjects.size == everybody.size:
+                return found
+            else:
+                subjects = everybody
+            found = self._assess(subjects)
+        return found if subjects.size == everybody.size else self._assess(everybody)
+
+    def _assess(self, subjects: np.ndarray) -> Convergence:
+        return assess_draws(self.simulator.mixed, self.phi, self.loglik, subjects)
+
+    def _next_round(self, most: int, max_solves: float) -> tuple[int, bool]:
+        """Draws of the next round, which doubles the length of the chains, and whether they are thinned before.
+
+        0 where the budget leaves less than a tenth of it.
+        """
+        thins = 2 * self.n_draws > most
+        n_held = -(-self.n_draws // (1 + thins))
+        per_draw = ((1 + thins) * self.spacing + 1) * self.last[..., 0].size
+        n_more = min(n_held, int((max_solves - self.n_solves) // per_draw))
+        return (n_more if n_more >= max(1, n_held // 10) else 0), thins
 
     def extend(self, n_draws: int) -> None:
         """So many more draws of each chain."""

@@ -4,9 +4,10 @@ For y ~ N(mu(theta), V(theta)) it is (Kay 1993, Fundamentals of Statistical Sign
 
     I_jk = d_j mu' V^-1 d_k mu + 1/2 tr(V^-1 d_j V V^-1 d_k V)
 
-summed over subjects, with both derivatives in theta while the points of expansion stay (saemix does so too, but leaves out that
-means move V). It has no Monte-Carlo error and no negative direction, at a maximum or not; how near it is to the second derivative of the
-likelihood itself depends on how bent the predictions are: :mod:`pymc_saem.saem.fisher` has the numbers.
+summed over subjects; the points of expansion stay where they are. saemix does the same, except that it leaves out how
+structural parameters without random effects move V. There is no Monte-Carlo error and no negative direction, at a maximum or
+not; how near it is to the second derivative of the likelihood itself depends on how bent the predictions are
+(numbers in :mod:`pymc_saem.saem.fisher`).
 """
 
 from __future__ import annotations

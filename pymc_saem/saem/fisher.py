@@ -157,7 +157,7 @@ def _information(engine, theta, columns, points, method, max_solves, linearized)
         if np.any(np.diag(scores.T @ scores) > LARGEST_SCORES * complete.diagonal):
             reason = "the scores are larger than those of the complete data: the estimate is not at a maximum"
         if n_subjects < len(columns):
-            reason = f"{len(columns)} parameters are too many for the scores of {n_subjects} subjects, which standard_errors=\"louis\" does not mind"
+            reason = f'{len(columns)} parameters are too many for the scores of {n_subjects} subjects, which standard_errors="louis" does not mind'
         if not reason:
             return Information(columns, matrix, "score", n_solves=complete.joint.n_solves)
         reasons = reasons or [reason]

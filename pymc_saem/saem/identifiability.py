@@ -30,18 +30,17 @@ def hints(labels: list[str], covariance: np.ndarray) -> list[str]:
     """
     sd = np.sqrt(np.diag(covariance))
     correlation = covariance / np.outer(sd, sd)
-    inverse = np.linalg.inv(correlation)
-    inflation = np.diag(inverse)
+    inflation = np.diag(np.linalg.inv(correlation))
     groups = _groups(np.abs(correlation) > LARGEST_CORRELATION)
-    found = [_apart(labels, group, correlation) for group in groups]
+    found = [_by_pairs(labels, group, correlation) for group in groups]
     explained = {k for group in groups for k in group}
-    # The information in units of what each entry would have alone; its small eigenvalues are the weak directions.
-    values, vectors = np.linalg.eigh(inverse / np.sqrt(np.outer(inflation, inflation)))
-    for value, direction in zip(values, vectors.T, strict=True):
+    # Without a close pair: several entries of which one combination is known much better than each. It has a small eigenvalue.
+    for direction in np.linalg.eigh(correlation)[1].T:
         members = involved(direction)
         new = [k for k in members if inflation[k] > LARGEST_INFLATION and k not in explained]
-        if value < 1.0 / LARGEST_INFLATION and new:
-            found.append(_undetermined([labels[k] for k in members], np.sqrt(max(inflation[k] for k in new))))
+        if new:
+            together = np.sqrt(1.0 - 1.0 / max(inflation[k] for k in new))
+            found.append(_apart([labels[k] for k in sorted(members)], f"multiple correlation {_rounded(together)}"))
             explained |= set(members)
     more = f"and {len(found) - MAX_SENTENCES} more; see the correlation matrix"
     return found if len(found) <= MAX_SENTENCES else [*found[:MAX_SENTENCES], more]
@@ -69,24 +68,16 @@ def _groups(close: np.ndarray) -> list[list[int]]:
     return groups
 
 
-def _apart(labels: list[str], group: list[int], correlation: np.ndarray) -> str:
-    names = [labels[k] for k in group]
+def _by_pairs(labels: list[str], group: list[int], correlation: np.ndarray) -> str:
     among = correlation[np.ix_(group, group)][np.tril_indices(len(group), -1)]
     strongest = among[np.argmax(np.abs(among))]
     how = "correlation" if len(group) == 2 else "correlations up to"
-    return f"the data hardly tell {_listed(names)} apart ({how} {_rounded(strongest)})"
+    return _apart([labels[k] for k in group], f"{how} {_rounded(strongest)}")
 
 
-def _undetermined(names: list[str], factor: float) -> str:
-    return (
-        f"the data hardly determine a combination of {', '.join(names[:MAX_NAMES])} (standard errors up to {factor:.0f} times as large as if "
-        "the others were known)"
-    )
-
-
-def _listed(names: list[str]) -> str:
+def _apart(names: list[str], how: str) -> str:
     shown = names if len(names) <= MAX_NAMES else [*names[: MAX_NAMES - 1], f"{len(names) - MAX_NAMES + 1} more"]
-    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f"the data hardly tell {', '.join(shown[:-1])} and {shown[-1]} apart ({how})"
 
 
 def _rounded(correlation: float) -> str:

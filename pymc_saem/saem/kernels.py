@@ -69,6 +69,7 @@ class Ensemble:
         """Propose, and accept or reject per subject and replicate, in place; the share accepted of each move."""
         n = len(moves.keep)
         moves.step[:, :, self.still] = np.nan  # without a density, and a solver returns at once
+        moves.log_uniform[:, :, self.still] = np.inf  # a subject without rows has a density even there
         rates, new, new_logprior = np.empty(n), np.empty_like(self.phi), np.empty_like(self.loglik)
         law, state = target.population.law, (self.phi, self.loglik, self.logprior, self.residual)
         run, likelihood, others, solves = target.densities.runner(walk, "likelihood", self.phi, n)

@@ -111,7 +111,7 @@ def climb_from(densities, population: Population, theta, starts: np.ndarray, max
         better = active & (f_new <= f + 1e-4 * step * slope)
         _bfgs_update(inverse, move, g_new - g, better)
         # A full step that gains nothing: what is left is the noise of the solver.
-        active &= ~(better & (step == 1.0) & (f - f_new < MODE_TOLERANCE))
+        active &= ~(better & (step == 1.0) & (f_new > f - MODE_TOLERANCE))
         x = np.where(better[..., None], x + move, x)
         g = np.where(better[..., None], g_new, g)
         f = np.where(better, f_new, f)

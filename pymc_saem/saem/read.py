@@ -32,7 +32,7 @@ from pymc_saem.saem.symbols import in_symbols, symbols
 #: A solver that takes all subjects as one system chooses its steps for all of them, so each row changes a little with
 #: everybody's phi: by 4e-8 of its own subject's part at sunode's tolerances (four decays).
 #: PyTensor's own operations have no such noise.
-_SHARED_STEPS = 1e-4
+SHARED_STEPS = 1e-4
 
 
 def read_model(
@@ -123,7 +123,7 @@ def _find_rows(mixed: MixedModel, rng, orphans_allowed: bool = False) -> list[np
     theta, phi = find_finite_start(
         density, points.theta_of(points.template), points.phi_of(points.template), names, rng
     )
-    noise = _SHARED_STEPS if has_python_only_ops(row_logps(mixed)) else 0.0
+    noise = SHARED_STEPS if has_python_only_ops(row_logps(mixed)) else 0.0
     return subjects_of_rows(density, theta, phi, names, rng, noise, orphans_allowed)
 
 

@@ -174,6 +174,7 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: 
         "loglik_ess": Variable(subject, found.convergence.loglik_ess),
         "judged_rhat": Variable(subject, found.convergence.worst_rhat),
         "judged_ess": Variable(subject, found.convergence.worst_ess),
+        "solver_error": Variable(subject, found.solver_error),
         "shrinkage": Variable(("effect",), found.shrinkage),
         "population_mean": Variable(both, engine.maximizer.population(run.theta[-1]).mean),
     }
@@ -261,6 +262,9 @@ def _constants(mixed) -> dict[str, Variable]:
             out[name] = Variable(tuple(mixed.model.named_vars_to_dims.get(name) or ()), _value(mixed.model[name]))
     for outcome in mixed.outcomes:
         out[f"{outcome.name}_subject"] = Variable((), outcome.row_subject)
+    for effect in mixed.random_effects:
+        if effect.is_nested:
+            out[f"{effect.name}_subject"] = Variable(tuple(effect.dims[:1]), effect.unit_subject)
     return out
 
 

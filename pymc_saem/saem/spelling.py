@@ -33,7 +33,7 @@ def law_of(model, effect) -> list:
     """Location and scale of the normal law of phi, as graphs of the model's random variables."""
     rv = model[effect.name]
     if effect.combined is not None:
-        return list(_affine_in(rv, effect.combined, effect.shape))
+        return list(affine_in(rv, effect.combined, effect.shape))
     location, scale = location_and_scale(rv)
     return [pt.zeros(effect.shape), scale] if effect.form == "deviation" else [location, scale]
 
@@ -102,7 +102,8 @@ def _length(model, rv):
     return len(model.coords[dims[0]]) if dims and model.coords.get(dims[0]) is not None else rv.type.shape[0]
 
 
-def _affine_in(rv, combined, shape) -> tuple:
+def affine_in(rv, combined, shape) -> tuple:
+    """Graphs of m and s, where ``combined`` = m + s * rv."""
     # graph_replace, because clone_replace would copy the other random variables, and nothing would find them any more
     at_zero, at_one = (
         graph_replace(combined, {rv: pt.constant(np.full(shape, x), dtype=rv.dtype)}, strict=False) for x in (0.0, 1.0)
@@ -112,7 +113,7 @@ def _affine_in(rv, combined, shape) -> tuple:
 
 def _is_affine(model, rv, combined, shape) -> bool:
     """Whether combined = m + s * rv, entry by entry, at random values of everything."""
-    location, scale = _affine_in(rv, combined, shape)
+    location, scale = affine_in(rv, combined, shape)
     free = [v for v in model.free_RVs if v in set(ancestors([combined]))]
     symbols = {v: v.type() for v in free}
     graphs = graph_replace([combined, location + scale * rv], symbols, strict=False)

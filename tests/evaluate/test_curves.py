@@ -44,6 +44,17 @@ def test_whole_numbers_and_the_median_of_a_lognormal():
         np.testing.assert_allclose(y, np.exp(2 - rate * t), rtol=1e-12)
 
 
+def test_censored_outcomes_have_the_curve_of_the_law_before_it_is_cut():
+    def build(k, s):
+        law = pm.Normal.dist(9 - k[SUBJECT] * DAYS, s)
+        pm.Censored("y", law, lower=7.0, upper=None, observed=np.full(N * R, 8.0))
+
+    model, fit = decay_model(build)
+    for ax, rate in zip(ps.plot_fits(model, fit, x=DAYS), RATES, strict=True):
+        t, y = individual(ax)
+        np.testing.assert_allclose(y, 9 - rate * t, rtol=1e-12)
+
+
 def test_counts_have_their_mean():
     model, fit = decay_model(lambda k, s: pm.Poisson("n", 9 * k[SUBJECT] * DAYS, observed=np.ones(N * R, dtype=int)))
     for ax, rate in zip(ps.plot_fits(model, fit, x=DAYS), RATES, strict=True):

@@ -151,3 +151,6 @@ def test_composed_distributions_are_refused():
     )
     with pytest.raises(NotImplementedError, match="Outcome 'y' .* only univariate, not composed"):
         ps.plot_observation_distribution(model, fit, "a")
+    model, fit = fit_of(lambda b, s: pm.Cauchy("y", b, s, observed=np.arange(1.0, 6)))
+    with pytest.raises(NotImplementedError, match="no mean for outcome 'y'"):
+        ps.plot_fits(model, fit, x=np.arange(5.0))

@@ -1,4 +1,4 @@
-"""One fit of the random intercept model, in memory and from a file; models.py and generated.py on the path."""
+"""One fit of the random intercept model, in memory and from a file; the folders of the helpers on the path."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,11 @@ import pytest
 import pymc_saem as ps
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "saem")]  # generated.py; models.py
+sys.path[:0] = [
+    str(HERE),
+    str(HERE.parent / "saem"),
+    str(HERE.parent / "plots"),
+]  # generated.py; models.py; made_up_fit.py
 
 
 @pytest.fixture(scope="session")

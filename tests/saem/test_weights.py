@@ -105,7 +105,7 @@ def test_two_levels():
         b = pm.Normal("b", pm.Flat("a"), pm.HalfFlat("omega", initval=1.0), dims="subject")
         c = pm.Normal("c", b[of_unit], pm.HalfFlat("gamma", initval=1.0), dims="occasion")
         pm.Normal("y", c[unit], pm.HalfFlat("sigma", initval=1.0), observed=y)
-    found = estimate(SAEM(model=model), weight, n=(150, 300))
+    found = estimate(SAEM(model=model), weight, n=(100, 200))
 
     def negative(x):
         total, (omega, gamma, sigma) = 0.0, np.exp(x[1:])

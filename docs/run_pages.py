@@ -1,0 +1,112 @@
+"""Run the Python blocks of pages, and keep what they print and draw where the pages show it.
+
+    python docs/run_pages.py        # all pages that show outputs; `make docs` does this before Sphinx
+
+A block whose next output line is ``![caption](_outputs/name.png)`` draws that figure; one that is followed by a
+``literalinclude`` of ``_outputs/name.txt`` prints that text. So every picture and every number of a page comes from the
+block above it. ``first_fit.md`` runs first; what it defines is known to all other pages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FIRST = HERE / "first_fit.md"
+GALLERY = HERE / "gallery.md"
+#: Made by programs, from other sources.
+GENERATED = ("_build", "_outputs", "notebooks", "reference")
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+_OUTPUT = re.compile(r"(?:\]\(|^```\{(?:image|figure|literalinclude)\} )([./]*_outputs/[\w./-]+)", flags=re.MULTILINE)
+#: Width of printed tables: that of a terminal.
+COLUMNS = 100
+
+
+@dataclass(frozen=True)
+class Block:
+    """Source behind empty lines, so that a traceback shows the line of the page; files of its outputs."""
+
+    page: Path
+    source: str
+    outputs: tuple[Path, ...]
+
+
+def pages() -> list[Path]:
+    """Pages that are written by hand, the first fit first."""
+    found = [path for path in sorted(HERE.rglob("*.md")) if path.relative_to(HERE).parts[0] not in GENERATED]
+    return [FIRST, *(path for path in found if path != FIRST)]
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Python blocks of a page."""
+    text = page.read_text(encoding="utf-8")
+    found = list(_BLOCK.finditer(text))
+    ends = [one.start() for one in found[1:]] + [len(text)]
+    for one, end in zip(found, ends, strict=True):
+        outputs = tuple((page.parent / path).resolve() for path in _OUTPUT.findall(text[one.end() : end]))
+        yield Block(page, "\n" * text[: one.start(1)].count("\n") + one.group(1), outputs)
+
+
+def run(page: Path, namespace: Mapping, keep_outputs: bool = False) -> dict:
+    """Run a page in a copy of ``namespace``; what it has defined at the end."""
+    namespace = dict(namespace)
+    for block in blocks(page):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block.source, str(page), "exec"), namespace)
+        if keep_outputs:
+            _keep(block, printed.getvalue())
+    return namespace
+
+
+def _keep(block: Block, printed: str) -> None:
+    import matplotlib.pyplot as plt
+
+    for path in block.outputs:
+        path.parent.mkdir(exist_ok=True)
+        if path.suffix == ".png":
+            if not plt.get_fignums():
+                raise RuntimeError(f"{block.page.name} shows {path.name}, and the block before it draws nothing.")
+            plt.gcf().savefig(path, dpi=110, bbox_inches="tight")
+        elif printed:
+            path.write_text(printed, encoding="utf-8")
+        else:
+            raise RuntimeError(f"{block.page.name} shows {path.name}, and the block before it prints nothing.")
+    plt.close("all")
+
+
+def missing_plots(public_names) -> list[str]:
+    """Plot functions that the gallery does not draw."""
+    drawn = [block.source for block in blocks(GALLERY) if any(path.suffix == ".png" for path in block.outputs)]
+    return [n for n in public_names if n.startswith("plot_") and not any(f"ps.{n}(" in source for source in drawn)]
+
+
+def main() -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import pandas as pd
+
+    import pymc_saem as ps
+
+    if missing := missing_plots(ps.__all__):
+        sys.exit(f"docs/gallery.md shows no picture of {', '.join(missing)}: add a block that calls it, and its image.")
+    pd.set_option("display.width", COLUMNS)
+    warnings.simplefilter("default")
+    known = {}
+    for page in pages():
+        if any(block.outputs for block in blocks(page)):
+            print(f"running {page.relative_to(HERE)}", flush=True)
+            found = run(page, known, keep_outputs=True)
+            known = found if page == FIRST else known
+
+
+if __name__ == "__main__":
+    main()

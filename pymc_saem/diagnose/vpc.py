@@ -1,0 +1,283 @@
+"""Visual predictive checks: percentiles of the data beside those of simulated data sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from pymc.util import get_random_generator
+from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
+
+from pymc_saem.diagnose.bins import bin_edges, bin_of
+from pymc_saem.diagnose.residuals import check_simulations
+from pymc_saem.diagnose.rows import POPULATION, FittedRows, Rows
+
+
+@dataclass(frozen=True)
+class Vpc:
+    """A visual predictive check, and the rows behind it.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        What :func:`pymc_saem.vpc` returns.
+    x, y : ndarray, shape (row,)
+        Time and value of the observed rows, corrected where asked for.
+    rows : Rows
+    strata : list of (label, ndarray of bool (row,))
+        Label None where there is one stratum only.
+    """
+
+    table: pd.DataFrame
+    x: np.ndarray = field(repr=False)
+    y: np.ndarray = field(repr=False)
+    rows: Rows = field(repr=False)
+    strata: list = field(repr=False)
+
+
+def vpc(
+    model,
+    idata,
+    outcome=None,
+    x=None,
+    *,
+    bins="auto",
+    quantiles=(0.1, 0.5, 0.9),
+    ci_prob=0.9,
+    prediction_corrected=False,
+    lower_bound=0.0,
+    stratify=None,
+    n_simulations=500,
+    random_seed=None,
+) -> pd.DataFrame:
+    r"""Numbers of a visual predictive check: quantiles of the data, and of simulated data sets.
+
+    Rows are sorted into bins by their time. In each bin a quantile of the observed rows stands beside the median and an interval of the
+    same quantile in simulated data sets with new random effects. If the model is true the observed one lies
+    in the interval with probability ``ci_prob``, in each bin by itself.
+
+    Parameters
+    ----------
+    model : pymc.Model
+        The model that was fitted. It is not changed.
+    idata : arviz.InferenceData or xarray.DataTree
+        What ``fit_saem`` returned, or the same read from a file.
+    outcome : str, optional
+        Name of the observed variable, when there are several.
+    x : array_like, shape (row,), optional
+        Time of each row, or any other number to sort by, such as time after dose. An ODE solution knows its times.
+    bins : {"auto", "unique"}, int or sequence of float, default "auto"
+        "unique": one for each time. A number: so many bins of about as many rows each. A sequence: the edges. "auto": "unique"
+        where subjects share their times, else as many as a typical subject has rows, 20 at most.
+    quantiles : sequence of float, default (0.1, 0.5, 0.9)
+    ci_prob : float, default 0.9
+        Probability of the intervals, equal tails.
+    prediction_corrected : bool, default False
+        Whether differences in the prediction within a bin (doses, covariates, times) are taken out (Bergstrand et al. 2011).
+    lower_bound : float, default 0
+        Of the outcome, for the correction.
+    stratify : array_like, shape (row,), optional
+        Group of each row, such as a column of treatments; each has a check of its own. A Series brings its name.
+    n_simulations : int, default 500
+    random_seed : int or numpy.random.Generator, optional
+        Same seed, same numbers.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A line per stratum, statistic and bin:
+
+        - the name of ``stratify`` ("stratum" where it has none), when given;
+        - "statistic": "quantile"; "below" and "above", fractions of censored rows, for a ``Censored`` outcome; "fraction" of
+          rows in a category, instead of quantiles, for ``Bernoulli`` and ``Categorical`` outcomes;
+        - "level": probability of the quantile, or number of the category; NaN for censored fractions;
+        - "bin", "x" (median time of its rows), "left", "right", "n" (rows);
+        - "observed": in the data; "simulated": median over data sets; "lower", "upper": interval over data sets.
+
+        ``attrs`` has "outcome", "x", "ci_prob", "n_simulations" and "prediction_corrected".
+
+    Raises
+    ------
+    ValueError
+        When nothing tells the times, an option is out of range, the fit is of another model, or a prediction below
+        ``lower_bound`` cannot be corrected.
+
+    Notes
+    -----
+    Prediction correction (Bergstrand et al. 2011, equation 1): for row j of subject i, with PRED the population prediction and
+    :math:`\widetilde{PRED}` its median over the rows of the bin (and stratum),
+
+    .. math:: pcY_{ij} = lb + (Y_{ij} - lb) \frac{\widetilde{PRED}_{bin} - lb}{PRED_{ij} - lb},
+
+    for observed and simulated rows alike. Rows whose prediction is ``lower_bound`` itself stay as they are. On a log scale with lb = 0
+    this is their equation 2. Censored rows enter quantiles with their bound, in the data and in the simulations.
+
+    References
+    ----------
+    Bergstrand, Hooker, Wallin & Karlsson (2011). Prediction-corrected visual predictive checks for diagnosing nonlinear
+    mixed-effects models. The AAPS Journal 13, 143-151.
+
+    Examples
+    --------
+    >>> ps.vpc(model, idata, x=data["time"], random_seed=1)  # doctest: +SKIP
+    >>> ps.vpc(model, idata, stratify=data["sex"], prediction_corrected=True, bins=8)  # doctest: +SKIP
+    """
+    return predictive_check(
+        model,
+        idata,
+        outcome,
+        x,
+        bins=bins,
+        quantiles=quantiles,
+        ci_prob=ci_prob,
+        prediction_corrected=prediction_corrected,
+        lower_bound=lower_bound,
+        stratify=stratify,
+        n_simulations=n_simulations,
+        random_seed=random_seed,
+    ).table
+
+
+def predictive_check(model, idata, outcome=None, x=None, **options) -> Vpc:
+    """What :func:`vpc` tells, with the rows themselves; same arguments, all options needed."""
+    check_simulations(options["n_simulations"])
+    quantiles = np.atleast_1d(np.asarray(options["quantiles"], dtype=float))
+    if not quantiles.size or not np.all((quantiles > 0) & (quantiles < 1)):
+        raise ValueError(f"quantiles must lie between 0 and 1, got {options['quantiles']!r}.")
+    if not 0 < options["ci_prob"] < 1:
+        raise ValueError(f"ci_prob must lie between 0 and 1, got {options['ci_prob']!r}.")
+    fitted = FittedRows(model, idata, outcome, x)
+    rows = fitted.rows
+    if rows.x is None:
+        raise ValueError(
+            f"Nothing tells the times of outcome '{rows.outcome.name}'; give one per row as x=, as in x=data[\"time\"]."
+        )
+    strata = _strata(rows, options["stratify"])
+    edges = bin_edges(rows.x, options["bins"], rows.subject)
+    simulated = fitted.simulate(options["n_simulations"], get_random_generator(options["random_seed"]))
+    simulated = np.clip(simulated, rows.lower, rows.upper)
+    statistics = _statistics(fitted, quantiles)
+    y, corrected = rows.observed, simulated
+    if options["prediction_corrected"]:
+        factors = _corrections(rows, strata, edges, options["lower_bound"])
+        y, corrected = (options["lower_bound"] + (v - options["lower_bound"]) * factors for v in (y, simulated))
+    lines = []
+    for label, of_stratum in strata:
+        for statistic, level, f, is_corrected in statistics:
+            data, sets = (y, corrected) if is_corrected else (rows.observed, simulated)
+            for line in _lines(rows.x, data, sets, of_stratum, edges, f, options["ci_prob"]):
+                lines.append({"stratum": label, "statistic": statistic, "level": level} | line)
+    table = pd.DataFrame(lines).rename(columns={"stratum": _name_of(options["stratify"])})
+    if options["stratify"] is None:
+        table = table.drop(columns="stratum")
+    table.attrs = {
+        "outcome": rows.outcome.name,
+        "x": str(getattr(x, "name", None) or "time"),
+        "ci_prob": float(options["ci_prob"]),
+        "n_simulations": int(options["n_simulations"]),
+        "prediction_corrected": bool(options["prediction_corrected"]),
+    }
+    return Vpc(table, rows.x, y, rows, strata)
+
+
+def _statistics(fitted, quantiles) -> list:
+    """``(statistic, level, function, whether of corrected values)``; a function of (n, row) and the rows that gives (n,)."""
+    rows, found = fitted.rows, []
+    if isinstance(rows.outcome.parts[0].rv.owner.op, BernoulliRV | CategoricalRV):
+        levels = [1.0] if isinstance(rows.outcome.parts[0].rv.owner.op, BernoulliRV) else np.unique(rows.observed)
+        found += [("fraction", float(level), _fraction(level), False) for level in levels]
+    else:
+        found += [("quantile", float(p), _quantile(p), True) for p in quantiles]
+    if np.isfinite(rows.lower).any():
+        found.append(("below", np.nan, lambda v, own: _mean(v <= rows.lower[own], v), False))
+    if np.isfinite(rows.upper).any():
+        found.append(("above", np.nan, lambda v, own: _mean(v >= rows.upper[own], v), False))
+    return found
+
+
+def _quantile(p):
+    def quantile(values, own):
+        whole = np.isfinite(values).all(axis=1)
+        out = np.full(len(values), np.nan)
+        out[whole] = np.quantile(values[whole], p, axis=1)
+        for k in np.flatnonzero(~whole & np.isfinite(values).any(axis=1)):  # a subject without a solution
+            out[k] = np.nanquantile(values[k], p)
+        return out
+
+    return quantile
+
+
+def _fraction(level):
+    return lambda values, own: _mean(values == level, values)
+
+
+def _mean(is_true, values):
+    """Fraction of the rows that have a value, (n,)."""
+    known = np.isfinite(values)
+    return np.where(known.any(axis=1), (is_true & known).sum(axis=1) / np.maximum(known.sum(axis=1), 1), np.nan)
+
+
+def _lines(x, data, sets, of_stratum, edges, f, ci_prob):
+    """A line per bin that has rows."""
+    number = bin_of(x, edges)
+    for k in np.unique(number[of_stratum]):
+        own = np.flatnonzero(of_stratum & (number == k))
+        simulated = f(sets[:, own], own)
+        simulated = simulated[np.isfinite(simulated)]
+        tails = [0.5, 0.5 - ci_prob / 2, 0.5 + ci_prob / 2]
+        middle, lower, upper = np.quantile(simulated, tails) if simulated.size else [np.nan] * 3
+        yield {
+            "bin": int(k),
+            "x": float(np.median(x[own])),
+            "left": float(edges[k]),
+            "right": float(edges[k + 1]),
+            "n": own.size,
+            "observed": float(f(data[None, own], own)[0]),
+            "simulated": middle,
+            "lower": lower,
+            "upper": upper,
+        }
+
+
+def _corrections(rows, strata, edges, lower_bound) -> np.ndarray:
+    """Factors of the prediction correction, (row,)."""
+    if rows.predicted is None:
+        raise ValueError(
+            f"PyMC knows no mean of outcome '{rows.outcome.name}', so its predictions cannot be corrected for; use "
+            "prediction_corrected=False."
+        )
+    above = rows.predicted[POPULATION] - lower_bound
+    if np.any(above < 0):
+        row = int(np.argmin(above))
+        raise ValueError(
+            f"The population prediction of row {rows.number[row]} is {above[row] + lower_bound:g}, below lower_bound="
+            f"{lower_bound:g}, so it cannot be corrected. Set lower_bound= to a value that the outcome never falls below."
+        )
+    number, factors = bin_of(rows.x, edges), np.ones(above.size)
+    for _, of_stratum in strata:
+        for k in np.unique(number[of_stratum]):
+            own = of_stratum & (number == k)
+            factors[own] = np.divide(np.median(above[own]), above[own], out=np.ones(own.sum()), where=above[own] > 0)
+    return factors
+
+
+def _name_of(stratify) -> str:
+    return str(getattr(stratify, "name", None) or "stratum")
+
+
+def _strata(rows, stratify) -> list:
+    """``(label, rows)`` of each group, in the order of their labels."""
+    if stratify is None:
+        return [(None, np.ones(rows.number.size, dtype=bool))]
+    groups = pd.Series(np.ravel(np.asarray(stratify)))
+    if groups.size == rows.outcome.n_rows:
+        groups = groups.iloc[rows.number]
+    elif groups.size != rows.number.size:
+        raise ValueError(
+            f"stratify must have one group per row of '{rows.outcome.name}', {rows.outcome.n_rows} in all; got {groups.size}."
+        )
+    if groups.isna().any():
+        raise ValueError(f"stratify has no group for {int(groups.isna().sum())} rows.")
+    labels = sorted(groups.unique())
+    return [(label, (groups == label).to_numpy()) for label in labels]

@@ -1,0 +1,131 @@
+"""Observed against predicted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pymc_saem.diagnose.rows import INDIVIDUAL as INDIVIDUAL_ROW
+from pymc_saem.diagnose.rows import POPULATION as POPULATION_ROW
+from pymc_saem.diagnose.rows import FittedRows
+from pymc_saem.evaluate.fitted_outcome import find_subjects
+from pymc_saem.plots.smooth import trend
+from pymc_saem.plots.style import MARK, TREND, add_legend, dots, log_scale, panels, tidy, unit_in, with_unit
+
+_PANELS = {"population": POPULATION_ROW, "individual": INDIVIDUAL_ROW}
+
+
+def plot_predictions(
+    model,
+    idata,
+    outcome=None,
+    x=None,
+    *,
+    kinds=("population", "individual"),
+    subjects=None,
+    log=False,
+    smooth=True,
+    xlabel=None,
+    ylabel=None,
+    axes=None,
+    figsize=None,
+):
+    """Plot observed values against population and individual predictions.
+
+    Points of a good fit lie around the identity line, widely for the population prediction, by the residual error for the individual one. A
+    smooth trend (local linear regression) shows where they lie to one side. Censored rows are rings.
+
+    Parameters
+    ----------
+    model : pymc.Model
+        The model that was fitted.
+    idata : arviz.InferenceData or xarray.DataTree
+        What ``fit_saem`` returned, or the same read from a file.
+    outcome : str, optional
+        Name of the observed variable, when there are several.
+    x : array_like, shape (row,), optional
+        Only for its unit of the outcome, in ``attrs["units"]``.
+    kinds : sequence of {"population", "individual"}
+        Panels: predictions with the random effects at their population value, and at the conditional mode.
+    subjects : label or sequence of labels, optional
+        As in the model's coords; all subjects by default.
+    log : bool, default False
+        Whether both axes are logarithmic; points at or below zero are left out then.
+    smooth : bool, default True
+        Whether the trend is drawn.
+    xlabel, ylabel : str, optional
+        By default the kind of prediction, and the name of the outcome, with its unit where known.
+    axes : Axes or array of Axes, optional
+        Where to draw, one per kind; a new figure by default.
+    figsize : tuple of float, optional
+        Width and height of a new figure in inches.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes, shape (kind,)
+
+    Raises
+    ------
+    ValueError
+        When a subject, outcome or kind does not exist, the fit is of another model, or PyMC knows no mean of the outcome.
+
+    Examples
+    --------
+    >>> ps.plot_predictions(model, idata, log=True)  # doctest: +SKIP
+    """
+    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    unknown = [kind for kind in kinds if kind not in _PANELS]
+    if unknown or not kinds:
+        raise ValueError(f"kinds must be of {', '.join(map(repr, _PANELS))}, got {kinds!r}.")
+    rows = FittedRows(model, idata, outcome).rows
+    if rows.predicted is None:
+        raise ValueError(f"PyMC knows no mean of outcome '{rows.outcome.name}', so there are no predictions to plot.")
+    chosen = np.isin(rows.subject, find_subjects(rows, subjects))
+    if not chosen.any():
+        raise ValueError(f"The chosen subjects have no rows of outcome '{rows.outcome.name}'.")
+    figsize = figsize or (3.7 * len(kinds) + 0.3, 4.0)
+    axes, is_new = panels(len(kinds), axes, figsize, share=True)
+    unit = unit_in(x, rows.outcome.name)
+    observed, is_cut = rows.observed[chosen], (rows.below | rows.above)[chosen]
+    limits = _limits([np.stack([observed, rows.predicted[_PANELS[kind]][chosen]]) for kind in kinds], log)
+    for ax, kind in zip(axes, kinds, strict=True):
+        predicted = rows.predicted[_PANELS[kind]][chosen]
+        _draw(ax, predicted, observed, is_cut, limits, log, smooth)
+        ax.set_xlabel(with_unit(f"{kind} prediction", unit) if xlabel is None else xlabel)
+    for ax in axes[:1] if is_new else axes:
+        ax.set_ylabel(with_unit(f"observed {rows.outcome.name}", unit) if ylabel is None else ylabel)
+    add_legend(axes, is_new)
+    return axes
+
+
+def _limits(pairs, log):
+    """Ends of both axes, for all points (2, row) of all panels that can be drawn."""
+    values = np.concatenate(pairs, axis=1)
+    values = values[:, np.isfinite(values).all(axis=0) & ((values > 0).all(axis=0) | (not log))]
+    if not values.size:
+        raise ValueError("No row has a prediction" + log * " and an observation above zero, as log=True needs" + ".")
+    low, high = values.min(), values.max()
+    if log:
+        margin = (high / low) ** 0.05
+        return low / margin, high * margin
+    margin = 0.04 * (high - low or 1.0)
+    return low - margin, high + margin
+
+
+def _draw(ax, predicted, observed, is_cut, limits, log, smooth):
+    style = dots(predicted.size)
+    ax.plot(predicted[~is_cut], observed[~is_cut], label="data", **style)
+    if is_cut.any():
+        ring = style | {"markerfacecolor": "none", "markeredgewidth": 0.9, "alpha": 0.6}
+        ax.plot(predicted[is_cut], observed[is_cut], label="censored", **ring)
+    ax.plot(limits, limits, label="identity", **MARK | {"linestyle": "-"})
+    if smooth:
+        keep = (predicted > 0) & (observed > 0) if log else np.ones(predicted.size, dtype=bool)
+        points = (np.log(v[keep]) if log else v[keep] for v in (predicted, observed))
+        line = trend(*points)
+        ax.plot(*(np.exp(v) if log else v for v in line), label="trend", **TREND)
+    if log:
+        log_scale(ax, "xy")
+    ax.set_xlim(limits)
+    ax.set_ylim(limits)
+    ax.set_box_aspect(1)
+    tidy(ax)

@@ -1,0 +1,40 @@
+"""A smooth trend through points."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def trend(x, y, span=0.75, n_grid=80) -> tuple[np.ndarray, np.ndarray]:
+    """Local linear regression with tricube weights (LOESS; Cleveland 1979, without robustness steps).
+
+    Parameters
+    ----------
+    x, y : ndarray, shape (n,)
+        Points that are not finite do not count.
+    span : float
+        Share of the points behind each value of the trend.
+    n_grid : int
+
+    Returns
+    -------
+    x, y : ndarray, shape (grid,)
+        From the first to the last point; empty where fewer than four different x make no trend.
+    """
+    keep = np.isfinite(x) & np.isfinite(y)
+    x, y = np.asarray(x, dtype=float)[keep], np.asarray(y, dtype=float)[keep]
+    if np.unique(x).size < 4:
+        return np.empty(0), np.empty(0)
+    even = np.linspace(0, 1, n_grid // 2)
+    grid = np.unique(np.concatenate([np.quantile(x, even), x.min() + np.ptp(x) * even]))
+    distance = np.abs(grid[:, None] - x)
+    reach = np.sort(distance, axis=1)[:, min(x.size, max(4, round(span * x.size))) - 1, None]
+    # at least the three nearest places, where many points share one
+    places = np.unique(x)
+    third = np.sort(np.abs(grid[:, None] - places), axis=1)[:, 3, None] if places.size > 3 else reach
+    weights = np.clip(1 - (distance / np.maximum(reach, third)) ** 3, 0, None) ** 3
+    total = weights.sum(axis=1)
+    mean_x, mean_y = weights @ x / total, weights @ y / total
+    centred = x - mean_x[:, None]
+    slope = (weights * centred * (y - mean_y[:, None])).sum(axis=1) / (weights * centred**2).sum(axis=1)
+    return grid, mean_y + slope * (grid - mean_x)

@@ -1,0 +1,239 @@
+"""Visual predictive check."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from pymc_saem.diagnose.vpc import predictive_check
+from pymc_saem.plots.style import (
+    BAND,
+    DATA,
+    INDIVIDUAL,
+    MARK,
+    MIDDLE_BAND,
+    SERIES,
+    dots,
+    log_scale,
+    panels,
+    tidy,
+    unit_in,
+    with_unit,
+)
+
+#: Where an observed line leaves its interval.
+_OUTSIDE = {
+    "color": "#D55E00",
+    "marker": "o",
+    "markersize": 8,
+    "markerfacecolor": "none",
+    "linestyle": "none",
+    "zorder": 5,
+}
+
+
+def plot_vpc(
+    model,
+    idata,
+    outcome=None,
+    x=None,
+    *,
+    bins="auto",
+    quantiles=(0.1, 0.5, 0.9),
+    ci_prob=0.9,
+    prediction_corrected=False,
+    lower_bound=0.0,
+    stratify=None,
+    n_simulations=500,
+    random_seed=None,
+    show_data=True,
+    log=False,
+    xlabel=None,
+    ylabel=None,
+    axes=None,
+    figsize=None,
+):
+    """Plot a visual predictive check: quantiles of the data over time, on those of simulated data sets.
+
+    Lines are quantiles of the observed rows in each bin, bands the intervals of the same quantiles in simulated
+    data sets, with their medians as thin lines. A red ring marks a bin where the observed quantile lies outside of its interval.
+    A ``Censored`` outcome has a second row of panels with the fraction of censored rows; a ``Bernoulli`` or ``Categorical`` one
+    shows fractions instead of quantiles. The numbers are those of :func:`pymc_saem.vpc`.
+
+    Parameters
+    ----------
+    model, idata, outcome, x, bins, quantiles, ci_prob, prediction_corrected, lower_bound, stratify, n_simulations, random_seed
+        As in :func:`pymc_saem.vpc`. A Series ``x`` with ``attrs["units"]`` brings units.
+    show_data : bool, default True
+        Whether the observed rows are drawn as points.
+    log : bool, default False
+        Whether the axis of the outcome is logarithmic.
+    xlabel, ylabel : str, optional
+        By default the name of ``x`` or "time", and the name of the outcome, with units where known.
+    axes : Axes or array of Axes, optional
+        Where to draw: one per stratum, then one per stratum for the censored fractions of a ``Censored`` outcome. A new figure by default.
+    figsize : tuple of float, optional
+        Width and height of a new figure in inches.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes, shape (stratum,), or (2, stratum) for a ``Censored`` outcome
+
+    Raises
+    ------
+    ValueError
+        As :func:`pymc_saem.vpc`, or when fewer axes are given than needed.
+
+    Examples
+    --------
+    >>> ps.plot_vpc(model, idata, x=data["time"], random_seed=1)  # doctest: +SKIP
+    >>> ps.plot_vpc(model, idata, prediction_corrected=True, stratify=data["sex"], log=True)  # doctest: +SKIP
+    """
+    check = predictive_check(
+        model,
+        idata,
+        outcome,
+        x,
+        bins=bins,
+        quantiles=quantiles,
+        ci_prob=ci_prob,
+        prediction_corrected=prediction_corrected,
+        lower_bound=lower_bound,
+        stratify=stratify,
+        n_simulations=n_simulations,
+        random_seed=random_seed,
+    )
+    table, name = check.table, check.rows.outcome.name
+    is_fraction = table["statistic"].iloc[0] == "fraction"
+    has_fractions = table["statistic"].isin(["below", "above"]).any()
+    grid, is_new = _axes(len(check.strata), has_fractions, axes, figsize)
+    for k, (label, of_stratum) in enumerate(check.strata):
+        own = table if label is None else table[table.iloc[:, 0] == label]
+        ax = grid[0, k]
+        if show_data and not is_fraction:
+            ax.plot(check.x[of_stratum], check.y[of_stratum], label="data", **dots(of_stratum.sum()))
+        _draw_statistics(ax, own[own["statistic"].isin(["quantile", "fraction"])], ci_prob, is_fraction)
+        if label is not None:
+            ax.set_title(f"{table.columns[0]} {label}", fontsize="medium")
+        if has_fractions:
+            _draw_bounds(ax, check.rows, of_stratum)
+            _draw_fractions(grid[1, k], own)
+    x_name = table.attrs["x"]
+    xlabel = with_unit(x_name, unit_in(x, x_name)) if xlabel is None else xlabel
+    if ylabel is None:
+        ylabel = f"fraction of {name}" if is_fraction else with_unit(name, unit_in(x, name))
+        ylabel = f"{ylabel}, prediction-corrected" if prediction_corrected and not is_fraction else ylabel
+    _finish(grid, is_new, xlabel, ylabel, log)
+    return grid if has_fractions else grid[0]
+
+
+def _axes(n, has_fractions, axes, figsize):
+    """Axes (1 or 2, stratum), and whether the figure is new."""
+    if axes is not None:
+        given, _ = panels(n * (1 + has_fractions), axes, None, share=False)
+        return given.reshape(-1, n), False
+    if not has_fractions:
+        size = figsize or ((6.2, 4.2) if n == 1 else None)
+        found, is_new = panels(n, None, size, share=True, size=(3.6, 2.9), max_columns=4)
+        return found[None], is_new
+    _, grid = plt.subplots(
+        2,
+        n,
+        figsize=figsize or (max(6.2, 3.4 * n), 5.4),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        height_ratios=(3, 1),
+        layout="constrained",
+    )
+    return grid, True
+
+
+def _draw_statistics(ax, own, ci_prob, is_fraction):
+    levels = np.sort(own["level"].unique())
+    middle = levels[np.argmin(np.abs(levels - 0.5))]
+    for k, level in enumerate(levels):
+        part = own[own["level"] == level].sort_values("x")
+        if is_fraction:
+            color = SERIES[k % len(SERIES)]
+            band, line = BAND | {"color": color["color"], "alpha": 0.25}, color | {"linewidth": 1.6, "zorder": 4}
+            name = f"fraction of {level:g}"
+        else:
+            is_middle = level == middle
+            band = MIDDLE_BAND if is_middle else BAND
+            line = DATA | {"marker": "none", "linewidth": 1.6, "linestyle": "-" if is_middle else "--"}
+            name = (f"{level:g}" if is_middle else ", ".join(f"{p:g}" for p in levels[levels != middle])) + " quantile"
+        _band(ax, part, band, f"simulated {name}, {100 * ci_prob:g} % interval")
+        thin = {"color": line["color"] if is_fraction else "#777777", "linewidth": 0.8, "linestyle": ":", "zorder": 3}
+        ax.plot(part["x"], part["simulated"], label="simulated, median", **thin)
+        ax.plot(part["x"], part["observed"], label=f"observed {name}", **line)
+        _mark_outside(ax, part)
+    tidy(ax)
+
+
+def _band(ax, part, style, label=None):
+    x = part["x"] if len(part) > 1 else part[["left", "right"]].iloc[0]  # a single bin has a width of its own
+    lower, upper = (np.broadcast_to(part[name], len(x)) for name in ("lower", "upper"))
+    ax.fill_between(x, lower, upper, label=label, **style)
+    for edge in (lower, upper):  # bands may overlap
+        ax.plot(x, edge, color=style["color"], linewidth=0.7, alpha=0.8, zorder=style["zorder"])
+
+
+def _mark_outside(ax, part):
+    out = part[(part["observed"] < part["lower"]) | (part["observed"] > part["upper"])]
+    if len(out):
+        ax.plot(out["x"], out["observed"], label="outside of its interval", **_OUTSIDE)
+
+
+def _draw_bounds(ax, rows, of_stratum):
+    for bounds in (rows.lower, rows.upper):
+        for bound in np.unique(bounds[of_stratum & np.isfinite(bounds)])[:3]:
+            ax.axhline(bound, **MARK)
+
+
+def _draw_fractions(ax, own):
+    for statistic, style in (("below", INDIVIDUAL), ("above", SERIES[1])):
+        part = own[own["statistic"] == statistic].sort_values("x")
+        if part.empty:
+            continue
+        _band(ax, part, BAND)
+        ax.plot(part["x"], part["simulated"], color="#777777", linewidth=0.8, linestyle=":")
+        ax.plot(
+            part["x"], part["observed"], **DATA | {"marker": "none", "linestyle": style["linestyle"], "linewidth": 1.6}
+        )
+        _mark_outside(ax, part)
+    ax.set_ylim(-0.03, 1.03)
+    tidy(ax)
+
+
+def _finish(grid, is_new, xlabel, ylabel, log):
+    for ax in grid[0]:
+        if log:
+            log_scale(ax, "y")
+    for ax in grid[-1] if len(grid) > 1 or not is_new or grid.shape[1] == 1 else ():
+        ax.set_xlabel(xlabel)
+    if is_new and len(grid) == 1 and grid.shape[1] > 1:
+        grid[0, 0].figure.supxlabel(xlabel, fontsize="medium")
+        grid[0, 0].figure.supylabel(ylabel, fontsize="medium")
+    else:
+        for ax in grid[0] if not is_new else grid[0, :1]:
+            ax.set_ylabel(ylabel)
+    if len(grid) > 1:
+        for ax in grid[1] if not is_new else grid[1, :1]:
+            ax.set_ylabel("censored")
+    _legend(grid, is_new)
+
+
+def _legend(grid, is_new):
+    """One legend for all panels, each label once."""
+    found = {}
+    for ax in grid[0]:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    words = ("data", "observed 0.5", "observed ", "outside", "simulated")
+    order = sorted(found, key=lambda label: [k for k, word in enumerate(words) if label.startswith(word)])
+    handles = [found[label] for label in order]
+    if is_new:
+        grid[0, 0].figure.legend(handles, order, loc="outside upper center", ncols=2, frameon=False, fontsize="small")
+    else:
+        grid[0, 0].legend(handles, order, frameon=False, fontsize="small")

@@ -1,0 +1,146 @@
+"""Whose rows a model has: the subjects of rows and of units nested in them, and the times of the rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from pytensor.graph.traversal import io_toposort
+
+from pymc_saem.evaluate.generator import Generator
+from pymc_saem.evaluate.outcomes import Outcome
+from pymc_saem.evaluate.prediction import constant_value
+from pymc_saem.prediction.values import Fit
+from pymc_saem.saem.interpreted import has_python_only_ops
+from pymc_saem.saem.read import SHARED_STEPS
+from pymc_saem.saem.rows import subjects_of_rows
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the first axis of a random effect of a lower level stands for, such as occasions."""
+
+    labels: list
+    subject: np.ndarray = field(repr=False)  # (unit,); -1 for a unit that no row and no mean tells
+
+
+@dataclass(frozen=True)
+class Design:
+    """Subjects and rows of a model, which need not be those that were fitted.
+
+    Attributes
+    ----------
+    subjects : list
+        Labels, (subject,).
+    row_subject : dict of str to ndarray, each (row,)
+        Subject of each row of each outcome.
+    units : dict of str to Units
+        Of each random effect of a lower level.
+    """
+
+    subjects: list
+    row_subject: dict[str, np.ndarray] = field(repr=False)
+    units: dict[str, Units] = field(repr=False)
+
+    @property
+    def n_subjects(self) -> int:
+        return len(self.subjects)
+
+    def subject_of(self, effect: str) -> np.ndarray:
+        """Subject of each entry of the first axis of a random effect."""
+        return self.units[effect].subject if effect in self.units else np.arange(self.n_subjects)
+
+    def has_rows(self, outcomes: tuple[Outcome, ...]) -> np.ndarray:
+        """Which subjects have an observed row, (subject,)."""
+        has = np.zeros(self.n_subjects, dtype=bool)
+        for outcome in outcomes:
+            has[self.row_subject[outcome.name][outcome.is_observed]] = True
+        return has
+
+
+def read_design(generator: Generator, values, fit: Fit, rng: np.random.Generator) -> Design:
+    """Find out by experiment which subject each row belongs to: a prediction changes with the effects of its own only.
+
+    Not by what is observed, which may be missing.
+
+    Parameters
+    ----------
+    generator : Generator
+    values : dict of str to ndarray
+        Natural values of the parameters, at which predictions exist.
+    fit : Fit
+        Tells which random effects are those of subjects.
+    rng : numpy.random.Generator
+
+    Raises
+    ------
+    UnsupportedModelError
+        When a row depends on no subject, or on two.
+    """
+    experiment = _Experiment(generator, values, rng)
+    top = [name for name in generator.effects if fit.is_of_subjects(name)]
+    lower = [name for name in generator.effects if name not in top]
+    n_subjects = experiment.typical[top[0]].shape[1]
+    labels = generator.model.coords.get(fit.subject_dim)
+    names = [outcome.name for outcome in generator.outcomes]
+    rows = experiment.owners(n_subjects, top, experiment.rows, names, orphans_allowed=False)
+    units = {}
+    for name in lower:
+        n_units = experiment.typical[name].shape[1]
+        (subject,) = experiment.owners(n_subjects, top, _sum_of(name, n_units), [f"the mean of '{name}'"])
+        unit_of_row = experiment.owners(n_units, [name], experiment.rows, names)
+        for unit, of_row in zip(unit_of_row, rows, strict=True):
+            at = (unit >= 0) & (subject[unit] < 0)
+            subject[unit[at]] = of_row[at]
+        dims = generator.model.named_vars_to_dims.get(name)
+        coords = generator.model.coords.get(dims[0]) if dims else None
+        units[name] = Units(list(coords) if coords is not None else list(range(n_units)), subject)
+    return Design(
+        subjects=list(labels) if labels is not None else list(range(n_subjects)),
+        row_subject=dict(zip(names, rows, strict=True)),
+        units=units,
+    )
+
+
+class _Experiment:
+    """Predictions when the random effects of some subjects move from their typical value towards a draw."""
+
+    def __init__(self, generator: Generator, values, rng):
+        self.generator, self.values, self.rng = generator, values, rng
+        self.typical = generator.typical_effects(values, 1)
+        self.drawn = generator.draw_effects(values, 1, rng)
+        rvs = [part.rv for outcome in generator.outcomes for part in outcome.parts]
+        self.noise = SHARED_STEPS if has_python_only_ops(rvs) else 0.0
+
+    def rows(self, effects) -> list[np.ndarray]:
+        """A number per row of each outcome, which changes with the law of the row."""
+        return [marks[0] for marks in self.generator.marks(self.generator.laws(self.values, effects, 1))]
+
+    def owners(self, n: int, movable: list[str], read, names, orphans_allowed: bool = True) -> list[np.ndarray]:
+        """Which of the n entries of ``movable`` effects each number belongs to that ``read(effects)`` lists; -1 for none."""
+
+        def density(distance, _):
+            share = 50.0 * np.abs(distance[:, 0])  # steps are about 0.015; NaN stays
+            given = {}
+            for name in movable:
+                by_entry = share.reshape(1, -1, *(1,) * (self.typical[name].ndim - 2))
+                given[name] = self.typical[name] + by_entry * (self.drawn[name] - self.typical[name])
+            effects = self.generator.typical_effects(self.values, 1, given)
+            return read(effects)
+
+        return subjects_of_rows(density, np.zeros(0), np.zeros((n, 1)), names, self.rng, self.noise, orphans_allowed)
+
+
+def _sum_of(name: str, n_units: int):
+    return lambda effects: [effects[name].reshape(n_units, -1).sum(axis=1)]
+
+
+def row_times(generator: Generator, outcome: Outcome, row_subject: np.ndarray) -> np.ndarray | None:
+    """Time of each row of an outcome, if a differential equation with these rows tells it."""
+    graphs = [v for part in outcome.parts for v in part.rv.owner.inputs]
+    for node in io_toposort([], graphs):
+        if getattr(node.op, "is_ode_solution", False) and np.array_equal(node.op.subject, row_subject):
+            times = constant_value(node.inputs[0])
+            if times is not None:
+                return times
+    return None

@@ -1,0 +1,130 @@
+"""Which subjects of a model the fit knows, and what it says about their random effects."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pymc_saem.evaluate.generator import Generator
+from pymc_saem.prediction.design import Design
+from pymc_saem.prediction.values import Fit
+
+#: Where the random effects of a subject come from.
+FIT, OWN_DATA, POPULATION = "fit", "own data", "population"
+CHOICES = ("auto", "match", "new")
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Where the random effects of each subject of a model come from.
+
+    Attributes
+    ----------
+    source : ndarray of str, shape (subject,)
+    place : ndarray of int, shape (subject,)
+        Number of the subject in the fit; -1 for a new one.
+    """
+
+    source: np.ndarray
+    place: np.ndarray = field(repr=False)
+
+
+def match(generator: Generator, design: Design, fit: Fit, subjects: str) -> Matched:
+    """Match subjects by their labels.
+
+    Parameters
+    ----------
+    subjects : {"auto", "match", "new"}
+
+    Warns
+    -----
+    UserWarning
+        With "auto", when a label is known to the fit, but its observed values are not those of the fit.
+    """
+    known = {str(label): k for k, label in enumerate(fit.subjects)}
+    place = np.array([known.get(str(label), -1) for label in design.subjects])
+    if subjects == "new":
+        place[:] = -1
+    if subjects == "auto":
+        _warn_of_other_data(generator, design, fit, place)
+    source = np.where(design.has_rows(generator.outcomes), OWN_DATA, POPULATION)
+    return Matched(np.where(place >= 0, FIT, source), place)
+
+
+def _warn_of_other_data(generator, design, fit, place) -> None:
+    names = []
+    for s in np.flatnonzero(place >= 0):
+        if any(_contradicts(outcome, design, fit, s, place[s]) for outcome in generator.outcomes):
+            names.append(str(design.subjects[s]))
+    if names:
+        listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        warnings.warn(
+            f"The fit knows {fit.subject_dim} {listed}, but their observed values in the model are not those of the fit. They are "
+            "taken for the subjects that were fitted, and predicted from the data of the fit alone. If they are others, or "
+            "their new data are to count, use subjects='new'; if they are the same, subjects='match' says so.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _contradicts(outcome, design, fit, subject, place) -> bool:
+    """Whether a subject has observed values that the fit does not have, and the other way round."""
+    observed, constant = fit.group("observed_data"), fit.group("constant_data")
+    name = next((n for n in (outcome.observed_name, outcome.name, f"{outcome.name}_observed") if n in observed), None)
+    if name is None or f"{name}_subject" not in constant:
+        return False
+    fitted = np.ravel(observed[name].values)[constant[f"{name}_subject"].values == place]
+    rows = (design.row_subject[outcome.name] == subject) & outcome.is_observed
+    here, there = Counter(outcome.observed[rows].tolist()), Counter(fitted.astype(float).tolist())
+    return bool(here - there) and bool(there - here)
+
+
+def fitted_effects(
+    generator: Generator, design: Design, fit: Fit, matched: Matched, shapes, which
+) -> tuple[dict, dict, dict]:
+    """Modes and draws of the random effects of the subjects that the fit knows.
+
+    Parameters
+    ----------
+    shapes : dict of str to tuple
+        Of each random effect in the model.
+    which : ndarray of int, shape (draw,)
+        Draws that are wanted.
+
+    Returns
+    -------
+    modes : dict of str to ndarray, each (1, unit, ...)
+    draws : dict of str to ndarray, each (draw, unit, ...)
+    is_given : dict of str to ndarray of bool, each (unit,)
+        Whose values these are; a unit that the fit does not know, such as a later occasion, has none.
+    """
+    individual, modes, draws, is_given = fit.group("individual"), {}, {}, {}
+    for name in generator.effects:
+        mode = individual[f"{name}_mode"]
+        place = _places(name, design, fit, matched, mode)
+        given = place >= 0
+        modes[name], draws[name] = np.zeros((1, *shapes[name])), np.zeros((len(which), *shapes[name]))
+        modes[name][:, given] = mode.values[place[given]]
+        if given.any():
+            draws[name][:, given] = fit.draws(name, which)[:, place[given]]
+        is_given[name] = given
+    return modes, draws, is_given
+
+
+def _places(name, design, fit, matched, mode) -> np.ndarray:
+    """Place in the fit of each entry of the first axis of an effect; -1 for none."""
+    if name not in design.units:
+        return matched.place
+    units = design.units[name]
+    labels = mode[mode.dims[0]].values if mode.dims[0] in mode.coords else np.arange(mode.shape[0])
+    known = {str(label): k for k, label in enumerate(labels)}
+    found = np.array([known.get(str(label), -1) for label in units.labels])
+    owner = np.where(units.subject >= 0, matched.place[units.subject], -1)
+    constant = fit.group("constant_data")
+    if f"{name}_subject" in constant:  # a unit of another subject has the same label by chance
+        owner_in_fit = constant[f"{name}_subject"].values
+        found = np.where((found >= 0) & (owner_in_fit[found] == owner), found, -1)
+    return np.where(owner >= 0, found, -1)

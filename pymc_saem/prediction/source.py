@@ -1,0 +1,73 @@
+"""The model that predictions are made with: the fitted one, one with other data, or one that is built for them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import pymc as pm
+from pymc.exceptions import ImputationWarning
+
+
+@contextmanager
+def model_with(model, data) -> Iterator[pm.Model]:
+    """The model with its data, while predictions are made; shared data are put back afterwards, also after an error.
+
+    Raises
+    ------
+    TypeError
+        When ``model`` is neither a model nor a function that returns one, or ``data`` does not go with it.
+    ValueError
+        When ``data`` names what is no ``pm.Data`` of the model.
+    """
+    if not isinstance(model, pm.Model):
+        yield _built(model, data)
+    elif data is None:
+        yield model
+    elif isinstance(data, Mapping):
+        with _set_data(model, data):
+            yield model
+    else:
+        raise TypeError(
+            f"data is a {type(data).__name__}; with a pm.Model it must be a mapping of the names of its pm.Data to values. Other "
+            "data need the function that builds the model: predict(build_model, idata, data)."
+        )
+
+
+def _built(build, data) -> pm.Model:
+    if not callable(build):
+        raise TypeError(f"model must be a pm.Model, or a function of the data that returns one; got {build!r}.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImputationWarning)  # rows without an observation are what is to be predicted
+        model = build(data)
+    if not isinstance(model, pm.Model):
+        raise TypeError(f"The function that builds the model must return a pm.Model; it returned {model!r}.")
+    return model
+
+
+@contextmanager
+def _set_data(model: pm.Model, data: Mapping) -> Iterator[None]:
+    known = [v.name for v in model.data_vars]
+    dims = [dim for dim in data if dim in model.coords and dim not in known]
+    unknown = [name for name in data if name not in known and name not in dims]
+    if unknown:
+        raise ValueError(
+            f"data names {', '.join(map(repr, unknown))}; the pm.Data of the model are {', '.join(map(repr, known)) or 'none'}. "
+            "What is not pm.Data is a constant of the model: give the function that builds it instead."
+        )
+    names = [name for name in data if name in known]
+    before = {name: np.array(model[name].get_value()) for name in names}
+    coords = {dim: model.coords[dim] for dim in dims}
+    try:
+        for name in names:
+            model.set_data(name, data[name], coords=_coords_of(model, name, data, dims))
+        yield
+    finally:
+        for name in names:
+            model.set_data(name, before[name], coords=_coords_of(model, name, coords, dims))
+
+
+def _coords_of(model, name, values, dims) -> dict:
+    return {dim: values[dim] for dim in model.named_vars_to_dims.get(name, ()) if dim in dims}

@@ -1,0 +1,119 @@
+"""Whether a fit that starts from a result ends at a much better one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pymc as pm
+from pymc.util import get_random_generator
+
+from pymc_saem.refit.fitted import make_refitter, read_fit
+
+#: Gain in the objective that is much: a parameter that is one standard error off costs half a unit.
+MUCH = 0.5
+
+
+@dataclass(frozen=True)
+class RestartCheck:
+    """A fit and its continuation from its own result.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        By parameter entry: estimate, again (that of the new run), moved (the distance in standard errors of the fit; NaN where it
+        has none).
+    loglik, loglik_again : float
+        Marginal log-likelihood at both.
+    gain : float
+        Of the maximized objective, with log priors where the fit has counted them.
+    error : float
+        Monte-Carlo standard error of the gain, at most: both likelihoods are computed with the same random numbers.
+    is_better : bool
+        Whether the new run is better by more than half a unit of log density and two errors.
+    """
+
+    table: pd.DataFrame
+    loglik: float
+    loglik_again: float
+    gain: float
+    error: float
+
+    @property
+    def is_better(self) -> bool:
+        return self.gain > MUCH + 2.0 * self.error
+
+    @property
+    def advice(self) -> str:
+        """What it means, and what to do."""
+        if self.is_better:
+            return "The fit had not reached its optimum: fit again with more n_explore and n_smooth, or with initvals from column 'again'."
+        return (
+            "The fit is at an optimum as far as a run from there can tell; chains from dispersed starts look farther."
+        )
+
+    def __str__(self) -> str:
+        head = f"log-likelihood {self.loglik:.2f}, after a restart {self.loglik_again:.2f}; gain {self.gain:.2f}, error {self.error:.2g}"
+        return f"{head}\n{self.advice}\n{self.table.to_string(float_format=lambda x: f'{x:.4g}')}"
+
+
+def check_restart(
+    model: pm.Model,
+    idata,
+    *,
+    n_explore: int = 200,
+    n_smooth: int = 350,
+    likelihood: str = "auto",
+    random_seed=None,
+    **options,
+) -> RestartCheck:
+    """Run a fit again from its own result, which must not get much better.
+
+    Parameters
+    ----------
+    model : pymc.Model
+    idata : arviz.InferenceData or xarray.DataTree
+        A fit of the model.
+    n_explore, n_smooth : int
+        Iterations of the new run, with annealing and step sizes as in ``fit_saem``.
+    likelihood : {"auto", "quadrature", "importance", "annealed"}
+        How both marginal log-likelihoods are computed.
+    random_seed : int or numpy.random.Generator, optional
+    **options
+        Options of ``fit_saem`` instead of those of the fit.
+
+    Returns
+    -------
+    RestartCheck
+        Printed, it says what it means.
+
+    Raises
+    ------
+    ValueError
+        When ``idata`` is no fit, or of another model.
+
+    Examples
+    --------
+    >>> print(ps.check_restart(model, idata, random_seed=1))  # doctest: +SKIP
+    """
+    fitted = read_fit(idata, options)
+    refitter = make_refitter(model, fitted, n_explore, n_smooth)
+    rng = get_random_generator(random_seed)
+    seed = int(rng.integers(2**32))
+    before = refitter.likelihood(fitted.estimates, likelihood, seed)
+    again = refitter.fit(start=fitted.estimates, seed=rng, likelihood=likelihood, likelihood_seed=seed)
+    prior = again.log_prior - refitter.log_prior(refitter.theta(fitted.estimates))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        moved = np.abs(again.values - fitted.values) / fitted.column("se")
+    table = pd.DataFrame(
+        {"estimate": fitted.values, "again": again.values, "moved": moved},
+        index=pd.Index(refitter.labels, name="parameter"),
+    )
+    return RestartCheck(
+        table,
+        before.total,
+        again.likelihood.total,
+        again.likelihood.total - before.total + prior,
+        float(np.hypot(before.total_error, again.likelihood.total_error)),
+    )
