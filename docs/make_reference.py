@@ -15,6 +15,8 @@ import pymc_saem
 #: Title and first line of the section of each home in ``pymc_saem._HOMES``; an unknown home gets its own name as title.
 TITLES = {
     "saem": ("Estimation", "The estimator, the step method behind it, and the model as it is understood."),
+    "diagnose": ("Model checks", "Residuals and visual predictive checks as tables."),
+    "evaluate": ("Random effects and learned rates", "What the figures of the same name show, as tables."),
     "output": ("Results", "Tables of a fit, several fits beside each other, and files."),
     "prediction": ("Prediction and simulation", "What follows from a fit: predictions, and new data sets."),
     "refit": ("Many fits of one model", "Bootstrap, profiles, cross-validation, chains ranked by likelihood."),
