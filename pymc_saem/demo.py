@@ -177,6 +177,8 @@ def _figures(model, idata, data, out: Path):
         ("convergence.png", "every parameter by iteration", lambda: ps.plot_convergence(idata)),
         ("fits.png", "data and curves of all subjects", lambda: ps.plot_fits(model, idata, x=time)),
         ("fits_1_2.png", "data and curves of subjects 1 and 2", lambda: ps.plot_fits(model, idata, **two, x=time)),
+        ("rates.png", "what the four networks have learned", lambda: _rates(model, idata)),
+        ("effects.png", "random effects: weights of the networks", lambda: ps.plot_random_effects(model, idata)),
         ("observation.png", "subject 1, first row", lambda: distribution(model, idata, subject=1, row=0, x=time)),
     )
     for name, content, draw in drawn:
@@ -184,6 +186,12 @@ def _figures(model, idata, data, out: Path):
         axes[0].figure.savefig(out / name, dpi=120, bbox_inches="tight")
         plt.close(axes[0].figure)
         yield out / name, content
+
+
+def _rates(model, idata):
+    labels = {"w_a1": "absorbed by time", "w_a2": "absorbed by amount", "w_c1": "eliminated", "w_c2": "appearing by time"}
+    units = {"t": "h", "depot": "mg", "center": "mg/L"}
+    return ps.plot_rates(model, idata, labels=labels | {"t": "time"}, units=units)
 
 
 def _store(idata, out: Path):

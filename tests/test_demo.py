@@ -13,7 +13,7 @@ from pymc_saem import demo
 from pymc_saem.compat import get_group, group_names
 
 ROOT = Path(__file__).parents[1]
-FIGURES = ("convergence.png", "fits.png", "fits_1_2.png", "observation.png")
+FIGURES = ("convergence.png", "fits.png", "fits_1_2.png", "rates.png", "effects.png", "observation.png")
 
 
 @pytest.fixture(scope="module")

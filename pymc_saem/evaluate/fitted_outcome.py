@@ -121,8 +121,11 @@ def sample_values(model, idata, n_draws: int) -> dict[str, np.ndarray]:
     draws = get_group(idata, "posterior") if "posterior" in group_names(idata) else None
     labels = [str(label) for label in population["parameter"].values]
     values = {}
+    unobserved = {rv.name.removesuffix("_observed") + "_unobserved" for rv in observed_variables(model)}
     for rv in model.free_RVs:
         name = rv.name
+        if name in unobserved:  # missing rows, which a fit leaves out
+            continue
         if f"{name}_mode" in individual:
             pair = [individual[f"{name}_population"].values, individual[f"{name}_mode"].values]
         else:

@@ -7,6 +7,8 @@ import numpy as np
 from pymc_saem.compat import get_group
 from pymc_saem.plots.style import INDIVIDUAL, MARK, OTHER, SERIES, add_legend, label_axes, panels, tidy
 
+#: Variables of the run, behind parameters; their last value is no estimate.
+_OF_THE_RUN = ("step_size", "n_failed")
 #: Up to here every entry of an array has a panel of its own.
 MAX_SEPARATE = 6
 
@@ -23,7 +25,7 @@ def plot_convergence(idata, var_names=None, *, max_separate=MAX_SEPARATE, axes=N
         What ``fit_saem`` returned, or the same read from a file.
     var_names : str or sequence of str, optional
         Variables of the group ``saem_trace``. By default all population parameters, the complete-data
-        log density and the acceptance rates; "step_size" and "n_failed" can be asked for.
+        log density, the acceptance rates, the step sizes, and the failed solves where there were any.
     max_separate : int, default 6
         An array with more entries, such as the weights of a network, has one panel with a line per entry.
     axes : Axes or array of Axes, optional
@@ -75,7 +77,9 @@ def _selection(idata, trace, var_names) -> list[str]:
         labels = get_group(idata, "population")["parameter"].values
         parameters = {str(label).split("[")[0] for label in labels}
         keep = [name for name in trace.data_vars if name in parameters]
-        return keep + [n for n in trace.data_vars if n == "complete_logp" or n.startswith("accept_")]
+        keep += [n for n in trace.data_vars if n == "complete_logp" or n.startswith("accept_")]
+        failed = "n_failed" in trace and bool(np.nansum(trace["n_failed"].values) > 0)
+        return keep + ["step_size"] * ("step_size" in trace) + ["n_failed"] * failed
     unknown = [name for name in var_names if name not in trace.data_vars]
     if unknown:
         raise ValueError(f"saem_trace has no variable {unknown[0]!r}; it has {', '.join(map(str, trace.data_vars))}.")
@@ -99,7 +103,10 @@ def _panels_of(trace, names, max_separate) -> list[tuple]:
                 drawn.append((f"{name} ({len(labels)} entries)", lines))
             else:
                 drawn += [(label, {label: line}) for label, line in lines.items()]
-    return drawn + ([("acceptance rate", rates)] if rates else [])
+    if not rates:
+        return drawn
+    place = next((k for k, (title, _) in enumerate(drawn) if title in _OF_THE_RUN), len(drawn))
+    return [*drawn[:place], ("acceptance rate", rates), *drawn[place:]]
 
 
 def _entries(values) -> list[str]:
@@ -121,7 +128,7 @@ def _draw_chains(ax, iteration, lines, best):
     if len(next(iter(lines.values()))) > 1:  # one chain needs no name
         handles[best].set_label("reported chain")
         handles[0 if best else 1].set_label("other chains")
-    if not many and "complete_logp" not in lines:  # its last value is one draw, not an estimate
+    if not many and not {"complete_logp", *_OF_THE_RUN} & set(lines):  # its last value is one draw, not an estimate
         ax.set_title(f"{handles[best].get_ydata()[-1]:.4g}", loc="right", fontsize="small", color=INDIVIDUAL["color"])
 
 

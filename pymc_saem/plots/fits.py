@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from pymc_saem.evaluate.censored import censored_rows
 from pymc_saem.evaluate.curves import draw_curves
 from pymc_saem.evaluate.fitted_outcome import (
     DRAWS,
@@ -18,12 +19,13 @@ from pymc_saem.evaluate.fitted_outcome import (
 from pymc_saem.evaluate.prediction import RowFunction, location
 from pymc_saem.plots.style import (
     BAND,
+    CENSORED,
     DATA,
     INDIVIDUAL,
     POPULATION,
     add_legend,
     label_axes,
-    panels,
+    pages,
     tidy,
     unit_in,
     with_unit,
@@ -42,6 +44,11 @@ def plot_fits(
     ci_prob=0.9,
     xlabel=None,
     ylabel=None,
+    yscale="linear",
+    sharex=True,
+    sharey=True,
+    columns=None,
+    per_page=30,
     axes=None,
     figsize=None,
 ):
@@ -50,6 +57,8 @@ def plot_fits(
     Each panel has the data, the individual prediction (random effects at their conditional mode), the
     population prediction (random effects at their population value), and a band of the individual prediction from
     draws of its random effects given the data. The band is about the curve; residual error is not in it.
+    Rows of a ``pm.Censored`` outcome that were observed at a limit are open triangles there, which point to where the value may be; the
+    curves are those of the law before it was cut off.
 
     ODEs are solved at tolerance 1e-8 on a fine grid, whatever the tolerance of the model.
 
@@ -74,10 +83,18 @@ def plot_fits(
         Probability of the band, equal tails.
     xlabel, ylabel : str, optional
         By default the name of ``x`` or "time", and the name of the outcome, with units where known.
+    yscale : str, default "linear"
+        Such as "log". Values that are not positive have no place there.
+    sharex, sharey : bool, default True
+        Whether all panels, on all pages, have the same axes.
+    columns : int, optional
+        Panels side by side; by default as many as make a page somewhat wider than high.
+    per_page : int, default 30
+        More subjects than that take several figures; ``axes[k].figure`` is the one of a panel.
     axes : Axes or array of Axes, optional
         Where to draw, one per subject; a new figure by default.
     figsize : tuple of float, optional
-        Width and height of a new figure in inches.
+        Width and height of a new figure, or of each page, in inches.
 
     Returns
     -------
@@ -105,20 +122,60 @@ def plot_fits(
             f"Nothing tells the times of outcome '{fitted.name}'; give one per row as x=, as in x=data[\"time\"]."
         )
     curves = draw_curves(rows, chosen, n_grid)
-    axes, is_new = panels(len(chosen), axes, figsize, share=True)
+    side = censored_rows(model, fitted, samples, x)
+    axes, figures = pages(len(chosen), axes, figsize, per_page, sharex=sharex, sharey=sharey, columns=columns)
     for ax, subject, curve in zip(axes, chosen, curves, strict=True):
         own = fitted.rows_of(subject)
-        ax.plot(rows.x[own], fitted.observed[own], label="data", **DATA)
+        _draw_data(ax, rows.x[own], fitted.observed[own], side[own], is_censored=side.any())
         _draw_curve(ax, curve, ci_prob)
         ax.set_title(f"{fitted.subject_dim} {fitted.subjects[subject]}", fontsize="medium")
+        ax.set_yscale(yscale)
         tidy(ax)
+    if yscale == "log":
+        _fit_log_axes(axes, fitted, chosen, curves, sharey)
     _warn_of_gaps(fitted, chosen, curves)
     x_name = getattr(x, "name", None) or "time"
     xlabel = with_unit(x_name, unit_in(x, x_name)) if xlabel is None else xlabel
     ylabel = with_unit(fitted.name, unit_in(x, fitted.name)) if ylabel is None else ylabel
-    label_axes(axes, is_new, xlabel, ylabel)
-    add_legend(axes, is_new)
+    for page, is_new in figures:
+        label_axes(page, is_new, xlabel, ylabel)
+        add_legend(page, is_new, n_columns=3 if side.any() else 4)
+    if len(figures) > 1:
+        _same_limits(axes, sharex, sharey)
     return axes
+
+
+def _draw_data(ax, x, y, side, is_censored):
+    ax.plot(x[side == 0], y[side == 0], label="data", **DATA)
+    if is_censored:  # in all panels, for the legend
+        for k, (marker, label) in {-1: ("v", "below its limit"), 1: ("^", "above its limit")}.items():
+            label = label if (side == k).any() or k == -1 else None
+            ax.plot(x[side == k], y[side == k], label=label, **CENSORED | {"marker": marker})
+
+
+def _fit_log_axes(axes, fitted, chosen, curves, sharey):
+    """Lower ends by what is positive in data and modes: a band that falls to zero would stretch the axis by decades."""
+    lows, highs = [], []
+    for subject, curve in zip(chosen, curves, strict=True):
+        y = np.concatenate([fitted.observed[fitted.rows_of(subject)], curve.y[:2].ravel()])
+        observed = fitted.observed[fitted.rows_of(subject)]
+        y, observed = y[np.isfinite(y) & (y > 0)], observed[observed > 0]
+        lows.append(0.5 * observed.min() if observed.size else np.nan)
+        highs.append(2.0 * y.max() if y.size else np.nan)
+    if sharey:
+        lows, highs = [np.nanmin(lows)] * len(lows), [np.nanmax(highs)] * len(highs)
+    for ax, low, high in zip(axes, lows, highs, strict=True):
+        if np.isfinite([low, high]).all():
+            ax.set_ylim(low, high)
+
+
+def _same_limits(axes, sharex, sharey):
+    """The same axes on all pages; within a figure Matplotlib sees to it."""
+    for wanted, get, put in ((sharex, "get_xlim", "set_xlim"), (sharey, "get_ylim", "set_ylim")):
+        if wanted:
+            limits = np.array([getattr(ax, get)() for ax in axes])
+            for ax in axes:
+                getattr(ax, put)(limits[:, 0].min(), limits[:, 1].max())
 
 
 def _draw_curve(ax, curve, ci_prob):

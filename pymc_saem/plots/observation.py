@@ -1,17 +1,13 @@
-"""Predictive distribution of one observed value."""
+"""Predictive distribution of one observed value, or of several."""
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pymc as pm
-import pytensor
-import pytensor.tensor as pt
-from pytensor.tensor.random.op import RandomVariable
 
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, find_subjects, read_outcome, sample_values
-from pymc_saem.evaluate.prediction import INTERPRETED, RowFunction
-from pymc_saem.plots.style import BAND, DATA, INDIVIDUAL, MIXTURE, add_legend, tidy, unit_in, with_unit
+from pymc_saem.evaluate.prediction import RowFunction
+from pymc_saem.evaluate.predictive import RowLaw
+from pymc_saem.plots.style import BAND, DATA, INDIVIDUAL, MIXTURE, add_legend, panels, tidy, unit_in, with_unit
 
 
 def plot_observation_distribution(
@@ -28,11 +24,12 @@ def plot_observation_distribution(
     ax=None,
     figsize=None,
 ):
-    """Plot the distribution that the fit predicts for one observed value, and the value itself.
+    """Plot the distribution that the fit predicts for an observed value, and the value itself; of one row, or a panel for each of several.
 
     Two distributions are drawn: one with the random effects at their conditional mode, and the mixture
     over draws of the random effects given the data, which is wider where the data say little about the subject.
-    The legend states the quantile of the observed value in the mixture: P(Y <= y).
+    The quantile of the observed value in the mixture, P(Y <= y), is stated. Counts have a mass function instead of a density; a ``pm.Censored``
+    outcome has the density between its limits, and bars at them: their heights are the probabilities that are written there, relative to the highest density.
 
     Parameters
     ----------
@@ -42,8 +39,8 @@ def plot_observation_distribution(
         What ``fit_saem`` returned, or the same read from a file.
     subject : label
         As in the model's coords.
-    row : int, default 0
-        Which of the subject's rows, in the order of the data; negative counts from the end.
+    row : int, sequence of int, or "all", default 0
+        Which of the subject's rows, in the order of the data; negative counts from the end. Several rows have a panel each.
     outcome : str, optional
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
@@ -54,14 +51,14 @@ def plot_observation_distribution(
         Draws of the mixture, at most.
     xlabel : str, optional
         By default the name of the outcome, with its unit where ``x`` brings it.
-    ax : Axes, optional
-        Where to draw; a new figure by default.
+    ax : Axes or array of Axes, optional
+        Where to draw, one per row; a new figure by default.
     figsize : tuple of float, optional
         Width and height of a new figure in inches.
 
     Returns
     -------
-    matplotlib.axes.Axes
+    matplotlib.axes.Axes, or ndarray of them, shape (row,), for several rows
 
     Raises
     ------
@@ -70,48 +67,66 @@ def plot_observation_distribution(
     IndexError
         When the subject has no such row.
     NotImplementedError
-        When the outcome is multivariate or composed of other distributions (censored, truncated, a mixture).
+        When the outcome is multivariate or composed of other distributions (truncated, a mixture).
 
     Examples
     --------
     >>> ps.plot_observation_distribution(model, idata, subject=1, row=3)  # doctest: +SKIP
     """
     fitted = read_outcome(model, idata, outcome)
-    which, row, at = _find_row(fitted, subject, row)
+    which, places = _find_rows(fitted, subject, row)
     samples = sample_values(model, idata, n_draws)
-    rows = RowFunction(model, _dist_params(fitted.rv), fitted, samples, x)
+    law = RowLaw(fitted.rv)
+    rows = RowFunction(model, law.graphs, fitted, samples, x)
     if len(next(iter(samples.values()))) <= DRAWS.start:
         raise ValueError("The fit has no draws of the random effects, so it has no predictive distribution.")
-    law = _Predictive(fitted.rv, [values[:, at] for values in rows.at_rows()])
-    y = float(fitted.observed[at])
-    grid = law.support(y, n_grid)
-    is_new = ax is None
-    if is_new:
-        _, ax = plt.subplots(figsize=figsize or (5.5, 3.6), layout="constrained")
-    _draw(ax, law, grid)
-    quantile = law.probability_up_to(y)
-    stated = "" if quantile is None else f", quantile {quantile:.2f}"
-    ax.axvline(y, color=DATA["color"], linewidth=1.2, linestyle=":", label=f"observed: {y:.4g}{stated}")
-    place = f", {_place(x, rows.x[at])}" if rows.x is not None else ""
-    ax.set_title(f"{fitted.subject_dim} {fitted.subjects[which]}, row {row}{place}", fontsize="medium")
-    ax.set_xlabel(with_unit(fitted.name, unit_in(x, fitted.name)) if xlabel is None else xlabel)
-    tidy(ax)
-    add_legend([ax], is_new, n_columns=2)
-    return ax
+    values = rows.at_rows()
+    axes, is_new = panels(len(places), ax, figsize, share=False, size=(2.9, 2.3), max_columns=4)
+    for panel, (number, at) in zip(axes, places, strict=True):
+        one, y = law.row([v[:, at] for v in values]), float(fitted.observed[at])
+        _draw(panel, one, one.support(y, n_grid))
+        stated = _mark(panel, one, y, is_single=len(places) == 1)
+        title = f"{fitted.subject_dim} {fitted.subjects[which]}, row {number}"
+        where = _place(x, rows.x[at]) if rows.x is not None else ""
+        if len(places) == 1:
+            panel.set_title(", ".join(filter(None, [title, where])), fontsize="medium")
+        else:
+            panel.set_title("\n".join([title, ", ".join(filter(None, [where, stated]))]), fontsize="small")
+        tidy(panel)
+    xlabel = with_unit(fitted.name, unit_in(x, fitted.name)) if xlabel is None else xlabel
+    for panel in axes:
+        panel.set_xlabel(xlabel)
+    add_legend(axes, is_new, n_columns=2 if len(places) == 1 else 3)
+    return axes[0] if _is_number(row) else axes
 
 
-def _find_row(fitted, subject, row) -> tuple[int, int, int]:
-    """Number of the subject, of the row within it, and of the row within the outcome."""
-    if not isinstance(row, int | np.integer):
-        raise TypeError(f"row must be a whole number, got {row!r}.")
+def _is_number(row) -> bool:
+    return isinstance(row, int | np.integer) and not isinstance(row, bool)
+
+
+def _find_rows(fitted, subject, row) -> tuple[int, list[tuple[int, int]]]:
+    """Number of the subject; of each row, its number within the subject and within the outcome."""
     (which,) = find_subjects(fitted, [subject])
     own = fitted.rows_of(which)
-    if not -own.size <= row < own.size:
-        raise IndexError(
-            f"{fitted.subject_dim} {subject!r} has {own.size} rows of '{fitted.name}', numbered from 0; "
-            f"there is no row {row}."
-        )
-    return which, row % own.size, int(own[row])
+    if isinstance(row, str):
+        if row != "all":
+            raise TypeError(f'row must be a whole number, several, or "all", got {row!r}.')
+        wanted = range(own.size)
+    else:
+        wanted = [row] if not np.iterable(row) else list(row)
+    places = []
+    for k in wanted:
+        if not _is_number(k):
+            raise TypeError(f'row must be a whole number, several, or "all", got {k!r}.')
+        if not -own.size <= k < own.size:
+            raise IndexError(
+                f"{fitted.subject_dim} {subject!r} has {own.size} rows of '{fitted.name}', numbered from 0; "
+                f"there is no row {k}."
+            )
+        places.append((int(k % own.size), int(own[k])))
+    if not places:
+        raise ValueError("No row was asked for.")
+    return which, places
 
 
 def _place(x, value) -> str:
@@ -120,90 +135,47 @@ def _place(x, value) -> str:
     return f"{name} {value:.4g} {unit_in(x, name) or ''}".rstrip()
 
 
-def _dist_params(rv):
-    op = rv.owner.op
-    if not isinstance(op, RandomVariable) or op.ndim_supp:
-        raise NotImplementedError(
-            f"Outcome '{rv.name}' is {op}; only univariate, not composed distributions can be drawn."
-        )
-    return op.dist_params(rv.owner)
-
-
-class _Predictive:
-    """Distribution of one row, for every sample of its arguments (sample,).
-
-    The density comes from PyMC, so every univariate outcome that PyMC can evaluate has a figure.
-    """
-
-    def __init__(self, rv, arguments):
-        self.op = rv.owner.op
-        self.dtype = rv.type.dtype
-        self.is_discrete = not self.dtype.startswith("float")
-        self.arguments = arguments
-
-    def density(self, grid, samples):
-        """Mean density or mass over some samples at the points of a grid, shape (grid,)."""
-        logp = self._evaluate(pm.logp, grid, samples)
-        return np.nanmean(np.exp(logp), axis=0)
-
-    def probability_up_to(self, y):
-        """P(Y <= y) in the mixture over the draws; None where PyMC has no distribution function."""
-        try:
-            return float(np.nanmean(np.exp(self._evaluate(pm.logcdf, np.array([y]), DRAWS))))
-        except NotImplementedError:
-            return None
-
-    def support(self, y, n_grid):
-        """Points that hold nearly all probability, and the observed value, shape (grid,)."""
-        simulated = self._simulate()
-        lower, upper = np.quantile(simulated, [0.0005, 0.9995])
-        margin = 0.2 * (upper - lower)
-        # The margin shows the tails; beyond the least value ever simulated by much, a positive law has none.
-        lower = max(lower - margin, 0.0) if simulated.min() >= 0 else lower - margin
-        lower, upper = min(lower, y - 0.1 * margin), max(upper + margin, y + 0.1 * margin)
-        grid = np.linspace(lower, upper, n_grid)
-        return np.unique(np.round(grid)) if self.is_discrete else grid
-
-    def _variable(self, arguments, size=None):
-        """A random variable of this distribution, with a generator of its own."""
-        rng = pytensor.shared(np.random.default_rng(0))
-        return self.op.make_node(rng, size, *arguments).outputs[1]
-
-    def _evaluate(self, log_function, points, samples):
-        """log_function of every sample at every point, shape (sample, grid)."""
-        chosen = [a[samples, None] for a in self.arguments]
-        shape = (len(chosen[0]), len(points))
-        inputs = [pt.tensor(dtype=a.dtype, shape=(None, None)) for a in chosen]
-        value = pt.tensor(dtype=self.dtype, shape=(None, None))
-        graph = log_function(self._variable(inputs), value)
-        f = pytensor.function([*inputs, value], graph, mode=INTERPRETED)
-        points = np.asarray(points, dtype=self.dtype)
-        return f(*(np.broadcast_to(a, shape) for a in chosen), np.broadcast_to(points, shape))
-
-    def _simulate(self, n_each=50):
-        """Values of the mixture and of the conditional mode, shape (n,); the same in every call."""
-        chosen = [a[MODE_SAMPLE:] for a in self.arguments]
-        keep = np.all(np.isfinite(chosen), axis=0)
-        chosen = [a[keep] for a in chosen]
-        inputs = [pt.tensor(dtype=a.dtype, shape=(None,)) for a in chosen]
-        graph = self._variable(inputs, size=(n_each, len(chosen[0])))
-        return pytensor.function(inputs, graph, mode=INTERPRETED)(*chosen).ravel()
-
-
 def _draw(ax, law, grid):
     mixture = law.density(grid, DRAWS)
-    at_mode = law.density(grid, slice(MODE_SAMPLE, MODE_SAMPLE + 1))
+    mode = slice(MODE_SAMPLE, MODE_SAMPLE + 1)
+    at_mode = law.density(grid, mode)
+    masses, masses_at_mode = law.masses(DRAWS), law.masses(mode)
+    dashes = INDIVIDUAL | {"linestyle": "none", "marker": "_", "markersize": 9}
     if law.is_discrete:
-        ax.bar(grid, mixture, width=0.8, label="given the data", **BAND)
-        ax.plot(
-            grid, at_mode, marker="_", markersize=9, label="at conditional mode", **INDIVIDUAL | {"linestyle": "none"}
-        )
+        for points, values in ((masses, mixture), (masses_at_mode, at_mode)):
+            for limit, mass in points.items():
+                values[grid == limit] = mass
+        inside = (grid >= law.lower) & (grid <= law.upper)
+        ax.bar(grid[inside], mixture[inside], width=0.8, label="given the data", **BAND)
+        ax.plot(grid[inside], at_mode[inside], label="at conditional mode", **dashes)
         ax.set_ylabel("probability")
         ax.xaxis.get_major_locator().set_params(integer=True)
     else:
-        ax.fill_between(grid, mixture, **BAND)
-        ax.plot(grid, mixture, label="given the data", **MIXTURE)
-        ax.plot(grid, at_mode, label="at conditional mode", **INDIVIDUAL)
+        inside = (grid > law.lower) & (grid < law.upper)
+        ax.fill_between(grid, mixture, where=inside, **BAND)
+        ax.plot(grid, np.where(inside, mixture, np.nan), label="given the data", **MIXTURE)
+        ax.plot(grid, np.where(inside, at_mode, np.nan), label="at conditional mode", **INDIVIDUAL)
         ax.set_ylabel("density")
         ax.set_xlim(grid[0], grid[-1])
+        height = max(mixture.max(), at_mode.max()) or 1.0
+        width = 0.02 * (grid[-1] - grid[0])
+        for limit, mass in masses.items():
+            label = "probability at a limit" if limit == min(masses) else None
+            ax.bar(limit, mass * height, width=width, label=label, **BAND | {"alpha": 0.9})
+            ax.plot(limit, masses_at_mode[limit] * height, **dashes)
+            side = "left" if limit == law.lower else "right"
+            ax.annotate(
+                f" {mass:.2g} ", (limit, mass * height), xytext=(4 if side == "left" else -4, 0), ha=side, va="bottom",
+                textcoords="offset points", fontsize="small", color=MIXTURE["color"],
+            )  # fmt: skip
     ax.set_ylim(bottom=0)
+
+
+def _mark(ax, law, y, is_single) -> str:
+    """Draw the observed value; what is said of it: of a single row in the legend, else by the caller."""
+    quantile = law.probability_up_to(y)
+    at_limit = y in (law.lower, law.upper)
+    stated = "at its limit" if at_limit else "" if quantile is None else f"quantile {quantile:.2f}"
+    label = ", ".join(filter(None, [f"observed: {y:.4g}", stated])) if is_single else "observed"
+    ax.axvline(y, label=label, color=DATA["color"], linewidth=1.2, linestyle=":")
+    return stated

@@ -11,6 +11,7 @@ import numpy as np
 # Okabe and Ito's colours, told apart with every kind of colour blindness; the line styles differ as well,
 # so the figures survive a black-and-white printer.
 DATA = {"color": "#222222", "marker": "o", "markersize": 3.5, "linestyle": "none", "zorder": 4}
+CENSORED = DATA | {"markersize": 4.5, "markerfacecolor": "none", "markeredgewidth": 0.9}
 INDIVIDUAL = {"color": "#0072B2", "linewidth": 1.6, "linestyle": "-", "zorder": 3}
 POPULATION = {"color": "#D55E00", "linewidth": 1.3, "linestyle": "--", "zorder": 2}
 BAND = {"color": "#56B4E9", "alpha": 0.35, "linewidth": 0.0, "zorder": 1}
@@ -77,7 +78,10 @@ def dots(n):
 
 
 def log_scale(ax, which):
-    """Logarithmic axes, "x", "y" or "xy", with plain numbers, and those of 2 and 5 where the axis is short."""
+    """Logarithmic axes, "x", "y" or "xy", with plain numbers, and those of 2 and 5 where the axis is short.
+
+    What is not positive lies far below; set the limits.
+    """
 
     def between(axis):
         def text(value, _position):
@@ -88,7 +92,7 @@ def log_scale(ax, which):
 
     for name in which:
         axis = getattr(ax, f"{name}axis")
-        getattr(ax, f"set_{name}scale")("log", nonpositive="mask")
+        getattr(ax, f"set_{name}scale")("log", nonpositive="clip")
         axis.set_major_formatter(lambda value, _position: f"{value:g}")
         axis.set_minor_formatter(between(axis))
 
@@ -102,7 +106,7 @@ def named_unit(units, name):
     return units.get(name) or None
 
 
-def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=None, sharey=None):
+def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=None, sharey=None, columns=None):
     """Axes for ``n`` panels: those given, or a new figure with a grid of them.
 
     Parameters
@@ -115,6 +119,8 @@ def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=No
         Whether the panels of a new figure share both axes.
     sharex, sharey : bool, optional
         The same for one axis, where they differ.
+    columns : int, optional
+        Exactly so many panels side by side.
     size : tuple of float
         Inches of one panel of a new figure, where ``figsize`` is None.
     max_columns : int
@@ -135,7 +141,7 @@ def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=No
         if given.size < n:
             raise ValueError(f"axes has {given.size} panels, but {n} are needed.")
         return given[:n], False
-    columns = _columns_for(n, max_columns)
+    columns = _columns_for(n, max_columns) if columns is None else min(columns, n)
     rows = math.ceil(n / columns)
     if figsize is None:
         figsize = (5.5, 3.6) if n == 1 else (max(5.5, columns * size[0]), rows * size[1] + 0.9)
@@ -148,6 +154,30 @@ def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=No
         grid[k].remove()
         grid[k - columns].tick_params(labelbottom=True)  # a shared axis has its numbers at the bottom row only
     return grid[:n], True
+
+
+def pages(n, axes, figsize, per_page, *, sharex, sharey, columns=None):
+    """Axes for ``n`` panels like :func:`panels`, on several new figures where one would have too many.
+
+    Returns
+    -------
+    ndarray of Axes, shape (n,)
+    list of (ndarray of Axes, bool)
+        The panels of each page, and whether its figure is new.
+    """
+    if per_page < 1:
+        raise ValueError(f"per_page must be at least 1, got {per_page}.")
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}.")
+    if axes is not None or n <= per_page:
+        axes, is_new = panels(n, axes, figsize, share=True, sharex=sharex, sharey=sharey, columns=columns)
+        return axes, [(axes, is_new)]
+    columns = columns or _columns_for(per_page, 6)  # the same on the last page, which has fewer panels
+    figures = []
+    for start in range(0, n, per_page):
+        k = min(per_page, n - start)
+        figures.append(panels(k, None, figsize, share=True, sharex=sharex, sharey=sharey, columns=columns))
+    return np.concatenate([page for page, _ in figures]), figures
 
 
 def _columns_for(n, most):

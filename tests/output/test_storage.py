@@ -6,6 +6,7 @@ import warnings
 import arviz as az
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytest
 
@@ -75,6 +76,30 @@ def test_functions_take_what_was_read(loaded):
     conc = get_group(drawn, "posterior_predictive")["conc"].values
     observed = get_group(again, "observed_data")["conc"].values
     assert np.sqrt(np.mean((conc.mean(axis=(0, 1)) - observed) ** 2)) < 0.8  # residual sd of the exact fit: 0.70
+
+
+TABLES = {
+    "summary": lambda model, t, fit: ps.summary(fit),
+    "diagnostics": lambda model, t, fit: ps.diagnostics(fit),
+    "individuals": lambda model, t, fit: ps.individuals(fit),
+    "correlation": lambda model, t, fit: ps.correlation(fit),
+    "compare": lambda model, t, fit: ps.compare({"one": fit, "two": fit}),
+    "predict": lambda model, t, fit: ps.predict(
+        model, fit, level=["individual", "marginal"], n_draws=20, random_seed=1
+    ),
+    "simulate": lambda model, t, fit: ps.simulate(model, fit, n=3, random_seed=1)["conc"].to_series(),
+    "residuals": lambda model, t, fit: ps.residuals(model, fit, x=t, n_simulations=150, random_seed=1),
+    "vpc": lambda model, t, fit: ps.vpc(model, fit, x=t, n_simulations=50, random_seed=1),
+    "random_effects": lambda model, t, fit: ps.random_effects(model, fit),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The difference of .one. and .two. is 0")  # they are the same fit
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_what_was_read(loaded, name):
+    model, t, idata, again = loaded
+    pd.testing.assert_index_equal(TABLES[name](model, t, again).index, TABLES[name](model, t, idata).index)
+    assert TABLES[name](model, t, again).equals(TABLES[name](model, t, idata))
 
 
 def test_a_resumed_run_starts_from_what_was_read(loaded):

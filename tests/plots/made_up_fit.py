@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pymc_saem.evaluate.outcomes import data_value
 from pymc_saem.output.datatree import FitResult, Variable, build_datatree
 
 
@@ -35,7 +36,7 @@ def made_up_fit(model, effects, parameters, row_subject, chains=1, n_explore=4, 
             coords={name: list(values) for name, values in model.coords.items() if values is not None},
             trace=trace,
             population={"parameter": np.array(labels), "estimate": np.array(estimates)},
-            observed={rv.name: Variable((), np.asarray(model.rvs_to_values[rv].data)) for rv in model.observed_RVs},
+            observed={rv.name: Variable((), data_value(model.rvs_to_values[rv])) for rv in model.observed_RVs},
             constant={f"{name}_subject": Variable((), np.asarray(rows)) for name, rows in row_subject.items()},
             posterior=posterior,
             individual=individual,

@@ -32,12 +32,25 @@ def arrays():
 def test_default_panels_are_parameters_density_and_acceptance(idata):
     axes = ps.plot_convergence(idata)
     names = ["sigma", "log_ka", "omega_ka", "log_V", "omega_V", "log_CL", "omega_CL"]
-    assert titles(axes) == [*names, "complete_logp", "acceptance rate"]
+    assert titles(axes) == [*names, "complete_logp", "acceptance rate", "step_size"]
     trace = get_group(idata, "saem_trace")
     for ax, name in zip(axes, names, strict=False):
         (line,) = curves(ax)
         np.testing.assert_array_equal(line.get_ydata(), trace[name].values[0])
-    assert {line.get_label() for line in curves(axes[-1])} == {"prior", "coordinate", "block"}
+    assert {line.get_label() for line in curves(axes[-2])} == {"prior", "coordinate", "block"}
+    (steps,) = curves(axes[-1])
+    expected = np.r_[np.ones(20), np.arange(1.0, 21) ** -0.75]  # step sizes of the two phases
+    np.testing.assert_allclose(steps.get_ydata(), expected[: steps.get_ydata().size], rtol=1e-12)
+
+
+def test_failed_solves_have_a_panel_where_there_are_any(arrays):
+    assert titles(ps.plot_convergence(arrays))[-1] == "step_size"
+    failed = arrays.copy()
+    values = np.zeros((3, 10))
+    values[1, 4] = 7
+    failed["saem_trace"]["n_failed"] = (("chain", "iteration"), values)
+    ax = ps.plot_convergence(failed)[-1]
+    assert ax.get_title(loc="left") == "n_failed" and curves(ax)[1].get_ydata()[4] == 7
 
 
 def test_the_switch_lies_between_the_phases(idata):
@@ -76,7 +89,7 @@ def test_given_axes_are_used(idata):
     axes = ps.plot_convergence(idata, ["sigma", "step_size", "n_failed"], axes=own)
     assert list(axes) == list(own.ravel()[:3])
     assert all(ax.get_xlabel() == "iteration" for ax in axes)
-    with pytest.raises(ValueError, match="axes has 4 panels, but 9 are needed"):
+    with pytest.raises(ValueError, match="axes has 4 panels, but 10 are needed"):
         ps.plot_convergence(idata, axes=own)
 
 

@@ -3,7 +3,9 @@
 import arviz as az
 import matplotlib.pyplot as plt
 import numpy as np
+import pymc as pm
 import pytest
+from made_up_fit import made_up_fit
 from models import theophylline
 
 import pymc_saem as ps
@@ -85,7 +87,7 @@ def test_a_fit_from_a_file(model, idata, data, tmp_path):
     loaded = az.from_netcdf(tmp_path / "fit.nc")
     axes = ps.plot_fits(model, loaded, subjects=[1, 2], x=data["time"])
     check_curves(axes, [0, 1], idata, data, 1e-10)
-    assert len(ps.plot_convergence(loaded)) == 9
+    assert len(ps.plot_convergence(loaded)) == 10
     ps.plot_observation_distribution(model, loaded, subject=1)
 
 
@@ -95,6 +97,55 @@ def test_labels_and_axes_of_the_caller(model, idata, data):
     assert list(axes) == list(own)
     assert [ax.get_xlabel() for ax in axes] == ["hours"] * 2 and axes[1].get_ylabel() == "conc"
     assert axes[0].get_legend() is not None and line(axes[0], "individual")[0].size == 20
+
+
+def test_pages(model, idata, data):
+    axes = ps.plot_fits(model, idata, x=data["time"], per_page=5, columns=3, n_grid=10)
+    figures = [ax.figure for ax in axes]
+    assert [figures.count(f) for f in dict.fromkeys(figures)] == [5, 5, 2]
+    assert all(f.get_supxlabel() == "time [h]" and len(f.legends) == 1 for f in set(figures))
+    assert len({ax.get_ylim() for ax in axes}) == 1 and len({ax.get_xlim() for ax in axes}) == 1
+    assert axes[0].get_subplotspec().get_gridspec().ncols == 3
+    free = ps.plot_fits(model, idata, x=data["time"], sharey=False, n_grid=10)
+    assert len({ax.get_ylim() for ax in free}) == 12 and len({ax.get_xlim() for ax in free}) == 1
+    with pytest.raises(ValueError, match="per_page must be at least 1, got 0"):
+        ps.plot_fits(model, idata, x=data["time"], per_page=0)
+
+
+def test_log_axis_is_not_stretched_by_zeros(model, idata, data):
+    axes = ps.plot_fits(model, idata, x=data["time"], yscale="log")
+    positive = data["conc"][data["conc"] > 0].min()
+    assert all(ax.get_yscale() == "log" and ax.get_ylim()[0] == pytest.approx(positive / 2) for ax in axes)
+
+
+def test_censored_rows_are_marked():
+    t, subject = np.tile([0.5, 1.0, 2.0], 2), np.repeat([0, 1], 3)
+    observed = np.array([3.5, 2.0, 1.0, 3.5, 3.0, 1.0])
+    with pm.Model(coords={"subject": ["a", "b"]}) as model:
+        b = pm.LogNormal("b", 1, 0.5, dims="subject")
+        law = pm.Normal.dist(b[subject] * pm.math.exp(-0.4 * pm.Data("t", t)), 0.3)
+        pm.Censored("y", law, lower=1.0, upper=np.array([3.5, 3.5, 3.5, 3.5, 3.0, 3.5]), observed=observed)
+    fit = made_up_fit(model, {"b": np.array([3.0, 5.0])}, {}, {"y": subject})
+    a, b = ps.plot_fits(model, fit, x=t)
+    np.testing.assert_array_equal(np.c_[line(a, "data")], [[1.0, 2.0]])
+    np.testing.assert_array_equal(np.c_[line(a, "below its limit")], [[2.0, 1.0]])
+    np.testing.assert_array_equal(np.c_[line(b, "above its limit")], [[0.5, 3.5], [1.0, 3.0]])
+    x, y = line(a, "individual")
+    np.testing.assert_allclose(y, 3.0 * np.exp(-0.4 * x), rtol=1e-10)  # of the law before it was cut off
+
+
+@pytest.mark.filterwarnings("ignore:Data in y contains missing values")
+def test_missing_rows_are_left_out():
+    t, subject = np.tile([0.5, 1.0, 2.0], 2), np.repeat([0, 1], 3)
+    with pm.Model(coords={"subject": ["a", "b"]}) as model:
+        b = pm.LogNormal("b", 1, 0.5, dims="subject")
+        pm.Normal("y", b[subject] * np.exp(-0.4 * t), 0.3, observed=[3.0, np.nan, 1.0, 3.0, 2.0, np.nan])
+    keep = np.array([0, 2, 3, 4])
+    fit = made_up_fit(model, {"b": np.array([3.0, 5.0])}, {}, {"y_observed": subject[keep]})
+    with pytest.warns(UserWarning, match="connected from row to row"):  # PyMC has cut the times in the graph
+        a, b = ps.plot_fits(model, fit, x=t[keep])
+    np.testing.assert_array_equal(np.c_[line(a, "data")], [[0.5, 3.0], [2.0, 1.0]])
+    np.testing.assert_allclose(line(b, "individual")[1], 5.0 * np.exp(-0.4 * t[keep[2:]]), rtol=1e-10)
 
 
 def test_errors(model, idata, data):

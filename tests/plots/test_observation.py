@@ -93,7 +93,7 @@ def test_errors(model, idata):
         ps.plot_observation_distribution(model, idata, "x")
     with pytest.raises(IndexError, match="subject 1 has 11 rows of 'conc', numbered from 0; there is no row 11"):
         ps.plot_observation_distribution(model, idata, 1, row=11)
-    with pytest.raises(TypeError, match="row must be a whole number, got 'first'"):
+    with pytest.raises(TypeError, match='row must be a whole number, several, or "all", got .first.'):
         ps.plot_observation_distribution(model, idata, 1, row="first")
     without = idata.copy()
     del without["posterior"]
@@ -101,9 +101,53 @@ def test_errors(model, idata):
         ps.plot_observation_distribution(model, without, 1)
 
 
+def test_several_rows_have_a_panel_each(model, idata, data):
+    axes = ps.plot_observation_distribution(model, idata, 1, row="all", x=data["time"])
+    assert axes.shape == (11,) and axes[2].get_title().startswith("subject 1, row 2\ntime 0.57 h, quantile 0.")
+    own = data[data["subject"] == 1]["conc"].to_numpy()
+    single = ps.plot_observation_distribution(model, idata, 1, row=4, x=data["time"])
+    np.testing.assert_array_equal(lines(axes[4])["given the data"], lines(single)["given the data"])
+    assert [lines(ax)["observed"][0][0] for ax in axes] == list(own)
+    pair = ps.plot_observation_distribution(model, idata, 1, row=[-1, 0])
+    assert [ax.get_title().split("\n")[0] for ax in pair] == ["subject 1, row 10", "subject 1, row 0"]
+    with pytest.raises(ValueError, match="No row was asked for"):
+        ps.plot_observation_distribution(model, idata, 1, row=[])
+
+
+def test_a_censored_density_has_masses_at_its_limits():
+    model, fit = fit_of(
+        lambda b, s: pm.Censored("y", pm.Normal.dist(b, s), lower=2.8, upper=3.3, observed=[2.8, 3.0, 3.0, 3.3, 3.3])
+    )
+    ax = ps.plot_observation_distribution(model, fit, "a", row=1)  # the third row of the data
+    draws = draws_of(fit, 0)
+    x, density = lines(ax)["given the data"]
+    inside = (x > 2.8) & (x < 3.3)
+    np.testing.assert_allclose(density[inside], stats.norm(draws, 0.3).pdf(x).mean(axis=0)[inside], rtol=1e-6)
+    assert np.isnan(density[~inside]).all()
+    below, above = stats.norm(draws, 0.3).cdf(2.8).mean(), stats.norm(draws, 0.3).sf(3.3).mean()
+    assert [float(t.get_text()) for t in ax.texts] == pytest.approx([below, above], rel=0.06)  # two digits
+    left, right = (bar.get_height() for bar in ax.patches)
+    assert left / right == pytest.approx(below / above, rel=1e-6)
+    assert integrate.trapezoid(density[inside], x[inside]) + below + above == pytest.approx(1, abs=0.01)
+    assert quantile(ax) == pytest.approx(stats.norm(draws, 0.3).cdf(3.0).mean(), abs=0.005)
+    at_limit = ps.plot_observation_distribution(model, fit, "a", row=0)
+    assert "observed: 2.8, at its limit" in at_limit.get_legend_handles_labels()[1]
+
+
+def test_censored_counts_pile_up_at_the_limit():
+    model, fit = fit_of(
+        lambda b, s: pm.Censored("y", pm.Poisson.dist(b), lower=None, upper=4, observed=[1, 2, 4, 4, 3])
+    )
+    ax = ps.plot_observation_distribution(model, fit, "a", row=0)
+    heights = {round(bar.get_x() + 0.4): bar.get_height() for bar in ax.patches}
+    law = stats.poisson(draws_of(fit, 0))
+    assert set(heights) == {0, 1, 2, 3, 4}
+    assert heights[4] == pytest.approx(law.sf(3).mean()) and heights[1] == pytest.approx(law.pmf(1).mean())
+
+
 def test_composed_distributions_are_refused():
     model, fit = fit_of(
-        lambda b, s: pm.Censored("y", pm.Normal.dist(b, s), lower=1.0, upper=None, observed=np.arange(1.0, 6))
+        lambda b, s: pm.Truncated("y", pm.Gamma.dist(b, s), lower=1.0, upper=None, observed=np.arange(2.0, 7))
     )
     with pytest.raises(NotImplementedError, match="Outcome 'y' .* only univariate, not composed"):
         ps.plot_observation_distribution(model, fit, "a")
