@@ -50,7 +50,11 @@ def met() -> list[str]:
             thing = getattr(import_module(module), name)
             home = vars(inspect.getmodule(thing)) if inspect.getmodule(thing) else {}
             for name, value in home.items():
-                if not inspect.isclass(value) or not value.__module__.startswith("pymc_saem.") or path.endswith(f".{name}"):
+                if (
+                    not inspect.isclass(value)
+                    or not value.__module__.startswith("pymc_saem.")
+                    or path.endswith(f".{name}")
+                ):
                     continue
                 if re.search(rf"^{name}$", inspect.getdoc(thing) or "", flags=re.MULTILINE):
                     found[name] = f"{value.__module__}.{name}"

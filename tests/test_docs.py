@@ -124,7 +124,9 @@ def test_a_block_knows_its_outputs(tmp_path):
 def test_every_page_is_in_a_table_of_contents():
     listed = {DOCS / "index.md"}
     for page in run_pages.pages():
-        for block in re.findall(r"^```\{toctree\}\n(.*?)^```$", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE):
+        for block in re.findall(
+            r"^```\{toctree\}\n(.*?)^```$", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE
+        ):
             names = [line for line in block.splitlines() if line and not line.startswith(":")]
             listed |= {page.parent / f"{name}.md" for name in names}
     assert set(run_pages.pages()) <= listed
