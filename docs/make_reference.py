@@ -15,6 +15,8 @@ import pymc_saem
 #: Title and first line of the section of each home in ``pymc_saem._HOMES``; an unknown home gets its own name as title.
 TITLES = {
     "saem": ("Estimation", "The estimator, the step method behind it, and the model as it is understood."),
+    "diagnose": ("Model checks", "Residuals and visual predictive checks as tables."),
+    "evaluate": ("Random effects and learned rates", "What the figures of the same name show, as tables."),
     "output": ("Results", "Tables of a fit, several fits beside each other, and files."),
     "prediction": ("Prediction and simulation", "What follows from a fit: predictions, and new data sets."),
     "refit": ("Many fits of one model", "Bootstrap, profiles, cross-validation, chains ranked by likelihood."),
@@ -48,7 +50,11 @@ def met() -> list[str]:
             thing = getattr(import_module(module), name)
             home = vars(inspect.getmodule(thing)) if inspect.getmodule(thing) else {}
             for name, value in home.items():
-                if not inspect.isclass(value) or not value.__module__.startswith("pymc_saem.") or path.endswith(f".{name}"):
+                if (
+                    not inspect.isclass(value)
+                    or not value.__module__.startswith("pymc_saem.")
+                    or path.endswith(f".{name}")
+                ):
                     continue
                 if re.search(rf"^{name}$", inspect.getdoc(thing) or "", flags=re.MULTILINE):
                     found[name] = f"{value.__module__}.{name}"

@@ -8,6 +8,7 @@ import importlib.util
 import re
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,8 +20,23 @@ import pymc_saem as ps
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 #: Sizes at which a block shows that it runs; at their own, pages take minutes.
-SMALL_FIT = {"n_explore": 3, "n_smooth": 3, "n_transitions": 10, "n_starts": 1, "draws": 4, "progressbar": False}
+SMALL_FIT = {"n_explore": 3, "n_smooth": 3, "n_transitions": 10, "n_starts": 0, "draws": 4, "progressbar": False}
 SMALL_RUN = {"n_explore": 2, "n_smooth": 2}
+SMALL = {
+    "bootstrap": {"n": 2, **SMALL_RUN},
+    "cross_validate": SMALL_RUN,
+    "check_restart": SMALL_RUN,
+    "profile_likelihood": {"n_points": 2, **SMALL_RUN},
+    "predict": {"n_draws": 4},
+    "residuals": {"n_simulations": 100},
+    "vpc": {"n_simulations": 20},
+    "plot_residuals": {"n_simulations": 100},
+    "plot_vpc": {"n_simulations": 20},
+}
+#: Left out unless a page asks for it: compiling it takes seconds for every model. The first page has it all.
+WITHOUT = {"likelihood": None, "standard_errors": None, "compile_kwargs": {"mode": "FAST_COMPILE"}}
+#: Pages that compare likelihoods.
+COMPARE = ("refits", "gallery")
 
 
 def program(name):
@@ -37,34 +53,22 @@ make_reference = program("make_reference")
 PAGES = [page for page in run_pages.pages() if page != run_pages.FIRST and list(run_pages.blocks(page))]
 
 
-def smaller(function, **small):
+def smaller(function, left_out=(), **small):
+    """The function with few of everything; ``left_out`` are options that count where the page says nothing."""
+
     def call(*args, **options):
-        # what a resumed run was, it stays
-        sizes = {"progressbar": False} if options.get("resume") is not None else small
-        return function(*args, **options | sizes)
+        if options.get("resume") is not None:  # what a resumed run was, it stays
+            return function(*args, **dict(left_out) | options | {"progressbar": False})
+        return function(*args, **dict(left_out) | options | small)
 
     return call
 
 
 @pytest.fixture(scope="module")
-def small():
-    """Few iterations, draws and replicates, whatever a page asks for."""
-    with pytest.MonkeyPatch.context() as patch:
+def first():
+    """What `first_fit.md` defines, with all that follows an estimate."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
         patch.setattr(ps, "fit_saem", smaller(ps.fit_saem, **SMALL_FIT))
-        patch.setattr(ps, "bootstrap", smaller(ps.bootstrap, n=2, **SMALL_RUN))
-        patch.setattr(ps, "cross_validate", smaller(ps.cross_validate, **SMALL_RUN))
-        patch.setattr(ps, "check_restart", smaller(ps.check_restart, **SMALL_RUN))
-        patch.setattr(ps, "profile_likelihood", smaller(ps.profile_likelihood, n_points=1, **SMALL_RUN))
-        patch.setattr(ps, "predict", smaller(ps.predict, n_draws=4))
-        yield
-
-
-@pytest.fixture(scope="module")
-def first(small, tmp_path_factory):
-    """What `first_fit.md` defines."""
-    import warnings
-
-    with warnings.catch_warnings(action="ignore"):
         return run_pages.run(run_pages.FIRST, {})
 
 
@@ -72,6 +76,9 @@ def first(small, tmp_path_factory):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_runs(page, first, tmp_path, monkeypatch):
+    monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, {} if page.stem in COMPARE else WITHOUT, **SMALL_FIT))
+    for name, options in SMALL.items():
+        monkeypatch.setattr(ps, name, smaller(getattr(ps, name), **options))
     monkeypatch.chdir(tmp_path)  # some blocks write files
     run_pages.run(page, first)
     plt.close("all")
