@@ -89,6 +89,15 @@ def test_the_first_fit_defines_what_other_pages_use(first):
     assert set(ps.summary(first["idata"]).index) >= {"log_ka", "omega_V", "sigma"}
 
 
+@pytest.mark.filterwarnings("ignore:The difference of")
+def test_printed_tables_fit_100_columns(first):
+    model, idata = first["model"], first["idata"]
+    tables = [ps.summarize(model), ps.summary(idata), ps.diagnostics(idata), ps.compare({"a" * 40: idata, "b": idata})]
+    for table in tables:
+        assert max(map(len, str(table).splitlines())) <= 100
+    assert "m_step" in str(tables[1]) and "increase n_smooth" in str(tables[2]).replace("\n", " ")
+
+
 def test_the_reference_has_every_public_name():
     page = make_reference.page()
     entries = set(re.findall(r"^   (pymc_saem\.[\w.]+)$", page, flags=re.MULTILINE))
