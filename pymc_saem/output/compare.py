@@ -87,7 +87,7 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
     Warns
     -----
     UserWarning
-        When likelihoods come from different methods, or their errors are larger than differences.
+        When approximate likelihoods stand beside others, or errors are larger than differences.
 
     Examples
     --------
