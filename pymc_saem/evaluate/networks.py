@@ -17,12 +17,11 @@ from pytensor.graph.replace import clone_replace, vectorize_graph
 from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import ancestors, graph_inputs, io_toposort
 from pytensor.scalar.basic import Neg
-from pytensor.scalar.math import Softplus
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.subtensor import Subtensor
 
 from pymc_saem.evaluate.prediction import INTERPRETED
-from pymc_saem.evaluate.rebuild import rebuild
+from pymc_saem.evaluate.rebuild import for_numpy, rebuild
 
 #: How operations of one or two arguments are written.
 _INFIX = {"add": " + ", "sub": " - ", "mul": " * ", "true_div": " / ", "pow": " ** "}
@@ -117,7 +116,7 @@ def is_constant(variable) -> bool:
 def elementwise(graph, symbol) -> Callable:
     """``f(values)`` of a graph that depends on one variable entry by entry, for values of any shape."""
     batch = pt.dvector()
-    (graph,) = rebuild([graph], {symbol: symbol}, replace=_whole_softplus)
+    (graph,) = rebuild([graph], {symbol: symbol}, replace=for_numpy)
     if symbol.type.ndim == 0:
         (new,) = vectorize_graph([graph], {symbol: batch.astype(symbol.dtype)})
     else:
@@ -127,18 +126,10 @@ def elementwise(graph, symbol) -> Callable:
     return lambda values: np.broadcast_to(f(np.ravel(values)), (1, np.size(values))).reshape(np.shape(values))
 
 
-def _whole_softplus(old, new):
-    """A softplus of operations that NumPy computes for whole arrays; interpreted, its own takes a microsecond per entry."""
-    if new.owner is None or not isinstance(new.owner.op, Elemwise) or not isinstance(new.owner.op.scalar_op, Softplus):
-        return None
-    (x,) = new.owner.inputs
-    return pt.maximum(x, 0.0) + pt.log1p(pt.exp(-pt.abs(x)))
-
-
 def over_batch(graphs: list, symbols: list) -> Callable:
     """``f(*values)`` of graphs of some variables, with a batch (n, ...) of each; lists arrays (n, ...)."""
     batched = {s: pt.tensor(dtype=s.dtype, shape=(None, *s.type.shape)) for s in symbols}
-    new = vectorize_graph(graphs, batched)
+    new = rebuild(vectorize_graph(graphs, batched), {}, replace=for_numpy)
     f = pytensor.function([*batched.values()], new, mode=INTERPRETED, on_unused_input="ignore")
 
     def evaluate(*values):

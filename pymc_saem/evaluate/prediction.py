@@ -24,6 +24,7 @@ from pytensor.tensor.random.basic import CategoricalRV, LogNormalRV
 from pytensor.tensor.type import TensorType
 
 from pymc_saem.evaluate.fitted_outcome import FittedOutcome
+from pymc_saem.evaluate.rebuild import for_numpy, rebuild
 
 #: A figure runs its graph a few dozen times: interpreting it costs less than compiling machine code. Rewrites
 #: would make it slower, because they join products and sums of two arrays, which NumPy computes whole, into
@@ -171,6 +172,7 @@ class RowFunction:
         used = {rv.name: v for rv, v in free.items() if v in reached}
         batched = {v: pt.tensor(n, dtype=v.type.dtype, shape=(None, *v.type.shape)) for n, v in used.items()}
         graphs = vectorize_graph(graphs, batched) if batched else graphs
+        graphs = rebuild(graphs, {}, replace=for_numpy)
         inputs = [*batched.values(), *times]
         self._function = pytensor.function(inputs, graphs, mode=INTERPRETED, on_unused_input="ignore")
         self._samples = [np.asarray(samples[n], dtype=v.type.dtype) for n, v in used.items()]

@@ -129,7 +129,8 @@ def plot_fits(
         _draw_data(ax, rows.x[own], fitted.observed[own], side[own], is_censored=side.any())
         _draw_curve(ax, curve, ci_prob)
         ax.set_title(f"{fitted.subject_dim} {fitted.subjects[subject]}", fontsize="medium")
-        ax.set_yscale(yscale)
+        if yscale != "linear":
+            ax.set_yscale(yscale)
         tidy(ax)
     if yscale == "log":
         _fit_log_axes(axes, fitted, chosen, curves, sharey)
@@ -141,7 +142,7 @@ def plot_fits(
         label_axes(page, is_new, xlabel, ylabel)
         add_legend(page, is_new, n_columns=3 if side.any() else 4)
     if len(figures) > 1:
-        _same_limits(axes, sharex, sharey)
+        _same_limits([page for page, _ in figures], sharex, sharey)
     return axes
 
 
@@ -169,13 +170,13 @@ def _fit_log_axes(axes, fitted, chosen, curves, sharey):
             ax.set_ylim(low, high)
 
 
-def _same_limits(axes, sharex, sharey):
+def _same_limits(pages, sharex, sharey):
     """The same axes on all pages; within a figure Matplotlib sees to it."""
     for wanted, get, put in ((sharex, "get_xlim", "set_xlim"), (sharey, "get_ylim", "set_ylim")):
         if wanted:
-            limits = np.array([getattr(ax, get)() for ax in axes])
-            for ax in axes:
-                getattr(ax, put)(limits[:, 0].min(), limits[:, 1].max())
+            limits = np.array([getattr(page[0], get)() for page in pages])
+            for page in pages:
+                getattr(page[0], put)(limits[:, 0].min(), limits[:, 1].max())
 
 
 def _draw_curve(ax, curve, ci_prob):

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pymc as pm
 import pytest
+import xarray as xr
 from made_up_fit import made_up_fit
 
 import pymc_saem as ps
@@ -48,7 +49,7 @@ def test_failed_solves_have_a_panel_where_there_are_any(arrays):
     failed = arrays.copy()
     values = np.zeros((3, 10))
     values[1, 4] = 7
-    failed["saem_trace"]["n_failed"] = (("chain", "iteration"), values)
+    failed["saem_trace"]["n_failed"] = xr.DataArray(values, dims=("chain", "iteration"))
     ax = ps.plot_convergence(failed)[-1]
     assert ax.get_title(loc="left") == "n_failed" and curves(ax)[1].get_ydata()[4] == 7
 
