@@ -48,8 +48,8 @@ def blocks(page: Path) -> Iterator[Block]:
     """Python blocks of a page."""
     text = page.read_text(encoding="utf-8")
     found = list(_BLOCK.finditer(text))
-    ends = [one.start() for one in found[1:]] + [len(text)]
-    for one, end in zip(found, ends, strict=True):
+    for number, one in enumerate(found, start=1):
+        end = found[number].start() if number < len(found) else len(text)
         outputs = tuple((page.parent / path).resolve() for path in _OUTPUT.findall(text[one.end() : end]))
         yield Block(page, "\n" * text[: one.start(1)].count("\n") + one.group(1), outputs)
 

@@ -189,7 +189,12 @@ def _figures(model, idata, data, out: Path):
 
 
 def _rates(model, idata):
-    labels = {"w_a1": "absorbed by time", "w_a2": "absorbed by amount", "w_c1": "eliminated", "w_c2": "appearing by time"}
+    labels = {
+        "w_a1": "absorbed by time",
+        "w_a2": "absorbed by amount",
+        "w_c1": "eliminated",
+        "w_c2": "appearing by time",
+    }
     units = {"t": "h", "depot": "mg", "center": "mg/L"}
     return ps.plot_rates(model, idata, labels=labels | {"t": "time"}, units=units)
 

@@ -87,7 +87,7 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
     Warns
     -----
     UserWarning
-        When likelihoods come from different methods, or their errors are larger than differences.
+        When approximate likelihoods stand beside others, or errors are larger than differences.
 
     Examples
     --------
@@ -190,14 +190,14 @@ def _what_differs(first: str, a: dict, second: str, b: dict) -> str:
 
 
 def _different_methods(table: pd.DataFrame):
-    if table["method"].nunique() > 1:
+    """Approximations beside others: quadrature and sampling all say how far from the integral they may be."""
+    approximate = set(table["method"]) & set(APPROXIMATIONS)
+    if approximate and table["method"].nunique() > 1:
         methods = ", ".join(f"{name} by {method}" for name, method in table["method"].items())
-        approximate = (
-            "; laplace and linearization may be wrong by several units"
-            if set(table["method"]) & set(APPROXIMATIONS)
-            else ""
+        yield (
+            f"The likelihoods were computed by different methods ({methods}), and {' and '.join(sorted(approximate))} may be wrong by "
+            "several units. Fit with one likelihood= for all."
         )
-        yield f"The likelihoods were computed by different methods ({methods}){approximate}. Fit with one likelihood= for all."
 
 
 def _large_errors(table: pd.DataFrame):

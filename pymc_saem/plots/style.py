@@ -78,7 +78,10 @@ def dots(n):
 
 
 def log_scale(ax, which):
-    """Logarithmic axes, "x", "y" or "xy", with plain numbers, and those of 2 and 5 where the axis is short."""
+    """Logarithmic axes, "x", "y" or "xy", with plain numbers, and those of 2 and 5 where the axis is short.
+
+    What is not positive lies far below; set the limits.
+    """
 
     def between(axis):
         def text(value, _position):
@@ -89,7 +92,7 @@ def log_scale(ax, which):
 
     for name in which:
         axis = getattr(ax, f"{name}axis")
-        getattr(ax, f"set_{name}scale")("log", nonpositive="mask")
+        getattr(ax, f"set_{name}scale")("log", nonpositive="clip")
         axis.set_major_formatter(lambda value, _position: f"{value:g}")
         axis.set_minor_formatter(between(axis))
 

@@ -67,7 +67,7 @@ def plot_vpc(
     show_data : bool, default True
         Whether the observed rows are drawn as points.
     log : bool, default False
-        Whether the axis of the outcome is logarithmic.
+        Whether the axis of the outcome is logarithmic; it ends below the smallest positive observation.
     xlabel, ylabel : str, optional
         By default the name of ``x`` or "time", and the name of the outcome, with units where known.
     axes : Axes or array of Axes, optional
@@ -106,12 +106,21 @@ def plot_vpc(
     table, name = check.table, check.rows.outcome.name
     is_fraction = table["statistic"].iloc[0] == "fraction"
     has_fractions = table["statistic"].isin(["below", "above"]).any()
+    columns, floor = ["observed", "simulated", "lower", "upper"], None
+    if log:  # lines end below the axis, as zero would be infinitely far down
+        seen = np.concatenate([check.y, table.loc[table["level"].notna(), "observed"]])
+        floor = 0.7 * min(seen[seen > 0], default=1.0)
+        is_value = table["level"].notna()
+        table.loc[is_value, columns] = table.loc[is_value, columns].clip(lower=0.95 * floor)
     grid, is_new = _axes(len(check.strata), has_fractions, axes, figsize)
     for k, (label, of_stratum) in enumerate(check.strata):
         own = table if label is None else table[table.iloc[:, 0] == label]
         ax = grid[0, k]
         if show_data and not is_fraction:
             ax.plot(check.x[of_stratum], check.y[of_stratum], label="data", **dots(of_stratum.sum()))
+        if log:
+            log_scale(ax, "y")
+            ax.set_ylim(bottom=floor)
         _draw_statistics(ax, own[own["statistic"].isin(["quantile", "fraction"])], ci_prob, is_fraction)
         if label is not None:
             ax.set_title(f"{table.columns[0]} {label}", fontsize="medium")
@@ -123,7 +132,7 @@ def plot_vpc(
     if ylabel is None:
         ylabel = f"fraction of {name}" if is_fraction else with_unit(name, unit_in(x, name))
         ylabel = f"{ylabel}, prediction-corrected" if prediction_corrected and not is_fraction else ylabel
-    _finish(grid, is_new, xlabel, ylabel, log)
+    _finish(grid, is_new, xlabel, ylabel)
     return grid if has_fractions else grid[0]
 
 
@@ -206,10 +215,7 @@ def _draw_fractions(ax, own):
     tidy(ax)
 
 
-def _finish(grid, is_new, xlabel, ylabel, log):
-    for ax in grid[0]:
-        if log:
-            log_scale(ax, "y")
+def _finish(grid, is_new, xlabel, ylabel):
     for ax in grid[-1] if len(grid) > 1 or not is_new or grid.shape[1] == 1 else ():
         ax.set_xlabel(xlabel)
     if is_new and len(grid) == 1 and grid.shape[1] > 1:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 import pytest
+from models import theophylline
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group, group_names
@@ -16,30 +17,10 @@ from pymc_saem.compat import get_group, group_names
 SHORT = {"n_explore": 60, "n_smooth": 60, "draws": 60, "random_seed": 1, "progressbar": False}
 
 
-def bateman():
-    """One compartment with absorption, theophylline; the time of a row is an argument of the formula."""
-    data = ps.datasets.load_theophylline()
-    subject, ids = data["subject"].factorize()
-    dose = data.groupby("subject", sort=False)["dose"].first().to_numpy()
-    t = data["time"].to_numpy()
-    with pm.Model(coords={"subject": ids}) as model:
-        sigma = pm.HalfFlat("sigma", initval=1.0)
-        effect = {}
-        for name, start in (("ka", 0.0), ("V", 3.0), ("CL", 1.0)):
-            mean = pm.Flat(f"log_{name}", initval=start)
-            omega = pm.HalfFlat(f"omega_{name}", initval=1.0)
-            effect[name] = pm.LogNormal(name, mean, omega, dims="subject")
-        ka, V, CL = (effect[name][subject] for name in ("ka", "V", "CL"))
-        k = CL / V
-        conc = dose[subject] * ka / (V * (ka - k)) * (pm.math.exp(-k * t) - pm.math.exp(-ka * t))
-        pm.Normal("conc", conc, sigma, observed=data["conc"])
-    return model, t
-
-
 @pytest.fixture(scope="module")
 def fit():
     with warnings.catch_warnings(action="ignore"):  # about a run that is too short to settle
-        model, t = bateman()
+        model, t = theophylline(), ps.datasets.load_theophylline()["time"].to_numpy()
         return model, t, ps.fit_saem(model, **SHORT)
 
 

@@ -97,6 +97,8 @@ def test_shrinkage_is_reported():
         ps.fit_saem(model, random_seed=1, **QUICK)
 
 
+# A quarter of the few solves of a minibatch fit is too little for the draws of 100 subjects, of which it asks for 5.
+@pytest.mark.filterwarnings("ignore:The conditional draws of:UserWarning")
 def test_minibatches_have_the_same_limit():
     """A fifth of the subjects in each iteration; within 0.1 of the exact maximum of the log-likelihood, as all of them."""
     from test_fit import estimates, exact_slopes

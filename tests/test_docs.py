@@ -1,0 +1,159 @@
+"""Every Python block of the documentation runs; the reference has every public name, and the gallery every figure.
+
+Sphinx is not needed: `make docs` builds the pages, with warnings as errors. Pages run as a reader would paste them, after
+`first_fit.md`, with few iterations.
+"""
+
+import importlib.util
+import re
+import sys
+import tomllib
+import warnings
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pymc as pm
+import pytest
+
+import pymc_saem as ps
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+#: Sizes at which a block shows that it runs; at their own, pages take minutes.
+SMALL_FIT = {"n_explore": 3, "n_smooth": 3, "n_transitions": 10, "n_starts": 0, "draws": 4, "progressbar": False}
+SMALL_RUN = {"n_explore": 2, "n_smooth": 2}
+SMALL = {
+    "bootstrap": {"n": 2, **SMALL_RUN},
+    "cross_validate": SMALL_RUN,
+    "check_restart": SMALL_RUN,
+    "profile_likelihood": {"n_points": 2, **SMALL_RUN},
+    "predict": {"n_draws": 4},
+    "residuals": {"n_simulations": 100},
+    "vpc": {"n_simulations": 20},
+    "plot_residuals": {"n_simulations": 100},
+    "plot_vpc": {"n_simulations": 20},
+}
+#: Left out unless a page asks for it: compiling it takes seconds for every model. The first page has it all.
+WITHOUT = {"likelihood": None, "standard_errors": None, "compile_kwargs": {"mode": "FAST_COMPILE"}}
+#: Pages that compare likelihoods.
+COMPARE = ("refits", "gallery")
+
+
+def program(name):
+    """A module of docs/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there for the names in their annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+run_pages = program("run_pages")
+make_reference = program("make_reference")
+PAGES = [page for page in run_pages.pages() if page != run_pages.FIRST and list(run_pages.blocks(page))]
+
+
+def smaller(function, left_out=(), **small):
+    """The function with few of everything; ``left_out`` are options that count where the page says nothing."""
+
+    def call(*args, **options):
+        if options.get("resume") is not None:  # what a resumed run was, it stays
+            return function(*args, **dict(left_out) | options | {"progressbar": False})
+        return function(*args, **dict(left_out) | options | small)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def first():
+    """What `first_fit.md` defines, with all that follows an estimate."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
+        patch.setattr(ps, "fit_saem", smaller(ps.fit_saem, **SMALL_FIT))
+        return run_pages.run(run_pages.FIRST, {})
+
+
+# Six iterations are too few for everything, and everything may say so.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_runs(page, first, tmp_path, monkeypatch):
+    monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, {} if page.stem in COMPARE else WITHOUT, **SMALL_FIT))
+    for name, options in SMALL.items():
+        monkeypatch.setattr(ps, name, smaller(getattr(ps, name), **options))
+    monkeypatch.chdir(tmp_path)  # some blocks write files
+    run_pages.run(page, first)
+    plt.close("all")
+
+
+def test_the_first_fit_defines_what_other_pages_use(first):
+    assert isinstance(first["model"], pm.Model)
+    assert set(ps.summary(first["idata"]).index) >= {"log_ka", "omega_V", "sigma"}
+
+
+@pytest.mark.filterwarnings("ignore:The difference of")
+def test_printed_tables_fit_100_columns(first):
+    model, idata = first["model"], first["idata"]
+    tables = [ps.summarize(model), ps.summary(idata), ps.diagnostics(idata), ps.compare({"a" * 40: idata, "b": idata})]
+    for table in tables:
+        assert max(map(len, str(table).splitlines())) <= 100
+    assert "m_step" in str(tables[1]) and "increase n_smooth" in str(tables[2]).replace("\n", " ")
+
+
+def test_the_reference_has_every_public_name():
+    page = make_reference.page()
+    entries = set(re.findall(r"^   (pymc_saem\.[\w.]+)$", page, flags=re.MULTILINE))
+    for name in ps.__all__:
+        if name in ps._SUBMODULES:
+            assert {f"pymc_saem.{name}.{one}" for one in getattr(ps, name).__all__} <= entries
+        else:
+            assert f"pymc_saem.{name}" in entries
+    assert "pymc_saem.refit.bootstrap.Bootstrap" in entries  # what a public function returns
+
+
+def test_a_new_home_has_a_section(monkeypatch):
+    monkeypatch.setitem(ps._HOMES, "summary", "somewhere_else")
+    assert "pymc_saem.summary" in make_reference.sections()["somewhere_else"]
+    assert "somewhere_else\n--------------\n" in make_reference.page()
+
+
+def test_the_gallery_has_every_figure():
+    assert run_pages.missing_plots(ps.__all__) == []
+    assert run_pages.missing_plots([*ps.__all__, "plot_nothing"]) == ["plot_nothing"]
+
+
+def test_a_block_knows_its_outputs(tmp_path):
+    page = tmp_path / "page.md"
+    text = "a\n```python\nx = 1\n```\n\n![b](_outputs/b.png)\n\n```python\nprint(x)\n```\n```{literalinclude} ../_outputs/c.txt\n```\n"
+    page.write_text(text, encoding="utf-8")
+    one, two = run_pages.blocks(page)
+    assert one.source == "\n\nx = 1\n" and two.source.endswith("\nprint(x)\n")
+    assert [path.name for path in one.outputs] == ["b.png"]
+    assert two.outputs == ((tmp_path.parent / "_outputs/c.txt").resolve(),)
+
+
+def test_every_page_is_in_a_table_of_contents():
+    listed = {DOCS / "index.md"}
+    for page in run_pages.pages():
+        for block in re.findall(
+            r"^```\{toctree\}\n(.*?)^```$", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE
+        ):
+            names = [line for line in block.splitlines() if line and not line.startswith(":")]
+            listed |= {page.parent / f"{name}.md" for name in names}
+    assert set(run_pages.pages()) <= listed
+
+
+@pytest.mark.parametrize("page", run_pages.pages(), ids=lambda page: page.stem)
+def test_printed_options_exist(page):
+    """Names of the package in running text, such as {func}`pymc_saem.compare` or `ps.ode.Doses`."""
+    for path in re.findall(r"\b(?:ps|pymc_saem)((?:\.\w+)+)", page.read_text("utf-8")):
+        thing = ps
+        for name in path.strip(".").split("."):
+            if name in ("demo", "precompile"):
+                break
+            thing = getattr(thing, name)
+
+
+def test_make_and_pip_know_the_documentation():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert any(name.startswith("sphinx") for name in extras["docs"])
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert '".[docs]"' in makefile and "sphinx -W" in makefile
