@@ -113,7 +113,7 @@ def plot_rates(
     labels = labels or {}
     for ax, one in zip(axes, curves, strict=True):
         if len(one.subjects) <= MAX_COLOURS:
-            _draw_few(ax, one, ci_prob)
+            _draw_few(ax, one, ci_prob, str(idata.attrs.get("subject_dim", "subject")))
         else:
             _draw_many(ax, one, ci_prob)
         _mark_coverage(ax, one)
@@ -139,13 +139,13 @@ def _draw_many(ax, one, ci_prob):
         ax.fill_between(one.x, *one.band(ci_prob, is_pooled=True), label=label, **BAND)
 
 
-def _draw_few(ax, one, ci_prob):
+def _draw_few(ax, one, ci_prob, dim):
     """Each subject with a colour and a band."""
     lower, upper = one.band(ci_prob)
     for k, y in enumerate(one.individual):
         style = SERIES[k] | {"linewidth": 1.6, "zorder": 3}
         is_all = str(one.subjects[k]) == "all"
-        _draw_curve(ax, one, k, y, style, 1.0, "all subjects" if is_all else f"subject {one.subjects[k]}")
+        _draw_curve(ax, one, k, y, style, 1.0, "all subjects" if is_all else f"{dim} {one.subjects[k]}")
         if len(one.draws):
             label = f"{100 * ci_prob:g} % band" if k == 0 else None
             ax.fill_between(one.x, lower[k], upper[k], label=label, **BAND | {"color": style["color"], "alpha": 0.18})

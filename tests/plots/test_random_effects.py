@@ -66,6 +66,17 @@ def test_the_table_has_standardized_effects(fitted):
     np.testing.assert_allclose(own[["lower", "upper"]].T, np.quantile(draws, [0.25, 0.75], axis=0), rtol=1e-12)
 
 
+def test_a_dim_called_effect_keeps_its_labels():
+    """A fit has a dim of this name for all effects together."""
+    with pm.Model(coords={"subject": np.arange(N), "effect": ["base", "slope"]}) as model:
+        b = pm.MvNormal("b", np.zeros(2), COV, dims=("subject", "effect"))
+        pm.Normal("y", b.sum(axis=1), 1.0, observed=np.ones(N))
+    fit = made_up_fit(model, {"b": MODES["b"]}, {}, {"y": np.arange(N)}, draws=5)
+    fit["individual"]["effect"] = ["b[base]", "b[slope]"]
+    table = ps.random_effects(model, fit, "b[slope]")
+    np.testing.assert_allclose(table["standardized"], MODES["b"][:, 1] / 0.8)
+
+
 def test_shrinkage_is_that_of_the_fit(model, idata):
     table = ps.random_effects(model, idata)
     found = table.groupby("effect", sort=False)["shrinkage"].first()
