@@ -10,7 +10,7 @@ from scipy.special import log_ndtr, ndtri, ndtri_exp
 
 from pymc_saem.diagnose.decorrelated import ranks
 from pymc_saem.diagnose.rows import FittedRows
-from pymc_saem.evaluate.prediction import before_censoring
+from pymc_saem.evaluate.row_function import before_censoring
 
 #: Simulated data sets behind the residuals of a law whose distribution function PyMC does not know.
 _N_GIVEN_MODES = 2000

@@ -7,7 +7,7 @@ import pytensor.tensor as pt
 from pymc.distributions.censored import CensoredRV
 
 from pymc_saem.evaluate.fitted_outcome import MODE_SAMPLE
-from pymc_saem.evaluate.prediction import RowFunction
+from pymc_saem.evaluate.row_function import RowFunction
 
 
 def base_of(rv):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pymc_saem.evaluate.prediction import RowFunction
+from pymc_saem.evaluate.row_function import RowFunction
 
 
 @dataclass(frozen=True)

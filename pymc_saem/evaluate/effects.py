@@ -15,7 +15,7 @@ from scipy import special, stats
 from pymc_saem.compat import get_group
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, sample_values
 from pymc_saem.evaluate.learned import _at_samples
-from pymc_saem.evaluate.prediction import INTERPRETED
+from pymc_saem.evaluate.row_function import INTERPRETED
 
 #: Scale on which a law is normal: (values to that scale, derivative of it).
 _SCALES = {

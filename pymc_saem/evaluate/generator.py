@@ -13,8 +13,8 @@ from pytensor.graph.replace import vectorize_graph
 from pytensor.graph.traversal import io_toposort
 
 from pymc_saem.evaluate.outcomes import missing_parts, read_outcomes
-from pymc_saem.evaluate.prediction import INTERPRETED, TIGHT, before_censoring, location
 from pymc_saem.evaluate.rebuild import arguments, rebuild, typical
+from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, before_censoring, location
 from pymc_saem.evaluate.vectorized import Vectorized, with_batch
 
 #: Numbers in the rows and random effects that are evaluated at once.

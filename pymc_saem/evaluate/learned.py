@@ -13,7 +13,7 @@ from pytensor.graph.traversal import ancestors
 from pymc_saem.compat import get_group, observed_variables
 from pymc_saem.evaluate.fitted_outcome import MODE_SAMPLE, read_outcome
 from pymc_saem.evaluate.networks import Call, components, elementwise, find_calls, over_batch, reached, text
-from pymc_saem.evaluate.prediction import INTERPRETED, TIGHT, constant_value, ode_nodes
+from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, constant_value, ode_nodes
 
 #: Points of each subject's trajectory at which the input of a network is looked at.
 _N_POINTS = 200

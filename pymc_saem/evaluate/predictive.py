@@ -10,7 +10,7 @@ from pytensor.tensor.random.op import RandomVariable
 
 from pymc_saem.evaluate.censored import base_of, limit_graphs
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE
-from pymc_saem.evaluate.prediction import INTERPRETED
+from pymc_saem.evaluate.row_function import INTERPRETED
 
 
 class RowLaw:

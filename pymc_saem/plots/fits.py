@@ -16,7 +16,7 @@ from pymc_saem.evaluate.fitted_outcome import (
     read_outcome,
     sample_values,
 )
-from pymc_saem.evaluate.prediction import RowFunction, location
+from pymc_saem.evaluate.row_function import RowFunction, location
 from pymc_saem.plots.style import (
     BAND,
     CENSORED,

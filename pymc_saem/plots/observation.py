@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, find_subjects, read_outcome, sample_values
-from pymc_saem.evaluate.prediction import RowFunction
 from pymc_saem.evaluate.predictive import RowLaw
+from pymc_saem.evaluate.row_function import RowFunction
 from pymc_saem.plots.style import BAND, DATA, INDIVIDUAL, MIXTURE, add_legend, panels, tidy, unit_in, with_unit
 
 

@@ -9,7 +9,7 @@ from pytensor.graph.traversal import io_toposort
 
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.evaluate.outcomes import Outcome
-from pymc_saem.evaluate.prediction import constant_value
+from pymc_saem.evaluate.row_function import constant_value
 from pymc_saem.prediction.values import Fit
 from pymc_saem.saem.interpreted import has_python_only_ops
 from pymc_saem.saem.read import SHARED_STEPS
