@@ -35,6 +35,7 @@ _HOMES = {
     "rates": "evaluate",
     "plot_comparison": "plots",
     "plot_convergence": "plots",
+    "plot_data": "plots",
     "plot_fits": "plots",
     "plot_observation_distribution": "plots",
     "plot_predictions": "plots",
