@@ -30,6 +30,7 @@ import pymc_saem as ps
 from pymc_saem.saem.annealed import marginal_loglik
 from pymc_saem.saem.point import initial_point
 from pymc_saem.saem.run import Job, run_chain
+from pymc_saem.saem.start import default_exploration
 from pymc_saem.saem.step import SAEM
 
 SIZES = (12, 50, 200)
@@ -48,7 +49,11 @@ class Refitted:
         self.n_smooth = options.pop("n_smooth", N_SMOOTH)
         self.n_explore = options.get("n_explore", N_EXPLORE)
         self.model = study.build(n_subjects)
+        if self.n_explore == "auto":
+            options.pop("n_explore", None)
         self.step = SAEM(model=self.model, objective="ml", **options)
+        if self.n_explore == "auto":
+            self.n_explore = default_exploration(self.step.engine.mixed)
         self.point, self.n_starts = initial_point(self.model), self.step.n_starts
 
     def fit(self, y: np.ndarray, seed: int, at: dict | None = None):
