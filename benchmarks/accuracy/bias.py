@@ -19,7 +19,7 @@ class Fitted:
     gap_error : float
         Monte-Carlo error of it.
     gain_from_truth : float
-        Log-likelihood of a fit that starts at the truth, less that of the truth; of "neural" only.
+        Log-likelihood of a fit that starts at the truth, less that of the truth; of the first data sets of "neural" only.
     """
 
     estimate: dict = field(default_factory=dict)
@@ -117,5 +117,5 @@ def summarize(study, n_subjects: int, outcomes: list[Fitted]) -> str:
     )
     if study.name == "neural":
         text += f"; Monte-Carlo error of the difference about {np.median([one.gap_error for one in done]):.2f}"
-        return text + f"; a start at the truth gains {np.mean([one.gain_from_truth for one in done]):.2f}"
+        return text + f"; a start at the truth gains {np.nanmean([one.gain_from_truth for one in done]):.2f}"
     return text + f"; exact maximum with a variance at its bound {at_bound}"
