@@ -16,7 +16,7 @@ from pymc_saem.saem.simulate import Simulator
 #: Chains of conditional draws; with fewer, R-hat could not tell whether they agree.
 N_CHAINS = 4
 #: Drawing may go on for this share of the solves of the fit.
-SHARE = 0.25
+SHARE = 0.125
 #: A chain holds at most so many draws, or twice those that were asked for; then every other one goes, and the rest lie further apart.
 MAX_DRAWS = 500
 #: Starts of each subject's mode search besides the mean of the population and the conditional one: the best draws of so many

@@ -97,7 +97,7 @@ def fit_saem(
     draws : int, default 250
         Conditional draws per chain of the posterior group, at least. Where they are too few (R-hat above 1.05 or an effective
         sample size below 100 for an effect of some subject, or for the log-likelihoods of subjects with network weights), chains
-        get longer, up to a quarter of the solves of the fit; a chain keeps at most 500 draws, or twice ``draws``.
+        get longer, up to an eighth of the solves of the fit; a chain keeps at most 500 draws, or twice ``draws``.
         (Monolix: the conditional distribution task; saemix ``conddist.saemix(nsamp=)``.)
     fixed : mapping, optional
         Parameters held at a natural value: ``{"sigma": 0.5}``; NaN for entries of an array that are estimated.
