@@ -17,7 +17,6 @@ import json
 import sys
 import warnings
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import pymc as pm
@@ -27,11 +26,9 @@ from maximum import Marginal
 from pymc.util import get_random_generator
 
 import pymc_saem as ps
+from pymc_saem.refit.refitter import Refit, Refitter
 from pymc_saem.saem.annealed import marginal_loglik
-from pymc_saem.saem.point import initial_point
-from pymc_saem.saem.run import Job, run_chain
 from pymc_saem.saem.start import default_exploration
-from pymc_saem.saem.step import SAEM
 
 SIZES = (12, 50, 200)
 #: First data sets of "neural" that are also fitted from the truth, which doubles their cost.
@@ -42,45 +39,22 @@ N_EXPLORE, N_SMOOTH, TOLERANCE = (ps.fit_saem.__kwdefaults__[name] for name in (
 
 
 class Refitted:
-    """A model that is compiled once and fitted to many data sets."""
+    """A study's model, compiled once and fitted to many data sets, which its ``pm.Data`` holds."""
 
-    def __init__(self, study: simulated.Simulated, n_subjects: int, **options):
+    def __init__(self, study: simulated.Simulated, n_subjects: int, n_explore=N_EXPLORE, n_smooth=N_SMOOTH, **options):
         self.study, self.n_subjects = study, n_subjects
-        self.n_smooth = options.pop("n_smooth", N_SMOOTH)
-        self.n_explore = options.get("n_explore", N_EXPLORE)
         self.model = study.build(n_subjects)
-        if self.n_explore == "auto":
-            options.pop("n_explore", None)
-        self.step = SAEM(model=self.model, objective="ml", **options)
-        if self.n_explore == "auto":
-            self.n_explore = default_exploration(self.step.engine.mixed)
-        self.point, self.n_starts = initial_point(self.model), self.step.n_starts
+        self.fits = Refitter(self.model, n_smooth=n_smooth, tolerance=TOLERANCE, objective="ml", **options)
+        self.fits.n_explore = default_exploration(self.fits.mixed) if n_explore == "auto" else n_explore
 
-    def fit(self, y: np.ndarray, seed: int, at: dict | None = None):
+    def fit(self, y: np.ndarray, seed: int, at: dict | None = None) -> Refit:
         """What ``fit_saem(random_seed=seed)`` runs, with new data (subject, row); ``at`` given: from these natural values."""
         pm.set_data({simulated.DATA: y.ravel()}, model=self.model)
-        point, self.step.n_starts = self.point, self.n_starts
-        if at is not None:
-            theta, self.step.n_starts = self.theta(at), 0
-            parameters = self.step.engine.mixed.parameters
-            point = point | {p.value_name: theta[p.columns].reshape(p.shape) for p in parameters}
-        job = Job(self.step, point, self.n_explore, self.n_smooth, draws=2, tolerance=TOLERANCE)
-        return run_chain(job, 0, get_random_generator(seed).spawn(1)[0], lambda *_: None)
-
-    def natural(self, chain) -> dict:
-        return self.step.engine.points.natural_theta(chain.theta[-1])
-
-    def theta(self, values) -> np.ndarray:
-        """theta of natural values by name."""
-        engine = self.step.engine
-        theta = np.zeros(engine.mixed.n_theta)
-        for p in engine.mixed.parameters:
-            theta[p.columns] = engine.points.unconstrained(p, np.ravel(values[p.name]).astype(float))
-        return theta
+        return self.fits.fit(start=at, seed=get_random_generator(seed).spawn(1)[0])
 
     def loglik(self, values, seed: int):
         """Marginal log-likelihood of the present data at natural values, by annealed importance sampling."""
-        engine, theta = self.step.engine, self.theta(values)
+        engine, theta = self.fits.engine, self.fits.theta(values)
         population = engine.maximizer.population(theta)
         return marginal_loglik(engine.densities, population, theta, np.random.default_rng(seed), **EFFORT)
 
@@ -90,14 +64,14 @@ def differences(study: simulated.Simulated, n_subjects: int, seed: int, **option
     again = Refitted(study, n_subjects, **options)
     again.fit(study.draw(n_subjects, 1, seed), seed)
     y = study.draw(n_subjects, 2, seed)
-    found = again.natural(again.fit(y, seed))
+    found = again.fit(y, seed).estimates
     model = study.build(n_subjects)
     pm.set_data({simulated.DATA: y.ravel()}, model=model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of few iterations
         idata = ps.fit_saem(model, objective="ml", random_seed=seed, progressbar=False, draws=2, **options)
     table, start, worst = ps.summary(idata)["estimate"].to_numpy(), 0, {}
-    for p in again.step.engine.mixed.parameters:
+    for p in again.fits.mixed.parameters:
         size = np.size(found[p.name])
         worst[p.name] = float(np.max(np.abs(np.ravel(found[p.name]) / table[start : start + size] - 1.0)))
         start += size
@@ -109,21 +83,16 @@ def run(fits: Refitted, number: int, seed: int) -> Fitted:
     study = fits.study
     y = study.draw(fits.n_subjects, number, seed)
     try:
-        mark = perf_counter()
-        chain = fits.fit(y, number)
-        seconds = perf_counter() - mark
-        estimate = fits.natural(chain)
-        if not all(np.all(np.isfinite(value)) for value in estimate.values()):
-            raise FloatingPointError(f"estimates are not finite: {estimate}")
+        found = fits.fit(y, number)
     except Exception as failure:  # noqa: BLE001 - whatever it is counts as a lost run
         return Fitted(lost=f"{type(failure).__name__}: {failure}")
-    common = {"at_floor": chain.at_floor, "converged": chain.converged, "seconds": seconds}
-    judged = {name: float(estimate[name]) for name in study.judged}
+    common = {"at_floor": found.at_floor, "converged": found.converged, "seconds": found.seconds}
+    judged = {name: float(found.estimates[name]) for name in study.judged}
     if study.name == "neural":
-        at_truth, at_estimate = (fits.loglik(values, number) for values in (study.truth, estimate))
+        at_truth, at_estimate = (fits.loglik(values, number) for values in (study.truth, found.estimates))
         gain = np.nan
         if number < N_FROM_TRUTH:
-            best = fits.natural(fits.fit(y, number, study.truth))
+            best = fits.fit(y, number, study.truth).estimates
             gain = fits.loglik(best, number).total - at_truth.total
         return Fitted(
             judged,
