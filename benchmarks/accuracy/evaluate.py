@@ -47,10 +47,7 @@ def read_theta(engine: Engine, path: Path) -> np.ndarray:
         values = json.loads(path.read_text())
     else:
         values = read_fit(engine, path)
-    theta = np.zeros(engine.mixed.n_theta)
-    for p in engine.mixed.parameters:
-        theta[p.columns] = engine.points.unconstrained(p, np.ravel(values[p.name]).astype(float))
-    return theta
+    return engine.points.theta_at(values)
 
 
 def read_fit(engine: Engine, path: Path) -> dict[str, np.ndarray]:

@@ -86,9 +86,7 @@ def describe_individuals(
     draws = drawn.phi
     mean = draws.mean(axis=(0, 1))
     sd = draws.std(axis=(0, 1), ddof=1)
-    more = population.draw(simulator.rng, N_FROM_POPULATION)
-    starts = np.concatenate([population.mean[None], mean[None], drawn.best()[:N_BEST_DRAWS], more])
-    found = best_modes(simulator.densities, population, theta, starts, sd)
+    found = best_modes(simulator.densities, population, theta, drawn.starts_of_modes(), sd)
     return Conditional(
         draws=draws,
         logp=weighted(simulator.weight, drawn.subject_logp).sum(axis=2),
@@ -227,7 +225,13 @@ class Draws:
             x[:, first::2].copy() for x in (self.phi, self.subject_logp, self.loglik)
         )
 
-    def best(self) -> np.ndarray:
+    def starts_of_modes(self) -> np.ndarray:
+        """Where searches for modes begin, (start, subject, phi): both means, the best draw of some chains, and new draws from the population."""
+        more = self.population.draw(self.simulator.rng, N_FROM_POPULATION)
+        means = np.stack([self.population.mean, self.phi.mean(axis=(0, 1))])
+        return np.concatenate([means, self._best()[:N_BEST_DRAWS], more])
+
+    def _best(self) -> np.ndarray:
         """Of each chain and subject the draw of highest density, (chain, subject, phi)."""
         at = np.where(np.isnan(self.subject_logp), -np.inf, self.subject_logp).argmax(axis=1)
         return np.take_along_axis(self.phi, at[:, None, :, None], axis=1)[:, 0]

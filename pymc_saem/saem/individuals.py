@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pymc_saem.saem.conditional import N_BEST_DRAWS, N_FROM_POPULATION, Draws
+from pymc_saem.saem.conditional import Draws
 from pymc_saem.saem.convergence import assess_draws
 from pymc_saem.saem.engine import Engine, default_replicates
 from pymc_saem.saem.interpreted import INTERPRETED
@@ -76,7 +76,7 @@ def describe_new_subjects(
         mode=INTERPRETED,
     )
     engine.weigh(which.astype(float))
-    theta = _theta(engine, values)
+    theta = engine.points.theta_at(values)
     population = engine.maximizer.population(theta)
     simulator = engine.simulator(population, rng)
     phi = population.draw(rng, engine.n_replicates)
@@ -84,21 +84,12 @@ def describe_new_subjects(
         phi, _, _ = simulator(population, theta, phi)
     simulator.stop_tuning()
     drawn, is_enough = _draw(simulator, population, theta, phi, which, n_draws)
-    mean, sd = drawn.phi.mean(axis=(0, 1)), drawn.phi.std(axis=(0, 1))
-    more = population.draw(rng, N_FROM_POPULATION)
-    starts = np.concatenate([population.mean[None], mean[None], drawn.best()[:N_BEST_DRAWS], more])
+    starts = drawn.starts_of_modes()
     starts[:, ~which] = population.mean[~which]
-    mode = best_modes(engine.densities, population, theta, starts, sd).mode
+    mode = best_modes(engine.densities, population, theta, starts, drawn.phi.std(axis=(0, 1))).mode
     flat = drawn.phi.reshape(-1, *drawn.phi.shape[2:])
     kept = flat[rng.permutation(len(flat))[:n_draws]]
     return Individuals(engine.points.natural_phi(mode, theta), engine.points.natural_phi(kept, theta), is_enough)
-
-
-def _theta(engine: Engine, values) -> np.ndarray:
-    theta = np.zeros(engine.mixed.n_theta)
-    for p in engine.mixed.parameters:
-        theta[p.columns] = engine.points.unconstrained(p, np.ravel(values[p.name]).astype(float))
-    return theta
 
 
 def _draw(simulator, population, theta, phi, which, n_draws) -> tuple[Draws, np.ndarray]:

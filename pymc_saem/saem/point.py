@@ -47,6 +47,13 @@ class PointMap:
         parts = [np.ravel(point[p.value_name]) for p in self.mixed.parameters]
         return np.concatenate(parts).astype(float) if parts else np.zeros(0)
 
+    def theta_at(self, values) -> np.ndarray:
+        """Flat theta of the natural values of all parameters, by name, in any shape of the right size."""
+        theta = np.zeros(self.mixed.n_theta)
+        for p in self.mixed.parameters:
+            theta[p.columns] = self.unconstrained(p, np.ravel(np.asarray(values[p.name], dtype=float)))
+        return theta
+
     def phi_of(self, point: dict) -> np.ndarray:
         """phi of a point, shape (subject, phi)."""
         parts, indirect = [], self._indirect_phi(point)

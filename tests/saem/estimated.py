@@ -13,10 +13,7 @@ from pymc_saem.saem.likelihood import marginal_likelihood
 
 def theta_of(engine, values):
     """theta of natural values by name."""
-    theta = np.zeros(engine.mixed.n_theta)
-    for p in engine.mixed.parameters:
-        theta[p.columns] = engine.points.unconstrained(p, np.ravel(np.asarray(values[p.name], float)))
-    return theta
+    return engine.points.theta_at(values)
 
 
 def conditional_at(engine, theta, seed=1, n_draws=250):

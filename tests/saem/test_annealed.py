@@ -15,9 +15,7 @@ PK_DEVIANCE = 360.701
 
 def estimate(engine, values, seed, **options):
     """Marginal log-likelihood at natural parameter values."""
-    theta = np.zeros(engine.mixed.n_theta)
-    for p in engine.mixed.parameters:
-        theta[p.columns] = engine.points.unconstrained(p, np.ravel(values[p.name]))
+    theta = engine.points.theta_at(values)
     population = engine.maximizer.population(theta)
     return marginal_loglik(engine.densities, population, theta, np.random.default_rng(seed), **options)
 

@@ -37,9 +37,7 @@ def linear_gaussian(**options):
     engine = engine_of(slopes(data, **options))
     beta, gamma, omega, sigma = np.array([1.0, -0.5]), 0.8, np.array([[1.0, 0.3], [0.3, 0.5]]), 0.4
     values = {"beta": beta, "gamma": gamma, "sigma": sigma, "chol": np.linalg.cholesky(omega)[np.tril_indices(2)]}
-    theta = np.zeros(engine.mixed.n_theta)
-    for p in engine.mixed.parameters:
-        theta[p.columns] = engine.points.unconstrained(p, np.ravel(values[p.name]))
+    theta = engine.points.theta_at(values)
     means, covs = [], []
     for s in range(6):
         rows = data["subject"] == s
