@@ -12,6 +12,7 @@ from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
 from pymc_saem.diagnose.bins import bin_edges, bin_of
 from pymc_saem.diagnose.residuals import check_simulations
 from pymc_saem.diagnose.rows import POPULATION, FittedRows, Rows
+from pymc_saem.evaluate.arguments import check_probability
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,7 @@ def predictive_check(model, idata, outcome=None, x=None, **options) -> Vpc:
     quantiles = np.atleast_1d(np.asarray(options["quantiles"], dtype=float))
     if not quantiles.size or not np.all((quantiles > 0) & (quantiles < 1)):
         raise ValueError(f"quantiles must lie between 0 and 1, got {options['quantiles']!r}.")
-    if not 0 < options["ci_prob"] < 1:
-        raise ValueError(f"ci_prob must lie between 0 and 1, got {options['ci_prob']!r}.")
+    check_probability("ci_prob", options["ci_prob"])
     fitted = FittedRows(model, idata, outcome, x)
     rows = fitted.rows
     if rows.x is None:

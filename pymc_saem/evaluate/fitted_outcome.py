@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pymc_saem.compat import get_group, group_names, observed_variables
+from pymc_saem.evaluate.outcomes import missing_parts
 
 #: Axis ``sample`` of :func:`sample_values`: population, then conditional mode, then draws.
 POPULATION_SAMPLE, MODE_SAMPLE, DRAWS = 0, 1, slice(2, None)
@@ -117,28 +118,32 @@ def sample_values(model, idata, n_draws: int) -> dict[str, np.ndarray]:
         Sample 0 has the random effects at their population value, sample 1 at the conditional mode, both with the
         parameters at their estimate; the others are draws.
     """
-    individual, population = get_group(idata, "individual"), get_group(idata, "population")
+    individual = get_group(idata, "individual")
     draws = get_group(idata, "posterior") if "posterior" in group_names(idata) else None
-    labels = [str(label) for label in population["parameter"].values]
-    values = {}
-    unobserved = {rv.name.removesuffix("_observed") + "_unobserved" for rv in observed_variables(model)}
-    for rv in model.free_RVs:
-        name = rv.name
-        if name in unobserved:  # missing rows, which a fit leaves out
+    values, missing = {}, missing_parts(model)
+    for name in (rv.name for rv in model.free_RVs):
+        if name in missing:  # rows, which a fit leaves out
             continue
         if f"{name}_mode" in individual:
             pair = [individual[f"{name}_population"].values, individual[f"{name}_mode"].values]
         else:
-            entries = [k for k, label in enumerate(labels) if label == name or label.startswith(f"{name}[")]
-            if not entries:
+            pair = [estimate_of(idata, name)] * 2
+            if pair[0] is None:
                 raise ValueError(f"This is not a fit of this model: it has no parameter {name!r}.")
-            estimate = population["estimate"].values[entries]
-            shape = draws[name].shape[2:] if draws is not None else rv.type.shape
-            pair = [estimate.reshape(shape)] * 2
         values[name] = np.stack(pair)
         if draws is not None:
             values[name] = np.concatenate([values[name], _thin(draws[name], n_draws)])
     return values
+
+
+def estimate_of(idata, name: str) -> np.ndarray | None:
+    """Natural estimate of a parameter in its shape; None where there is no such parameter."""
+    population, trace = get_group(idata, "population"), get_group(idata, "saem_trace")
+    labels = [str(label) for label in population["parameter"].values]
+    entries = [k for k, label in enumerate(labels) if label == name or label.startswith(f"{name}[")]
+    if not entries:
+        return None
+    return population["estimate"].values[entries].reshape(trace[name].shape[2:])
 
 
 def _thin(draws, n_draws):

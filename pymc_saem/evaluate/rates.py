@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, POPULATION_SAMPLE, sample_values
 from pymc_saem.evaluate.learned import Axis, Learned, find_learned
 
@@ -119,8 +120,7 @@ def rates(
 
 
 def check_arguments(ci_prob, n_grid, along):
-    if not 0 < ci_prob < 1:
-        raise ValueError(f"ci_prob must lie between 0 and 1, got {ci_prob}.")
+    check_probability("ci_prob", ci_prob)
     if n_grid < 2:
         raise ValueError(f"n_grid must be at least 2, got {n_grid}.")
     if along not in ("variable", "input"):

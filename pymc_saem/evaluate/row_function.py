@@ -24,6 +24,7 @@ from pytensor.tensor.random.basic import CategoricalRV, LogNormalRV
 from pytensor.tensor.type import TensorType
 
 from pymc_saem.evaluate.fitted_outcome import FittedOutcome
+from pymc_saem.evaluate.outcomes import data_value
 from pymc_saem.evaluate.rebuild import for_numpy, rebuild
 
 #: A figure runs its graph a few dozen times: interpreting it costs less than compiling machine code. Rewrites
@@ -204,12 +205,8 @@ def ode_nodes(graphs):
 
 def constant_value(variable):
     """What a variable that depends on data alone holds; None when it depends on more."""
-    if isinstance(variable, Constant):
-        return np.asarray(variable.data)
-    if isinstance(variable, SharedVariable):
-        return np.asarray(variable.get_value())
     try:
-        return np.asarray(pytensor.function([], variable, mode=INTERPRETED)())
+        return data_value(variable)
     except MissingInputError:
         return None
 

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.censored import censored_rows
 from pymc_saem.evaluate.curves import draw_curves
 from pymc_saem.evaluate.fitted_outcome import (
@@ -109,8 +110,7 @@ def plot_fits(
     --------
     >>> ps.plot_fits(model, idata, subjects=[1, 2], xlabel="time [h]")  # doctest: +SKIP
     """
-    if not 0 < ci_prob < 1:
-        raise ValueError(f"ci_prob must lie between 0 and 1, got {ci_prob}.")
+    check_probability("ci_prob", ci_prob)
     if n_grid < 2:
         raise ValueError(f"n_grid must be at least 2, got {n_grid}.")
     fitted = read_outcome(model, idata, outcome)

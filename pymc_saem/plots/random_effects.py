@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
+from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.effects import find_effects
 from pymc_saem.plots.effect_panels import draw_covariates, draw_pairs, read_covariates
 from pymc_saem.plots.style import (
@@ -109,8 +110,7 @@ def plot_random_effects(
     kind = kind or ("marginals" if covariates is None else "covariates")
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}.")
-    if not 0 < ci_prob < 1:
-        raise ValueError(f"ci_prob must lie between 0 and 1, got {ci_prob}.")
+    check_probability("ci_prob", ci_prob)
     found = find_effects(model, idata, effects, n_draws)
     units = covariates if units is None and hasattr(covariates, "attrs") else units
     if kind == "pairs":

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from pymc_saem.evaluate.arguments import first_of
 from pymc_saem.evaluate.generator import Generator, Laws
 from pymc_saem.evaluate.outcomes import Outcome
 from pymc_saem.prediction.design import Design
@@ -118,8 +119,7 @@ class Levels:
             draws[name][:, own] = found.draws[name][:, own]
             is_given[name] = is_given[name] | own
         if not found.is_enough.all():
-            labels = [str(self.design.subjects[s]) for s in np.flatnonzero(~found.is_enough)]
-            listed = ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
+            listed = first_of(self.design.subjects[s] for s in np.flatnonzero(~found.is_enough))
             warnings.warn(
                 f"The chains of conditional draws of the new {self.fit.subject_dim} {listed} do not agree, or are too short: their "
                 "intervals are rough. Their data may allow several curves.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pymc_saem.evaluate.arguments import first_of
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.prediction.design import Design
 from pymc_saem.prediction.values import Fit
@@ -60,9 +61,8 @@ def _warn_of_other_data(generator, design, fit, place) -> None:
         if any(_contradicts(outcome, design, fit, s, place[s]) for outcome in generator.outcomes):
             names.append(str(design.subjects[s]))
     if names:
-        listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         warnings.warn(
-            f"The fit knows {fit.subject_dim} {listed}, but their observed values in the model are not those of the fit. They are "
+            f"The fit knows {fit.subject_dim} {first_of(names)}, but their observed values in the model are not those of the fit. They are "
             "taken for the subjects that were fitted, and predicted from the data of the fit alone. If they are others, or "
             "their new data are to count, use subjects='new'; if they are the same, subjects='match' says so.",
             UserWarning,

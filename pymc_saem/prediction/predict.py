@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from pymc.util import get_random_generator
 
+from pymc_saem.evaluate.arguments import check_probability, first_of
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.evaluate.outcomes import Outcome
 from pymc_saem.prediction.design import read_design, row_times
@@ -112,8 +113,7 @@ def predict(
     check_choice("subjects", subjects, CHOICES)
     check_choice("parameters", parameters, ("draws", "estimate"))
     check_whole("n_draws", n_draws, 2)
-    if isinstance(ci_prob, bool) or not isinstance(ci_prob, int | float) or not 0 < ci_prob < 1:
-        raise ValueError(f"ci_prob must lie between 0 and 1, got {ci_prob!r}.")
+    check_probability("ci_prob", ci_prob)
     fit, rng = Fit(idata), get_random_generator(random_seed)
     if "individual" not in fit:
         raise ValueError("The fit has no conditional distributions of the subjects; fit with draws to predict.")
@@ -186,9 +186,8 @@ def _columns(predicted: Predicted) -> dict[str, np.ndarray]:
 def _warn_of_gaps(table: pd.DataFrame) -> None:
     gaps = table.loc[table["prediction"].isna(), "subject"].unique()
     if gaps.size:
-        listed = ", ".join(map(str, gaps[:10])) + (f" and {gaps.size - 10} more" if gaps.size > 10 else "")
         warnings.warn(
-            f"Predictions of subject {listed} are not finite everywhere; with a differential equation, the solver failed at "
+            f"Predictions of subject {first_of(gaps)} are not finite everywhere; with a differential equation, the solver failed at "
             "tolerance 1e-8: raise max_steps of solve_ivp.",
             UserWarning,
             stacklevel=3,

@@ -10,6 +10,7 @@ import pymc as pm
 import xarray as xr
 from pymc.util import get_random_generator
 
+from pymc_saem.evaluate.arguments import first_of
 from pymc_saem.evaluate.generator import Generated, Generator
 from pymc_saem.prediction.values import (
     Fit,
@@ -118,10 +119,9 @@ def warn_of_failures(generator: Generator, generated: Generated, stacklevel: int
         labels = subject_labels(generator, failed.shape[1])
         worst = np.argsort(-failed.sum(axis=0), kind="stable")
         counts = [f"{labels[s]} ({int(failed[:, s].sum())})" for s in worst if failed[:, s].any()]
-        more = f" and {len(counts) - 10} more" if len(counts) > 10 else ""
         warnings.warn(
             f"{int(failed.sum())} of {failed.size} differential equations have no solution, and the outcomes of these subjects "
-            f"are NaN in as many data sets: {', '.join(counts[:10])}{more}. {' '.join(generated.laws.causes)}",
+            f"are NaN in as many data sets: {first_of(counts)}. {' '.join(generated.laws.causes)}",
             UserWarning,
             stacklevel=stacklevel,
         )

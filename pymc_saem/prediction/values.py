@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from pymc_saem.compat import get_group, group_names
+from pymc_saem.evaluate.fitted_outcome import estimate_of
 from pymc_saem.evaluate.outcomes import missing_parts
 from pymc_saem.saem.levels import find_random_effects
 from pymc_saem.saem.model import UnsupportedModelError
@@ -66,12 +67,7 @@ class Fit:
 
     def estimate(self, name: str) -> np.ndarray | None:
         """Natural estimate of a parameter in its shape; None where there is no such parameter."""
-        population, trace = self.group("population"), self.group("saem_trace")
-        labels = [str(label) for label in population["parameter"].values]
-        entries = [k for k, label in enumerate(labels) if label == name or label.startswith(f"{name}[")]
-        if not entries:
-            return None
-        return population["estimate"].values[entries].reshape(trace[name].shape[2:])
+        return estimate_of(self.idata, name)
 
     @cached_property
     def n_draws(self) -> int:
