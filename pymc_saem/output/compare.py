@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import html
 import json
 import warnings
 from collections.abc import Mapping
-from textwrap import wrap
 
 import numpy as np
 import pandas as pd
 
 from pymc_saem.compat import get_group, group_names
+from pymc_saem.output.printed import PrintedTable, shortened
 from pymc_saem.output.summary import APPROXIMATIONS
 
 CRITERIA = {"aic": "AIC", "bic": "BIC", "bicc": "BICc"}
@@ -29,15 +28,12 @@ _PRINTED = {
 }
 #: Printed names of fits are cut there, so that lines stay below 100 characters.
 _LONGEST_NAME = 18
-_WIDTH = 99
 
 
-class ComparisonTable(pd.DataFrame):
-    """A table with lines below it. What is selected from it is an ordinary DataFrame."""
+class ComparisonTable(PrintedTable):
+    """Fits by a criterion, and what to know of the comparison."""
 
-    @property
-    def _constructor(self):
-        return pd.DataFrame
+    _width = 99
 
     def _printed(self) -> pd.DataFrame:
         table = pd.DataFrame(self)[[name for name in _PRINTED if name in self]].rename(columns=_PRINTED)
@@ -45,15 +41,19 @@ class ComparisonTable(pd.DataFrame):
             digits = 2 if table[name].abs().max() < 1e5 else 1
             form = {"error": ".2g", "weight": ".3f"}.get(name, f".{digits}f")
             table[name] = [f"{x:{form}}" if x == x else "" for x in table[name]]
-        table.index = [n if len(n) <= _LONGEST_NAME else n[: _LONGEST_NAME - 2] + ".." for n in map(str, table.index)]
+        table.index = [shortened(str(name), _LONGEST_NAME) for name in table.index]
         return table
 
-    def __repr__(self) -> str:
-        """The whole table, and the lines."""
-        return "\n".join([self._printed().to_string(), *_footer(self.attrs)])
+    def _as_text(self) -> str:
+        return self._printed().to_string()
 
-    def _repr_html_(self) -> str:
-        return self._printed().to_html() + "".join(f"<p>{html.escape(line)}</p>" for line in _footer(self.attrs))
+    def _as_html(self) -> str:
+        return self._printed().to_html()
+
+    def _lines(self) -> list[str]:
+        of_data = f"{self.attrs['n_subjects']} subjects, {self.attrs['n_observations']} observations"
+        head = f"{of_data}; differences and weights of {CRITERIA[self.attrs['criterion']]}"
+        return [head, *(f"note: {note}" for note in self.attrs["notes"])]
 
 
 def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
@@ -216,10 +216,3 @@ def _modes(rows: dict):
                 f"'{name}' maximizes the likelihood times priors (objective \"map\", of {', '.join(row['priors'][:4])}"
                 f"{' and others' if len(row['priors']) > 4 else ''}): its -2LL is not the smallest one of its model."
             )
-
-
-def _footer(attrs) -> list[str]:
-    """Lines below the printed table."""
-    of_data = f"{attrs['n_subjects']} subjects, {attrs['n_observations']} observations"
-    lines = [f"{of_data}; differences and weights of {CRITERIA[attrs['criterion']]}"]
-    return [part for line in [*lines, *(f"note: {n}" for n in attrs["notes"])] for part in wrap(line, _WIDTH)]

@@ -2,49 +2,41 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterator
-from textwrap import wrap
 
 import numpy as np
 import pandas as pd
 
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.output import thresholds
+from pymc_saem.output.printed import PrintedTable, shortened
 
 _COLUMNS = ("check", "where", "value", "threshold", "verdict", "advice")
 
-_WIDTH = 100
 #: Printed places are cut there, so that lines stay below 100 characters.
 _LONGEST_PLACE = 30
 
 
-class DiagnosticsTable(pd.DataFrame):
-    """A table that prints what to do below it. What is selected from it is an ordinary DataFrame."""
-
-    @property
-    def _constructor(self):
-        return pd.DataFrame
+class DiagnosticsTable(PrintedTable):
+    """Checks; what to do is printed below them."""
 
     def _printed(self) -> pd.DataFrame:
         table = pd.DataFrame(self).drop(columns="advice")
-        table["where"] = [w if len(w) <= _LONGEST_PLACE else w[: _LONGEST_PLACE - 2] + ".." for w in table["where"]]
+        table["where"] = [shortened(where, _LONGEST_PLACE) for where in table["where"]]
         for name in ("value", "threshold"):
             table[name] = [f"{x:.4g}" if x == x else "" for x in table[name]]
         return table
 
-    def _advice(self) -> list[str]:
+    def _as_text(self) -> str:
+        return self._printed().to_string(index=False)
+
+    def _as_html(self) -> str:
+        return self._printed().to_html(index=False)
+
+    def _lines(self) -> list[str]:
         rows = self[self["verdict"] == "look"]
         return [f"{check}: {advice}" for check, advice in zip(rows["check"], rows["advice"], strict=True)]
-
-    def __repr__(self) -> str:
-        return "\n".join(
-            [self._printed().to_string(index=False), *(p for a in self._advice() for p in wrap(a, _WIDTH))]
-        )
-
-    def _repr_html_(self) -> str:
-        return self._printed().to_html(index=False) + "".join(f"<p>{html.escape(a)}</p>" for a in self._advice())
 
 
 def diagnostics(idata) -> pd.DataFrame:

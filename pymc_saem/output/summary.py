@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import json
-from textwrap import wrap
 
 import numpy as np
 import pandas as pd
 
 from pymc_saem.compat import get_group, group_names
+from pymc_saem.output.printed import WIDTH, PrintedTable
 from pymc_saem.output.thresholds import LARGEST_RHAT, LEAST_ESS
 
 #: Columns in the order of the table, as far as a fit has them.
 _COLUMNS = ("estimate", "se", "rse", "lower", "upper", "shrinkage", "m_step", "role", "note")
 #: Likelihoods that have no error estimate.
 APPROXIMATIONS = ("laplace", "linearization")
-#: Longest line of a printed table, as far as the names of its parameters allow.
-WIDTH = 100
 _STANDARD_ERRORS = {
     "louis": "Louis' formula (observed Fisher information)",
     "score": "score-based Fisher information",
@@ -26,26 +23,24 @@ _STANDARD_ERRORS = {
 }
 
 
-class FitTable(pd.DataFrame):
-    """A table with lines below it. What is selected from it is an ordinary DataFrame; the numbers are in ``attrs`` as well."""
+class FitTable(PrintedTable):
+    """Estimates, and what is known of the fit; the numbers are in ``attrs`` as well."""
 
-    @property
-    def _constructor(self):
-        return pd.DataFrame
-
-    def __repr__(self) -> str:
-        """The table and the lines; without empty notes, and without roles, which ``summarize`` has, where lines would be too long."""
+    def _as_text(self) -> str:
+        """Without empty notes, and without roles, which ``summarize`` has, where lines would be too long."""
         table = pd.DataFrame(self)
         if "note" in table and not table["note"].astype(bool).any():
             table = table.drop(columns="note")
         text = _as_text(table)
         if "role" in table and max(map(len, text.splitlines())) > WIDTH:
             text = _as_text(table.drop(columns="role"))
-        return "\n".join([text, *(part for line in footer(self.attrs) for part in wrap(line, WIDTH))])
+        return text
 
-    def _repr_html_(self) -> str:
-        table = self.to_html(float_format="{:.4g}".format, na_rep="")
-        return table + "".join(f"<p>{html.escape(line)}</p>" for line in footer(self.attrs))
+    def _as_html(self) -> str:
+        return self.to_html(float_format="{:.4g}".format, na_rep="")
+
+    def _lines(self) -> list[str]:
+        return footer(self.attrs)
 
 
 def _as_text(table: pd.DataFrame) -> str:
