@@ -16,14 +16,15 @@ def random_intercept_data():
     return y.ravel(), np.repeat(np.arange(12), 3)
 
 
-def random_intercept():
+def random_intercept(shift=0.0):
+    """DESIGN section 10; ``shift`` is added to all data."""
     y, subject = random_intercept_data()
     with pm.Model(coords={"subject": np.arange(1, 13)}) as model:
         a = pm.Flat("a")
         omega = pm.HalfFlat("omega", initval=1.0)
         sigma = pm.HalfFlat("sigma", initval=1.0)
         b = pm.Normal("b", a, omega, dims="subject")
-        pm.Normal("y", b[subject], sigma, observed=y)
+        pm.Normal("y", b[subject], sigma, observed=y + shift)
     return model
 
 

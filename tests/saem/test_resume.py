@@ -8,10 +8,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pymc as pm
 import pytest
 from cases import CASES
-from models import random_intercept, random_intercept_data
+from models import random_intercept
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group, group_names
@@ -179,17 +178,6 @@ def finished():
         return ps.fit_saem(random_intercept(), n_explore=4, n_smooth=4, random_seed=1, **QUICK)
 
 
-def other_data():
-    y, subject = random_intercept_data()
-    with pm.Model(coords={"subject": np.arange(1, 13)}) as model:
-        a = pm.Flat("a")
-        omega = pm.HalfFlat("omega", initval=1.0)
-        sigma = pm.HalfFlat("sigma", initval=1.0)
-        b = pm.Normal("b", a, omega, dims="subject")
-        pm.Normal("y", b[subject], sigma, observed=y + 0.01)
-    return model
-
-
 REFUSALS = {
     "another model": (
         lambda: CASES["orange"].build(),
@@ -197,7 +185,7 @@ REFUSALS = {
         "resume is of another model: it has 3 entries of parameters, and this",
     ),
     "other data": (
-        other_data,
+        lambda: random_intercept(shift=0.01),
         {},
         "resume is of another model or of other data: at the state of chain 0, the log density was",
     ),
