@@ -13,7 +13,7 @@ from pytensor.tensor.random.basic import LogNormalRV
 
 from pymc_saem.evaluate.fitted_outcome import FittedOutcome
 from pymc_saem.evaluate.generator import Generator, Laws
-from pymc_saem.evaluate.outcomes import Outcome, data_value
+from pymc_saem.evaluate.outcomes import Outcome, choose_outcome, data_value
 from pymc_saem.evaluate.rebuild import rebuild
 from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, as_row_times, before_censoring
 from pymc_saem.prediction.simulate import warn_of_failures
@@ -99,7 +99,8 @@ class FittedRows:
         self.values = fitted_values(model, self.generator.parameters, fit)
         self.modes = _effects_of(fit, self.generator)
         self.at_modes = self.generator.laws(self.values, self.modes, 2)
-        chosen = _choose(self.generator.outcomes, outcome)
+        by_part = {o.observed_name: o.name for o in self.generator.outcomes}  # as PyMC calls one with missing rows
+        chosen = choose_outcome(self.generator.outcomes, by_part.get(outcome, outcome))
         self.rows = self._read(fit, chosen, x)
 
     def simulate(self, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -173,16 +174,6 @@ def _effects_of(fit, generator) -> dict[str, np.ndarray]:
             )
         found[name] = np.stack(pair)
     return found
-
-
-def _choose(outcomes, name) -> Outcome:
-    names = [o.name for o in outcomes]
-    if name is None and len(outcomes) > 1:
-        raise ValueError(f"The model has several outcomes; choose one with outcome=: {', '.join(names)}.")
-    for outcome in outcomes:
-        if name in (None, outcome.name, outcome.observed_name):
-            return outcome
-    raise ValueError(f"The model has no outcome {name!r}; it has {', '.join(names) or 'none'}.")
 
 
 def _subject_of_rows(fit, outcome, n_rows) -> np.ndarray:

@@ -61,6 +61,23 @@ def read_outcomes(model) -> tuple[Outcome, ...]:
     return tuple(_read(model, rv) for rv in observed_variables(model))
 
 
+def choose_outcome(outcomes, name: str | None) -> Outcome:
+    """The outcome of a name; the only one by default.
+
+    Raises
+    ------
+    ValueError
+        When there is none of this name, or there are several to choose from.
+    """
+    names = [outcome.name for outcome in outcomes]
+    if name is None and len(outcomes) > 1:
+        raise ValueError(f"The model has several outcomes; choose one with outcome=: {', '.join(names)}.")
+    for outcome in outcomes:
+        if name in (None, outcome.name):
+            return outcome
+    raise ValueError(f"The model has no outcome {name!r}; it has {', '.join(names) or 'none'}.")
+
+
 def missing_parts(model) -> set[str]:
     """Names of the free variables that stand for missing rows."""
     names = {rv.name.removesuffix(_OBSERVED) for rv in observed_variables(model) if rv.name.endswith(_OBSERVED)}

@@ -11,7 +11,7 @@ from pymc.util import get_random_generator
 
 from pymc_saem.evaluate.arguments import check_probability, first_of
 from pymc_saem.evaluate.generator import Generator
-from pymc_saem.evaluate.outcomes import Outcome
+from pymc_saem.evaluate.outcomes import choose_outcome
 from pymc_saem.prediction.design import read_design, row_times
 from pymc_saem.prediction.levels import LEVELS, Levels, Predicted
 from pymc_saem.prediction.match import CHOICES, POPULATION, match
@@ -119,7 +119,7 @@ def predict(
         raise ValueError("The fit has no conditional distributions of the subjects; fit with draws to predict.")
     with model_with(model, data) as built:
         generator = Generator(built, fit.effects)
-        chosen = _choose_outcome(generator, outcome)
+        chosen = choose_outcome(generator.outcomes, outcome)
         _check_effects(built, fit)
         estimate = fitted_values(built, generator.parameters, fit)
         of_design, *of_levels = rng.spawn(1 + len(LEVELS))
@@ -153,17 +153,6 @@ def _check_levels(level) -> list[str]:
     if not levels or len(set(levels)) < len(levels):
         raise ValueError(f"level is {level!r}; it must be one or several of {', '.join(map(repr, LEVELS))}, each once.")
     return levels
-
-
-def _choose_outcome(generator: Generator, outcome: str | None) -> Outcome:
-    by_name = {o.name: o for o in generator.outcomes}
-    if outcome is None and len(by_name) == 1:
-        return generator.outcomes[0]
-    if outcome is None:
-        raise ValueError(f"The model has several outcomes; choose one with outcome=: {', '.join(by_name)}.")
-    if outcome not in by_name:
-        raise ValueError(f"The model has no outcome {outcome!r}; it has {', '.join(by_name) or 'none'}.")
-    return by_name[outcome]
 
 
 def _check_effects(model, fit: Fit) -> None:
