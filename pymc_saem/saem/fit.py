@@ -138,7 +138,7 @@ def fit_saem(
     random_seed : int, numpy.random.Generator, optional
         Same seed, same result, for any number of threads and cores.
     progressbar : bool, default True
-        Shown in terminals and notebooks only.
+        Shown in terminals and notebooks only. Elsewhere the logger "pymc_saem" has the same at level INFO.
     callback : callable, optional
         ``callback(chain, iteration, estimates, stats)`` after each iteration, with the natural
         estimates by name; with ``cores=1`` only.

@@ -1,6 +1,9 @@
-"""The progress bar of a fit."""
+"""The progress of a fit: a bar in terminals and notebooks, lines of a log elsewhere."""
 
 from __future__ import annotations
+
+import logging
+from time import perf_counter
 
 import numpy as np
 from rich.console import Console
@@ -11,10 +14,17 @@ from pymc_saem.saem.engine import Engine
 
 #: Seconds between repaints; a repaint costs as much as a few solves.
 _EVERY = 0.25
+#: Seconds between lines of a log.
+_EVERY_LINE = 10.0
+_LOG = logging.getLogger("pymc_saem")
 
 
 class Progress:
-    """Phase, iteration, one chosen parameter, acceptance and time left; silent outside terminals and notebooks."""
+    """Phase, iteration, one chosen parameter, acceptance and time left.
+
+    Without a terminal or notebook, or without ``show``, the same goes to the logger "pymc_saem" at level INFO: at the end of each
+    phase, and every ten seconds. Nothing is heard of it until a program turns that level on.
+    """
 
     def __init__(self, engine: Engine, n_explore: int, n_smooth: int, chains: int, show: bool):
         self.engine, self.n_explore, self.total = engine, n_explore, n_explore + n_smooth
@@ -33,6 +43,11 @@ class Progress:
             disable=not self.visible,
         )
         self.tasks = [self.bar.add_task("compile", total=self.total, state="") for _ in range(chains)]
+        self.logs = not self.visible and _LOG.isEnabledFor(logging.INFO)
+        self.began: dict[
+            int, tuple[float, int]
+        ] = {}  # of each chain: when it was first heard of, and at which iteration
+        self.last_line: dict[int, float] = {}
 
     def _chosen(self):
         """The residual scale, or else the first scalar parameter."""
@@ -50,7 +65,7 @@ class Progress:
 
     def update(self, chain: int, iteration: int, theta: np.ndarray, stats: dict) -> None:
         """Show one more iteration."""
-        if not self.visible:
+        if not (self.visible or self.logs):
             return
         accept = np.nanmean([value for name, value in stats.items() if name.startswith("accept_")])
         state = f"accept {accept:.2f}"
@@ -59,4 +74,15 @@ class Progress:
             state = f"{self.shown.name} {value.item():.4g}  {state}"
         phase = "explore" if iteration < self.n_explore else "smooth"
         name = f"{phase}" if len(self.tasks) == 1 else f"chain {chain} {phase}"
-        self.bar.update(self.tasks[chain], completed=iteration + 1, description=name, state=state)
+        if self.visible:
+            self.bar.update(self.tasks[chain], completed=iteration + 1, description=name, state=state)
+        else:
+            self._log(chain, iteration + 1, name, state)
+
+    def _log(self, chain: int, done: int, name: str, state: str) -> None:
+        now = perf_counter()
+        began, first = self.began.setdefault(chain, (now, done))
+        if done in (self.n_explore, self.total) or now - self.last_line.setdefault(chain, now) >= _EVERY_LINE:
+            self.last_line[chain] = now
+            left = (now - began) * (self.total - done) / max(done - first, 1)
+            _LOG.info("%s %d/%d  %s  %.0f s left", name, done, self.total, state, left)

@@ -1,6 +1,7 @@
 """Every argument of fit_saem has an effect or is refused: nothing is ignored silently."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -146,3 +147,14 @@ def test_draws_and_callback_and_mode_and_bar(reference, monkeypatch):
     for show in (True, False):
         fitted(progressbar=show)
     assert shown == [True, False]
+
+
+def test_a_log_tells_the_progress_where_it_is_asked_for(caplog):
+    fitted()
+    assert not caplog.records
+    with caplog.at_level("INFO", logger="pymc_saem"):
+        fitted(chains=2)
+    pattern = r"chain (\d) (explore|smooth) (\d+)/8  sigma \d\S*  accept 0\.\d\d  \d+ s left"
+    found = [re.fullmatch(pattern, record.getMessage()).groups() for record in caplog.records]
+    n_explore = str(BASE["n_explore"])
+    assert found == [(chain, *line) for chain in "01" for line in (("explore", n_explore), ("smooth", "8"))]
