@@ -14,27 +14,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pymc as pm
 import pytest
+from small import SMALL, SMALL_FIT, WITHOUT, smaller
 
 import pymc_saem as ps
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-#: Sizes at which a block shows that it runs; at their own, pages take minutes.
-SMALL_FIT = {"n_explore": 3, "n_smooth": 3, "n_transitions": 10, "n_starts": 0, "draws": 4, "progressbar": False}
-SMALL_RUN = {"n_explore": 2, "n_smooth": 2}
-SMALL = {
-    "bootstrap": {"n": 2, **SMALL_RUN},
-    "cross_validate": SMALL_RUN,
-    "check_restart": SMALL_RUN,
-    "profile_likelihood": {"n_points": 2, **SMALL_RUN},
-    "predict": {"n_draws": 4},
-    "residuals": {"n_simulations": 100},
-    "vpc": {"n_simulations": 20},
-    "plot_residuals": {"n_simulations": 100},
-    "plot_vpc": {"n_simulations": 20},
-}
-#: Left out unless a page asks for it: compiling it takes seconds for every model. The first page has it all.
-WITHOUT = {"likelihood": None, "standard_errors": None, "compile_kwargs": {"mode": "FAST_COMPILE"}}
 #: Pages that compare likelihoods.
 COMPARE = ("refits", "gallery")
 
@@ -51,17 +36,6 @@ def program(name):
 run_pages = program("run_pages")
 make_reference = program("make_reference")
 PAGES = [page for page in run_pages.pages() if page != run_pages.FIRST and list(run_pages.blocks(page))]
-
-
-def smaller(function, left_out=(), **small):
-    """The function with few of everything; ``left_out`` are options that count where the page says nothing."""
-
-    def call(*args, **options):
-        if options.get("resume") is not None:  # what a resumed run was, it stays
-            return function(*args, **dict(left_out) | options | {"progressbar": False})
-        return function(*args, **dict(left_out) | options | small)
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -78,8 +78,8 @@ def differences(study: simulated.Simulated, n_subjects: int, seed: int, **option
     return worst
 
 
-def run(fits: Refitted, number: int, seed: int) -> Fitted:
-    """One data set: drawn, fitted, judged."""
+def run(fits: Refitted, number: int, seed: int, n_likelihoods: int) -> Fitted:
+    """One data set: drawn, fitted, judged; of "neural" the likelihood of the first ``n_likelihoods`` sets only."""
     study = fits.study
     y = study.draw(fits.n_subjects, number, seed)
     try:
@@ -88,6 +88,8 @@ def run(fits: Refitted, number: int, seed: int) -> Fitted:
         return Fitted(lost=f"{type(failure).__name__}: {failure}")
     common = {"at_floor": found.at_floor, "converged": found.converged, "seconds": found.seconds}
     judged = {name: float(found.estimates[name]) for name in study.judged}
+    if study.name == "neural" and number >= n_likelihoods:
+        return Fitted(judged, **common)
     if study.name == "neural":
         at_truth, at_estimate = (fits.loglik(values, number) for values in (study.truth, found.estimates))
         gain = np.nan
@@ -129,6 +131,9 @@ def main() -> int:
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="numbers of subjects")
     parser.add_argument("--sets", type=int, default=100, help="data sets per model and size")
     parser.add_argument("--seed", type=int, default=1, help="of the data")
+    parser.add_argument(
+        "--likelihoods", type=int, default=10**9, help="data sets of neural whose likelihood is judged; by default all"
+    )
     parser.add_argument("--n-starts", default="auto", help="of every fit, by default that of fit_saem")
     parser.add_argument("--store", type=Path, help="file of results (JSON lines), which a later call goes on with")
     parser.add_argument("--check", action="store_true", help="compare with fit_saem of a new model first")
@@ -147,7 +152,7 @@ def main() -> int:
                 key = name, n_subjects, arguments.seed, number, *options.values()
                 if key not in stored:
                     fits = fits or Refitted(study, n_subjects, **options)
-                    stored[key] = run(fits, number, arguments.seed)
+                    stored[key] = run(fits, number, arguments.seed, arguments.likelihoods)
                     write(arguments.store, key, stored[key])
                 outcomes.append(stored[key])
                 if outcomes[-1].lost:
