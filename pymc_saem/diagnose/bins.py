@@ -1,11 +1,72 @@
-"""Bins of a visual predictive check."""
+"""Where a visual predictive check looks: bins, or windows that move over the times."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
+
+from pymc_saem.diagnose.windows import tricube
 
 #: Most bins that are made unasked, and how many rows each should have.
 _MOST_BINS, _ENOUGH_ROWS = 20, 8
+#: Places of moving windows.
+_N_GRID = 40
+
+
+@dataclass(frozen=True)
+class Place:
+    """A bin or a window: its number, the time that it stands for, its ends, its rows, and their weights (None: all alike)."""
+
+    number: int
+    x: float
+    left: float
+    right: float
+    own: np.ndarray
+    weights: np.ndarray | None = None
+
+
+class Bins:
+    """Disjoint bins of rows, the same for all strata."""
+
+    def __init__(self, x: np.ndarray, bins, subject: np.ndarray):
+        self.x, self.edges = x, bin_edges(x, bins, subject)
+        self.number = bin_of(x, self.edges)
+
+    def places(self, rows: np.ndarray) -> Iterator[Place]:
+        """Bins that have some of these rows (a mask)."""
+        for k in np.unique(self.number[rows]):
+            own = np.flatnonzero(rows & (self.number == k))
+            yield Place(int(k), float(np.median(self.x[own])), float(self.edges[k]), float(self.edges[k + 1]), own)
+
+    def around_rows(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Place]]:
+        """Rows, and the place that they are in."""
+        for place in self.places(rows):
+            yield place.own, place
+
+
+class Windows:
+    """Windows with tricube weights that move over the times; each has about twice the rows of an automatic bin."""
+
+    def __init__(self, x: np.ndarray, subject: np.ndarray):
+        self.x = x
+        self.span = min(1.0, 2.0 / _n_bins(x, subject))
+
+    def places(self, rows: np.ndarray, at: np.ndarray | None = None) -> Iterator[Place]:
+        """Windows over these rows (a mask); unless told, where there are rows: in a gap, curves would be steps."""
+        own = np.flatnonzero(rows)
+        at = np.unique(np.quantile(self.x[own], np.linspace(0, 1, _N_GRID), method="nearest")) if at is None else at
+        weights, reach = tricube(self.x[own], at, self.span)
+        for k, (x, w) in enumerate(zip(at, weights, strict=True)):
+            inside = w > 0
+            yield Place(k, float(x), float(x - reach[k]), float(x + reach[k]), own[inside], w[inside])
+
+    def around_rows(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Place]]:
+        """Rows, and the window around them."""
+        times = np.unique(self.x[rows])
+        for time, place in zip(times, self.places(rows, times), strict=True):
+            yield np.flatnonzero(rows & (self.x == time)), place
 
 
 def bin_edges(x: np.ndarray, bins, subject: np.ndarray) -> np.ndarray:
@@ -27,13 +88,13 @@ def bin_edges(x: np.ndarray, bins, subject: np.ndarray) -> np.ndarray:
     values = np.unique(x)
     if isinstance(bins, str):
         if bins not in ("auto", "unique"):
-            raise ValueError(f"bins is {bins!r}; it must be 'auto', 'unique', a number of bins, or their edges.")
-        counts = np.bincount(subject)
-        typical = int(np.median(counts[counts > 0]))
-        shared = values.size <= min(1.5 * counts.max(), _MOST_BINS, x.size / 3)
+            raise ValueError(
+                f"bins is {bins!r}; it must be 'auto', 'unique', 'smooth', a number of bins, or their edges."
+            )
+        shared = values.size <= min(1.5 * np.bincount(subject).max(), _MOST_BINS, x.size / 3)
         if bins == "unique" or shared:
             return _around(values)
-        return _equal_counts(x, int(np.clip(min(typical, x.size // _ENOUGH_ROWS), 1, _MOST_BINS)))
+        return _equal_counts(x, _n_bins(x, subject))
     if np.ndim(bins) == 0:
         if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 1:
             raise ValueError(f"bins is {bins!r}; a number of bins must be whole, and at least 1.")
@@ -53,6 +114,12 @@ def bin_edges(x: np.ndarray, bins, subject: np.ndarray) -> np.ndarray:
 def bin_of(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Number of the bin of each row, (row,)."""
     return np.searchsorted(edges[1:-1], x, side="right")
+
+
+def _n_bins(x, subject):
+    """As many as a typical subject has rows."""
+    counts = np.bincount(subject)
+    return int(np.clip(min(int(np.median(counts[counts > 0])), x.size // _ENOUGH_ROWS), 1, _MOST_BINS))
 
 
 def _around(values):

@@ -9,9 +9,10 @@ import pandas as pd
 from pymc.util import get_random_generator
 from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
 
-from pymc_saem.diagnose.bins import bin_edges, bin_of
+from pymc_saem.diagnose.bins import Bins, Windows
 from pymc_saem.diagnose.residuals import check_simulations
 from pymc_saem.diagnose.rows import POPULATION, FittedRows, Rows
+from pymc_saem.diagnose.windows import weighted_quantile
 from pymc_saem.evaluate.arguments import check_probability
 
 
@@ -68,9 +69,11 @@ def vpc(
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
         Time of each row, or any other number to sort by, such as time after dose. An ODE solution knows its times.
-    bins : {"auto", "unique"}, int or sequence of float, default "auto"
+    bins : {"auto", "unique", "smooth"}, int or sequence of float, default "auto"
         "unique": one for each time. A number: so many bins of about as many rows each. A sequence: the edges. "auto": "unique"
-        where subjects share their times, else as many as a typical subject has rows, 20 at most.
+        where subjects share their times, else as many as a typical subject has rows, 20 at most. "smooth": no bins; quantiles
+        in a window that moves over the times and has twice the rows of an automatic bin, near ones with larger (tricube) weights,
+        the same for data and simulations.
     quantiles : sequence of float, default (0.1, 0.5, 0.9)
     ci_prob : float, default 0.9
         Probability of the intervals, equal tails.
@@ -93,7 +96,7 @@ def vpc(
         - "statistic": "quantile"; "below" and "above", fractions of censored rows, for a ``Censored`` outcome; "fraction" of
           rows in a category, instead of quantiles, for ``Bernoulli`` and ``Categorical`` outcomes;
         - "level": probability of the quantile, or number of the category; NaN for censored fractions;
-        - "bin", "x" (median time of its rows), "left", "right", "n" (rows);
+        - "bin", "x" (median time of its rows; the middle of a window), "left", "right", "n" (rows);
         - "observed": in the data; "simulated": median over data sets; "lower", "upper": interval over data sets.
 
         ``attrs`` has "outcome", "x", "ci_prob", "n_simulations" and "prediction_corrected".
@@ -154,19 +157,20 @@ def predictive_check(model, idata, outcome=None, x=None, **options) -> Vpc:
             f"Nothing tells the times of outcome '{rows.outcome.name}'; give one per row as x=, as in x=data[\"time\"]."
         )
     strata = _strata(rows, options["stratify"])
-    edges = bin_edges(rows.x, options["bins"], rows.subject)
+    is_smooth = isinstance(options["bins"], str) and options["bins"] == "smooth"
+    bins = Windows(rows.x, rows.subject) if is_smooth else Bins(rows.x, options["bins"], rows.subject)
     simulated = fitted.simulate(options["n_simulations"], get_random_generator(options["random_seed"]))
     simulated = np.clip(simulated, rows.lower, rows.upper)
     statistics = _statistics(fitted, quantiles)
     y, corrected = rows.observed, simulated
     if options["prediction_corrected"]:
-        factors = _corrections(rows, strata, edges, options["lower_bound"])
+        factors = _corrections(rows, strata, bins, options["lower_bound"])
         y, corrected = (options["lower_bound"] + (v - options["lower_bound"]) * factors for v in (y, simulated))
     lines = []
     for label, of_stratum in strata:
         for statistic, level, f, is_corrected in statistics:
             data, sets = (y, corrected) if is_corrected else (rows.observed, simulated)
-            for line in _lines(rows.x, data, sets, of_stratum, edges, f, options["ci_prob"]):
+            for line in _lines(data, sets, bins.places(of_stratum), f, options["ci_prob"]):
                 lines.append({"stratum": label, "statistic": statistic, "level": level} | line)
     table = pd.DataFrame(lines).rename(columns={"stratum": _name_of(options["stratify"])})
     if options["stratify"] is None:
@@ -182,7 +186,7 @@ def predictive_check(model, idata, outcome=None, x=None, **options) -> Vpc:
 
 
 def _statistics(fitted, quantiles) -> list:
-    """``(statistic, level, function, whether of corrected values)``; a function of (n, row) and the rows that gives (n,)."""
+    """``(statistic, level, function, whether of corrected values)``; a function of (n, row) and the place that gives (n,)."""
     rows, found = fitted.rows, []
     if isinstance(rows.outcome.parts[0].rv.owner.op, BernoulliRV | CategoricalRV):
         levels = [1.0] if isinstance(rows.outcome.parts[0].rv.owner.op, BernoulliRV) else np.unique(rows.observed)
@@ -190,14 +194,16 @@ def _statistics(fitted, quantiles) -> list:
     else:
         found += [("quantile", float(p), _quantile(p), True) for p in quantiles]
     if np.isfinite(rows.lower).any():
-        found.append(("below", np.nan, lambda v, own: _mean(v <= rows.lower[own], v), False))
+        found.append(("below", np.nan, lambda v, place: _mean(v <= rows.lower[place.own], v, place), False))
     if np.isfinite(rows.upper).any():
-        found.append(("above", np.nan, lambda v, own: _mean(v >= rows.upper[own], v), False))
+        found.append(("above", np.nan, lambda v, place: _mean(v >= rows.upper[place.own], v, place), False))
     return found
 
 
 def _quantile(p):
-    def quantile(values, own):
+    def quantile(values, place):
+        if place.weights is not None:
+            return weighted_quantile(values, place.weights, p)
         whole = np.isfinite(values).all(axis=1)
         out = np.full(len(values), np.nan)
         out[whole] = np.quantile(values[whole], p, axis=1)
@@ -209,38 +215,37 @@ def _quantile(p):
 
 
 def _fraction(level):
-    return lambda values, own: _mean(values == level, values)
+    return lambda values, place: _mean(values == level, values, place)
 
 
-def _mean(is_true, values):
+def _mean(is_true, values, place):
     """Fraction of the rows that have a value, (n,)."""
-    known = np.isfinite(values)
-    return np.where(known.any(axis=1), (is_true & known).sum(axis=1) / np.maximum(known.sum(axis=1), 1), np.nan)
+    counts = np.isfinite(values) * (1 if place.weights is None else place.weights)
+    total = counts.sum(axis=1)
+    return np.divide((is_true * counts).sum(axis=1), total, out=np.full(len(values), np.nan), where=total > 0)
 
 
-def _lines(x, data, sets, of_stratum, edges, f, ci_prob):
-    """A line per bin that has rows."""
-    number = bin_of(x, edges)
-    for k in np.unique(number[of_stratum]):
-        own = np.flatnonzero(of_stratum & (number == k))
-        simulated = f(sets[:, own], own)
+def _lines(data, sets, places, f, ci_prob):
+    """A line per place that has rows."""
+    for place in places:
+        simulated = f(sets[:, place.own], place)
         simulated = simulated[np.isfinite(simulated)]
         tails = [0.5, 0.5 - ci_prob / 2, 0.5 + ci_prob / 2]
         middle, lower, upper = np.quantile(simulated, tails) if simulated.size else [np.nan] * 3
         yield {
-            "bin": int(k),
-            "x": float(np.median(x[own])),
-            "left": float(edges[k]),
-            "right": float(edges[k + 1]),
-            "n": own.size,
-            "observed": float(f(data[None, own], own)[0]),
+            "bin": place.number,
+            "x": place.x,
+            "left": place.left,
+            "right": place.right,
+            "n": place.own.size,
+            "observed": float(f(data[None, place.own], place)[0]),
             "simulated": middle,
             "lower": lower,
             "upper": upper,
         }
 
 
-def _corrections(rows, strata, edges, lower_bound) -> np.ndarray:
+def _corrections(rows, strata, bins, lower_bound) -> np.ndarray:
     """Factors of the prediction correction, (row,)."""
     if rows.predicted is None:
         raise ValueError(
@@ -254,11 +259,11 @@ def _corrections(rows, strata, edges, lower_bound) -> np.ndarray:
             f"The population prediction of row {rows.number[row]} is {above[row] + lower_bound:g}, below lower_bound="
             f"{lower_bound:g}, so it cannot be corrected. Set lower_bound= to a value that the outcome never falls below."
         )
-    number, factors = bin_of(rows.x, edges), np.ones(above.size)
+    factors, median = np.ones(above.size), _quantile(0.5)
     for _, of_stratum in strata:
-        for k in np.unique(number[of_stratum]):
-            own = of_stratum & (number == k)
-            factors[own] = np.divide(np.median(above[own]), above[own], out=np.ones(own.sum()), where=above[own] > 0)
+        for own, place in bins.around_rows(of_stratum):
+            middle = median(above[None, place.own], place)[0]
+            factors[own] = np.divide(middle, above[own], out=np.ones(own.size), where=above[own] > 0)
     return factors
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pymc_saem.diagnose.windows import tricube
+
 
 def trend(x, y, span=0.75, n_grid=80) -> tuple[np.ndarray, np.ndarray]:
     """Local linear regression with tricube weights (LOESS; Cleveland 1979, without robustness steps).
@@ -27,12 +29,7 @@ def trend(x, y, span=0.75, n_grid=80) -> tuple[np.ndarray, np.ndarray]:
         return np.empty(0), np.empty(0)
     even = np.linspace(0, 1, n_grid // 2)
     grid = np.unique(np.concatenate([np.quantile(x, even), x.min() + np.ptp(x) * even]))
-    distance = np.abs(grid[:, None] - x)
-    reach = np.sort(distance, axis=1)[:, min(x.size, max(4, round(span * x.size))) - 1, None]
-    # at least the three nearest places, where many points share one
-    places = np.unique(x)
-    third = np.sort(np.abs(grid[:, None] - places), axis=1)[:, 3, None] if places.size > 3 else reach
-    weights = np.clip(1 - (distance / np.maximum(reach, third)) ** 3, 0, None) ** 3
+    weights, _ = tricube(x, grid, span)
     total = weights.sum(axis=1)
     mean_x, mean_y = weights @ x / total, weights @ y / total
     centred = x - mean_x[:, None]

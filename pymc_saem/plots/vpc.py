@@ -30,6 +30,7 @@ _OUTSIDE = {
     "linestyle": "none",
     "zorder": 5,
 }
+_OUTSIDE_SMOOTH = {"color": _OUTSIDE["color"], "linewidth": 3.0, "marker": ".", "markersize": 3, "zorder": 5}
 
 
 def plot_vpc(
@@ -56,7 +57,8 @@ def plot_vpc(
     """Plot a visual predictive check: quantiles of the data over time, on those of simulated data sets.
 
     Lines are quantiles of the observed rows in each bin, bands the intervals of the same quantiles in simulated
-    data sets, with their medians as thin lines. A red ring marks a bin where the observed quantile lies outside of its interval.
+    data sets, with their medians as thin lines. A red ring marks a bin where the observed quantile lies outside of its interval,
+    a red line the times where it does with ``bins="smooth"``.
     A ``Censored`` outcome has a second row of panels with the fraction of censored rows; a ``Bernoulli`` or ``Categorical`` one
     shows fractions instead of quantiles. The numbers are those of :func:`pymc_saem.vpc`.
 
@@ -104,6 +106,7 @@ def plot_vpc(
         random_seed=random_seed,
     )
     table, name = check.table, check.rows.outcome.name
+    outside = _OUTSIDE_SMOOTH if isinstance(bins, str) and bins == "smooth" else _OUTSIDE
     is_fraction = table["statistic"].iloc[0] == "fraction"
     has_fractions = table["statistic"].isin(["below", "above"]).any()
     columns, floor = ["observed", "simulated", "lower", "upper"], None
@@ -121,12 +124,12 @@ def plot_vpc(
         if log:
             log_scale(ax, "y")
             ax.set_ylim(bottom=floor)
-        _draw_statistics(ax, own[own["statistic"].isin(["quantile", "fraction"])], ci_prob, is_fraction)
+        _draw_statistics(ax, own[own["statistic"].isin(["quantile", "fraction"])], ci_prob, is_fraction, outside)
         if label is not None:
             ax.set_title(f"{table.columns[0]} {label}", fontsize="medium")
         if has_fractions:
             _draw_bounds(ax, check.rows, of_stratum)
-            _draw_fractions(grid[1, k], own)
+            _draw_fractions(grid[1, k], own, outside)
     x_name = table.attrs["x"]
     xlabel = with_unit(x_name, unit_in(x, x_name)) if xlabel is None else xlabel
     if ylabel is None:
@@ -158,7 +161,7 @@ def _axes(n, has_fractions, axes, figsize):
     return grid, True
 
 
-def _draw_statistics(ax, own, ci_prob, is_fraction):
+def _draw_statistics(ax, own, ci_prob, is_fraction, outside):
     levels = np.sort(own["level"].unique())
     middle = levels[np.argmin(np.abs(levels - 0.5))]
     for k, level in enumerate(levels):
@@ -176,7 +179,7 @@ def _draw_statistics(ax, own, ci_prob, is_fraction):
         thin = {"color": line["color"] if is_fraction else "#777777", "linewidth": 0.8, "linestyle": ":", "zorder": 3}
         ax.plot(part["x"], part["simulated"], label="simulated, median", **thin)
         ax.plot(part["x"], part["observed"], label=f"observed {name}", **line)
-        _mark_outside(ax, part)
+        _mark_outside(ax, part, outside)
     tidy(ax)
 
 
@@ -188,10 +191,12 @@ def _band(ax, part, style, label=None):
         ax.plot(x, edge, color=style["color"], linewidth=0.7, alpha=0.8, zorder=style["zorder"])
 
 
-def _mark_outside(ax, part):
-    out = part[(part["observed"] < part["lower"]) | (part["observed"] > part["upper"])]
-    if len(out):
-        ax.plot(out["x"], out["observed"], label="outside of its interval", **_OUTSIDE)
+def _mark_outside(ax, part, style):
+    is_out = (part["observed"] < part["lower"]) | (part["observed"] > part["upper"])
+    if is_out.any():
+        # a line breaks where the curve is inside; rings stand alone
+        out = part[is_out] if style is _OUTSIDE else part.assign(observed=part["observed"].where(is_out))
+        ax.plot(out["x"], out["observed"], label="outside of its interval", **style)
 
 
 def _draw_bounds(ax, rows, of_stratum):
@@ -200,7 +205,7 @@ def _draw_bounds(ax, rows, of_stratum):
             ax.axhline(bound, **MARK)
 
 
-def _draw_fractions(ax, own):
+def _draw_fractions(ax, own, outside):
     for statistic, style in (("below", INDIVIDUAL), ("above", SERIES[1])):
         part = own[own["statistic"] == statistic].sort_values("x")
         if part.empty:
@@ -210,7 +215,7 @@ def _draw_fractions(ax, own):
         ax.plot(
             part["x"], part["observed"], **DATA | {"marker": "none", "linestyle": style["linestyle"], "linewidth": 1.6}
         )
-        _mark_outside(ax, part)
+        _mark_outside(ax, part, outside)
     ax.set_ylim(-0.03, 1.03)
     tidy(ax)
 

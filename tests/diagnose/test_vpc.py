@@ -6,10 +6,11 @@ import pandas as pd
 import pymc as pm
 import pytest
 from made_up_fit import made_up_fit
-from scipy import stats
+from scipy import optimize, stats
 
 import pymc_saem as ps
 from pymc_saem.diagnose.bins import bin_edges, bin_of
+from pymc_saem.diagnose.windows import weighted_quantile
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +202,67 @@ def test_errors_of_residuals(fitted, y):
             b = pm.Normal("b", pm.Flat("a"), pm.HalfFlat("omega"), dims="subject", shape=(2,))
             pm.Normal("y", b, 1.0, observed=[1.0, 2.0])
         ps.residuals(other, fit)
+
+
+def test_smooth_quantiles_are_those_of_the_model(fitted, rng):
+    """No bins: at each time the quantile of the rows in a window, by their weights."""
+    table = ps.vpc(*fitted, x=lg.T, bins="smooth", quantiles=(0.5,), ci_prob=0.8, n_simulations=2000, random_seed=1)
+    assert table["x"].is_monotonic_increasing and table["x"].iloc[[0, -1]].tolist() == [lg.T.min(), lg.T.max()]
+    assert (table["left"] < table["x"]).all()
+    for line in table.itertuples():  # the median of the mixture over times, by the weights of the window
+        times = np.unique(lg.T)
+        weights = np.clip(1 - (np.abs(times - line.x) / (line.right - line.x)) ** 3, 0, None) ** 3
+        mixture = stats.norm(lg.A + lg.SLOPE * times, np.hypot(lg.OMEGA, lg.SIGMA))
+        median = optimize.brentq(lambda y, m=mixture, w=weights: w @ m.cdf(y) - 0.5 * w.sum(), -10, 10)
+        np.testing.assert_allclose(line.simulated, median, atol=0.05)
+    # the interval covers the same statistic of other data of the model
+    inside = []
+    for y in lg.simulate(rng, 60):
+        model = lg.build(y)
+        one = ps.vpc(
+            model,
+            lg.fit_at_truth(model, lg.modes(y)),
+            x=lg.T,
+            bins="smooth",
+            quantiles=(0.5,),
+            n_simulations=2,
+            random_seed=1,
+        )
+        middle = len(one) // 2
+        inside.append(table["lower"].iloc[middle] <= one["observed"].iloc[middle] <= table["upper"].iloc[middle])
+    assert stats.binomtest(sum(inside), 60, 0.8).pvalue > 1e-3
+
+
+def test_smooth_fractions_and_corrections(fitted, y):
+    group = np.where(lg.SUBJECT % 2, "odd", "even")
+    table = ps.vpc(
+        *fitted,
+        x=lg.T,
+        bins="smooth",
+        stratify=group,
+        prediction_corrected=True,
+        lower_bound=-1.0,
+        n_simulations=50,
+        random_seed=1,
+    )
+    assert set(table["stratum"]) == {"even", "odd"} and np.isfinite(table.select_dtypes(float)).all(axis=None)
+
+    def outcome(mean, sigma, y):
+        pm.Censored("y", pm.Normal.dist(mean, sigma), lower=2.0, upper=None, observed=np.maximum(y, 2.0))
+
+    model = lg.build(y, outcome)
+    censored = ps.vpc(
+        model, lg.fit_at_truth(model, lg.modes(y)), x=lg.T, bins="smooth", n_simulations=50, random_seed=1
+    )
+    below = censored[censored["statistic"] == "below"]
+    assert below["observed"].between(0, 1).all() and below["observed"].iloc[0] > below["observed"].iloc[-1]
+
+
+def test_weighted_quantiles():
+    values, weights = np.array([[3.0, 1.0, 2.0], [np.nan, 5.0, np.nan], [np.nan] * 3]), np.array([1.0, 1.0, 2.0])
+    np.testing.assert_allclose(weighted_quantile(values, weights, 0.5), [2.0, 5.0, np.nan])
+    # a whole weight counts as so many points
+    many = np.random.default_rng(1).normal(size=(1, 400))
+    twice = weighted_quantile(np.repeat(many, 2, axis=1), np.ones(800), 0.3)
+    np.testing.assert_allclose(weighted_quantile(many, np.full(400, 2.0), 0.3), twice, atol=0.02)
+    np.testing.assert_allclose(twice, np.quantile(many, 0.3), atol=0.02)

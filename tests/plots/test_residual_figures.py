@@ -38,6 +38,16 @@ def test_vpc_draws_the_table(model, idata, data):
     assert len(ax.figure.legends) == 1
 
 
+def test_smooth_vpc_draws_the_table(model, idata, data):
+    (ax,) = ps.plot_vpc(model, idata, x=data["time"], bins="smooth", **FEW)
+    table = ps.vpc(model, idata, x=data["time"], bins="smooth", **FEW)
+    middle = table[table["level"] == 0.5]
+    np.testing.assert_array_equal(lines(ax, "observed 0.5 quantile")[0], middle[["x", "observed"]].T)
+    out = table[(table["observed"] < table["lower"]) | (table["observed"] > table["upper"])]
+    marked = np.concatenate(lines(ax, "outside of its interval"), axis=1)
+    assert np.isfinite(marked[1]).sum() == len(out) > 0
+
+
 def test_vpc_strata_and_axes_of_the_caller(model, idata, data):
     weight = pd.Series(np.where(data["weight"] > 70, "above", "below"), name="weight")
     axes = ps.plot_vpc(model, idata, x=data["time"], stratify=weight, prediction_corrected=True, log=True, **FEW)
