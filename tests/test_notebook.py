@@ -12,13 +12,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pymc as pm
 import pytest
-from small import SMALL, SMALL_FIT, smaller
+from small import SMALL, SMALL_FIT, in_turn, smaller
 
 import pymc_saem as ps
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ODE_NOTEBOOK = "02_ode_models_in_pymc.ipynb"
+SAEM_NOTEBOOKS = [path for path in NOTEBOOKS if path.name != ODE_NOTEBOOK]
 #: Folders of users, temporary files and installed packages, on Linux, macOS and Windows.
 MACHINE_PATH = re.compile(
     r"(?<![\w.])/(?:home|tmp|root|usr|var|opt|mnt|private|Users|Library)/|site-packages|\b[A-Za-z]:\\\\?(?:Users|Temp)"
@@ -41,7 +42,7 @@ def code_cells(path):
 
 
 def test_the_tutorials_are_there():
-    assert [path.name[:2] for path in NOTEBOOKS] [:4] == ["01", "02", "03", "04"]
+    assert [path.name[:2] for path in NOTEBOOKS]== ["01", "02", "03", "04", "05", "06"]
 
 
 def test_it_is_small(path):
@@ -135,7 +136,7 @@ def executed(path):
 
 # Ten draws are too few for NUTS and for ArviZ, and six iterations for SAEM; all may say so.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.name != ODE_NOTEBOOK], indirect=True, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", in_turn(SAEM_NOTEBOOKS), indirect=True, ids=lambda path: path.name)
 def test_it_runs(path, reduced, monkeypatch):
     if path.name.startswith("01"):  # four models whose machine code takes longer to make than it saves
         monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, {"compile_kwargs": {"mode": "FAST_COMPILE"}}))

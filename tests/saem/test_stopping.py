@@ -8,6 +8,7 @@ import pymc as pm
 import pytest
 from cases import CASES
 from models import random_intercept, slopes, slopes_data, slopes_loglik
+from small import in_turn
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
@@ -118,8 +119,8 @@ def test_minibatches_have_the_same_limit():
 
 @pytest.mark.parametrize(
     "name",
-    ["orange", "logistic_time", "bolus_combined", "bolus_censored", "student_effect", "nested_flat", "noncentered",
-     "theophylline_weight", "map_orange"],
+    in_turn(["orange", "logistic_time", "bolus_combined", "bolus_censored", "student_effect", "nested_flat", "noncentered",
+             "theophylline_weight", "map_orange"]),
 )  # fmt: skip
 def test_default_fits_reach_the_exact_maximum(name):
     """Log-likelihood within 0.1 and every parameter within 0.3 standard errors of the exact maximum (tests/saem/cases)."""
