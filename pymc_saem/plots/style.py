@@ -205,9 +205,18 @@ def add_legend(axes, is_new, n_columns=4):
     if not handles:
         return
     if is_new:
-        axes[0].figure.legend(handles, labels, loc="outside upper center", ncols=n_columns, frameon=False)
+        legend_above(axes[0].figure, handles, labels, n_columns)
     else:
         axes[0].legend(handles, labels, frameon=False, fontsize="small")
+
+
+def legend_above(figure, handles, labels, n_columns, **style):
+    """A legend above all panels, in as many columns as the figure is wide enough for."""
+    for columns in range(n_columns, 0, -1):
+        legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, **style)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def tidy(ax):

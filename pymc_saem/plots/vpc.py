@@ -14,6 +14,7 @@ from pymc_saem.plots.style import (
     MIDDLE_BAND,
     SERIES,
     dots,
+    legend_above,
     log_scale,
     panels,
     tidy,
@@ -123,13 +124,15 @@ def plot_vpc(
             ax.plot(check.x[of_stratum], check.y[of_stratum], label="data", **dots(of_stratum.sum()))
         if log:
             log_scale(ax, "y")
-            ax.set_ylim(bottom=floor)
         _draw_statistics(ax, own[own["statistic"].isin(["quantile", "fraction"])], ci_prob, is_fraction, outside)
         if label is not None:
             ax.set_title(f"{table.columns[0]} {label}", fontsize="medium")
         if has_fractions:
             _draw_bounds(ax, check.rows, of_stratum)
             _draw_fractions(grid[1, k], own, outside)
+    if log:  # when all panels are drawn, as it fixes the upper end of an axis that they share
+        for ax in grid[0]:
+            ax.set_ylim(bottom=floor)
     x_name = table.attrs["x"]
     xlabel = with_unit(x_name, unit_in(x, x_name)) if xlabel is None else xlabel
     if ylabel is None:
@@ -245,6 +248,6 @@ def _legend(grid, is_new):
     order = sorted(found, key=lambda label: [k for k, word in enumerate(words) if label.startswith(word)])
     handles = [found[label] for label in order]
     if is_new:
-        grid[0, 0].figure.legend(handles, order, loc="outside upper center", ncols=2, frameon=False, fontsize="small")
+        legend_above(grid[0, 0].figure, handles, order, n_columns=2, fontsize="small")
     else:
         grid[0, 0].legend(handles, order, frameon=False, fontsize="small")

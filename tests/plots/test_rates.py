@@ -159,6 +159,8 @@ def test_many_subjects_share_a_band():
     (polygon,) = [c for c in ax.collections if c.get_label().startswith("90 %")]
     heights = polygon.get_paths()[0].vertices[:, 1]
     assert heights.min() == pytest.approx(band[0].min()) and heights.max() == pytest.approx(band[1].max())
+    (legend,) = ax.figure.legends  # fewer columns than for several panels, as the figure is narrow
+    assert 0 <= legend.get_window_extent().x0 and legend.get_window_extent().x1 <= ax.figure.bbox.width
 
 
 def test_inputs_that_are_random_effects_stay_each_subjects_own():

@@ -53,6 +53,10 @@ def test_vpc_strata_and_axes_of_the_caller(model, idata, data):
     axes = ps.plot_vpc(model, idata, x=data["time"], stratify=weight, prediction_corrected=True, log=True, **FEW)
     assert [ax.get_title() for ax in axes] == ["weight above", "weight below"]
     assert axes[0].figure.get_supylabel() == "conc [mg/L], prediction-corrected" and axes[0].get_yscale() == "log"
+    for first in ("a", "z"):  # whichever comes first, a log axis holds all strata
+        late = pd.Series(np.where(data["time"] > 12, first, "m"), name="part")
+        axes = ps.plot_vpc(model, idata, x=data["time"], stratify=late, log=True, **FEW)
+        assert axes[0].get_ylim()[1] > data["conc"].max()
     _, own = plt.subplots()
     found = ps.plot_vpc(
         model, idata, None, data["time"], bins=1, xlabel="t", ylabel="c", show_data=False, axes=own, **FEW
