@@ -42,7 +42,7 @@ def code_cells(path):
 
 
 def test_the_tutorials_are_there():
-    assert [path.name[:2] for path in NOTEBOOKS]== ["01", "02", "03", "04", "05", "06"]
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
 
 
 def test_it_is_small(path):

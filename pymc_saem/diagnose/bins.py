@@ -57,16 +57,21 @@ class Windows:
         """Windows over these rows (a mask); unless told, where there are rows: in a gap, curves would be steps."""
         own = np.flatnonzero(rows)
         at = np.unique(np.quantile(self.x[own], np.linspace(0, 1, _N_GRID), method="nearest")) if at is None else at
-        weights, reach = tricube(self.x[own], at, self.span)
-        for k, (x, w) in enumerate(zip(at, weights, strict=True)):
-            inside = w > 0
-            yield Place(k, float(x), float(x - reach[k]), float(x + reach[k]), own[inside], w[inside])
+        for k, x in enumerate(at):  # one at a time: there may be as many as rows
+            (weights,), (reach,) = tricube(self.x[own], at[k : k + 1], self.span)
+            inside = weights > 0
+            yield Place(k, float(x), float(x - reach), float(x + reach), own[inside], weights[inside])
 
     def around_rows(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Place]]:
         """Rows, and the window around them."""
         times = np.unique(self.x[rows])
         for time, place in zip(times, self.places(rows, times), strict=True):
             yield np.flatnonzero(rows & (self.x == time)), place
+
+
+def is_smooth(bins) -> bool:
+    """Whether windows are asked for; edges may come as an array, which is no text to compare."""
+    return isinstance(bins, str) and bins == "smooth"
 
 
 def bin_edges(x: np.ndarray, bins, subject: np.ndarray) -> np.ndarray:

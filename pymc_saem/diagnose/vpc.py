@@ -9,7 +9,7 @@ import pandas as pd
 from pymc.util import get_random_generator
 from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
 
-from pymc_saem.diagnose.bins import Bins, Windows
+from pymc_saem.diagnose.bins import Bins, Windows, is_smooth
 from pymc_saem.diagnose.residuals import check_simulations
 from pymc_saem.diagnose.rows import POPULATION, FittedRows, Rows
 from pymc_saem.diagnose.windows import weighted_quantile
@@ -157,8 +157,8 @@ def predictive_check(model, idata, outcome=None, x=None, **options) -> Vpc:
             f"Nothing tells the times of outcome '{rows.outcome.name}'; give one per row as x=, as in x=data[\"time\"]."
         )
     strata = _strata(rows, options["stratify"])
-    is_smooth = isinstance(options["bins"], str) and options["bins"] == "smooth"
-    bins = Windows(rows.x, rows.subject) if is_smooth else Bins(rows.x, options["bins"], rows.subject)
+    smooth = is_smooth(options["bins"])
+    bins = Windows(rows.x, rows.subject) if smooth else Bins(rows.x, options["bins"], rows.subject)
     simulated = fitted.simulate(options["n_simulations"], get_random_generator(options["random_seed"]))
     simulated = np.clip(simulated, rows.lower, rows.upper)
     statistics = _statistics(fitted, quantiles)
@@ -168,9 +168,10 @@ def predictive_check(model, idata, outcome=None, x=None, **options) -> Vpc:
         y, corrected = (options["lower_bound"] + (v - options["lower_bound"]) * factors for v in (y, simulated))
     lines = []
     for label, of_stratum in strata:
+        places = list(bins.places(of_stratum))
         for statistic, level, f, is_corrected in statistics:
             data, sets = (y, corrected) if is_corrected else (rows.observed, simulated)
-            for line in _lines(data, sets, bins.places(of_stratum), f, options["ci_prob"]):
+            for line in _lines(data, sets, places, f, options["ci_prob"]):
                 lines.append({"stratum": label, "statistic": statistic, "level": level} | line)
     table = pd.DataFrame(lines).rename(columns={"stratum": _name_of(options["stratify"])})
     if options["stratify"] is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
+from pymc_saem.diagnose.bins import is_smooth
 from pymc_saem.diagnose.vpc import predictive_check
 from pymc_saem.plots.style import (
     BAND,
@@ -107,7 +108,7 @@ def plot_vpc(
         random_seed=random_seed,
     )
     table, name = check.table, check.rows.outcome.name
-    outside = _OUTSIDE_SMOOTH if isinstance(bins, str) and bins == "smooth" else _OUTSIDE
+    outside = _OUTSIDE_SMOOTH if is_smooth(bins) else _OUTSIDE
     is_fraction = table["statistic"].iloc[0] == "fraction"
     has_fractions = table["statistic"].isin(["below", "above"]).any()
     columns, floor = ["observed", "simulated", "lower", "upper"], None

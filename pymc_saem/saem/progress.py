@@ -44,9 +44,8 @@ class Progress:
         )
         self.tasks = [self.bar.add_task("compile", total=self.total, state="") for _ in range(chains)]
         self.logs = not self.visible and _LOG.isEnabledFor(logging.INFO)
-        self.began: dict[
-            int, tuple[float, int]
-        ] = {}  # of each chain: when it was first heard of, and at which iteration
+        # of each chain: when it was first heard of, and at which iteration
+        self.began: dict[int, tuple[float, int]] = {}
         self.last_line: dict[int, float] = {}
 
     def _chosen(self):
