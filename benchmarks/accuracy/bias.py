@@ -15,7 +15,8 @@ class Fitted:
     estimate, exact, error : dict
         Estimates of SAEM and of exact maximum likelihood, and the standard errors of the latter; the last two are empty for "neural".
     gap : float
-        Log-likelihood of the exact maximum less that of the estimate; for "neural", that of the truth less that of the estimate.
+        Log-likelihood of the exact maximum less that of the estimate; for "neural", that of the truth less that of the estimate,
+        and NaN where likelihoods were not judged.
     gap_error : float
         Monte-Carlo error of it.
     gain_from_truth : float
@@ -107,15 +108,20 @@ def summarize(study, n_subjects: int, outcomes: list[Fitted]) -> str:
     text = f"{study.name}, N = {n_subjects}: {len(outcomes)} data sets, {len(outcomes) - len(done)} lost"
     if not done:
         return text
-    gaps = np.array([one.gap for one in done if not np.isnan(one.gap)])
-    what = "truth less estimate" if study.name == "neural" else "maximum less estimate"
-    at_bound = sum(bool(one.at_bound) for one in done)
     text += (
-        f"; log-likelihood of {gaps.size}, {what}: mean {gaps.mean():.3f}, from {gaps.min():.3f} to {gaps.max():.3f}"
         f"; stopped by the rule {sum(one.converged for one in done)}; at the variance floor {sum(bool(one.at_floor) for one in done)}"
         f"; median {np.median([one.seconds for one in done]):.1f} s a fit"
     )
+    judged = [one for one in done if not np.isnan(one.gap)]
+    if not judged:
+        return text
+    gaps = np.array([one.gap for one in judged])
+    what = "truth less estimate" if study.name == "neural" else "maximum less estimate"
+    text += (
+        f"; log-likelihood of {gaps.size}, {what}: mean {gaps.mean():.3f}, from {gaps.min():.3f} to {gaps.max():.3f}"
+    )
     if study.name == "neural":
-        text += f"; Monte-Carlo error of the difference about {np.median([one.gap_error for one in done if one.gap_error]):.2f}"
-        return text + f"; a start at the truth gains {np.nanmean([one.gain_from_truth for one in done]):.2f}"
+        text += f"; Monte-Carlo error of the difference about {np.median([one.gap_error for one in judged]):.2f}"
+        return text + f"; a start at the truth gains {np.nanmean([one.gain_from_truth for one in judged]):.2f}"
+    at_bound = sum(bool(one.at_bound) for one in done)
     return text + f"; exact maximum with a variance at its bound {at_bound}"

@@ -78,7 +78,7 @@ def differences(study: simulated.Simulated, n_subjects: int, seed: int, **option
     return worst
 
 
-def run(fits: Refitted, number: int, seed: int, n_likelihoods: int) -> Fitted:
+def run(fits: Refitted, number: int, seed: int, n_likelihoods: float) -> Fitted:
     """One data set: drawn, fitted, judged; of "neural" the likelihood of the first ``n_likelihoods`` sets only."""
     study = fits.study
     y = study.draw(fits.n_subjects, number, seed)
@@ -88,9 +88,9 @@ def run(fits: Refitted, number: int, seed: int, n_likelihoods: int) -> Fitted:
         return Fitted(lost=f"{type(failure).__name__}: {failure}")
     common = {"at_floor": found.at_floor, "converged": found.converged, "seconds": found.seconds}
     judged = {name: float(found.estimates[name]) for name in study.judged}
-    if study.name == "neural" and number >= n_likelihoods:
-        return Fitted(judged, **common)
     if study.name == "neural":
+        if number >= n_likelihoods:
+            return Fitted(judged, **common)
         at_truth, at_estimate = (fits.loglik(values, number) for values in (study.truth, found.estimates))
         gain = np.nan
         if number < N_FROM_TRUTH:
@@ -132,7 +132,10 @@ def main() -> int:
     parser.add_argument("--sets", type=int, default=100, help="data sets per model and size")
     parser.add_argument("--seed", type=int, default=1, help="of the data")
     parser.add_argument(
-        "--likelihoods", type=int, default=10**9, help="data sets of neural whose likelihood is judged; by default all"
+        "--likelihoods",
+        type=int,
+        default=np.inf,
+        help="data sets of neural whose likelihood is judged, when they are fitted; by default all",
     )
     parser.add_argument("--n-starts", default="auto", help="of every fit, by default that of fit_saem")
     parser.add_argument("--store", type=Path, help="file of results (JSON lines), which a later call goes on with")
