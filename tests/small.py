@@ -1,8 +1,5 @@
 """Sizes at which code of pages and notebooks shows that it runs; at their own, it takes minutes."""
 
-import pymc as pm
-import pytest
-
 SMALL_FIT = {"n_explore": 3, "n_smooth": 3, "n_transitions": 10, "n_starts": 0, "draws": 4, "progressbar": False}
 SMALL_RUN = {"n_explore": 2, "n_smooth": 2}
 #: Options by function of the package; of ``fit_saem`` see above.
@@ -30,10 +27,3 @@ def smaller(function, left_out=(), **small):
         return function(*args, **dict(left_out) | options | small)
 
     return call
-
-
-def in_turn(items):
-    """Parameters of a slow test, half of them for each generation of PyMC: `.ci/run` has both, and they run the same code of ours."""
-    skipped = pytest.mark.skip(reason="runs with the other generation of PyMC")
-    generation = int(pm.__version__.split(".")[0])
-    return [one if (k + generation) % 2 else pytest.param(one, marks=skipped) for k, one in enumerate(items)]

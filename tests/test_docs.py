@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pymc as pm
 import pytest
-from small import SMALL, SMALL_FIT, WITHOUT, in_turn, smaller
+from small import SMALL, SMALL_FIT, WITHOUT, smaller
 
 import pymc_saem as ps
 
@@ -48,7 +48,7 @@ def first():
 
 # Six iterations are too few for everything, and everything may say so.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("page", in_turn(PAGES), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_runs(page, first, tmp_path, monkeypatch):
     monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, {} if page.stem in COMPARE else WITHOUT, **SMALL_FIT))
     for name, options in SMALL.items():

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pymc as pm
 import pytest
+from small import smaller
 
 import pymc_saem as ps
 
@@ -36,12 +37,10 @@ def blocks():
 def small(monkeypatch, tmp_path):
     """Few iterations and draws, whatever the README asks for; files in a folder of their own."""
     monkeypatch.chdir(tmp_path)
-    fit_saem, sample = ps.fit_saem, pm.sample
-    monkeypatch.setattr(ps, "fit_saem", lambda *args, **options: fit_saem(*args, **options | SMALL_FIT))
-    monkeypatch.setattr(pm, "sample", lambda *args, **options: sample(*args, **options | SMALL_SAMPLE))
+    monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, **SMALL_FIT))
+    monkeypatch.setattr(pm, "sample", smaller(pm.sample, **SMALL_SAMPLE))
     for name, more in SMALL_REFITS.items():
-        whole, size = getattr(ps, name), SMALL_RUN | more
-        monkeypatch.setattr(ps, name, lambda *args, whole=whole, size=size, **given: whole(*args, **given | size))
+        monkeypatch.setattr(ps, name, smaller(getattr(ps, name), **SMALL_RUN, **more))
     yield
     plt.close("all")
 
