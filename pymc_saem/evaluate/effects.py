@@ -158,9 +158,7 @@ def find_effects(model, idata, names=None, n_draws: int = 200) -> list[Effect]:
 
 def _entries(model, individual, rv, values, fixed) -> list[Effect]:
     array = individual[f"{rv.name}_mode"]
-    # the model's labels: a fit's own dim "effect" hides those of a model that has one of this name
-    known = {d: model.coords.get(d) for d in array.dims}
-    labels = [[str(c) for c in (array[d].values if known[d] is None else known[d])] for d in array.dims[1:]]
+    labels = [[str(c) for c in array[d].values] for d in array.dims[1:]]
     entries = [", ".join(labels[a][i] for a, i in enumerate(at)) for at in np.ndindex(*array.shape[1:])]
     values = values.reshape(*values.shape[:2], -1)
     law = _law(model, rv, fixed, values.shape)

@@ -150,7 +150,7 @@ class MLP:
         convert = pt.as_tensor_variable if symbolic else np.asarray
         weights, h = convert(weights), convert(x)
         given = weights, h
-        self._check_input(h)
+        h = self._checked_input(h)
         weights = self._checked_weights(weights, symbolic)
         sizes = self.layer_sizes
         start = 0
@@ -182,15 +182,18 @@ class MLP:
             )
         return weights
 
-    def _check_input(self, x):
+    def _checked_input(self, x):
         if self.in_size == 1:
-            return
+            return x
         shape = x.type.shape if isinstance(x, Variable) else x.shape
-        if not shape or shape[-1] not in (None, self.in_size):
-            raise ValueError(
-                f"the input has shape {shape}, but the network has in_size={self.in_size}; "
-                "put the inputs on the last axis, for example with pm.math.stack([...], axis=-1)"
-            )
+        advice = "put the inputs on the last axis, for example with pm.math.stack([...], axis=-1)"
+        if shape and shape[-1] is None:  # as with weights
+            message = f"the last axis of the input must have length {self.in_size}, the in_size of {self}; {advice}"
+            x = Assert(message)(x, pt.eq(x.shape[-1], self.in_size))
+            return pt.specify_shape(x, (*(None,) * (x.ndim - 1), self.in_size))
+        if not shape or shape[-1] != self.in_size:
+            raise ValueError(f"the input has shape {shape}, but the network has in_size={self.in_size}; {advice}")
+        return x
 
 
 def _is_symbolic(value):

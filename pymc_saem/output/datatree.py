@@ -25,7 +25,7 @@ class Variable:
 class FitResult:
     """A finished fit as plain data: what :func:`build_datatree` turns into ArviZ groups."""
 
-    coords: Mapping[str, Any]
+    coords: Mapping[str, Any]  # of the model's dims
     trace: Mapping[str, Variable]  # values (chain, iteration, ...)
     population: Mapping[str, np.ndarray]  # columns of the table of parameters, and matrices (parameter, parameter)
     observed: Mapping[str, Variable]
@@ -33,6 +33,7 @@ class FitResult:
     posterior: Mapping[str, Variable] | None = None  # values (chain, draw, ...)
     sample_stats: Mapping[str, Variable] | None = None
     individual: Mapping[str, Variable] | None = None
+    individual_coords: Mapping[str, Any] = field(default_factory=dict)  # of dims of this group alone
     state: Mapping[str, bytes] | None = None  # what a later run goes on from
     attrs: dict[str, Any] = field(default_factory=dict)
     group_attrs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -56,7 +57,7 @@ def build_datatree(result: FitResult):
         "sample_stats": _dataset(result.sample_stats, ("chain", "draw"), result.coords),
         "saem_trace": _dataset(result.trace, ("chain", "iteration"), result.coords),
         "population": _population(result.population),
-        "individual": _dataset(result.individual, (), result.coords),
+        "individual": _dataset(result.individual, (), {**result.coords, **result.individual_coords}),
         "observed_data": _dataset(result.observed, (), result.coords),
         "constant_data": _dataset(result.constant, (), result.coords),
         "saem_state": _bytes(result.state),
@@ -87,7 +88,7 @@ def _dataset(variables: Mapping[str, Variable] | None, leading: tuple[str, ...],
         arrays[name] = (dims, values)
         for dim, length in zip(dims, values.shape, strict=True):
             known = coords.get(dim)
-            if known is not None and len(known) == length:
+            if known is not None and len(known) == length and dim not in leading:
                 used[dim] = list(known)
             else:
                 used[dim] = np.arange(length)

@@ -19,6 +19,9 @@ from pymc_saem.saem.model import element_labels
 from pymc_saem.saem.run import Job, score
 from pymc_saem.saem.warn import checks
 
+#: Dims of the groups saem_trace and individual that are not the model's; a model may have others of these names.
+_OWN_DIMS = ("iteration", "effect")
+
 
 def collect(
     engine: Engine, runs: list[Chain], best: int, job: Job, assessment: Assessment, seconds: float
@@ -28,12 +31,13 @@ def collect(
     run = runs[best]
     coords = {dim: list(values) for dim, values in mixed.model.coords.items() if values is not None}
     coords.setdefault(mixed.subject_dim, list(mixed.subjects))
-    coords["effect"] = mixed.phi_labels()
+    coords |= {f"{rv.name}_{dim}": coords[dim] for rv in mixed.model.free_RVs for dim in _OWN_DIMS if dim in coords}
     result = FitResult(
         coords=coords,
         trace=_trace(engine, runs),
         population=_population(engine, run, assessment),
         observed=_observed(mixed),
+        individual_coords={"effect": mixed.phi_labels()},
         constant=_constants(mixed),
         attrs={"inference_library": "pymc_saem", "subject_dim": mixed.subject_dim},
     )
@@ -107,7 +111,7 @@ def _trace(engine: Engine, runs: list[Chain]) -> dict[str, Variable]:
     trace = {}
     per_chain = [engine.points.natural_theta(t) for t in theta]
     for p in engine.mixed.parameters:
-        trace[p.name] = Variable(_dims(p), np.stack([values[p.name] for values in per_chain]))
+        trace[p.name] = Variable(_apart(p.name, _dims(p)), np.stack([values[p.name] for values in per_chain]))
     for name in runs[0].stats:
         if name != "tune":
             trace[name] = Variable((), np.stack([padded(run.stats[name].astype(float), [np.nan]) for run in runs]))
@@ -116,6 +120,11 @@ def _trace(engine: Engine, runs: list[Chain]) -> dict[str, Variable]:
 
 def _dims(variable) -> tuple:
     return tuple(d for d in variable.dims) if any(variable.dims) else ()
+
+
+def _apart(name: str, dims: tuple) -> tuple:
+    """Dims of a variable of the model, those with a name that a group of a fit uses itself renamed."""
+    return tuple(f"{name}_{dim}" if dim in _OWN_DIMS else dim for dim in dims)
 
 
 def _population(engine: Engine, run: Chain, assessment: Assessment) -> dict[str, np.ndarray]:
@@ -201,8 +210,8 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: 
     for effect in mixed.random_effects:
         dims = tuple(effect.dims) if any(effect.dims) else (mixed.subject_dim,)
         posterior[effect.name] = Variable(dims, natural[effect.name])
-        result.individual[f"{effect.name}_mode"] = Variable(dims, modes[effect.name])
-        result.individual[f"{effect.name}_population"] = Variable(dims, typical[effect.name])
+        for name, values in {"mode": modes, "population": typical}.items():
+            result.individual[f"{effect.name}_{name}"] = Variable(_apart(effect.name, dims), values[effect.name])
     result.posterior = posterior | _deterministics(mixed, posterior, lead)
     result.sample_stats = {"lp": Variable((), found.logp)}
 

@@ -176,6 +176,19 @@ def test_wrong_weight_length_known_only_at_run_time(length, mode):
         function(np.zeros(length))
 
 
+@pytest.mark.parametrize("mode", ["FAST_COMPILE", "NUMBA"])
+def test_wrong_input_size_known_only_at_run_time(mode):
+    """A list of vectors puts the inputs on the first axis."""
+    a, b = pt.dvector("a"), pt.dvector("b")
+    net = MLP(2, 1, 2, 1)
+    weights = np.linspace(-1, 1, net.n_weights)
+    right, wrong = (pytensor.function([a, b], net(weights, pt.stack([a, b], axis=k)), mode=mode) for k in (-1, 0))
+    values = np.arange(3.0), np.ones(3)
+    np.testing.assert_allclose(right(*values), net(weights, np.stack(values, axis=-1)))
+    with pytest.raises(AssertionError, match="last axis of the input must have length 2, the in_size of MLP.*axis=-1"):
+        wrong(*values)
+
+
 @pytest.mark.parametrize("x", [0.5, np.zeros(3), np.zeros((2, 3)), pt.zeros((4, 1))], ids=str)
 def test_wrong_input_size(x):
     net = MLP(2, 1, 2, 1)

@@ -261,3 +261,30 @@ def test_a_kernel_that_is_hardly_accepted_is_reported():
     assert np.isfinite(get_group(idata, "saem_trace")["accept_independence"]).all()
     with pytest.raises(ValueError, match="kernels names .'malla'.; the choices are"):
         ps.fit_saem(model, kernel={"malla": 1.0})
+
+
+@pytest.mark.parametrize("labels", [["one", "two"], ["one", "two", "three"]])
+def test_dims_of_the_model_may_have_the_names_of_dims_of_a_fit(labels, tmp_path):
+    """Two random effects in the dim "effect", of three in all or alone; and parameters in a dim "iteration"."""
+    n = len(labels)
+    with pm.Model(coords={"subject": ["u", "v", "w"], "effect": ["one", "two"], "iteration": ["a", "b"]}) as model:
+        center = pm.Normal("center", [0.0, 1.0], 1.0, dims="iteration")
+        b = pm.Normal("b", center, 1.0, dims=("subject", "effect"))
+        mu = b.sum(axis=1)
+        if n == 3:
+            mu += pm.Normal("c", pm.Flat("mean"), 1.0, dims="subject")
+        pm.Normal("y", mu[np.repeat(np.arange(3), 4)], 0.5, observed=np.linspace(0, 2, 12))
+    options = {"n_explore": 3, "n_smooth": 2, "draws": 4, "progressbar": False, "random_seed": 1}
+    options["compile_kwargs"] = INTERPRETED
+    ps.save(ps.fit_saem(model, likelihood=None, standard_errors=None, **options), tmp_path / "fit.nc")
+    idata = ps.load(tmp_path / "fit.nc")
+    individual, posterior, trace = (get_group(idata, name) for name in ("individual", "posterior", "saem_trace"))
+    assert posterior["b"].dims[2:] == ("subject", "effect") and list(posterior["effect"].values) == ["one", "two"]
+    assert list(individual["effect"].values) == ["b[one]", "b[two]", "c"][:n]
+    assert individual["b_mode"].dims == ("subject", "b_effect")
+    assert list(individual["b_effect"].values) == ["one", "two"]
+    np.testing.assert_allclose(individual["b_mode"], individual["natural_mode"][:, :2])
+    assert trace["center"].dims == ("chain", "iteration", "center_iteration")
+    assert list(trace["center_iteration"].values) == ["a", "b"]
+    assert set(ps.random_effects(model, idata, "b")["effect"]) == {"b[one]", "b[two]"}
+    assert ps.plot_convergence(idata, ["center"]) is not None
