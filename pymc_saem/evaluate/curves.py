@@ -32,17 +32,25 @@ def draw_curves(rows: RowFunction, subjects: list[int], n_grid: int) -> list[Cur
     Returns
     -------
     list of Curve
-        One per subject. Where the model gives no continuous curve, the points are the rows of the data.
+        One per subject; without points for a subject without rows. Where the model gives no continuous curve, the
+        points are the rows of the data.
 
     Warns
     -----
     UserWarning
         When the predictions could not be evaluated between the rows.
     """
+    with_rows = [s for s in subjects if rows.outcome.rows_of(s).size]
+    nothing = Curve(np.empty(0), np.empty((rows.n_samples, 0)))
+    found = dict(zip(with_rows, _curves(rows, with_rows, n_grid), strict=True)) if with_rows else {}
+    return [found.get(s, nothing) for s in subjects]
+
+
+def _curves(rows, subjects, n_grid):
     outcome = rows.outcome
     reason = _why_not_between_rows(rows)
     if reason:
-        warnings.warn(reason, UserWarning, stacklevel=3)
+        warnings.warn(reason, UserWarning, stacklevel=5)  # at the call of the figure
         return _at_rows(rows, subjects)
     exchangeable = _rows_are_exchangeable(rows)
     grids = [np.linspace(_start(rows, s), rows.x[outcome.rows_of(s)].max(), n_grid) for s in subjects]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.censored import censored_rows
-from pymc_saem.evaluate.curves import draw_curves
+from pymc_saem.evaluate.curves import Curve, draw_curves
 from pymc_saem.evaluate.fitted_outcome import (
     DRAWS,
     MODE_SAMPLE,
     POPULATION_SAMPLE,
+    FittedOutcome,
     find_subjects,
     read_outcome,
     sample_values,
@@ -71,40 +74,45 @@ def plot_fits(
         What ``fit_saem`` returned, or the same read from a file.
     subjects : label or sequence of labels, optional
         As in the model's coords; all subjects by default.
-    outcome : str, optional
-        Name of the observed variable, when there are several.
-    x : array_like, shape (row,), optional
-        Time of each row. An ODE solution knows its times; a model written as a formula needs them here, and
-        gets smooth curves when the formula uses the same numbers. A Series with ``attrs["units"]`` brings units.
+    outcome : str or sequence of str, optional
+        Name of the observed variable, when there are several. Of a sequence each subject has as many panels side by side.
+    x : array_like, shape (row,), or dict of str to array_like, optional
+        Time of each row, by outcome where several have different rows. An ODE solution knows its times; a model written
+        as a formula needs them here, and gets smooth curves when the formula uses the same numbers. A Series with
+        ``attrs["units"]`` brings units.
     n_grid : int, default 150
         Points of each curve.
     n_draws : int, default 200
         Draws behind the band, at most.
     ci_prob : float, default 0.9
         Probability of the band, equal tails.
-    xlabel, ylabel : str, optional
-        By default the name of ``x`` or "time", and the name of the outcome, with units where known.
+    xlabel : str, optional
+        By default the name of ``x`` or "time", with its unit where known.
+    ylabel : str or sequence of str, optional
+        By default the name of the outcome, with its unit where known; a sequence has one for each outcome.
     yscale : str, default "linear"
         Such as "log". Values that are not positive have no place there.
     sharex, sharey : bool, default True
-        Whether all panels, on all pages, have the same axes.
+        Whether all panels, on all pages, have the same axes; y axes those of an outcome.
     columns : int, optional
-        Panels side by side; by default as many as make a page somewhat wider than high.
+        Panels side by side; by default as many as make a page somewhat wider than high. With several outcomes a multiple
+        of their number.
     per_page : int, default 30
-        More subjects than that take several figures; ``axes[k].figure`` is the one of a panel.
+        More panels than that take several figures; ``axes[k].figure`` is the one of a panel.
     axes : Axes or array of Axes, optional
-        Where to draw, one per subject; a new figure by default.
+        Where to draw, one per subject and outcome; a new figure by default.
     figsize : tuple of float, optional
         Width and height of a new figure, or of each page, in inches.
 
     Returns
     -------
-    ndarray of matplotlib.axes.Axes, shape (subject,)
+    ndarray of matplotlib.axes.Axes, shape (subject,), or (subject, outcome) with a sequence of outcomes
 
     Raises
     ------
     ValueError
-        When a subject or outcome does not exist, ``x`` is missing or wrong, or the fit is of another model.
+        When a subject or outcome does not exist, ``x`` is missing or wrong, the fit is of another model, or the number
+        of columns or labels does not suit the outcomes.
 
     Examples
     --------
@@ -113,45 +121,106 @@ def plot_fits(
     check_probability("ci_prob", ci_prob)
     if n_grid < 2:
         raise ValueError(f"n_grid must be at least 2, got {n_grid}.")
-    fitted = read_outcome(model, idata, outcome)
-    chosen = find_subjects(fitted, subjects)
+    several = not (outcome is None or isinstance(outcome, str))
+    names = list(outcome) if several else [outcome]
+    if not names:
+        raise ValueError("outcome is an empty sequence; name at least one, or leave it out.")
     samples = sample_values(model, idata, n_draws)
-    rows = RowFunction(model, [location(fitted.rv)], fitted, samples, x)
+    parts = []
+    for name in names:
+        parts.append(_read(model, idata, name, subjects, x, samples, n_grid))
+    n_outcomes, chosen = len(parts), parts[0].chosen
+    xlabel, ylabels = _labels(parts, xlabel, ylabel)
+    columns = _columns(columns, len(chosen), n_outcomes)
+    if per_page >= 1:  # the panels of a subject stay together
+        per_page = max(per_page // n_outcomes, 1) * n_outcomes
+    n_panels, all_alike = len(chosen) * n_outcomes, sharey and n_outcomes == 1
+    axes, figures = pages(n_panels, axes, figsize, per_page, sharex=sharex, sharey=all_alike, columns=columns)
+    new = [page.reshape(-1, n_outcomes) for page, is_new in figures if is_new]
+    if sharey and not all_alike:
+        _share_y_by_outcome(new)
+    by_outcome = axes.reshape(-1, n_outcomes).T
+    kinds = {int(side) for part in parts for side in part.side}
+    for part, own_axes in zip(parts, by_outcome, strict=True):
+        for ax, subject, curve in zip(own_axes, chosen, part.curves, strict=True):
+            own = part.fitted.rows_of(subject)
+            _draw_data(ax, part.x[own], part.fitted.observed[own], part.side[own], kinds)
+            _draw_curve(ax, curve, ci_prob)
+            ax.set_title(f"{part.fitted.subject_dim} {part.fitted.subjects[subject]}", fontsize="medium")
+            if yscale != "linear":
+                ax.set_yscale(yscale)
+            tidy(ax)
+        if yscale == "log":
+            _fit_log_axes(own_axes, part.fitted, chosen, part.curves, sharey)
+        _warn_of_gaps(part.fitted, chosen, part.curves)
+    for page, is_new in figures:
+        label_axes(page, is_new, xlabel, "" if several else ylabels[0])
+        add_legend(page, is_new, n_columns=4 if kinds == {0} else 3)
+    if several:
+        for ax, label in zip(axes, ylabels * len(chosen), strict=True):
+            ax.set_ylabel(label)
+    if len(new) > 1:
+        _same_limits(new, sharex, sharey)
+    return by_outcome.T if several else axes
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is drawn of one outcome."""
+
+    fitted: FittedOutcome
+    chosen: list[int]  # places of the subjects
+    given: object  # times of the caller, with their name and units; None where the model knows them
+    x: np.ndarray  # (row,)
+    curves: list[Curve]  # by subject
+    side: np.ndarray  # (row,); -1 below its limit, 1 above
+
+
+def _read(model, idata, name, subjects, x, samples, n_grid) -> _Part:
+    fitted = read_outcome(model, idata, name)
+    chosen = find_subjects(fitted, subjects)
+    given = x.get(fitted.name) if isinstance(x, Mapping) else x
+    rows = RowFunction(model, [location(fitted.rv)], fitted, samples, given)
     if rows.x is None:
         raise ValueError(
             f"Nothing tells the times of outcome '{fitted.name}'; give one per row as x=, as in x=data[\"time\"]."
         )
     curves = draw_curves(rows, chosen, n_grid)
-    side = censored_rows(model, fitted, samples, x)
-    axes, figures = pages(len(chosen), axes, figsize, per_page, sharex=sharex, sharey=sharey, columns=columns)
-    for ax, subject, curve in zip(axes, chosen, curves, strict=True):
-        own = fitted.rows_of(subject)
-        _draw_data(ax, rows.x[own], fitted.observed[own], side[own], is_censored=side.any())
-        _draw_curve(ax, curve, ci_prob)
-        ax.set_title(f"{fitted.subject_dim} {fitted.subjects[subject]}", fontsize="medium")
-        if yscale != "linear":
-            ax.set_yscale(yscale)
-        tidy(ax)
-    if yscale == "log":
-        _fit_log_axes(axes, fitted, chosen, curves, sharey)
-    _warn_of_gaps(fitted, chosen, curves)
-    x_name = getattr(x, "name", None) or "time"
-    xlabel = with_unit(x_name, unit_in(x, x_name)) if xlabel is None else xlabel
-    ylabel = with_unit(fitted.name, unit_in(x, fitted.name)) if ylabel is None else ylabel
-    for page, is_new in figures:
-        label_axes(page, is_new, xlabel, ylabel)
-        add_legend(page, is_new, n_columns=3 if side.any() else 4)
-    if len(figures) > 1:
-        _same_limits([page for page, _ in figures], sharex, sharey)
-    return axes
+    return _Part(fitted, chosen, given, rows.x, curves, censored_rows(model, fitted, samples, given))
 
 
-def _draw_data(ax, x, y, side, is_censored):
+def _labels(parts, xlabel, ylabel) -> tuple[str, list[str]]:
+    """Of the common x axis, and of the y axis of each outcome."""
+    given = next((part.given for part in parts if part.given is not None), None)
+    x_name = getattr(given, "name", None) or "time"
+    xlabel = with_unit(x_name, unit_in(given, x_name)) if xlabel is None else xlabel
+    if ylabel is None:
+        return xlabel, [with_unit(part.fitted.name, unit_in(part.given, part.fitted.name)) for part in parts]
+    ylabels = [ylabel] if isinstance(ylabel, str) else list(ylabel)
+    if len(ylabels) != len(parts):
+        raise ValueError(f"ylabel has {len(ylabels)} labels, but there are {len(parts)} outcomes; give one for each.")
+    return xlabel, ylabels
+
+
+def _columns(columns, n_subjects, n_outcomes):
+    """Panels side by side, so that those of a subject stay together; None leaves it to the number of panels."""
+    if n_outcomes == 1:
+        return columns
+    if columns is None:
+        return n_outcomes * min(n_subjects, max(1, 4 // n_outcomes))
+    if columns % n_outcomes:
+        raise ValueError(f"columns must be a multiple of {n_outcomes}, the number of outcomes, got {columns}.")
+    return columns
+
+
+def _draw_data(ax, x, y, side, kinds):
+    """Rows of one subject; ``kinds`` of censored rows in the figure are named in all panels, for the legend."""
     ax.plot(x[side == 0], y[side == 0], label="data", **DATA)
-    if is_censored:  # in all panels, for the legend
-        for k, (marker, label) in {-1: ("v", "below its limit"), 1: ("^", "above its limit")}.items():
-            label = label if (side == k).any() or k == -1 else None
+    for k, (marker, label) in {-1: ("v", "below its limit"), 1: ("^", "above its limit")}.items():
+        if k in kinds:
             ax.plot(x[side == k], y[side == k], label=label, **CENSORED | {"marker": marker})
+    if not x.size:
+        ax.annotate("no rows", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=DATA["color"])
 
 
 def _fit_log_axes(axes, fitted, chosen, curves, sharey):
@@ -170,13 +239,21 @@ def _fit_log_axes(axes, fitted, chosen, curves, sharey):
             ax.set_ylim(low, high)
 
 
+def _share_y_by_outcome(pages):
+    for page in pages:
+        for own_axes in page.T:
+            for ax in own_axes[1:]:
+                ax.sharey(own_axes[0])
+
+
 def _same_limits(pages, sharex, sharey):
-    """The same axes on all pages; within a figure Matplotlib sees to it."""
-    for wanted, get, put in ((sharex, "get_xlim", "set_xlim"), (sharey, "get_ylim", "set_ylim")):
-        if wanted:
-            limits = np.array([getattr(page[0], get)() for page in pages])
-            for page in pages:
-                getattr(page[0], put)(limits[:, 0].min(), limits[:, 1].max())
+    """The same axes on all pages, y axes by outcome; within a page Matplotlib sees to it."""
+    firsts = np.array([page[0] for page in pages])
+    shared = [(firsts[:, 0], "x")] * sharex + [(own_axes, "y") for own_axes in firsts.T] * sharey
+    for own_axes, name in shared:
+        limits = np.array([getattr(ax, f"get_{name}lim")() for ax in own_axes])
+        for ax in own_axes:
+            getattr(ax, f"set_{name}lim")(limits[:, 0].min(), limits[:, 1].max())
 
 
 def _draw_curve(ax, curve, ci_prob):
@@ -184,9 +261,11 @@ def _draw_curve(ax, curve, ci_prob):
     ax.plot(curve.x, curve.y[POPULATION_SAMPLE], label="population", **POPULATION)
     draws = curve.y[DRAWS]
     if len(draws):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # where every draw failed the band has a gap
-            lower, upper = np.nanquantile(draws, [0.5 - ci_prob / 2, 0.5 + ci_prob / 2], axis=0)
+        # where every draw failed the band has a gap; nanquantile goes point by point in Python
+        lower, upper = np.full((2, curve.x.size), np.nan)
+        some = np.isfinite(draws).any(axis=0)
+        quantile = np.quantile if np.isfinite(draws).all() else np.nanquantile
+        lower[some], upper[some] = quantile(draws[:, some], [0.5 - ci_prob / 2, 0.5 + ci_prob / 2], axis=0)
         ax.fill_between(curve.x, lower, upper, label=f"{100 * ci_prob:g} % band", **BAND)
 
 

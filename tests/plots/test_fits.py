@@ -112,6 +112,58 @@ def test_pages(model, idata, data):
         ps.plot_fits(model, idata, x=data["time"], per_page=0)
 
 
+@pytest.fixture(scope="module")
+def two_outcomes():
+    """A drug at four times and its effect at two; subject "c" has no effect measured."""
+    t, subject = np.tile([0.5, 1.0, 2.0, 4.0], 3), np.repeat([0, 1, 2], 4)
+    later, who = np.tile([1.0, 3.0], 2), np.repeat([0, 1], 2)
+    with pm.Model(coords={"subject": ["a", "b", "c"]}) as model:
+        b = pm.LogNormal("b", 1, 0.5, dims="subject")
+        pm.Normal("drug", b[subject] * pm.math.exp(-0.4 * pm.Data("t", t)), 0.3, observed=np.ones(12))
+        law = pm.Normal.dist(10 * b[who] * pm.Data("later", later), 3.0)
+        pm.Censored("effect", law, lower=None, upper=50.0, observed=[20.0, 50.0, 30.0, 50.0])
+    fit = made_up_fit(model, {"b": np.array([2.0, 3.0, 4.0])}, {}, {"drug": subject, "effect": who})
+    return model, fit, {"drug": t, "effect": later}
+
+
+def test_several_outcomes_side_by_side(two_outcomes):
+    model, fit, x = two_outcomes
+    axes = ps.plot_fits(model, fit, outcome=["drug", "effect"], x=x, n_grid=5)
+    assert axes.shape == (3, 2)
+    assert [ax.get_title() for ax in axes[1]] == ["subject b"] * 2
+    assert [ax.get_ylabel() for ax in axes[1]] == ["drug", "effect"] and axes[0, 0].figure.get_supxlabel() == "time"
+    for ax, mode in zip(axes[:, 0], [2.0, 3.0, 4.0], strict=True):
+        t, y = line(ax, "individual")
+        np.testing.assert_allclose(y, mode * np.exp(-0.4 * t), rtol=1e-10)
+    t, y = line(axes[1, 1], "individual")
+    np.testing.assert_allclose(y, 30 * t, rtol=1e-10)
+    assert len(line(axes[2, 1], "individual")[0]) == 0 and axes[2, 1].texts[0].get_text() == "no rows"
+    limits = [{ax.get_ylim() for ax in column} for column in axes.T]
+    assert [len(each) for each in limits] == [1, 1] and limits[0] != limits[1]
+    assert len({ax.get_xlim() for ax in axes.ravel()}) == 1
+    assert [text.get_text() for text in axes[0, 0].figure.legends[0].texts][:2] == ["data", "above its limit"]
+
+
+def test_several_outcomes_on_pages_and_on_axes_of_the_caller(two_outcomes):
+    model, fit, x = two_outcomes
+    axes = ps.plot_fits(model, fit, outcome=["effect", "drug"], x=x, n_grid=5, per_page=3, ylabel=["E [%]", "C [mg/L]"])
+    assert len({ax.figure for ax in axes[:, 0]}) == 3  # subjects are not torn apart
+    assert all(len({ax.figure for ax in row}) == 1 for row in axes)
+    assert [len({ax.get_ylim() for ax in column}) for column in axes.T] == [1, 1]
+    assert axes[2, 1].get_ylabel() == "C [mg/L]"
+    _, mine = plt.subplots(2, 2)
+    given = ps.plot_fits(model, fit, "b", outcome=["effect", "drug"], x=x, axes=mine[1], n_grid=5)
+    assert given[0, 0] is mine[1, 0] and not mine[0, 0].has_data() and given[0, 1].get_xlabel() == "time"
+    with pytest.raises(ValueError, match="columns must be a multiple of 2, the number of outcomes, got 3"):
+        ps.plot_fits(model, fit, outcome=["effect", "drug"], x=x, columns=3)
+    with pytest.raises(ValueError, match="ylabel has 1 labels, but there are 2 outcomes"):
+        ps.plot_fits(model, fit, outcome=["effect", "drug"], x=x, ylabel="both")
+    with pytest.raises(ValueError, match="outcome is an empty sequence"):
+        ps.plot_fits(model, fit, outcome=[], x=x)
+    with pytest.raises(ValueError, match="Nothing tells the times of outcome 'effect'"):
+        ps.plot_fits(model, fit, outcome=["drug", "effect"], x={"drug": x["drug"]})
+
+
 def test_log_axis_is_not_stretched_by_zeros(model, idata, data):
     axes = ps.plot_fits(model, idata, x=data["time"], yscale="log")
     positive = data["conc"][data["conc"] > 0].min()
