@@ -1,4 +1,4 @@
-"""Tables that print whole, with lines of text below."""
+"""Tables that print whole, with lines of text above or below."""
 
 from __future__ import annotations
 
@@ -35,6 +35,26 @@ class PrintedTable(pd.DataFrame):
 
     def _repr_html_(self) -> str:
         return self._as_html() + "".join(f"<p>{html.escape(line)}</p>" for line in self._lines())
+
+
+class HeadedTable:
+    """A result with a ``table``, which prints below lines that say what it is."""
+
+    table: pd.DataFrame
+
+    def _heading(self) -> list[str]:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return "\n".join([*self._heading(), self.table.to_string(float_format=_four_digits)])
+
+    def _repr_html_(self) -> str:
+        heading = "".join(f"<p>{html.escape(line)}</p>" for line in self._heading())
+        return heading + self.table.to_html(float_format=_four_digits)
+
+
+def _four_digits(x: float) -> str:
+    return f"{x:.4g}"
 
 
 def shortened(text: str, most: int) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 import pymc as pm
 from pymc.util import get_random_generator
 
+from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, make_refitter, read_fit
 from pymc_saem.refit.parallel import INTERRUPTED, describe_failures, fit_once, run_tasks
 from pymc_saem.refit.simulated import simulate_outcomes
@@ -19,8 +20,8 @@ from pymc_saem.saem.options import check_count
 KINDS = ("parametric", "case")
 
 
-@dataclass(frozen=True)
-class Bootstrap:
+@dataclass(frozen=True, repr=False)
+class Bootstrap(HeadedTable):
     """What a bootstrap found.
 
     Attributes
@@ -48,10 +49,9 @@ class Bootstrap:
     at_floor: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def __str__(self) -> str:
-        lost = f", {len(self.failures)} lost" if self.failures else ""
-        head = f"{self.kind} bootstrap, {len(self.replicates)} replicates{lost}; {100 * self.ci_prob:g} % percentile intervals"
-        return f"{head}\n{self.table.to_string(float_format=lambda x: f'{x:.4g}')}"
+    def _heading(self) -> list[str]:
+        n = f"{len(self.replicates)} replicates" + (f", {len(self.failures)} lost" if self.failures else "")
+        return [f"{self.kind} bootstrap, {n}; {100 * self.ci_prob:g} % percentile intervals"]
 
 
 def bootstrap(

@@ -11,14 +11,15 @@ import pandas as pd
 import pymc as pm
 from pymc.util import get_random_generator
 
+from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, check_likelihood, check_options, make_refitter, read_fit
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
 from pymc_saem.refit.refitter import Refitter
 from pymc_saem.saem.start import default_exploration
 
 
-@dataclass(frozen=True)
-class CrossValidation:
+@dataclass(frozen=True, repr=False)
+class CrossValidation(HeadedTable):
     """Scores of subjects by fits that did not know them.
 
     Attributes
@@ -54,10 +55,11 @@ class CrossValidation:
     def error(self) -> float:
         return float(np.sqrt(np.sum(self.table["error"].to_numpy() ** 2)))
 
-    def __str__(self) -> str:
+    def _heading(self) -> list[str]:
         n = self.table["fold"].nunique()
         head = f"{n} folds, {len(self.table)} subjects: log score {self.total:.2f}, standard error {self.se:.2f}"
-        return f"{head}, Monte-Carlo error {self.error:.2g}\n{self.table.to_string(float_format=lambda x: f'{x:.4g}')}"
+        lost = [f"lost: fold {fold}, {reason}" for fold, reason in self.failures.items()]
+        return [f"{head}, Monte-Carlo error {self.error:.2g}", *lost]
 
 
 def cross_validate(

@@ -14,6 +14,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, check_likelihood, make_refitter, read_fit
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
 from pymc_saem.refit.refitter import Refit, Refitter
@@ -25,8 +26,8 @@ BEYOND = 1.15
 LONGEST = 2.0
 
 
-@dataclass(frozen=True)
-class Profile:
+@dataclass(frozen=True, repr=False)
+class Profile(HeadedTable):
     """What profiles found.
 
     Attributes
@@ -46,9 +47,9 @@ class Profile:
     failures: dict[str, str]
     ci_prob: float
 
-    def __str__(self) -> str:
-        head = f"profile likelihood, {100 * self.ci_prob:g} % intervals"
-        return f"{head}\n{self.table.to_string(float_format=lambda x: f'{x:.4g}')}"
+    def _heading(self) -> list[str]:
+        lost = [f"lost: {side}, {reason}" for side, reason in self.failures.items()]
+        return [f"profile likelihood, {100 * self.ci_prob:g} % intervals", *lost]
 
 
 @dataclass(frozen=True)

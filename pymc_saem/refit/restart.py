@@ -9,14 +9,15 @@ import pandas as pd
 import pymc as pm
 from pymc.util import get_random_generator
 
+from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import make_refitter, read_fit
 
 #: Gain in the objective that is much: a parameter that is one standard error off costs half a unit.
 MUCH = 0.5
 
 
-@dataclass(frozen=True)
-class RestartCheck:
+@dataclass(frozen=True, repr=False)
+class RestartCheck(HeadedTable):
     """A fit and its continuation from its own result.
 
     Attributes
@@ -53,9 +54,9 @@ class RestartCheck:
             "The fit is at an optimum as far as a run from there can tell; chains from dispersed starts look farther."
         )
 
-    def __str__(self) -> str:
-        head = f"log-likelihood {self.loglik:.2f}, after a restart {self.loglik_again:.2f}; gain {self.gain:.2f}, error {self.error:.2g}"
-        return f"{head}\n{self.advice}\n{self.table.to_string(float_format=lambda x: f'{x:.4g}')}"
+    def _heading(self) -> list[str]:
+        both = f"log-likelihood {self.loglik:.2f}, after a restart {self.loglik_again:.2f}"
+        return [f"{both}; gain {self.gain:.2f}, error {self.error:.2g}", self.advice]
 
 
 def check_restart(
