@@ -28,6 +28,7 @@ def recognize(mixed: MixedModel) -> Rules:
     """
     points = PointMap(mixed)
     law = LawOfPhi(mixed, points.theta_of(points.template))
+    _refuse_unknown(mixed, law)
     roles = find_roles(mixed, law)
     reasons = {name: reason for name, places in roles.items() if (reason := places.reason(mixed))}
     mean = _recognize_mean(mixed, law, roles, reasons)
@@ -62,7 +63,6 @@ def _recognize_mean(mixed: MixedModel, law: LawOfPhi, roles, reasons: dict[str, 
         and np.ptp(offset, axis=0).max(initial=0.0) < 1e-12
     ):
         design, offset = design[:1], offset[:1]
-    _refuse_collinear(affine, columns, design)
     return MeanRule(tuple(affine), columns, design, offset, moving)
 
 
@@ -93,13 +93,36 @@ def _bent_effect(mixed, law: LawOfPhi, columns: np.ndarray, design: np.ndarray) 
     return None
 
 
-def _refuse_collinear(parameters, columns, design) -> None:
-    if not columns.size:
-        return
-    stacked = design.reshape(-1, columns.size)
-    if np.linalg.matrix_rank(stacked) < columns.size:
-        names = ", ".join(p.name for p in parameters)
+def _refuse_unknown(mixed: MixedModel, law: LawOfPhi) -> None:
+    """Nothing could be recognized: NaN differs from itself."""
+    unknown = ~np.isfinite(law.mean(law.base))
+    if unknown.any():
+        column = int(np.flatnonzero(unknown.any(axis=0))[0])
+        names = [str(mixed.subjects[s]) for s in np.flatnonzero(unknown[:, column])]
+        names = names if len(names) <= 10 else [*names[:10], f"{len(names) - 10} more"]
         raise UnsupportedModelError(
-            f"The means of the random effects do not determine the parameters {names}: only {np.linalg.matrix_rank(stacked)} of "
-            f"{columns.size} combinations occur. Remove a parameter or a covariate column."
+            f"The mean of the random effect '{mixed.phi_labels()[column]}' is not a number for {mixed.subject_dim} "
+            f"{', '.join(names)}, at the initial values of the parameters. If a covariate is missing there, give it a value, "
+            "such as the median of the others, or leave these subjects out."
+        )
+
+
+def refuse_collinear(rule: MeanRule, held: np.ndarray | None = None) -> None:
+    """Refuse to estimate parameters that the means do not tell apart; ``held`` entries of theta are not estimated.
+
+    Raises
+    ------
+    UnsupportedModelError
+        Names the parameters.
+    """
+    free = np.ones(rule.columns.size, dtype=bool) if held is None else ~held[rule.columns]
+    if not free.any():
+        return
+    rank = np.linalg.matrix_rank(rule.design[..., free].reshape(-1, int(free.sum())))
+    if rank < free.sum():
+        estimated = set(rule.columns[free])
+        names = [p.name for p in rule.parameters if estimated & set(range(p.columns.start, p.columns.stop))]
+        raise UnsupportedModelError(
+            f"The means of the random effects do not determine the parameters {', '.join(names)}: only {rank} of "
+            f"{free.sum()} combinations occur. Remove a parameter or a covariate column, or fix a parameter."
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
-from pymc_saem.saem.conjugacy import recognize
+from pymc_saem.saem.conjugacy import recognize, refuse_collinear
 from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.priors import Prior
 from pymc_saem.saem.read import read_model
@@ -77,6 +77,7 @@ def summarize(model: pm.Model | None = None, *, random_effects: Sequence[str] | 
     """
     mixed = read_model(pm.modelcontext(model), random_effects)
     rules = recognize(mixed)
+    refuse_collinear(rules.mean)
     return ModelSummary(
         _parameter_table(mixed, rules),
         _effect_table(mixed, rules),

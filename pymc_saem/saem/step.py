@@ -11,6 +11,7 @@ from pymc.step_methods.compound import BlockedStep
 from pymc.util import get_random_generator
 
 from pymc_saem.saem.algorithm import State, Statistics, iterate
+from pymc_saem.saem.conjugacy import refuse_collinear
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.interruptible import Interruptible, SAEMState
 from pymc_saem.saem.options import check_options, natural_values
@@ -125,6 +126,7 @@ class SAEM(Interruptible, BlockedStep):
             kernels=kernels,
             mode=(compile_kwargs or {}).get("mode", "NUMBA"),
         )
+        refuse_collinear(self.engine.rules.mean, self.engine.maximizer.held)
         self.objective, self.blocked = objective, blocked
         self.n_starts, self.minibatch = n_starts, minibatch
         self.rng = get_random_generator(rng)

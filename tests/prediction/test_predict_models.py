@@ -185,3 +185,25 @@ def test_a_subject_without_a_solution_is_named():
         found = ps.predict(model, idata, random_seed=1)
     np.testing.assert_allclose(found["prediction"][:2], [1 / 0.75, 2.0], rtol=1e-6)
     assert found["prediction"][2:].isna().all()
+
+
+def test_one_new_subject_of_a_model_with_a_covariate():
+    """One subject does not tell intercept and slope apart; nobody asks for them. Its mode is exact."""
+
+    def build(data):
+        subject, ids = data["subject"].factorize()
+        x = data.groupby("subject", sort=False)["x"].first().to_numpy()
+        with pm.Model(coords={"subject": ids}) as model:
+            b = pm.Normal("b", pm.Flat("b0") + pm.Flat("b1") * x, pm.HalfFlat("omega"), dims="subject")
+            pm.Normal("y", b[subject], 0.5, observed=data["y"].to_numpy())
+        return model
+
+    data = pd.DataFrame({"subject": [1, 1, 2, 2], "x": [0.0, 0.0, 1.0, 1.0], "y": [1.0, 2.0, 3.0, 4.0]})
+    values = {"b0": 1.5, "b1": 2.0, "omega": 0.8}
+    idata = made_up_fit(build(data), {"b": np.array([1.5, 3.5])}, values, {"y": [0, 0, 1, 1]})
+    new = pd.DataFrame({"subject": [9, 9], "x": [-1.0, -1.0], "y": [0.5, 0.1]})
+    found = ps.predict(build, idata, new, random_seed=1)
+    precision = 1 / 0.8**2 + 2 / 0.5**2
+    mode = (-0.5 / 0.8**2 + 0.6 / 0.5**2) / precision
+    assert set(found["source"]) == {"own data"}
+    np.testing.assert_allclose(found["prediction"], mode, atol=1e-5)

@@ -222,7 +222,17 @@ def test_refusals():
         b = pm.Normal("b", pm.Flat("m") + pm.Flat("n"), 1.0, dims="subject")
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    refused(collinear, "do not determine the parameters m, n: only 1 of 2 combinations")
+    with pytest.raises(UnsupportedModelError, match="determine the parameters m, n: only 1 of 2 combinations .* or fix"):
+        ps.summarize(one_effect(collinear))
+    with pytest.raises(UnsupportedModelError, match="determine the parameters m, n"):
+        ps.SAEM(model=one_effect(collinear))
+    ps.SAEM(model=one_effect(collinear), fixed={"n": 1.0})
+
+    def covariate_is_missing():
+        b = pm.Normal("b", pm.Flat("m") * np.where(np.arange(12) == 1, np.nan, 1.0), 1.0, dims="subject")
+        pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
+
+    refused(covariate_is_missing, "mean of the random effect 'b' is not a number for subject 1, at the .* covariate")
 
 
 def test_summarize_prints_what_was_understood():
