@@ -29,7 +29,7 @@ class Doses:
     Parameters
     ----------
     table : pandas.DataFrame
-        One row per event; names of columns in any case. ``subject`` (or ``id``): the codes 0, 1, ... that
+        One row per event; names of columns in any case. ``subject`` (or ``id``, where there is no ``subject``): the codes 0, 1, ... that
         ``solve_ivp`` gets as ``subject``; not needed for a single system. ``time``, in the unit of ``t``. ``amt``, in the
         unit of the state. ``cmt``: name of the state that gets the dose, or its number from 1 (default: the first).
         ``evid``: 1 dose (default where ``amt`` is positive), 3 reset, 4 reset and dose; rows with 0 are skipped. ``rate``:
@@ -111,7 +111,9 @@ def set_records(subject, time, target, values):
     return [(subject, (time, float(v), 0.0, 0.0), (SET_PARAMETER, target + k, *nowhere)) for k, v in enumerate(values)]
 
 
-_COLUMNS = ("subject", "id", "time", "amt", "cmt", "evid", "rate", "dur", "addl", "ii", "ss")
+_COLUMNS = ("time", "amt", "cmt", "evid", "rate", "dur", "addl", "ii", "ss")
+#: Names that other programs have for a column.
+_OTHER_NAMES = {"duration": "dur", "tinf": "dur"}
 
 
 def read_doses(doses, states, n_subjects, t0, has_subject):
@@ -125,13 +127,7 @@ def read_doses(doses, states, n_subjects, t0, has_subject):
     table = doses.table
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"events must be a pandas.DataFrame or Doses(table, ...), got {type(table).__name__}.")
-    columns = {str(c).lower(): c for c in table.columns}
-    if "time" not in columns:
-        raise ValueError(f"events needs the column 'time'; its columns are {list(table.columns)}.")
-    key = next((k for k in ("subject", "id") if k in columns), None)
-    if has_subject and key is None:
-        raise ValueError("events needs the column 'subject' with the codes that solve_ivp gets as subject.")
-    used = {"subject" if k == "id" else k: table[columns[k]].to_numpy() for k in _COLUMNS if k in columns}
+    used = _used_columns(table, has_subject)
     rows = []
     for row in range(len(table)):
         values = {k: v[row] for k, v in used.items()}
@@ -143,6 +139,32 @@ def read_doses(doses, states, n_subjects, t0, has_subject):
             rows.append(event)
     _check_parameters(doses, states, rows)
     return sorted(rows, key=lambda e: (e["subject"], e["time"]))
+
+
+def _used_columns(table, has_subject):
+    """Values by the name of the column in small letters; ``subject`` may be called ``id``."""
+    columns = {}
+    for column in table.columns:
+        name = str(column).lower()
+        if name in (*_COLUMNS, "subject", "id") and name in columns:
+            raise ValueError(f"events has the columns {columns[name]!r} and {column!r}; leave one of them out.")
+        columns[name] = column
+    listed = f"its columns are {', '.join(map(str, table.columns))}."
+    if "time" not in columns:
+        raise ValueError(f"events needs the column 'time'; {listed}")
+    if "amt" not in columns and "evid" not in columns:
+        raise ValueError(f"events needs the column 'amt' with the doses; {listed}")
+    for name, ours in _OTHER_NAMES.items():
+        if name in columns and ours not in columns:
+            raise ValueError(
+                f"events has the column {columns[name]!r}, and no column {ours!r}, which is the one that counts: "
+                "rename it, or leave it out if it means something else."
+            )
+    key = "subject" if "subject" in columns else "id"
+    if has_subject and key not in columns:
+        raise ValueError("events needs the column 'subject' with the codes that solve_ivp gets as subject.")
+    used = {name: table[columns[name]].to_numpy() for name in _COLUMNS if name in columns}
+    return used | ({"subject": table[columns[key]].to_numpy()} if key in columns else {})
 
 
 def _number(values, name, row, default=0.0):
@@ -159,9 +181,11 @@ def _number(values, name, row, default=0.0):
 
 
 def _subject(value, n_subjects, row):
-    if not (isinstance(value, int | np.integer) or float(value).is_integer()) or not 0 <= value < n_subjects:
+    is_whole = isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer())
+    if not is_whole or not 0 <= value < n_subjects:
+        shown = repr(value) if isinstance(value, str) else value
         raise ValueError(
-            f"events row {row}: subject is {value}; it must be one of the codes 0..{n_subjects - 1} that solve_ivp gets as "
+            f"events row {row}: subject is {shown}; it must be one of the codes 0..{n_subjects - 1} that solve_ivp gets as "
             "subject. Make codes with: ids.get_indexer(table['subject'])."
         )
     return int(value)
@@ -221,9 +245,24 @@ def _check_parameters(doses, states, rows):
                     f"Doses: {option.name} names {state!r}, which is no state; they are {', '.join(states)}."
                 )
     for event in rows:
+        _check_steady_infusion(event, doses)
         for code, option in ((-1, "rate"), (-2, "duration")):
             if event["rate"] == code and event["evid"] != 3 and event["cmt"] not in getattr(doses, option):
                 raise ValueError(
                     f"events row {event['row']}: rate is {code}, so the parameter must be named: "
                     f"Doses(table, {option}={{{event['cmt']!r}: 'name in params'}})."
                 )
+
+
+def _check_steady_infusion(event, doses):
+    """Where parameters make it longer than the interval, the solve fails with a status that says so."""
+    if not event["ss"] or event["evid"] == 3:
+        return
+    length = event["dur"]
+    if event["rate"] > 0 and event["cmt"] not in doses.bioavailability:
+        length = event["amt"] / event["rate"]
+    if length > event["ii"]:
+        raise ValueError(
+            f"events row {event['row']}: the infusion lasts {length:g}, longer than the interval ii = {event['ii']:g}; a steady "
+            "state (ss = 1) of infusions that overlap is not implemented. Write the doses before out, by addl."
+        )

@@ -77,6 +77,11 @@ def as_times(t):
             raise ValueError(f"t must be a vector with one time per row, got {tensor.type.ndim} dimensions.")
     else:
         raw = np.asarray(t)
+        if raw.dtype.kind in "mM":  # they would become nanoseconds
+            raise TypeError(
+                f"t must hold numbers, got {raw.dtype}; take the time since a start in a unit of your choice, for example "
+                "(t - t.min()) / np.timedelta64(1, 'h')."
+            )
         try:
             values = np.asarray(t, dtype="float64")
         except (TypeError, ValueError) as error:

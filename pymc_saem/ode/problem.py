@@ -98,7 +98,7 @@ def trace(rhs, state_names, shapes, constant=(), changing=None):
     t = pt.scalar("t", dtype="float64")
     y = {name: pt.scalar(name, dtype="float64") for name in state_names}
     p = {name: pt.tensor(name, dtype="float64", shape=shape) for name, shape in shapes.items()}
-    result = rhs(t, SimpleNamespace(**y), SimpleNamespace(**p))
+    result = rhs(t, _Named("y", "states", y), _Named("p", "params", p))
     outputs = _checked(result, state_names)
     _check_closed(outputs, {t, *y.values(), *p.values()})
 
@@ -120,6 +120,23 @@ def trace(rhs, state_names, shapes, constant=(), changing=None):
         is_wide=is_wide,
         graph=RightHandSide(t, y, p, outputs, places, changing or {}),
     )
+
+
+class _Named(SimpleNamespace):
+    """Values by attribute, which names those that exist when another is asked for."""
+
+    __slots__ = ("_what",)  # not in vars()
+
+    def __init__(self, argument, kind, values):
+        super().__init__(**values)
+        self._what = argument, kind
+
+    def __getattr__(self, name):
+        if name.startswith("__"):  # of Python's own protocols
+            raise AttributeError(name)
+        argument, kind = self._what
+        known = ", ".join(vars(self)) or "none"
+        raise AttributeError(f"the right-hand side asks for {argument}.{name}, but the {kind} are {known}.")
 
 
 def _leaves(t, y, p, places):

@@ -34,6 +34,7 @@ def call(**changed):
         ({"solver": "rk45"}, ValueError, "Unknown solver 'rk45'; choose one of 'auto', 'tsit5', 'cvodes', 'linear', 'sunode'"),
         ({"t": [1.0, np.nan, 3.0, 4.0]}, ValueError, "t must be finite; row 1 is nan"),
         ({"t": ["1", "2", "noon", "4"]}, TypeError, "t must hold numbers; row 2 is 'noon'"),
+        ({"t": np.array(["2020-01-01", "2020-01-02", "2020-01-03", "2020-01-04"], "M8[ns]")}, TypeError, r"got datetime64\[ns\]; take the time since"),
         ({"t": np.ones((2, 2))}, ValueError, "one time per row"),
         ({"t": pt.matrix()}, ValueError, "one time per row"),
         ({"t": [1.0, -2.0, 3.0, 4.0]}, ValueError, "t is -2.0 in row 1, before t0 = 0.0 of subject 1"),
@@ -90,6 +91,14 @@ def test_at_checks_its_rows():
         solution.at([1.0], [3])
     with pytest.raises(AttributeError, match="no state 'centre'; its states are y"):
         _ = solution.centre
+
+
+def test_names_in_the_right_hand_side():
+    with pytest.raises(AttributeError, match=r"the right-hand side asks for y\.centre, but the states are y\."):
+        call(rhs=lambda t, y, p: {"y": -p.k * y.centre})
+    with pytest.raises(AttributeError, match=r"asks for p\.kel, but the params are k\."):
+        call(rhs=lambda t, y, p: {"y": -p.kel * y.y})
+    call(rhs=lambda t, y, p: {"y": -sum(vars(p).values()) * y.y})
 
 
 def test_unknown_shape():

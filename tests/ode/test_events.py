@@ -292,6 +292,13 @@ BAD = [
     ({"time": [0.0], "amt": [1.0], "ii": [2.0], "ss": [2]}, NotImplementedError, "only 0 and 1"),
     ({"time": ["noon"], "amt": [1.0]}, TypeError, "time must be a number, got 'noon'"),
     ({"time": [np.nan], "amt": [1.0]}, ValueError, "time must be finite"),
+    ({"time": [0.0], "dose": [1.0]}, ValueError, "needs the column 'amt' with the doses; its columns are time, dose"),
+    ({"time": [0.0], "amt": [1.0], "duration": [2.0]}, ValueError, "no column 'dur', which is the one that counts"),
+    ({"time": [0.0], "amt": [1.0], "AMT": [2.0]}, ValueError, "the columns 'amt' and 'AMT'; leave one"),
+    ({"time": [0.0], "amt": [1.0], "subject": ["ann"]}, ValueError, "subject is 'ann'; it must be one of the codes"),
+    ({"time": [0.0], "amt": [1.0], "subject": ["0"]}, ValueError, "subject is '0'; it must be one of the codes"),
+    ({"time": [0.0], "amt": [9.0], "ss": [1], "ii": [4.0], "dur": [5.0]}, ValueError, "lasts 5, longer than .* ii = 4"),
+    ({"time": [0.0], "amt": [9.0], "ss": [1], "ii": [4.0], "rate": [2.0]}, ValueError, "the infusion lasts 4.5"),
 ]
 
 
@@ -313,3 +320,12 @@ def test_bad_doses():
         solve_ivp(rhs, dict.fromkeys(STATES, 0.0), {"ka": 1.0, "cl": 1.0, "v": 1.0, "q": 1.0}, TIMES, events=[1.0])
     with pytest.raises(ValueError, match="subject is 7; it must be one of the codes 0..0"):
         solved({"subject": [7]} | table)
+
+
+def test_codes_in_subject_come_before_labels_in_id():
+    table = pd.DataFrame({"subject": [0, 1, 2], "ID": [2, 1, 0], "time": 0.0, "amt": [1.0, 2.0, 3.0]})
+    rate = np.full(3, 0.1)
+    solution = solve_ivp(
+        lambda t, y, p: {"c": -p.k * y.c}, {"c": 0.0}, {"k": rate}, np.ones(3), [0, 1, 2], events=table
+    )
+    np.testing.assert_allclose(solution.c.eval(), np.array([1.0, 2.0, 3.0]) * np.exp(-0.1), rtol=1e-6)
