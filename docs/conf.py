@@ -24,6 +24,7 @@ extensions = [
     "myst_nb",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinx-mathjax-offline",  # brings MathJax along: formulas need no other host, and no network
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 nitpicky = True  # a reference that leads nowhere is a warning, and a warning fails `make docs`
@@ -45,10 +46,14 @@ html_title = "pymc_saem"
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
+    "navbar_center": [],  # the sidebar has all pages
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
 }
+html_sidebars = {"**": ["sidebar-pages"]}
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_show_sourcelink = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
