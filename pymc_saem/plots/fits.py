@@ -26,6 +26,7 @@ from pymc_saem.plots.style import (
     POPULATION,
     add_legend,
     label_axes,
+    log_scale,
     pages,
     tidy,
     unit_in,
@@ -129,7 +130,9 @@ def plot_fits(
         _draw_data(ax, rows.x[own], fitted.observed[own], side[own], is_censored=side.any())
         _draw_curve(ax, curve, ci_prob)
         ax.set_title(f"{fitted.subject_dim} {fitted.subjects[subject]}", fontsize="medium")
-        if yscale != "linear":
+        if yscale == "log":
+            log_scale(ax, "y")
+        elif yscale != "linear":
             ax.set_yscale(yscale)
         tidy(ax)
     if yscale == "log":

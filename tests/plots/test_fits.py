@@ -114,6 +114,7 @@ def test_pages(model, idata, data):
 
 def test_log_axis_is_not_stretched_by_zeros(model, idata, data):
     axes = ps.plot_fits(model, idata, x=data["time"], yscale="log")
+    assert axes[0].yaxis.get_major_formatter()(10.0, 0) == "10"  # plain numbers, as in the other figures
     positive = data["conc"][data["conc"] > 0].min()
     assert all(ax.get_yscale() == "log" and ax.get_ylim()[0] == pytest.approx(positive / 2) for ax in axes)
 

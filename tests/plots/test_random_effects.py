@@ -176,6 +176,16 @@ def test_many_effects_share_panels():
     assert image[3, 8] == pytest.approx(np.mean([np.corrcoef(d.T)[3, 8] for d in draws]))
 
 
+def test_what_stands_above_a_panel_does_not_touch_the_next_title(model, idata):
+    axes = ps.plot_random_effects(model, idata)
+    axes[0].figure.canvas.draw()
+    for left, right in zip(axes, axes[1:], strict=False):
+        texts = [left.title, left._right_title, *left.texts]
+        end = max(text.get_window_extent().x1 for text in texts if text.get_text())
+        assert right._left_title.get_window_extent().x0 - end > 0.12 * axes[0].figure.dpi
+    plt.close("all")
+
+
 def test_given_axes_and_errors(model, idata):
     _, own = plt.subplots(3)
     assert list(ps.plot_random_effects(model, idata, axes=own)) == list(own)
