@@ -1,5 +1,6 @@
 """Settings of Sphinx. The reference and the copies of the notebooks are made here; outputs of pages by run_pages.py."""
 
+import inspect
 import shutil
 import sys
 from pathlib import Path
@@ -54,6 +55,7 @@ html_theme_options = {
 html_sidebars = {"**": ["sidebar-pages"]}
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -65,6 +67,17 @@ def _copy_notebooks(source: Path, target: Path) -> None:
     target.mkdir()
     for path in sorted(source.glob("*.ipynb")):
         shutil.copyfile(path, target / path.name)
+
+
+def _own_signature(app, what, name, thing, options, signature, returned):
+    """Arguments of ``__init__`` where a base class of PyMC has a ``__new__`` that takes anything."""
+    if what == "class" and signature == "(*args, **kwargs)":
+        _, *own = inspect.signature(thing.__init__).parameters.values()
+        return str(inspect.Signature(own)), returned
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", _own_signature)
 
 
 _copy_notebooks(HERE.parent / "notebooks", HERE / "notebooks")
