@@ -73,7 +73,7 @@ def _own_signature(app, what, name, thing, options, signature, returned):
     """Arguments of ``__init__`` where a base class of PyMC has a ``__new__`` that takes anything."""
     if what == "class" and signature == "(*args, **kwargs)":
         _, *own = inspect.signature(thing.__init__).parameters.values()
-        return str(inspect.Signature(own)), returned
+        return str(inspect.Signature([one.replace(annotation=one.empty) for one in own])), returned
 
 
 def setup(app):
