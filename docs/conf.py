@@ -1,5 +1,6 @@
 """Settings of Sphinx. The reference and the copies of the notebooks are made here; outputs of pages by run_pages.py."""
 
+import inspect
 import shutil
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ extensions = [
     "myst_nb",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinx-mathjax-offline",  # brings MathJax along: formulas need no other host, and no network
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 nitpicky = True  # a reference that leads nowhere is a warning, and a warning fails `make docs`
@@ -45,10 +47,15 @@ html_title = "pymc_saem"
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
+    "navbar_center": [],  # the sidebar has all pages
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
 }
+html_sidebars = {"**": ["sidebar-pages"]}
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -60,6 +67,17 @@ def _copy_notebooks(source: Path, target: Path) -> None:
     target.mkdir()
     for path in sorted(source.glob("*.ipynb")):
         shutil.copyfile(path, target / path.name)
+
+
+def _own_signature(app, what, name, thing, options, signature, returned):
+    """Arguments of ``__init__`` where a base class of PyMC has a ``__new__`` that takes anything."""
+    if what == "class" and signature == "(*args, **kwargs)":
+        _, *own = inspect.signature(thing.__init__).parameters.values()
+        return str(inspect.Signature([one.replace(annotation=one.empty) for one in own])), returned
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", _own_signature)
 
 
 _copy_notebooks(HERE.parent / "notebooks", HERE / "notebooks")

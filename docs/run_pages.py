@@ -2,9 +2,9 @@
 
     python docs/run_pages.py        # all pages that show outputs; `make docs` does this before Sphinx
 
-A block whose next output line is ``![caption](_outputs/name.png)`` draws that figure; one that is followed by a
-``literalinclude`` of ``_outputs/name.txt`` prints that text. So every picture and every number of a page comes from the
-block above it. ``first_fit.md`` runs first; what it defines is known to all other pages.
+A block whose next output line is ``![caption](_outputs/name.svg)`` draws that figure, and a block with several such lines
+several figures, in their order; one that is followed by a ``literalinclude`` of ``_outputs/name.txt`` prints that text. So
+every picture and every number of a page comes from the block above it. Pictures are vectors, sharp on any screen. ``first_fit.md`` runs first; what it defines is known to all other pages.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ GALLERY = HERE / "gallery.md"
 GENERATED = ("_build", "_outputs", "notebooks", "reference")
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 _OUTPUT = re.compile(r"(?:\]\(|^```\{(?:image|figure|literalinclude)\} )([./]*_outputs/[\w./-]+)", flags=re.MULTILINE)
+PICTURE = ".svg"
 #: Width of printed tables: that of a terminal.
 COLUMNS = 100
 
@@ -69,22 +70,25 @@ def run(page: Path, namespace: Mapping, keep_outputs: bool = False) -> dict:
 def _keep(block: Block, printed: str) -> None:
     import matplotlib.pyplot as plt
 
-    for path in block.outputs:
+    pictures = [path for path in block.outputs if path.suffix == PICTURE]
+    figures = plt.get_fignums()
+    if len(figures) < len(pictures):
+        names = ", ".join(path.name for path in pictures)
+        raise RuntimeError(f"{block.page.name} shows {names}, and the block before draws {len(figures)} figures.")
+    for path, number in zip(pictures, figures[len(figures) - len(pictures) :], strict=True):
         path.parent.mkdir(exist_ok=True)
-        if path.suffix == ".png":
-            if not plt.get_fignums():
-                raise RuntimeError(f"{block.page.name} shows {path.name}, and the block before it draws nothing.")
-            plt.gcf().savefig(path, dpi=110, bbox_inches="tight")
-        elif printed:
-            path.write_text(printed, encoding="utf-8")
-        else:
+        plt.figure(number).savefig(path, bbox_inches="tight")
+    for path in set(block.outputs) - set(pictures):
+        if not printed:
             raise RuntimeError(f"{block.page.name} shows {path.name}, and the block before it prints nothing.")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(printed, encoding="utf-8")
     plt.close("all")
 
 
 def missing_plots(public_names) -> list[str]:
     """Plot functions that the gallery does not draw."""
-    drawn = [block.source for block in blocks(GALLERY) if any(path.suffix == ".png" for path in block.outputs)]
+    drawn = [block.source for block in blocks(GALLERY) if any(path.suffix == PICTURE for path in block.outputs)]
     return [n for n in public_names if n.startswith("plot_") and not any(f"ps.{n}(" in source for source in drawn)]
 
 

@@ -96,12 +96,26 @@ def test_the_gallery_has_every_figure():
 
 def test_a_block_knows_its_outputs(tmp_path):
     page = tmp_path / "page.md"
-    text = "a\n```python\nx = 1\n```\n\n![b](_outputs/b.png)\n\n```python\nprint(x)\n```\n```{literalinclude} ../_outputs/c.txt\n```\n"
+    text = "a\n```python\nx = 1\n```\n\n![b](_outputs/b.svg)\n\n```python\nprint(x)\n```\n```{literalinclude} ../_outputs/c.txt\n```\n"
     page.write_text(text, encoding="utf-8")
     one, two = run_pages.blocks(page)
     assert one.source == "\n\nx = 1\n" and two.source.endswith("\nprint(x)\n")
-    assert [path.name for path in one.outputs] == ["b.png"]
+    assert [path.name for path in one.outputs] == ["b.svg"]
     assert two.outputs == ((tmp_path.parent / "_outputs/c.txt").resolve(),)
+
+
+def test_figures_of_a_block_are_kept_in_their_order(tmp_path):
+    page = tmp_path / "page.md"
+    block = "```python\nimport matplotlib.pyplot as plt\nfor n in {sizes}:\n    _ = plt.figure(figsize=(n, n)).add_axes((0, 0, 1, 1))\n```\n"
+    page.write_text(block.format(sizes=[3, 1, 2]) + "![a](_outputs/a.svg)\n![b](_outputs/b.svg)\n", encoding="utf-8")
+    run_pages.run(page, {}, keep_outputs=True)
+    widths = [re.search(r'width="([\d.]+)pt"', (tmp_path / f"_outputs/{n}.svg").read_text("utf-8")) for n in "ab"]
+    first, second = (float(width.group(1)) for width in widths)
+    assert 50 < second - first < 100  # an inch, of 72 points
+    page.write_text(block.format(sizes=[1]) + "![a](_outputs/a.svg)\n![b](_outputs/b.svg)\n", encoding="utf-8")
+    with pytest.raises(RuntimeError, match="shows a.svg, b.svg, and the block before draws 1 figures"):
+        run_pages.run(page, {}, keep_outputs=True)
+    plt.close("all")
 
 
 def test_every_page_is_in_a_table_of_contents():

@@ -29,6 +29,7 @@ from pymc_saem.plots.style import (
     POPULATION,
     add_legend,
     label_axes,
+    log_scale,
     pages,
     tidy,
     unit_in,
@@ -147,7 +148,9 @@ def plot_fits(
             _draw_data(ax, part.x[own], part.fitted.observed[own], part.side[own], kinds)
             _draw_curve(ax, curve, ci_prob)
             ax.set_title(f"{part.fitted.subject_dim} {part.fitted.subjects[subject]}", fontsize="medium")
-            if yscale != "linear":
+            if yscale == "log":
+                log_scale(ax, "y")
+            elif yscale != "linear":
                 ax.set_yscale(yscale)
             tidy(ax)
         if yscale == "log":

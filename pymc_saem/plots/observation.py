@@ -166,7 +166,7 @@ def _draw(ax, law, grid):
             side = "left" if limit == law.lower else "right"
             ax.annotate(
                 f" {mass:.2g} ", (limit, mass * height), xytext=(4 if side == "left" else -4, 0), ha=side, va="bottom",
-                textcoords="offset points", fontsize="small", color=MIXTURE["color"],
+                textcoords="offset points", fontsize="small", color=DATA["color"],
             )  # fmt: skip
     ax.set_ylim(bottom=0)
 

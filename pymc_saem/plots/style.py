@@ -22,6 +22,8 @@ MIDDLE_BAND = {"color": "#E69F00", "alpha": 0.45, "linewidth": 0.0, "zorder": 1.
 MARK = {"color": "#444444", "linewidth": 1.0, "linestyle": ":", "zorder": 0}
 #: Where nothing was observed.
 OUTSIDE = {"color": "#E4E4E4", "alpha": 0.7, "linewidth": 0.0, "zorder": 0}
+#: Inches beside each panel of a grid.
+PADDING = 0.08
 #: Lines of equal rank in one panel, such as the kernels of the E-step: colour and line style change together.
 SERIES = [
     {"color": "#0072B2", "linestyle": "-"},
@@ -146,9 +148,11 @@ def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=No
     if figsize is None:
         figsize = (5.5, 3.6) if n == 1 else (max(5.5, columns * size[0]), rows * size[1] + 0.9)
     sharex, sharey = (share if one is None else one for one in (sharex, sharey))
-    _, grid = plt.subplots(
+    figure, grid = plt.subplots(
         rows, columns, figsize=figsize, sharex=sharex, sharey=sharey, squeeze=False, layout="constrained"
     )
+    # what stands at the right above a panel would touch the title of the next one
+    figure.get_layout_engine().set(w_pad=PADDING)
     grid = grid.ravel()
     for k in range(n, grid.size):
         grid[k].remove()

@@ -166,6 +166,7 @@ def test_several_outcomes_on_pages_and_on_axes_of_the_caller(two_outcomes):
 
 def test_log_axis_is_not_stretched_by_zeros(model, idata, data):
     axes = ps.plot_fits(model, idata, x=data["time"], yscale="log")
+    assert axes[0].yaxis.get_major_formatter()(10.0, 0) == "10"  # plain numbers, as in the other figures
     positive = data["conc"][data["conc"] > 0].min()
     assert all(ax.get_yscale() == "log" and ax.get_ylim()[0] == pytest.approx(positive / 2) for ax in axes)
 

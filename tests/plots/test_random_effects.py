@@ -66,17 +66,6 @@ def test_the_table_has_standardized_effects(fitted):
     np.testing.assert_allclose(own[["lower", "upper"]].T, np.quantile(draws, [0.25, 0.75], axis=0), rtol=1e-12)
 
 
-def test_a_dim_called_effect_keeps_its_labels():
-    """A fit has a dim of this name for all effects together."""
-    with pm.Model(coords={"subject": np.arange(N), "effect": ["base", "slope"]}) as model:
-        b = pm.MvNormal("b", np.zeros(2), COV, dims=("subject", "effect"))
-        pm.Normal("y", b.sum(axis=1), 1.0, observed=np.ones(N))
-    fit = made_up_fit(model, {"b": MODES["b"]}, {}, {"y": np.arange(N)}, draws=5)
-    fit["individual"]["effect"] = ["b[base]", "b[slope]"]
-    table = ps.random_effects(model, fit, "b[slope]")
-    np.testing.assert_allclose(table["standardized"], MODES["b"][:, 1] / 0.8)
-
-
 def test_shrinkage_is_that_of_the_fit(model, idata):
     table = ps.random_effects(model, idata)
     found = table.groupby("effect", sort=False)["shrinkage"].first()
@@ -174,6 +163,16 @@ def test_many_effects_share_panels():
     image = np.asarray(ax.images[0].get_array())
     draws = get_group(fit, "posterior")["w"].values[0]
     assert image[3, 8] == pytest.approx(np.mean([np.corrcoef(d.T)[3, 8] for d in draws]))
+
+
+def test_what_stands_above_a_panel_does_not_touch_the_next_title(model, idata):
+    axes = ps.plot_random_effects(model, idata)
+    axes[0].figure.canvas.draw()
+    for left, right in zip(axes, axes[1:], strict=False):
+        texts = [left.title, left._right_title, *left.texts]
+        end = max(text.get_window_extent().x1 for text in texts if text.get_text())
+        assert right._left_title.get_window_extent().x0 - end > 0.12 * axes[0].figure.dpi
+    plt.close("all")
 
 
 def test_given_axes_and_errors(model, idata):
