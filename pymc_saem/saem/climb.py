@@ -26,28 +26,34 @@ class Climber:
     maximizer: Maximizer
     n_evaluations: int = field(default=0, init=False)  # of all subjects and replicates
 
-    def __post_init__(self):
-        self.rules = tuple(r for r in self.maximizer.rules.scores if not self.maximizer.is_fixed(r.parameter))
-        self.columns = self.maximizer.score_columns
+    # Asked for each time, because refits hold other parameters.
+    @property
+    def rules(self) -> tuple:
+        return tuple(r for r in self.maximizer.rules.scores if not self.maximizer.is_fixed(r.parameter))
+
+    @property
+    def columns(self) -> np.ndarray:
+        return self.maximizer.score_columns
 
     def __call__(
         self, theta: np.ndarray, phi: np.ndarray, curvature: Curvature | None, step_size: float
     ) -> tuple[np.ndarray, Curvature | None]:
         """theta (theta,) after one step, and the curvature for the next one."""
-        if not self.columns.size:
+        rules, columns = self.rules, self.columns
+        if not columns.size:
             return theta, curvature
 
         def objective(x):
             full = theta.copy()
-            full[self.columns] = x
+            full[columns] = x
             self.n_evaluations += 1
             with np.errstate(all="ignore"):
-                value, gradient = self.densities.score(self.rules, phi, full, self.maximizer.weight)
+                value, gradient = self.densities.score(rules, phi, full, self.maximizer.weight)
             prior, slope = self.log_prior(full)
-            return value + prior, (gradient + slope)[self.columns]
+            return value + prior, (gradient + slope)[columns]
 
         theta = theta.copy()
-        theta[self.columns], curvature = climb(objective, theta[self.columns], curvature, step_size)
+        theta[columns], curvature = climb(objective, theta[columns], curvature, step_size)
         return theta, curvature
 
     def log_prior(self, theta: np.ndarray) -> tuple[float, np.ndarray]:

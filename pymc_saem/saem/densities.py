@@ -193,6 +193,7 @@ class Densities:
         ndarray, shape (theta,)
         """
         kind, inputs = ("score", ()) if weight is None else ("weighted score", (weight,))
+        kind += " of " + ", ".join(rule.parameter.name for rule in rules)  # refits hold some of them
         if kind not in self._functions:
             self._functions[kind] = self._compile_score(rules, weight is not None)
         with self._silenced(kind):

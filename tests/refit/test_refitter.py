@@ -100,3 +100,22 @@ def test_missing_rows(exact_maximum):
     weight[3] = 0.0
     found = refitter.fit(observed={"y_observed": 2.0 * Y[SUBJECT != 3]}, weights=weight, start=START, seed=1)
     np.testing.assert_allclose(found.values, exact_maximum(2.0 * Y.reshape(12, 3), weight), atol=0.01)
+
+
+def test_score_parameters_are_held_one_by_one():
+    """Counts, which have no closed form: the same as fits by a refitter of their own."""
+    rng = np.random.default_rng(5)
+    person, x = np.repeat(np.arange(10), 4), rng.normal(size=40)
+    y = rng.poisson(rng.gamma(2.0, np.exp(rng.normal(0.5, 0.7, 10)[person] + 0.4 * x) / 2.0))
+    with pm.Model(coords={"person": range(10)}) as model:
+        bx, alpha = pm.Flat("bx"), pm.HalfFlat("alpha", initval=1.0)
+        u = pm.Normal("u", pm.Flat("mu"), pm.HalfFlat("omega", initval=1.0), dims="person")
+        pm.NegativeBinomial("y", mu=pm.math.exp(u[person] + bx * x), alpha=alpha, observed=y)
+    options = {"n_explore": 5, "n_smooth": 5, "tolerance": 0.0, "compile_kwargs": {"mode": "FAST_COMPILE"}}
+    both = Refitter(model, **options)
+    free = both.fit(seed=1)
+    for held in ({"alpha": 2.0}, {"alpha": 2.0, "bx": 0.3}):
+        found, alone = both.fit(fixed=held, seed=1), Refitter(model, fixed=held, **options).fit(seed=1)
+        assert {name: found.estimates[name] for name in held} == held
+        np.testing.assert_allclose(found.values, alone.values, rtol=1e-10)
+    np.testing.assert_array_equal(both.fit(seed=1).values, free.values)
