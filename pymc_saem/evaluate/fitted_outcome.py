@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pymc_saem.compat import get_group, group_names, observed_variables
-from pymc_saem.evaluate.outcomes import missing_parts
+from pymc_saem.compat import get_group, group_names
+from pymc_saem.evaluate.outcomes import choose_outcome, missing_parts, read_outcomes
 
 #: Axis ``sample`` of :func:`sample_values`: population, then conditional mode, then draws.
 POPULATION_SAMPLE, MODE_SAMPLE, DRAWS = 0, 1, slice(2, None)
@@ -25,6 +25,8 @@ class FittedOutcome:
     row_subject: np.ndarray = field(repr=False)  # (row,)
     subject_dim: str
     subjects: np.ndarray  # labels, (subject,)
+    places: np.ndarray | None = field(default=None, repr=False)  # (row,), among all rows, where some are missing
+    n_all: int | None = None  # rows with the missing ones
 
     def rows_of(self, subject: int) -> np.ndarray:
         """Row numbers of one subject, in the order of the data."""
@@ -46,12 +48,10 @@ def read_outcome(model, idata, outcome=None) -> FittedOutcome:
     ValueError
         When the outcome does not exist, is not unique, or the fit is of another model.
     """
-    names = [rv.name for rv in observed_variables(model)]
-    if outcome is None and len(names) > 1:
-        raise ValueError(f"The model has several outcomes; choose one with outcome=: {', '.join(names)}.")
-    name = names[0] if outcome is None and names else outcome
-    if name not in names:
-        raise ValueError(f"The model has no outcome {name!r}; it has {', '.join(names) or 'none'}.")
+    outcomes = read_outcomes(model)
+    by_part = {o.observed_name: o.name for o in outcomes}  # as PyMC calls one with missing rows
+    chosen = choose_outcome(outcomes, by_part.get(outcome, outcome))
+    name = chosen.observed_name
     observed, constant = get_group(idata, "observed_data"), get_group(idata, "constant_data")
     rv = model[name]
     if name not in observed or f"{name}_subject" not in constant or not _fits(observed[name].shape, rv.type.shape):
@@ -65,6 +65,8 @@ def read_outcome(model, idata, outcome=None) -> FittedOutcome:
         row_subject=np.asarray(constant[f"{name}_subject"].values, dtype=int),
         subject_dim=dim,
         subjects=get_group(idata, "individual")[dim].values,
+        places=chosen.parts[0].rows if len(chosen.parts) > 1 else None,
+        n_all=chosen.n_rows,
     )
 
 

@@ -83,6 +83,8 @@ def as_row_times(x, outcome: FittedOutcome) -> np.ndarray:
         raise ValueError(f"x must hold numbers, got {x!r}.") from error
     if values.size == outcome.row_subject.size:
         values = values.ravel()
+    elif outcome.places is not None and values.size == outcome.n_all:
+        values = values.ravel()[outcome.places]
     elif values.shape == outcome.shape[-1:]:  # times that all subjects share, in an outcome of two axes
         values = np.broadcast_to(values, outcome.shape).ravel()
     else:

@@ -107,9 +107,11 @@ def with_general_laws(mixed: MixedModel) -> MixedModel:
     effects = [replace(e, is_gaussian=e.is_gaussian and law.is_shared(e)) for e in effects]
     for effect in effects:
         if effect.is_nested and not effect.is_gaussian:
+            upper = next(e for e in effects if not e.is_nested)
             raise UnsupportedModelError(
                 f"The random effect '{effect.name}' of the lower level ({effect.dims[0] or 'unit'}) must be Normal, LogNormal, "
-                "LogitNormal or MvNormal, with the same covariance for all units."
+                f"LogitNormal or MvNormal, with the same covariance for all units. If '{upper.name}' is a parameter, such as the mean of "
+                f"a group, and no random effect, say so: random_effects=['{effect.name}']."
             )
     return replace(mixed, random_effects=tuple(effects))
 

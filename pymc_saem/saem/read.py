@@ -120,9 +120,14 @@ def _find_rows(mixed: MixedModel, rng, orphans_allowed: bool = False) -> list[np
     density = row_density(mixed)
     points = PointMap(mixed)
     names = [rv.name for rv in observed_variables(mixed.model)]
-    theta, phi = find_finite_start(
-        density, points.theta_of(points.template), points.phi_of(points.template), names, rng
-    )
+    start = points.theta_of(points.template), points.phi_of(points.template)
+    try:
+        theta, phi = find_finite_start(density, *start, names, rng)
+    except IndexError as error:
+        raise UnsupportedModelError(
+            f"The model cannot be evaluated: {str(error).splitlines()[0]}. Random effects are indexed by codes 0, 1, ..., not by "
+            'labels: codes, ids = data["subject"].factorize().'
+        ) from error
     noise = SHARED_STEPS if has_python_only_ops(row_logps(mixed)) else 0.0
     return subjects_of_rows(density, theta, phi, names, rng, noise, orphans_allowed)
 
@@ -164,8 +169,9 @@ def _refuse_what_is_not_read(model: pm.Model) -> None:
         if type(rv.owner.op).__name__ == "PartialObservedRV":
             name = rv.name.removesuffix("_unobserved")
             raise UnsupportedModelError(
-                f"The observed data of '{name}' have missing values (NaN or masked), and its rows are not independent. "
-                "Drop those rows from the data before building the model."
+                f"The observed data of '{name}' have missing values (NaN or masked), and its rows are not independent, or PyMC "
+                "cannot take its distribution apart, as with pm.Censored. Drop those rows from the data, times and subjects "
+                "before building the model."
             )
     for rv in observed_variables(model):
         data = model.rvs_to_values[rv]

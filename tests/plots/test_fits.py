@@ -199,6 +199,10 @@ def test_missing_rows_are_left_out():
         a, b = ps.plot_fits(model, fit, x=t[keep])
     np.testing.assert_array_equal(np.c_[line(a, "data")], [[0.5, 3.0], [2.0, 1.0]])
     np.testing.assert_allclose(line(b, "individual")[1], 5.0 * np.exp(-0.4 * t[keep[2:]]), rtol=1e-10)
+    with pytest.warns(UserWarning, match="connected from row to row"):  # times of all rows, as residuals and vpc take them
+        again, _ = ps.plot_fits(model, fit, outcome="y", x=t)
+    np.testing.assert_array_equal(line(again, "data"), line(a, "data"))
+    ps.plot_observation_distribution(model, fit, subject="a", row=1, x=t)
 
 
 def test_errors(model, idata, data):

@@ -139,6 +139,26 @@ def test_missing_rows_that_depend_on_each_other_are_refused_by_name():
         read_model(model)
 
 
+def test_missing_censored_rows_are_refused():
+    with pm.Model(coords={"subject": range(12)}) as model:
+        b = pm.Normal("b", pm.Flat("a"), 1.0, dims="subject")
+        with pytest.warns(Warning, match="missing values"):
+            law = pm.Normal.dist(b[SUBJECT], 1.0)
+            pm.Censored("y", law, lower=-1.0, upper=None, observed=np.where(np.arange(36) == 3, np.nan, Y))
+    with pytest.raises(
+        UnsupportedModelError, match="of 'y' have missing values .* as with pm.Censored. Drop those rows"
+    ):
+        read_model(model)
+
+
+def test_labels_in_place_of_codes_are_refused():
+    with pm.Model(coords={"subject": range(1, 13)}) as model:
+        b = pm.Normal("b", pm.Flat("a"), 1.0, dims="subject")
+        pm.Normal("y", b[SUBJECT + 1], 1.0, observed=Y)
+    with pytest.raises(UnsupportedModelError, match=r"index 12 is out of bounds .* by codes 0, 1, .* not by labels"):
+        read_model(model)
+
+
 def test_potentials_and_models_without_data_are_refused():
     model = random_intercept()
     with model:
@@ -190,6 +210,16 @@ def test_the_upper_level_is_that_with_fewer_entries():
         pm.Normal("y", b[SUBJECT] + c[site], 1.0, observed=Y)
     mixed = read_model(model, ["b", "c"])
     assert mixed.subject_dim == "site" and np.array_equal(mixed.outcomes[0].row_subject, site)
+
+
+def test_group_means_that_look_like_an_upper_level_are_told():
+    with pm.Model(coords={"subject": range(12), "group": range(3)}) as model:
+        b = pm.Normal("b", 0.0, 5.0, dims="group")
+        eta = pm.Normal("eta", 0.0, 1.0, dims="subject")
+        pm.Normal("y", (b[np.arange(12) % 3] + pm.HalfNormal("omega") * eta)[SUBJECT], 1.0, observed=Y)
+    with pytest.raises(UnsupportedModelError, match=r"If 'b' is a parameter, .*: random_effects=\['eta'\]"):
+        read_model(model)
+    assert [p.name for p in read_model(model, ["eta"]).parameters] == ["b", "omega"]
 
 
 def test_units_of_two_subjects_are_refused():
