@@ -22,7 +22,15 @@ if not hasattr(pm.math, "softplus"):
 
 
 def observed_variables(model: pm.Model) -> list:
-    """Observed variables, each once: PyMC 5's posterior predictive sampling leaves them doubled in the model."""
+    """Observed variables, each once: PyMC 5's posterior predictive sampling leaves them doubled in the model.
+
+    Raises
+    ------
+    TypeError
+        When this is no model.
+    """
+    if not isinstance(model, pm.Model):
+        raise TypeError(f"model must be a pymc.Model, got {type(model).__name__}; the model comes first, then its fit.")
     return list(dict.fromkeys(model.observed_RVs))
 
 
@@ -42,7 +50,15 @@ def make_datatree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, object])
 
 
 def group_names(idata) -> list[str]:
-    """Names of the groups of a fit."""
+    """Names of the groups of a fit.
+
+    Raises
+    ------
+    TypeError
+        When this is no fit.
+    """
+    if not hasattr(idata, "groups"):
+        raise TypeError(f"idata must be a fit, as fit_saem returns it, got {type(idata).__name__}.")
     return list(idata.groups()) if HAS_INFERENCE_DATA else list(idata.children)
 
 

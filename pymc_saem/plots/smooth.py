@@ -6,6 +6,9 @@ import numpy as np
 
 from pymc_saem.diagnose.windows import tricube
 
+#: With fewer different x, lines through the nearest points of a gap lead far away from all data.
+FEWEST = 8
+
 
 def trend(x, y, span=0.75, n_grid=80) -> tuple[np.ndarray, np.ndarray]:
     """Local linear regression with tricube weights (LOESS; Cleveland 1979, without robustness steps).
@@ -21,11 +24,11 @@ def trend(x, y, span=0.75, n_grid=80) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     x, y : ndarray, shape (grid,)
-        From the first to the last point; empty where fewer than four different x make no trend.
+        From the first to the last point; empty where fewer than eight different x make no trend.
     """
     keep = np.isfinite(x) & np.isfinite(y)
     x, y = np.asarray(x, dtype=float)[keep], np.asarray(y, dtype=float)[keep]
-    if np.unique(x).size < 4:
+    if np.unique(x).size < FEWEST:
         return np.empty(0), np.empty(0)
     even = np.linspace(0, 1, n_grid // 2)
     grid = np.unique(np.concatenate([np.quantile(x, even), x.min() + np.ptp(x) * even]))

@@ -181,15 +181,21 @@ def _draw_statistics(ax, own, ci_prob, is_fraction, outside):
             name = (f"{level:g}" if is_middle else ", ".join(f"{p:g}" for p in levels[levels != middle])) + " quantile"
         _band(ax, part, band, f"simulated {name}, {100 * ci_prob:g} % interval")
         thin = {"color": line["color"] if is_fraction else "#777777", "linewidth": 0.8, "linestyle": ":", "zorder": 3}
-        ax.plot(part["x"], part["simulated"], label="simulated, median", **thin)
-        ax.plot(part["x"], part["observed"], label=f"observed {name}", **line)
+        x, simulated, observed = _over_bins(part, "simulated", "observed")
+        ax.plot(x, simulated, label="simulated, median", **thin)
+        ax.plot(x, observed, label=f"observed {name}", **line)
         _mark_outside(ax, part, outside)
     tidy(ax)
 
 
+def _over_bins(part, *names):
+    """x and columns of a table of bins; a single bin, which would be a point, from its left to its right."""
+    x = part["x"] if len(part) > 1 else part[["left", "right"]].iloc[0]
+    return x, *(np.broadcast_to(part[name], len(x)) for name in names)
+
+
 def _band(ax, part, style, label=None):
-    x = part["x"] if len(part) > 1 else part[["left", "right"]].iloc[0]  # a single bin has a width of its own
-    lower, upper = (np.broadcast_to(part[name], len(x)) for name in ("lower", "upper"))
+    x, lower, upper = _over_bins(part, "lower", "upper")
     ax.fill_between(x, lower, upper, label=label, **style)
     for edge in (lower, upper):  # bands may overlap
         ax.plot(x, edge, color=style["color"], linewidth=0.7, alpha=0.8, zorder=style["zorder"])
@@ -215,10 +221,9 @@ def _draw_fractions(ax, own, outside):
         if part.empty:
             continue
         _band(ax, part, BAND)
-        ax.plot(part["x"], part["simulated"], color="#777777", linewidth=0.8, linestyle=":")
-        ax.plot(
-            part["x"], part["observed"], **DATA | {"marker": "none", "linestyle": style["linestyle"], "linewidth": 1.6}
-        )
+        x, simulated, observed = _over_bins(part, "simulated", "observed")
+        ax.plot(x, simulated, color="#777777", linewidth=0.8, linestyle=":")
+        ax.plot(x, observed, **DATA | {"marker": "none", "linestyle": style["linestyle"], "linewidth": 1.6})
         _mark_outside(ax, part, outside)
     ax.set_ylim(-0.03, 1.03)
     tidy(ax)

@@ -289,7 +289,16 @@ def _starting_point(model: pm.Model, initvals: Mapping[str, Any] | None) -> dict
         raise ValueError(f"initvals names {unknown}; the free variables are {sorted(names)}.")
     if not initvals:
         return initial_point(model)
-    point = make_initial_point_fn(model=model, overrides=dict(initvals), return_transformed=True)(0)
+    try:
+        point = make_initial_point_fn(model=model, overrides=dict(initvals), return_transformed=True)(0)
+    except TypeError as error:  # which does not say of which variable
+        shapes = model.eval_rv_shapes()
+        for name, value in initvals.items():
+            if not isinstance(value, str) and np.shape(value) != tuple(shapes[name]):
+                raise ValueError(
+                    f"initvals[{name!r}] has shape {np.shape(value)}, but the variable has shape {tuple(shapes[name])}."
+                ) from error
+        raise
     for name, value in point.items():
         if not np.all(np.isfinite(value)):
             raise ValueError(f"initvals give {name} = {value}, which is not finite on the unconstrained scale.")

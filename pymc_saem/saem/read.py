@@ -177,6 +177,10 @@ def _refuse_what_is_not_read(model: pm.Model) -> None:
         data = model.rvs_to_values[rv]
         values = getattr(data, "data", None)
         values = data.get_value() if values is None and hasattr(data, "get_value") else values
+        if values is not None and np.size(values) == 0:
+            raise UnsupportedModelError(
+                f"The observed variable '{rv.name.removesuffix('_observed')}' has no observed value. Remove it, or give it data."
+            )
         if values is not None and not np.all(np.isfinite(np.asarray(values, dtype=float))):
             row = int(np.flatnonzero(~np.isfinite(np.asarray(values, dtype=float).ravel()))[0])
             raise UnsupportedModelError(

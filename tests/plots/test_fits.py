@@ -206,6 +206,10 @@ def test_missing_rows_are_left_out():
 
 
 def test_errors(model, idata, data):
+    with pytest.raises(TypeError, match="idata must be a fit, as fit_saem returns it, got Model"):
+        ps.plot_fits(idata, model)
+    with pytest.raises(TypeError, match="model must be a pymc.Model, got dict; the model comes first, then its fit"):
+        ps.plot_fits({}, idata)
     with pytest.raises(ValueError, match="There is no subject 13; there are 1, 2, 3, .*12"):
         ps.plot_fits(model, idata, subjects=[1, 13], x=data["time"])
     with pytest.raises(ValueError, match="Nothing tells the times of outcome 'conc'; give one per row as x="):

@@ -151,6 +151,15 @@ def test_missing_censored_rows_are_refused():
         read_model(model)
 
 
+def test_outcomes_without_observed_values_are_refused():
+    with pm.Model(coords={"subject": range(12)}) as model:
+        b = pm.Normal("b", pm.Flat("a"), 1.0, dims="subject")
+        with pytest.warns(Warning, match="missing values"):
+            pm.Normal("y", b[SUBJECT], 1.0, observed=np.full(36, np.nan))
+    with pytest.raises(UnsupportedModelError, match="observed variable 'y' has no observed value"):
+        read_model(model)
+
+
 def test_labels_in_place_of_codes_are_refused():
     with pm.Model(coords={"subject": range(1, 13)}) as model:
         b = pm.Normal("b", pm.Flat("a"), 1.0, dims="subject")
