@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ from pymc_saem.evaluate.fitted_outcome import FittedOutcome
 from pymc_saem.evaluate.generator import Generator, Laws
 from pymc_saem.evaluate.outcomes import Outcome, choose_outcome, data_value
 from pymc_saem.evaluate.rebuild import rebuild
-from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, as_row_times, before_censoring
+from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, are_of_rows, as_row_times, before_censoring
 from pymc_saem.prediction.simulate import warn_of_failures
 from pymc_saem.prediction.values import Fit, fitted_values
 
@@ -132,6 +133,7 @@ class FittedRows:
     def _read(self, fit, outcome, x) -> Rows:
         number = np.flatnonzero(outcome.is_observed)
         subject = _subject_of_rows(fit, outcome, number.size)
+        _warn_of_other_data(fit, outcome, number)
         locations = self.at_modes.locations[outcome.name]
         rv = outcome.parts[0].rv
         base = before_censoring(rv)
@@ -189,6 +191,21 @@ def _subject_of_rows(fit, outcome, n_rows) -> np.ndarray:
     )
 
 
+def _warn_of_other_data(fit, outcome, number) -> None:
+    here = outcome.observed[number]
+    there = np.ravel(fit.group("observed_data")[outcome.observed_name].values).astype(float)
+    other = np.flatnonzero(~np.isclose(here, there, rtol=1e-12, atol=0.0)) if here.size == there.size else []
+    if len(other):
+        row = other[0]
+        warnings.warn(
+            f"The observed values of '{outcome.name}' in the model are not those of the fit: {len(other)} of {here.size} rows differ, "
+            f"such as row {number[row]}, which is {here[row]:g} in the model and was {there[row]:g}. Rows are compared with what was "
+            "predicted from those of the fit.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
 def _times(outcome, number, subject, x, variable) -> np.ndarray | None:
     """Time of each observed row: from the user, else from a differential equation that has these rows."""
     if x is not None:
@@ -201,9 +218,9 @@ def _times(outcome, number, subject, x, variable) -> np.ndarray | None:
         if not getattr(node.op, "is_ode_solution", False) or not _is_data(node.inputs[0]):
             continue
         times, of = data_value(node.inputs[0]).astype(float), np.asarray(node.op.subject)
-        if of.size == outcome.n_rows and np.array_equal(of[number], subject):
+        if of.size == outcome.n_rows and are_of_rows(of[number], subject):
             return times[number]
-        if np.array_equal(of, subject):
+        if are_of_rows(of, subject):
             return times
     return None
 

@@ -12,7 +12,7 @@ from pymc_saem.evaluate.row_function import RowFunction
 
 @dataclass(frozen=True)
 class Curve:
-    """Predictions of one subject."""
+    """Predictions of one subject; its occasions stand behind each other, with NaN between them."""
 
     x: np.ndarray  # (grid,)
     y: np.ndarray  # (sample, grid)
@@ -47,26 +47,58 @@ def draw_curves(rows: RowFunction, subjects: list[int], n_grid: int) -> list[Cur
 
 
 def _curves(rows, subjects, n_grid):
-    outcome = rows.outcome
-    reason = _why_not_between_rows(rows)
+    reason = _why_at_rows_only(rows)
+    exchangeable = not reason and _rows_are_exchangeable(rows, rows.course)
+    course = rows.course
+    if not reason and not exchangeable and not rows.has_ode:
+        course, exchangeable = _runs_of_equal_rows(rows), True
+        reason = "" if course is not None else _why_not_between_rows(rows)
     if reason:
         warnings.warn(reason, UserWarning, stacklevel=5)  # at the call of the figure
         return _at_rows(rows, subjects)
-    exchangeable = _rows_are_exchangeable(rows)
-    grids = [np.linspace(_start(rows, s), rows.x[outcome.rows_of(s)].max(), n_grid) for s in subjects]
-    users = [_row_of_each(rows, s, grid, exchangeable) for s, grid in zip(subjects, grids, strict=True)]
+    owners, of_courses = _rows_of_courses(rows, course, subjects)
+    grids = [np.linspace(_start(rows, own), rows.x[own].max(), n_grid) for own in of_courses]
+    users = [_row_of_each(rows, own, grid, exchangeable) for own, grid in zip(of_courses, grids, strict=True)]
     if rows.is_aligned:
         values = _many_times_a_pass(rows, grids, users)
     else:
-        values = _one_time_a_pass(rows, subjects, grids, users)
-    return [Curve(grid, y) for grid, y in zip(grids, values, strict=True)]
+        values = _one_time_a_pass(rows, owners, grids, users)
+    curves = [Curve(grid, y) for grid, y in zip(grids, values, strict=True)]
+    return [_joined([curve for owner, curve in zip(owners, curves, strict=True) if owner == s]) for s in subjects]
+
+
+def _rows_of_courses(rows, course, subjects):
+    """Subject and rows of each course of some subjects."""
+    owners, of_courses = [], []
+    for subject in subjects:
+        own = rows.outcome.rows_of(subject)
+        for c in dict.fromkeys(course[own]):
+            owners.append(subject)
+            of_courses.append(own[course[own] == c])
+    return owners, of_courses
+
+
+def _joined(curves: list[Curve]) -> Curve:
+    """The courses of one subject, with a point that is not a number between them, where a line breaks."""
+    x, y = [curves[0].x], [curves[0].y]
+    for curve in curves[1:]:
+        x += [[np.nan], curve.x]
+        y += [np.full((len(curve.y), 1), np.nan), curve.y]
+    return Curve(np.concatenate(x), np.concatenate(y, axis=1))
+
+
+def _why_at_rows_only(rows) -> str:
+    if not rows.has_other_units:
+        return ""
+    return (
+        f"An ODE solution under outcome '{rows.outcome.name}' has other rows than the outcome and other units than subjects, so that "
+        "nothing tells which of its rows belong to whom, and predictions are connected from row to row. For smooth curves give "
+        "solve_ivp the rows of the outcome."
+    )
 
 
 def _why_not_between_rows(rows) -> str:
-    """Why predictions exist at the rows only; empty when they exist at all times."""
     name = rows.outcome.name
-    if rows.has_ode or _rows_are_exchangeable(rows):
-        return ""
     if rows.knows_time:
         return (
             f"Outcome '{name}' depends on more than x that changes from row to row (a covariate, or times in another "
@@ -88,25 +120,62 @@ def _at_rows(rows, subjects):
     return curves
 
 
-def _start(rows, subject):
-    first = rows.x[rows.outcome.rows_of(subject)].min()
-    return first if rows.t0 is None else min(first, rows.t0[subject])
+def _start(rows, own):
+    first = rows.x[own].min()
+    return first if rows.t0 is None else min(first, rows.t0[own[0]])
 
 
-def _rows_are_exchangeable(rows) -> bool:
-    """Whether all rows of a subject predict the same at the same time: then any row may stand for any time."""
-    outcome = rows.outcome
-    first = np.zeros(outcome.subjects.size) if rows.t0 is None else rows.t0
+def _at_one_time(rows, course):
+    """Predictions with all rows of a course at one time between its first and its last, (sample, row)."""
+    first = np.full(course.max() + 1, np.inf)
+    np.minimum.at(first, course, rows.x if rows.t0 is None else rows.t0)
     last = first.copy()
-    np.maximum.at(last, outcome.row_subject, rows.x)
-    (values,) = rows.at_subject_times(0.3 * first + 0.7 * last)
-    one = np.array([outcome.rows_of(s)[0] if (outcome.row_subject == s).any() else 0 for s in range(last.size)])
-    return np.allclose(values, values[:, one[outcome.row_subject]], rtol=1e-9, atol=0.0, equal_nan=True)
+    np.maximum.at(last, course, rows.x)
+    times = 0.3 * first + 0.7 * last
+    if rows.is_aligned:
+        return rows.at_row_times(times[course])[0]
+    of_subject = np.full(rows.outcome.subjects.size, -np.inf)
+    of_subject[rows.outcome.row_subject] = times[course]
+    return rows.at_subject_times(of_subject)[0]
 
 
-def _row_of_each(rows, subject, grid, exchangeable):
-    """Row that stands for each point of the grid, shape (grid,)."""
-    own = rows.outcome.rows_of(subject)
+def _rows_are_exchangeable(rows, course) -> bool:
+    """Whether all rows of a course predict the same at the same time: then any row may stand for any time."""
+    values = _at_one_time(rows, course)
+    first = np.unique(course, return_index=True)[1]
+    return _are_equal(values, values[:, first[course]])
+
+
+def _are_equal(a, b) -> bool:
+    return np.allclose(a, b, rtol=1e-9, atol=0.0, equal_nan=True)
+
+
+def _runs_of_equal_rows(rows):
+    """Courses that only predictions tell, such as occasions in a closed form; None where rows differ in another way.
+
+    The rows of a course follow each other in the data. A covariate that comes and goes makes no courses: what it is between two
+    rows, nothing tells.
+    """
+    values, course, n = _at_one_time(rows, rows.course), np.empty(rows.x.size, dtype=int), 0
+    for subject in np.unique(rows.outcome.row_subject):
+        own = rows.outcome.rows_of(subject)
+        runs = [own[:1]]
+        for row in own[1:]:
+            if _are_equal(values[:, row], values[:, runs[-1][0]]):
+                runs[-1] = np.append(runs[-1], row)
+            else:
+                runs.append(np.array([row]))
+        firsts = [run[0] for run in runs]
+        comes_back = any(_are_equal(values[:, a], values[:, b]) for k, a in enumerate(firsts) for b in firsts[:k])
+        if comes_back:
+            return None
+        for run in runs:
+            course[run], n = n, n + 1
+    return course if n <= course.size // 2 else None
+
+
+def _row_of_each(rows, own, grid, exchangeable):
+    """Row of a course that stands for each point of its grid, shape (grid,)."""
     if exchangeable:
         return own[np.arange(grid.size) % own.size]
     own = own[np.argsort(rows.x[own], kind="stable")]
@@ -115,11 +184,11 @@ def _row_of_each(rows, subject, grid, exchangeable):
 
 
 def _many_times_a_pass(rows, grids, users):
-    """Every row takes one point of its subject's grid in each pass."""
+    """Every row takes one point of its course's grid in each pass."""
     values = [np.empty((rows.n_samples, grid.size)) for grid in grids]
     turns = [_turns(user) for user in users]
     # Rows without a point wait where a solution costs nothing.
-    idle = rows.x if rows.t0 is None else rows.t0[rows.outcome.row_subject]
+    idle = rows.x if rows.t0 is None else rows.t0
     for turn in range(1 + max(int(t.max()) for t in turns)):
         times = idle.copy()
         for grid, user, own in zip(grids, users, turns, strict=True):
@@ -139,13 +208,12 @@ def _turns(user):
     return turns
 
 
-def _one_time_a_pass(rows, subjects, grids, users):
+def _one_time_a_pass(rows, owners, grids, users):
     """All rows of a subject take the same point in each pass: for solutions with rows of their own."""
     values = [np.empty((rows.n_samples, grid.size)) for grid in grids]
     for g in range(grids[0].size):
-        times = np.array(rows.t0)
-        for subject, grid in zip(subjects, grids, strict=True):
-            times[subject] = grid[g]
+        times = np.full(rows.outcome.subjects.size, -np.inf)
+        times[owners] = [grid[g] for grid in grids]
         (y,) = rows.at_subject_times(times)
         for k, user in enumerate(users):
             values[k][:, g] = y[:, user[g]]

@@ -20,6 +20,7 @@ from pytensor.graph.basic import Constant
 from pytensor.graph.replace import clone_replace, vectorize_graph
 from pytensor.graph.traversal import ancestors, io_toposort
 from pytensor.graph.utils import MissingInputError
+from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.random.basic import CategoricalRV, LogNormalRV
 from pytensor.tensor.type import TensorType
 
@@ -114,12 +115,16 @@ class RowFunction:
     ----------
     x : ndarray, shape (row,), or None
         Time of each row.
-    t0 : ndarray, shape (subject,), or None
-        Where the ODE solution of each subject begins.
+    course : ndarray of int, shape (row,)
+        Which rows lie on one curve, as far as ODE solutions tell: those of a subject, or of one of its occasions.
+    t0 : ndarray, shape (row,), or None
+        Where the ODE solution of each row begins.
     has_ode : bool
     is_aligned : bool
         Whether every ODE solution has the rows of the outcome, so that rows may have any times. If not, all
         rows of a subject must be given one time.
+    has_other_units : bool
+        Whether an ODE solution of other rows has other units than subjects, whose times nothing tells.
     knows_time : bool
         Whether times reach the graphs at all.
 
@@ -137,17 +142,22 @@ class RowFunction:
         nodes = ode_nodes(graphs)
         self.has_ode = bool(nodes)
         self.x = _times_of_rows(nodes, outcome, x)
-        self.t0 = np.max([node.op.rows.t0 for node in nodes], axis=0) if nodes else None
-        self._node_times = [
-            (node.op.subject, constant_value(node.inputs[0])) for node in nodes if not self._has_rows(node)
-        ]
-        self.is_aligned = not self._node_times
+        others = [node for node in nodes if not self._has_rows(node)]
+        self._others = [(constant_value(node.inputs[0]), node.op.subject, node.op.rows.t0) for node in others]
+        self.is_aligned = not others
+        self.has_other_units = any(node.op.rows.n_subjects != outcome.subjects.size for node in others)
+        units = [outcome.row_subject] + [node.op.subject for node in nodes if self.is_aligned]
+        self.course = np.unique(np.column_stack(units), axis=0, return_inverse=True)[1].ravel()
+        self.t0 = None
+        if nodes and not self.has_other_units:
+            of_rows = [outcome.row_subject if node in others else node.op.subject for node in nodes]
+            self.t0 = np.max([node.op.rows.t0[rows] for node, rows in zip(nodes, of_rows, strict=True)], axis=0)
         graphs, times = self._open_times(graphs)
         self.knows_time = bool(set(ancestors(graphs)) & set(times))
         self._compile(graphs, free, samples, times)
 
     def _has_rows(self, node):
-        return np.array_equal(node.op.subject, self.outcome.row_subject) and np.array_equal(
+        return are_of_rows(node.op.subject, self.outcome.row_subject) and np.array_equal(
             constant_value(node.inputs[0]), self.x
         )
 
@@ -165,7 +175,11 @@ class RowFunction:
             tight = node.op.with_tolerances(TIGHT, TIGHT).make_node(node_t, *node.inputs[1:])
             graphs = clone_replace(graphs, replace=dict(zip(node.outputs, tight.outputs, strict=True)))
         if self.x is not None:
-            same = {v: t.reshape(constant_value(v).shape) for v in _data_equal_to(graphs, self.x, self.outcome.shape)}
+            whole = self.outcome.shape
+            same = {
+                v: t.reshape(whole if is_shared else constant_value(v).shape)
+                for v, is_shared in _data_equal_to(graphs, self.x, whole).items()
+            }
             # not strict: whole numbers become real ones
             graphs = clone_replace(graphs, replace=same, rebuild_strict=False) if same else graphs
         return graphs, times
@@ -183,15 +197,20 @@ class RowFunction:
     def at_rows(self) -> list[np.ndarray]:
         """The graphs at the times of the data, each (sample, row)."""
         x = np.zeros(self.outcome.row_subject.size) if self.x is None else self.x
-        return self._evaluate(x, [times for _, times in self._node_times])
+        return self._evaluate(x, [times for times, _, _ in self._others])
 
     def at_row_times(self, times) -> list[np.ndarray]:
         """The graphs at any times of the rows, each (sample, row); only when ``is_aligned``."""
         return self._evaluate(times, [])
 
     def at_subject_times(self, times) -> list[np.ndarray]:
-        """The graphs with all rows of a subject at one time, ``times`` (subject,); each (sample, row)."""
-        return self._evaluate(times[self.outcome.row_subject], [times[subject] for subject, _ in self._node_times])
+        """The graphs with all rows of a subject at one time, ``times`` (subject,), or where it begins if that is later.
+
+        Each (sample, row).
+        """
+        of_rows = times[self.outcome.row_subject]
+        of_rows = of_rows if self.t0 is None else np.maximum(of_rows, self.t0)
+        return self._evaluate(of_rows, [np.maximum(times[of], t0[of]) for _, of, t0 in self._others])
 
     def _evaluate(self, *times):
         row_times, node_times = times
@@ -203,6 +222,14 @@ class RowFunction:
 def ode_nodes(graphs):
     """Nodes of ODE solutions under the graphs, in the order of evaluation."""
     return [node for node in io_toposort([], graphs) if getattr(node.op, "is_ode_solution", False)]
+
+
+def are_of_rows(units: np.ndarray, row_subject: np.ndarray) -> bool:
+    """Whether units of an ODE solution, (its row,), are one per row of an outcome: each within one subject, or one for all."""
+    if units.size != row_subject.size:
+        return False
+    n_units = np.unique(units).size
+    return n_units == 1 or len(np.unique(np.column_stack([units, row_subject]), axis=0)) == n_units
 
 
 def constant_value(variable):
@@ -220,7 +247,7 @@ def _times_of_rows(nodes, outcome, x):
         times = constant_value(node.inputs[0])
         if times is None:
             raise ValueError("The times of an ODE solution depend on random variables; such curves cannot be drawn.")
-        if np.array_equal(node.op.subject, outcome.row_subject):
+        if are_of_rows(node.op.subject, outcome.row_subject):
             known.append(times)
     if x is not None:
         x = as_row_times(x, outcome)
@@ -240,13 +267,28 @@ def _times_of_rows(nodes, outcome, x):
 
 
 def _data_equal_to(graphs, x, shape):
-    """Constants and data that are the times; an index of the same numbers is left alone."""
-    found, indices = set(), set()
+    """Data that are the times, and whether subjects share them; an index of the same numbers is left alone.
+
+    Times that all subjects of an outcome of two axes share are found where they have been given its axes, because before that
+    nothing tells which axis they are.
+    """
+    found, indices = {}, set()
     for node in io_toposort([], graphs):
         for v in node.inputs:
-            if isinstance(v, Constant | SharedVariable) and isinstance(v.type, TensorType) and v.type.ndim:
-                is_index = "Subtensor" in type(node.op).__name__ and v.type.dtype.startswith(("int", "uint"))
-                value = constant_value(v)
-                if value.shape in (shape, x.shape) and np.array_equal(value.ravel(), x):
-                    (indices if is_index else found).add(v)
-    return found - indices
+            if not (_is_data(v) or (v.owner and isinstance(v.owner.op, DimShuffle) and _is_data(v.owner.inputs[0]))):
+                continue
+            is_index = "Subtensor" in type(node.op).__name__ and v.type.dtype.startswith(("int", "uint"))
+            value = constant_value(v)
+            is_shared = value.shape != shape and value.shape == (1,) * (len(shape) - 1) + shape[-1:]
+            if is_shared:
+                value = np.broadcast_to(value, shape)
+            if value.shape in (shape, x.shape) and np.array_equal(value.ravel(), x):
+                if is_index:
+                    indices.add(v)
+                else:
+                    found[v] = is_shared
+    return {v: is_shared for v, is_shared in found.items() if v not in indices}
+
+
+def _is_data(v):
+    return isinstance(v, Constant | SharedVariable) and isinstance(v.type, TensorType) and v.type.ndim > 0

@@ -163,8 +163,9 @@ def _rows(idata) -> dict[str, tuple[np.ndarray, list[str]]]:
         labels = get_group(idata, "individual")[idata.attrs["subject_dim"]].values
     found = {}
     for name in observed.data_vars:
-        subject = constant[f"{name}_subject"].values
-        found[name] = observed[name].values.ravel(), [str(s) for s in (subject if labels is None else labels[subject])]
+        values, subject = observed[name].values.ravel(), constant[f"{name}_subject"].values
+        subject = np.repeat(subject, values.size // max(subject.size, 1))  # of a vector per row: each of its numbers
+        found[name] = values, [str(s) for s in (subject if labels is None else labels[subject])]
     return found
 
 
@@ -175,15 +176,25 @@ def _what_differs(first: str, a: dict, second: str, b: dict) -> str:
         others, other_subjects = b[outcome]
         if values.size != others.size:
             return f"'{outcome}' has {values.size} rows in '{first}' and {others.size} in '{second}'"
-        same = np.isclose(values.astype(float), others.astype(float), rtol=1e-12, atol=0.0, equal_nan=True)
-        same &= np.array(subjects) == np.array(other_subjects)
-        if not same.all():
+        same = _same_rows(values, subjects, others, other_subjects)
+        if not same.all() and not _same_rows(*_sorted(values, subjects), *_sorted(others, other_subjects)).all():
             k = int(np.argmin(same))
             return (
                 f"row {k} of '{outcome}' is {values[k]:g} of subject {subjects[k]} in '{first}', and {others[k]:g} of subject "
                 f"{other_subjects[k]} in '{second}' ({int((~same).sum())} of {same.size} rows differ)"
             )
     return ""
+
+
+def _same_rows(values, subjects, others, other_subjects) -> np.ndarray:
+    same = np.isclose(values.astype(float), others.astype(float), rtol=1e-12, atol=0.0, equal_nan=True)
+    return same & (np.array(subjects) == np.array(other_subjects))
+
+
+def _sorted(values, subjects):
+    """Rows by subject, then by value: models may take them in different orders."""
+    order = np.lexsort((values, np.array(subjects)))
+    return values[order], np.array(subjects)[order]
 
 
 # -- doubts and notes ---------------------------------------------------------------------------

@@ -267,14 +267,18 @@ def _draw_curve(ax, curve, ci_prob):
         # where every draw failed the band has a gap; nanquantile goes point by point in Python
         lower, upper = np.full((2, curve.x.size), np.nan)
         some = np.isfinite(draws).any(axis=0)
-        quantile = np.quantile if np.isfinite(draws).all() else np.nanquantile
+        quantile = np.quantile if np.isfinite(draws[:, some]).all() else np.nanquantile
         lower[some], upper[some] = quantile(draws[:, some], [0.5 - ci_prob / 2, 0.5 + ci_prob / 2], axis=0)
         ax.fill_between(curve.x, lower, upper, label=f"{100 * ci_prob:g} % band", **BAND)
 
 
 def _warn_of_gaps(fitted, chosen, curves):
     """Say which curves have gaps, because an empty panel explains nothing."""
-    names = [str(fitted.subjects[s]) for s, c in zip(chosen, curves, strict=True) if not np.isfinite(c.y[:2]).all()]
+    names = [
+        str(fitted.subjects[s])
+        for s, c in zip(chosen, curves, strict=True)
+        if not np.isfinite(c.y[:2, np.isfinite(c.x)]).all()
+    ]
     if names:
         warnings.warn(
             f"The prediction is not finite everywhere for {fitted.subject_dim} {', '.join(names)}; with an ODE, the "

@@ -9,7 +9,7 @@ from pytensor.graph.traversal import io_toposort
 
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.evaluate.outcomes import Outcome
-from pymc_saem.evaluate.row_function import constant_value
+from pymc_saem.evaluate.row_function import are_of_rows, constant_value
 from pymc_saem.prediction.values import Fit
 from pymc_saem.saem.interpreted import has_python_only_ops
 from pymc_saem.saem.read import SHARED_STEPS
@@ -139,7 +139,7 @@ def row_times(generator: Generator, outcome: Outcome, row_subject: np.ndarray) -
     """Time of each row of an outcome, if a differential equation with these rows tells it."""
     graphs = [v for part in outcome.parts for v in part.rv.owner.inputs]
     for node in io_toposort([], graphs):
-        if getattr(node.op, "is_ode_solution", False) and np.array_equal(node.op.subject, row_subject):
+        if getattr(node.op, "is_ode_solution", False) and are_of_rows(node.op.subject, row_subject):
             times = constant_value(node.inputs[0])
             if times is not None:
                 return times

@@ -36,7 +36,7 @@ class ModelSummary:
     n_subjects: int
 
     def __str__(self) -> str:
-        parts = [f"{self.n_subjects} subjects (dim '{self.subject_dim}')"]
+        parts = [self._of_whom()]
         for title, table in (
             ("Random effects", self.random_effects),
             ("Parameters", self.parameters),
@@ -48,7 +48,10 @@ class ModelSummary:
     def _repr_html_(self) -> str:
         tables = (("Random effects", self.random_effects), ("Parameters", self.parameters), ("Data", self.data))
         body = "".join(f"<h4>{title}</h4>{table.to_html()}" for title, table in tables)
-        return f"<p>{self.n_subjects} subjects (dim '{self.subject_dim}')</p>{body}"
+        return f"<p>{self._of_whom()}</p>{body}"
+
+    def _of_whom(self) -> str:
+        return f"{self.n_subjects} subject{'s' if self.n_subjects != 1 else ''} (dim '{self.subject_dim}')"
 
 
 def summarize(model: pm.Model | None = None, *, random_effects: Sequence[str] | None = None) -> ModelSummary:

@@ -53,9 +53,9 @@ def check_options(
     if kernels is not None:
         unknown = sorted(set(kernels) - set(KERNELS))
         if unknown or not kernels:
-            raise ValueError(f"kernels names {unknown or 'nothing'}; the choices are {sorted(KERNELS)}.")
+            raise ValueError(f"kernel shares name {unknown or 'nothing'}; the choices are {sorted(KERNELS)}.")
         if any(not np.isfinite(s) or s < 0 for s in kernels.values()) or sum(kernels.values()) <= 0:
-            raise ValueError(f"kernels is {dict(kernels)}; the shares must be non-negative and not all zero.")
+            raise ValueError(f"kernel shares are {dict(kernels)}; they must be non-negative and not all zero.")
     if isinstance(minibatch, bool) or not isinstance(minibatch, int | float) or not 0.0 < minibatch <= 1.0:
         raise ValueError(
             f"minibatch is {minibatch!r}; it is the share of the subjects that move in an iteration, in (0, 1]."

@@ -153,14 +153,14 @@ def _subjects_in_means(mixed: MixedModel, names: list[str], rng) -> np.ndarray:
 
 
 def _refuse_what_is_not_read(model: pm.Model) -> None:
-    if not observed_variables(model):
-        raise UnsupportedModelError(
-            "The model has no observed variable. SAEM needs data: give one variable observed=..."
-        )
     if model.potentials:
         raise UnsupportedModelError(
             f"pm.Potential terms ({', '.join(p.name for p in model.potentials)}) cannot be assigned to a subject. "
             "Write them as a distribution, or remove them."
+        )
+    if not observed_variables(model):
+        raise UnsupportedModelError(
+            "The model has no observed variable. SAEM needs data: give one variable observed=..."
         )
     if model.discrete_value_vars:
         names = ", ".join(model.values_to_rvs[v].name for v in model.discrete_value_vars)

@@ -60,6 +60,15 @@ def test_decorrelation_with_a_sample_that_has_the_exact_moments(rng):
     np.testing.assert_allclose(others, z, atol=1e-10)
 
 
+def test_other_data_than_those_of_the_fit_are_told(y):
+    fit = lg.fit_at_truth(lg.build(y), lg.modes(y))
+    with pytest.warns(
+        UserWarning,
+        match="values of 'y' in the model are not those of the fit: 1 of .* rows differ, such as row 5, which is 99",
+    ):
+        ps.residuals(lg.build(np.where(np.arange(y.size) == 5, 99.0, y)), fit, x=lg.T, n_simulations=50, random_seed=1)
+
+
 def test_rows_and_labels(table, y):
     assert list(table.columns) == [
         "subject", "row", "x", "observed", "population", "individual", "iwres", "pwres", "npde", "pit",

@@ -44,6 +44,19 @@ def test_whole_numbers_and_the_median_of_a_lognormal():
         np.testing.assert_allclose(y, np.exp(2 - rate * t), rtol=1e-12)
 
 
+@pytest.mark.parametrize("times", [DAYS[:R], DAYS[None, :R], DAYS.reshape(N, R)], ids=["shared", "one row", "whole"])
+def test_times_of_an_outcome_of_subjects_and_times(times):
+    with pm.Model(coords={"patient": LABELS}) as model:
+        s = pm.HalfFlat("s", initval=1.0)
+        k = pm.LogNormal("k", -1.5, 0.5, dims="patient")
+        pm.Normal("y", 9 - k[:, None] * pm.Data("t", times), s, observed=np.ones((N, R)))
+    fit = made_up_fit(model, {"k": RATES}, {"s": 0.3}, {"y": SUBJECT})
+    for ax, rate in zip(ps.plot_fits(model, fit, x=DAYS[:R]), RATES, strict=True):
+        t, y = individual(ax)
+        assert t.size > R and t[0] == 1 and t[-1] == 9
+        np.testing.assert_allclose(y, 9 - rate * t, rtol=1e-12)
+
+
 def test_censored_outcomes_have_the_curve_of_the_law_before_it_is_cut():
     def build(k, s):
         law = pm.Normal.dist(9 - k[SUBJECT] * DAYS, s)
@@ -72,6 +85,64 @@ def test_times_in_pm_data_outside_of_the_ode():
         t, y = individual(ax)
         assert t[0] == 0  # where the ODE starts
         np.testing.assert_allclose(y, 10 * np.exp(-rate * t) + t, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["formula", "equation"])
+def test_occasions_have_a_curve_each(kind):
+    occasion = np.repeat(np.arange(2 * N), R // 2)
+    times = np.tile([1.0, 6.0], 2 * N)  # the clock starts anew
+    change, owner = np.array([0.0, 0.1, 0.0, -0.1, 0.2, 0.0]), np.repeat(np.arange(N), 2)
+    with pm.Model(coords={"patient": LABELS, "occasion": range(2 * N)}) as model:
+        s = pm.HalfFlat("s", initval=1.0)
+        k = pm.LogNormal("k", -1.5, 0.5, dims="patient")
+        c = pm.Normal("c", 0.0, 0.2, dims="occasion")
+        if kind == "formula":
+            curve = 10 * pm.math.exp(-(k[SUBJECT] + c[occasion]) * times)
+        else:
+            curve = solve(k[owner] + c, times, occasion, t0=np.tile([0.0, 0.5], N)).a
+        pm.Normal("y", curve, s, observed=np.ones(N * R))
+    fit = made_up_fit(model, {"k": RATES, "c": change}, {"s": 0.3}, {"y": SUBJECT})
+    starts = [1.0, 1.0] if kind == "formula" else [0.0, 0.5]
+    for subject, ax in enumerate(ps.plot_fits(model, fit, x=times, n_grid=20)):
+        t, y = individual(ax)
+        assert np.flatnonzero(np.isnan(t)).tolist() == [20]
+        for half, start, unit in zip(
+            (slice(0, 20), slice(21, 41)), starts, (2 * subject, 2 * subject + 1), strict=True
+        ):
+            assert t[half][0] == start and t[half][-1] == 6
+            shift = start if kind == "equation" else 0.0
+            expected = 10 * np.exp(-(RATES[subject] + change[unit]) * (t[half] - shift))
+            np.testing.assert_allclose(y[half], expected, rtol=1e-6)
+
+
+def test_an_equation_that_all_subjects_share():
+    times = np.concatenate([[1.0, 3, 5, 9], [2.0, 4, 6, 8], [1.0, 2, 3, 4]])
+
+    def build(k, s):
+        shared = ps.ode.solve_ivp(lambda t, y, p: {"a": -0.3 * y.a}, {"a": 10.0}, {}, times).a
+        pm.Normal("y", k[SUBJECT] * shared, s, observed=np.ones(N * R))
+
+    model, fit = decay_model(build)
+    for ax, rate, last in zip(ps.plot_fits(model, fit, x=times), RATES, (9, 8, 4), strict=True):
+        t, y = individual(ax)
+        assert t[0] == 0 and t[-1] == last
+        np.testing.assert_allclose(y, 10 * rate * np.exp(-0.3 * t), rtol=1e-6)
+
+
+def test_units_of_other_rows_are_told():
+    occasion = np.repeat(np.arange(2 * N), R)
+
+    def build(k, s):
+        longer = solve(k[np.repeat(np.arange(N), 2)], np.tile(DAYS[:R], 2 * N), occasion).a
+        pm.Normal("y", longer[::2], s, observed=np.ones(N * R))
+
+    model, fit = decay_model(build)
+    times = np.tile(DAYS[:R], 2 * N)[::2]
+    with pytest.warns(UserWarning, match="has other rows than the outcome and other units than subjects"):
+        axes = ps.plot_fits(model, fit, x=times)
+    t, y = individual(axes[1])
+    np.testing.assert_array_equal(t, np.sort(times[SUBJECT == 1]))
+    np.testing.assert_allclose(y, 10 * np.exp(-0.2 * t), rtol=1e-5)
 
 
 def test_covariates_of_rows_hold_until_the_next_row():

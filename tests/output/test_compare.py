@@ -107,6 +107,20 @@ def test_different_rows_are_refused(what):
         ps.compare({"one": made_up(), "two": made_up(**change)})
 
 
+def test_the_order_of_rows_does_not_matter():
+    order = np.array([4, 0, 3, 1, 2])
+    assert len(ps.compare({"one": made_up(), "two": made_up(-11.0, y=Y[order], subject=SUBJECT[order])})) == 2
+    other = made_up(-11.0, y=Y[order], subject=1 - SUBJECT[order], labels=("bob", "ann"))
+    assert len(ps.compare({"one": made_up(), "two": other})) == 2
+
+
+def test_rows_of_vectors():
+    y = np.column_stack([Y, -Y])
+    assert len(ps.compare({"one": made_up(y=y), "two": made_up(-11.0, y=y)})) == 2
+    with pytest.raises(ValueError, match="row 9 of 'y' is -4.5 of subject bob .* and -4 of subject bob"):
+        ps.compare({"one": made_up(y=y), "two": made_up(y=np.where(y == -4.5, -4.0, y))})
+
+
 def test_missing_values_are_equal():
     y = np.array([0.5, np.nan, 2.5, 3.5, 4.5])
     assert len(ps.compare({"one": made_up(-10.0, y=y), "two": made_up(-11.0, y=y)})) == 2

@@ -59,7 +59,7 @@ REFUSALS = {
     "n_smooth": (1.5, "n_smooth is 1.5"),
     "n_transitions": (0, "n_transitions is 0"),
     "n_replicates": ("many", "n_replicates is 'many'"),
-    "kernel": ({"gibbs": 1.0}, "kernels names .'gibbs'."),
+    "kernel": ({"gibbs": 1.0}, "kernel shares name .'gibbs'."),
     "chains": (0, "chains is 0"),
     "cores": (0, "cores is 0"),
     "draws": (1, "draws is 1"),

@@ -260,7 +260,7 @@ def test_a_kernel_that_is_hardly_accepted_is_reported():
             compile_kwargs=INTERPRETED, likelihood=None, standard_errors=None, fixed={"mean": np.full(10, 0.5)},
         )  # fmt: skip
     assert np.isfinite(get_group(idata, "saem_trace")["accept_independence"]).all()
-    with pytest.raises(ValueError, match="kernels names .'malla'.; the choices are"):
+    with pytest.raises(ValueError, match="kernel shares name .'malla'.; the choices are"):
         ps.fit_saem(model, kernel={"malla": 1.0})
 
 
