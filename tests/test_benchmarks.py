@@ -35,6 +35,7 @@ def overhead(modules):
     return modules["scaling"].overhead(modules["problems"].PROBLEMS[1], timed, 1)
 
 
+@pytest.mark.slow
 def test_engines_agree(modules):
     problem = modules["problems"].PROBLEMS[1]
     inputs = problem.inputs(2)
@@ -57,6 +58,7 @@ def test_aims_are_reported(modules, overhead):
     assert "gradient at most 3 solves, rtol 1e-06" in text and "1,000 subjects" in text
 
 
+@pytest.mark.slow
 def test_program_starts():
     """In a process of its own, because it takes a core for itself."""
     run = subprocess.run(
@@ -66,6 +68,7 @@ def test_program_starts():
     assert "--quick" in run.stdout
 
 
+@pytest.mark.slow
 def test_forms_of_right_hand_sides_are_called_as_they_are():
     """``wide.py`` calls them by address, so it must know their arguments."""
     code = "import wide; print(min(v for k, v in wide.forms(2, 1).items() if k.endswith(('loops', 'numbers'))) > 0)"
@@ -81,6 +84,7 @@ def _accuracy(code: str) -> str:
     return run.stdout.strip()
 
 
+@pytest.mark.slow
 def test_simulation_study_fits_as_fit_saem_does():
     """A model compiled once reads new data, in the solves, in the residuals and in the score of the Hill exponent."""
     code = (
@@ -92,6 +96,7 @@ def test_simulation_study_fits_as_fit_saem_does():
 
 
 @pytest.mark.parametrize("name", ["pk", "pk_proportional", "emax"])
+@pytest.mark.slow
 def test_exact_maximum_of_the_simulation_study(name):
     """Its gradient is that of a quadrature placed anew at each value, and it vanishes at what is called the maximum."""
     code = f"""
@@ -117,6 +122,7 @@ print(found.loglik - marginal.loglik(study.truth))
     assert gain > 0
 
 
+@pytest.mark.slow
 def test_results_of_the_simulation_study_are_kept_and_counted(tmp_path):
     code = f"""
 from pathlib import Path

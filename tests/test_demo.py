@@ -12,6 +12,7 @@ import pytest
 from pymc_saem import demo
 from pymc_saem.compat import get_group, group_names
 
+pytestmark = pytest.mark.slow("together")
 ROOT = Path(__file__).parents[1]
 FIGURES = ("convergence.png", "fits.png", "fits_1_2.png", "rates.png", "effects.png", "observation.png")
 

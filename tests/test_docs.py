@@ -49,6 +49,7 @@ def first():
 # Six iterations are too few for everything, and everything may say so.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.slow
 def test_every_block_runs(page, first, tmp_path, monkeypatch):
     monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, {} if page.stem in COMPARE else WITHOUT, **SMALL_FIT))
     for name, options in SMALL.items():

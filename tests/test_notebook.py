@@ -134,16 +134,10 @@ def executed(path):
     return namespace
 
 
-def in_turn(paths):
-    """Half of the notebooks for each generation of PyMC: together they take minutes, and `.ci/run` has both."""
-    skipped = pytest.mark.skip(reason="runs with the other generation of PyMC")
-    generation = int(pm.__version__.split(".")[0])
-    return [one if (k + generation) % 2 else pytest.param(one, marks=skipped) for k, one in enumerate(paths)]
-
-
 # Ten draws are too few for NUTS and for ArviZ, and six iterations for SAEM; all may say so.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("path", in_turn(SAEM_NOTEBOOKS), indirect=True, ids=lambda path: path.name)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SAEM_NOTEBOOKS, indirect=True, ids=lambda path: path.name)
 def test_it_runs(path, reduced, monkeypatch):
     if path.name.startswith("01"):  # four models whose machine code takes longer to make than it saves
         monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, {"compile_kwargs": {"mode": "FAST_COMPILE"}}))
@@ -151,6 +145,7 @@ def test_it_runs(path, reduced, monkeypatch):
     assert plt.get_fignums()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_ode_notebook_runs(reduced, capsys):
     namespace = executed(ROOT / "notebooks" / ODE_NOTEBOOK)

@@ -1,9 +1,12 @@
 """``python -m pymc_saem.precompile``, which `make` runs at installation."""
 
+import pytest
+
 from pymc_saem import precompile
 from pymc_saem.ode import adjoint, cvodes, lanes, linear, pieces, products
 
 
+@pytest.mark.slow
 def test_compiles_every_solver(capsys):
     shared = (lanes._compiled, linear._compiled, pieces.task, adjoint.task, products.load)
     for compiled in (*shared, cvodes.task):

@@ -275,7 +275,10 @@ class Densities:
         is_compiled = "gradient" not in kind and not has_python_only_ops(outputs)
         mode = get_mode(self.mode) if is_compiled else INTERPRETED
         mode = mode.including(NO_CHECKS)
-        f = pytensor.function(inputs, outputs, mode=mode, on_unused_input="ignore")
+        # Fast mathematics reorders sums, one way in functions that are compiled now and inlined, and another in those that PyTensor
+        # has on disk: the first fit of a model would differ from all later ones of the same seed.
+        with pytensor.config.change_flags(numba__fastmath=False):
+            f = pytensor.function(inputs, outputs, mode=mode, on_unused_input="ignore")
         f.trust_input = True  # callers pass float64 arrays of the right rank; checking costs as much as a solve
         return f
 

@@ -149,6 +149,7 @@ def test_a_wrong_model_does_not(other, rng):
         assert stats.kstest(found["pit"][:, : lg.N].ravel(), "uniform").pvalue < 1e-3
 
 
+@pytest.mark.slow
 def test_individual_residuals_are_normal_at_the_true_effects(rng):
     """With the true random effects in the place of modes, for laws with and without a formula."""
 

@@ -204,6 +204,7 @@ def test_errors_of_residuals(fitted, y):
         ps.residuals(other, fit)
 
 
+@pytest.mark.slow
 def test_smooth_quantiles_are_those_of_the_model(fitted, rng):
     """No bins: at each time the quantile of the rows in a window, by their weights."""
     table = ps.vpc(*fitted, x=lg.T, bins="smooth", quantiles=(0.5,), ci_prob=0.8, n_simulations=2000, random_seed=1)

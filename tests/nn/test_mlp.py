@@ -111,6 +111,7 @@ def test_activations_are_the_formulas(activation, rng):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("mode", ["FAST_COMPILE", "NUMBA"])
 @pytest.mark.parametrize("activation", FORMULAS)
+@pytest.mark.slow
 def test_extreme_inputs_stay_finite(activation, mode):
     net = MLP(1, 1, 1, 1, activation="identity", output_activation=activation)
     weights = np.array([1.0, 0.0, 1.0, 0.0])
@@ -168,6 +169,7 @@ def test_wrong_weight_length():
 
 @pytest.mark.parametrize("mode", ["FAST_COMPILE", "NUMBA"])
 @pytest.mark.parametrize("length", [6, 8])
+@pytest.mark.slow
 def test_wrong_weight_length_known_only_at_run_time(length, mode):
     weights = pt.dvector("w")
     function = pytensor.function([weights], MLP(1, 1, 2, 1)(weights, 0.5), mode=mode)
@@ -177,6 +179,7 @@ def test_wrong_weight_length_known_only_at_run_time(length, mode):
 
 
 @pytest.mark.parametrize("mode", ["FAST_COMPILE", "NUMBA"])
+@pytest.mark.slow
 def test_wrong_input_size_known_only_at_run_time(mode):
     """A list of vectors puts the inputs on the first axis."""
     a, b = pt.dvector("a"), pt.dvector("b")

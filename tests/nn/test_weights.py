@@ -26,6 +26,7 @@ def test_networks_of_the_tutorial_start_useful_and_different():
         assert all(np.max(np.abs(value - other)) > 0.1 for other in values[:i])
 
 
+@pytest.mark.slow
 def test_start_is_the_same_in_every_session():
     code = (
         "import pymc as pm; from pymc_saem import nn\n"
@@ -70,6 +71,7 @@ def test_normal_prior_is_normal_around_zero():
 
 
 @pytest.mark.parametrize("prior_sd", [None, 1.5])
+@pytest.mark.slow
 def test_model_copies_and_samples_forward(prior_sd):
     with pm.Model(coords={"weight": NET.weight_names}) as model:
         z = nn.weights("z", NET, prior_sd=prior_sd)

@@ -61,6 +61,7 @@ def uses_adjoint(op):
     return plan_of(op, TIMES, True).task is adjoint.task()
 
 
+@pytest.mark.slow
 def test_agrees_with_differences(values, rng):
     f, op = build()
     assert uses_adjoint(op)
@@ -77,6 +78,7 @@ def test_agrees_with_differences(values, rng):
     assert (gw[2] == 0).all() and ga[2] != 0  # rows at the start
 
 
+@pytest.mark.slow
 def test_agrees_with_forward_sensitivities(values):
     results, ops = zip(*((f(**values), op) for f, op in (build(), build("tsit5"))), strict=True)
     assert uses_adjoint(ops[0]) and not uses_adjoint(ops[1])

@@ -102,6 +102,7 @@ def reference(name):
 
 @pytest.mark.parametrize("rtol", [1e-6, 1e-9])
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
 def test_agrees_with_scipy(name, rtol):
     values, status = compiled(name, rtol=rtol)(*values_of(name))
     expected = reference(name)
@@ -223,6 +224,7 @@ def test_the_first_stiff_subject_in_a_compiled_loop(n_threads):
         np.testing.assert_array_equal(values, expected[0])
 
 
+@pytest.mark.slow
 def test_not_compiled_for_a_harmless_model():
     code = (
         "import sys, numpy as np\nfrom pymc_saem.ode import solve_ivp\n"
@@ -262,6 +264,7 @@ def test_step_limit_holds(name):
 
 @pytest.mark.parametrize("factor", [None, 1e4])
 @pytest.mark.parametrize("rtol", [1e-2, 1e-6])
+@pytest.mark.slow
 def test_wide_proposals_are_bounded_and_silent(factor, rtol, capfd):
     """Weights far out: no hang, nothing printed, every end has a name; the benchmark does 10,000."""
     n, times = 600, np.array([0.25, 1.0, 5.0, 24.0])

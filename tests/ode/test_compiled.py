@@ -52,6 +52,7 @@ def run(folder):
     return result.stdout.splitlines()[-2:]
 
 
+@pytest.mark.slow
 def test_a_new_process_finds_the_machine_code(tmp_path):
     values, compiled_exp = run(tmp_path)
     assert compiled_exp == "True"

@@ -151,6 +151,7 @@ def _sens(name, y0, p, times, g, y0_index=NO_Y0, rtol=1e-9, atol=1e-9, max_steps
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
 def test_forward_agrees_with_scipy(name):
     system, y0, p, times, atol = CASES[name]
     f, dy = system().rhs.py_func, np.empty(len(y0))
@@ -274,6 +275,7 @@ def _resident_kb():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_many_solves_do_not_leak():
     solve, sens = _make("solve", "lotka_volterra"), _make("sens", "lotka_volterra")
 
@@ -297,6 +299,7 @@ def test_many_solves_do_not_leak():
     assert _resident_kb() - before < 2000  # 30,000 solves; one lost vector each would be 15,000
 
 
+@pytest.mark.slow
 def test_threads_give_the_serial_result():
     solve, sens = _make("solve", "lotka_volterra"), _make("sens", "lotka_volterra")
 
@@ -319,6 +322,7 @@ def test_threads_give_the_serial_result():
         np.testing.assert_array_equal(gradient, results[0][1])
 
 
+@pytest.mark.slow
 def test_through_solve_ivp():
     """The public function: both solvers agree, in value and gradient."""
     pt = pytest.importorskip("pytensor.tensor")

@@ -68,6 +68,7 @@ def test_derivatives_are_those_of_the_exact_solution():
 
 
 @pytest.mark.parametrize(("batch", "mode"), [((), PLAIN), ((2, 2), PLAIN), ((), "NUMBA"), ((3,), "NUMBA")])
+@pytest.mark.slow
 def test_the_gradient_of_a_graph_needs_one_operation_and_equals_that_of_two(batch, mode):
     op, c = operation(tolerance=1e-10)
     x = pt.tensor("x", dtype="float64", shape=(*batch, N, 3))

@@ -78,6 +78,7 @@ def test_gradients_of_areas_against_finite_differences():
             assert gradient[k] == pytest.approx((up - down) / (2 * shift[which][k]), rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_an_expression_of_states_and_parameters_as_a_deterministic():
     with pm.Model(coords={"row": np.arange(TIMES.size)}) as model:
         cl = pm.LogNormal("cl", np.log(2.0), 0.3, shape=3)

@@ -231,6 +231,7 @@ def test_subjects_have_their_own_events_and_parameters():
         np.testing.assert_allclose(results[0][subject == i], expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_replicates_and_dense_curves():
     table = pd.DataFrame({"subject": [0, 1], "time": [0.0, 1.0], "amt": [10.0, 20.0]})
     subject = np.repeat([0, 1], len(TIMES))

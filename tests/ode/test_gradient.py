@@ -33,6 +33,7 @@ def numeric(cost, value, step=1e-5):
     return out
 
 
+@pytest.mark.slow
 def test_gradient_by_parameters_initial_values_and_shared_scalars():
     rates, dose = pt.matrix("rates", shape=(N, 2)), pt.vector("dose", shape=(N,))
     scale, base = pt.scalar("scale"), pt.scalar("base")
@@ -60,6 +61,7 @@ def test_constants_get_no_sensitivities():
     assert op.n_x == 2 and op.n_c == 3 and op.y0_index == ()
 
 
+@pytest.mark.slow
 def test_batched_gradient_equals_loop():
     rates = pt.matrix("rates", shape=(N, 2))
     solution = solve({"depot": DOSE, "center": 0.2}, {"scale": 1.3, "rates": rates})
@@ -87,6 +89,7 @@ def test_missing_gradients_are_errors_not_zero():
         pytensor.grad(gradient.sum(), rates)
 
 
+@pytest.mark.slow
 def test_model_logp_has_gradients():
     with pm.Model(coords={"subject": range(N), "rate": ["ka", "ke"]}) as model:
         rates = pm.LogNormal("rates", -1.0, 0.5, dims=("subject", "rate"))

@@ -131,6 +131,7 @@ def reference(name):
 
 @pytest.mark.parametrize("lanes", [1, 3, 8])
 @pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.slow
 def test_agrees_with_pytensor(name, lanes, wide, compiled, rng):
     rhs, shapes = SYSTEMS[name]
     if name not in compiled:
@@ -151,6 +152,7 @@ def test_agrees_with_pytensor(name, lanes, wide, compiled, rng):
         np.testing.assert_allclose(np.hstack([jy, jp]), jacobian, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_constants_come_after_parameters(wide, rng):
     """Constants have values in p, but no column in the Jacobian."""
     system = trace(sums, STATES, SHAPES, constant=("w",))
@@ -187,6 +189,7 @@ def test_what_has_no_loop_is_written_out(wide):
 
 
 @pytest.mark.parametrize("solver", ["tsit5", "cvodes"])
+@pytest.mark.slow
 def test_a_wide_network_is_solved(solver, rng):
     net = MLP(in_size=2, out_size=2, width_size=16, depth=2)
     weights = rng.normal(scale=0.4, size=(3, net.n_weights))

@@ -57,6 +57,7 @@ def _numpy_math(source):
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
 def test_operation(name, rng):
     compare(CASES[name], rng.normal(size=(5, 6)))
 

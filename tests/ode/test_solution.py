@@ -75,6 +75,7 @@ def test_batch_of_initial_values_alone():
     assert got[2] == pytest.approx(oral_scipy(SUBJECT, TIMES, dose=2 * DOSE)[:, 1], abs=1e-7)
 
 
+@pytest.mark.slow
 def test_threads_do_not_change_a_bit():
     w = pt.matrix("w", shape=(N, 2))
     results = []
@@ -87,6 +88,7 @@ def test_threads_do_not_change_a_bit():
 
 
 @pytest.mark.parametrize("mode", ["NUMBA", "FAST_COMPILE"])
+@pytest.mark.slow
 def test_modes_agree(mode, recwarn):
     w = pt.matrix("w", shape=(N, 2))
     solution = solve(w)
@@ -102,6 +104,7 @@ def explosive(t, y, p):
     return {"y": p.a * y.y**2 + pt.log(p.b)}
 
 
+@pytest.mark.slow
 def test_failures_are_flagged_and_leave_others_alone():
     a = pt.vector("a", shape=(3,))
     solution = solve_ivp(explosive, {"y": 1.0}, {"a": a, "b": np.ones(3)}, [1.0, 2.0, 2.0, 2.0], [0, 1, 2, 0])

@@ -157,6 +157,7 @@ def test_priors_are_noted_where_there_are_any():
     assert f"note: {note[:40]}" in str(table)
 
 
+@pytest.mark.slow
 def test_real_fits_and_their_files(tmp_path):
     """A random intercept and the same with a slope; the file of one beside the other."""
     import arviz as az

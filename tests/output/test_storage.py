@@ -42,6 +42,7 @@ def test_every_group_comes_back(loaded):
             assert same and a[v].dims == b[v].dims, f"{name}: {v}"
 
 
+@pytest.mark.slow
 def test_functions_take_what_was_read(loaded):
     model, t, idata, again = loaded
     assert ps.summary(again).equals(ps.summary(idata)) and repr(ps.summary(again)) == repr(ps.summary(idata))
@@ -83,6 +84,7 @@ def test_tables_of_what_was_read(loaded, name):
     assert TABLES[name](model, t, again).equals(TABLES[name](model, t, idata))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_starts_from_what_was_read(loaded):
     model, _, idata, again = loaded
     with warnings.catch_warnings(action="ignore"):

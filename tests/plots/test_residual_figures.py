@@ -125,6 +125,7 @@ def test_a_fit_from_a_file_and_a_solution_that_knows_its_times(idata, data, tmp_
 
 
 @pytest.mark.parametrize("n", [1, 200])
+@pytest.mark.slow
 def test_one_subject_and_200_with_several_outcomes(n):
     rng = np.random.default_rng(1)
     subject, t = np.repeat(np.arange(n), 5), np.tile([0.5, 1.0, 2.0, 4.0, 8.0], n)

@@ -63,6 +63,7 @@ def near(found, expected, sd, tolerance=0.15):
     np.testing.assert_array_less(np.abs(found - expected), tolerance * sd)
 
 
+@pytest.mark.slow
 def test_new_subjects_have_their_exact_conditional_law(fitted):
     _, _, idata = fitted
     data = table(seed=5, subjects=("D", "E", "F", "G"), n=3)
@@ -114,6 +115,7 @@ def test_subjects_of_the_fit_keep_what_the_fit_says(fitted):
     assert list(found["source"]) == ["fit", "population", "fit"]
 
 
+@pytest.mark.slow
 def test_nothing_leaks_from_one_subject_into_another(fitted):
     _, _, idata = fitted
     data = table(seed=5, subjects=("A", "D", "E"))
@@ -129,6 +131,7 @@ def test_nothing_leaks_from_one_subject_into_another(fitted):
     assert (two["prediction"][8:] > one["prediction"][8:] + 10).all()
 
 
+@pytest.mark.slow
 def test_the_same_label_may_be_another_person(fitted):
     data, model, idata = fitted
     other = table(seed=9, subjects=("A", "B", "Z"))

@@ -77,6 +77,7 @@ def test_occasions_of_subjects_and_later_ones(fraction):
 
 
 @pytest.mark.filterwarnings("ignore:The ")  # of so few iterations
+@pytest.mark.slow
 def test_a_fit_of_occasions_knows_whose_they_are():
     rng = np.random.default_rng(1)
     subject_of = np.repeat(np.arange(6), 2)
@@ -113,6 +114,7 @@ def test_standard_normal_effects_do_not_move_with_draws_of_the_parameters():
     np.testing.assert_allclose(found["prediction"], [5.0, 5.0, 1.0])
 
 
+@pytest.mark.slow
 def test_outcomes_of_other_kinds_have_a_location():
     subject = np.array([0, 1])
     with pm.Model(coords={"subject": [1, 2]}) as model:

@@ -61,6 +61,7 @@ def test_a_fit_from_a_file_and_draws_of_the_parameters(fit):
     assert ks_2samp(z, np.random.default_rng(0).standard_normal(1250)).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_draws_that_do_not_vary_are_said_so(fit):
     model, idata, _ = fit
     without = ps.fit_saem(
@@ -118,6 +119,7 @@ def test_missing_rows_are_simulated_too():
 
 
 @pytest.mark.filterwarnings("ignore:Scan return signature:DeprecationWarning")  # a call in PyMC
+@pytest.mark.slow
 def test_a_law_that_is_drawn_by_rejection():
     with pm.Model(coords={"subject": [1, 2]}) as model:
         b = pm.Normal("b", pm.Flat("a"), 0.5, dims="subject")

@@ -13,6 +13,7 @@ from pymc_saem.refit.simulated import simulate_outcomes
 Y, _ = random_intercept_data()
 
 
+@pytest.mark.slow
 def test_cases_are_refitted_exactly(intercepts, fit, exact_maximum):
     n = 20
     found = ps.bootstrap(intercepts, fit, n, kind="case", random_seed=2, progressbar=False)
@@ -27,6 +28,7 @@ def test_cases_are_refitted_exactly(intercepts, fit, exact_maximum):
     assert str(found).startswith("case bootstrap, 20 replicates; 95 % percentile intervals")
 
 
+@pytest.mark.slow
 def test_data_drawn_from_the_fit(intercepts, fit):
     """The standard error of the mean is sqrt((omega^2 + sigma^2 / 3) / 12), up to the Monte-Carlo error of 40 replicates."""
     found = ps.bootstrap(intercepts, fit, 40, kind="parametric", random_seed=3, progressbar=False)
@@ -66,6 +68,7 @@ def test_a_fit_of_another_model_is_refused(fit):
         ps.bootstrap(theophylline(), fit, kind="case")
 
 
+@pytest.mark.slow
 def test_what_is_lost_is_told(intercepts, fit, monkeypatch):
     """A replicate whose fit fails has a number and a reason."""
     from pymc_saem.refit import refitter

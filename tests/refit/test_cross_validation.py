@@ -11,6 +11,7 @@ Y, SUBJECT = random_intercept_data()
 
 
 @pytest.mark.parametrize("start", ["fit", "model"])
+@pytest.mark.slow
 def test_scores_are_exact(intercepts, fit, exact_maximum, start):
     labels = np.arange(12) // 4
     found = ps.cross_validate(
@@ -45,6 +46,7 @@ def test_folds():
             assign_folds(folds, 12, rng)
 
 
+@pytest.mark.slow
 def test_chains_are_ranked_by_their_exact_likelihood(intercepts, fit):
     table = ps.rank_chains(intercepts, fit, random_seed=1, progressbar=False)
     exact = [exact_loglik(*row, Y, SUBJECT) for row in table[["a", "omega", "sigma"]].to_numpy()]

@@ -19,6 +19,7 @@ def weighted_tasks():
     return [{"weights": rng.multinomial(12, np.full(12, 1 / 12)).astype(float), "seed": rng} for rng in rngs]
 
 
+@pytest.mark.slow
 def test_processes_change_no_bit(refitter):
     """Also with threads, which share one refitter."""
     one = run_tasks(refitter, fit_once, weighted_tasks())

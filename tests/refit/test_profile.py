@@ -22,6 +22,9 @@ def exact_profile(k, value):
     return -minimize(negative, start, method="Nelder-Mead", options={"fatol": 1e-9, "xatol": 1e-6}).fun
 
 
+pytestmark = pytest.mark.slow("together")
+
+
 @pytest.fixture(scope="module")
 def profile(intercepts, fit):
     return ps.profile_likelihood(intercepts, fit, ["omega", "sigma"], random_seed=1, progressbar=False)

@@ -17,6 +17,7 @@ def refitter(intercepts):
     return Refitter(intercepts, other_data=True, n_explore=50, n_smooth=150, tolerance=0.0)
 
 
+@pytest.mark.slow
 def test_other_data_weights_and_constants(refitter, intercepts, exact_maximum):
     before = dict(intercepts.rvs_to_values)
     new = Y + np.random.default_rng(3).normal(size=36) * 0.5
@@ -34,6 +35,7 @@ def test_other_data_weights_and_constants(refitter, intercepts, exact_maximum):
     assert intercepts.rvs_to_values == before  # the user's model is as it was
 
 
+@pytest.mark.slow
 def test_a_fit_does_not_depend_on_those_before(refitter):
     task = {"observed": {"y": 2.0 * Y}, "start": START, "seed": 5, "weights": np.arange(12.0)}
     first = refitter.fit(**task)
@@ -66,6 +68,7 @@ def test_what_makes_no_sense_is_refused(refitter, arguments, message):
     np.testing.assert_array_equal(refitter.data.shared["y"].get_value(), Y)
 
 
+@pytest.mark.slow
 def test_outcomes_outside_their_support_are_refused():
     rng = np.random.default_rng(1)
     subject = np.repeat(np.arange(8), 5)
@@ -87,6 +90,7 @@ def test_outcomes_outside_their_support_are_refused():
     assert np.isfinite(refitter.fit(observed=good, seed=1).values).all()
 
 
+@pytest.mark.slow
 def test_missing_rows(exact_maximum):
     """Rows without a value stay without; weights count the rest."""
     y = Y.copy()
@@ -102,6 +106,7 @@ def test_missing_rows(exact_maximum):
     np.testing.assert_allclose(found.values, exact_maximum(2.0 * Y.reshape(12, 3), weight), atol=0.01)
 
 
+@pytest.mark.slow
 def test_score_parameters_are_held_one_by_one():
     """Counts, which have no closed form: the same as fits by a refitter of their own."""
     rng = np.random.default_rng(5)

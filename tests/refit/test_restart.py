@@ -14,6 +14,7 @@ def fitted(model, **options):
         return ps.fit_saem(model, initvals=start, n_starts=0, random_seed=1, progressbar=False, draws=20, **options)
 
 
+@pytest.mark.slow
 def test_a_maximum_stays_and_an_early_stop_does_not(intercepts):
     model, exact = intercepts, -26.386860  # DESIGN section 10
     good = ps.check_restart(model, fitted(model), n_explore=50, n_smooth=150, random_seed=1)

@@ -42,6 +42,7 @@ def test_the_linear_model_within_the_stated_error(linear):
     assert found.total_error < 0.15
 
 
+@pytest.mark.slow
 def test_the_stated_error_is_the_spread_of_estimates(linear):
     """Over seeds, (estimate - exact) / error is standard normal; its mean square lies in 0.5 to 2 (99.9 % of chi2(72) / 72)."""
     engine, values, exact = linear
@@ -60,6 +61,7 @@ def test_without_resampling_it_is_annealed_importance_sampling(linear):
 
 
 @pytest.mark.parametrize("ode", [False, True])
+@pytest.mark.slow
 def test_theophylline_within_the_stated_error(ode):
     """The ODE is solved to 1e-2 on the way, where its likelihood is wrong by more than the error of the estimate."""
     options = {"rtol": 1e-2, "atol": 1e-2, "solver": "tsit5"} if ode else {}

@@ -135,6 +135,7 @@ def test_objective_ml_leaves_priors_out():
     assert ends["map"] > 3.0 and abs(ends["ml"]) < 1.0
 
 
+@pytest.mark.slow
 def test_draws_and_callback_and_mode_and_bar(reference, monkeypatch):
     assert get_group(fitted(draws=9), "posterior").sizes["draw"] == 9
     seen = []

@@ -47,6 +47,7 @@ def test_the_random_intercept_is_as_the_design_says():
     assert CASES["intercept"].answer.objective == pytest.approx(-26.386860, abs=6e-7)
 
 
+@pytest.mark.slow
 def test_a_stored_answer_is_found_again():
     case = CASES["theophylline"]
     found = case.refine(case.stored.estimate + 0.3 * case.stored.standard_error)

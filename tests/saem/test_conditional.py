@@ -44,6 +44,7 @@ def started(linear, seed, n_replicates=4, n_transitions=60):
     return simulator, population, theta, phi
 
 
+@pytest.mark.slow
 def test_effective_sample_sizes_are_calibrated(linear):
     """Errors of means and standard deviations, in the units that the effective sample sizes promise, have variance 1.
 
@@ -78,6 +79,7 @@ def test_draws_that_suffice_are_those_of_a_plain_loop(linear):
         assert found.n_solves == 4 * N_SUBJECTS * (61 + 200 * 11)
 
 
+@pytest.mark.slow
 def test_too_few_draws_go_on_until_they_suffice(linear):
     found = describe_individuals(*started(linear, 6), 20, 1e9)
     again = describe_individuals(*started(linear, 6), 20, 1e9)
@@ -203,6 +205,7 @@ def test_few_draws_and_failed_subjects_are_not_enough(mixed):
 
 
 @pytest.mark.parametrize("tolerance", [0.1, 1e-6])
+@pytest.mark.slow
 def test_the_error_of_coarse_solves_is_that_of_the_formula(tolerance):
     """One compartment, solved coarsely and by its formula, at the draws."""
     exact = engine_of(theophylline(), n_replicates=4)

@@ -99,6 +99,7 @@ def standard_errors(name):
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("theophylline", 0.08), ("orange", 0.03), ("map_orange", 0.1)])
+@pytest.mark.slow
 def test_beside_the_exact_hessian(name, tolerance):
     """Orange has parameters without random effects; map_orange priors, whose curvature counts (and which move it from the maximum)."""
     np.testing.assert_allclose(standard_errors(name), at_maximum(name)[0].answer.standard_error, rtol=tolerance)
@@ -126,6 +127,7 @@ def far_from_the_origin():
     return model
 
 
+@pytest.mark.slow
 def test_auto_takes_it_where_louis_formula_fails():
     """With few draws the Monte-Carlo error hides what the data tell of the mean; the expected information is exact."""
     engine = engine_of(far_from_the_origin(), n_replicates=5, mode="NUMBA")
@@ -163,6 +165,7 @@ def test_what_no_row_depends_on_is_named():
     assert found.matrix is None and found.note == "the data tell nothing of rate"
 
 
+@pytest.mark.slow
 def test_scores_of_few_subjects_say_what_else_there_is():
     idata = ps.fit_saem(
         slopes(slopes_data(n_subjects=4, n_rows=6)), standard_errors="score", likelihood=None, n_explore=20, n_smooth=20, draws=20,

@@ -1,5 +1,11 @@
 """Whole fits against exact answers, and what comes out of them."""
 
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import arviz as az
 import numpy as np
 import pymc as pm
@@ -37,6 +43,7 @@ def intercept():
     return model, ps.fit_saem(model, random_seed=1, draws=100, progressbar=False)
 
 
+@pytest.mark.slow
 def test_random_intercept_reaches_its_exact_maximum(intercept):
     found = estimates(intercept[1])
     assert np.isclose(found["omega"], 0.80081, rtol=0.01) and np.isclose(found["sigma"], 0.3, rtol=0.01)
@@ -87,6 +94,7 @@ def test_groups_and_dims(intercept):
     assert list(table.index) == ["a", "omega", "sigma"] and {"estimate", "m_step", "shrinkage"} <= set(table.columns)
 
 
+@pytest.mark.slow
 def test_arviz_and_pymc_read_the_result(intercept, tmp_path):
     model, idata = intercept
     assert "b[1]" in az.summary(idata, var_names=["b"]).index
@@ -100,6 +108,7 @@ def test_arviz_and_pymc_read_the_result(intercept, tmp_path):
     ps.SAEM(model=model, n_starts=0)  # PyMC 5 leaves observed variables doubled in the model; it must stay usable
 
 
+@pytest.mark.slow
 def test_same_seed_same_trace_for_any_number_of_cores():
     model = random_intercept()
     options = {
@@ -118,6 +127,35 @@ def test_same_seed_same_trace_for_any_number_of_cores():
     assert not np.array_equal(a["a"], c["a"]) and not np.array_equal(a["a"][0], a["a"][1])
 
 
+FIRST_AND_LATER = """
+    import sys
+    sys.path.insert(0, {here!r})
+    import warnings
+    import pymc_saem as ps
+    from models import random_intercept
+    from pymc_saem.compat import get_group
+
+    warnings.simplefilter("ignore")
+    idata = ps.fit_saem(
+        random_intercept(), n_explore=10, n_smooth=15, tolerance=0.0, draws=2, likelihood=None, standard_errors=None, random_seed=6, progressbar=False
+    )
+    for name, values in get_group(idata, "saem_trace").data_vars.items():
+        print(name, *(x.hex() for x in values.values.astype(float).ravel()))
+"""
+
+
+@pytest.mark.slow
+def test_a_first_fit_is_no_other_than_a_later_one(tmp_path):
+    """PyTensor compiles in the first process, and finds its machine code on disk in the second."""
+    code = textwrap.dedent(FIRST_AND_LATER.format(here=str(Path(__file__).parent)))
+    flags = ",".join(filter(None, [os.environ.get("PYTENSOR_FLAGS"), f"base_compiledir={tmp_path}"]))
+    command, env = [sys.executable, "-c", code], os.environ | {"PYTENSOR_FLAGS": flags}
+    first, later = (
+        subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout for _ in range(2)
+    )
+    assert "complete_logp" in first and first == later
+
+
 def exact_slopes(data, log_prior=lambda beta, lower: 0.0):
     """Maximizer of the exact marginal likelihood plus a log prior."""
 
@@ -133,6 +171,7 @@ def exact_slopes(data, log_prior=lambda beta, lower: 0.0):
     return unpack(best.x), -best.fun
 
 
+@pytest.mark.slow
 def test_full_covariance_with_covariate_reaches_the_exact_ml():
     data = slopes_data()
     (beta, gamma, lower, sigma), top = exact_slopes(data)
@@ -146,6 +185,7 @@ def test_full_covariance_with_covariate_reaches_the_exact_ml():
     assert np.allclose(found["beta"], beta, atol=0.02) and np.isclose(found["gamma"], gamma, atol=0.02)
 
 
+@pytest.mark.slow
 def test_map_counts_the_priors_on_the_natural_scale():
     """With Normal, LKJ and exponential priors the mode of the exact posterior, as pm.find_MAP would define it."""
     data = slopes_data()
@@ -167,6 +207,7 @@ def test_map_counts_the_priors_on_the_natural_scale():
 
 
 @pytest.mark.parametrize("ode", [False, True])
+@pytest.mark.slow
 def test_theophylline_reaches_its_exact_ml(ode):
     """Within 2 % of DESIGN section 10, variances included (Monte-Carlo error of the variances about 0.8 %)."""
     options = {"rtol": 1e-6, "atol": 1e-6} if ode else {}
@@ -177,6 +218,7 @@ def test_theophylline_reaches_its_exact_ml(ode):
     assert all(np.isclose(found[n] ** 2, v, rtol=0.04 if ode else 0.02) for n, v in variances.items())
 
 
+@pytest.mark.slow
 def test_a_dose_as_event_is_a_dose_at_the_start():
     settings = {"n_explore": 4, "n_smooth": 2, "n_starts": 0, "draws": 2, "random_seed": 3, "progressbar": False}
     start, event = (

@@ -27,6 +27,7 @@ def judged(found, loglik, start):
     return -best.fun - loglik(found)
 
 
+@pytest.mark.slow
 def test_gamma_effects_of_poisson_counts():
     rng = np.random.default_rng(1)
     y = rng.poisson(rng.gamma(2.0, 1.5, size=N)[SUBJECT])
@@ -44,6 +45,7 @@ def test_gamma_effects_of_poisson_counts():
     assert judged(found, loglik, np.zeros(2)) < 0.1
 
 
+@pytest.mark.slow
 def test_beta_effects_of_binomial_counts():
     rng = np.random.default_rng(2)
     y = rng.binomial(5, rng.beta(3.0, 2.0, size=N)[SUBJECT])
@@ -61,6 +63,7 @@ def test_beta_effects_of_binomial_counts():
     assert judged(found, loglik, np.zeros(2)) < 0.1
 
 
+@pytest.mark.slow
 def test_mixtures_of_normal_effects():
     """Two groups of subjects; the share of each is estimated without knowing who is in which."""
     rng = np.random.default_rng(3)
@@ -86,6 +89,7 @@ def test_mixtures_of_normal_effects():
     assert judged(found, loglik, np.array([-0.6, -1.5, 1.5, -1.0, -0.7])) < 0.1
 
 
+@pytest.mark.slow
 def test_a_scale_that_differs_between_subjects():
     """Variability twice as large in one group: a normal law, but not one covariance."""
     rng = np.random.default_rng(4)
@@ -107,6 +111,7 @@ def test_a_scale_that_differs_between_subjects():
     assert judged(np.concatenate([found[:1], np.log(found[1:])]), loglik, np.array([1.0, -0.7, 0.0, -0.7])) < 0.1
 
 
+@pytest.mark.slow
 def test_missing_rows_change_nothing():
     """A fit to rows with NaN is that to the rows without them."""
     rng = np.random.default_rng(5)
@@ -126,6 +131,7 @@ def test_missing_rows_change_nothing():
     np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_skew_normal_effects_run():
     """Location, scale and skewness; judged by quadrature over the effect."""
     rng = np.random.default_rng(6)

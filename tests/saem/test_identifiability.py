@@ -99,6 +99,7 @@ def product(kind):
 
 
 @pytest.mark.parametrize(("kind", "method"), [("product", "linearization"), ("sum", "linearization"), ("sum", "louis")])
+@pytest.mark.slow
 def test_what_is_not_determined_has_no_standard_errors(kind, method):
     idata = ps.fit_saem(product(kind), standard_errors=method, likelihood=None, **QUICK)
     table = ps.summary(idata)
@@ -114,6 +115,7 @@ def test_what_is_not_determined_has_no_standard_errors(kind, method):
         ps.correlation(idata)
 
 
+@pytest.mark.slow
 def test_a_product_is_noted_by_louis_formula_too():
     """A little beside the maximum the second derivative of a product is not singular: large standard errors, and a note."""
     table = ps.summary(ps.fit_saem(product("product"), likelihood=None, **QUICK))
@@ -122,6 +124,7 @@ def test_a_product_is_noted_by_louis_formula_too():
     assert hint in str(table)
 
 
+@pytest.mark.slow
 def test_what_is_hardly_told_apart_is_in_the_table_and_survives_a_file(tmp_path):
     """exp(-0.02 c t) is 1 - 0.02 c t or so: a and c differ by the curvature of a line."""
     idata = ps.fit_saem(product("bent"), likelihood=None, **QUICK)
@@ -135,6 +138,7 @@ def test_what_is_hardly_told_apart_is_in_the_table_and_survives_a_file(tmp_path)
     assert json.loads(population.attrs["identifiability"]) == [hint]
 
 
+@pytest.mark.slow
 def test_correlations_have_labels_and_leave_out_what_is_fixed():
     idata = ps.fit_saem(random_intercept(), fixed={"sigma": 0.3}, likelihood=None, **QUICK)
     matrix = ps.correlation(idata)

@@ -50,6 +50,7 @@ def linear_gaussian(**options):
 
 
 @pytest.mark.parametrize("kernel", ["prior", "coordinate", "block", "mala", "independence"])
+@pytest.mark.slow
 def test_invariance(linear, kernel):
     """Started from exact draws, every kernel keeps their law (within 5 Monte-Carlo standard errors).
 
@@ -60,6 +61,7 @@ def test_invariance(linear, kernel):
 
 
 @pytest.mark.parametrize("kernel", ["mala", "independence"])
+@pytest.mark.slow
 def test_invariance_with_an_ode(kernel):
     check_invariance(linear_gaussian(ode=True), kernel)
 
@@ -84,6 +86,7 @@ def check_invariance(target, kernel):
 
 
 @pytest.mark.parametrize("kernel", ["mala", "independence"])
+@pytest.mark.slow
 def test_a_wrong_acceptance_rule_is_found(linear, kernel, monkeypatch):
     """The test above notices when the densities of the proposals are left out."""
     if kernel == "mala":
@@ -100,6 +103,7 @@ def test_a_wrong_acceptance_rule_is_found(linear, kernel, monkeypatch):
         check_invariance(linear, kernel)
 
 
+@pytest.mark.slow
 def test_langevin_adapts_to_its_target_and_freezes(linear):
     engine, theta, _, _ = linear
     population = engine.maximizer.population(theta)
@@ -131,6 +135,7 @@ def test_adaptation_reaches_the_target_and_freezes(linear):
     assert np.array_equal(before, simulator.adapted["walks"]["coordinate"]["scaling"])
 
 
+@pytest.mark.slow
 def test_the_prior_density_equals_that_of_the_pymc_graph(linear):
     """The E-step computes the Gaussian density itself; it must be the model's own."""
     engine, theta, means, _ = linear
@@ -153,6 +158,7 @@ def test_modes_of_gaussian_conditionals_are_their_means(linear):
     assert np.allclose(logp, at_mode, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_replicates_do_not_collapse_omega():
     """With 1 and with 30 replicates the same omega: averaging draws before squaring would shrink it."""
     y, subject = random_intercept_data()
@@ -206,6 +212,7 @@ def test_subject_metropolis_is_pymc_metropolis(linear):
 
 
 @pytest.mark.parametrize("kernels", [None, {"block": 0.5, "mala": 0.3, "independence": 0.2}])
+@pytest.mark.slow
 def test_compiled_and_interpreted_e_steps_agree(kernels):
     """One loop in machine code, one in Python, from the same random numbers: states, statistics, failed solves."""
     results = {}

@@ -34,6 +34,7 @@ def test_theophylline_by_quadrature_and_importance_sampling():
 
 
 @pytest.mark.parametrize("method", ["quadrature", "importance", "annealed"])
+@pytest.mark.slow
 def test_every_subject_of_a_linear_model(method):
     case, _, _, _ = at_maximum("intercept")
     values, (y, subject) = case.by_name(case.answer.estimate), random_intercept_data()
@@ -46,6 +47,7 @@ def test_every_subject_of_a_linear_model(method):
 
 
 @pytest.mark.parametrize("name", ["slopes", "two_outcomes", "poisson_time", "student_errors", "bolus_combined"])
+@pytest.mark.slow
 def test_quadrature_is_exact(name):
     case = CASES[name]
     engine = engine_of(case.build(), n_replicates=5, mode="NUMBA")
@@ -57,6 +59,7 @@ def test_quadrature_is_exact(name):
     assert found.total_error < 0.005
 
 
+@pytest.mark.slow
 def test_the_error_of_importance_sampling_is_its_spread():
     """Over seeds, (estimate - exact) / error is standard normal; its mean square lies in 0.6 to 1.6 (99.9 % of chi2(200) / 200)."""
     exact = estimate("slopes", "quadrature").loglik
@@ -66,6 +69,7 @@ def test_the_error_of_importance_sampling_is_its_spread():
     assert all(np.all(one.ess > 100) and np.all(one.pareto_k < 0.7) for one in found)
 
 
+@pytest.mark.slow
 def test_four_random_effects_take_importance_sampling():
     case = at_maximum("nested_added")[0]
     found = estimate("nested_added", "auto")

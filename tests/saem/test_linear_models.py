@@ -3,6 +3,7 @@
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+import pytest
 
 import pymc_saem as ps
 
@@ -41,6 +42,7 @@ def fit(curves):
     return ps.summary(idata)["estimate"]
 
 
+@pytest.mark.slow
 def test_estimates_are_those_of_the_formula():
     """Same seed, same proposals; only rounding differs."""
     np.testing.assert_allclose(fit(system), fit(formula), rtol=1e-6)

@@ -32,6 +32,7 @@ def loglik(engine, theta, conditional, method="linearization"):
 
 @pytest.mark.parametrize("method", ["linearization", "laplace"])
 @pytest.mark.parametrize("name", ["slopes", "two_outcomes", "noncentered", "nested_added", "nested_mean"])
+@pytest.mark.slow
 def test_linear_models_are_exact(name, method):
     """At values that are no maximum; the covariance, several outcomes, spellings and levels of a Gaussian marginal."""
     case, engine, theta, conditional = at_start(name)
@@ -61,6 +62,7 @@ def test_a_lognormal_outcome_counts_its_jacobian_and_missing_rows_do_not_count()
 
 
 @pytest.mark.parametrize("kind", ["proportional", "combined", "combined_linear"])
+@pytest.mark.slow
 def test_residual_scales_are_those_at_the_mode(kind):
     """Derivatives of the bolus by hand: f = D / V exp(-CL / V t), with phi = log V, log CL."""
     case, engine, theta, conditional = at_start(f"bolus_{kind}")
@@ -94,6 +96,7 @@ def test_differences_see_through_the_noise_of_a_solver():
     np.testing.assert_allclose(found, loglik(formula, theta, conditional).loglik, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_laplace_is_the_curvature_at_the_mode():
     """Counts: the curvature of -log p(y, b) is sum exp(predictor) + 1 / omega^2."""
     case, engine, theta, conditional = at_start("poisson_time")
@@ -165,6 +168,7 @@ def test_steps_have_a_size_where_draws_have_no_spread():
     np.testing.assert_allclose(linear.expand(np.zeros(3))[1], 1.0, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_table_says_that_the_approximation_has_no_error():
     idata = ps.fit_saem(
         random_intercept(), likelihood="linearization", standard_errors="linearization", n_explore=150, n_smooth=150, draws=20,

@@ -64,6 +64,7 @@ CONFIGURATIONS = {
 @pytest.mark.filterwarnings("ignore::UserWarning")  # about runs that are too short to settle
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 @pytest.mark.parametrize("after", [3, 14])
+@pytest.mark.slow
 def test_after_an_interruption_every_iteration_is_the_same(name, after):
     build, more = CONFIGURATIONS[name]
     options = QUICK | more | {"n_explore": 10, "n_smooth": 10, "random_seed": 4}
@@ -74,6 +75,7 @@ def test_after_an_interruption_every_iteration_is_the_same(name, after):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
 def test_an_interruption_within_an_iteration(monkeypatch):
     """Ctrl-C while the M-step computes: the random numbers of that iteration are drawn again."""
     from pymc_saem.saem.maximize import Maximizer
@@ -93,6 +95,7 @@ def test_an_interruption_within_an_iteration(monkeypatch):
     assert same(whole, ps.fit_saem(random_intercept(), resume=part, **STOPPED))
 
 
+@pytest.mark.slow
 def test_more_iterations_through_a_file(tmp_path):
     """From 8 to 20 smoothing iterations, to a third process's eyes; and with the default compilation."""
     options = QUIET | {"n_explore": 8, "tolerance": 0.0, "random_seed": 2}
@@ -102,6 +105,7 @@ def test_more_iterations_through_a_file(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
 def test_extend_goes_on_beyond_the_stopping_rule():
     # a tolerance that is met at the first looks, after 140 smoothing iterations
     options = QUICK | {"n_explore": 5, "n_smooth": 300, "tolerance": 1e9, "random_seed": 2}
@@ -118,6 +122,7 @@ def test_extend_goes_on_beyond_the_stopping_rule():
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.slow
 def test_several_chains(tmp_path, cores):
     options = QUICK | {"n_explore": 4, "n_smooth": 4, "chains": 2, "random_seed": 5}
     whole = ps.fit_saem(random_intercept(), **options | {"n_smooth": 8})
@@ -128,6 +133,7 @@ def test_several_chains(tmp_path, cores):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
 def test_chains_that_had_not_begun():
     options = QUICK | {"n_explore": 4, "n_smooth": 4, "chains": 3, "random_seed": 5}
     whole = ps.fit_saem(random_intercept(), **options)
@@ -151,6 +157,7 @@ KILLED = """
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
 def test_after_kill_9_the_trace_is_the_same(tmp_path):
     options = QUIET | {"n_explore": 10, "n_smooth": 15, "tolerance": 0.0, "random_seed": 6}
     path = str(tmp_path / "fit.nc")

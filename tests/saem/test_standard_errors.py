@@ -30,6 +30,7 @@ def standard_errors(name, points, method="louis"):
 
 
 @pytest.mark.parametrize("name", ["theophylline", "slopes", "orange", "map_variance", "map_orange"])
+@pytest.mark.slow
 def test_louis_by_quadrature_is_the_exact_hessian(name):
     """The map cases have priors, whose curvature counts; orange has parameters without random effects."""
     found = standard_errors(name, nodes_at(name))
@@ -37,6 +38,7 @@ def test_louis_by_quadrature_is_the_exact_hessian(name):
 
 
 @pytest.mark.parametrize("name", ["poisson_time", "ordinal", "student_effect_pk", "student_errors", "bolus_combined"])
+@pytest.mark.slow
 def test_louis_is_the_second_derivative_anywhere(name):
     """At values that are no maximum, on the unconstrained scale, in units of the diagonal."""
     case = CASES[name]
@@ -55,6 +57,7 @@ def test_louis_is_the_second_derivative_anywhere(name):
 
 
 @pytest.mark.parametrize("name", ["theophylline", "two_outcomes", "nested_added"])
+@pytest.mark.slow
 def test_louis_by_draws_is_within_five_percent(name):
     found = standard_errors(name, draws_at(name))
     np.testing.assert_allclose(found, at_maximum(name)[0].answer.standard_error, rtol=0.05)
@@ -82,6 +85,7 @@ def test_scores_are_gradients_of_the_marginal_likelihood():
     np.testing.assert_allclose(scores, gradient, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_score_based_information_needs_many_subjects():
     """400 subjects: within 15 % of Louis; 12 subjects are too few, and scores of fewer subjects than parameters have no rank."""
     data = slopes_data(n_subjects=400, n_rows=4)
@@ -97,6 +101,7 @@ def test_the_score_based_information_needs_many_subjects():
     assert np.all(np.isnan(standard_errors("theophylline", nodes_at("theophylline"), "score")))
 
 
+@pytest.mark.slow
 def test_what_the_data_do_not_determine_is_named():
     """One row a subject: only omega^2 + sigma^2 is determined."""
     y = np.random.default_rng(1).normal(size=15)

@@ -111,6 +111,7 @@ def test_bad_options(model, option, words):
         ps.SAEM(model=model, **(OPTIONS | option))
 
 
+@pytest.mark.slow
 def test_threads_do_not_change_the_trace():
     """Same seed, same result, with one and with two threads in the solver."""
     import numba
@@ -124,6 +125,7 @@ def test_threads_do_not_change_the_trace():
     assert same(*traces)
 
 
+@pytest.mark.slow
 def test_nuts_runs_on_the_same_model_object():
     model = neural(rtol=1e-3, atol=1e-3)
     ps.SAEM(model=model, n_transitions=2, n_replicates=1, n_starts=0).step(model.initial_point())
@@ -135,6 +137,7 @@ def test_nuts_runs_on_the_same_model_object():
     assert np.isfinite(idata["posterior"]["sigma"].values).all()
 
 
+@pytest.mark.slow
 def test_no_fit_looks_for_a_start_where_random_effects_outnumber_rows():
     model = neural(omega=None)
     step = ps.SAEM(model=model, n_transitions=3, n_replicates=2)

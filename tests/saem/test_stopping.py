@@ -43,6 +43,7 @@ def test_the_rule_wants_several_looks_without_drift():
     assert not any(rule(still[:n], lambda: np.ones(2)) for n in range(1, 400))
 
 
+@pytest.mark.slow
 def test_a_run_ends_when_it_has_settled():
     idata = ps.fit_saem(random_intercept(), random_seed=1, n_smooth=2000, **QUICK)
     trace = get_group(idata, "saem_trace")
@@ -51,6 +52,7 @@ def test_a_run_ends_when_it_has_settled():
     assert abs(trace["sigma"].values[0, -1] - 0.3) < 0.01
 
 
+@pytest.mark.slow
 def test_a_run_that_has_not_settled_says_so():
     """A start far away, no exploration, and steps 1/k."""
     far = {"a": 20.0, "omega": 0.3, "sigma": 0.3}
@@ -66,6 +68,7 @@ def test_a_run_that_has_not_settled_says_so():
     )
 
 
+@pytest.mark.slow
 def test_chains_start_apart_and_agree():
     idata = ps.fit_saem(random_intercept(), chains=3, random_seed=2, n_starts=0, **QUICK)
     trace = get_group(idata, "saem_trace")
@@ -74,6 +77,7 @@ def test_chains_start_apart_and_agree():
     assert np.ptp(ends) < 0.02  # rough standard error .035
 
 
+@pytest.mark.slow
 def test_chains_that_end_in_different_maxima_are_reported():
     """Two clusters that a mean of |m| cannot tell apart: m and -m are the same model."""
     rng = np.random.default_rng(1)
@@ -86,6 +90,7 @@ def test_chains_that_end_in_different_maxima_are_reported():
         ps.fit_saem(model, chains=4, random_seed=1, n_starts=0, **QUICK)
 
 
+@pytest.mark.slow
 def test_shrinkage_is_reported():
     """One row per subject, and as much noise as variability: conditional modes shrink by half and more."""
     rng = np.random.default_rng(3)
@@ -99,6 +104,7 @@ def test_shrinkage_is_reported():
 
 # A quarter of the few solves of a minibatch fit is too little for the draws of 100 subjects, of which it asks for 5.
 @pytest.mark.filterwarnings("ignore:The conditional draws of:UserWarning")
+@pytest.mark.slow
 def test_minibatches_have_the_same_limit():
     """A fifth of the subjects in each iteration; within 0.1 of the exact maximum of the log-likelihood, as all of them."""
     from test_fit import estimates, exact_slopes
@@ -123,6 +129,7 @@ def test_minibatches_have_the_same_limit():
     ["orange", "logistic_time", "bolus_combined", "bolus_censored", "student_effect", "nested_flat", "noncentered",
      "theophylline_weight", "map_orange"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_default_fits_reach_the_exact_maximum(name):
     """Log-likelihood within 0.1 and every parameter within 0.3 standard errors of the exact maximum (tests/saem/cases)."""
     case = CASES[name]

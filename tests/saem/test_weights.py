@@ -49,6 +49,7 @@ def test_m_steps_with_weights_are_those_of_repeated_subjects(rng):
     np.testing.assert_allclose(with_weights, repeated, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_random_intercepts_and_subjects_that_do_not_count():
     """The weighted maximum; what subjects of weight zero observed changes no bit of any iterate."""
     y, subject = random_intercept_data()
@@ -74,6 +75,7 @@ def test_random_intercepts_and_subjects_that_do_not_count():
     np.testing.assert_array_equal(run(step, np.ones(12)).theta, run(step, None).theta)
 
 
+@pytest.mark.slow
 def test_full_covariance_with_a_covariate_and_priors():
     data = slopes_data()
     weight = np.random.default_rng(1).multinomial(30, np.full(30, 1 / 30)).astype(float)
@@ -98,6 +100,7 @@ def nested_data():
     return effects[unit] + 0.3 * rng.normal(size=unit.size), unit, of_unit
 
 
+@pytest.mark.slow
 def test_two_levels():
     y, unit, of_unit = nested_data()
     weight = np.array([1.0, 0.0, 2.0, 1.0, 1.0, 3.0, 0.0, 1.0])
@@ -122,6 +125,7 @@ def test_two_levels():
 
 
 @pytest.mark.parametrize("law", ["Normal", "StudentT"])
+@pytest.mark.slow
 def test_counts_with_a_shared_slope(law):
     """Score steps: a parameter that all subjects share, and a law of the effects that is not Gaussian."""
     rng = np.random.default_rng(5)
