@@ -14,6 +14,8 @@ SMALL = {
     "plot_residuals": {"n_simulations": 100},
     "plot_vpc": {"n_simulations": 20},
 }
+#: Cheap where nobody asks for more, but there: machine code and sampled likelihoods take seconds for every model.
+CHEAP = {"likelihood": "laplace", "standard_errors": "score", "compile_kwargs": {"mode": "FAST_COMPILE"}}
 #: Left out where nobody asks for it: compiling it takes seconds for every model.
 WITHOUT = {"likelihood": None, "standard_errors": None, "compile_kwargs": {"mode": "FAST_COMPILE"}}
 

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pymc as pm
 import pytest
-from small import SMALL, SMALL_FIT, smaller
+from small import CHEAP, SMALL, SMALL_FIT, smaller
 
 import pymc_saem as ps
 
@@ -115,7 +115,7 @@ def reduced(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # some cells write files
     small = {"tune": 5, "draws": 10, "chains": 1, "cores": 1, "compute_convergence_checks": False}
     monkeypatch.setattr(pm, "sample", smaller(pm.sample, **small))
-    monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, **SMALL_FIT))
+    monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, CHEAP, **SMALL_FIT))
     for name, options in SMALL.items():
         monkeypatch.setattr(ps, name, smaller(getattr(ps, name), **options))
     logger = logging.getLogger("pymc")
@@ -138,9 +138,7 @@ def executed(path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SAEM_NOTEBOOKS, indirect=True, ids=lambda path: path.name)
-def test_it_runs(path, reduced, monkeypatch):
-    if path.name.startswith("01"):  # four models whose machine code takes longer to make than it saves
-        monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, {"compile_kwargs": {"mode": "FAST_COMPILE"}}))
+def test_it_runs(path, reduced):
     executed(path)
     assert plt.get_fignums()
 

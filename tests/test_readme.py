@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pymc as pm
 import pytest
-from small import smaller
+from small import CHEAP, smaller
 
 import pymc_saem as ps
 
@@ -15,8 +15,6 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 #: Sizes at which a block shows that it runs; the README's own take minutes.
 SMALL_FIT = {"n_explore": 3, "n_smooth": 3, "n_transitions": 10, "n_starts": 1, "draws": 3, "progressbar": False}
-#: Cheap, where the README says nothing.
-CHEAP = {"likelihood": "linearization", "standard_errors": "linearization", "compile_kwargs": {"mode": "FAST_COMPILE"}}
 SMALL_SAMPLE = {"tune": 3, "draws": 3, "chains": 1, "cores": 1, "progressbar": False}
 SMALL_SAMPLE["compute_convergence_checks"] = False
 SMALL_RUN = {"n_explore": 2, "n_smooth": 1}
@@ -39,7 +37,7 @@ def blocks():
 def small(monkeypatch, tmp_path):
     """Few iterations and draws, whatever the README asks for; files in a folder of their own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, CHEAP, **SMALL_FIT))
+    monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, CHEAP | {"standard_errors": "linearization"}, **SMALL_FIT))
     monkeypatch.setattr(pm, "sample", smaller(pm.sample, **SMALL_SAMPLE))
     for name, more in SMALL_REFITS.items():
         monkeypatch.setattr(ps, name, smaller(getattr(ps, name), **SMALL_RUN, **more))

@@ -25,6 +25,8 @@ import pymc_saem as ps
 from pymc_saem.compat import get_group, group_names
 
 INTERPRETED = {"mode": "FAST_COMPILE"}
+#: Where a test is about the estimate; what comes after it is compiled anew for every model.
+ESTIMATE = {"likelihood": None, "standard_errors": None, "progressbar": False}
 
 
 def estimates(idata):
@@ -50,7 +52,7 @@ def test_random_intercept_reaches_its_exact_maximum(intercept):
     # a is 0.0275 with a standard error of 0.24; the Monte-Carlo error of the run is about 0.0005
     assert abs(found["a"] - 0.0275) < 4 * 0.0005
     # within 1 % it needs more transitions: their error is about 0.0001 (benchmarks/accuracy/known_answers.py has seeds 1 to 5)
-    longer = {"n_smooth": 1000, "n_transitions": 400, "tolerance": 0.0, "draws": 5, "progressbar": False}
+    longer = {"n_smooth": 1000, "n_transitions": 400, "tolerance": 0.0, "draws": 5, **ESTIMATE}
     found = estimates(ps.fit_saem(intercept[0], random_seed=1, **longer))
     exact = {"a": 0.0275, "omega": 0.80081, "sigma": 0.3}
     assert all(np.isclose(found[name], value, rtol=0.01) for name, value in exact.items())
@@ -116,8 +118,8 @@ def test_same_seed_same_trace_for_any_number_of_cores():
         "n_smooth": 5,
         "chains": 2,
         "draws": 5,
-        "progressbar": False,
         "compile_kwargs": INTERPRETED,
+        **ESTIMATE,
     }
     one = ps.fit_saem(model, cores=1, random_seed=3, **options)
     two = ps.fit_saem(model, cores=2, random_seed=3, **options)
@@ -198,7 +200,7 @@ def test_map_counts_the_priors_on_the_natural_scale():
         return -0.5 * np.sum((beta / 0.5) ** 2) + log_chol({**point, "chol_cholesky-cov-packed__": u})
 
     (beta, gamma, lower, sigma), top = exact_slopes(data, log_prior)
-    found = estimates(ps.fit_saem(model, n_transitions=40, random_seed=2, draws=10, progressbar=False))
+    found = estimates(ps.fit_saem(model, n_transitions=40, random_seed=2, draws=10, **ESTIMATE))
     chol = np.zeros((2, 2))
     chol[np.tril_indices(2)] = found["chol"]
     reached = slopes_loglik(found["beta"], found["gamma"], chol @ chol.T, found["sigma"], data)
@@ -211,7 +213,7 @@ def test_map_counts_the_priors_on_the_natural_scale():
 def test_theophylline_reaches_its_exact_ml(ode):
     """Within 2 % of DESIGN section 10, variances included (Monte-Carlo error of the variances about 0.8 %)."""
     options = {"rtol": 1e-6, "atol": 1e-6} if ode else {}
-    found = estimates(ps.fit_saem(theophylline(ode, **options), random_seed=1, draws=100, progressbar=False))
+    found = estimates(ps.fit_saem(theophylline(ode, **options), random_seed=1, draws=100, **ESTIMATE))
     means = {"log_ka": 0.4593, "log_CL": 1.0117, "log_V": 3.4539, "sigma": 0.6959}
     variances = {"omega_ka": 0.4050, "omega_CL": 0.0703, "omega_V": 0.0185}
     assert all(np.isclose(found[n], v, rtol=0.02) for n, v in means.items())
@@ -220,7 +222,7 @@ def test_theophylline_reaches_its_exact_ml(ode):
 
 @pytest.mark.slow
 def test_a_dose_as_event_is_a_dose_at_the_start():
-    settings = {"n_explore": 4, "n_smooth": 2, "n_starts": 0, "draws": 2, "random_seed": 3, "progressbar": False}
+    settings = {"n_explore": 4, "n_smooth": 2, "n_starts": 0, "draws": 2, "random_seed": 3, **ESTIMATE}
     start, event = (
         get_group(ps.fit_saem(theophylline(True, doses, rtol=1e-8, atol=1e-8), **settings), "saem_trace")
         for doses in (False, True)

@@ -15,7 +15,8 @@ SUBJECT = np.repeat(np.arange(N), 4)
 
 
 def estimates(model, names, seed=1, **options):
-    table = ps.summary(ps.fit_saem(model, random_seed=seed, draws=5, progressbar=False, **options))
+    after = {"likelihood": None, "standard_errors": None, "draws": 5}
+    table = ps.summary(ps.fit_saem(model, random_seed=seed, progressbar=False, **after, **options))
     return table["estimate"][names].to_numpy()
 
 
