@@ -57,9 +57,12 @@ def group_names(idata) -> list[str]:
     TypeError
         When this is no fit.
     """
-    if not hasattr(idata, "groups"):
-        raise TypeError(f"idata must be a fit, as fit_saem returns it, got {type(idata).__name__}.")
-    return list(idata.groups()) if HAS_INFERENCE_DATA else list(idata.children)
+    try:
+        return list(idata.groups()) if HAS_INFERENCE_DATA else list(idata.children)
+    except (AttributeError, TypeError):
+        raise TypeError(
+            f"Expected what fit_saem returned, or the same read from a file; got {type(idata).__name__}."
+        ) from None
 
 
 def get_group(idata, name: str) -> xr.Dataset:

@@ -47,13 +47,8 @@ def draw_curves(rows: RowFunction, subjects: list[int], n_grid: int) -> list[Cur
 
 
 def _curves(rows, subjects, n_grid):
-    reason = _why_at_rows_only(rows)
-    exchangeable = not reason and _rows_are_exchangeable(rows, rows.course)
-    course = rows.course
-    if not reason and not exchangeable and not rows.has_ode:
-        course, exchangeable = _runs_of_equal_rows(rows), True
-        reason = "" if course is not None else _why_not_between_rows(rows)
-    if reason:
+    course, exchangeable, reason = _find_courses(rows)
+    if course is None:
         warnings.warn(reason, UserWarning, stacklevel=5)  # at the call of the figure
         return _at_rows(rows, subjects)
     owners, of_courses = _rows_of_courses(rows, course, subjects)
@@ -87,9 +82,20 @@ def _joined(curves: list[Curve]) -> Curve:
     return Curve(np.concatenate(x), np.concatenate(y, axis=1))
 
 
-def _why_at_rows_only(rows) -> str:
-    if not rows.has_other_units:
-        return ""
+def _find_courses(rows):
+    """Course of each row, whether any row of a course may stand for any time, and why there are none: predictions at rows only."""
+    if rows.has_other_units:
+        return None, False, _why_units_are_unknown(rows)
+    values = _at_one_time(rows)
+    first = np.unique(rows.course, return_index=True)[1]
+    if _are_equal(values, values[:, first[rows.course]]).all():
+        return rows.course, True, ""
+    if rows.has_ode:
+        return rows.course, False, ""
+    return _runs_of_equal_rows(rows, values), True, _why_not_between_rows(rows)
+
+
+def _why_units_are_unknown(rows) -> str:
     return (
         f"An ODE solution under outcome '{rows.outcome.name}' has other rows than the outcome and other units than subjects, so that "
         "nothing tells which of its rows belong to whom, and predictions are connected from row to row. For smooth curves give "
@@ -125,8 +131,9 @@ def _start(rows, own):
     return first if rows.t0 is None else min(first, rows.t0[own[0]])
 
 
-def _at_one_time(rows, course):
+def _at_one_time(rows):
     """Predictions with all rows of a course at one time between its first and its last, (sample, row)."""
+    course = rows.course
     first = np.full(course.max() + 1, np.inf)
     np.minimum.at(first, course, rows.x if rows.t0 is None else rows.t0)
     last = first.copy()
@@ -139,39 +146,29 @@ def _at_one_time(rows, course):
     return rows.at_subject_times(of_subject)[0]
 
 
-def _rows_are_exchangeable(rows, course) -> bool:
-    """Whether all rows of a course predict the same at the same time: then any row may stand for any time."""
-    values = _at_one_time(rows, course)
-    first = np.unique(course, return_index=True)[1]
-    return _are_equal(values, values[:, first[course]])
+def _are_equal(a, b) -> np.ndarray:
+    """Which rows predict the same in all samples, (row,)."""
+    return np.isclose(a, b, rtol=1e-9, atol=0.0, equal_nan=True).all(axis=0)
 
 
-def _are_equal(a, b) -> bool:
-    return np.allclose(a, b, rtol=1e-9, atol=0.0, equal_nan=True)
-
-
-def _runs_of_equal_rows(rows):
-    """Courses that only predictions tell, such as occasions in a closed form; None where rows differ in another way.
+def _runs_of_equal_rows(rows, values):
+    """Courses that only predictions at one time tell, such as occasions in a closed form; None where rows differ in another way.
 
     The rows of a course follow each other in the data. A covariate that comes and goes makes no courses: what it is between two
     rows, nothing tells.
     """
-    values, course, n = _at_one_time(rows, rows.course), np.empty(rows.x.size, dtype=int), 0
+    course, n = np.empty(rows.x.size, dtype=int), 0
     for subject in np.unique(rows.outcome.row_subject):
         own = rows.outcome.rows_of(subject)
-        runs = [own[:1]]
-        for row in own[1:]:
-            if _are_equal(values[:, row], values[:, runs[-1][0]]):
-                runs[-1] = np.append(runs[-1], row)
-            else:
-                runs.append(np.array([row]))
-        firsts = [run[0] for run in runs]
-        comes_back = any(_are_equal(values[:, a], values[:, b]) for k, a in enumerate(firsts) for b in firsts[:k])
-        if comes_back:
+        starts = np.r_[True, ~_are_equal(values[:, own[1:]], values[:, own[:-1]])]
+        course[own] = n + np.cumsum(starts) - 1
+        n += int(starts.sum())
+        if n > course.size // 2:
             return None
-        for run in runs:
-            course[run], n = n, n + 1
-    return course if n <= course.size // 2 else None
+        firsts = values[:, own[starts]]
+        if any(_are_equal(firsts[:, :k], firsts[:, k : k + 1]).any() for k in range(1, firsts.shape[1])):
+            return None
+    return course
 
 
 def _row_of_each(rows, own, grid, exchangeable):

@@ -155,7 +155,7 @@ def _refuse_different_rows(fits: Mapping) -> None:
             )
 
 
-def _rows(idata) -> dict[str, tuple[np.ndarray, list[str]]]:
+def _rows(idata) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Values and subjects of the rows of each outcome, by its name."""
     observed, constant = get_group(idata, "observed_data"), get_group(idata, "constant_data")
     labels = None
@@ -165,7 +165,7 @@ def _rows(idata) -> dict[str, tuple[np.ndarray, list[str]]]:
     for name in observed.data_vars:
         values, subject = observed[name].values.ravel(), constant[f"{name}_subject"].values
         subject = np.repeat(subject, values.size // max(subject.size, 1))  # of a vector per row: each of its numbers
-        found[name] = values, [str(s) for s in (subject if labels is None else labels[subject])]
+        found[name] = values, np.array([str(s) for s in (subject if labels is None else labels[subject])])
     return found
 
 
@@ -188,13 +188,13 @@ def _what_differs(first: str, a: dict, second: str, b: dict) -> str:
 
 def _same_rows(values, subjects, others, other_subjects) -> np.ndarray:
     same = np.isclose(values.astype(float), others.astype(float), rtol=1e-12, atol=0.0, equal_nan=True)
-    return same & (np.array(subjects) == np.array(other_subjects))
+    return same & (subjects == other_subjects)
 
 
 def _sorted(values, subjects):
     """Rows by subject, then by value: models may take them in different orders."""
-    order = np.lexsort((values, np.array(subjects)))
-    return values[order], np.array(subjects)[order]
+    order = np.lexsort((values, subjects))
+    return values[order], subjects[order]
 
 
 # -- doubts and notes ---------------------------------------------------------------------------

@@ -30,12 +30,6 @@ class Fit:
     idata: object = field(repr=False)
 
     def __post_init__(self):
-        try:
-            group_names(self.idata)
-        except (AttributeError, TypeError):
-            raise TypeError(
-                f"Expected what fit_saem returned, or the same read from a file; got {type(self.idata).__name__}."
-            ) from None
         get_group(self.idata, "population")
 
     def __contains__(self, group: str) -> bool:

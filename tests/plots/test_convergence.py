@@ -104,7 +104,7 @@ def test_errors(idata):
         ps.plot_convergence(idata, ["sigma", "ka"])
     without = idata.copy()
     del without["saem_trace"]
-    with pytest.raises(TypeError, match="idata must be a fit, as fit_saem returns it, got Model"):
+    with pytest.raises(TypeError, match="Expected what fit_saem returned, or the same read from a file; got Model"):
         ps.plot_convergence(pm.Model())
     with pytest.raises(KeyError, match="no group 'saem_trace'; it has .*population"):
         ps.plot_convergence(without)

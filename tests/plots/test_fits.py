@@ -206,7 +206,7 @@ def test_missing_rows_are_left_out():
 
 
 def test_errors(model, idata, data):
-    with pytest.raises(TypeError, match="idata must be a fit, as fit_saem returns it, got Model"):
+    with pytest.raises(TypeError, match="Expected what fit_saem returned, or the same read from a file; got Model"):
         ps.plot_fits(idata, model)
     with pytest.raises(TypeError, match="model must be a pymc.Model, got dict; the model comes first, then its fit"):
         ps.plot_fits({}, idata)

@@ -37,8 +37,15 @@ def fit(curves):
         log_ke = pm.Normal("log_ke", mu["ke"], omega["ke"], dims="subject")
         pm.Normal("obs", curves(pm.math.exp(log_ka + 0.5), pm.math.exp(log_ke - 1.5)), sigma, observed=observed)
         idata = ps.fit_saem(
-            n_explore=6, n_smooth=6, n_transitions=8, n_replicates=2, draws=10, n_starts=1, random_seed=3,
-            likelihood=None, standard_errors=None,
+            n_explore=6,
+            n_smooth=6,
+            n_transitions=8,
+            n_replicates=2,
+            draws=10,
+            n_starts=1,
+            random_seed=3,
+            likelihood=None,
+            standard_errors=None,
         )
     return ps.summary(idata)["estimate"]
 
