@@ -188,7 +188,7 @@ def _task(begin, end, table_address):
     # The table of the solutions that are recorded; a stiff subject stays marked as such.
     for m in range(tt.TABLE_SIZE):
         inner[m] = table[m]
-    inner[tt.JAC], inner[tt.OUT], inner[tt.STATUS], inner[tt.TAPE] = 0, 0, status.ctypes.data, counts.ctypes.data
+    inner[tt.GX], inner[tt.OUT], inner[tt.STATUS], inner[tt.TAPE] = 0, 0, status.ctypes.data, counts.ctypes.data
     inner[tt.STIFF] = nobody.ctypes.data if table[tt.STIFF] != 0 else 0
     for first in range(begin, end, _LANES):
         n_used, most = min(_LANES, end - first), 0

@@ -1,7 +1,4 @@
-"""What events do to one subject of one replicate: when each comes, how it changes states, sensitivities and parameters.
-
-Part of ``pieces.py``, whose compiled code on disk does not notice a change here: save it too.
-"""
+"""What events do to one subject of one replicate: when each comes, how it changes states, sensitivities and parameters."""
 
 import math
 from collections import namedtuple
@@ -61,8 +58,7 @@ def places_of(task, e):
 @innermost
 def n_cells(table):
     """Number of states and sensitivities."""
-    n = table[tt.N_STATES]
-    return n * (1 + table[tt.N_DY0] + table[tt.N_DP]) if table[tt.GX] != 0 else n
+    return table[tt.N_STATES] * (1 + tt.n_sens(table))
 
 
 @innermost

@@ -193,7 +193,7 @@ def _layout(op, t, gradient):
     solver = import_module(f"pymc_saem.ode.{SOLVERS[op.solver]}")
     if hasattr(solver, "memory"):
         kept["memory"] = solver.memory(compiled, gradient, y0_index.size)
-        table[tt.RHS], table[tt.JAC] = _address(kept["memory"].cells), gradient
+        table[tt.RHS] = _address(kept["memory"].cells)
     else:
         table[tt.RHS] = compiled.lanes_rhs_address
         # auto compiles the Jacobian for its solutions only when one is stiff.

@@ -284,9 +284,8 @@ def _task(begin, end, table_address):
     One function for both, as compiling it twice would double the wait of the first use.
     """
     table = longs(table_address)
-    n, n_sens, f, count = table[tt.N_STATES], 0, table[tt.RHS], end - begin
-    if table[tt.JAC] != 0:
-        n_sens, f = table[tt.N_DY0] + table[tt.N_DP], table[tt.JAC]
+    n, n_sens, count = table[tt.N_STATES], tt.n_sens(table), end - begin
+    f = table[tt.JAC] if n_sens > 0 else table[tt.RHS]
     size, tolerances = n * (1 + n_sens), doubles(table[tt.TOLERANCES])
     # Derivatives of rows are those of the numerical solution: they do not change its steps.
     controlled = n if table[tt.SENS] != 0 else size

@@ -145,9 +145,8 @@ def _solve(linear, work, lanes, table, first, count):
 def _task(begin, end, table_address):
     """Solve the tasks begin to end, one per subject and replicate, or compute their gradients if the table has some."""
     table = longs(table_address)
-    n_dp = n_sens = 0
-    if table[tt.JAC] != 0:
-        n_dp, n_sens = table[tt.N_DP], table[tt.N_DY0] + table[tt.N_DP]
+    n_sens = tt.n_sens(table)
+    n_dp = table[tt.N_DP] if n_sens > 0 else 0
     linear = Linear(table[tt.RHS], table[tt.JAC], table[tt.N_STATES], table[tt.N_P], table[tt.N_DY0], n_dp, n_sens)
     size = work_size(linear)
     memory = np.zeros(size + LANES * (5 + n_sens))

@@ -184,7 +184,8 @@ def _task(begin, end, table_address):
     piece[tt.N_SUBJECTS], piece[tt.X_STRIDE], piece[tt.C_STRIDE], piece[tt.G_STRIDE] = count, 0, 0, 0
     piece[tt.TIMES], piece[tt.ORDER], piece[tt.STARTS], piece[tt.STATUS] = times, order, starts, status
     piece[tt.T0], piece[tt.T_END], piece[tt.Z0], piece[tt.Z1] = t0, t_end, z0, z1
-    piece[tt.X], piece[tt.C], piece[tt.GX] = x, c, gradient
+    # A solve for values stays one: what is carried from piece to piece is as wide as the solver reads it.
+    piece[tt.X], piece[tt.C], piece[tt.GX] = x, c, gradient if table[tt.GX] != 0 else 0
     for k in range(count):
         _start(table, _task_at(table, k, begin, tasks, size))
     while True:

@@ -204,7 +204,7 @@ def _task(begin, end, table_address):
     address = _free_place(table[tt.RHS])
     place = integers(address, PLACE_SIZE)
     for k in range(begin, end):
-        _one(place, table, k, table[tt.JAC] != 0)
+        _one(place, table, k, tt.n_sens(table) > 0)
     _write(address + 8 * BUSY, 0)
     return 0
 

@@ -23,6 +23,15 @@ TABLE_SIZE = 36
 
 
 @innermost
+def n_sens(table):
+    """Sensitivities that a task carries beside each state: of gradients and derivatives all, of values none.
+
+    Every array of states is as wide as this says. No other cell of the table tells: the Jacobian is there for values too.
+    """
+    return table[N_DY0] + table[N_DP] if table[GX] != 0 or table[SENS] != 0 else 0
+
+
+@innermost
 def values_of(table, replicate, i):
     """Addresses of the differentiable and of the constant values of a subject, in both the entries of y0 first."""
     n_x = table[N_DY0] + table[N_DP]
@@ -42,12 +51,12 @@ def load_parameters(table, task, lane, lanes, p):
 
 
 @innermost
-def load_start(table, task, lane, lanes, z, n_sens, skip):
-    """Write where a task starts to address ``z``: its states, ``skip`` places left alone, ``n_sens`` sensitivities of each.
+def load_start(table, task, lane, lanes, z, width, skip):
+    """Write where a task starts to address ``z``: its states, ``skip`` places left alone, ``width`` sensitivities of each.
 
     In a piece between two events this is where the last piece ended.
     """
-    n, n_dy0, n_values = table[N_STATES], table[N_DY0], table[N_STATES] * (1 + n_sens)
+    n, n_dy0, n_values = table[N_STATES], table[N_DY0], table[N_STATES] * (1 + width)
     x_address, c_address = values_of(table, task // table[N_SUBJECTS], task % table[N_SUBJECTS])
     x, c, target = doubles(x_address), doubles(c_address), doubles(z)
     if table[Z0] != 0:
@@ -60,17 +69,17 @@ def load_start(table, task, lane, lanes, z, n_sens, skip):
     for j in range(n):
         k = longs(table[Y0_INDEX])[j] if j < n_dy0 else longs(table[Y0_CONSTANT])[j - n_dy0]
         target[k * lanes + lane] = x[j] if j < n_dy0 else c[j - n_dy0]
-        if j < n_dy0 and n_sens > 0:
-            target[(n + skip + k * n_sens + j) * lanes + lane] = 1.0
+        if j < n_dy0 and width > 0:
+            target[(n + skip + k * width + j) * lanes + lane] = 1.0
 
 
 @inner
 def read_subject(table, task):
     """``(first, last, t0, y0, p)`` of a task: its range of sorted rows, start and parameters."""
-    i, n, n_sens = task % table[N_SUBJECTS], table[N_STATES], table[N_DY0] + table[N_DP] if table[GX] != 0 else 0
-    z, p = np.empty(n * (1 + n_sens)), np.empty(table[N_P])
+    i, n, width = task % table[N_SUBJECTS], table[N_STATES], n_sens(table)
+    z, p = np.empty(n * (1 + width)), np.empty(table[N_P])
     load_parameters(table, task, 0, 1, p.ctypes.data)
-    load_start(table, task, 0, 1, z.ctypes.data, n_sens, 0)
+    load_start(table, task, 0, 1, z.ctypes.data, width, 0)
     return longs(table[STARTS])[i], longs(table[STARTS])[i + 1], doubles(table[T0])[i], z[:n], p
 
 

@@ -209,6 +209,20 @@ def test_gradients_against_finite_differences(case, solver):
     np.testing.assert_allclose(gradient, differences, rtol=2e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("solver", ["tsit5", "cvodes", "linear"])
+def test_values_of_several_subjects_with_a_variable(solver):
+    ka, vector = np.array([0.8, 1.0, 1.4]), pt.vector("ka", shape=(3,))
+    table = pd.DataFrame({"subject": [0, 1, 1, 2], "time": [0.0, 1.0, 6.0, 2.0], "amt": [10.0, 20.0, 30.0, 40.0]})
+    solution = solve_ivp(
+        rhs, dict.fromkeys(STATES, 0.0), {"ka": vector, "cl": CL, "v": V, "q": Q}, np.tile(TIMES, 3),
+        np.repeat(np.arange(3), len(TIMES)), events=table, solver=solver, **TIGHT,
+    )  # fmt: skip
+    found = pytensor.function([vector], solution.blood, mode="FAST_COMPILE")(ka).reshape(3, -1)
+    for i, rows in enumerate(found):
+        doses = [(t, "gut", a, 0.0) for s, t, a in zip(table.subject, table.time, table.amt, strict=True) if s == i]
+        np.testing.assert_allclose(rows, superposed(doses, TIMES, ka=ka[i])[:, 1], rtol=1e-6, atol=1e-6)
+
+
 def test_subjects_have_their_own_events_and_parameters():
     subject = np.repeat(np.arange(3), len(TIMES))
     table = pd.DataFrame({
