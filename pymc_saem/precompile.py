@@ -8,8 +8,6 @@ from time import perf_counter
 
 _BEGAN = perf_counter()  # before the imports: the seconds printed at the end are all that the user waits
 
-import os  # noqa: E402
-
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pymc as pm  # noqa: E402
@@ -18,6 +16,7 @@ import pytensor.tensor as pt  # noqa: E402
 from pytensor.compile.mode import Mode  # noqa: E402
 
 import pymc_saem as ps  # noqa: E402
+from pymc_saem.kept import folder  # noqa: E402
 from pymc_saem.ode import adjoint, products  # noqa: E402
 
 N_SUBJECTS, TIMES = 4, (0.5, 1.0, 2.0)
@@ -68,8 +67,9 @@ def main() -> None:
     """Compile, and say how long it took."""
     compile_solvers()
     compile_saem()
-    where = os.environ.get("NUMBA_CACHE_DIR") or "__pycache__ beside the package"
-    print(f"Compiled the solvers and the E-step in {perf_counter() - _BEGAN:.0f} s; kept in {where}.")
+    where = folder()
+    place = "not kept, as no folder could be used" if where is None else f"kept in {where}"
+    print(f"Compiled the solvers and the E-step in {perf_counter() - _BEGAN:.0f} s; {place}.")
 
 
 if __name__ == "__main__":

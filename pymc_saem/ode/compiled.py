@@ -1,25 +1,18 @@
 """The traced right-hand side as machine code, which solvers call by its address.
 
-The code is written into a file of its own and kept there compiled, under PyTensor's folder for compiled code: a model that
-was solved before needs no compilation in a new process.
+It is kept on disk: a model that was solved before needs no compilation in a new process.
 """
 
-import hashlib
 import math
-import os
 import re
-import tempfile
 from functools import cache, cached_property
-from pathlib import Path
 
 import numpy as np
-import pytensor
 
 __all__ = ["CompiledRhs", "compile_system", "python_function"]
 
 # An element that is stored is followed by its value.
 _ELEMENT = re.compile(r"\b(dy|jy|jp|y|p)\[(\d+)(?:, (\d+))?\](?: = (.*))?")
-_MOST_FILES = 400  # about 20 MB; a study that varies a constant of its model makes a file for each value
 
 
 class CompiledRhs:
@@ -56,9 +49,10 @@ class CompiledRhs:
         if self.system.is_wide:
             products.load()
         body = source if self.system.is_wide else self._over_lanes(source)
-        function = python_function(name, "lanes, ts, y, p, dy, jy, jp", f"{body}    return 0\n", keep=True)
+        arguments, body = "lanes, ts, y, p, dy, jy, jp", f"{body}    return 0\n"
+        function = python_function(name, arguments, body)
         signature = types.int64(types.int64, *[types.CPointer(types.float64)] * 6)
-        handle = kept_cfunc(signature, function)
+        handle = kept_cfunc(signature, function, text=f"{arguments}{body}")
         self._handles.append(handle)  # the code lives as long as its handle
         return handle.address
 
@@ -85,51 +79,15 @@ def compile_system(system):
     return CompiledRhs(system)
 
 
-def python_function(name, arguments, body, keep=False):
-    """The Python function with this body; if it shall be kept, in a file, where Numba keeps the machine code too."""
+def python_function(name, arguments, body):
+    """The Python function with this body."""
     from pymc_saem.ode import elementary, native, products
 
-    # The module, because machine code from a file looks for one to belong to.
+    # The module, because machine code from a file looks for one to belong to, and is kept by what that module imports.
     names = {"__name__": __name__, "math": math, "np": np, "multiply": products.multiply}
     names |= {"elementary_exp": elementary.exp, "elementary_log": elementary.log}
     names["exp_of_negative"] = elementary.exp_of_negative
     names |= {f: getattr(native, f) for f in ("doubles", "put", "take")}
     body = body.replace("math.exp(", "elementary_exp(").replace("math.log(", "elementary_log(")
-    code = f"def {name}({arguments}):\n{body}"
-    path = f"<pymc_saem ode {name}>"
-    if keep:
-        try:
-            path = _file_of(code)
-        except OSError:  # nothing may be written
-            pass
-    exec(compile(code, path, "exec"), names)
+    exec(compile(f"def {name}({arguments}):\n{body}", f"<pymc_saem ode {name}>", "exec"), names)
     return names[name]
-
-
-def _folder():
-    return Path(pytensor.config.compiledir) / "pymc_saem"
-
-
-def _file_of(code):
-    """Path of a file with this text; another one when a file here has changed, from which it takes functions."""
-    from pymc_saem.ode.native import sources_hash
-
-    folder = _folder()
-    path = folder / f"{hashlib.sha256(f'{sources_hash()}{code}'.encode()).hexdigest()[:32]}.py"
-    # Numba compiles anew when the file is younger than the machine code, so a file that is there stays as it is.
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _make_room(folder)
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(code)
-        os.replace(temporary, path)  # at once, because another process may want the same file
-    return str(path)
-
-
-def _make_room(folder):
-    """Remove the oldest files, so that one more can come."""
-    files = sorted(folder.glob("*.py"), key=lambda path: path.stat().st_mtime)
-    for path in files[: max(0, len(files) + 1 - _MOST_FILES)]:
-        for old in (path, *(folder / "__pycache__").glob(f"{path.stem}.*")):
-            old.unlink(missing_ok=True)

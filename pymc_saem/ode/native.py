@@ -1,13 +1,9 @@
-"""The few low-level pieces of compiled code: calls through addresses, memory without arrays, what is kept on disk.
+"""The few low-level pieces of compiled code: calls through addresses, memory without arrays.
 
 Solvers call the right-hand side through its address, and the thread driver calls the solver through
 its address. So the driver and ``tsit5`` are compiled once per machine and kept on disk, and a new
 model compiles its right-hand side only.
 """
-
-import hashlib
-from functools import cache
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -15,6 +11,8 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
+
+from pymc_saem.kept import keep_callback
 
 __all__ = [
     "call_lanes",
@@ -26,12 +24,10 @@ __all__ = [
     "floats",
     "inner",
     "integers",
-    "kept_by_sources",
     "kept_cfunc",
     "longs",
     "put",
     "register",
-    "sources_hash",
     "take",
 ]
 
@@ -46,38 +42,9 @@ innermost = numba.njit(**_NO_WAY_IN, **FLOATING)
 inlined = numba.njit(inline="always", **_NO_WAY_IN, **FLOATING)
 
 
-@cache
-def sources_hash():
-    """Short hash of all files of this folder."""
-    texts = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    return hashlib.sha256(b"".join(texts)).hexdigest()[:12]
-
-
-def kept_by_sources(function):
-    """The function under a name that changes with every file here.
-
-    Numba keeps machine code by the name and the file of a function, and does not see that another file has changed from which
-    it takes functions or sizes. Old code on a new table would crash Python.
-    """
-    if not function.__qualname__.endswith(sources_hash()):
-        function.__qualname__ += f"_{sources_hash()}"
-    return function
-
-
-def cached(function, **options):
-    """``numba.njit`` kept on disk, or in memory only where nothing may be written."""
-    try:
-        return numba.njit(cache=True, **options)(kept_by_sources(function))
-    except RuntimeError:  # Numba found no directory for its cache
-        return numba.njit(**options)(function)
-
-
-def kept_cfunc(signature, function):
-    """C function, compiled or read from disk; the code lives as long as the object."""
-    try:
-        return numba.cfunc(signature, cache=True, **FLOATING)(kept_by_sources(function))
-    except RuntimeError:  # as above
-        return numba.cfunc(signature, **FLOATING)(function)
+def kept_cfunc(signature, function, text=""):
+    """C function, compiled or read from disk; the code lives as long as the object. ``text`` as in `keep_callback`."""
+    return keep_callback(signature, function, text, **FLOATING)
 
 
 def compile_task(function):

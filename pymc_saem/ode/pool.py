@@ -19,7 +19,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pymc_saem.ode.native import cached, call_task, inner, longs
+from pymc_saem.kept import keep_function
+from pymc_saem.ode.native import call_task, inner, longs
 
 __all__ = ["SWITCH", "memory_of_helpers", "prepare", "run_as_switched", "run_in_threads", "run_serially"]
 
@@ -161,7 +162,7 @@ def _run_as_switched(switch, task, table, n_tasks):
 
 
 # Compiled when first called, from Python or from compiled code.
-serially, help_out, lead = (cached(function, nogil=True) for function in (_serially, _help, _lead))
+serially, help_out, lead = (keep_function(function, nogil=True) for function in (_serially, _help, _lead))
 ranges, run_as_switched = inner(_ranges), inner(_run_as_switched)
 
 

@@ -10,13 +10,11 @@ import numba
 import numpy as np
 from numba.extending import overload
 
+from pymc_saem.kept import keep_function
+
 
 def _compile(function):
-    """``numba.njit`` kept on disk, or in memory only where nothing may be written."""
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # Numba found no directory for its cache
-        return numba.njit(nogil=True)(function)
+    return keep_function(function, nogil=True)
 
 
 @_compile
