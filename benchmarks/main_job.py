@@ -68,7 +68,7 @@ def child(options) -> dict:
 def with_cache(cache: str) -> dict:
     """Environment in which a folder takes the place of the user's caches."""
     flags = [os.environ.get("PYTENSOR_FLAGS", ""), f"base_compiledir={cache}"]
-    return os.environ | {"NUMBA_CACHE_DIR": cache, "PYTENSOR_FLAGS": ",".join(filter(None, flags))}
+    return os.environ | {"PYTENSOR_FLAGS": ",".join(filter(None, flags))}
 
 
 def precompile(cache: str) -> None:
