@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from pymc_saem.ode.clocks import check_clock, period_columns, refuse_dates
 from pymc_saem.ode.events import set_records
+from pymc_saem.ode.subjects import as_column
 
 __all__ = ["Interpolation", "interpolate"]
 
@@ -19,8 +21,9 @@ def interpolate(table, kind="linear", *, value=None):
     Parameters
     ----------
     table : pandas.DataFrame
-        Columns ``subject`` (codes 0, 1, ... as in ``solve_ivp``; not needed for a single system), ``time``, and the value;
-        in any order of rows.
+        Columns ``subject`` or ``id`` (labels or codes, as ``solve_ivp`` gets them as ``subject``; not needed for a single
+        system), ``time``, and the value; in any order of rows. Columns that divide the rows into periods, such as ``occ``, are no
+        values, but time must go on from one period to the next.
     kind : {"linear", "constant", "cubic"}
         "constant" keeps each value until the next; "linear" connects them; "cubic" is the natural cubic spline.
         Before the first time and after the last one the value stays as it is there.
@@ -54,48 +57,77 @@ def interpolate(table, kind="linear", *, value=None):
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(map(repr, _KINDS))}.")
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"interpolate needs a pandas.DataFrame, got {type(table).__name__}.")
-    others = [c for c in table.columns if c not in ("subject", "time")]
-    if "time" not in table or not others:
+    columns = _columns(table)
+    periods = period_columns(table)
+    others = [c for c in table.columns if c not in columns.values() and c not in periods]
+    if "time" not in columns or not (others or value is not None):
         raise ValueError(f"interpolate needs the columns 'time' and a value; the table has {list(table.columns)}.")
     if value is None and len(others) > 1:
         raise ValueError(f"interpolate found the columns {others}; say which with value=...")
     value = others[0] if value is None else value
     if value not in table:
         raise ValueError(f"value is {value!r}, which is no column of the table; it has {list(table.columns)}.")
-    subject = table["subject"].to_numpy() if "subject" in table else np.zeros(len(table), dtype=np.int64)
-    if subject.dtype.kind not in "iu":
-        raise TypeError(f"interpolate: subject must hold the integer codes of solve_ivp, got {subject.dtype}.")
-    try:
-        time, values = (table[c].to_numpy(dtype=float) for c in ("time", value))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"interpolate: time and {value!r} must be numeric.") from error
+    subject = np.zeros(len(table), dtype=np.int64)
+    if "subject" in columns:
+        subject, _ = as_column(table[columns["subject"]], "interpolate: subject")
+    time, values = (_numbers(table[c], c) for c in (columns["time"], value))
     bad = ~(np.isfinite(time) & np.isfinite(values))
     if bad.any():
         row = int(bad.argmax())
-        raise ValueError(f"interpolate row {row}: time {time[row]} and {value} {values[row]} must be finite.")
-    order = np.lexsort((time, subject))
-    subject, time, values = subject[order], time[order], values[order]
-    same = np.flatnonzero((subject[1:] == subject[:-1]) & (time[1:] == time[:-1]))
+        whose = f" of subject {subject[row]!r}" if "subject" in columns else ""
+        raise ValueError(f"interpolate row {row}{whose}: time {time[row]} and {value} {values[row]} must be finite.")
+    labels = np.asarray(subject, dtype=object)
+    check_clock("interpolate", labels, time, table[[c for c in periods if c != value]])
+    codes, found = pd.factorize(labels)
+    order = np.lexsort((time, codes))
+    codes, time, values = codes[order], time[order], values[order]
+    same = np.flatnonzero((codes[1:] == codes[:-1]) & (time[1:] == time[:-1]))
     if same.size:
-        raise ValueError(f"interpolate: subject {subject[same[0]]} has two values at time {time[same[0]]}.")
-    return Interpolation(kind, subject, time, values)
+        raise ValueError(
+            f"interpolate: subject {found[codes[same[0]]]!r} has two values at time {time[same[0]]}. If the clock begins anew in each "
+            "period, write time that goes on."
+        )
+    return Interpolation(kind, found[codes], time, values)
+
+
+def _columns(table):
+    """The columns of subject and time, in any case; ``subject`` may be called ``id``."""
+    columns = {}
+    for column in table.columns:
+        name = str(column).lower()
+        if name in ("subject", "id", "time"):
+            if name in columns:
+                raise ValueError(f"interpolate: the table has the columns {columns[name]!r} and {column!r}; leave one out.")
+            columns[name] = column
+    if "subject" not in columns and "id" in columns:
+        columns["subject"] = columns.pop("id")
+    return columns
+
+
+def _numbers(column, name):
+    refuse_dates(column, f"interpolate: {name}")
+    try:
+        return column.to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"interpolate: {name!r} must be numeric.") from error
 
 
 class Interpolation:
-    """Pieces of a covariate's curve; made by :func:`interpolate`."""
+    """Pieces of a covariate's curve; made by :func:`interpolate`. ``subject`` has labels or codes, as the table had them."""
 
     def __init__(self, kind, subject, time, values):
         self.kind, self.subject, self.time, self.values = kind, subject, time, values
 
-    def check(self, name, n_subjects):
-        """Every subject needs a value."""
-        present = np.unique(self.subject)
-        missing = np.setdiff1d(np.arange(n_subjects), present)
+    def of(self, name, subjects):
+        """The same with the places of the subjects of a solution instead of labels; every subject needs a value."""
+        places = subjects.places(self.subject, f"params[{name!r}]")
+        missing = np.setdiff1d(np.arange(subjects.n), places)
         if missing.size:
-            raise ValueError(f"params[{name!r}]: subject {missing[0]} has no row in the interpolated table.")
-        if present[-1] >= n_subjects or present[0] < 0:
-            bad = present[-1] if present[-1] >= n_subjects else present[0]
-            raise ValueError(f"params[{name!r}]: subject code {bad} is outside 0..{n_subjects - 1}.")
+            raise ValueError(
+                f"params[{name!r}]: subject {subjects.name(missing[0])} has no row in the interpolated table."
+            )
+        order = np.argsort(places, kind="stable")
+        return Interpolation(self.kind, places[order], self.time[order], self.values[order])
 
     def function(self, coefficients):
         """The covariate as a function of time, from the coefficients of the current piece."""

@@ -162,12 +162,13 @@ def _covariate(name):
     return f"_covariate_{name}"
 
 
-def plan_events(events, covariates, states, n_subjects, t0, has_subject):
-    """The :class:`Plan` of ``solve_ivp``'s events and interpolated parameters; None if there are none."""
+def plan_events(events, covariates, states, subjects, t0, has_subject):
+    """The :class:`Plan` of ``solve_ivp``'s events and interpolated parameters, or None if there are none; and the subjects, as far
+    as the table of events tells what they are called."""
     if events is None and not covariates:
-        return None
-    for name, table in covariates.items():
-        table.check(name, n_subjects)
-    doses = events if isinstance(events, Doses) else Doses(events)
-    rows = [] if events is None else read_doses(doses, states, n_subjects, t0, has_subject)
-    return Plan(doses, rows, covariates, states, n_subjects, t0)
+        return None, subjects
+    doses, rows = events if isinstance(events, Doses) else Doses(events), []
+    if events is not None:
+        rows, subjects = read_doses(doses, states, subjects, t0, has_subject)
+    covariates = {name: table.of(name, subjects) for name, table in covariates.items()}
+    return Plan(doses, rows, covariates, states, subjects.n, t0), subjects

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from pymc_saem.ode.clocks import check_clock, period_columns, refuse_dates
+
 __all__ = ["Doses", "EventTable", "read_doses", "set_records"]
 
 # What an event does: add to a state, add to a parameter, set a parameter, empty all states, or put them into the steady
@@ -29,8 +31,9 @@ class Doses:
     Parameters
     ----------
     table : pandas.DataFrame
-        One row per event; names of columns in any case. ``subject`` (or ``id``, where there is no ``subject``): the codes 0, 1, ... that
-        ``solve_ivp`` gets as ``subject``; not needed for a single system. ``time``, in the unit of ``t``. ``amt``, in the
+        One row per event; names of columns in any case. ``subject`` (or ``id``, where there is no ``subject``): labels
+        or codes, as ``solve_ivp`` gets them as ``subject``; not needed for a single system. ``time``, in the unit of ``t``: one clock
+        for all periods of a subject. ``amt``, in the
         unit of the state. ``cmt``: name of the state that gets the dose, or its number from 1 (default: the first).
         ``evid``: 1 dose (default where ``amt`` is positive), 3 reset, 4 reset and dose; rows with 0 are skipped. ``rate``:
         0 bolus (default), positive: infusion at that rate, -1: at the rate given by ``rate`` below, -2: over the time
@@ -46,6 +49,10 @@ class Doses:
     state before it. Bioavailability scales amounts; where the rate is given it makes the infusion longer. A reset empties
     all states, ends infusions and cancels doses that are still to come from rows before it; a steady state is a reset
     followed by as many intervals as it takes until the states at their end no longer change within tolerance.
+
+    A table beside rows with codes may have labels where they are certain: in a PyMC model whose ``coords`` name the subjects, and where
+    its observations (evid 0) are the very rows of ``t``. A clock that begins anew in each period is refused, as far as it can be seen:
+    by time that goes back in a table with resets or observations, or by a column such as ``occ`` whose periods overlap.
 
     Examples
     --------
@@ -111,34 +118,70 @@ def set_records(subject, time, target, values):
     return [(subject, (time, float(v), 0.0, 0.0), (SET_PARAMETER, target + k, *nowhere)) for k, v in enumerate(values)]
 
 
+#: Additional doses included.
+MOST_DOSES = 1_000_000
 _COLUMNS = ("time", "amt", "cmt", "evid", "rate", "dur", "addl", "ii", "ss")
+#: What tells an observation where there is no evid.
+_OBSERVED = ("dv", "mdv")
 #: Names that other programs have for a column.
 _OTHER_NAMES = {"duration": "dur", "tinf": "dur"}
 
 
-def read_doses(doses, states, n_subjects, t0, has_subject):
+def read_doses(doses, states, subjects, t0, has_subject):
     """Rows of a table as dicts, checked.
+
+    Parameters
+    ----------
+    doses : Doses
+    states : list of str
+    subjects : Subjects
+    t0 : ndarray of float, shape (n_subjects,)
+    has_subject : bool
 
     Returns
     -------
-    list of dict
+    rows : list of dict
         By subject and time, rows that do nothing left out; ``cmt`` is the name of the state.
+    subjects : Subjects
+        With names where the table tells what rows with codes are called.
     """
     table = doses.table
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"events must be a pandas.DataFrame or Doses(table, ...), got {type(table).__name__}.")
     used = _used_columns(table, has_subject)
+    refuse_dates(used["time"], "time in events")
+    events = [_event({k: v[row] for k, v in used.items()}, states, row) for row in range(len(table))]
+    evid = np.array([0.0 if event is None else event["evid"] for event in events])
+    time, labels = np.array(used["time"], dtype=float), used.get("subject", np.zeros(len(table), dtype=int))
+    is_observation = evid == 0
+    subjects = subjects.told_by(labels[is_observation], time[is_observation], table.index[is_observation])
+    places = subjects.places(labels, "events")
+    check_clock("events", labels, time, table[period_columns(table)], evid)
     rows = []
-    for row in range(len(table)):
-        values = {k: v[row] for k, v in used.items()}
-        event = _event(values, states, row)
+    for event, place in zip(events, places, strict=True):
         if event is not None:
-            event["subject"] = _subject(values.get("subject", 0), n_subjects, row)
-            if event["time"] < t0[event["subject"]]:
-                raise ValueError(f"events row {row}: time {event['time']} is before t0 = {t0[event['subject']]}.")
+            event["subject"] = int(place)
+            if event["time"] < t0[place]:
+                raise ValueError(
+                    f"events row {event['row']}: time {event['time']} is before t0 = {t0[place]} of subject "
+                    f"{subjects.name(place)}."
+                )
             rows.append(event)
     _check_parameters(doses, states, rows)
-    return sorted(rows, key=lambda e: (e["subject"], e["time"]))
+    _check_number(rows)
+    return sorted(rows, key=lambda e: (e["subject"], e["time"])), subjects
+
+
+def _check_number(rows):
+    """Additional doses are written out one by one."""
+    total = 0
+    for event in rows:
+        total += event.get("addl", 0) + 1
+        if total > MOST_DOSES:
+            raise ValueError(
+                f"events row {event['row']}: addl is {event['addl']:g}, which makes {total:g} doses in the table; more than "
+                f"{MOST_DOSES} are not written out. For a regimen that goes on and on, take a steady state (ss = 1)."
+            )
 
 
 def _used_columns(table, has_subject):
@@ -162,8 +205,8 @@ def _used_columns(table, has_subject):
             )
     key = "subject" if "subject" in columns else "id"
     if has_subject and key not in columns:
-        raise ValueError("events needs the column 'subject' with the codes that solve_ivp gets as subject.")
-    used = {name: table[columns[name]].to_numpy() for name in _COLUMNS if name in columns}
+        raise ValueError(f"events needs the column 'subject' with what solve_ivp gets as subject; {listed}")
+    used = {name: table[columns[name]].to_numpy() for name in (*_COLUMNS, *_OBSERVED) if name in columns}
     return used | ({"subject": table[columns[key]].to_numpy()} if key in columns else {})
 
 
@@ -180,19 +223,24 @@ def _number(values, name, row, default=0.0):
     return value
 
 
-def _subject(value, n_subjects, row):
-    is_whole = isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer())
-    if not is_whole or not 0 <= value < n_subjects:
-        shown = repr(value) if isinstance(value, str) else value
+def _check_amount(values, row):
+    """A dose whose amount is missing would vanish; so a row without amount must be said to be none."""
+    if "amt" not in values or not pd.isna(values["amt"]):
+        return
+    if pd.isna(values.get("evid")):
+        is_dose = pd.isna(values.get("dv")) and values.get("mdv") != 0
+    else:
+        is_dose = values["evid"] in (1, 4)
+    if is_dose:
         raise ValueError(
-            f"events row {row}: subject is {shown}; it must be one of the codes 0..{n_subjects - 1} that solve_ivp gets as "
-            "subject. Make codes with: ids.get_indexer(table['subject'])."
+            f"events row {row}: amt is missing ({values['amt']}). Give the amount; or say that the row is no dose, by a column evid "
+            "with 0; or leave the row out."
         )
-    return int(value)
 
 
 def _event(values, states, row):
     """One row as a dict; None if it does nothing."""
+    _check_amount(values, row)
     event = {k: _number(values, k, row) for k in ("time", "amt", "rate", "dur", "addl", "ii", "ss")}
     event["evid"] = evid = _number(values, "evid", row, 1.0 if event["amt"] != 0.0 else 0.0)
     event["row"] = row

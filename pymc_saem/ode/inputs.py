@@ -11,7 +11,9 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.random.type import RandomType
 
-__all__ = ["as_tensors", "as_times", "as_subject", "as_start", "folded", "is_constant", "n_subjects_of", "shapes_of"]
+from pymc_saem.ode.clocks import refuse_dates
+
+__all__ = ["as_positive", "as_start", "as_tensors", "as_times", "check_axes", "folded", "is_constant", "shapes_of"]
 
 
 def as_tensors(values, what):
@@ -76,12 +78,8 @@ def as_times(t):
         if tensor.type.ndim != 1:
             raise ValueError(f"t must be a vector with one time per row, got {tensor.type.ndim} dimensions.")
     else:
+        refuse_dates(t, "t")
         raw = np.asarray(t)
-        if raw.dtype.kind in "mM":  # they would become nanoseconds
-            raise TypeError(
-                f"t must hold numbers, got {raw.dtype}; take the time since a start in a unit of your choice, for example "
-                "(t - t.min()) / np.timedelta64(1, 'h')."
-            )
         try:
             values = np.asarray(t, dtype="float64")
         except (TypeError, ValueError) as error:
@@ -104,59 +102,34 @@ def _is_number(x):
     return True
 
 
-def as_subject(subject, n_rows):
-    """Subject codes 0..n-1 of the rows, one per row."""
-    codes = np.asarray(subject)
-    if codes.ndim != 1 or (n_rows is not None and codes.size != n_rows):
-        raise ValueError(f"subject must have one code per row of t: expected shape ({n_rows},), got {codes.shape}.")
-    if codes.dtype.kind not in "iu":
-        raise TypeError(
-            f"subject must hold integer codes 0, 1, ..., got {codes.dtype} (row 0 is {codes[:1].tolist()}). "
-            'Make codes with: codes, ids = data["subject"].factorize().'
-        )
-    if codes.size and codes.min() < 0:
-        row = int(np.flatnonzero(codes < 0)[0])
-        raise ValueError(f"subject codes start at 0; row {row} is {codes[row]} (factorize marks missing values by -1).")
-    return codes.astype(np.int64)
-
-
-def n_subjects_of(subject, shapes):
-    """Number of subjects; every array must agree on it.
+def check_axes(shapes, n_subjects):
+    """Every entry of ``y0`` and ``params`` with an axis must have that of the subjects first.
 
     Parameters
     ----------
-    subject : ndarray of int, shape (rows,)
     shapes : dict of (str, str) to tuple of int
         Shape by kind ("y0" or "params") and name.
+    n_subjects : int
     """
-    counted = int(subject.max()) + 1 if subject.size else 0
-    lengths = [shape[0] for shape in shapes.values() if shape]
-    most_common = max(lengths, key=lengths.count, default=counted)
-    expected = counted if counted in lengths else most_common
     for (kind, name), shape in shapes.items():
-        if shape and shape[0] != expected:
+        if shape and shape[0] != n_subjects:
             suggestion = (
-                f"give it one value per subject, shape ({expected},), or one number for all"
+                f"give it one value per subject, shape ({n_subjects},), or one number for all"
                 if kind == "y0"
                 else "a value that all subjects share needs the axis too: "
-                f"pt.broadcast_to({name}, {(expected, *shape)})"
+                f"pt.broadcast_to({name}, {(n_subjects, *shape)})"
             )
             raise ValueError(
-                f"{kind}[{name!r}] has shape {shape}; its leading axis must be the {expected} subjects: {suggestion}."
+                f"{kind}[{name!r}] has shape {shape}; its leading axis must be the {n_subjects} subjects: {suggestion}."
             )
-    if counted > expected:
-        row = int(np.flatnonzero(subject >= expected)[0])
-        raise ValueError(
-            f"subject code {subject[row]} in row {row} is outside 0..{expected - 1}: y0 and params have "
-            f"{expected} subjects."
-        )
-    return expected
 
 
-def as_start(t0, n_subjects, subject, times):
+def as_start(t0, subjects, subject, times):
     """Start time of each subject; no known row may lie before it."""
+    n_subjects = subjects.n
     if isinstance(t0, Variable):
         raise TypeError("t0 must be a number or an array with one time per subject, not a PyTensor variable.")
+    refuse_dates(t0, "t0")
     start = np.asarray(t0, dtype="float64")
     if start.shape not in ((), (n_subjects,)):
         raise ValueError(f"t0 must be a number or have shape ({n_subjects},), one per subject; got {start.shape}.")
@@ -166,7 +139,8 @@ def as_start(t0, n_subjects, subject, times):
     if times is not None and times.size == subject.size and (times < start[subject]).any():
         row = int(np.flatnonzero(times < start[subject])[0])
         raise ValueError(
-            f"t is {times[row]} in row {row}, before t0 = {start[subject[row]]} of subject {subject[row]}. "
+            f"t is {times[row]} in row {row}, before t0 = {start[subject[row]]} of subject "
+            f"{subjects.name(subject[row])}. "
             "Set t0 to the time at which y0 holds, or drop the row."
         )
     return start

@@ -10,18 +10,19 @@ from pymc_saem.ode.dosing import plan_events
 from pymc_saem.ode.inputs import (
     as_positive,
     as_start,
-    as_subject,
     as_tensors,
     as_times,
+    check_axes,
     folded,
     is_constant,
-    n_subjects_of,
     shapes_of,
 )
 from pymc_saem.ode.kernels import SOLVERS
+from pymc_saem.ode.labels import aligned, read_subjects
 from pymc_saem.ode.op import OdeSolution
 from pymc_saem.ode.problem import flat_places, trace
 from pymc_saem.ode.rows import Rows
+from pymc_saem.ode.subjects import Subjects
 
 __all__ = ["Solution", "solve_ivp"]
 
@@ -60,8 +61,12 @@ def solve_ivp(
         changes with time is ``interpolate(table)``, and ``p.name(t)`` in ``rhs``.
     t : array_like or tensor, shape (rows,)
         Observation times, long format, in any order, repeats allowed; same unit as ``t0``.
-    subject : array_like of int, shape (rows,), optional
-        Subject code 0..n_subjects-1 of each row. None is a single system, without subject axes.
+    subject : array_like, shape (rows,), optional
+        Whose row it is: labels, such as a column of ids, or codes 0..n_subjects-1, the place on the leading axis of ``y0`` and
+        ``params``. Whole numbers that are all below n_subjects are codes. Labels stand on the leading axis in the order of
+        the categories if they are categorical, else of the ``coords`` of the parameters in a PyMC model, else of their first
+        appearance, as ``factorize`` gives it; pandas objects in ``y0`` and ``params`` that have the labels as index are matched
+        by it. Tables name subjects as the rows do. None is a single system, without subject axes.
     t0 : float or array_like, shape (n_subjects,), default 0
         Time at which ``y0`` holds.
     rtol, atol : float, default 1e-6
@@ -135,17 +140,21 @@ def solve_ivp(
         as_positive(n_threads, "n_threads", numbers.Integral)
     covariates = {n: v for n, v in params.items() if isinstance(v, Interpolation)} if isinstance(params, dict) else {}
     fixed = {n: v for n, v in params.items() if n not in covariates} if covariates else params
+    raw = {"y0": y0, "params": fixed}
     y0, params = as_tensors(y0, "y0"), as_tensors(fixed, "params")
     _check_state_names(y0)
     times, known = as_times(t)
     shapes = shapes_of({("y0", n): v for n, v in y0.items()} | {("params", n): v for n, v in params.items()})
     n_rows = known.size if known is not None else times.type.shape[0]
-    codes, n_subjects = _subjects(subject, n_rows, shapes)
-    rows = Rows(codes, as_start(t0, n_subjects, codes, known))
+    codes, subjects = _subjects(subject, n_rows, shapes, raw)
+    subjects = subjects.with_rows(codes, known, getattr(t, "index", None))
+    n_subjects = subjects.n
+    y0, params = (as_tensors(aligned(v, subjects), k) for k, v in raw.items())
+    rows = Rows(codes, as_start(aligned({"t0": t0}, subjects)["t0"], subjects, codes, known))
     _check_y0(shapes, subject is not None, n_subjects)
 
     skip = 1 if subject is not None else 0
-    plan = plan_events(events, covariates, list(y0), n_subjects, rows.t0, subject is not None)
+    plan, subjects = plan_events(events, covariates, list(y0), subjects, rows.t0, subject is not None)
     if plan is not None:
         if solver == "sunode":
             raise NotImplementedError(
@@ -173,7 +182,7 @@ def solve_ivp(
     columns = [_columns(v, n_subjects, skip) for v in (differentiable, constants)]
     columns[1] = folded(columns[1])
     op = OdeSolution(system, rows, y0_index, solver, rtol, atol, max_steps, n_threads, table)
-    return Solution(op, times, *columns)
+    return Solution(op, times, *columns, subjects)
 
 
 class Solution:
@@ -189,8 +198,8 @@ class Solution:
         The solver; "linear" where "auto" has chosen it.
     """
 
-    def __init__(self, op, t, x, c):
-        self._op, self._inputs = op, (t, x, c)
+    def __init__(self, op, t, x, c, subjects):
+        self._op, self._inputs, self._subjects = op, (t, x, c), subjects
         self._values, self.status = op(t, x, c)
 
     @property
@@ -214,8 +223,8 @@ class Solution:
         Parameters
         ----------
         t : array_like or tensor, shape (rows,)
-        subject : array_like of int, shape (rows,), optional
-            Not needed for a single system.
+        subject : array_like, shape (rows,), optional
+            Labels if the rows of this solution had labels, else codes. Not needed for a single system.
         rtol, atol : float, optional
             Other tolerances; those of this solution by default.
         max_steps : int, optional
@@ -230,17 +239,14 @@ class Solution:
         n_rows = known.size if known is not None else times.type.shape[0]
         if subject is None and op.n_subjects > 1:
             raise ValueError(f"subject must say which of the {op.n_subjects} subjects each row belongs to.")
-        codes = _codes(subject, n_rows)
-        if codes.size and codes.max() >= op.n_subjects:
-            row = int(codes.argmax())
-            raise ValueError(f"subject code {codes[row]} in row {row} is outside 0..{op.n_subjects - 1}.")
-        as_start(op.rows.t0, op.n_subjects, codes, known)  # refuses rows before the start
+        codes = _zeros(n_rows) if subject is None else self._subjects.places_of_rows(subject, n_rows)
+        as_start(op.rows.t0, self._subjects, codes, known)  # refuses rows before the start
         state = op.with_rows(codes).__getstate__()
         state["rtol"] = as_positive(op.rtol if rtol is None else rtol, "rtol")
         state["atol"] = as_positive(op.atol if atol is None else atol, "atol")
         if max_steps is not None:
             state["max_steps"] = as_positive(max_steps, "max_steps", numbers.Integral)
-        return Solution(OdeSolution(**state), times, *self._inputs[1:])
+        return Solution(OdeSolution(**state), times, *self._inputs[1:], self._subjects)
 
 
 _TAKEN = ("at", "solver", "status")
@@ -261,17 +267,19 @@ def _check_y0(shapes, has_subject, n_subjects):
             raise ValueError(f"y0[{name!r}] must be {allowed}; got shape {shape}.")
 
 
-def _codes(subject, n_rows):
-    if subject is not None:
-        return as_subject(subject, n_rows)
+def _zeros(n_rows):
     if n_rows is None:
         raise ValueError("The number of rows of t must be known: give subject, or t a static shape.")
     return np.zeros(n_rows, dtype=np.int64)
 
 
-def _subjects(subject, n_rows, shapes):
-    codes = _codes(subject, n_rows)
-    return codes, (1 if subject is None else n_subjects_of(codes, shapes))
+def _subjects(subject, n_rows, shapes, values):
+    """Codes of the rows, and the subjects."""
+    if subject is None:
+        return _zeros(n_rows), Subjects(1)
+    codes, subjects = read_subjects(subject, n_rows, shapes, [v for entries in values.values() for v in entries.values()])
+    check_axes(shapes, subjects.n)
+    return codes, subjects
 
 
 def _columns(tensors, n_subjects, skip):

@@ -58,8 +58,13 @@ def test_subjects_have_their_own_curves_and_start_times():
         ({"time": [0.0], "x": [1.0]}, {"value": "y"}, ValueError, "value is 'y', which is no column"),
         ({"time": [0.0], "x": [np.nan]}, {}, ValueError, "row 0: time 0.0 and x nan must be finite"),
         ({"time": [0.0], "x": ["much"]}, {}, TypeError, "must be numeric"),
-        ({"time": [0.0, 0.0], "x": [1.0, 2.0]}, {}, ValueError, "two values at time 0.0"),
-        ({"subject": ["a"], "time": [0.0], "x": [1.0]}, {}, TypeError, "integer codes"),
+        ({"time": [0.0], "TIME": [0.0], "x": [1.0]}, {}, ValueError, "the columns 'time' and 'TIME'; leave one out"),
+        ({"time": [0.0, 0.0], "x": [1.0, 2.0]}, {}, ValueError, "two values at time 0.0.*write time that goes on"),
+        ({"subject": [None], "time": [0.0], "x": [1.0]}, {}, ValueError, "subject of row 0 is missing"),
+        ({"ID": ["ann"], "time": [0.0], "x": [np.nan]}, {}, ValueError, "row 0 of subject 'ann': time 0.0 and x nan"),
+        ({"time": pd.to_datetime(["2020-01-01"]), "x": [1.0]}, {}, TypeError, "interpolate: time must hold numbers, got datetime64"),
+        ({"time": pd.to_datetime(["2020-01-01"], utc=True), "x": [1.0]}, {}, TypeError, "interpolate: time must hold numbers"),
+        ({"time": [0.0, 9.0, 1.0], "x": [1.0, 2.0, 3.0], "OCC": [1, 1, 2]}, {}, ValueError, "row 2: OCC 2 of subject 0 begins at time 1, but OCC 1"),
     ],
 )
 def test_bad_tables(table, options, error, message):
@@ -75,7 +80,7 @@ def test_every_subject_needs_a_value():
 
     with pytest.raises(ValueError, match=r"params\['z'\]: subject 1 has no row"):
         solve({"subject": [0], "time": [0.0], "z": [1.0]})
-    with pytest.raises(ValueError, match=r"params\['z'\]: subject code 2 is outside 0..1"):
+    with pytest.raises(ValueError, match=r"params\['z'\] row 2: subject is 2; it must be one of the codes 0..1"):
         solve({"subject": [0, 1, 2], "time": [0.0] * 3, "z": [1.0] * 3})
     with pytest.raises(TypeError, match="needs a pandas.DataFrame"):
         interpolate([1.0])
