@@ -9,30 +9,32 @@ file or the folder, the function is compiled, which costs time and nothing else.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
 import pickle
 import stat
 import tempfile
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from platform import python_version
 
 import numba
 import pytensor
+from numba.core.caching import Cache
 from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
+from pytensor.link.numba.cache import NUMBA_CACHE_PATH
 
 from pymc_saem.sources import sources_hash
 
 _MOST_FILES = 600  # about 30 MB; a study that varies a constant of its model makes a file or two for each value
 _SUFFIX = ".code"
 _log = logging.getLogger(__name__)
-_version = cache(metadata.version)
+_version = functools.cache(metadata.version)
 
 
 def keep_function(function, **options):
@@ -183,3 +185,35 @@ def _make_room(where) -> None:
     for _, path in sorted(files)[: max(0, len(files) + 1 - _MOST_FILES)]:
         with contextlib.suppress(OSError):
             os.unlink(path)
+
+
+def _forgive_pytensor() -> None:
+    """Compile what PyTensor kept in a file that is damaged, or cannot keep, where Numba would end the compilation by an error.
+
+    PyTensor keeps machine code of graphs by Numba's own cache. Files of other programs stay as Numba treats them.
+    """
+    load, save = Cache.load_overload, Cache.save_overload
+
+    @functools.wraps(load)
+    def load_or_forget(self, signature, target_context):
+        try:
+            return load(self, signature, target_context)
+        except Exception:
+            if Path(self.cache_path) != NUMBA_CACHE_PATH:
+                raise
+            with contextlib.suppress(Exception):
+                self.flush()  # or the damaged index would stay
+            return None
+
+    @functools.wraps(save)
+    def save_or_not(self, signature, data):
+        try:
+            save(self, signature, data)
+        except Exception:
+            if Path(self.cache_path) != NUMBA_CACHE_PATH:
+                raise
+
+    Cache.load_overload, Cache.save_overload = load_or_forget, save_or_not
+
+
+_forgive_pytensor()

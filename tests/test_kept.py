@@ -5,7 +5,9 @@ import stat
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytensor
+import pytensor.tensor as pt
 import pytest
 
 from pymc_saem import kept
@@ -174,6 +176,45 @@ def test_what_has_no_known_sources_is_not_kept(folder):
     assert (keep_callback(ONE, inner).ctypes(2.0), keep_function(inner)(2.0)) == (4.0, 4.0)
     assert (keep_callback(ONE, outside).ctypes(2.0), keep_function(outside)(2.0)) == (8.0, 8.0)
     assert not folder.exists()
+
+
+@pytest.fixture
+def of_pytensor(tmp_path, monkeypatch):
+    """An empty folder for what PyTensor keeps."""
+    for module in (kept, pytensor.link.numba.cache):
+        monkeypatch.setattr(module, "NUMBA_CACHE_PATH", tmp_path)
+    return tmp_path
+
+
+def compile_graph():
+    x = pt.dvector("x")
+    return pytensor.function([x], pt.cumsum(3.0 * x), mode="NUMBA")(np.array([1.0, 2.0])).tolist() == [3.0, 9.0]
+
+
+@pytest.mark.parametrize("ending", [".nbi", ".nbc"])
+def test_damaged_files_of_pytensor_are_compiled_anew(of_pytensor, ending):
+    assert compile_graph()
+    damaged = [path for path in files(of_pytensor) if path.suffix == ending]
+    for path in damaged:
+        path.write_bytes(b"")
+    assert damaged and compile_graph()
+    assert all(path.stat().st_size for path in damaged)
+
+
+def test_a_full_disk_does_not_stop_pytensor(of_pytensor, monkeypatch):
+    monkeypatch.setattr(os, "replace", no_space)
+    assert compile_graph()
+    assert files(of_pytensor) == []
+
+
+def test_numba_treats_other_files_as_it_does(tmp_path, monkeypatch):
+    def save():
+        monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
+        numba.njit(ONE, cache=True)(triple)
+
+    monkeypatch.setattr(os, "replace", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        save()
 
 
 PACKAGE = {
