@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 
 import arviz as az
 import numpy as np
@@ -125,19 +126,39 @@ def progress_column(text: str, header: str) -> TextColumn:
     return TextColumn(text, table_column=Column(header, ratio=1))
 
 
-def write_groups(idata, path, *, is_zarr: bool) -> None:
-    """Write all groups to a netCDF file or a Zarr folder; through xarray, as ArviZ 0.x cannot write with Zarr 3."""
+def _tree(idata) -> xr.DataTree:
+    """All groups, of which ArviZ 0.x cannot write some with Zarr 3."""
+    if not HAS_INFERENCE_DATA:
+        return idata
     tree = xr.DataTree.from_dict({name: get_group(idata, name) for name in group_names(idata)})
     tree.attrs.update(idata.attrs)
-    if is_zarr:  # format 2, as the third has no text yet
-        tree.to_zarr(str(path), mode="w", zarr_format=2)
-    else:
-        tree.to_netcdf(str(path), engine="h5netcdf")
+    return tree
 
 
-def read_groups(path, *, is_zarr: bool):
-    """``(container, names of its groups)`` of a netCDF file or a Zarr folder, in memory; the file is closed."""
-    with xr.open_datatree(str(path), engine="zarr" if is_zarr else "h5netcdf") as tree:
-        groups = {name: child.to_dataset().load() for name, child in tree.children.items()}
+def netcdf_bytes(idata) -> bytes:
+    """All groups as a netCDF file in memory: HDF5 ends Python where it cannot write to a disk."""
+    return bytes(_tree(idata).to_netcdf(engine="h5netcdf"))
+
+
+def write_zarr(idata, folder) -> None:
+    """Write all groups to a Zarr folder."""
+    _tree(idata).to_zarr(str(folder), mode="w", zarr_format=2)  # the third format has no text yet
+
+
+def read_netcdf(data: bytes):
+    """``(container, names of its groups)`` of the bytes of a netCDF file."""
+    return _container(xr.open_datatree(BytesIO(data), engine="h5netcdf"))
+
+
+def read_zarr(folder):
+    """``(container, names of its groups)`` of a Zarr folder, in memory."""
+    return _container(xr.open_datatree(str(folder), engine="zarr"))
+
+
+def _container(opened: xr.DataTree):
+    with opened as tree:
+        groups = {node.path.lstrip("/"): node.to_dataset().load() for node in tree.descendants}
         attrs = dict(tree.attrs)
-    return make_datatree(groups, attrs), list(groups)
+    if HAS_INFERENCE_DATA:  # which has no groups within groups
+        groups = {name: group for name, group in groups.items() if "/" not in name}
+    return make_datatree(groups, attrs), [name for name in groups if "/" not in name]

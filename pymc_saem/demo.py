@@ -201,7 +201,7 @@ def _rates(model, idata):
 
 def _store(idata, out: Path):
     path = out / "fit.nc"
-    idata.to_netcdf(str(path))
+    ps.save(idata, path)
     return path, "the fit: az.from_netcdf reads it"
 
 

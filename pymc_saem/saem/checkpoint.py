@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from pymc_saem.output.storage import save
+from pymc_saem.output.storage import check_place, save
 from pymc_saem.saem.course import Chain
 from pymc_saem.saem.options import check_count
 from pymc_saem.saem.snapshot import Snapshot
@@ -24,7 +24,7 @@ class Checkpoint:
     Parameters
     ----------
     path : str or path
-        netCDF file; its folder must exist.
+        netCDF file, ending in ``.nc``; its folder must exist.
     seconds : float, default 10
         Time between two writings.
     iterations : int, optional
@@ -33,7 +33,7 @@ class Checkpoint:
     Raises
     ------
     ValueError
-        When the file cannot be written there, or the times make no sense.
+        When the file cannot be written there, or something else than a fit is there; or when the times make no sense.
 
     Examples
     --------
@@ -46,16 +46,18 @@ class Checkpoint:
 
     def __post_init__(self):
         path = Path(self.path)
-        if path.suffix == ".zarr":
-            raise ValueError(
-                f"checkpoint is '{path}': a Zarr folder cannot be replaced in one step. Use a netCDF file, such as 'fit.nc'."
-            )
-        if path.is_dir():
+        if path.is_dir() and path.suffix != ".zarr":
             raise ValueError(
                 f"checkpoint is '{path}', which is a folder; name a file in it, such as '{path / 'fit.nc'}'."
             )
-        if not os.access(path.parent, os.W_OK):
-            raise ValueError(f"checkpoint is '{path}', and its folder does not exist or may not be written.")
+        if path.suffix == ".zarr":
+            raise ValueError(f"checkpoint is '{path}', a Zarr folder; it must be a netCDF file, such as 'fit.nc'.")
+        try:
+            place = check_place(path)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"checkpoint: {error}") from error
+        if not os.access(place.parent, os.W_OK):
+            raise ValueError(f"checkpoint is '{path}', and its folder may not be written.")
         if self.iterations is not None:
             check_count("iterations of a Checkpoint", self.iterations, 1)
         if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not self.seconds >= 0.0:

@@ -225,9 +225,10 @@ def test_what_is_no_fit_of_this_package(finished):
 
 def test_checkpoints_that_cannot_be(tmp_path):
     for arguments, words in (
-        ((tmp_path / "fit.zarr",), "a Zarr folder cannot be replaced in one step. Use a netCDF file"),
+        ((tmp_path / "fit.zarr",), "a Zarr folder; it must be a netCDF file"),
         ((tmp_path,), "which is a folder; name a file in it"),
-        ((tmp_path / "no" / "fit.nc",), "its folder does not exist"),
+        ((tmp_path / "no" / "fit.nc",), "the folder '.*no' does not exist"),
+        ((tmp_path / "fit.pkl",), "ends in '.pkl'"),
         ((tmp_path / "fit.nc", -1.0), "seconds of a Checkpoint is -1.0"),
         ((tmp_path / "fit.nc", 1.0, 0), "iterations of a Checkpoint is 0"),
     ):
