@@ -11,7 +11,7 @@ from pymc_saem.compat import get_group, group_names
 from pymc_saem.output.printed import WIDTH, PrintedTable
 from pymc_saem.output.thresholds import LARGEST_RHAT, LEAST_ESS
 
-#: Columns in the order of the table, as far as a fit has them.
+#: Columns of the table; numbers that a fit does not have are NaN.
 _COLUMNS = ("estimate", "se", "rse", "lower", "upper", "shrinkage", "m_step", "role", "note")
 #: Likelihoods that have no error estimate.
 APPROXIMATIONS = ("laplace", "linearization")
@@ -27,20 +27,24 @@ class FitTable(PrintedTable):
     """Estimates, and what is known of the fit; the numbers are in ``attrs`` as well."""
 
     def _as_text(self) -> str:
-        """Without empty notes, and without roles, which ``summarize`` has, where lines would be too long."""
-        table = pd.DataFrame(self)
-        if "note" in table and not table["note"].astype(bool).any():
-            table = table.drop(columns="note")
+        """Without roles, which ``summarize`` has, where lines would be too long."""
+        table = _without_empty(self)
         text = _as_text(table)
         if "role" in table and max(map(len, text.splitlines())) > WIDTH:
             text = _as_text(table.drop(columns="role"))
         return text
 
     def _as_html(self) -> str:
-        return self.to_html(float_format="{:.4g}".format, na_rep="")
+        return _without_empty(self).to_html(float_format="{:.4g}".format, na_rep="")
 
     def _lines(self) -> list[str]:
         return footer(self.attrs)
+
+
+def _without_empty(table) -> pd.DataFrame:
+    """Without columns that say nothing: no standard errors, no shrinkage, no notes."""
+    table = pd.DataFrame(table)
+    return table[[name for name in table if not table[name].isin(["", np.nan]).all()]]
 
 
 def _as_text(table: pd.DataFrame) -> str:
@@ -58,7 +62,7 @@ def summary(idata) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Index: parameter, in the model's order. Columns: ``estimate`` on the natural scale of the user's
+        Index: parameter, in the model's order. Columns, the same of every fit (NaN where it does not know a number): ``estimate`` on the natural scale of the user's
         variable; ``se`` its standard error, ``rse`` that in percent of the estimate, ``lower`` and ``upper`` the ends
         of a 95 % confidence interval; ``m_step`` (how it was maximized), ``role``, ``note`` (fixed, at its floor, or
         empty), and ``shrinkage``: for each random effect with a variance parameter 1 - var(conditional mode) / omega
@@ -85,9 +89,8 @@ def summary(idata) -> pd.DataFrame:
         values = [_shrinkage_of(columns, shrinkage) for columns in table["effects"]]
         if "residual_shrinkage" in table:
             values = table["residual_shrinkage"].where(table["residual_shrinkage"].notna(), values)
-        if any(value == value for value in values):  # none where every covariance is fixed, and no scale of residuals
-            table["shrinkage"] = values
-    table = FitTable(table[[name for name in _COLUMNS if name in table]])
+        table["shrinkage"] = values
+    table = FitTable(table.reindex(columns=_COLUMNS))
     saem = dict(get_group(idata, "saem_trace").attrs)
     table.attrs = dict(population.attrs)
     for name in ("identifiability", "priors"):  # lists, which files hold as text

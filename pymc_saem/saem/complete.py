@@ -178,7 +178,11 @@ class CompleteData:
         """
         groups = np.array_split(np.arange(len(self.points.phi)), N_GROUPS if self.points.are_draws else 1)
         moments = [self._moments_of(group) for group in groups]
-        scores = np.mean([first for first, _ in moments], axis=0)
+        firsts = np.stack([first for first, _ in moments])
+        scores = firsts.mean(axis=0)
+        gap = (firsts - scores).reshape(-1, len(self.columns))
+        #: What errors of the scores add to the sum of their squares, (p, p).
+        self.noise_of_scores = gap.T @ gap / max(1, len(firsts) * (len(firsts) - 1))
         return scores, np.stack([second for _, second in moments]) - scores.T @ scores
 
     def _moments_of(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

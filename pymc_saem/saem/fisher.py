@@ -21,14 +21,15 @@ expected information exactly. "auto" takes it where Louis' formula fails and the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pymc_saem.saem.complete import CompleteData
+from pymc_saem.saem.determined import ROUNDING, Determined, determined
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.expected import expected_information
-from pymc_saem.saem.identifiability import MAX_NAMES, involved
+from pymc_saem.saem.identifiability import MAX_NAMES, MAX_SENTENCES, listed
 from pymc_saem.saem.joint import WeightedPoints
 from pymc_saem.saem.linearize import Linearized
 from pymc_saem.saem.model import element_labels
@@ -39,6 +40,10 @@ SUBJECTS_PER_PARAMETER = 5
 #: Least share of the complete information that the data must have kept in every direction, and how many times its
 #: Monte-Carlo error: it is a difference of two large numbers.
 LEAST_KEPT, ERRORS = 1e-6, 3.0
+#: Relative error of second derivatives that are differences of gradients, which may come from solves.
+ROUNDING_OF_GRADIENTS = 1e-6
+#: The same share for the linearized model, whose information is a sum of squares and has no Monte-Carlo error.
+LEAST_OF_LINEARIZED = 1e-8
 #: The same share for scores, whose Monte-Carlo errors pretend to an information that is not there.
 LEAST_OF_SCORES = 5e-3
 #: Largest multiple of the complete information that scores may give; at a maximum they give less than the whole.
@@ -49,32 +54,36 @@ MAX_WITH_WEIGHTS = 60
 
 @dataclass(frozen=True)
 class Information:
-    """Fisher information of some entries of theta on the unconstrained scale.
+    """What is known of some entries of theta, on the unconstrained scale.
 
     Attributes
     ----------
     columns : ndarray of int, shape (p,)
         Entries of theta that it is about.
-    matrix : ndarray or None, shape (p, p)
-        None where it could not be computed.
+    covariance : ndarray or None, shape (p, p)
+        Of their estimates, with directions held that the data do not determine; None where nothing is known.
+    unknown : ndarray of bool, shape (p,)
+        Entries that lie along such a direction, and have no standard error.
     method : str
-        "louis", "score" or "linearization"; "none" without a matrix.
+        "louis", "score" or "linearization"; "none" without a covariance.
     note : str
         Why there is none, or what it is conditional on.
+    hints : tuple of str
+        A sentence for each direction that the data do not determine.
     n_solves : int
     """
 
     columns: np.ndarray
-    matrix: np.ndarray | None
+    covariance: np.ndarray | None
+    unknown: np.ndarray
     method: str
     note: str = ""
+    hints: tuple[str, ...] = ()
     n_solves: int = 0
 
-    @property
-    def covariance(self) -> np.ndarray:
-        """Of the estimates, (p, p)."""
-        unit = np.sqrt(np.diag(self.matrix))
-        return np.linalg.inv(self.matrix / np.outer(unit, unit)) / np.outer(unit, unit)
+    @classmethod
+    def none(cls, columns: np.ndarray, note: str, n_solves: int = 0, hints: tuple[str, ...] = ()) -> Information:
+        return cls(columns, None, np.ones(len(columns), dtype=bool), "none", note, hints, n_solves)
 
 
 def network_columns(engine: Engine) -> np.ndarray:
@@ -116,77 +125,98 @@ def information(
         free[engine.mixed.parameter(name).columns] = False
     weights = network_columns(engine) & free
     if not free.any():
-        return Information(np.zeros(0, int), None, "none", "no parameter was estimated")
-    without = Information(np.flatnonzero(free & ~weights), None, "none")
-    found = without
+        return Information.none(np.zeros(0, int), "no parameter was estimated")
+    found, others = None, np.flatnonzero(free & ~weights)
     if free.sum() <= MAX_WITH_WEIGHTS or not weights.any():
         found = _information(engine, theta, np.flatnonzero(free), points, method, max_solves, linearized)
-    if found.matrix is None and weights.any() and np.any(free & ~weights):
-        found = _information(engine, theta, np.flatnonzero(free & ~weights), points, method, max_solves, linearized)
-        note = "; ".join(part for part in ("the network weights count as known", found.note) if part)
-        found = Information(found.columns, found.matrix, found.method, note, found.n_solves)
-    return found
+        if not weights.any() or not found.unknown.any() or not others.size:
+            return found
+    if not others.size:
+        return Information.none(others, "no parameter was estimated but weights of networks, which are too many")
+    found = _information(engine, theta, others, points, method, max_solves, linearized)
+    return replace(found, note=_joined("the network weights count as known", found.note))
 
 
 def _information(engine, theta, columns, points, method, max_solves, linearized) -> Information:
-    prior = _prior_information(engine, theta, columns)
+    prior, labels = _prior_information(engine, theta, columns), np.array(labels_of(engine))[columns].tolist()
     if method == "linearization":
-        return _of_linearized(engine, theta, columns, linearized(), prior)
+        return _of_linearized(engine, theta, columns, linearized(), prior, labels)
     complete = CompleteData(engine, theta, columns, points, max_solves)
     scores, groups = complete.score_moments()
-    n_subjects, reasons = len(scores), []
-    if method in ("auto", "louis"):
-        whole = prior - complete.hessian()
-        matrix = whole - groups.mean(axis=0)
-        weakest = _weakest(matrix, np.diag(whole))
-        reason = _refuse(engine, columns, *weakest, max(LEAST_KEPT, ERRORS * _spread(groups, weakest[1])))
-        if reason and weakest[0] > LEAST_KEPT:
-            reason += f", as far as {len(complete.points.phi)} conditional draws tell (draws= makes more)"
-        if not reason:
-            return Information(columns, matrix, "louis", n_solves=complete.joint.n_solves)
-        reasons.append(reason)
-    if method == "auto" and linearized is not None:
-        found = _of_linearized(engine, theta, columns, linearized(), prior)
-        if found.matrix is not None:
-            note = "; ".join(part for part in (f"Louis' formula failed ({reasons[0]})", found.note) if part)
-            return Information(columns, found.matrix, found.method, note, complete.joint.n_solves + found.n_solves)
-    if method == "score" or method == "auto" and n_subjects >= SUBJECTS_PER_PARAMETER * len(columns):
-        matrix = scores.T @ scores + prior
-        weakest = _weakest(matrix, complete.diagonal + np.diag(prior))
-        reason = _refuse(engine, columns, *weakest, LEAST_OF_SCORES)
-        if np.any(np.diag(scores.T @ scores) > LARGEST_SCORES * complete.diagonal):
-            reason = "the scores are larger than those of the complete data: the estimate is not at a maximum"
-        if n_subjects < len(columns):
-            reason = f'{len(columns)} parameters are too many for the scores of {n_subjects} subjects, which standard_errors="louis" does not mind'
-        if not reason:
-            return Information(columns, matrix, "score", n_solves=complete.joint.n_solves)
-        reasons = reasons or [reason]
-    return Information(columns, None, "none", reasons[0], complete.joint.n_solves)
+    if method == "score":
+        return _of_scores(complete, scores, prior, labels)
+    louis = _louis(complete, groups, prior, labels)
+    if method == "louis" or not louis.unknown.any():
+        return louis
+    if linearized is None:
+        found = louis
+        if len(scores) >= SUBJECTS_PER_PARAMETER * len(columns):
+            found = _of_scores(complete, scores, prior, labels)
+        return louis if found.unknown.any() else found
+    found = _of_linearized(engine, theta, columns, linearized(), prior, labels)
+    if np.all(found.unknown[louis.unknown]):  # it is the data, and not the draws
+        return louis if louis.unknown.sum() <= found.unknown.sum() else found
+    note = _joined(f"Louis' formula failed ({louis.hints[0]})", found.note)
+    return replace(found, note=note, n_solves=louis.n_solves + found.n_solves)
 
 
-def _of_linearized(engine, theta, columns, linearized: Linearized, prior: np.ndarray) -> Information:
+def _louis(complete: CompleteData, groups: np.ndarray, prior: np.ndarray, labels: list[str]) -> Information:
+    whole = prior - complete.hessian()
+    rounding = np.full(len(labels), ROUNDING)
+    rounding[complete.of_model] = ROUNDING_OF_GRADIENTS
+    found = determined(
+        whole - groups.mean(axis=0), whole, LEAST_KEPT, lambda d: ERRORS * _spread(groups, d), rounding
+    )
+    few = ""
+    if found.share > LEAST_KEPT:
+        few = f", as far as {len(complete.points.phi)} conditional draws tell (draws= makes more)"
+    return _told(complete.columns, found, "louis", labels, np.diag(whole), few, n_solves=complete.joint.n_solves)
+
+
+def _of_scores(complete: CompleteData, scores: np.ndarray, prior: np.ndarray, labels: list[str]) -> Information:
+    columns, n_solves = complete.columns, complete.joint.n_solves
+    matrix, noise = scores.T @ scores, complete.noise_of_scores
+    if len(scores) < len(columns):
+        why = f'{len(columns)} parameters are too many for the scores of {len(scores)} subjects, which standard_errors="louis" does not mind'
+        return Information.none(columns, why, n_solves)
+    if np.any(np.diag(matrix) > LARGEST_SCORES * np.maximum(complete.diagonal, 0.0)):
+        why = "the scores are larger than those of the complete data: the estimate is not at a maximum"
+        return Information.none(columns, why, n_solves)
+    whole = complete.diagonal + np.diag(prior)
+    found = determined(matrix + prior, np.diag(whole), LEAST_OF_SCORES, lambda d: ERRORS * float(d @ noise @ d))
+    return _told(columns, found, "score", labels, whole, n_solves=n_solves)
+
+
+def _of_linearized(engine, theta, columns, linearized: Linearized, prior: np.ndarray, labels) -> Information:
     matrix, left_out = expected_information(linearized, theta, columns)
     matrix, note = matrix + prior, ""
     if left_out.any():
-        labels = ", ".join(str(engine.mixed.subjects[i]) for i in np.flatnonzero(left_out)[:3])
-        note = f"without {int(left_out.sum())} subjects whose predictions failed ({labels})"
-    silent = np.diag(matrix) <= 0.0
-    if silent.any():
-        names = ", ".join(np.array(labels_of(engine))[columns[silent]][:4])
-        return Information(columns, None, "none", f"the data tell nothing of {names}", linearized.n_solves)
-    reason = _refuse(engine, columns, *_weakest(matrix, np.diag(matrix)), LEAST_KEPT)
-    if reason:
-        return Information(columns, None, "none", reason, linearized.n_solves)
-    return Information(columns, matrix, "linearization", note, linearized.n_solves)
+        names = ", ".join(str(engine.mixed.subjects[i]) for i in np.flatnonzero(left_out)[:3])
+        note = f"without {int(left_out.sum())} subjects whose predictions failed ({names})"
+    found = determined(matrix, np.diag(np.diag(matrix)), LEAST_OF_LINEARIZED)
+    return _told(columns, found, "linearization", labels, np.diag(matrix), note=note, n_solves=linearized.n_solves)
 
 
-def _weakest(matrix: np.ndarray, diagonal: np.ndarray) -> tuple[float, np.ndarray]:
-    """Least information of any direction, as a share of what the complete data tell of its entries, and that direction (p,)."""
-    if not np.all(np.isfinite(matrix)) or not np.all(diagonal > 0):
-        return np.nan, np.zeros(len(matrix))
-    unit = 1.0 / np.sqrt(diagonal)
-    values, vectors = np.linalg.eigh(matrix * np.outer(unit, unit))
-    return float(values[0]), vectors[:, 0] * unit
+def _told(columns, found: Determined, method, labels, complete, few="", note="", n_solves=0) -> Information:
+    """An information with sentences about what is not determined, of entries with ``complete`` information (p,)."""
+    silent = [group[0] for group in found.groups if len(group) == 1 and not np.nan_to_num(complete[group[0]]) > 0]
+    hints = [f"the data tell nothing of {listed([labels[k] for k in silent])}"] if silent else []
+    for group in found.groups:
+        if group[0] not in silent:
+            kind = "a combination of " if len(group) > 1 else ""
+            named = sorted(group) if len(group) <= MAX_NAMES else group
+            hints.append(f"the data hardly determine {kind}{listed([labels[k] for k in named])}{few}")
+    if len(hints) > MAX_SENTENCES:
+        hints = [*hints[:MAX_SENTENCES], f"and {len(hints) - MAX_SENTENCES} more"]
+    if found.unknown.all():
+        return Information.none(columns, _joined(*hints, note), n_solves, tuple(hints))
+    held = "the standard errors of the others hold it fixed" if hints else ""
+    hints, note = tuple(hints), _joined(*hints, held, note)
+    return Information(columns, found.covariance, found.unknown, method, note, hints, n_solves)
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
 
 
 def _spread(groups: np.ndarray, direction: np.ndarray) -> float:
@@ -194,17 +224,6 @@ def _spread(groups: np.ndarray, direction: np.ndarray) -> float:
     if len(groups) == 1:
         return 0.0
     return float(np.einsum("i,gij,j->g", direction, groups, direction).std(ddof=1) / np.sqrt(len(groups)))
-
-
-def _refuse(engine: Engine, columns: np.ndarray, share: float, direction: np.ndarray, least: float) -> str:
-    """Why a matrix with this weakest direction is no information, or an empty string."""
-    if share > least:
-        return ""
-    if np.isnan(share):
-        return "the second derivatives are not those of a maximum"
-    labels = np.array(labels_of(engine))[columns]
-    names = [str(labels[k]) for k in involved(direction)][:MAX_NAMES]
-    return f"the data hardly determine {'a combination of ' if len(names) > 1 else ''}{', '.join(names)}"
 
 
 def labels_of(engine: Engine) -> list[str]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pymc_saem.saem.determined import joined
+
 #: Multiple correlation of an estimate with the others from which a sentence is written: variances ten times as large.
 LARGEST_CORRELATION = 0.95
 LARGEST_INFLATION = 1.0 / (1.0 - LARGEST_CORRELATION**2)
@@ -30,8 +32,8 @@ def hints(labels: list[str], covariance: np.ndarray) -> list[str]:
     """
     sd = np.sqrt(np.diag(covariance))
     correlation = covariance / np.outer(sd, sd)
-    inflation = np.diag(np.linalg.inv(correlation))
-    groups = _groups(np.abs(correlation) > LARGEST_CORRELATION)
+    inflation = np.diag(np.linalg.pinv(correlation, rcond=1e-14, hermitian=True))
+    groups = [group for group in joined(np.abs(correlation) > LARGEST_CORRELATION) if len(group) > 1]
     found = [_by_pairs(labels, group, correlation) for group in groups]
     explained = {k for group in groups for k in group}
     # Without a close pair: several entries of which one combination is known much better than each. It has a small eigenvalue.
@@ -52,22 +54,6 @@ def involved(direction: np.ndarray) -> list[int]:
     return [int(k) for k in np.argsort(-size) if size[k] > NAMED_SHARE]
 
 
-def _groups(close: np.ndarray) -> list[list[int]]:
-    """Sets of entries that are joined by ``close`` (p, p), of two or more."""
-    left, groups = set(range(len(close))), []
-    while left:
-        group, waiting = [], [min(left)]
-        while waiting:
-            k = waiting.pop()
-            if k in left:
-                left.remove(k)
-                group.append(k)
-                waiting += np.flatnonzero(close[k]).tolist()
-        if len(group) > 1:
-            groups.append(sorted(group))
-    return groups
-
-
 def _by_pairs(labels: list[str], group: list[int], correlation: np.ndarray) -> str:
     among = correlation[np.ix_(group, group)][np.tril_indices(len(group), -1)]
     strongest = among[np.argmax(np.abs(among))]
@@ -76,8 +62,13 @@ def _by_pairs(labels: list[str], group: list[int], correlation: np.ndarray) -> s
 
 
 def _apart(names: list[str], how: str) -> str:
+    return f"the data hardly tell {listed(names)} apart ({how})"
+
+
+def listed(names: list[str]) -> str:
+    """``a, b and 3 more``"""
     shown = names if len(names) <= MAX_NAMES else [*names[: MAX_NAMES - 1], f"{len(names) - MAX_NAMES + 1} more"]
-    return f"the data hardly tell {', '.join(shown[:-1])} and {shown[-1]} apart ({how})"
+    return f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else shown[0]
 
 
 def _rounded(correlation: float) -> str:

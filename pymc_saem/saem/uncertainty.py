@@ -8,10 +8,12 @@ import numpy as np
 
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.fisher import Information, labels_of, network_columns
-from pymc_saem.saem.identifiability import hints
+from pymc_saem.saem.identifiability import hints, listed
 
 #: Quantile of the normal law for intervals of 95 %.
 Z95 = 1.959963984540054
+#: Standard error of the logarithm or logit of a parameter beyond which its interval says nothing: it spans 17 orders of magnitude.
+LARGEST_SD = 10.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Uncertainty:
     hints : list of str
         Sentences about parameters that the data do not tell apart.
     theta : ndarray or None, shape (draw, theta)
-        Draws from N(theta_hat, I^-1) on the unconstrained scale; entries without a standard error stay at the estimate.
+        Draws from N(theta_hat, I^-1) on the unconstrained scale. Directions that the data do not determine stay at the estimate, and what
+        lies across them varies, so that predictions have the whole error that the data tell.
     """
 
     se: np.ndarray
@@ -55,30 +58,51 @@ def uncertainty(
     uncertainty is part of that of the other parameters, where the information has it.
     """
     n_entries = natural(engine, theta).size
-    unknown = np.full(n_entries, np.nan)
-    if found.matrix is None:
+    nothing = np.full(n_entries, np.nan)
+    if found.covariance is None:
         square = np.full((n_entries, n_entries), np.nan)
-        hint = [found.note] if found.note.startswith("the data") else []
-        return Uncertainty(unknown, unknown, unknown, square, np.nan, found.method, found.note, hint, None)
-    shown = ~network_columns(engine)[found.columns]
+        return Uncertainty(nothing, nothing, nothing, square, np.nan, found.method, found.note, list(found.hints), None)
+    shown = ~network_columns(engine)[found.columns] & ~found.unknown
     columns, covariance = found.columns[shown], found.covariance[np.ix_(shown, shown)]
-    slope = _slope(engine, theta, columns, np.sqrt(np.diag(covariance)))
+    sd = np.sqrt(np.diag(covariance))
+    slope = _slope(engine, theta, columns, 1e-3 * sd)
     of_entries = slope @ covariance @ slope.T
-    variance = np.diag(of_entries)
-    moved = variance > 0
-    se = np.where(moved, np.sqrt(np.where(moved, variance, 0.0)), np.nan)
-    correlation = of_entries / np.outer(se, se)
-    lower, upper = _intervals(engine, theta, columns, np.sqrt(np.diag(covariance)), slope, se)
-    values = np.linalg.eigvalsh(covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance))))
-    draws = np.tile(theta, (n_draws, 1))
-    draws[:, columns] += rng.standard_normal((n_draws, columns.size)) @ np.linalg.cholesky(covariance).T
-    note = found.note
-    if not shown.all():
+    se = np.sqrt(np.diag(of_entries))
+    se[(se == 0) | _moved_by(engine, theta, found.columns[found.unknown])] = np.nan
+    lower, upper, endless = _intervals(engine, theta, columns, sd, slope, se)
+    labels = np.array(labels_of(engine))[columns]
+    hint, note = list(found.hints), found.note
+    if endless.any():
+        hint.append(f"the data hardly determine {listed(labels[endless].tolist())} (the interval has no ends)")
+        note = "; ".join(part for part in (note, hint[-1]) if part)
+    if columns.size:
+        hint += hints(labels.tolist(), covariance)
+    if network_columns(engine)[found.columns].any():
         note = "; ".join(part for part in (note, "network weights have no standard errors of their own") if part)
-    condition = float(values[-1] / values[0]) if columns.size else np.nan
-    labels = np.array(labels_of(engine))[columns].tolist()
-    hint = hints(labels, covariance) if columns.size else []
-    return Uncertainty(se, lower, upper, correlation, condition, found.method, note, hint, draws)
+    drawn = ~network_columns(engine)[found.columns] & ~np.isin(found.columns, columns[endless])
+    unit = np.where(sd > 0, sd, 1.0)
+    values = np.linalg.eigvalsh(covariance / np.outer(unit, unit))
+    condition = float(values[-1] / max(values[0], 1e-300)) if columns.size else np.nan
+    return Uncertainty(
+        se=se,
+        lower=lower,
+        upper=upper,
+        correlation=of_entries / np.outer(se, se),
+        condition_number=condition,
+        method=found.method,
+        note=note,
+        hints=hint,
+        theta=_draw(theta, found, drawn, n_draws, rng),
+    )
+
+
+def _draw(theta: np.ndarray, found: Information, drawn: np.ndarray, n_draws: int, rng) -> np.ndarray:
+    """Draws of theta (draw, theta): of what is determined, also where it is a combination; the rest stays at the estimate."""
+    values, vectors = np.linalg.eigh(found.covariance[np.ix_(drawn, drawn)])
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    draws = np.tile(theta, (n_draws, 1))
+    draws[:, found.columns[drawn]] += rng.standard_normal((n_draws, len(values))) @ root.T
+    return draws
 
 
 def natural(engine: Engine, theta: np.ndarray) -> np.ndarray:
@@ -87,27 +111,43 @@ def natural(engine: Engine, theta: np.ndarray) -> np.ndarray:
     return np.concatenate([np.ravel(values[p.name]) for p in engine.mixed.parameters] or [np.zeros(0)])
 
 
-def _slope(engine: Engine, theta: np.ndarray, columns: np.ndarray, sd: np.ndarray) -> np.ndarray:
+def _slope(engine: Engine, theta: np.ndarray, columns: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Derivative of the natural values in entries of theta, (entry, p)."""
     found = np.empty((natural(engine, theta).size, columns.size))
-    for k, (column, step) in enumerate(zip(columns, 1e-3 * sd, strict=True)):
-        moved = np.zeros_like(theta)
-        moved[column] = step
-        found[:, k] = (natural(engine, theta + moved) - natural(engine, theta - moved)) / (2.0 * step)
+    for k, (column, h) in enumerate(zip(columns, step, strict=True)):
+        found[:, k] = (_moved(engine, theta, column, h) - _moved(engine, theta, column, -h)) / (2.0 * h)
     return found
 
 
-def _intervals(engine: Engine, theta, columns, sd, slope, se) -> tuple[np.ndarray, np.ndarray]:
-    """95 % intervals (entry,): ends on the unconstrained scale, transformed; where several of its entries make one, linear."""
-    estimate = natural(engine, theta)
+def _moved(engine: Engine, theta: np.ndarray, column: int, by: float) -> np.ndarray:
+    """Natural values (entry,) with one entry of theta moved."""
+    theta = theta.copy()
+    theta[column] += by
+    with np.errstate(all="ignore"):  # ends of intervals may lie where there are no numbers
+        return natural(engine, theta)
+
+
+def _moved_by(engine: Engine, theta: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Which natural values (entry,) depend on some entries of theta."""
+    here = natural(engine, theta)
+    others = [_moved(engine, theta, column, 1e-3 * (1.0 + abs(theta[column]))) for column in columns]
+    return np.any([other != here for other in others], axis=0) if others else np.zeros(here.size, dtype=bool)
+
+
+def _intervals(engine: Engine, theta, columns, sd, slope, se) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """95 % intervals (entry,): ends on the unconstrained scale, transformed; where several of its entries make one, linear.
+
+    Where an end is so far out that it says nothing, there is neither an interval nor a standard error (``se`` is changed); the
+    last array (p,) tells for which of the columns.
+    """
+    estimate, endless = natural(engine, theta), np.zeros(columns.size, dtype=bool)
     lower, upper = estimate - Z95 * se, estimate + Z95 * se
-    alone = np.count_nonzero(slope, axis=1) == 1
-    for entry in np.flatnonzero(alone):
+    for entry in np.flatnonzero(np.count_nonzero(slope, axis=1) == 1):
         k = int(np.flatnonzero(slope[entry])[0])
-        ends = []
-        for sign in (-1.0, 1.0):
-            moved = theta.copy()
-            moved[columns[k]] += sign * Z95 * sd[k]
-            ends.append(natural(engine, moved)[entry])
-        lower[entry], upper[entry] = sorted(ends)
-    return lower, upper
+        ends = sorted(_moved(engine, theta, columns[k], sign * Z95 * sd[k])[entry] for sign in (-1.0, 1.0))
+        bent = not np.allclose(ends, [lower[entry], upper[entry]], rtol=1e-3, atol=1e-3 * se[entry])
+        endless[k] |= bent and not sd[k] < LARGEST_SD
+        lower[entry], upper[entry] = ends
+    without = np.count_nonzero(slope[:, endless], axis=1) > 0
+    se[without] = lower[without] = upper[without] = np.nan
+    return lower, upper, endless

@@ -135,10 +135,11 @@ def test_auto_takes_it_where_louis_formula_fails():
     conditional = conditional_at(engine, theta)
     points = WeightedPoints.of_draws(conditional.draws)
     alone = information(engine, theta, points)
-    assert alone.matrix is None
-    assert alone.note == "the data hardly determine mean, as far as 1250 conditional draws tell (draws= makes more)"
+    assert alone.unknown.tolist() == [True, False, True, False]
+    why = "the data hardly determine a combination of mean and slope, as far as 1250 conditional draws tell (draws= makes more)"
+    assert alone.hints == (why,)
     found = information(engine, theta, points, linearized=lambda: Linearized(engine, conditional.mode, conditional.sd))
-    assert found.method == "linearization" and found.note == f"Louis' formula failed ({alone.note})"
+    assert found.method == "linearization" and found.note == f"Louis' formula failed ({why})"
     x = np.column_stack([np.ones(ROWS.size), 10.0 + ROWS])
     covariance = 0.21**2 * np.eye(ROWS.size) + 0.616**2
     exact = np.sqrt(np.diag(np.linalg.inv(N * x.T @ np.linalg.solve(covariance, x))))
@@ -162,7 +163,11 @@ def test_what_no_row_depends_on_is_named():
         engine, theta, WeightedPoints.of_draws(conditional.draws), method="linearization",
         linearized=lambda: Linearized(engine, conditional.mode, conditional.sd),
     )  # fmt: skip
-    assert found.matrix is None and found.note == "the data tell nothing of rate"
+    assert found.hints == ("the data tell nothing of rate",)
+    names = [p.name for p in engine.mixed.parameters]
+    assert [name for name, unknown in zip(names, found.unknown, strict=True) if unknown] == ["rate"]
+    sd = np.sqrt(np.diag(found.covariance))[names.index("a")]
+    assert sd == pytest.approx(np.sqrt((0.5**2 + 1.0 / 4) / N), rel=1e-3)
 
 
 @pytest.mark.slow
