@@ -71,8 +71,8 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A row for each fit, the best first. Columns: ``minus_2ll`` (-2 log-likelihood) and its ``error`` (two standard errors;
-        NaN for approximations); ``aic``, ``bic``, ``bicc``; ``difference`` of the criterion to the best one; ``weight``,
+        A row for each fit, the best first. Columns: ``minus_2ll`` (-2 log-likelihood) and its ``error`` (its Monte-Carlo standard error,
+        twice that of the log-likelihood; NaN for approximations); ``aic``, ``bic``, ``bicc``; ``difference`` of the criterion to the best one; ``weight``,
         exp(-difference / 2) scaled to sum 1, which for AIC are Akaike weights (Burnham & Anderson 2002, section 2.9);
         ``n_parameters``; ``method`` of the likelihood; ``objective``; ``n_subjects``, ``n_observations``. Printed, it has
         notes below; ``attrs`` has them (``notes``), and the ``criterion``.

@@ -62,7 +62,7 @@ def diagnostics(idata) -> pd.DataFrame:
           that ended in it;
         - *R-hat* and *effective sample size* of the conditional draws of what subjects are judged by: their effects, or
           their log-likelihood where effects are weights of networks;
-        - *error of -2LL*, two standard errors; *Pareto k* of importance sampling; *condition number* of the correlations of the
+        - *error of -2LL*, its Monte-Carlo standard error, as in the other tables; *Pareto k* of importance sampling; *condition number* of the correlations of the
           estimates, and whether there are *standard errors*.
 
     Raises
@@ -200,7 +200,7 @@ def _of_draws(group, dim: str) -> Iterator[tuple]:
 def _of_likelihood(population, group, dim: str) -> Iterator[tuple]:
     if "loglik_error" in population.attrs:
         yield from _highest(
-            "error of -2LL", {population.attrs["loglik_method"]: 4.0 * float(population.attrs["loglik_error"])},
+            "error of -2LL", {population.attrs["loglik_method"]: 2.0 * float(population.attrs["loglik_error"])},
             thresholds.LARGEST_LOGLIK_ERROR,
             "AIC and BIC differ between models by noise: compare models that differ by more than this, or take another likelihood=.",
         )  # fmt: skip
@@ -215,10 +215,11 @@ def _of_errors(population) -> Iterator[tuple]:
     attrs = population.attrs
     if "standard_errors" not in attrs:
         return
-    found = attrs["standard_errors"] != "none"
+    found, note = attrs["standard_errors"] != "none", attrs.get("standard_errors_note", "")
+    flat = [h for h in _read(attrs, "identifiability", []) if h.startswith(("the data hardly determine", "the data tell nothing"))]
     yield _line(
-        "standard errors", attrs["standard_errors"], found, 1, found,
-        f"There are none: {attrs.get('standard_errors_note', '')}. Fix or remove what the data do not determine.",
+        "standard errors", attrs["standard_errors"], found, 1, found and not flat,
+        f"{'Some have none' if found else 'There are none'}: {'; '.join(flat) or note}. Fix or remove what the data do not determine.",
     )  # fmt: skip
     yield from _highest(
         "condition number", {"": float(attrs.get("condition_number", np.nan))}, thresholds.LARGEST_CONDITION,

@@ -70,7 +70,7 @@ def summary(idata) -> pd.DataFrame:
         has these (``loglik``, ``loglik_error``, ``loglik_method``, ``aic``, ``bic``, ``bicc``, ``n_parameters``), what is known of the standard errors
         (``standard_errors``, ``condition_number``; ``identifiability``: sentences about parameters that the data do not tell apart,
         see :func:`pymc_saem.correlation`), of the conditional draws (``conditional_draws``: what is wrong with them, or empty), and the
-        options of the run.
+        options of the run. ``loglik_error`` is the Monte-Carlo standard error of ``loglik``; that of -2LL, which is printed, is twice as large.
 
     Raises
     ------

@@ -21,7 +21,7 @@ LEAST_ESS = 100.0
 LARGEST_K = 0.7
 #: Condition number of the correlations of the estimates, above which some can hardly be told apart.
 LARGEST_CONDITION = 1000.0
-#: Error of -2 log-likelihood, two standard errors, above which differences of AIC and BIC between models may be noise.
-LARGEST_LOGLIK_ERROR = 1.0
+#: Monte-Carlo standard error of -2 log-likelihood above which differences of AIC and BIC between models may be noise.
+LARGEST_LOGLIK_ERROR = 0.5
 #: Change of a subject's log-likelihood with the tolerances of its solves, above which draws follow the error of the solver.
 LARGEST_SOLVER_ERROR = 1.0

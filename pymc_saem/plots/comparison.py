@@ -30,7 +30,7 @@ def plot_comparison(
 
     One panel per parameter has the estimate of each fit with its 95 % interval; without standard errors there is a point alone, and a fit
     without the parameter has an empty line. An array with many entries, such as the weights of a network, has one panel with all its entries. The last panel
-    has -2 log-likelihood, AIC and BIC as differences to the best fit by each; the bar at -2LL is its Monte-Carlo error (two standard errors).
+    has -2 log-likelihood, AIC and BIC as differences to the best fit by each; the bar at -2LL is its Monte-Carlo standard error, to both sides.
     Fits of one model to different data or by different settings may be compared as well, but criteria of different data may not: the panel is left out.
 
     Parameters

@@ -65,7 +65,7 @@ def test_criteria_are_differences_to_the_best(fits):
     assert widths["rich"] == pytest.approx([0.0, 2.0, 0.0])
     assert [t.get_text() for t in ax.get_yticklabels()] == ["-2LL", "AIC", "BIC"]
     ends = [b.get_segments()[0][:, 0] for c in ax.containers if hasattr(c, "lines") for b in c.lines[2]]
-    np.testing.assert_allclose(ends[0], [3.0, 5.0])  # two standard errors of 0.5
+    np.testing.assert_allclose(ends[0], [3.0, 5.0])  # of -2LL: twice the 0.5 of the log-likelihood
 
 
 def test_criteria_of_different_data_are_not_shown(fits):

@@ -170,3 +170,16 @@ def test_what_is_wrong_is_looked_at(intercept, tmp_path):
 def test_a_fit_without_draws_has_no_individuals():
     with pytest.raises(KeyError, match="no group 'individual'"):
         ps.individuals(make_datatree({}, {}))
+
+
+def test_the_error_of_minus_2ll_is_the_same_everywhere(intercept):
+    """The Monte-Carlo standard error of -2LL is twice that of the log-likelihood, wherever it stands."""
+    population = get_group(intercept, "population").attrs
+    of_minus_2ll = 2.0 * population["loglik_error"]
+    line = ps.diagnostics(intercept).set_index("check").loc["error of -2LL"]
+    assert line["value"] == pytest.approx(of_minus_2ll)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the same fit twice does not differ by more than its error
+        compared = ps.compare({"one": intercept, "two": intercept})
+    np.testing.assert_allclose(compared["error"], of_minus_2ll)
+    assert f"error {of_minus_2ll:.2g})" in str(ps.summary(intercept))
