@@ -9,6 +9,7 @@ import pandas as pd
 from pymc.util import get_random_generator
 from scipy.special import ndtri
 
+from pymc_saem.arguments import check_types
 from pymc_saem.diagnose.decorrelated import complete, decorrelated_by_subject, ranks
 from pymc_saem.diagnose.individual import individual_residuals
 from pymc_saem.diagnose.rows import INDIVIDUAL, POPULATION, FittedRows, Rows
@@ -114,6 +115,7 @@ def residuals(
     >>> table = ps.residuals(model, idata, random_seed=1)  # doctest: +SKIP
     >>> table.nlargest(5, "npde")  # doctest: +SKIP
     """
+    check_types("residuals", locals())
     check_simulations(n_simulations)
     rng = get_random_generator(random_seed)
     fitted = FittedRows(model, idata, outcome, x)

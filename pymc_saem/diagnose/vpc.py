@@ -9,6 +9,7 @@ import pandas as pd
 from pymc.util import get_random_generator
 from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
 
+from pymc_saem.arguments import check_types
 from pymc_saem.diagnose.bins import Bins, Windows, is_smooth
 from pymc_saem.diagnose.residuals import check_simulations
 from pymc_saem.diagnose.rows import POPULATION, FittedRows, Rows
@@ -127,6 +128,7 @@ def vpc(
     >>> ps.vpc(model, idata, x=data["time"], random_seed=1)  # doctest: +SKIP
     >>> ps.vpc(model, idata, stratify=data["sex"], prediction_corrected=True, bins=8)  # doctest: +SKIP
     """
+    check_types("vpc", locals())
     return predictive_check(
         model,
         idata,

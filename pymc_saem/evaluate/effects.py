@@ -12,6 +12,7 @@ import pytensor.tensor as pt
 from pytensor.tensor.random.basic import LogNormalRV, MvNormalRV, NormalRV
 from scipy import special, stats
 
+from pymc_saem.arguments import check_types
 from pymc_saem.compat import get_group
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, sample_values
 from pymc_saem.evaluate.learned import _at_samples
@@ -248,6 +249,7 @@ def random_effects(model, idata, effects=None, *, n_draws=200, ci_prob=0.9) -> p
     --------
     >>> ps.random_effects(model, idata, "ka")  # doctest: +SKIP
     """
+    check_types("random_effects", locals())
     levels = [0.5 - ci_prob / 2, 0.5 + ci_prob / 2]
     tables = []
     for effect in find_effects(model, idata, effects, n_draws):

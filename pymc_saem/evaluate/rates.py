@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from pymc_saem.arguments import check_types
 from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, POPULATION_SAMPLE, sample_values
 from pymc_saem.evaluate.learned import Axis, Learned, find_learned
@@ -114,6 +115,7 @@ def rates(
     >>> table = ps.rates(model, idata, "w_a1")  # doctest: +SKIP
     >>> table[table["subject"] == "population"].plot("x", "value")  # doctest: +SKIP
     """
+    check_types("rates", locals())
     check_arguments(ci_prob, n_grid, along)
     curves = rate_curves(model, idata, networks, subjects, along, raw, ranges, n_grid, n_draws)
     return pd.concat([_table(one, ci_prob) for one in curves], ignore_index=True)[COLUMNS]

@@ -8,6 +8,8 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.raise_op import Assert
 
+from pymc_saem.arguments import check_types
+
 from .activations import ACTIVATIONS
 
 
@@ -81,6 +83,7 @@ class MLP:
     output_activation: str = "identity"
 
     def __post_init__(self):
+        check_types("MLP", {name: getattr(self, name) for name in ("activation", "output_activation")})
         for name, lowest in (("in_size", 1), ("out_size", 1), ("width_size", 1), ("depth", 0)):
             value = getattr(self, name)
             is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from pymc_saem.arguments import check_types
+
 # A rate softplus(net(x)) starts at softplus(-4) = 0.018 per unit of time, slow on the scale of a unit-sized input, so
 # that a state of a few hundred (a dose in mg) times the rate stays in the range of data. softplus(0) = 0.69 would
 # empty such a compartment at once, and gradients there tell little. Least-squares fits of the four-network theophylline
@@ -52,6 +54,7 @@ def initial_weights(net, rng, input_range=DEFAULT_INPUT_RANGE, typical_output=DE
     >>> bool(np.all(abs(net(weights, np.linspace(0, 24, 5)) - 2.0) < 1.5))
     True
     """
+    check_types("nn.initial_weights", locals())
     lower, upper = _broadcast("input_range", input_range, (net.in_size, 2)).T
     if not np.all(lower < upper):
         raise ValueError(f"input_range must be (low, high) with low < high, got {input_range!r}")

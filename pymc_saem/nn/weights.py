@@ -5,6 +5,8 @@ import zlib
 import numpy as np
 import pymc as pm
 
+from pymc_saem.arguments import check_types
+
 from .prior import flat_weights, normal_weights
 from .start import DEFAULT_INPUT_RANGE, DEFAULT_TYPICAL_OUTPUT, initial_weights
 
@@ -70,6 +72,7 @@ def weights(
     >>> model.initial_point()["z"][-1]
     np.float64(-4.0)
     """
+    check_types("nn.weights", locals())
     model = pm.modelcontext(None)
     if prior_sd is not None and not prior_sd > 0:
         raise ValueError(f"prior_sd of {name!r} must be positive, got {prior_sd!r}; leave it out for a flat prior")

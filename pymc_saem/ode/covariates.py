@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from pymc_saem.arguments import check_types
 from pymc_saem.ode.clocks import check_clock, period_columns, refuse_dates
 from pymc_saem.ode.events import set_records
 from pymc_saem.ode.subjects import as_column
@@ -53,6 +54,7 @@ def interpolate(table, kind="linear", *, value=None):
     >>> solution.volume.eval().round(3)
     array([0.25, 2.  , 2.  ])
     """
+    check_types("ode.interpolate", locals())
     if kind not in _KINDS:
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(map(repr, _KINDS))}.")
     if not isinstance(table, pd.DataFrame):

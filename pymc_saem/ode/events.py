@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from pymc_saem.arguments import check_types
 from pymc_saem.ode.clocks import check_clock, period_columns, refuse_dates
 
 __all__ = ["Doses", "EventTable", "read_doses", "set_records"]
@@ -75,6 +76,9 @@ class Doses:
     bioavailability: dict = field(default_factory=dict)
     rate: dict = field(default_factory=dict)
     duration: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        check_types("Doses", vars(self))
 
 
 class EventTable:

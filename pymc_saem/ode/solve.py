@@ -5,6 +5,7 @@ import numbers
 import numpy as np
 import pytensor.tensor as pt
 
+from pymc_saem.arguments import check_types
 from pymc_saem.ode.covariates import Interpolation
 from pymc_saem.ode.dosing import plan_events
 from pymc_saem.ode.inputs import (
@@ -127,6 +128,7 @@ def solve_ivp(
     >>> solution.drug.eval().round(3)
     array([9.048, 8.187, 3.679])
     """
+    check_types("ode.solve_ivp", locals())
     if solver not in SOLVERS:
         raise ValueError(f"Unknown solver {solver!r}; choose one of {', '.join(map(repr, SOLVERS))}.")
     if solver == "sunode":

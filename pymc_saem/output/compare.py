@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from pymc_saem.arguments import check_types
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.output.printed import PrintedTable, shortened
 from pymc_saem.output.summary import APPROXIMATIONS
@@ -93,6 +94,7 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
     --------
     >>> ps.compare({"additive": first, "proportional": second}, criterion="bicc")  # doctest: +SKIP
     """
+    check_types("compare", locals())
     if not isinstance(fits, Mapping) or len(fits) < 2:
         raise ValueError(
             "fits must be a mapping of two or more fits by name, as in compare({'one': idata, 'two': other})."

@@ -6,6 +6,7 @@ import json
 
 import pandas as pd
 
+from pymc_saem.arguments import check_types
 from pymc_saem.compat import get_group
 
 
@@ -36,6 +37,7 @@ def correlation(idata) -> pd.DataFrame:
     --------
     >>> ps.correlation(idata)  # doctest: +SKIP
     """
+    check_types("correlation", locals())
     population = get_group(idata, "population")
     attrs = population.attrs
     if "correlation" not in population:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from pymc_saem.arguments import check_types
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.output import thresholds
 from pymc_saem.output.printed import PrintedTable, shortened
@@ -74,6 +75,7 @@ def diagnostics(idata) -> pd.DataFrame:
     --------
     >>> ps.diagnostics(idata).query("verdict == 'look'")  # doctest: +SKIP
     """
+    check_types("diagnostics", locals())
     trace, population = get_group(idata, "saem_trace"), get_group(idata, "population")
     group = get_group(idata, "individual") if "individual" in group_names(idata) else None
     dim = str(idata.attrs.get("subject_dim", "subject"))
@@ -216,7 +218,11 @@ def _of_errors(population) -> Iterator[tuple]:
     if "standard_errors" not in attrs:
         return
     found, note = attrs["standard_errors"] != "none", attrs.get("standard_errors_note", "")
-    flat = [h for h in _read(attrs, "identifiability", []) if h.startswith(("the data hardly determine", "the data tell nothing"))]
+    flat = [
+        h
+        for h in _read(attrs, "identifiability", [])
+        if h.startswith(("the data hardly determine", "the data tell nothing"))
+    ]
     yield _line(
         "standard errors", attrs["standard_errors"], found, 1, found and not flat,
         f"{'Some have none' if found else 'There are none'}: {'; '.join(flat) or note}. Fix or remove what the data do not determine.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from pymc_saem.arguments import check_types
 from pymc_saem.compat import get_group
 
 #: Column -> variable of the group ``individual``: by subject and effect, by effect, or by subject.
@@ -52,6 +53,7 @@ def individuals(idata) -> pd.DataFrame:
     --------
     >>> ps.individuals(idata).loc[(1, "ka")]  # doctest: +SKIP
     """
+    check_types("individuals", locals())
     group = get_group(idata, "individual")
     dim = str(idata.attrs.get("subject_dim", "subject"))
     mode = group["conditional_mode"].transpose(dim, "effect")

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from pymc_saem.arguments import check_types
 from pymc_saem.compat import group_names, netcdf_bytes, read_netcdf, read_zarr, write_zarr
 from pymc_saem.output.checksum import (
     DamagedError,
@@ -59,6 +60,7 @@ def save(idata, path) -> Path:
     --------
     >>> ps.save(idata, "fit.nc")  # doctest: +SKIP
     """
+    check_types("save", locals())
     if _OURS not in group_names(idata):
         raise ValueError(
             f"This is no fit of pymc_saem: it has no group '{_OURS}', but {', '.join(group_names(idata))}."
@@ -119,6 +121,7 @@ def load(path):
     --------
     >>> idata = ps.load("fit.nc")  # doctest: +SKIP
     """
+    check_types("load", locals())
     path = Path(path)
     recover(Path(os.path.realpath(path)))
     if not path.exists():

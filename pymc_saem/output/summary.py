@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 
+from pymc_saem.arguments import check_types
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.output.printed import WIDTH, PrintedTable
 from pymc_saem.output.thresholds import LARGEST_RHAT, LEAST_ESS
@@ -81,6 +82,7 @@ def summary(idata) -> pd.DataFrame:
     --------
     >>> ps.summary(idata)  # doctest: +SKIP
     """
+    check_types("summary", locals())
     population = get_group(idata, "population")
     table = population[[n for n in population.data_vars if population[n].ndim == 1]].to_dataframe()
     table.index.name = "parameter"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from pymc_saem.arguments import check_types
 from pymc_saem.compat import get_group
 from pymc_saem.plots.style import COLOURS, MARKERS, OTHER, add_legend, named_unit, panels, tidy, with_unit
 
@@ -67,6 +68,7 @@ def plot_comparison(
     --------
     >>> ps.plot_comparison({"fixed Omega": first, "estimated Omega": second})  # doctest: +SKIP
     """
+    check_types("plot_comparison", locals())
     if not isinstance(fits, Mapping) or not fits:
         raise ValueError("fits must be a mapping of fits by name, as in plot_comparison({'one': idata, 'two': other}).")
     unknown = [name for name in criteria if name not in _CRITERIA]

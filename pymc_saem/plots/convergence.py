@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pymc_saem.arguments import check_types
 from pymc_saem.compat import get_group
 from pymc_saem.plots.style import INDIVIDUAL, MARK, OTHER, SERIES, add_legend, label_axes, panels, tidy
 
@@ -48,6 +49,7 @@ def plot_convergence(idata, var_names=None, *, max_separate=MAX_SEPARATE, axes=N
     --------
     >>> ps.plot_convergence(idata, var_names=["sigma", "complete_logp"])  # doctest: +SKIP
     """
+    check_types("plot_convergence", locals())
     trace = get_group(idata, "saem_trace")
     n_explore = int(trace.attrs.get("n_explore", 0))
     best = int(trace.attrs.get("best_chain", 0))

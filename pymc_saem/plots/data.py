@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pymc_saem.arguments import check_types
 from pymc_saem.plots.style import (
     COLOURS,
     MARKERS,
@@ -80,6 +81,7 @@ def plot_data(
     >>> data = ps.datasets.load_theophylline()  # doctest: +SKIP
     >>> ps.plot_data(data, "time", "conc", kind="panels")  # doctest: +SKIP
     """
+    check_types("plot_data", locals())
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; it must be 'spaghetti' or 'panels'.")
     rows = _checked(data, x, y, subject, by)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pymc_saem.arguments import check_types
 from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.censored import censored_rows
 from pymc_saem.evaluate.curves import Curve, draw_curves
@@ -119,6 +120,7 @@ def plot_fits(
     --------
     >>> ps.plot_fits(model, idata, subjects=[1, 2], xlabel="time [h]")  # doctest: +SKIP
     """
+    check_types("plot_fits", locals())
     check_probability("ci_prob", ci_prob)
     if n_grid < 2:
         raise ValueError(f"n_grid must be at least 2, got {n_grid}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pymc_saem.arguments import check_types
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, find_subjects, read_outcome, sample_values
 from pymc_saem.evaluate.predictive import RowLaw
 from pymc_saem.evaluate.row_function import RowFunction
@@ -73,6 +74,7 @@ def plot_observation_distribution(
     --------
     >>> ps.plot_observation_distribution(model, idata, subject=1, row=3)  # doctest: +SKIP
     """
+    check_types("plot_observation_distribution", locals())
     fitted = read_outcome(model, idata, outcome)
     which, places = _find_rows(fitted, subject, row)
     samples = sample_values(model, idata, n_draws)

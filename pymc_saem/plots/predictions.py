@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pymc_saem.arguments import check_types
 from pymc_saem.diagnose.rows import INDIVIDUAL as INDIVIDUAL_ROW
 from pymc_saem.diagnose.rows import POPULATION as POPULATION_ROW
 from pymc_saem.diagnose.rows import FittedRows
@@ -72,6 +73,7 @@ def plot_predictions(
     --------
     >>> ps.plot_predictions(model, idata, log=True)  # doctest: +SKIP
     """
+    check_types("plot_predictions", locals())
     kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     unknown = [kind for kind in kinds if kind not in _PANELS]
     if unknown or not kinds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
+from pymc_saem.arguments import check_types
 from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.effects import find_effects
 from pymc_saem.plots.effect_panels import draw_covariates, draw_pairs, read_covariates
@@ -107,6 +108,7 @@ def plot_random_effects(
     --------
     >>> ps.plot_random_effects(model, idata, covariates=data)  # doctest: +SKIP
     """
+    check_types("plot_random_effects", locals())
     kind = kind or ("marginals" if covariates is None else "covariates")
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pymc_saem.arguments import check_types
 from pymc_saem.evaluate.rates import check_arguments, rate_curves
 from pymc_saem.plots.style import (
     BAND,
@@ -107,6 +108,7 @@ def plot_rates(
     --------
     >>> ps.plot_rates(model, idata, labels={"t": "time"}, units={"t": "h"})  # doctest: +SKIP
     """
+    check_types("plot_rates", locals())
     check_arguments(ci_prob, n_grid, along)
     curves = rate_curves(model, idata, networks, subjects, along, raw, ranges, n_grid, n_draws)
     axes, is_new = panels(len(curves), axes, figsize, share=False, size=(3.2, 2.7), max_columns=4, sharey=sharey)

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
+from pymc_saem.arguments import check_types
 from pymc_saem.diagnose.residuals import residuals
 from pymc_saem.plots.smooth import trend
 from pymc_saem.plots.style import (
@@ -84,6 +85,7 @@ def plot_residuals(
     >>> ps.plot_residuals(model, idata, x=data["time"], random_seed=1)  # doctest: +SKIP
     >>> ps.plot_residuals(model, idata, which="pit", kinds=("histogram", "autocorrelation"))  # doctest: +SKIP
     """
+    check_types("plot_residuals", locals())
     which, asked = _several("which", which, _RESIDUALS), kinds
     kinds = _several("kinds", _KINDS[:4] if kinds is None else kinds, _KINDS)
     table = residuals(model, idata, outcome, x, n_simulations=n_simulations, random_seed=random_seed)

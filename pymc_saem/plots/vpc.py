@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
+from pymc_saem.arguments import check_types
 from pymc_saem.diagnose.bins import is_smooth
 from pymc_saem.diagnose.vpc import predictive_check
 from pymc_saem.plots.style import (
@@ -93,6 +94,7 @@ def plot_vpc(
     >>> ps.plot_vpc(model, idata, x=data["time"], random_seed=1)  # doctest: +SKIP
     >>> ps.plot_vpc(model, idata, prediction_corrected=True, stratify=data["sex"], log=True)  # doctest: +SKIP
     """
+    check_types("plot_vpc", locals())
     check = predictive_check(
         model,
         idata,

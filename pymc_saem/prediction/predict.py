@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from pymc.util import get_random_generator
 
+from pymc_saem.arguments import check_types
 from pymc_saem.evaluate.arguments import check_probability, first_of
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.evaluate.outcomes import choose_outcome
@@ -109,6 +110,7 @@ def predict(
     >>> later = pd.concat([data, pd.DataFrame({"subject": 1, "time": [36.0, 48.0]})])  # doctest: +SKIP
     >>> ps.predict(build_model, idata, later)  # doctest: +SKIP
     """
+    check_types("predict", locals())
     levels = _check_levels(level)
     check_choice("subjects", subjects, CHOICES)
     check_choice("parameters", parameters, ("draws", "estimate"))

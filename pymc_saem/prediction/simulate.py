@@ -10,6 +10,7 @@ import pymc as pm
 import xarray as xr
 from pymc.util import get_random_generator
 
+from pymc_saem.arguments import check_types
 from pymc_saem.evaluate.arguments import first_of
 from pymc_saem.evaluate.generator import Generated, Generator
 from pymc_saem.prediction.values import (
@@ -77,6 +78,7 @@ def simulate(
     >>> ps.simulate(model, idata, n=100, random_seed=1)["conc"]  # doctest: +SKIP
     >>> ps.simulate(model, {"a": 1.0, "omega": 0.5, "sigma": 0.1}, n=100, random_seed=1)  # doctest: +SKIP
     """
+    check_types("simulate", locals())
     check_whole("n", n, 1)
     check_choice("parameters", parameters, ("estimate", "draws"))
     rng = get_random_generator(random_seed)

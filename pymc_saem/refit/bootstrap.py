@@ -11,6 +11,7 @@ import pandas as pd
 import pymc as pm
 from pymc.util import get_random_generator
 
+from pymc_saem.arguments import check_types
 from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, make_refitter, read_fit
 from pymc_saem.refit.parallel import INTERRUPTED, describe_failures, fit_once, run_tasks
@@ -123,6 +124,7 @@ def bootstrap(
     >>> found = ps.bootstrap(model, idata, n=200, kind="case", n_jobs=4, random_seed=1)  # doctest: +SKIP
     >>> found.table  # doctest: +SKIP
     """
+    check_types("bootstrap", locals())
     check_count("n", n, 2)
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; it must be 'parametric' or 'case'.")

@@ -11,6 +11,7 @@ import pandas as pd
 import pymc as pm
 from pymc.util import get_random_generator
 
+from pymc_saem.arguments import check_types
 from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, check_likelihood, check_options, make_refitter, read_fit
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
@@ -113,6 +114,7 @@ def cross_validate(
     --------
     >>> ps.cross_validate(model, idata, folds="loo", n_jobs=4, random_seed=1).total  # doctest: +SKIP
     """
+    check_types("cross_validate", locals())
     refitter, start = _refitter(model, idata, n_explore, n_smooth, options)
     check_likelihood(refitter, likelihood)
     of_folds, of_runs, of_scores = get_random_generator(random_seed).spawn(3)

@@ -9,6 +9,7 @@ import pandas as pd
 import pymc as pm
 from pymc.util import get_random_generator
 
+from pymc_saem.arguments import check_types
 from pymc_saem.compat import get_group
 from pymc_saem.refit.fitted import check_likelihood, make_refitter, read_fit
 from pymc_saem.refit.parallel import describe_failures, run_tasks
@@ -60,6 +61,7 @@ def rank_chains(
     >>> idata = ps.fit_saem(model, chains=8, cores=4, random_seed=1)  # doctest: +SKIP
     >>> ps.rank_chains(model, idata)  # doctest: +SKIP
     """
+    check_types("rank_chains", locals())
     fitted = read_fit(idata, options)
     refitter = make_refitter(model, fitted)
     check_likelihood(refitter, likelihood)

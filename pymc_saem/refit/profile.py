@@ -14,6 +14,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from pymc_saem.arguments import check_types
 from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, check_likelihood, make_refitter, read_fit
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
@@ -148,6 +149,7 @@ def profile_likelihood(
     --------
     >>> ps.profile_likelihood(model, idata, ["omega", "sigma"]).table  # doctest: +SKIP
     """
+    check_types("profile_likelihood", locals())
     check_count("n_points", n_points, 2)
     if not 0.0 < ci_prob < 1.0:
         raise ValueError(f"ci_prob is {ci_prob!r}; it must be a probability between 0 and 1, such as 0.95.")

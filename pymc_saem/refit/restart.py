@@ -9,6 +9,7 @@ import pandas as pd
 import pymc as pm
 from pymc.util import get_random_generator
 
+from pymc_saem.arguments import check_types
 from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import make_refitter, read_fit
 
@@ -98,6 +99,7 @@ def check_restart(
     --------
     >>> print(ps.check_restart(model, idata, random_seed=1))  # doctest: +SKIP
     """
+    check_types("check_restart", locals())
     fitted = read_fit(idata, options)
     refitter = make_refitter(model, fitted, n_explore, n_smooth)
     rng = get_random_generator(random_seed)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
+from pymc_saem.arguments import check_types
 from pymc_saem.output.storage import check_place, save
 from pymc_saem.saem.course import Chain
 from pymc_saem.saem.options import check_count
@@ -45,6 +46,7 @@ class Checkpoint:
     iterations: int | None = None
 
     def __post_init__(self):
+        check_types("Checkpoint", vars(self))
         path = Path(self.path)
         if path.is_dir() and path.suffix != ".zarr":
             raise ValueError(

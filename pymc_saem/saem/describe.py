@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
+from pymc_saem.arguments import check_types
 from pymc_saem.saem.conjugacy import recognize, refuse_collinear
 from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.priors import Prior
@@ -78,6 +79,7 @@ def summarize(model: pm.Model | None = None, *, random_effects: Sequence[str] | 
     --------
     >>> print(ps.summarize(model))  # doctest: +SKIP
     """
+    check_types("summarize", locals())
     mixed = read_model(pm.modelcontext(model), random_effects)
     rules = recognize(mixed)
     refuse_collinear(rules.mean)

@@ -164,9 +164,7 @@ def _louis(complete: CompleteData, groups: np.ndarray, prior: np.ndarray, labels
     whole = prior - complete.hessian()
     rounding = np.full(len(labels), ROUNDING)
     rounding[complete.of_model] = ROUNDING_OF_GRADIENTS
-    found = determined(
-        whole - groups.mean(axis=0), whole, LEAST_KEPT, lambda d: ERRORS * _spread(groups, d), rounding
-    )
+    found = determined(whole - groups.mean(axis=0), whole, LEAST_KEPT, lambda d: ERRORS * _spread(groups, d), rounding)
     few = ""
     if found.share > LEAST_KEPT:
         few = f", as far as {len(complete.points.phi)} conditional draws tell (draws= makes more)"

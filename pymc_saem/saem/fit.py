@@ -13,6 +13,7 @@ import pymc as pm
 from pymc.initial_point import make_initial_point_fn
 from pymc.util import get_random_generator
 
+from pymc_saem.arguments import check_types
 from pymc_saem.output import build_datatree
 from pymc_saem.saem.assess import Assessment, assess, check_assessment
 from pymc_saem.saem.checkpoint import Checkpoint, Writer, as_checkpoint
@@ -176,6 +177,7 @@ def fit_saem(
     ...     idata = ps.fit_saem(random_seed=21)
     >>> ps.summary(idata)  # doctest: +SKIP
     """
+    check_types("fit_saem", locals())
     began = perf_counter()
     model = pm.modelcontext(model)
     options = {

@@ -10,6 +10,7 @@ import pymc as pm
 from pymc.step_methods.compound import BlockedStep
 from pymc.util import get_random_generator
 
+from pymc_saem.arguments import check_types
 from pymc_saem.saem.algorithm import State, Statistics, iterate
 from pymc_saem.saem.conjugacy import refuse_collinear
 from pymc_saem.saem.engine import Engine
@@ -19,7 +20,15 @@ from pymc_saem.saem.read import read_model
 from pymc_saem.saem.schedule import Schedule
 
 
-class SAEM(Interruptible, BlockedStep):
+class _TypesFirst:
+    """PyMC works with the arguments of a step before its ``__init__`` does."""
+
+    def __new__(cls, *args, **kwargs):
+        check_types("SAEM", dict(zip(("vars",), args, strict=False)) | kwargs)
+        return super().__new__(cls, *args, **kwargs)
+
+
+class SAEM(_TypesFirst, Interruptible, BlockedStep):
     """Stochastic approximation EM as a PyMC step method.
 
     A chain of ``pm.sample(step=ps.SAEM())`` is one run: its ``tune`` draws are the exploratory

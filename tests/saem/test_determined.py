@@ -20,7 +20,9 @@ def test_the_sum_of_two_among_nineteen_parameters(rng, spread_of_units):
     found = determined(matrix, diagonal_of(matrix), 1e-8)
     assert [sorted(group) for group in found.groups] == [[17, 18]] and found.unknown.sum() == 2
     exact = np.linalg.inv(seen.T @ seen)[:17, :17]
-    np.testing.assert_allclose(found.covariance[:17, :17] * np.outer(units[:17], units[:17]), exact, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(
+        found.covariance[:17, :17] * np.outer(units[:17], units[:17]), exact, rtol=1e-5, atol=1e-9
+    )
 
 
 def test_two_directions_are_told_apart(rng):
