@@ -152,7 +152,7 @@ RULES = {
     "initial_point": MAPPING | NONE,
     "kernel": Rule('"auto"', lambda x: x == "auto" if _is_text(x) else False) | CONSTANTS,
     "idata": FIT,
-    "fits": Rule("a dict of fits by name", lambda x: _is_names(x) and all(map(_is_fit, x.values()))),
+    "fits": Rule("a dict of fits by name", lambda x: isinstance(x, Mapping) and not _is_fit(x) and all(map(_is_fit, x.values()))),
     "vars": Rule("a list of variables", lambda x: _is_variable(x) or _is_of(_is_variable)(x)) | NONE,
     "resume": FIT | PATH | NONE,
     "t0": NUMBER | ARRAY,
@@ -173,6 +173,7 @@ RULES = {
     "value": TEXT | NONE,
     "rhs": FUNCTION,
     "fit_saem.model": MODEL | NONE,
+    "Doses.table": TABLE | NONE,
     "summarize.model": MODEL | NONE,
     "SAEM.model": MODEL | NONE,
     "SAEM.blocked": BOOL | NONE,
@@ -191,7 +192,7 @@ RULES = {
     "plot_data.subject": TEXT,
     "nn.weights.random_seed": SEED | NONE,
     "nn.weights.dims": TEXT | NAMES | NONE,
-    "ode.interpolate.kind": TEXT,
+    "ode.solve_ivp.subject": SEQUENCE | NONE,
 }
 
 

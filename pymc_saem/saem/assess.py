@@ -35,14 +35,18 @@ class Assessment:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def check_assessment(engine: Engine, likelihood: str | None, standard_errors: str | None) -> None:
-    """Refuse options before the fit."""
+def check_methods(likelihood: str | None, standard_errors: str | None) -> None:
+    """Refuse methods that there are not."""
     for name, value, known in (
         ("likelihood", likelihood, METHODS),
         ("standard_errors", standard_errors, fisher.METHODS),
     ):
         if value is not None and value not in known:
             raise ValueError(f"{name} is {value!r}; it must be None or one of {', '.join(map(repr, known))}.")
+
+
+def check_assessment(engine: Engine, likelihood: str | None, standard_errors: str | None) -> None:
+    """Refuse methods that the model has not, before the fit."""
     for name, value, others in (
         ("likelihood", likelihood, "'laplace', 'quadrature' or 'importance'"),
         ("standard_errors", standard_errors, "'louis' or 'score'"),

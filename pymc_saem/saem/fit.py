@@ -15,7 +15,7 @@ from pymc.util import get_random_generator
 
 from pymc_saem.arguments import check_types
 from pymc_saem.output import build_datatree
-from pymc_saem.saem.assess import Assessment, assess, check_assessment
+from pymc_saem.saem.assess import Assessment, assess, check_assessment, check_methods
 from pymc_saem.saem.checkpoint import Checkpoint, Writer, as_checkpoint
 from pymc_saem.saem.options import check_count, check_fit_options, unsaid
 from pymc_saem.saem.point import initial_point
@@ -199,6 +199,7 @@ def fit_saem(
         "likelihood": likelihood,
         "standard_errors": standard_errors,
     }
+    check_methods(likelihood, standard_errors)
     check_fit_options(**options, cores=cores, callback=callback)
     schedule = as_checkpoint(checkpoint)
     check_count("extend", extend, 0)

@@ -59,7 +59,7 @@ def call(**changed):
         ({"rtol": 0.0}, ValueError, "rtol must be a positive number, got 0.0"),
         ({"atol": -1e-3}, ValueError, "atol must be a positive number"),
         ({"max_steps": 0}, ValueError, "max_steps must be a positive integer"),
-        ({"n_threads": 1.5}, ValueError, "n_threads must be a positive integer"),
+        ({"n_threads": 1.5}, ValueError, "n_threads is 1.5; it must be an integer or None"),
         ({"rhs": lambda t, y, p: -y.y}, TypeError, r"dict with one expression per state \(y\)"),
         ({"rhs": lambda t, y, p: {"x": y.y}}, ValueError, r"misses y and has unknown x"),
         ({"rhs": lambda t, y, p: {"y": pt.stack([y.y, y.y])}}, ValueError, "scalar for each state; the derivative of 'y' has 1"),

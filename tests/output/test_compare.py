@@ -137,7 +137,7 @@ def test_fits_without_likelihood_and_other_things_are_refused():
     with pytest.raises(ValueError, match="criterion is 'dic'; it must be one of 'aic', 'bic', 'bicc'"):
         ps.compare({"one": made_up(), "two": made_up()}, criterion="dic")
     for wrong in ({"one": made_up()}, [made_up(), made_up()]):
-        with pytest.raises(ValueError, match="fits must be a mapping of two or more fits by name"):
+        with pytest.raises(ValueError, match="fits (must be a mapping of two or more|is of type list; it must be a dict of) fits by name"):
             ps.compare(wrong)
 
 

@@ -86,7 +86,7 @@ def test_fits_from_files(idata, tmp_path):
 
 
 def test_errors(fits):
-    with pytest.raises(ValueError, match="fits must be a mapping of fits by name"):
+    with pytest.raises(ValueError, match="fits is of type list; it must be a dict of fits by name"):
         ps.plot_comparison(list(fits.values()))
     with pytest.raises(ValueError, match="No fit has a parameter 'tau'; there are sigma, z, beta"):
         ps.plot_comparison(fits, "tau")

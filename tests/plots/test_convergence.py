@@ -104,7 +104,7 @@ def test_errors(idata):
         ps.plot_convergence(idata, ["sigma", "ka"])
     without = idata.copy()
     del without["saem_trace"]
-    with pytest.raises(TypeError, match="Expected what fit_saem returned, or the same read from a file; got Model"):
+    with pytest.raises(TypeError, match="idata is of type Model; it must be what fit_saem returned, or the same read from a file"):
         ps.plot_convergence(pm.Model())
     with pytest.raises(KeyError, match="no group 'saem_trace'; it has .*population"):
         ps.plot_convergence(without)

@@ -94,7 +94,7 @@ def test_errors(model, idata):
         ps.plot_observation_distribution(model, idata, "x")
     with pytest.raises(IndexError, match="subject 1 has 11 rows of 'conc', numbered from 0; there is no row 11"):
         ps.plot_observation_distribution(model, idata, 1, row=11)
-    with pytest.raises(TypeError, match='row must be a whole number, several, or "all", got .first.'):
+    with pytest.raises(TypeError, match="row is 'first'; it must be an integer or .all. or a list of integers"):
         ps.plot_observation_distribution(model, idata, 1, row="first")
     without = idata.copy()
     del without["posterior"]

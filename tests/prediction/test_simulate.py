@@ -162,7 +162,7 @@ def test_what_is_wrong_with_values(fit):
         ps.simulate(model, good, parameters="mean")
     with pytest.raises(ValueError, match="needs a fit"):
         ps.simulate(model, good, parameters="draws")
-    with pytest.raises(TypeError, match="Expected what fit_saem returned.*got int"):
+    with pytest.raises(TypeError, match="idata_or_values is 3; it must be what fit_saem returned, .* or a dict by name"):
         ps.simulate(model, 3)
     with pytest.raises(ValueError, match="not a fit of this model: it has no parameter 'mu'"):
         ps.simulate(blow_up(), idata)
