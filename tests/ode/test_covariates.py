@@ -82,5 +82,5 @@ def test_every_subject_needs_a_value():
         solve({"subject": [0], "time": [0.0], "z": [1.0]})
     with pytest.raises(ValueError, match=r"params\['z'\] row 2: subject is 2; it must be one of the codes 0..1"):
         solve({"subject": [0, 1, 2], "time": [0.0] * 3, "z": [1.0] * 3})
-    with pytest.raises(TypeError, match="needs a pandas.DataFrame"):
+    with pytest.raises(TypeError, match="must be a pandas.DataFrame"):
         interpolate([1.0])
