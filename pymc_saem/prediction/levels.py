@@ -13,7 +13,7 @@ from pymc_saem.evaluate.generator import Generator, Laws
 from pymc_saem.evaluate.outcomes import Outcome
 from pymc_saem.prediction.design import Design
 from pymc_saem.prediction.match import OWN_DATA, Matched, fitted_effects
-from pymc_saem.prediction.spelled import keep_combined
+from pymc_saem.prediction.spelled import keep_images
 from pymc_saem.prediction.values import Fit, choose_draws
 from pymc_saem.saem.individuals import describe_new_subjects
 
@@ -103,7 +103,7 @@ class Levels:
         if new.any():
             self._add_new(new, modes, draws, is_given, rng)
         if values is not self.estimate:
-            draws = keep_combined(self.generator, draws, self.estimate, values)
+            draws = keep_images(self.generator, draws, self.estimate, values)
         mode = self.generator.typical_effects(self.estimate, 1, modes, is_given)
         return mode, self.generator.draw_effects(values, self.n_draws, rng, draws, is_given)
 

@@ -10,10 +10,12 @@ import pytensor.tensor as pt
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.evaluate.rebuild import rebuild
 from pymc_saem.evaluate.vectorized import Vectorized
-from pymc_saem.saem.spelling import affine_in, combination_of
+from pymc_saem.saem.affine import AffineImage, find_images
+from pymc_saem.saem.latents import latent_of
+from pymc_saem.saem.point import initial_point
 
 
-def keep_combined(generator: Generator, draws: Mapping[str, np.ndarray], estimate, values) -> dict[str, np.ndarray]:
+def keep_images(generator: Generator, draws: Mapping[str, np.ndarray], estimate, values) -> dict[str, np.ndarray]:
     """Draws of random effects such that each ``mu + omega * eta`` stays what it was at the estimate.
 
     Parameters
@@ -24,18 +26,40 @@ def keep_combined(generator: Generator, draws: Mapping[str, np.ndarray], estimat
         Natural parameters: the estimate, and those (draw, ...) that predictions are made with.
     """
     draws, n = dict(draws), len(next(iter(draws.values())))
-    for name in generator.effects:
-        eta = draws[name]
-        combined = combination_of(generator.model, name, eta.shape[1:])
-        if combined is None:
-            continue
-        graphs = [g + pt.zeros(eta.shape[1:]) for g in affine_in(generator.model[name], combined, eta.shape[1:])]
-        f = _of_parameters(generator, graphs)
-        (m_hat, s_hat), (m, s) = f(estimate, 1), f(values, n)
+    for image in _images(generator, draws):
+        shape = (image.n_units, image.n_columns)
+        mean, factor = image.law
+        f = _of_parameters(generator, [mean + pt.zeros(shape), factor + pt.zeros(shape + shape[1:] * (factor.ndim - 2))])
+        (m_hat, b_hat), (m, b) = f(estimate, 1), f(values, n)
+        standard = np.concatenate([x.standard(draws[x.rv.name]) for x in image.latents], axis=-1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            moved = (m_hat + s_hat * eta - m) / s
-        draws[name] = np.where(np.isfinite(moved), moved, eta)  # without variance there is nothing to keep
+            if image.is_diagonal:
+                moved = (m_hat + b_hat * standard - m) / b
+            else:
+                moved = _solve(b, m_hat + (b_hat @ standard[..., None])[..., 0] - m)
+        moved = np.where(np.isfinite(moved), moved, standard)  # without variance there is nothing to keep
+        start = 0
+        for latent in image.latents:
+            draws[latent.rv.name] = latent.value(moved[..., start : start + latent.size])
+            start += latent.size
     return draws
+
+
+def _images(generator: Generator, draws) -> list[AffineImage]:
+    model, of_axis, found = generator.model, {}, []
+    for name in generator.effects:
+        if (latent := latent_of(model, name, draws[name].shape[1:], 0)) is not None:
+            of_axis.setdefault(latent.n_units, []).append(latent)
+    for latents in of_axis.values():
+        found += find_images(model, initial_point(model), latents, {model[name] for name in generator.effects})
+    return found
+
+
+def _solve(matrix, right) -> np.ndarray:
+    """Solutions (draw, unit, column); NaN where a matrix has no inverse."""
+    is_regular = np.abs(np.linalg.det(matrix)) > 0
+    safe = np.where(is_regular[..., None, None], matrix, np.eye(matrix.shape[-1]))
+    return np.where(is_regular[..., None], np.linalg.solve(safe, right[..., None])[..., 0], np.nan)
 
 
 def _of_parameters(generator: Generator, graphs):

@@ -17,7 +17,6 @@ from pytensor.graph.traversal import ancestors
 from pymc_saem.compat import observed_variables
 from pymc_saem.saem.interpreted import INTERPRETED, has_python_only_ops
 from pymc_saem.saem.model import MixedModel, RandomEffect
-from pymc_saem.saem.spelling import law_of
 from pymc_saem.saem.sum_rows import SumRows
 from pymc_saem.saem.symbols import in_symbols, symbols
 
@@ -35,12 +34,16 @@ def row_logps(mixed: MixedModel) -> list:
 
 
 def effect_logp(mixed: MixedModel, effect: RandomEffect):
-    """Log density of a random effect up to terms without parameters, as a graph of the model's value variables."""
+    """Log density of a random effect up to terms without parameters, as a graph of the model's value variables, (unit, ...).
+
+    Of the effects that share an affine image, the first has the logarithm of its volume.
+    """
     (logp,) = mixed.model.logp(vars=[mixed.model[effect.name]], sum=False)
-    if effect.combined is None:
+    logp = pt.moveaxis(logp, effect.axis, 0).reshape((effect.n_units, -1)) if logp.ndim != 1 else logp[:, None]
+    if (image := effect.image) is None or image.latents[0].rv is not mixed.model[effect.name]:
         return logp
-    _, scale = mixed.model.replace_rvs_by_values(law_of(mixed.model, effect))
-    return logp - pt.log(scale)  # the density of mu + omega * eta
+    (volume,) = mixed.model.replace_rvs_by_values([image.log_volume(image.law)])
+    return logp.sum(axis=1) - volume.sum(axis=1)  # the density of mu + omega * eta
 
 
 def row_density(mixed: MixedModel):
@@ -360,7 +363,6 @@ def _effect_densities(mixed: MixedModel, phi, theta) -> list:
     logps = in_symbols(mixed, [effect_logp(mixed, effect) for effect in effects], phi, theta)
     densities = []
     for effect, logp in zip(effects, logps, strict=True):
-        n_units = effect.shape[0]
-        per_unit = logp if logp.ndim == 1 else logp.reshape((n_units, -1)).sum(axis=1)
+        per_unit = logp.reshape((effect.n_units, -1)).sum(axis=1)
         densities.append(SumRows(mixed.n_subjects)(per_unit, effect.row_subject(mixed.n_subjects)))
     return densities

@@ -8,7 +8,7 @@ from pymc.distributions.distribution import support_point
 
 from pymc_saem.saem.densities import effect_logp
 from pymc_saem.saem.interpreted import INTERPRETED
-from pymc_saem.saem.model import MixedModel, RandomEffect
+from pymc_saem.saem.model import Block, MixedModel, RandomEffect
 from pymc_saem.saem.spelling import law_of
 from pymc_saem.saem.symbols import in_symbols, symbols
 
@@ -18,9 +18,9 @@ class LawOfPhi:
 
     def __init__(self, mixed: MixedModel, theta: np.ndarray):
         self.mixed, self.base, self.rng = mixed, theta, np.random.default_rng(0)
-        self.effects = [e for e in mixed.random_effects if e.is_gaussian]
+        self.blocks = [b for b in mixed.blocks if b.is_gaussian]
         phi, symbol = symbols(mixed)
-        graphs = [g for e in self.effects for g in law_of(mixed.model, e)]
+        graphs = [g for b in self.blocks for g in law_of(mixed.model, b)]
         graphs = in_symbols(mixed, graphs, phi, symbol)
         # A Gaussian law has no other random effect in it, so that phi is not used.
         self._f = pytensor.function([symbol], graphs, mode=INTERPRETED, on_unused_input="ignore")
@@ -31,47 +31,80 @@ class LawOfPhi:
     def __setstate__(self, state):
         self.__init__(**state)
 
-    def roles(self, effect: RandomEffect, parameter) -> list[str]:
-        """Which of "mean" and "covariance" of an effect change with a parameter.
+    def roles(self, block: Block, parameter) -> list[str]:
+        """Which of "mean" and "covariance" of a block change with a parameter.
 
         By value, not by the graph: PyMC broadcasts a mean against its covariance, so that each mean of an
         MvNormal is computed from the covariance too, and does not depend on it.
         """
         moved = self.base.copy()
         moved[parameter.columns] += self.rng.uniform(0.1, 0.5, size=moved[parameter.columns].shape)
-        which = 2 * self.effects.index(effect)
+        which = 2 * self.blocks.index(block)
         before, after = self._f(self.base)[which : which + 2], self._f(moved)[which : which + 2]
-        same = [np.array_equal(a, b, equal_nan=True) for a, b in zip(before, after, strict=True)]
+        # What an image is computed from by differences changes by rounding errors of its mean.
+        size = max(np.abs(means).max(initial=0.0) for means in (before[0], after[0]))
+        error = 0.0 if block.effects[0].image is None else 64 * np.finfo(float).eps * size
+        same = [np.allclose(a, b, rtol=0.0, atol=error, equal_nan=True) for a, b in zip(before, after, strict=True)]
         return [role for role, equal in zip(("mean", "covariance"), same, strict=True) if not equal]
 
     def mean(self, theta: np.ndarray) -> np.ndarray:
         """Means of phi, (subject, phi); zero where phi is not Gaussian."""
         mean = np.zeros((self.mixed.n_subjects, self.mixed.n_phi))
-        for effect, value in zip(self.effects, self._f(theta)[0::2], strict=True):
-            mean[:, effect.columns] = effect.to_columns(np.broadcast_to(value, effect.shape), self.mixed.n_subjects)
+        n = self.mixed.n_subjects
+        for block, value in zip(self.blocks, self._f(theta)[0::2], strict=True):
+            start = 0
+            for effect in block.effects:
+                if effect.image is None:
+                    units = np.broadcast_to(value, effect.shape)
+                else:  # (unit, column) of all effects of the block
+                    size = effect.size // effect.n_slots
+                    units, start = value[:, start : start + size].reshape(-1, *effect.event_shape), start + size
+                    units = np.moveaxis(units, 0, effect.axis)
+                mean[:, effect.columns] = effect.to_columns(units, n)
         return mean
 
-    def covariance(self, effect: RandomEffect, theta: np.ndarray) -> np.ndarray:
-        """Covariance (k, k) of the columns of one random effect."""
-        value = self._covariances(effect, theta)[0]
-        return np.kron(np.eye(effect.n_slots), value) if effect.is_nested else value
+    def covariance(self, block: Block, theta: np.ndarray) -> np.ndarray:
+        """Covariance (k, k) of the columns of a block."""
+        value, size = self._covariances(block, theta)[0], block.columns.size
+        if size == len(value):
+            return value
+        covariance = np.zeros((size, size))
+        for slot in block.columns_of_slots:
+            covariance[np.ix_(slot, slot)] = value
+        return covariance
 
-    def is_shared(self, effect: RandomEffect) -> bool:
+    def is_shared(self, block: Block) -> bool:
         """Whether the covariance is the same for all subjects or units, whatever the parameters.
 
         Not at the initial values: two groups may start with equal variances.
         """
         theta = self.base + self.rng.uniform(0.1, 0.5, size=self.base.shape)
-        value = self._covariances(effect, theta)
-        return np.allclose(value, value[0], rtol=1e-12, atol=0)
+        value = self._covariances(block, theta)
+        return np.allclose(value, value[0], rtol=1e-9, atol=1e-12 * np.abs(value).max(initial=0.0))
 
-    def _covariances(self, effect: RandomEffect, theta: np.ndarray) -> np.ndarray:
+    def _covariances(self, block: Block, theta: np.ndarray) -> np.ndarray:
         """One or more covariances (..., k, k) of units."""
-        value = np.asarray(self._f(theta)[2 * self.effects.index(effect) + 1], dtype=float)
+        value = np.asarray(self._f(theta)[2 * self.blocks.index(block) + 1], dtype=float)
+        effect = block.effects[0]
+        if effect.image is not None:
+            if effect.image.is_diagonal:
+                return np.eye(value.shape[1]) * value[:, None, :] ** 2
+            return value @ np.swapaxes(value, -1, -2)
         if type(self.mixed.model[effect.name].owner.op).__name__ == "MvNormalRV":
-            return value.reshape(-1, *value.shape[-2:])
-        sd = np.broadcast_to(value, effect.shape).reshape(effect.shape[0], -1)
+            return _of_batches(value, effect)
+        sd = effect.by_unit(np.broadcast_to(value, effect.shape))
         return np.eye(sd.shape[1]) * sd[:, None, :] ** 2
+
+
+def _of_batches(value: np.ndarray, effect: RandomEffect) -> np.ndarray:
+    """Covariances (unit, k, k) of a multivariate normal variable, from those of its last axis; its other axes are independent."""
+    k = value.shape[-1]
+    batch = np.broadcast_to(value, (*effect.shape[:-1], k, k))
+    batch = np.moveaxis(batch, effect.axis, 0).reshape(effect.n_units, -1, k, k)
+    n = batch.shape[1]
+    covariance = np.zeros((effect.n_units, n, k, n, k))
+    covariance[:, np.arange(n), :, np.arange(n)] = np.moveaxis(batch, 1, 0)
+    return covariance.reshape(effect.n_units, n * k, n * k)
 
 
 class TypicalValues:

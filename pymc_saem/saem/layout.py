@@ -8,26 +8,30 @@ import numpy as np
 from pymc.logprob.transforms import LogOddsTransform, LogTransform
 from pytensor.graph.traversal import ancestors
 
+from pymc_saem.saem.affine import find_images
+from pymc_saem.saem.latents import latent_of
 from pymc_saem.saem.laws import LawOfPhi
-from pymc_saem.saem.model import MixedModel, Parameter, RandomEffect, UnsupportedModelError
+from pymc_saem.saem.model import Block, MixedModel, Parameter, RandomEffect, UnsupportedModelError
 from pymc_saem.saem.point import PointMap
-from pymc_saem.saem.spelling import combination_of, form_of, law_of
+from pymc_saem.saem.spelling import form_of, law_of
 from pymc_saem.saem.symbols import model_value
 
 _LINKS = {"NormalRV": "identity", "MvNormalRV": "identity", "LogNormalRV": "log", "LogitNormal": "logit"}
 _TRANSFORMS = {"identity": type(None), "log": LogTransform, "logit": LogOddsTransform}
 
 
-def lay_out_effects(model, point, names, unit_subjects) -> tuple[RandomEffect, ...]:
+def lay_out_effects(model, point, axes: dict[str, int], unit_subjects) -> tuple[RandomEffect, ...]:
     """Blocks of random effects; those of a known family are Gaussian until :func:`with_general_laws` looks closer.
 
     Parameters
     ----------
+    axes : dict
+        Name of each random effect, in the model's order: the axis of its subjects or units.
     unit_subjects : dict
         Name of each random effect of the lower level: subject of each of its units, (unit,).
     """
     effects, start = [], 0
-    for name in names:
+    for name, axis in axes.items():
         rv = model[name]
         value, transform = model.rvs_to_values[rv], model.rvs_to_transforms.get(rv)
         kind = type(rv.owner.op).__name__
@@ -38,9 +42,6 @@ def lay_out_effects(model, point, names, unit_subjects) -> tuple[RandomEffect, .
         if not is_gaussian:
             link = "value"
             _refuse_shape(name, kind, rv, value, shape)
-        form, combined = form_of(model, name, names) if is_gaussian else "direct", None
-        if form == "direct" and is_gaussian and (combined := combination_of(model, name, shape)) is not None:
-            form = "standard"
         effect = RandomEffect(
             name=name,
             value_name=value.name,
@@ -52,13 +53,30 @@ def lay_out_effects(model, point, names, unit_subjects) -> tuple[RandomEffect, .
             is_gaussian=is_gaussian,
             unit_subject=unit_subjects.get(name),
             is_network=any(_is_network(v) for v in ancestors(rv.owner.inputs)),
-            form=form,
-            combined=combined,
+            form=form_of(model, name, list(axes)) if is_gaussian else "direct",
+            axis=axis,
         )
-        size = int(np.prod(shape[1:], dtype=int)) * effect.n_slots
+        size = int(np.prod(effect.event_shape, dtype=int)) * effect.n_slots
         effects.append(replace(effect, columns=slice(start, start + size)))
         start += size
     return tuple(effects)
+
+
+def with_images(mixed: MixedModel, point: dict) -> MixedModel:
+    """The same with the effects of the form "standard" found: standard normal ones that enter the model through affine images."""
+    model, effects, latents, image_of = mixed.model, mixed.random_effects, {}, {}
+    for effect in effects:
+        if effect.form == "direct" and (latent := latent_of(model, effect.name, effect.shape, effect.axis)):
+            latents.setdefault(effect.n_units, []).append(latent)
+    free = set(model.free_RVs)
+    for n_units, of_axis in latents.items():
+        # What has a constant law and entries of its own may be a parameter, such as the mean of a group, and an image may hold it.
+        others = {model[effect.name] for effect in effects if effect.n_units == n_units}
+        others |= {rv for rv in (model[e.name] for e in effects) if free & set(ancestors(rv.owner.inputs))}
+        for image in find_images(model, point, of_axis, others):
+            image_of |= {latent.rv.name: image for latent in image.latents}
+    effects = [replace(e, form="standard", image=image_of[e.name]) if e.name in image_of else e for e in effects]
+    return replace(mixed, random_effects=tuple(effects))
 
 
 def _is_network(variable) -> bool:
@@ -96,28 +114,32 @@ def with_general_laws(mixed: MixedModel) -> MixedModel:
 
     The density of the others joins the compiled likelihood.
     """
-    effects = list(mixed.random_effects)
-    for k, effect in enumerate(effects):
-        if _depends_on_other_effects(mixed, effect):
-            effects[k] = replace(effect, is_gaussian=False)
-    mixed = replace(mixed, random_effects=tuple(effects))
+    general = {e.name for b in mixed.blocks if _depends_on_other_effects(mixed, b) for e in b.effects}
+    mixed = _with_general(mixed, general)
     points = PointMap(mixed)
     theta = points.theta_of(points.template)
     law = LawOfPhi(mixed, theta)
-    effects = [replace(e, is_gaussian=e.is_gaussian and law.is_shared(e)) for e in effects]
+    mixed = _with_general(mixed, {e.name for b in law.blocks if not law.is_shared(b) for e in b.effects})
+    effects = mixed.random_effects
     for effect in effects:
         if effect.is_nested and not effect.is_gaussian:
             upper = next(e for e in effects if not e.is_nested)
             raise UnsupportedModelError(
-                f"The random effect '{effect.name}' of the lower level ({effect.dims[0] or 'unit'}) must be Normal, LogNormal, "
+                f"The random effect '{effect.name}' of the lower level ({effect.unit_dim or 'unit'}) must be Normal, LogNormal, "
                 f"LogitNormal or MvNormal, with the same covariance for all units. If '{upper.name}' is a parameter, such as the mean of "
                 f"a group, and no random effect, say so: random_effects=['{effect.name}']."
             )
+    return mixed
+
+
+def _with_general(mixed: MixedModel, names: set[str]) -> MixedModel:
+    effects = [replace(e, is_gaussian=e.is_gaussian and e.name not in names) for e in mixed.random_effects]
     return replace(mixed, random_effects=tuple(effects))
 
 
-def _depends_on_other_effects(mixed: MixedModel, effect: RandomEffect) -> bool:
-    rv = mixed.model[effect.name]
-    graphs = law_of(mixed.model, effect) if effect.is_gaussian else list(rv.owner.inputs)
+def _depends_on_other_effects(mixed: MixedModel, block: Block) -> bool:
+    rv = mixed.model[block.effects[0].name]
+    graphs = law_of(mixed.model, block) if block.is_gaussian else list(rv.owner.inputs)
     reached = set(ancestors(mixed.model.replace_rvs_by_values(graphs)))
-    return any(model_value(mixed, e.name) in reached for e in mixed.random_effects if e.name != effect.name)
+    own = {effect.name for effect in block.effects}
+    return any(model_value(mixed, e.name) in reached for e in mixed.random_effects if e.name not in own)

@@ -79,8 +79,8 @@ class Maximizer:
     def population(self, theta: np.ndarray) -> Population:
         """The law of phi at theta."""
         rules, omega = self.rules, self.rules.fixed_omega.copy()
-        for effect in rules.moving_omega:
-            omega[effect.columns, effect.columns] = rules.law.covariance(effect, theta)
+        for block in rules.moving_omega:
+            omega[np.ix_(block.columns, block.columns)] = rules.law.covariance(block, theta)
         for rule in rules.omegas:
             x = self.points.natural(rule.parameter, theta[rule.parameter.columns])
             omega[np.ix_(rule.columns, rule.columns)] = omega_of(rule, x)

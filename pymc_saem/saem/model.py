@@ -15,7 +15,7 @@ class UnsupportedModelError(ValueError):
 
 @dataclass(frozen=True)
 class RandomEffect:
-    """One block of random effects: a free variable with one slice per subject, or per unit nested in subjects.
+    """One free variable with a slice per subject, or per unit nested in subjects, along one of its axes.
 
     ``link`` maps the natural scale to phi. Where it is "value", phi is PyMC's value variable. ``value_is_phi`` says
     whether the value variable already lives on the scale of phi (a LogNormal has a log transform, a LogitNormal has
@@ -28,7 +28,7 @@ class RandomEffect:
 
     name: str
     value_name: str
-    shape: tuple[int, ...]  # (subject or unit, ...)
+    shape: tuple[int, ...]  # that of the user's variable
     columns: slice  # of the last axis of phi
     link: str  # "identity", "log", "logit", "value"
     value_is_phi: bool
@@ -37,13 +37,29 @@ class RandomEffect:
     unit_subject: np.ndarray | None = field(default=None, repr=False)  # (unit,): subject of each unit of a lower level
     is_network: bool = False  # weights of a network, which the data of a subject hardly determine one by one
     form: str = "direct"  # "direct", "deviation", "standard"; see spelling.py
-    combined: object = field(
-        default=None, repr=False, compare=False
-    )  # the variable that phi is, of the form "standard"
+    image: object = field(default=None, repr=False, compare=False)  # the AffineImage that phi is, of the form "standard"
+    axis: int = 0  # of the subjects or units, in ``shape``
 
     @property
     def size(self) -> int:
         return self.columns.stop - self.columns.start
+
+    @property
+    def n_units(self) -> int:
+        return self.shape[self.axis]
+
+    @property
+    def unit_dim(self) -> str | None:
+        return self.dims[self.axis]
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of the slice of one unit."""
+        return self.shape[: self.axis] + self.shape[self.axis + 1 :]
+
+    @property
+    def event_dims(self) -> tuple[str | None, ...]:
+        return self.dims[: self.axis] + self.dims[self.axis + 1 :]
 
     @property
     def is_nested(self) -> bool:
@@ -64,25 +80,63 @@ class RandomEffect:
         return int(self.unit_slot.max()) + 1 if self.is_nested else 1
 
     def to_columns(self, values: np.ndarray, n_subjects: int) -> np.ndarray:
-        """Values (..., unit, *event) as columns of phi (..., subject, size); columns without a unit are 0."""
-        lead = values.shape[: values.ndim - len(self.shape)]
-        flat = values.reshape(*lead, self.shape[0], -1)
+        """Values (..., *shape) as columns of phi (..., subject, size); columns without a unit are 0."""
+        flat = self.by_unit(values)
+        lead = flat.shape[:-2]
         if not self.is_nested:
             return flat
         block = np.zeros((*lead, n_subjects, self.n_slots, flat.shape[-1]))
         block[..., self.unit_subject, self.unit_slot, :] = flat
         return block.reshape(*lead, n_subjects, -1)
 
+    def by_unit(self, values: np.ndarray) -> np.ndarray:
+        """Values (..., *shape) as (..., unit, entry)."""
+        lead = values.shape[: values.ndim - len(self.shape)]
+        return np.moveaxis(values, len(lead) + self.axis, len(lead)).reshape(*lead, self.n_units, -1)
+
     def from_columns(self, block: np.ndarray) -> np.ndarray:
-        """Inverse of :meth:`to_columns`: (..., subject, size) to (..., unit, *event)."""
+        """Inverse of :meth:`to_columns`: (..., subject, size) to (..., *shape)."""
         lead = block.shape[:-2]
         if self.is_nested:
             block = block.reshape(*lead, block.shape[-2], self.n_slots, -1)[..., self.unit_subject, self.unit_slot, :]
-        return block.reshape(*lead, *self.shape)
+        block = block.reshape(*lead, self.n_units, *self.event_shape)
+        return np.moveaxis(block, len(lead), len(lead) + self.axis)
 
     def row_subject(self, n_subjects: int) -> np.ndarray:
-        """Subject of each entry of the first axis."""
+        """Subject of each unit."""
         return self.unit_subject if self.is_nested else np.arange(n_subjects)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Random effects that have one law together: one, or several that an affine image makes normal with one covariance."""
+
+    effects: tuple[RandomEffect, ...]
+
+    @property
+    def name(self) -> str:
+        return "', '".join(effect.name for effect in self.effects)
+
+    @property
+    def is_gaussian(self) -> bool:
+        return self.effects[0].is_gaussian
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """Of phi."""
+        return np.concatenate([np.arange(e.columns.start, e.columns.stop) for e in self.effects])
+
+    @cached_property
+    def columns_of_slots(self) -> np.ndarray:
+        """Places in ``columns`` of the units of a subject, (slot, entry of a unit)."""
+        starts = np.cumsum([0, *(effect.size for effect in self.effects)])
+        return np.concatenate(
+            [
+                start + np.arange(effect.size).reshape(effect.n_slots, -1)
+                for start, effect in zip(starts, self.effects, strict=False)
+            ],
+            axis=1,
+        )
 
 
 @dataclass(frozen=True)
@@ -132,6 +186,14 @@ class MixedModel:
     def n_theta(self) -> int:
         return self.parameters[-1].columns.stop if self.parameters else 0
 
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The random effects, those with a common law together."""
+        found = {}
+        for effect in self.random_effects:
+            found.setdefault(effect.name if effect.image is None else id(effect.image), []).append(effect)
+        return tuple(Block(tuple(effects)) for effects in found.values())
+
     @property
     def n_rows(self) -> int:
         return sum(outcome.n_rows for outcome in self.outcomes)
@@ -143,7 +205,7 @@ class MixedModel:
         """Name of each column of phi, such as ``w_a1[W1[0,0]]`` or ``ka``."""
         labels = []
         for effect in self.random_effects:
-            of_unit = element_labels(self.model, effect.name, effect.shape[1:], effect.dims[1:])
+            of_unit = element_labels(self.model, effect.name, effect.event_shape, effect.event_dims)
             if effect.is_nested:
                 of_unit = [f"{label} #{slot + 1}" for slot in range(effect.n_slots) for label in of_unit]
             labels += of_unit

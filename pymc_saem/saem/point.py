@@ -13,7 +13,7 @@ from scipy.special import expit, logit
 
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import MixedModel, Parameter, RandomEffect
-from pymc_saem.saem.spelling import law_of, location_and_scale
+from pymc_saem.saem.spelling import location_and_scale
 from pymc_saem.saem.symbols import model_value, substitution, symbols
 
 _FROM_PHI = {"identity": lambda x: x, "log": np.exp, "logit": expit}
@@ -76,9 +76,8 @@ class PointMap:
             graphs = []
             for e in effects:
                 value = model_value(self.mixed, e.name)
-                if e.form == "standard":
-                    location, scale = model.replace_rvs_by_values(law_of(model, e))
-                    graphs.append(location + scale * value)
+                if e.image is not None:
+                    graphs += model.replace_rvs_by_values([e.image.of_latent(model[e.name])])
                 else:
                     (mean,) = model.replace_rvs_by_values([location_and_scale(model[e.name])[0]])
                     graphs.append(value - mean)

@@ -14,7 +14,7 @@ from pytensor.graph.traversal import ancestors
 from pymc_saem.compat import observed_variables
 from pymc_saem.saem.densities import row_density, row_logps
 from pymc_saem.saem.interpreted import INTERPRETED, has_python_only_ops
-from pymc_saem.saem.layout import lay_out_effects, lay_out_parameters, with_general_laws
+from pymc_saem.saem.layout import lay_out_effects, lay_out_parameters, with_general_laws, with_images
 from pymc_saem.saem.levels import (
     by_axis,
     fill_subjects,
@@ -78,7 +78,7 @@ def read_model(
     for rv, subject in zip(observed_variables(model), subjects, strict=True):
         refuse_orphans(rv.name, subject >= 0)
         outcomes.append(Outcome(rv.name, subject))
-    return with_general_laws(replace(mixed, outcomes=tuple(outcomes)))
+    return with_general_laws(with_images(replace(mixed, outcomes=tuple(outcomes)), point))
 
 
 def _find_levels(model, point, of_axis: dict, missing, may_drop: bool, rng) -> tuple[dict, dict]:
@@ -105,7 +105,7 @@ def _lay_out(model, point, top: list[str], missing: set[str], unit_subjects: dic
     dim, _, labels = subject_axis(model, point, top)
     unit_subjects = unit_subjects or {}
     chosen = {*top, *unit_subjects}
-    effects = lay_out_effects(model, point, [rv.name for rv in model.free_RVs if rv.name in chosen], unit_subjects)
+    effects = lay_out_effects(model, point, {rv.name: 0 for rv in model.free_RVs if rv.name in chosen}, unit_subjects)
     return MixedModel(model, dim, labels, effects, lay_out_parameters(model, point, chosen | missing), ())
 
 

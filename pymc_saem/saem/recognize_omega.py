@@ -5,82 +5,85 @@ from __future__ import annotations
 import numpy as np
 
 from pymc_saem.saem.laws import LawOfPhi
-from pymc_saem.saem.model import MixedModel, Parameter, RandomEffect
+from pymc_saem.saem.model import Block, MixedModel, Parameter
 from pymc_saem.saem.mstep import unpack_cholesky
 from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.rules import NoClosedForm, OmegaRule, homogeneity
 
 
 def recognize_omegas(mixed: MixedModel, law: LawOfPhi, roles, reasons: dict[str, str]):
-    """Rules, the constant part of omega (phi, phi), and the effects whose covariance is evaluated at each theta.
+    """Rules, the constant part of omega (phi, phi), and the blocks whose covariance is evaluated at each theta.
 
     Parameters without a closed form go to ``reasons``.
     """
     fixed, rules = np.zeros((mixed.n_phi, mixed.n_phi)), []
     in_covariance = {
-        effect.name: [p for p in mixed.parameters if effect.name in {e.name for e in roles[p.name].covariance}]
-        for effect in mixed.random_effects
+        block.name: [
+            p for p in mixed.parameters if block.effects[0].name in {e.name for e in roles[p.name].covariance}
+        ]
+        for block in law.blocks
     }
-    for effect in law.effects:
+    for block in law.blocks:
         try:
-            rules += _recognize_effect(mixed, law, effect, in_covariance[effect.name], reasons)
+            rules += _recognize_block(mixed, law, block, in_covariance[block.name], reasons)
         except NoClosedForm as refusal:
             reasons |= {p.name: str(refusal) for p in refusal.parameters if p.name not in reasons}
     rules = _pool_scalars(rules, reasons)
     # A parameter that lost its closed form in one effect has lost it in all of them.
     rules = tuple(rule for rule in rules if rule.parameter.name not in reasons)
-    moving = tuple(e for e in law.effects if any(p.name in reasons for p in in_covariance[e.name]))
-    for effect in law.effects:
-        block = np.arange(effect.columns.start, effect.columns.stop)
-        if effect not in moving:
-            fixed[np.ix_(block, block)] = law.covariance(effect, law.base)
+    moving = tuple(b for b in law.blocks if any(p.name in reasons for p in in_covariance[b.name]))
+    for block in law.blocks:
+        if block not in moving:
+            fixed[np.ix_(block.columns, block.columns)] = law.covariance(block, law.base)
     for rule in rules:
         fixed[np.ix_(rule.columns, rule.columns)] = 0.0
     return rules, fixed, moving
 
 
-def _recognize_effect(mixed, law, effect: RandomEffect, parameters, reasons) -> list[OmegaRule]:
+def _recognize_block(mixed, law, block: Block, parameters, reasons) -> list[OmegaRule]:
     if any(p.name in reasons for p in parameters):
         others = [p for p in parameters if p.name not in reasons]
         lost = next(p.name for p in parameters if p.name in reasons)
-        raise NoClosedForm(others, f"the covariance of '{effect.name}' depends on '{lost}' too")
-    block = np.arange(effect.columns.start, effect.columns.stop)
+        raise NoClosedForm(others, f"the covariance of '{block.name}' depends on '{lost}' too")
+    columns = [_columns_of(law, block, p) for p in parameters]
     if len(parameters) == 1:
-        return [_recognize_omega(mixed, law, effect, parameters[0], block)]
-    columns = [_columns_of(law, effect, p) for p in parameters]
-    if sum(c.size for c in columns) > np.unique(np.concatenate(columns or [block])).size or not _is_diagonal(
-        law, effect
+        # Parts of a covariance that the parameter leaves alone, such as effects of a fixed scale, stay as they are.
+        is_apart = _is_diagonal(law, block) and 0 < columns[0].size
+        where = columns[0] if is_apart else np.arange(block.columns.size)
+        return [_recognize_omega(mixed, law, block, parameters[0], where)]
+    if sum(c.size for c in columns) > np.unique(np.concatenate(columns or [block.columns])).size or not _is_diagonal(
+        law, block
     ):
         names = ", ".join(f"'{p.name}'" for p in parameters)
         raise NoClosedForm(
-            parameters, f"the covariance of '{effect.name}' depends on several parameters ({names}) at once"
+            parameters, f"the covariance of '{block.name}' depends on several parameters ({names}) at once"
         )
-    return [_recognize_omega(mixed, law, effect, p, block[c]) for p, c in zip(parameters, columns, strict=True)]
+    return [_recognize_omega(mixed, law, block, p, c) for p, c in zip(parameters, columns, strict=True)]
 
 
-def _columns_of(law, effect, p: Parameter) -> np.ndarray:
-    """Entries of an effect whose variance a parameter changes."""
+def _columns_of(law, block: Block, p: Parameter) -> np.ndarray:
+    """Places in a block whose variance a parameter changes."""
     moved = law.base.copy()
     moved[p.columns] += law.rng.uniform(0.1, 0.5, size=moved[p.columns].shape)
-    changed = np.diag(law.covariance(effect, moved)) != np.diag(law.covariance(effect, law.base))
-    return np.flatnonzero(changed)
+    before, after = (np.diag(law.covariance(block, theta)) for theta in (law.base, moved))
+    return np.flatnonzero(~np.isclose(before, after, rtol=1e-8, atol=0.0))
 
 
-def _is_diagonal(law, effect) -> bool:
+def _is_diagonal(law, block) -> bool:
     moved = law.base + law.rng.uniform(0.1, 0.5, size=law.base.shape)
-    covariance = law.covariance(effect, moved)
+    covariance = law.covariance(block, moved)
     return not np.any(covariance - np.diag(np.diag(covariance)))
 
 
-def _recognize_omega(mixed, law, effect, p: Parameter, block: np.ndarray) -> OmegaRule:
+def _recognize_omega(mixed, law, of_law: Block, p: Parameter, inside: np.ndarray) -> OmegaRule:
+    """The rule of one parameter for some places in a block."""
     points = PointMap(mixed)
-    size = p.columns.stop - p.columns.start
-    inside = block - effect.columns.start
+    size, block = p.columns.stop - p.columns.start, of_law.columns[inside]
 
     def covariance_at(x):
         theta = law.base.copy()
         theta[p.columns] = points.unconstrained(p, x)
-        return law.covariance(effect, theta)[np.ix_(inside, inside)]
+        return law.covariance(of_law, theta)[np.ix_(inside, inside)]
 
     u = np.linspace(-0.7, 0.7, 3)
     if size == 1:
@@ -96,7 +99,7 @@ def _recognize_omega(mixed, law, effect, p: Parameter, block: np.ndarray) -> Ome
         return OmegaRule(p, "full", block, 1.0, np.eye(block.size))
     raise NoClosedForm(
         [p],
-        f"the covariance of '{effect.name}' is neither proportional to a power of '{p.name}', nor diagonal in it, nor LL' of it",
+        f"the covariance of '{of_law.name}' is neither proportional to a power of '{p.name}', nor diagonal in it, nor LL' of it",
     )
 
 

@@ -56,14 +56,16 @@ def find_roles(mixed: MixedModel, law: LawOfPhi) -> dict[str, Roles]:
         reached = set(ancestors(in_symbols(mixed, list(graphs), phi, None)))
         return [p for value, p in values.items() if value in reached]
 
-    for effect in mixed.random_effects:
-        if effect.is_gaussian:
+    for block in mixed.blocks:
+        if block.is_gaussian:
             for p in mixed.parameters:
-                for role in law.roles(effect, p):
-                    getattr(roles[p.name], role).append(effect)
-        else:
-            for p in parameters_in(mixed.model[effect.name].owner.inputs):
-                roles[p.name].law.append(effect)
+                for role in law.roles(block, p):
+                    getattr(roles[p.name], role).extend(block.effects)
+            continue
+        effect = block.effects[0]
+        graphs = mixed.model[effect.name].owner.inputs if effect.image is None else effect.image.law
+        for p in parameters_in(graphs):
+            roles[p.name].law.extend(block.effects)
     for j, rv in enumerate(observed_variables(mixed.model)):
         kind = type(rv.owner.op).__name__
         if kind in ("NormalRV", "LogNormalRV"):

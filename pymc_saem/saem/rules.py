@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pymc_saem.saem.laws import LawOfPhi, TypicalValues
-from pymc_saem.saem.model import Parameter, RandomEffect
+from pymc_saem.saem.model import Block, Parameter, RandomEffect
 
 
 class NoClosedForm(Exception):
@@ -102,7 +102,7 @@ class Rules:
     mean: MeanRule
     omegas: tuple[OmegaRule, ...]
     fixed_omega: np.ndarray  # (phi, phi), zero where a rule writes
-    moving_omega: tuple[RandomEffect, ...]  # whose covariance parameters without a closed form move
+    moving_omega: tuple[Block, ...]  # whose covariance parameters without a closed form move
     residuals: tuple[ResidualRule, ...]
     residual_terms: tuple  # of ResidualTerm, one per scaled outcome
     scores: tuple[ScoreRule, ...]

@@ -6,22 +6,37 @@ import pytensor.tensor as pt
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
 
-from pymc_saem.saem.model import MixedModel, Parameter, RandomEffect
-from pymc_saem.saem.spelling import law_of, location_and_scale
+from pymc_saem.saem.merged import merged
+from pymc_saem.saem.model import Block, MixedModel, Parameter, RandomEffect
+from pymc_saem.saem.spelling import location_and_scale
 
 _FROM_PHI_GRAPH = {"identity": lambda x: x, "log": pt.exp, "logit": pt.sigmoid}
 
 
-def block_graph(effect: RandomEffect, phi):
-    """Columns of a random effect as a graph of phi, in its shape (subject or unit, ...)."""
+def units_graph(effect: RandomEffect, phi):
+    """Columns of a random effect as a graph of phi, (unit, entry)."""
     block = phi[:, effect.columns]
     if effect.is_nested:
         block = block.reshape((phi.type.shape[0], effect.n_slots, -1))[effect.unit_subject, effect.unit_slot]
-    return block.reshape(effect.shape)
+    return block
+
+
+def block_graph(effect: RandomEffect, phi):
+    """Columns of a random effect as a graph of phi, in the shape of the user's variable."""
+    block = units_graph(effect, phi).reshape((effect.n_units, *effect.event_shape))
+    return pt.moveaxis(block, 0, effect.axis) if effect.axis else block
+
+
+def image_graph(block: Block, phi):
+    """Columns of the affine image of one or more random effects as a graph of phi, (unit, column)."""
+    parts = [units_graph(effect, phi) for effect in block.effects]
+    columns = parts[0] if len(parts) == 1 else pt.concatenate(parts, axis=1)
+    image = block.effects[0].image
+    return pt.specify_shape(columns, (image.n_units, image.n_columns))
 
 
 def value_graph(effect: RandomEffect, phi):
-    """Value variable of a random effect of the form "direct" as a graph of phi, shape (subject or unit, ...)."""
+    """Value variable of a random effect of the form "direct" as a graph of phi."""
     block = block_graph(effect, phi)
     return block if effect.value_is_phi else _FROM_PHI_GRAPH[effect.link](block)
 
@@ -34,15 +49,16 @@ def parameter_graph(parameter: Parameter, theta):
 def substitution(mixed: MixedModel, phi, theta) -> dict:
     """Value variables of the model as graphs of phi (subject, phi) and theta (theta,)."""
     values = {} if theta is None else {model_value(mixed, p.name): parameter_graph(p, theta) for p in mixed.parameters}
-    of_form = {
-        form: [e for e in mixed.random_effects if e.form == form] for form in ("direct", "standard", "deviation")
-    }
-    for effect in of_form["direct"]:
-        values[model_value(mixed, effect.name)] = value_graph(effect, phi)
-    for effect in of_form["standard"]:
-        location, scale = _replaced(mixed.model.replace_rvs_by_values(law_of(mixed.model, effect)), values)
-        values[model_value(mixed, effect.name)] = (block_graph(effect, phi) - location) / scale
-    waiting = of_form["deviation"]
+    for effect in mixed.random_effects:
+        if effect.form == "direct":
+            values[model_value(mixed, effect.name)] = value_graph(effect, phi)
+    for block in mixed.blocks:
+        if (image := block.effects[0].image) is None:
+            continue
+        law = _replaced(mixed.model.replace_rvs_by_values(image.law), values)
+        standard = image.standard_of(image_graph(block, phi), law)
+        values |= {model_value(mixed, e.name): x for e, x in zip(block.effects, standard, strict=True)}
+    waiting = [e for e in mixed.random_effects if e.form == "deviation"]
     while waiting:  # a mean may hold another deviation, whose value comes first
         names = {e.name for e in waiting}
         effect = next(e for e in waiting if not names & _effects_in_mean(mixed, e))
@@ -79,9 +95,12 @@ def in_symbols(mixed: MixedModel, graphs: list, phi, theta) -> list:
 
     Without theta (None), the value variables of the parameters stay, which shows which of them a graph holds.
     """
-    combined = [e for e in mixed.random_effects if e.combined is not None]
+    images = [(b.effects[0].image, image_graph(b, phi)) for b in mixed.blocks if b.effects[0].image is not None]
+    cuts = [(cut, columns) for image, columns in images for cut in image.cuts]
     n = len(graphs)
-    graphs = mixed.model.replace_rvs_by_values([*graphs, *(e.combined for e in combined)])
+    graphs = mixed.model.replace_rvs_by_values([*graphs, *(cut.variable for cut, _ in cuts)])
+    if cuts:  # PyMC's densities are copies, in which the cuts must be found again
+        graphs = merged(graphs)
     # phi itself where it stands in the graph: mu + omega * ((phi - mu) / omega) would make mu and omega parts of predictions
-    phis = {graphs[n + k]: block_graph(e, phi) for k, e in enumerate(combined)}
+    phis = {graphs[n + k]: cut.of_columns(columns) for k, (cut, columns) in enumerate(cuts)}
     return _replaced(graphs[:n], substitution(mixed, phi, theta) | phis)
