@@ -7,9 +7,11 @@ that results do not depend on the number of processes, to the last bit.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import cloudpickle
@@ -18,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pymc_saem.refit.refitter import Refitter
+from pymc_saem.saem.processes import leave_with_parent
 
 #: The refitter of this process: hash of its bytes -> unpickled copy. Only the last one is kept.
 _KEPT: dict[str, Refitter] = {}
@@ -66,7 +69,7 @@ def run_tasks(
         When there are several jobs and the model cannot be sent to other processes.
     """
     payload, key = _packed(refitter, n_jobs)
-    calls = (delayed(_work)(payload, key, work, number, task) for number, task in enumerate(tasks))
+    calls = (delayed(_work)(payload, key, work, number, task, os.getpid()) for number, task in enumerate(tasks))
     done: dict[int, Done] = {}
     trouble = INTERRUPTED
     console = Console()
@@ -118,7 +121,9 @@ def _packed(refitter: Refitter, n_jobs: int) -> tuple[bytes, str]:
     return b"", key
 
 
-def _work(payload: bytes, key: str, work: Callable, number: int, task) -> Done:
+def _work(payload: bytes, key: str, work: Callable, number: int, task, caller: int) -> Done:
+    if os.getppid() == caller:
+        _leave_with_caller()
     try:
         with _ALONE:
             return Done(number, work(_refitter(payload, key), task))
@@ -126,6 +131,12 @@ def _work(payload: bytes, key: str, work: Callable, number: int, task) -> Done:
         return Done(number, failure=INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason of this task alone
         return Done(number, failure=f"{type(error).__name__}: {error}")
+
+
+@cache
+def _leave_with_caller() -> None:
+    """Once in a process of joblib: when the caller is killed, nobody takes what it would find."""
+    leave_with_parent()
 
 
 def _refitter(payload: bytes, key: str) -> Refitter:

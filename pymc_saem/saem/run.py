@@ -59,7 +59,12 @@ def run_chains(job: Job, rngs, cores: int, watch: Callable, keep: Callable | Non
     # difference in the last digit decides, after some hundred iterations, about a proposal.
     job, chains = cloudpickle.loads(payload), []
     for number, rng in enumerate(rngs):
-        chains.append(run_chain(job, number, rng, watch, keep))
+        try:
+            chains.append(run_chain(job, number, rng, watch, keep))
+        except KeyboardInterrupt:  # before its first iteration
+            if not chains:
+                raise
+            break
         if chains[-1].interrupted:
             break
     return chains

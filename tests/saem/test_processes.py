@@ -1,0 +1,103 @@
+"""Chains in other processes: what becomes of them when this one is interrupted or killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import cloudpickle
+import pytest
+from made_up_chains import count
+
+from pymc_saem.saem import run
+from pymc_saem.saem.processes import run_in_processes
+
+
+def wait_for(condition, seconds=300.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def workers(folder):
+    return [int(path.name) for path in folder.iterdir()]
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")  # one that has ended and that nobody asks about
+    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def count_in(folder, compilation, n_iterations, watch=lambda *seen: None, n=2):
+    return run_in_processes(
+        count, cloudpickle.dumps((str(folder), compilation, n_iterations)), [None] * n, n, watch, None
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_all_compile_raises_and_leaves_nobody(tmp_path):
+    def interrupt():
+        assert wait_for(lambda: len(workers(tmp_path)) == 2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        count_in(tmp_path, 300.0, 5)
+    thread.join()
+    assert wait_for(lambda: not any(map(is_alive, workers(tmp_path))))
+
+
+@pytest.mark.slow
+def test_ctrl_c_later_and_failures_of_the_caller(tmp_path):
+    def stop(*seen):
+        raise KeyboardInterrupt
+
+    def fail(*seen):
+        raise ValueError("of the callback")
+
+    found = count_in(tmp_path, 0.0, 10**6, stop)
+    assert found and all(1 < n < 10**6 for n in found)
+    with pytest.raises(ValueError, match="of the callback"):  # without waiting for hours
+        count_in(tmp_path, 0.0, 10**6, fail, n=1)
+    assert wait_for(lambda: not any(map(is_alive, workers(tmp_path))))
+
+
+def test_ctrl_c_in_a_later_chain_keeps_the_first(monkeypatch):
+    def run_chain(job, number, rng, watch, keep):
+        if number == 1:
+            raise KeyboardInterrupt
+        return SimpleNamespace(number=number, interrupted=False)
+
+    monkeypatch.setattr(run, "run_chain", run_chain)
+    assert [chain.number for chain in run.run_chains(None, [None] * 3, 1, None)] == [0]
+    monkeypatch.setattr(run, "run_chain", lambda job, number, *others: run_chain(job, 1, *others))
+    with pytest.raises(KeyboardInterrupt):
+        run.run_chains(None, [None] * 3, 1, None)
+
+
+@pytest.mark.slow
+def test_nobody_outlives_a_killed_parent(tmp_path):
+    """Neither chains nor refits."""
+    program, parents = Path(__file__).with_name("made_up_chains.py"), []
+    for what in ("chains", "refits"):
+        (tmp_path / what).mkdir()
+        parents.append(
+            subprocess.Popen([sys.executable, program, what, str(tmp_path / what)], stderr=subprocess.DEVNULL)
+        )
+    try:
+        assert wait_for(lambda: [len(workers(folder)) for folder in tmp_path.iterdir()] == [1, 1])
+    finally:
+        for parent in parents:
+            parent.kill()
+            parent.wait()
+    assert wait_for(lambda: not any(is_alive(pid) for folder in tmp_path.iterdir() for pid in workers(folder)), 20.0)
