@@ -99,7 +99,9 @@ def _columns(table):
         name = str(column).lower()
         if name in ("subject", "id", "time"):
             if name in columns:
-                raise ValueError(f"interpolate: the table has the columns {columns[name]!r} and {column!r}; leave one out.")
+                raise ValueError(
+                    f"interpolate: the table has the columns {columns[name]!r} and {column!r}; leave one out."
+                )
             columns[name] = column
     if "subject" not in columns and "id" in columns:
         columns["subject"] = columns.pop("id")
@@ -119,6 +121,7 @@ class Interpolation:
 
     def __init__(self, kind, subject, time, values):
         self.kind, self.subject, self.time, self.values = kind, subject, time, values
+        self._known = {}
 
     def of(self, name, subjects):
         """The same with the places of the subjects of a solution instead of labels; every subject needs a value."""
@@ -139,13 +142,19 @@ class Interpolation:
             coefficients[k + 1] * (t - coefficients[0]) ** k for k in range(coefficients.type.shape[0] - 1)
         )
 
+    @staticmethod
+    def value(coefficients, time):
+        """The covariate at a time, from the coefficients of its piece, which are numbers."""
+        return sum(c * (time - coefficients[0]) ** k for k, c in enumerate(coefficients[1:]))
+
+    def at_time(self, i, time):
+        """Coefficients of one subject from one time on."""
+        times, pieces = self._pieces(i)
+        return pieces[np.searchsorted(times, time, side="right")]
+
     def at(self, t0):
         """Coefficients at the start of each subject, (n_subjects, k)."""
-        first = []
-        for i, start in enumerate(t0):
-            times, pieces = self._pieces(i)
-            first.append(pieces[np.searchsorted(times, start, side="right")])
-        return np.array(first)
+        return np.array([self.at_time(i, start) for i, start in enumerate(t0)])
 
     def records(self, place, t0):
         """Events that set the coefficients, from place ``place`` of the parameters on, at the times after the start."""
@@ -159,6 +168,11 @@ class Interpolation:
 
     def _pieces(self, i):
         """Times of change, and the coefficients before the first and after each of them."""
+        if i not in self._known:
+            self._known[i] = self._computed_pieces(i)
+        return self._known[i]
+
+    def _computed_pieces(self, i):
         own = self.subject == i
         time, values = self.time[own], self.values[own]
         if self.kind == "constant":

@@ -5,14 +5,20 @@ import numpy as np
 from pymc_saem.ode.events import (
     ADD_PARAMETER,
     ADD_STATE,
+    NO_DOSE,
     RESET,
     STEADY,
     Doses,
     EventTable,
     read_doses,
+    set_records,
 )
+from pymc_saem.ode.steady_rules import check_steady_states
 
 __all__ = ["Plan", "plan_events"]
+
+# More repetitions of a dose than could ever be given, and still an integer.
+_MOST_REPEATS = 2**53
 
 
 class Plan:
@@ -38,10 +44,12 @@ class Plan:
         """The user's right-hand side with infusions added, and covariates that can be called with the time."""
 
         def with_inputs(t, y, p):
+            curves = []
             for name, table in self.covariates.items():
-                setattr(p, name, _named(name, table.function(getattr(p, _covariate(name)))))
+                setattr(p, name, _named(name, table.function(getattr(p, _covariate(name))), curves))
             out = rhs(t, y, p)
             if isinstance(out, dict):
+                check_steady_states(self.rows, out, t, y, curves)
                 out = dict(out)
                 for state, kind in self.infusions:
                     if state in out:
@@ -68,40 +76,65 @@ class Plan:
         places : dict of str to int
             Where each parameter begins in the flat vector of one subject.
         """
-        records = []
+        fixed, doses, periods = [], [], [0] * self.n_subjects
         for name, table in self.covariates.items():
-            records += table.records(places[_covariate(name)], self.t0)
-        epochs = [0] * self.n_subjects
+            for record in table.records(places[_covariate(name)], self.t0):
+                fixed.append((record[0], record[1][0], 0, [record]))
         for event in self.rows:
-            records += self._records(event, shapes, places, epochs)
+            fixed += self._resets(event, shapes, places, periods)
+            doses += self._doses(event, shapes, places, periods)
+        # At one time covariates come first, then resets and steady states in the order of their rows.
+        fixed.sort(key=lambda group: group[:3])
+        records = [record for group in fixed for record in group[3]] + doses
         subject, numbers, what = zip(*records, strict=True) if records else ((), (), ())
         return EventTable(np.array(subject, dtype=np.int64), np.array(numbers), np.array(what), self.n_subjects)
 
-    def _records(self, event, shapes, places, epochs):
-        """Resets of an event, then its doses."""
-        i, time, out = event["subject"], event["time"], []
-        if event["evid"] >= 3:
-            out.append((i, (time, 0.0, 0.0, 0.0), (RESET, -1, -1, -1, -1, -1, -1, epochs[i])))
-            epochs[i] += 1
-        if event["evid"] == 3:
-            return out
-        start, end = self._dose(event, shapes, places)
-        parts = [start] if end is None else [start, end]
-        if event["ss"]:
-            numbers = (time, 0.0, 0.0, event["ii"])
-            out.append((i, numbers, (STEADY, len(parts), -1, -1, -1, -1, -1, epochs[i])))
-            epochs[i] += 1
-        for k in range(int(event["addl"]) + 1):
+    def _resets(self, event, shapes, places, periods):
+        """What an event does at its own time, whatever the parameters: groups (subject, time, 1, records)."""
+        i, time, records = event["subject"], event["time"], []
+        for is_reset in (event["evid"] >= 3, event["evid"] != 3 and event["ss"] == 1):
+            if is_reset:
+                records.append((i, (time, 0.0, 0.0, 0.0), (RESET, -1, *NO_DOSE)))
+                periods[i] += 1
+        if event["evid"] != 3 and event["ss"]:
+            before, after = self._held(i, time, places)
+            parts = self._dose(event, shapes, places)
+            if not event["ii"]:  # an infusion without end
+                parts = parts[:1]
+            records += before
+            records.append((i, (time, 0.0, 0.0, event["ii"]), (STEADY, len(parts), *NO_DOSE)))
             for (amount, duration), what in parts:
-                out.append((i, (time + k * event["ii"], amount, duration, 0.0), (*what, epochs[i])))
-            if event["ss"] and k == 0 and end is not None:
-                # The infusion of the interval before may still run.
-                (amount, duration), what = end
-                out.append((i, (time - event["ii"], amount, duration, 0.0), (*what, epochs[i])))
-        return out
+                records.append((i, (time, amount, duration, event["ii"]), (*what, -1, 0, 1)))
+            records += after
+        return [(i, time, 1, records)] if records else []
+
+    def _held(self, i, time, places):
+        """Records that hold the covariates of a subject at their values of one time, and that let them go on."""
+        before, after = [], []
+        for name, table in self.covariates.items():
+            pieces = table.at_time(i, time)
+            if pieces.size > 1:
+                held = np.zeros_like(pieces)
+                held[:2] = time, table.value(pieces, time)
+                before += set_records(i, time, places[_covariate(name)], held)
+                after += set_records(i, time, places[_covariate(name)], pieces)
+        return before, after
+
+    def _doses(self, event, shapes, places, periods):
+        """The doses of an event, which come at times that depend on parameters."""
+        if event["evid"] == 3:
+            return []
+        i, parts, is_past = event["subject"], self._dose(event, shapes, places), event["ss"] != 0
+        if is_past and not event["ii"]:  # an infusion without end has no start
+            parts = parts[1:]
+        what_else = (periods[i], int(min(event["addl"], _MOST_REPEATS)), int(is_past))
+        return [
+            (i, (event["time"], amount, duration, event["ii"]), (*what, *what_else))
+            for (amount, duration), what in parts
+        ]
 
     def _dose(self, event, shapes, places):
-        """Start and end of a dose as ((amount, duration), places without epoch); no end for a bolus."""
+        """Start and end of a dose, each as ((amount, duration), places up to those of parameters); no end for a bolus."""
         state, amt, doses = event["cmt"], event["amt"], self.doses
 
         def place(option):
@@ -120,7 +153,7 @@ class Plan:
 
         lag, f, kind = place("lag_time"), place("bioavailability"), _kind(event, doses)
         if kind is None:
-            return ((amt, 0.0), (ADD_STATE, self.states.index(state), f, lag, -1, -1, -1)), None
+            return [((amt, 0.0), (ADD_STATE, self.states.index(state), f, lag, -1, -1, -1))]
         target = places[_weight(state, kind)]
         if kind == "R":
             weight, duration, factors = 1.0, amt, (f, place("rate"), -1)
@@ -131,7 +164,7 @@ class Plan:
         else:
             weight, duration, factors = amt / event["dur"], event["dur"], (-1, -1, -1)
         start = ((weight, 0.0), (ADD_PARAMETER, target, -1, lag, -1, -1, -1))
-        return start, ((-weight, duration), (ADD_PARAMETER, target, -1, lag, *factors))
+        return [start, ((-weight, duration), (ADD_PARAMETER, target, -1, lag, *factors))]
 
 
 def _kind(event, doses):
@@ -143,12 +176,13 @@ def _kind(event, doses):
     return "F" if event["dur"] and event["cmt"] in doses.bioavailability else ""
 
 
-def _named(name, covariate):
-    """The function of time, whose value has the covariate's name."""
+def _named(name, covariate, curves):
+    """The function of time, whose value has the covariate's name and is noted in ``curves``."""
 
     def at(t):
         value = covariate(t)
         value.name = name
+        curves.append(value)
         return value
 
     return at

@@ -15,14 +15,17 @@ from pymc_saem.ode.clocks import check_clock, period_columns, refuse_dates
 
 __all__ = ["Doses", "EventTable", "read_doses", "set_records"]
 
-# What an event does: add to a state, add to a parameter, set a parameter, empty all states, or put them into the steady
-# state of the dose whose records follow.
+# What an event does: add to a state, add to a parameter, set a parameter, empty all states, or add the steady state of the dose
+# whose records follow, TARGET in number.
 ADD_STATE, ADD_PARAMETER, SET_PARAMETER, RESET, STEADY = range(5)
 # Columns of the numbers: time, amount, factor of the duration, interval between doses.
 TIME, AMOUNT, DURATION, INTERVAL, N_NUMBERS = range(5)
 # Columns of the places: action; its state or parameter; the parameters that multiply the amount, are added to the time, and
-# make the duration: DURATION * F / R * D; how many resets came before. -1: none, and for the last one: any.
-ACTION, TARGET, SCALE, LAG, F, R, D, EPOCH, N_PLACES = range(9)
+# make the duration: DURATION * F / R * D; -1: none. How many resets came before a dose, or -1 for what comes at a time that is
+# data, whatever was reset. How often a dose is repeated, and whether it has been given for ever before: 0 or 1.
+ACTION, TARGET, SCALE, LAG, F, R, D, PERIOD, MORE, PAST, N_PLACES = range(11)
+#: The places from SCALE on of what is no dose.
+NO_DOSE = (-1,) * 6 + (0, 0)
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,12 @@ class Doses:
         or codes, as ``solve_ivp`` gets them as ``subject``; not needed for a single system. ``time``, in the unit of ``t``: one clock
         for all periods of a subject. ``amt``, in the
         unit of the state. ``cmt``: name of the state that gets the dose, or its number from 1 (default: the first).
-        ``evid``: 1 dose (default where ``amt`` is positive), 3 reset, 4 reset and dose; rows with 0 are skipped. ``rate``:
-        0 bolus (default), positive: infusion at that rate, -1: at the rate given by ``rate`` below, -2: over the time
-        given by ``duration`` below. ``dur``: infusion over that time, instead of a rate. ``addl`` and ``ii``: so many
-        additional doses, at that interval. ``ss``: 1, the dose has been given every ``ii`` for ever.
+        ``evid``: 1 dose (default where ``amt`` is positive), 3 reset, 4 reset and dose; rows with 0 (observation) and 2 (other) are
+        skipped. ``rate``: 0 bolus (default), positive: infusion at that rate, -1: at the rate given by ``rate`` below, -2: over
+        the time given by ``duration`` below. ``dur``: infusion over that time, instead of a rate. ``addl`` and ``ii``: so many
+        additional doses, at that interval. ``ss``: 1, the dose has been given every ``ii`` for ever; 2, the same on top of what is
+        there; with ``amt`` 0, ``ii`` 0 and a ``rate``, an infusion that has run for ever and ends at this row. Columns that are not
+        named here, such as ``mdv``, are not read.
     lag_time, bioavailability, rate, duration : dict of str to str
         By state, the name of the entry of ``params`` that delays its doses, multiplies their amount, or is the rate or the
         duration of its infusions; one number per subject. They carry gradients as all parameters do.
@@ -47,9 +52,13 @@ class Doses:
     Notes
     -----
     At one time, resets and steady states come first, then observations, then doses: a row at the time of a dose sees the
-    state before it. Bioavailability scales amounts; where the rate is given it makes the infusion longer. A reset empties
-    all states, ends infusions and cancels doses that are still to come from rows before it; a steady state is a reset
-    followed by as many intervals as it takes until the states at their end no longer change within tolerance.
+    state before it. Times that differ by rounding are one time. Bioavailability scales amounts; where the rate is given it makes the
+    infusion longer. A reset empties all states, ends infusions and cancels doses that are still to come from rows before it.
+
+    A steady state is found by as many intervals as it takes until the states at their end no longer change within tolerance. ``ss`` 1
+    resets before it. ``ss`` 2 adds it to the states as they are, while doses from rows before go on; so two regimens have their common
+    steady state, if the system is linear and nothing is there without doses. Lag times and infusions may be longer than ``ii``: lags
+    apply to all doses of the past too. Covariates keep the values of that time, and the time is that of the interval before.
 
     A table beside rows with codes may have labels where they are certain: in a PyMC model whose ``coords`` name the subjects, and where
     its observations (evid 0) are the very rows of ``t``. A clock that begins anew in each period is refused, as far as it can be seen:
@@ -89,6 +98,7 @@ class EventTable:
     subject : ndarray of int, shape (events,)
     numbers : ndarray of float, shape (events, N_NUMBERS)
     places : ndarray of int, shape (events, N_PLACES)
+        Of a subject first what comes at times that are data, in order; then its doses, by ``PERIOD``.
     n_subjects : int
     """
 
@@ -99,7 +109,8 @@ class EventTable:
         self.places = np.ascontiguousarray(np.asarray(places)[order], dtype=np.int64).reshape(-1, N_PLACES)
         self.n_subjects = n_subjects
         self.starts = np.concatenate([[0], np.cumsum(np.bincount(self.subject, minlength=n_subjects))]).astype(np.int64)
-        for array in (self.subject, self.numbers, self.places, self.starts):
+        self.infusions = np.unique(self.places[self.places[:, ACTION] == ADD_PARAMETER, TARGET])
+        for array in (self.subject, self.numbers, self.places, self.starts, self.infusions):
             array.setflags(write=False)
         self._key = n_subjects, self.subject.tobytes(), self.numbers.tobytes(), self.places.tobytes()
 
@@ -118,12 +129,9 @@ class EventTable:
 
 def set_records(subject, time, target, values):
     """Events that set consecutive parameters at one time, whatever was reset before."""
-    nowhere = (-1,) * (N_PLACES - 2)
-    return [(subject, (time, float(v), 0.0, 0.0), (SET_PARAMETER, target + k, *nowhere)) for k, v in enumerate(values)]
+    return [(subject, (time, float(v), 0.0, 0.0), (SET_PARAMETER, target + k, *NO_DOSE)) for k, v in enumerate(values)]
 
 
-#: Additional doses included.
-MOST_DOSES = 1_000_000
 _COLUMNS = ("time", "amt", "cmt", "evid", "rate", "dur", "addl", "ii", "ss")
 #: What tells an observation where there is no evid.
 _OBSERVED = ("dv", "mdv")
@@ -172,20 +180,7 @@ def read_doses(doses, states, subjects, t0, has_subject):
                 )
             rows.append(event)
     _check_parameters(doses, states, rows)
-    _check_number(rows)
     return sorted(rows, key=lambda e: (e["subject"], e["time"])), subjects
-
-
-def _check_number(rows):
-    """Additional doses are written out one by one."""
-    total = 0
-    for event in rows:
-        total += event.get("addl", 0) + 1
-        if total > MOST_DOSES:
-            raise ValueError(
-                f"events row {event['row']}: addl is {event['addl']:g}, which makes {total:g} doses in the table; more than "
-                f"{MOST_DOSES} are not written out. For a regimen that goes on and on, take a steady state (ss = 1)."
-            )
 
 
 def _used_columns(table, has_subject):
@@ -246,34 +241,62 @@ def _event(values, states, row):
     """One row as a dict; None if it does nothing."""
     _check_amount(values, row)
     event = {k: _number(values, k, row) for k in ("time", "amt", "rate", "dur", "addl", "ii", "ss")}
-    event["evid"] = evid = _number(values, "evid", row, 1.0 if event["amt"] != 0.0 else 0.0)
+    is_constant = event["amt"] == 0.0 and event["ss"] != 0.0 and event["rate"] != 0.0  # an infusion without end
+    event["evid"] = evid = _number(values, "evid", row, 1.0 if event["amt"] != 0.0 or is_constant else 0.0)
     event["row"] = row
-    if evid == 0:
-        return None
-    if evid not in (1, 3, 4):
+    if evid not in (0, 1, 2, 3, 4):
         raise ValueError(
-            f"events row {row}: evid is {evid:g}; it must be 0, 1 (dose), 3 (reset) or 4 (reset and dose)."
+            f"events row {row}: evid is {evid:g}; it must be 0 (observation), 1 (dose), 2 (other), 3 (reset) or 4 (reset and dose)."
         )
+    if evid in (0, 2, 3) and event["amt"] != 0.0:
+        raise ValueError(
+            f"events row {row}: amt is {event['amt']:g} and evid is {evid:g}, which is no dose; doses have evid 1 or 4."
+        )
+    if evid in (0, 2):
+        _check_other(values, evid, row)
+        return None
     event["cmt"] = _state(values.get("cmt", 1), states, row)
-    if evid == 3:
-        return event
+    if evid != 3:
+        _check_dose(event, is_constant, row)
+    return event
+
+
+def _check_dose(event, is_constant, row):
+    """Refuse what is no dose."""
     for name in ("amt", "dur", "addl", "ii"):
-        if event[name] < 0 or (name == "amt" and event[name] == 0):
+        if event[name] < 0 or (name == "amt" and event[name] == 0 and not is_constant):
             least = "positive" if name == "amt" else "0 or more"
             raise ValueError(f"events row {row}: {name} is {event[name]:g}; it must be {least}.")
     if event["rate"] < 0 and event["rate"] not in (-1, -2):
         raise ValueError(f"events row {row}: rate is {event['rate']:g}; negative rates are -1 and -2 only.")
     if event["rate"] and event["dur"]:
         raise ValueError(f"events row {row}: rate is {event['rate']:g} and dur is {event['dur']:g}; give one of them.")
-    if event["ss"] not in (0, 1):
-        raise NotImplementedError(
-            f"events row {row}: ss is {event['ss']:g}; only 0 and 1 (steady state) are implemented."
+    if event["ss"] not in (0, 1, 2):
+        raise ValueError(
+            f"events row {row}: ss is {event['ss']:g}; it must be 0, 1 (steady state) or 2 (steady state on top of what is there)."
         )
-    if (event["ss"] or event["addl"]) and not event["ii"]:
+    if is_constant and (event["ii"] or event["addl"] or event["rate"] == -2):
+        raise ValueError(
+            f"events row {row}: amt is 0 and ss is {event['ss']:g}, an infusion that has run for ever at the given rate and ends "
+            f"here; so ii and addl must be 0, and rate positive or -1. They are {event['ii']:g}, {event['addl']:g} and {event['rate']:g}."
+        )
+    if (event["ss"] or event["addl"]) and not event["ii"] and not is_constant:
         raise ValueError(f"events row {row}: addl and ss need the interval between doses, ii.")
     if not float(event["addl"]).is_integer():
         raise ValueError(f"events row {row}: addl is {event['addl']:g}; it must be a whole number.")
-    return event
+
+
+def _check_other(values, evid, row):
+    """NONMEM switches a compartment off by an event of type 0 or 2 with a negative cmt; that cannot be read over."""
+    try:
+        is_off = float(values.get("cmt", 1)) < 0
+    except (TypeError, ValueError):
+        return
+    if is_off:
+        raise ValueError(
+            f"events row {row}: cmt is {values['cmt']} with evid {evid:g}, which switches a compartment off; that is not implemented. "
+            "Let a covariate do it: interpolate(table, 'constant') of 1 and 0."
+        )
 
 
 def _state(value, states, row):
@@ -297,24 +320,9 @@ def _check_parameters(doses, states, rows):
                     f"Doses: {option.name} names {state!r}, which is no state; they are {', '.join(states)}."
                 )
     for event in rows:
-        _check_steady_infusion(event, doses)
         for code, option in ((-1, "rate"), (-2, "duration")):
             if event["rate"] == code and event["evid"] != 3 and event["cmt"] not in getattr(doses, option):
                 raise ValueError(
                     f"events row {event['row']}: rate is {code}, so the parameter must be named: "
                     f"Doses(table, {option}={{{event['cmt']!r}: 'name in params'}})."
                 )
-
-
-def _check_steady_infusion(event, doses):
-    """Where parameters make it longer than the interval, the solve fails with a status that says so."""
-    if not event["ss"] or event["evid"] == 3:
-        return
-    length = event["dur"]
-    if event["rate"] > 0 and event["cmt"] not in doses.bioavailability:
-        length = event["amt"] / event["rate"]
-    if length > event["ii"]:
-        raise ValueError(
-            f"events row {event['row']}: the infusion lasts {length:g}, longer than the interval ii = {event['ii']:g}; a steady "
-            "state (ss = 1) of infusions that overlap is not implemented. Write the doses before out, by addl."
-        )

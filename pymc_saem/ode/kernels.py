@@ -175,6 +175,7 @@ def _layout(op, t, gradient):
             tt.EVENT_STARTS: op.events.starts,
             tt.EVENT_NUMBERS: op.events.numbers,
             tt.EVENT_PLACES: op.events.places,
+            tt.INFUSIONS: op.events.infusions,
         }
     table = np.zeros(tt.TABLE_SIZE, dtype=np.int64)
     for place, array in kept.items():
@@ -182,6 +183,7 @@ def _layout(op, t, gradient):
     table[tt.N_SUBJECTS], table[tt.N_ROWS], table[tt.N_STATES] = rows.n_subjects, rows.n_rows, system.n_states
     table[tt.N_DY0], table[tt.N_DP], table[tt.N_P] = y0_index.size, system.n_dp, system.n_p
     table[tt.MAX_STEPS] = op.max_steps
+    table[tt.N_INFUSIONS] = 0 if op.events is None else op.events.infusions.size
     compiled = compile_system(system)
     if gradient and op.solver == "auto" and op.events is None and system.vjp_source:
         from pymc_saem.ode import adjoint, auto

@@ -60,12 +60,12 @@ _ADVICE = {
         "failures). Try the other solver, tighter tolerances, or parameters nearer to the data."
     ),
     SolverStatus.BAD_EVENT: (
-        "A lag time or the duration of an infusion is negative or not finite, or does not fit into the interval between "
-        "doses of a steady state. Keep these parameters positive, for example by a LogNormal distribution."
+        "A lag time or the duration of an infusion is negative or not finite. Keep these parameters positive, for example by a "
+        "LogNormal distribution."
     ),
     SolverStatus.NO_STEADY_STATE: (
-        "The states still changed after 2000 intervals between doses: the system accumulates for very long or without "
-        "limit at these parameters. Give the doses one by one instead of ss=1, or loosen rtol."
+        "The states still changed after 2000 intervals between doses, or with an infusion that never ends: the system "
+        "accumulates for very long or without limit at these parameters. Give the doses one by one instead of ss=1, or loosen rtol."
     ),
     SolverStatus.STIFF: (
         "The system is stiff at these parameters, and the implicit solver that solver='auto' turns "

@@ -19,7 +19,9 @@ STIFF = 32
 VJP, TAPE = 33, 34
 # Where the derivatives of every row go, if they are wanted as they are and not as a gradient; no tolerance controls their errors.
 SENS = 35
-TABLE_SIZE = 36
+# Of the events: the parameters that are rates of infusions, among the parameters of a subject, and their number.
+INFUSIONS, N_INFUSIONS = 36, 37
+TABLE_SIZE = 38
 
 
 @innermost

@@ -57,13 +57,18 @@ def test_a_clock_that_begins_anew_is_refused(case):
         ({"time": [0.0, 1.0], "amt": [1.0, np.nan]}, ValueError, r"events row 1: amt is missing \(nan\)"),
         ({"time": [0.0, 1.0], "amt": [1.0, np.nan], "evid": [1, 1]}, ValueError, "events row 1: amt is missing"),
         ({"time": [0.0, 1.0], "amt": [1.0, np.nan], "DV": [np.nan, np.nan]}, ValueError, "events row 1: amt is missing"),
-        ({"time": [0.0], "amt": [1.0], "addl": [1e7], "ii": [1.0]}, ValueError, "addl is 1e.07, .*more than 1000000 are not written out"),
-        ({"time": [0.0], "amt": [1.0], "addl": [1e300], "ii": [1.0]}, ValueError, "are not written out"),
     ],
 )  # fmt: skip
 def test_bad_tables(table, error, message):
     with pytest.raises(error, match=message):
         solved(table)
+
+
+@pytest.mark.parametrize("addl", [1e7, 1e300])
+def test_a_regimen_may_be_longer_than_the_rows(addl):
+    doses = np.exp(-0.1 * (20.5 - np.arange(21)))
+    found = solved({"time": [0.0], "amt": [1.0], "addl": [addl], "ii": [1.0]}, [20.5])
+    np.testing.assert_allclose(found, doses.sum(), rtol=1e-6)
 
 
 def test_observations_may_have_no_amount():
