@@ -8,18 +8,12 @@ from io import BytesIO
 import arviz as az
 import numpy as np
 import pymc as pm
-import pytensor.tensor as pt
 import xarray as xr
 from rich.progress import TextColumn
 from rich.table import Column
 
 #: ArviZ below 1 has InferenceData; above, xarray's DataTree took its place.
 HAS_INFERENCE_DATA = int(az.__version__.split(".")[0]) < 1
-
-#: PyMC 6 has pm.math.softplus, PyMC 5 lacks it. The same right-hand side must run on both, so the missing
-#: name is added, with PyMC 6's meaning.
-if not hasattr(pm.math, "softplus"):
-    pm.math.softplus = pt.softplus
 
 
 def observed_variables(model: pm.Model) -> list:

@@ -146,7 +146,7 @@ def build_neural(n_subjects: int) -> pm.Model:
     subject, t = study.rows(n_subjects)
 
     def rates(t, y, p):
-        return {"center": -y.center * pm.math.softplus(NET(p.w, y.center / START))}
+        return {"center": -y.center * ps.nn.softplus(NET(p.w, y.center / START))}
 
     with pm.Model(coords={"subject": np.arange(n_subjects), "weight": NET.weight_names}) as model:
         sigma = pm.HalfFlat("sigma", initval=1.0)

@@ -1,7 +1,8 @@
 """Small neural networks whose weights are random variables of a PyMC model."""
 
+from .activations import softplus
 from .mlp import MLP
 from .start import initial_weights
 from .weights import weights
 
-__all__ = ["MLP", "initial_weights", "weights"]
+__all__ = ["MLP", "initial_weights", "softplus", "weights"]

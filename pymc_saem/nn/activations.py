@@ -7,6 +7,28 @@ import pytensor.tensor as pt
 from scipy import special
 
 
+def softplus(x):
+    """log(1 + exp(x)), which keeps a rate positive and nearly as large as a large x; it cannot overflow.
+
+    PyMC 6 has it as ``pm.math.softplus``, PyMC 5 does not.
+
+    Parameters
+    ----------
+    x : tensor_like
+
+    Returns
+    -------
+    TensorVariable
+
+    Examples
+    --------
+    >>> from pymc_saem import nn
+    >>> nn.softplus([-1000.0, 0.0, 1000.0]).eval().round(3).tolist()
+    [0.0, 0.693, 1000.0]
+    """
+    return pt.softplus(x)
+
+
 def _gelu(x, erfc):
     # 1 + erf(u) loses all digits for large negative u; erfc(-u) is the same number and keeps them.
     return 0.5 * x * erfc(-x / math.sqrt(2.0))

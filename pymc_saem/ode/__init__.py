@@ -6,8 +6,6 @@ system per subject, solved in parallel. Nothing here knows SAEM: it serves NUTS 
 
 from importlib import import_module
 
-import pymc_saem.compat  # noqa: F401 - on PyMC 5 it supplies pm.math.softplus, which right-hand sides use
-
 _HOMES = {
     "Doses": "events",
     "Solution": "solve",

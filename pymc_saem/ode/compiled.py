@@ -81,11 +81,12 @@ def compile_system(system):
 
 def python_function(name, arguments, body):
     """The Python function with this body."""
-    from pymc_saem.ode import elementary, native, products
+    from pymc_saem.ode import elementary, native, products, special
 
     # The module, because machine code from a file looks for one to belong to, and is kept by what that module imports.
     names = {"__name__": __name__, "math": math, "np": np, "multiply": products.multiply}
     names |= {"elementary_exp": elementary.exp, "elementary_log": elementary.log}
+    names |= {"digamma": special.digamma, "polygamma": special.polygamma}
     names["exp_of_negative"] = elementary.exp_of_negative
     names |= {f: getattr(native, f) for f in ("doubles", "put", "take")}
     body = body.replace("math.exp(", "elementary_exp(").replace("math.log(", "elementary_log(")

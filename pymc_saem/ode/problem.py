@@ -6,7 +6,6 @@ text that hashes, compares and pickles. `compiled` turns it into machine code.
 
 import math
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import numpy as np
 import pytensor.tensor as pt
@@ -20,6 +19,7 @@ from pymc_saem.ode.loops import LoopPrinter, View, contiguous
 from pymc_saem.ode.lower import UnsupportedOperation, differentiate, lower
 from pymc_saem.ode.right_hand_side import RightHandSide
 from pymc_saem.ode.source import SourcePrinter, interleaved, number_text
+from pymc_saem.ode.symbols import call
 
 __all__ = ["OdeSystem", "flat_places", "trace"]
 
@@ -98,8 +98,7 @@ def trace(rhs, state_names, shapes, constant=(), changing=None):
     t = pt.scalar("t", dtype="float64")
     y = {name: pt.scalar(name, dtype="float64") for name in state_names}
     p = {name: pt.tensor(name, dtype="float64", shape=shape) for name, shape in shapes.items()}
-    result = rhs(t, _Named("y", "states", y), _Named("p", "params", p))
-    outputs = _checked(result, state_names)
+    outputs = _checked(call(rhs, t, y, p), state_names)
     _check_closed(outputs, {t, *y.values(), *p.values()})
 
     places = flat_places(shapes, constant)
@@ -120,23 +119,6 @@ def trace(rhs, state_names, shapes, constant=(), changing=None):
         is_wide=is_wide,
         graph=RightHandSide(t, y, p, outputs, places, changing or {}),
     )
-
-
-class _Named(SimpleNamespace):
-    """Values by attribute, which names those that exist when another is asked for."""
-
-    __slots__ = ("_what",)  # not in vars()
-
-    def __init__(self, argument, kind, values):
-        super().__init__(**values)
-        self._what = argument, kind
-
-    def __getattr__(self, name):
-        if name.startswith("__"):  # of Python's own protocols
-            raise AttributeError(name)
-        argument, kind = self._what
-        known = ", ".join(vars(self)) or "none"
-        raise AttributeError(f"the right-hand side asks for {argument}.{name}, but the {kind} are {known}.")
 
 
 def _leaves(t, y, p, places):

@@ -39,12 +39,15 @@ _CALLS = {
     "Erfc": "math.erfc",
     "GammaLn": "math.lgamma",
     "Gamma": "math.gamma",
+    "Psi": "digamma",
+    "PolyGamma": "polygamma",
     "IsNan": "math.isnan",
     "IsInf": "math.isinf",
     "Abs": "abs",
 }
 _TEMPLATES = {
     "Exp2": "2.0 ** {0}",
+    "TriGamma": "polygamma(1.0, {0})",
     "LT": "{0} < {1}",
     "GT": "{0} > {1}",
     "LE": "{0} <= {1}",

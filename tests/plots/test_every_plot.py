@@ -31,7 +31,7 @@ def program(data):
         center = ps.nn.weights("center", NET, input_range=(0, 1), typical_output=-1.0)
         w = pm.Normal("w", center, 0.1, dims=("subject", "weight"))
         solution = ps.ode.solve_ivp(
-            lambda t, y, p: {"drug": -y.drug * pm.math.softplus(NET(p.w, y.drug))}, {"drug": 1.0}, {"w": w},
+            lambda t, y, p: {"drug": -y.drug * ps.nn.softplus(NET(p.w, y.drug))}, {"drug": 1.0}, {"w": w},
             t=data["time"], subject=subject, rtol=1e-3, atol=1e-3, solver="tsit5",
         )  # fmt: skip
         pm.Normal("drug", solution.drug, pm.HalfNormal("sigma", 1.0), observed=data["drug"])

@@ -30,7 +30,7 @@ def softplus(x):
 
 
 def right_hand_side(t, y, p):
-    inflow = pm.math.softplus(NET(p.w_in, t / 24))
+    inflow = ps.nn.softplus(NET(p.w_in, t / 24))
     outflow = 0.5 * pm.math.exp(NET(p.w_out, y.a / p.volume))
     return {"a": p.dose * inflow - outflow * y.a}
 
@@ -193,7 +193,7 @@ def test_covariates_that_change_along_the_path():
     with pm.Model(coords={"subject": ["u", "v", "w"], "weight": NET.weight_names}) as model:
         w = pm.MvNormal("w", ps.nn.weights("z", NET), np.eye(7), dims=("subject", "weight"))
         solution = ps.ode.solve_ivp(
-            lambda t, y, p: {"a": pm.math.softplus(NET(p.w, p.light(t)))},
+            lambda t, y, p: {"a": ps.nn.softplus(NET(p.w, p.light(t)))},
             {"a": 0.0}, {"w": w, "light": ps.ode.interpolate(table)}, t=T, subject=SUBJECT,
         )  # fmt: skip
         pm.Normal("y", solution.a, 1.0, observed=np.ones(7))

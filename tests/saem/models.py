@@ -131,10 +131,10 @@ def neural(omega=None, rtol=1e-2, atol=1e-2, solver="auto", n_threads=None):
     net = ps.nn.MLP(in_size=1, out_size=1, width_size=2, depth=1, activation="tanh")
 
     def rates(t, y, p):
-        f_a1 = pm.math.softplus(net(p.w_a1, t / 24))
-        f_a2 = pm.math.softplus(net(p.w_a2, pm.math.softplus(y.depot)))
-        f_c1 = -pm.math.softplus(net(p.w_c1, pm.math.softplus(y.center)))
-        f_c2 = pm.math.softplus(net(p.w_c2, t / 24))
+        f_a1 = ps.nn.softplus(net(p.w_a1, t / 24))
+        f_a2 = ps.nn.softplus(net(p.w_a2, ps.nn.softplus(y.depot)))
+        f_c1 = -ps.nn.softplus(net(p.w_c1, ps.nn.softplus(y.center)))
+        f_c2 = ps.nn.softplus(net(p.w_c2, t / 24))
         return {
             "depot": -p.dose * f_a1 - f_a2,
             "center": p.dose * f_a1 + f_a2 + f_c1 + p.dose * f_c2,
