@@ -11,8 +11,8 @@ from pymc_saem.evaluate.generator import Generator
 from pymc_saem.evaluate.outcomes import Outcome
 from pymc_saem.evaluate.row_function import are_of_rows, constant_value
 from pymc_saem.prediction.values import Fit
+from pymc_saem.saem.dependence import SHARED_STEPS
 from pymc_saem.saem.interpreted import has_python_only_ops
-from pymc_saem.saem.read import SHARED_STEPS
 from pymc_saem.saem.rows import subjects_of_rows
 
 

@@ -6,26 +6,29 @@ from collections.abc import Sequence
 
 import numpy as np
 import pymc as pm
-from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.saem.model import UnsupportedModelError
+from pymc_saem.saem.scaled import scaled_vectors
 from pymc_saem.saem.spelling import form_of
 
 
 def find_random_effects(model: pm.Model, point: dict, chosen: Sequence[str] | None, left_out: set[str]) -> list[str]:
     """Names of the random effects, in the model's order.
 
-    By default the free variables without children whose law depends on other free variables, and whose first axis is
-    that of a level; where there is none, those without parents too. And those that are the mean of another effect.
+    By default the free variables without children whose law depends on other free variables, written as such or as a
+    vector times an estimated scale, and those whose first axis is that of one of them; where there is none, all without
+    children. And those that are the mean of another effect.
     """
     free = {rv.name: rv for rv in model.free_RVs if rv.name not in left_out}
     if chosen is not None:
         return _check_chosen(chosen, free)
-    parents = {name: _parents_of(model, rv) for name, rv in free.items()}
+    parents = {name: parents_of(model, name) for name in free}
     has_children = set().union(*parents.values()) if parents else set()
     leaves = [name for name in free if name not in has_children]
-    candidates = [name for name in leaves if parents[name]] or leaves
+    candidates = [name for name in leaves if parents[name]]
+    scaled = scaled_vectors(model, point, left_out, set(candidates))
+    candidates = candidates + [name for name in scaled if name in leaves] or leaves
     axes = {first_axis(model, name, point) for name in candidates} - {None}
     if not axes:
         raise UnsupportedModelError(
@@ -36,7 +39,8 @@ def find_random_effects(model: pm.Model, point: dict, chosen: Sequence[str] | No
     found = {name for name in leaves if first_axis(model, name, point) in axes}
     # c ~ Normal(b[...], omega) with b ~ Normal(a, tau): b has a law with parameters, so it is no parameter itself.
     upper = {name for effect in found for name in parents[effect] if parents[name]}
-    return [name for name in free if name in found | {n for n in upper if first_axis(model, n, point) is not None}]
+    upper = {name for name in upper | set(scaled) if first_axis(model, name, point) is not None}
+    return [name for name in free if name in found | upper]
 
 
 def _check_chosen(chosen, free) -> list[str]:
@@ -49,10 +53,10 @@ def _check_chosen(chosen, free) -> list[str]:
     return [name for name in free if name in chosen]
 
 
-def _parents_of(model: pm.Model, rv: Variable) -> set[str]:
-    """Names of the free variables that the distribution of ``rv`` depends on."""
+def parents_of(model: pm.Model, name: str) -> set[str]:
+    """Names of the free variables that the distribution of a variable depends on."""
     free = set(model.free_RVs)
-    return {v.name for v in ancestors(rv.owner.inputs) if v in free}
+    return {v.name for v in ancestors(model[name].owner.inputs) if v in free}
 
 
 def first_axis(model, name: str, point) -> tuple | None:
@@ -101,7 +105,7 @@ def refuse_laws_across_levels(model, lower: dict[tuple, list[str]], names: list[
     """A unit may depend on its subject by the mean of a normal law; phi is then the deviation from it."""
     for (dim, _), of_axis in lower.items():
         for name in of_axis:
-            inside = sorted(_parents_of(model, model[name]) & set(names))
+            inside = sorted(parents_of(model, name) & set(names))
             if inside and form_of(model, name, names) != "deviation":
                 raise UnsupportedModelError(
                     f"The distribution of '{name}' (one entry per {dim or 'unit'}) depends on the random effect '{inside[0]}', and not by "
@@ -121,7 +125,7 @@ def subject_axis(model, point, names: list[str]) -> tuple[str, int, tuple]:
 
 
 def subjects_of_units(
-    units: dict[tuple, list[np.ndarray]], subjects: list[np.ndarray], by_mean: dict[tuple, np.ndarray]
+    units: dict[tuple, list[np.ndarray]], subjects: list[np.ndarray], by_law: dict[tuple, np.ndarray], crossed
 ) -> dict[tuple, np.ndarray]:
     """Subject of each unit of the lower axes.
 
@@ -131,8 +135,10 @@ def subjects_of_units(
         Of each axis: the unit of each row of each observed variable, -1 for none.
     subjects : list of ndarray
         Subject of each row of each observed variable, -1 where only the units tell.
-    by_mean : dict
-        Of each axis: subject on whose effects the mean of a unit depends, (unit,), -1 for none.
+    by_law : dict
+        Of each axis: subject on whose effects the law of a unit depends, (unit,), -1 for none.
+    crossed : callable
+        ``crossed(axis, unit, a, b)`` is the error where a unit has two subjects.
 
     Raises
     ------
@@ -140,24 +146,23 @@ def subjects_of_units(
         When a unit has rows of two subjects, or no row.
     """
     found = {}
-    for (dim, n_units), rows_of_outcomes in units.items():
-        unit_subject = by_mean.get((dim, n_units), np.full(n_units, -1)).copy()
-        for rows, subject in zip(rows_of_outcomes, subjects, strict=True):
-            for unit in range(n_units):
-                for owner in np.unique(subject[(rows == unit) & (subject >= 0)]):
-                    if unit_subject[unit] not in (-1, owner):
-                        raise UnsupportedModelError(
-                            f"There is one random effect per {dim or 'unit'}, and entry {unit} occurs in rows of subjects "
-                            f"{unit_subject[unit]} and {owner} (counted from 0). Units must be nested in subjects; name the "
-                            "random effects of one level in random_effects=[...], if the other ones are parameters."
-                        )
-                    unit_subject[unit] = owner
+    for axis, rows_of_outcomes in units.items():
+        unit, subject = (np.concatenate(parts) for parts in (rows_of_outcomes, subjects))
+        known = (unit >= 0) & (subject >= 0)
+        owned = np.flatnonzero(by_law[axis] >= 0)
+        unit = np.concatenate([owned, unit[known]])
+        subject = np.concatenate([by_law[axis][owned], subject[known]])
+        unit_subject = np.full(axis[1], -1)
+        unit_subject[unit] = subject
+        if (wrong := np.flatnonzero(unit_subject[unit] != subject)).size:
+            entry = int(unit[wrong].min())
+            raise crossed(axis, entry, *np.unique(subject[unit == entry])[:2].tolist())
         if (unit_subject < 0).any():
             raise UnsupportedModelError(
-                f"Entry {int(np.flatnonzero(unit_subject < 0)[0])} of the random effects per {dim or 'unit'} belongs to no subject "
-                "with data. Remove it, or name the random effects in random_effects=[...] if these are parameters."
+                f"Entry {int(np.flatnonzero(unit_subject < 0)[0])} of the random effects per {axis[0] or 'unit'} has no row of data, and no "
+                "law that tells its subject. Leave such entries out."
             )
-        found[dim, n_units] = unit_subject
+        found[axis] = unit_subject
     return found
 
 

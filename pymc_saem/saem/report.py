@@ -208,7 +208,8 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: 
     for name, values in columns.items():
         result.individual[f"natural_{name}"] = Variable(both, _as_columns(mixed, values))
     for effect in mixed.random_effects:
-        dims = tuple(effect.dims) if any(effect.dims) else (mixed.subject_dim,)
+        # Units without a dim are no subjects: they get one of their own, by the variable's name.
+        dims = tuple(effect.dims) if any(effect.dims) or effect.is_nested else (mixed.subject_dim,)
         posterior[effect.name] = Variable(dims, natural[effect.name])
         for name, values in {"mode": modes, "population": typical}.items():
             result.individual[f"{effect.name}_{name}"] = Variable(_apart(effect.name, dims), values[effect.name])

@@ -47,7 +47,7 @@ def subjects_of_rows(
     """
     base = density(phi, theta)
     step = rng.uniform(0.01, 0.02, size=phi.shape) * rng.choice([-1.0, 1.0], size=phi.shape)
-    by_value = _decode(lambda mask: density(phi + step * mask[:, None], theta), base, phi.shape[0], noise)
+    by_value = decode(lambda mask: density(phi + step * mask[:, None], theta), base, phi.shape[0], noise)
     found = [subject for subject, _, _ in by_value]
     for name, (_, _, shared) in zip(names, by_value, strict=True):
         _refuse_shared(name, shared)
@@ -55,7 +55,7 @@ def subjects_of_rows(
         return found
     # A prediction at time zero may be the same for every phi. NaN shows what it is computed from;
     # it is not asked first, because it also spreads through products with zeros.
-    by_nan = _decode(lambda mask: density(np.where(mask[:, None] > 0, np.nan, phi), theta), base, phi.shape[0])
+    by_nan = decode(lambda mask: density(np.where(mask[:, None] > 0, np.nan, phi), theta), base, phi.shape[0])
     for name, rows, (_, hit, _), (other, reached, shared) in zip(names, found, by_value, by_nan, strict=True):
         found_one = hit | (reached & ~shared)
         if not orphans_allowed:
@@ -64,7 +64,7 @@ def subjects_of_rows(
     return found
 
 
-def _decode(evaluate, base, n_subjects: int, noise: float = 0.0) -> list[tuple]:
+def decode(evaluate, base, n_subjects: int, noise: float = 0.0) -> list[tuple]:
     """Subject of each row, whether any subject reaches it, and whether more than one does."""
     numbers = np.arange(n_subjects)
     whole = evaluate(np.ones(n_subjects))
@@ -91,23 +91,37 @@ def _differs(a, b):
     return ~((a == b) | (np.isnan(a) & np.isnan(b)))
 
 
-def find_finite_start(density, theta, phi, names, rng: np.random.Generator):
-    """A point at which every row has a finite density: the model's own start, or one near it."""
+def find_finite_start(density, start: np.ndarray, names, rng: np.random.Generator) -> np.ndarray:
+    """A point at which every row has a finite density: the model's own start, or one near it.
+
+    Raises
+    ------
+    UnsupportedModelError
+        Names the first row that never has one.
+    """
+    never, is_nan = None, None
     for attempt in range(20):
         spread = 0.0 if attempt == 0 else 0.1 * 1.3**attempt
-        near_theta = theta + spread * rng.standard_normal(theta.shape)
-        near_phi = phi + spread * rng.standard_normal(phi.shape)
-        rows = density(near_phi, near_theta)
-        if all(np.all(np.isfinite(r)) for r in rows):
-            return near_theta, near_phi
-    for name, r in zip(names, rows, strict=True):
-        bad = np.flatnonzero(~np.isfinite(r))
-        if bad.size:
-            raise UnsupportedModelError(
-                f"The log density of '{name}' is not finite in {bad.size} of {r.size} rows (first: row {bad[0]}, "
-                f"value {r[bad[0]]}) at the model's initial point and at 19 points near it. Check the data and "
-                "give better starting values with initval=...; model.point_logps() shows each variable."
-            )
+        near = start + spread * rng.standard_normal(start.shape)
+        rows = density(near)
+        bad = [~np.isfinite(r) for r in rows]
+        if not any(b.any() for b in bad):
+            return near
+        never = bad if never is None else [old & new for old, new in zip(never, bad, strict=True)]
+        now_nan = [np.isnan(r) for r in rows]
+        is_nan = now_nan if is_nan is None else [old & new for old, new in zip(is_nan, now_nan, strict=True)]
+    of_kind = next(kind for kind in (is_nan, never, bad) if any(b.any() for b in kind))
+    j = next(j for j, b in enumerate(of_kind) if b.any())
+    row, count = int(np.flatnonzero(of_kind[j])[0]), int(of_kind[j].sum())
+    what = (
+        "A covariate, a time or a scale of these rows is probably missing (NaN): give it a value, or drop the rows."
+        if of_kind is is_nan
+        else "Check the data and give better starting values with initval=...; model.point_logps() shows each variable."
+    )
+    raise UnsupportedModelError(
+        f"The log density of '{names[j]}' is not finite in {count} of {rows[j].size} rows (first: row {row}, value {rows[j][row]}) "
+        f"at the model's initial point and at 19 points near it. {what}"
+    )
 
 
 def _refuse_shared(name, both: np.ndarray) -> None:
@@ -124,6 +138,8 @@ def refuse_orphans(name, hit: np.ndarray) -> None:
     if not hit.all():
         row = int(np.flatnonzero(~hit)[0])
         raise UnsupportedModelError(
-            f"Row {row} of '{name}' depends on no random effect ({(~hit).sum()} of {hit.size} rows in all). "
-            "Every row must belong to one subject; check the index that maps rows to subjects, or drop these rows."
+            f"Row {row} of '{name}' depends on no random effect ({(~hit).sum()} of {hit.size} rows in all), only on parameters. "
+            "SAEM needs the subject of every row. If these rows have one, check the index that maps rows to subjects. If they have none: "
+            "an estimate from elsewhere can be the prior of its parameter, and rows that share no parameter with the others, such as "
+            "the zeros of a hurdle, can be fitted apart. Leave such rows out of the data of this model."
         )

@@ -1,0 +1,45 @@
+"""Random points in no special position, at which questions about a function are asked.
+
+At a model's start coefficients are 0 and groups are equal, so a function does not show there what it depends on. At a
+point without zeros and without symmetry it does; several points tell what is decided by cases, such as a switch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+#: Lengths of the steps from the start, tried one after the other until the function is finite.
+_SPREADS = (1.0, 0.5, 0.2, 0.05, 0.01)
+
+
+def generic_points(
+    start: np.ndarray, is_fine: Callable[[np.ndarray], bool], rng: np.random.Generator, n_points: int = 3
+) -> list[np.ndarray]:
+    """Points around a start, each entry moved away from it by an amount of its own.
+
+    Parameters
+    ----------
+    start : ndarray, shape (entry,)
+        On an unconstrained scale.
+    is_fine : callable
+        Whether a point may be taken: whether the function is finite there.
+    rng : numpy.random.Generator
+    n_points : int
+
+    Returns
+    -------
+    list of ndarray
+        Where no moved point is fine, the start itself stands in for it.
+    """
+    points = []
+    for _ in range(n_points):
+        for spread in _SPREADS:
+            step = spread * rng.uniform(0.3, 1.0, start.shape) * rng.choice([-1.0, 1.0], start.shape)
+            if is_fine(start + step):
+                points.append(start + step)
+                break
+        else:
+            points.append(start.copy())
+    return points
