@@ -61,6 +61,11 @@ class Dependence:
             self._found[name, axis] = self._confirm(found, seeds) if any(r.is_many.any() for r in found) else found
         return self._found[name, axis]
 
+    def rows_through_zeros(self, name: str) -> list[Reach]:
+        """The same as with other data: a prediction at time zero is 0 times what its subject does, and a row of that subject."""
+        seeds = self._seeds(name, 0)
+        return Tracer(seeds, self.points, lambda outputs: self._ask(outputs, seeds), through_zeros=True)(self._rows)
+
     def entries_on(self, upper: str, lower: str) -> np.ndarray:
         """Entry of ``upper`` on which the law of each entry of ``lower`` depends; -1 for none, -2 for several."""
         seeds = self._seeds(upper, 0)
@@ -136,10 +141,7 @@ class Dependence:
         if with_nan:
             nan = {v: np.full(s.shape, np.nan) for v, s in seeds.items()}
             by_nan = _decoded(f, points[0], _moving(seeds, nan), n_labels, 0.0)
-            found = [
-                Reach(*(np.where(old.is_none, getattr(new, s), getattr(old, s)) for s in ("first", "last")))
-                for old, new in zip(found, by_nan, strict=True)
-            ]
+            found = [old.or_else(new) for old, new in zip(found, by_nan, strict=True)]
         return found
 
     # -- points -------------------------------------------------------------------------------

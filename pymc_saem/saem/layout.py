@@ -68,11 +68,8 @@ def with_images(mixed: MixedModel, point: dict) -> MixedModel:
     for effect in effects:
         if effect.form == "direct" and (latent := latent_of(model, effect.name, effect.shape, effect.axis)):
             latents.setdefault(effect.n_units, []).append(latent)
-    free = set(model.free_RVs)
-    for n_units, of_axis in latents.items():
-        # What has a constant law and entries of its own may be a parameter, such as the mean of a group, and an image may hold it.
-        others = {model[effect.name] for effect in effects if effect.n_units == n_units}
-        others |= {rv for rv in (model[e.name] for e in effects) if free & set(ancestors(rv.owner.inputs))}
+    others = {model[effect.name] for effect in effects}
+    for of_axis in latents.values():
         for image in find_images(model, point, of_axis, others):
             image_of |= {latent.rv.name: image for latent in image.latents}
     effects = [replace(e, form="standard", image=image_of[e.name]) if e.name in image_of else e for e in effects]

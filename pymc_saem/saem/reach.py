@@ -55,6 +55,10 @@ class Reach:
         """The same with axes of length 1 at the end."""
         return self.map(lambda v: v.reshape(*v.shape, *(1,) * (ndim - v.ndim)))
 
+    def or_else(self, other: Reach) -> Reach:
+        """Another one's labels where there are none."""
+        return Reach(np.where(self.is_none, other.first, self.first), np.where(self.is_none, other.last, self.last))
+
     def only(self, where: np.ndarray) -> Reach:
         """Nobody elsewhere."""
         return Reach(np.where(where, self.first, NOBODY), np.where(where, self.last, -1))

@@ -37,6 +37,12 @@ def follow(node, inputs: list) -> list[Reach | Values] | None:
     return next((rule(node, inputs) for kinds, rule in _RULES if isinstance(node.op, kinds)), None)
 
 
+def is_product_or_switch(node) -> bool:
+    """Whether a constant of the operation may keep a labelled input out."""
+    op = getattr(node.op, "core_op", node.op)
+    return isinstance(op, Dot) or type(getattr(op, "scalar_op", op)).__name__ in ("Mul", "Switch")
+
+
 def perform(node, values: list) -> list:
     storage = [[None] for _ in node.outputs]
     node.op.perform(node, values, storage)

@@ -58,7 +58,7 @@ def read_model(
     levels, rows = find_levels(look, by_axis(model, point, names), may_drop, scaled)
     refuse_latent_parameters(look, [n for of in levels.values() for n in of], missing)
     top, *lower = levels
-    subjects, unit_subjects = rows[top], {}
+    subjects, unit_subjects, of_axis = rows[top], {}, {}
     if lower:
         refuse_laws_across_levels(
             model, {axis: levels[axis] for axis in lower}, [n for of in levels.values() for n in of]
@@ -67,6 +67,7 @@ def read_model(
         of_axis = _subjects_of_units(look, levels, units, subjects)
         subjects = fill_subjects(subjects, units, of_axis)
         unit_subjects = {name: of_axis[axis] for axis in lower for name in levels[axis]}
+    subjects = _fill_through_zeros(look, subjects, levels, of_axis)
     mixed = _lay_out(model, point, levels[top], missing, unit_subjects)
     outcomes = []
     for rv, subject in zip(look.observed, subjects, strict=True):
@@ -87,6 +88,16 @@ def _subjects_of_units(look: Dependence, levels: dict, units: dict, subjects: li
         return crossed_levels(uppers[0], levels[axis][0], (top[0], axis[0]), unit, a, b)
 
     return subjects_of_units(units, subjects, by_law, crossed)
+
+
+def _fill_through_zeros(look: Dependence, subjects: list, levels: dict, of_axis: dict) -> list:
+    """Subjects of rows that no random effect moves because it is multiplied by a zero of the data."""
+    for axis, names in levels.items():
+        for name in names if any((subject < 0).any() for subject in subjects) else ():
+            entries = [np.where(r.is_many, -1, r.last) for r in look.rows_through_zeros(name)]
+            owners = [np.where(e < 0, -1, of_axis[axis][e]) for e in entries] if axis in of_axis else entries
+            subjects = [np.where(old < 0, new, old) for old, new in zip(subjects, owners, strict=True)]
+    return subjects
 
 
 def _lay_out(model, point, top: list[str], missing: set[str], unit_subjects: dict | None = None) -> MixedModel:

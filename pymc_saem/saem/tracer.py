@@ -20,7 +20,7 @@ from pytensor.graph.traversal import io_toposort
 from pymc_saem.compat import inner_graph
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.reach import Reach, Values
-from pymc_saem.saem.reach_rules import follow, perform
+from pymc_saem.saem.reach_rules import follow, is_product_or_switch, perform
 
 
 class Tracer:
@@ -34,10 +34,12 @@ class Tracer:
         Values of all other inputs, variable -> array, at several generic points.
     ask : callable
         ``ask(outputs)`` gives the Reach of each output of a node that is not known here, by experiment.
+    through_zeros : bool, default False
+        Follow factors of zeros too, and both branches of each switch: what a row would be computed from with other data.
     """
 
-    def __init__(self, seeds: dict, points: list[dict], ask: Callable):
-        self.known, self.points, self.ask = dict(seeds), points, ask
+    def __init__(self, seeds: dict, points: list[dict], ask: Callable, through_zeros: bool = False):
+        self.known, self.points, self.ask, self.through_zeros = dict(seeds), points, ask, through_zeros
 
     def __call__(self, graphs: list) -> list[Reach]:
         for node in io_toposort(list(self.known), graphs):
@@ -55,10 +57,12 @@ class Tracer:
     def _follow(self, node, inputs: list) -> list[Reach] | None:
         """Labels of the outputs of a node; None where they are not known."""
         if not isinstance(node.op, OpFromGraph) or getattr(node.op, "is_ode_solution", False):
+            if self.through_zeros and is_product_or_switch(node):
+                inputs = [i if isinstance(i, Reach) else Reach.nobody(i.shape) for i in inputs]
             return follow(node, inputs)
         variables, outputs = inner_graph(node.op)
         try:
-            return Tracer(dict(zip(variables, inputs, strict=True)), [], _not_known)(outputs)
+            return Tracer(dict(zip(variables, inputs, strict=True)), [], _not_known, self.through_zeros)(outputs)
         except _NotKnown:
             return None
 
