@@ -66,9 +66,9 @@ class Entry:
         """``fixed`` that holds the entry at the unconstrained value u; NaN for the others of its parameter."""
         p, theta = refitter.mixed.parameter(self.name), refitter.theta(estimates)
         theta[self.column] = u
-        value = np.full(theta[p.columns].size, np.nan)
+        value = np.full(p.natural_shape, np.nan).ravel()
         value[self.position] = refitter.engine.points.natural(p, theta[p.columns])[self.position]
-        return {self.name: value.reshape(p.shape)}
+        return {self.name: value.reshape(p.natural_shape)}
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,9 @@ def profile_likelihood(
 def _entries(refitter: Refitter, fitted: Fitted, wanted: list[str]) -> list[Entry]:
     labels, known, held = refitter.labels, {}, refitter.engine.maximizer.held
     for p in refitter.mixed.parameters:
-        size = p.columns.stop - p.columns.start
-        for position in range(size):
-            known[labels[len(known)]] = Entry(labels[len(known)], p.name, p.columns.start + position, position)
+        for position in range(np.prod(p.natural_shape, dtype=int)):
+            column = p.columns.start + (position if p.is_entrywise else 0)  # the others are tied, and refused below
+            known[labels[len(known)]] = Entry(labels[len(known)], p.name, column, position)
     found = []
     for text in wanted:
         chosen = [e for e in known.values() if text in (e.label, e.name)]

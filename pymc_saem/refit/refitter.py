@@ -15,7 +15,7 @@ from pymc_saem.saem.assess import LEAST_SOLVES
 from pymc_saem.saem.conditional import describe_individuals
 from pymc_saem.saem.course import Chain, Course
 from pymc_saem.saem.likelihood import Likelihood, marginal_likelihood
-from pymc_saem.saem.model import element_labels
+from pymc_saem.saem.model import parameter_labels
 from pymc_saem.saem.options import natural_values
 from pymc_saem.saem.point import initial_point
 from pymc_saem.saem.step import SAEM
@@ -92,8 +92,7 @@ class Refitter:
     @property
     def labels(self) -> list[str]:
         """A name for each entry of the parameters, as in :func:`pymc_saem.summary`."""
-        model = self.mixed.model
-        return [label for p in self.mixed.parameters for label in element_labels(model, p.name, p.shape, p.dims)]
+        return [label for p in self.mixed.parameters for label in parameter_labels(self.mixed.model, p)]
 
     def theta(self, start: Mapping | None = None) -> np.ndarray:
         """theta of natural values by name; that of the initial values where there are none."""

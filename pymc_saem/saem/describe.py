@@ -104,7 +104,7 @@ def _parameter_table(mixed: MixedModel, rules) -> pd.DataFrame:
             and not (p in rules.mean.parameters and prior.quadratic() is not None)
         ):
             m_step = "closed form, with Newton steps for the prior"
-        rows.append({"shape": p.shape, "prior": prior.name, "role": roles[p.name], "m_step": m_step})
+        rows.append({"shape": p.natural_shape, "prior": prior.name, "role": roles[p.name], "m_step": m_step})
     return pd.DataFrame(rows, index=pd.Index([p.name for p in mixed.parameters], name="parameter"))
 
 

@@ -32,7 +32,7 @@ from pymc_saem.saem.expected import expected_information
 from pymc_saem.saem.identifiability import MAX_NAMES, MAX_SENTENCES, listed
 from pymc_saem.saem.joint import WeightedPoints
 from pymc_saem.saem.linearize import Linearized
-from pymc_saem.saem.model import element_labels
+from pymc_saem.saem.model import element_labels, parameter_labels
 
 METHODS = ("auto", "louis", "score", "linearization")
 #: Subjects per parameter from which the score-based information is trusted where Louis' formula fails.
@@ -228,7 +228,10 @@ def labels_of(engine: Engine) -> list[str]:
     """A name for each entry of theta."""
     labels = []
     for p in engine.mixed.parameters:
-        labels += element_labels(engine.mixed.model, p.name, p.shape, p.dims)
+        if p.is_entrywise:
+            labels += parameter_labels(engine.mixed.model, p)
+        else:
+            labels += [f"unconstrained {label}" for label in element_labels(engine.mixed.model, p.name, p.shape, ())]
     return labels
 
 

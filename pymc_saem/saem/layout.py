@@ -12,7 +12,7 @@ from pymc_saem.saem.affine import find_images
 from pymc_saem.saem.latents import latent_of
 from pymc_saem.saem.laws import LawOfPhi
 from pymc_saem.saem.model import Block, MixedModel, Parameter, RandomEffect, UnsupportedModelError
-from pymc_saem.saem.point import PointMap
+from pymc_saem.saem.point import PointMap, natural_shape
 from pymc_saem.saem.spelling import form_of, law_of
 from pymc_saem.saem.symbols import model_value
 
@@ -100,8 +100,10 @@ def lay_out_parameters(model, point, left_out) -> tuple[Parameter, ...]:
         value = model.rvs_to_values[rv]
         shape = point[value.name].shape
         size = int(np.prod(shape, dtype=int))
-        dims = tuple(model.named_vars_to_dims.get(rv.name, (None,) * len(shape)))
-        parameters.append(Parameter(rv.name, value.name, shape, slice(start, start + size), dims, _is_network(rv)))
+        natural = natural_shape(model, rv, point[value.name])
+        dims = tuple(model.named_vars_to_dims.get(rv.name, (None,) * len(natural)))
+        columns = slice(start, start + size)
+        parameters.append(Parameter(rv.name, value.name, shape, columns, dims, natural, _is_network(rv)))
         start += size
     return tuple(parameters)
 

@@ -54,7 +54,8 @@ class Maximizer:
         self.fixed = fixed
         self.held = np.zeros(self.mixed.n_theta, dtype=bool)  # entries of theta that are fixed
         for name, value in fixed.items():
-            self.held[self.mixed.parameter(name).columns] = np.isfinite(value)
+            p, known = self.mixed.parameter(name), np.isfinite(value)
+            self.held[p.columns] = known if p.is_entrywise else known.all()
         self._prior_of_mean()
 
     @property
@@ -113,7 +114,8 @@ class Maximizer:
             p = self.mixed.parameter(name)
             known = np.isfinite(value)
             value = np.where(known, value, self.points.natural(p, theta[p.columns]))
-            theta[p.columns] = np.where(known, self.points.unconstrained(p, value), theta[p.columns])
+            u = self.points.unconstrained(p, value)
+            theta[p.columns] = np.where(known, u, theta[p.columns]) if p.is_entrywise else u
         return theta
 
     def is_fixed(self, p: Parameter) -> bool:

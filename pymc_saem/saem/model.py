@@ -148,7 +148,15 @@ class Parameter:
     shape: tuple[int, ...]  # of the value variable
     columns: slice  # of theta
     dims: tuple[str | None, ...]
+    natural_shape: tuple[
+        int, ...
+    ]  # of the variable; another where a transform drops entries that follow from the others
     is_network: bool = False  # weights of a network, which data determine together and hardly one by one
+
+    @property
+    def is_entrywise(self) -> bool:
+        """Whether there are as many unconstrained values as natural ones."""
+        return np.prod(self.natural_shape, dtype=int) == self.columns.stop - self.columns.start
 
 
 @dataclass(frozen=True)
@@ -227,6 +235,11 @@ class MixedModel:
         for effect in self.random_effects:
             gaussian[effect.columns] = effect.is_gaussian
         return gaussian
+
+
+def parameter_labels(model, p: Parameter) -> list[str]:
+    """Label the natural entries of a parameter."""
+    return element_labels(model, p.name, p.natural_shape, p.dims)
 
 
 def element_labels(model, name: str, shape, dims) -> list[str]:

@@ -104,8 +104,9 @@ def natural_values(mixed: MixedModel, fixed: Mapping[str, Any] | None) -> dict[s
                 f"fixed names '{name}', which is not a population parameter. The parameters are {sorted(known)}."
             )
         value = np.asarray(value, dtype=float)
-        if value.shape != known[name].shape:
-            raise ValueError(f"fixed['{name}'] has shape {value.shape}; the parameter has shape {known[name].shape}.")
+        expected = known[name].natural_shape
+        if value.shape != expected:
+            raise ValueError(f"fixed['{name}'] has shape {value.shape}; the parameter has shape {expected}.")
         if np.any(np.isinf(value)) or np.all(np.isnan(value)) and value.size:
             raise ValueError(
                 f"fixed['{name}'] is {value}; it must be finite, or NaN for the entries that are to be estimated."
@@ -131,6 +132,8 @@ def _refuse_outside(mixed: MixedModel, p: Parameter, value: np.ndarray) -> None:
     known = np.isfinite(value.ravel())
     inside = points.natural(p, points.theta_of(points.template)[p.columns])
     with np.errstate(all="ignore"):
-        u = points.unconstrained(p, np.where(known, value.ravel(), inside))
-    if not np.all(np.isfinite(u)):
+        whole = np.where(known, value.ravel(), inside)
+        u = points.unconstrained(p, whole)
+        back = points.natural(p, u)  # another value where entries do not add up to what they must
+    if not np.all(np.isfinite(u)) or not np.allclose(back, whole, rtol=1e-6, atol=1e-12):
         raise ValueError(f"fixed['{p.name}'] is {value}, which is outside the support of the prior of '{p.name}'.")

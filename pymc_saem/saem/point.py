@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from pymc.logprob.transforms import LogTransform
+from pymc.distributions.transforms import Interval
+from pymc.logprob.transforms import LogOddsTransform, LogTransform
 from scipy.special import expit, logit
 
 from pymc_saem.saem.interpreted import INTERPRETED
@@ -18,6 +19,21 @@ from pymc_saem.saem.symbols import model_value, substitution, symbols
 
 _FROM_PHI = {"identity": lambda x: x, "log": np.exp, "logit": expit}
 _TO_PHI = {"identity": lambda x: x, "log": np.log, "logit": logit}
+
+
+def compile_transform(model, rv, direction: str, ndim: int):
+    """The transform of a variable, "forward" to its unconstrained value or "backward", as a function of arrays."""
+    x = pt.tensor(shape=(None,) * ndim, dtype="float64")
+    y = getattr(model.rvs_to_transforms[rv], direction)(x, *rv.owner.inputs)
+    return pytensor.function([x], y, mode=INTERPRETED, on_unused_input="ignore")
+
+
+def natural_shape(model, rv, value: np.ndarray) -> tuple[int, ...]:
+    """Shape of a variable with this unconstrained value; another where a transform drops entries that follow from others."""
+    transform = model.rvs_to_transforms.get(rv)
+    if transform is None or isinstance(transform, LogTransform | LogOddsTransform | Interval):
+        return value.shape
+    return compile_transform(model, rv, "backward", value.ndim)(value).shape
 
 
 def initial_point(model) -> dict:
@@ -136,13 +152,14 @@ class PointMap:
         return np.stack([np.broadcast_to(backward(v), effect.shape) for v in flat]).reshape(values.shape)
 
     def natural(self, parameter: Parameter, u: np.ndarray) -> np.ndarray:
-        """Natural value of one parameter; ``u`` is its flat unconstrained value."""
+        """Natural value of one parameter, flat; ``u`` is its flat unconstrained value."""
         kind = self._transform_kind(parameter)
         if kind == "identity":
             return np.asarray(u, dtype=float)
         if kind == "log":
             return np.exp(u)
-        return np.ravel(self._transform(parameter, "backward")(np.reshape(u, parameter.shape)))
+        found = self._transform(parameter, "backward")(np.reshape(u, parameter.shape))
+        return np.ravel(np.broadcast_to(found, parameter.natural_shape))
 
     def unconstrained(self, parameter: Parameter, x: np.ndarray) -> np.ndarray:
         """Inverse of :meth:`natural`."""
@@ -151,9 +168,8 @@ class PointMap:
             return np.asarray(x, dtype=float)
         if kind == "log":
             return np.log(x)
-        rv = self.mixed.model[parameter.name]
-        shape = rv.type.shape if rv.type.ndim != len(parameter.shape) else parameter.shape
-        return np.ravel(self._transform(parameter, "forward")(np.reshape(x, shape)))
+        found = self._transform(parameter, "forward")(np.reshape(x, parameter.natural_shape))
+        return np.ravel(np.broadcast_to(found, parameter.shape))
 
     def natural_theta(self, theta: np.ndarray) -> dict[str, np.ndarray]:
         """All parameters under the user's names; theta is (theta,) or (iteration, theta)."""
@@ -162,9 +178,9 @@ class PointMap:
         for p in self.mixed.parameters:
             flat = theta[..., p.columns]
             if flat.ndim == 1 or self._transform_kind(p) != "other":
-                out[p.name] = np.reshape(self.natural(p, flat), theta.shape[:-1] + p.shape)
+                out[p.name] = np.reshape(self.natural(p, flat), theta.shape[:-1] + p.natural_shape)
             else:
-                out[p.name] = np.stack([np.reshape(self.natural(p, row), p.shape) for row in flat])
+                out[p.name] = np.stack([np.reshape(self.natural(p, row), p.natural_shape) for row in flat])
         return out
 
     def _transform_kind(self, parameter: Parameter) -> str:
@@ -173,14 +189,14 @@ class PointMap:
             return "identity"
         return "log" if isinstance(transform, LogTransform) else "other"
 
-    def _transform(self, parameter: Parameter | RandomEffect, direction: str):
-        key = (parameter.name, direction)
+    def _transform(self, variable: Parameter | RandomEffect, direction: str):
+        key = (variable.name, direction)
         if key not in self._compiled:
-            rv = self.mixed.model[parameter.name]
-            transform = self.mixed.model.rvs_to_transforms[rv]
-            x = pt.tensor(shape=(None,) * len(parameter.shape), dtype="float64")
-            y = getattr(transform, direction)(x, *rv.owner.inputs)
-            self._compiled[key] = pytensor.function([x], y, mode=INTERPRETED, on_unused_input="ignore")
+            rv = self.mixed.model[variable.name]
+            shape = variable.shape
+            if direction == "forward" and isinstance(variable, Parameter):
+                shape = variable.natural_shape
+            self._compiled[key] = compile_transform(self.mixed.model, rv, direction, len(shape))
         return self._compiled[key]
 
     @cached_property

@@ -15,7 +15,7 @@ from pymc_saem.saem.course import Chain
 from pymc_saem.saem.densities import ode_nodes
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.interpreted import INTERPRETED
-from pymc_saem.saem.model import element_labels
+from pymc_saem.saem.model import parameter_labels
 from pymc_saem.saem.run import Job, score
 from pymc_saem.saem.warn import checks
 
@@ -141,7 +141,7 @@ def _population(engine: Engine, run: Chain, assessment: Assessment) -> dict[str,
     columns = {"parameter": [], "estimate": [], "m_step": [], "role": [], "note": [], "effects": []}
     columns["residual_shrinkage"] = []
     for p in mixed.parameters:
-        labels = element_labels(mixed.model, p.name, p.shape, p.dims)
+        labels = parameter_labels(mixed.model, p)
         columns["parameter"] += labels
         columns["estimate"] += list(np.ravel(natural[p.name]))
         columns["m_step"] += ["fixed" if held else m_steps[p.name] for held in _held_entries(engine, p, len(labels))]
