@@ -6,6 +6,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from pymc_saem.arguments import check_types
+from pymc_saem.ode.cautions import warn_of_doubled_doses, warn_of_small_states
 from pymc_saem.ode.covariates import Interpolation
 from pymc_saem.ode.dosing import plan_events
 from pymc_saem.ode.inputs import (
@@ -175,6 +176,10 @@ def solve_ivp(
         )
     if solver == "auto" and not system.not_linear and system.n_states <= _LINEAR_STATES:
         solver = "linear"
+    doses = [] if plan is None else plan.rows
+    warn_of_doubled_doses(y0, doses, subjects, rows.t0)
+    if solver != "linear":  # which is exact
+        warn_of_small_states(y0, doses, n_subjects, rtol, atol)
     table = None if plan is None else plan.table(of_subject, flat_places(of_subject, constant))
     y0_index = [i for i, v in enumerate(y0.values()) if not is_constant(v)]
     differentiable = [v for v in y0.values() if not is_constant(v)]
