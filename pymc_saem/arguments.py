@@ -190,6 +190,7 @@ RULES = {
     "plot_data.data": TABLE,
     "plot_data.x": TEXT,
     "plot_data.subject": TEXT,
+    "nn.softplus.x": NUMBER | ARRAY | Rule("a variable", _is_variable),
     "nn.weights.random_seed": SEED | NONE,
     "nn.weights.dims": TEXT | NAMES | NONE,
     "ode.solve_ivp.subject": SEQUENCE | NONE,

@@ -45,7 +45,7 @@ OF_FUNCTION = {
     "fit_saem.n_explore": {"text"}, "cross_validate.idata": {"none"}, "cross_validate.n_explore": {"none"}, "cross_validate.n_smooth": {"none"},
     "plot_fits.x": {"mapping", "none"}, "plot_random_effects.kind": {"text", "none"}, "plot_data.data": {"table"}, "plot_data.x": {"text"},
     "plot_data.y": {"text"}, "plot_data.subject": {"text"}, "predict.data": set(KINDS), "fit_saem.resume": {"text", "none"},
-    "solve_ivp.subject": {"none", "sequence"}, "Doses.lag_time": {"mapping"}, "weights.input_range": set(), "Doses.table": {"table", "none"}, "kernel": {"mapping"},
+    "solve_ivp.subject": {"none", "sequence"}, "Doses.lag_time": {"mapping"}, "weights.input_range": set(), "Doses.table": {"table", "none"}, "softplus.x": {"number"}, "kernel": {"mapping"},
 }  # fmt: skip
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytensor.tensor as pt
 from scipy import special
 
+from pymc_saem.arguments import check_types
+
 
 def softplus(x):
     """log(1 + exp(x)), which keeps a rate positive and nearly as large as a large x; it cannot overflow.
@@ -26,6 +28,7 @@ def softplus(x):
     >>> nn.softplus([-1000.0, 0.0, 1000.0]).eval().round(3).tolist()
     [0.0, 0.693, 1000.0]
     """
+    check_types("nn.softplus", {"x": x})
     return pt.softplus(x)
 
 
