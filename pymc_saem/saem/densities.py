@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -17,6 +18,7 @@ from pytensor.graph.traversal import ancestors
 from pymc_saem.compat import observed_variables
 from pymc_saem.saem.interpreted import INTERPRETED, has_python_only_ops
 from pymc_saem.saem.model import MixedModel, RandomEffect
+from pymc_saem.saem.reused import compiled_for
 from pymc_saem.saem.sum_rows import SumRows
 from pymc_saem.saem.symbols import in_symbols, symbols
 
@@ -78,9 +80,10 @@ class Densities:
     tolerance: float = np.inf
     compile_seconds: float = field(default=0.0, init=False)
     _functions: dict = field(default_factory=dict, init=False, repr=False)
+    _is_copy: bool = field(default=False, init=False, repr=False)  # of those of another process, or of a job for one
 
     def __getstate__(self):
-        return self.__dict__ | {"_functions": {}}  # compiled code does not travel between processes
+        return self.__dict__ | {"_functions": {}, "_is_copy": True}  # compiled code does not travel between processes
 
     def solved_tightly(self) -> Densities:
         """The same densities from solves to ``GRADIENT_TOLERANCE``; itself where there is nothing to solve better."""
@@ -275,13 +278,17 @@ class Densities:
             d_phi, d_theta = pt.grad(total.sum(), [phi3, theta], disconnected_inputs="ignore")
             outputs = [loglik, d_phi, d_theta]
         # A gradient runs some hundred times in a fit, which does not repay 30 s of compilation.
-        is_compiled = "gradient" not in kind and not has_python_only_ops(outputs)
-        mode = get_mode(self.mode) if is_compiled else INTERPRETED
-        mode = mode.including(NO_CHECKS)
+        if "gradient" in kind or has_python_only_ops(outputs):
+            return self._compile_in(INTERPRETED, inputs, outputs)
+        origin = "a copy" if self._is_copy else mixed.model
+        return compiled_for(self, origin, partial(self._compile_in, get_mode(self.mode)), inputs, outputs, self.mode)
+
+    @staticmethod
+    def _compile_in(mode, inputs: list, outputs: list):
         # Fast mathematics reorders sums, one way in functions that are compiled now and inlined, and another in those that PyTensor
         # has on disk: the first fit of a model would differ from all later ones of the same seed.
         with pytensor.config.change_flags(numba__fastmath=False):
-            f = pytensor.function(inputs, outputs, mode=mode, on_unused_input="ignore")
+            f = pytensor.function(inputs, outputs, mode=mode.including(NO_CHECKS), on_unused_input="ignore")
         f.trust_input = True  # callers pass float64 arrays of the right rank; checking costs as much as a solve
         return f
 
