@@ -58,7 +58,7 @@ def diagnostics(idata) -> pd.DataFrame:
           last half of the smoothing phase, and *disagreement of chains*, both in rough standard errors;
         - *acceptance* of the proposals of each kernel; *failed solves*, as a share of the solves of the worst subject; *error of
           solves*, the change of that subject's log-likelihood with tight tolerances;
-        - *variances at their floor*, how many; *shrinkage* of effects, and *shrinkage of residuals* of each outcome;
+        - *variances at their floor*, and *parameters on a bound* (a scale at 0, a correlation at 1), how many; *shrinkage* of effects, and *shrinkage of residuals* of each outcome;
         - *modes not found*, for how many subjects; *agreement on the mode*, the smallest share of the searches for a subject's mode
           that ended in it;
         - *R-hat* and *effective sample size* of the conditional draws of what subjects are judged by: their effects, or
@@ -145,6 +145,11 @@ def _of_variances(trace, population) -> Iterator[tuple]:
     yield _line(
         "variances at their floor", ", ".join(at_floor), at_floor.size, 0, not at_floor.size,
         "The data show no variability there: fix the variance with fixed={...}, or remove the random effect.",
+    )  # fmt: skip
+    bounds = _read(trace.attrs, "checks", {}).get("boundary", {})
+    yield _line(
+        "parameters on a bound", ", ".join(bounds), len(bounds), 0, not bounds,
+        "A scale at 0 or a correlation at 1: hold it with fixed={...}, or compare the log-likelihood with that of other initvals.",
     )  # fmt: skip
     yield from _highest(
         "shrinkage", _read(trace.attrs, "checks", {}).get("shrinkage", {}), thresholds.SHRUNKEN,

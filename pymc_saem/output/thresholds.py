@@ -2,6 +2,8 @@
 
 #: Rough standard errors by which an estimate may have moved at the end, or chains may differ.
 LARGE = 0.3
+#: Distance from a bound, as a share of that at the start, below which a parameter is on it.
+AT_BOUND = 1e-3
 #: Shrinkage above which conditional modes say more of the population than of the subject (Savic & Karlsson 2009).
 SHRUNKEN = 0.5
 #: Shrinkage of residuals above which they look better than the model is (Savic & Karlsson 2009: 0.2 to 0.3).

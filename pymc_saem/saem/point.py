@@ -189,6 +189,11 @@ class PointMap:
             return "identity"
         return "log" if isinstance(transform, LogTransform) else "other"
 
+    def transform_name(self, parameter: Parameter) -> str:
+        """Class of the transform of a parameter; an empty string where there is none."""
+        transform = self.mixed.model.rvs_to_transforms.get(self.mixed.model[parameter.name])
+        return "" if transform is None else type(transform).__name__
+
     def _transform(self, variable: Parameter | RandomEffect, direction: str):
         key = (variable.name, direction)
         if key not in self._compiled:

@@ -20,6 +20,8 @@ MAX_ITERATIONS = 100
 #: elimination can swap places, and the user's initial values say which is meant: theophylline with weight on CL and V
 #: fits 3.5 better when swapped (volume 0.08 L), a difference that random effects make up for.
 CLEARLY_BETTER = 10.0
+#: A slope smaller than this share of the largest one is a rounding error.
+ROUNDING = 1e-10
 
 
 def default_starts(mixed: MixedModel) -> int:
@@ -66,7 +68,8 @@ class Start:
 class _PooledObjective:
     """Minus the log likelihood with phi at its mean, as a function of all but the laws of the random effects.
 
-    Priors of parameters without a closed form count: they may be weights of a network that only its prior keeps small.
+    Priors of parameters without a closed form count: they may be weights of a network that only its prior keeps small. But what this
+    likelihood does not hold stays: the scale of ``scale * z`` is nowhere at z = 0, and its prior alone would take it to 0.
     """
 
     def __init__(self, densities: Densities, climber: Climber, theta: np.ndarray):
@@ -78,24 +81,43 @@ class _PooledObjective:
         columns = np.concatenate(parts or [np.zeros(0, int)])
         self.columns = columns[~maximizer.held[columns]]
         self.worst = None
+        self.columns = self.columns[self._is_held_by_likelihood()]
+
+    def _is_held_by_likelihood(self) -> np.ndarray:
+        """Which of the columns change the likelihood at some of three random points; all where it is finite at none of them."""
+        rng, slopes = np.random.default_rng(0), []  # probes a fixed function: any points do
+        for spread in (0.1, 0.3, 0.5):
+            x = self.theta[self.columns]
+            theta = self.full(x + spread * (0.5 + 0.3 * np.abs(x)) * rng.standard_normal(x.size))
+            value, gradient = self._likelihood(theta)
+            if np.isfinite(value) and np.all(np.isfinite(gradient)):
+                slopes.append(np.abs(gradient[self.columns]))
+        if not slopes:
+            return np.ones(self.columns.size, dtype=bool)
+        largest = np.max(slopes, axis=0)
+        return largest > ROUNDING * largest.max(initial=0.0)
 
     def full(self, x: np.ndarray) -> np.ndarray:
         theta = self.theta.copy()
         theta[self.columns] = x
         return theta
 
-    def __call__(self, x: np.ndarray):
-        theta = self.full(x)
+    def _likelihood(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log likelihood with phi at its mean, and its gradient (theta,)."""
         rule = self.maximizer.rules.mean.at(theta)
         n = self.maximizer.mixed.n_subjects
         mean = np.array(self.maximizer.population(theta).mean[None])
         loglik, d_phi, d_theta = self.densities.gradient(mean, theta, self.maximizer.weight)
-        prior, slope = self.climber.log_prior(theta)
-        value = float(weighted(self.maximizer.weight, loglik).sum()) + prior
-        gradient = np.array(d_theta, dtype=float) + slope
+        gradient = np.array(d_theta, dtype=float)
         design = np.broadcast_to(rule.design, (n, *rule.design.shape[1:]))
         np.add.at(gradient, rule.columns, np.einsum("sp,spb->b", d_phi[0], design))
-        gradient = gradient[self.columns]
+        return float(weighted(self.maximizer.weight, loglik).sum()), gradient
+
+    def __call__(self, x: np.ndarray):
+        theta = self.full(x)
+        value, gradient = self._likelihood(theta)
+        prior, slope = self.climber.log_prior(theta)
+        value, gradient = value + prior, (gradient + slope)[self.columns]
         if not (np.isfinite(value) and np.all(np.isfinite(gradient))):
             # a wall just above the worst value seen: the line search turns back without an overflow
             return (self.worst if self.worst is not None else 1e10) + 1e3, np.zeros_like(x)
@@ -128,9 +150,9 @@ def find_start(
         When no start has a finite likelihood.
     """
     best, values = None, np.full(n_starts, -np.inf)
+    objective = _PooledObjective(densities, climber, theta)
     for k in range(n_starts):
-        objective = _PooledObjective(densities, climber, theta)
-        x0 = theta[objective.columns]
+        x0, objective.worst = theta[objective.columns], None
         if k:
             x0 = x0 + (0.5 + 0.3 * np.abs(x0)) * rng.standard_normal(x0.size)
         if not objective.columns.size:

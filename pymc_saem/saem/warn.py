@@ -13,6 +13,7 @@ from pymc_saem.output.thresholds import (
     SHRUNKEN,
     SMALLEST_ACCEPTANCE,
 )
+from pymc_saem.saem.boundary import at_boundary
 from pymc_saem.saem.engine import Engine
 
 
@@ -22,14 +23,15 @@ def checks(engine: Engine, runs: list, run, job) -> dict[str, dict[str, float]]:
     Returns
     -------
     dict
-        "drift" and "disagreement" by parameter, in rough standard errors; "acceptance" by kernel; "shrinkage" by effect. Empty
-        where there is nothing to say, as with too few iterations.
+        "drift" and "disagreement" by parameter, in rough standard errors; "acceptance" by kernel; "shrinkage" by effect; "boundary"
+        by entry of a parameter. Empty where there is nothing to say, as with too few iterations.
     """
     return {
         "drift": {} if run.drift is None else _by_parameter(engine, run.drift),
         "disagreement": _disagreement(engine, runs),
         "acceptance": _acceptance(run, job),
         "shrinkage": _shrinkage(engine, run),
+        "boundary": _boundary(engine, run),
     }
 
 
@@ -40,6 +42,7 @@ def messages(engine: Engine, runs: list, run, failures: dict, job) -> list[str]:
         *run.trouble,
         *_interruption(runs, run, job),
         *_floors(run),
+        *_on_bounds(seen["boundary"]),
         *_stuck(seen["acceptance"]),
         *_failures(run, failures),
     ]
@@ -66,6 +69,23 @@ def _floors(run):
         yield (
             f"The variance of {', '.join(run.at_floor)} reached its floor (1e-4 of its starting value as a standard deviation): the data "
             "show no variability there. Fix it with fit_saem(fixed={...}), or remove the random effect."
+        )
+
+
+def _boundary(engine: Engine, run) -> dict[str, float]:
+    """Entries on a bound, but for variances whose floor says it."""
+    found = at_boundary(engine.mixed, engine.points, engine.maximizer.held, run.theta[0], run.theta[-1])
+    return {label: share for label, share in found.items() if label.split("[")[0] not in run.at_floor}
+
+
+def _on_bounds(boundary: dict[str, float]):
+    if boundary:
+        listed = ", ".join(f"{label} ({share:.1g} of where it began)" for label, share in list(boundary.items())[:5])
+        more = f" and {len(boundary) - 5} more" if len(boundary) > 5 else ""
+        yield (
+            f"These parameters ended on a bound, such as a scale at 0 or a correlation at 1: {listed}{more}. The data show no sign of "
+            "them, or the run went astray: compare the log-likelihood with that of other initvals. If it is real, take the parameter "
+            "out of the model or hold it with fixed={...}; there are no standard errors on a bound."
         )
 
 

@@ -16,7 +16,8 @@ from pymc_saem.compat import get_group, make_datatree
 from pymc_saem.output import thresholds
 from pymc_saem.saem.schedule import FIRST_LOOK
 
-SEEN = ["iterations", "drift", *["acceptance"] * 3, "variances at their floor", "shrinkage", "shrinkage of residuals"]
+SEEN = ["iterations", "drift", *["acceptance"] * 3, "variances at their floor", "parameters on a bound"]
+SEEN += ["shrinkage", "shrinkage of residuals"]
 SEEN += [
     "failed solves",
     "error of solves",
