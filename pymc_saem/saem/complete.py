@@ -46,6 +46,7 @@ class CompleteData:
         in_likelihood = {
             j for j, rule in scores.items() if rule.outcomes or any(not e.is_gaussian for e in rule.effects)
         }
+        in_likelihood |= {j for rule in rules.effect_scales for j in _range(rule.parameter)}
         in_law = {j for j, rule in scores.items() if any(e.is_gaussian for e in rule.effects)}
         in_law |= set(rules.mean.columns.tolist()) | {j for rule in rules.omegas for j in _range(rule.parameter)}
         self.of_law = [k for k, j in enumerate(columns) if j in in_law]

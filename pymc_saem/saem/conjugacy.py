@@ -7,6 +7,8 @@ divided by a power of the parameter does not depend on it. Each recognizer retur
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pymc_saem.saem.laws import LawOfPhi, TypicalValues
@@ -14,6 +16,7 @@ from pymc_saem.saem.model import MixedModel, Parameter, UnsupportedModelError
 from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.recognize_omega import recognize_omegas
 from pymc_saem.saem.recognize_residual import recognize_residuals
+from pymc_saem.saem.recognize_scale import recognize_scales
 from pymc_saem.saem.roles import Roles, find_roles
 from pymc_saem.saem.rules import MeanRule, NoClosedForm, Rules, ScoreRule, affine_parts
 
@@ -34,9 +37,11 @@ def recognize(mixed: MixedModel) -> Rules:
     mean = _recognize_mean(mixed, law, roles, reasons)
     omegas, fixed, moving = recognize_omegas(mixed, law, roles, reasons)
     residuals, terms = recognize_residuals(mixed, points, roles, reasons)
+    scales, of_effects = recognize_scales(mixed, points, roles, reasons)
+    scales = tuple(replace(rule, terms=rule.terms + len(terms)) for rule in scales)
     scores = tuple(_score_rule(p, roles[p.name], reasons[p.name]) for p in mixed.parameters if p.name in reasons)
     typical = TypicalValues(mixed) if any(not e.is_gaussian for e in mixed.random_effects) else None
-    return Rules(mean, omegas, fixed, moving, residuals, terms, scores, law, typical)
+    return Rules(mean, omegas, fixed, moving, residuals, scales, (*terms, *of_effects), scores, law, typical)
 
 
 def _score_rule(p: Parameter, roles: Roles, reason: str) -> ScoreRule:

@@ -65,9 +65,9 @@ class Densities:
     Parameters
     ----------
     mixed : MixedModel
-    residuals : list of (outcome index, graph builder)
-        What each residual-scale rule needs summed over rows: a function of (phi, theta) that
-        returns the squared standardized residuals of one outcome, (row,).
+    residuals : list of ResidualTerm or EffectTerm
+        What each scale needs summed over rows or units: a function of (phi, theta) that returns their squared standardized
+        residuals, with the subject of each as ``row_subject``.
     mode : str or pytensor Mode
         How PyTensor compiles; Numba by default.
     tolerance : float
@@ -304,7 +304,7 @@ class Densities:
         rows = [r.ravel() for r in in_symbols(mixed, row_logps(mixed), phi, theta)]
         loglik = sum(_per_subject(mixed, j, row) for j, row in enumerate(rows))
         loglik = loglik + sum(_effect_densities(mixed, phi, theta))
-        columns = [_per_subject(mixed, j, build(phi, theta)) for j, build in self.residuals]
+        columns = [SumRows(mixed.n_subjects)(term(phi, theta), term.row_subject) for term in self.residuals]
         residual = pt.stack(columns, axis=-1) if columns else pt.zeros((mixed.n_subjects, 0))
         status = [node.outputs[1] for node in ode_nodes([loglik])]
         return loglik, residual, status

@@ -114,6 +114,7 @@ def _effect_table(mixed: MixedModel, rules) -> pd.DataFrame:
         block = np.arange(effect.columns.start, effect.columns.stop)
         omega = [f"{r.parameter.name} ({r.kind})" for r in rules.omegas if np.intersect1d(r.columns, block).size]
         omega += [f"{r.parameter.name} ({r.kind})" for r in rules.scores if effect in r.effects]
+        omega += [f"{r.parameter.name} (closed form)" for r in rules.effect_scales if effect in r.effects]
         used = np.abs(rules.mean.design[:, block]).max(axis=(0, 1), initial=0.0) > 0
         columns = rules.mean.columns[used]
         mean = [

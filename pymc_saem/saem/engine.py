@@ -45,7 +45,7 @@ class Engine:
     ) -> Engine:
         rules = recognize(mixed)
         points = PointMap(mixed)
-        densities = Densities(mixed, [(term.outcome, term) for term in rules.residual_terms], mode)
+        densities = Densities(mixed, list(rules.residual_terms), mode)
         maximizer = Maximizer(mixed, rules, points, schedule, objective, fixed)
         n_replicates = default_replicates(mixed.n_subjects) if n_replicates == "auto" else n_replicates
         climber = Climber(densities, maximizer)

@@ -204,7 +204,7 @@ def information_criteria(engine: Engine, loglik: float) -> Criteria:
     """Criteria at a total marginal log-likelihood; entries of parameters that are fixed do not count."""
     mixed, rules = engine.mixed, engine.rules
     of_effects = {p.name for p in rules.mean.parameters} | {rule.parameter.name for rule in rules.omegas}
-    of_effects |= {rule.parameter.name for rule in rules.scores if rule.effects}
+    of_effects |= {rule.parameter.name for rule in (*rules.scores, *rules.effect_scales) if rule.effects}
     free = ~engine.maximizer.held
     p = int(free.sum())
     p_effects = sum(int(free[q.columns].sum()) for q in mixed.parameters if q.name in of_effects)

@@ -13,7 +13,7 @@ from pymc_saem.saem.model import MixedModel, Parameter
 from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.population import Population
 from pymc_saem.saem.priors import Prior
-from pymc_saem.saem.rules import MeanRule, OmegaRule, ResidualRule, Rules
+from pymc_saem.saem.rules import EffectScaleRule, MeanRule, OmegaRule, ResidualRule, Rules
 from pymc_saem.saem.schedule import Schedule, at_least
 
 #: A standard deviation may not fall below this fraction of its start: at zero the E-step could not move.
@@ -138,6 +138,9 @@ class Maximizer:
         for rule in self.rules.residuals:
             if not self.is_fixed(rule.parameter):
                 theta[rule.parameter.columns] = self._residual(rule, statistics.residual, old, residual_ratio)
+        for rule in self.rules.effect_scales:
+            if not self.is_fixed(rule.parameter):
+                theta[rule.parameter.columns] = self._effect_scale(rule, statistics.residual, old, ratio)
         # Entries of a diagonal are maximized one by one, so those that are not held are right.
         return np.where(self.held, old, theta)
 
@@ -158,6 +161,9 @@ class Maximizer:
             scale[rule.parameter.columns] = self._scale_step(
                 rule.parameter, theta, rule.power * np.sqrt(2.0 * self._n_rows(rule))
             )
+        for rule in rules.effect_scales:
+            count = np.maximum(self._count(rule), 1e-3)
+            scale[rule.parameter.columns] = self._scale_step(rule.parameter, theta, rule.power * np.sqrt(2.0 * count))
         if curvature is not None:
             scale[self.score_columns] = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(curvature.matrix)), 1e-12))
         scale[self.held] = np.inf
@@ -254,6 +260,19 @@ class Maximizer:
         squares = np.array([residual[list(rule.terms)].sum() * rule.unit ** (2 * rule.power)])
         count = np.array([self._n_rows(rule)])
         return self._scale(p, count, squares, rule.power, x_old, ratio, self.schedule.rise, self.priors.get(p.name))
+
+    def _count(self, rule: EffectScaleRule) -> np.ndarray:
+        """Effects, by the weights of their subjects, that each entry of a parameter scales, (entry,)."""
+        return mstep.weighted(None if self.weight is None else self.weight[:, None], rule.count).sum(axis=0)
+
+    def _effect_scale(self, rule: EffectScaleRule, residual, old, ratio) -> np.ndarray:
+        p, count = rule.parameter, self._count(rule)
+        x_old = self.points.natural(p, old[p.columns])
+        squares, is_used = residual[rule.terms].sum(axis=1), count > 0
+        # An entry without effects stays, but for its prior.
+        squares, count = np.where(is_used, squares, x_old ** (2 * rule.power)), np.where(is_used, count, 1.0)
+        u = self._scale(p, count, squares, rule.power, x_old, ratio, np.inf, self.priors.get(p.name))
+        return np.where(is_used, u, old[p.columns])
 
     def _scale(self, p, count, squares, power, x_old, ratio, rise, prior) -> np.ndarray:
         """Unconstrained value of a scale parameter after its update, (k,)."""

@@ -25,6 +25,10 @@ class ResidualTerm:
     outcome: int
     parameter: Parameter
 
+    @property
+    def row_subject(self) -> np.ndarray:
+        return self.mixed.outcomes[self.outcome].row_subject
+
     def __call__(self, phi, theta):
         """Rows (row,) as a function of the symbols phi (subject, phi) and theta (theta,)."""
         rv = observed_variables(self.mixed.model)[self.outcome]

@@ -81,6 +81,17 @@ class ResidualRule:
 
 
 @dataclass(frozen=True)
+class EffectScaleRule:
+    """Standard deviations of normal random effects that differ between subjects: each is a known number times a power of one entry."""
+
+    parameter: Parameter
+    effects: tuple[RandomEffect, ...]
+    terms: np.ndarray  # (entry, term): columns of the residual statistics
+    power: float
+    count: np.ndarray  # (subject, entry): how many effects of a subject an entry scales
+
+
+@dataclass(frozen=True)
 class ScoreRule:
     """One parameter without a closed form: Newton steps on the expected complete-data log density."""
 
@@ -104,7 +115,8 @@ class Rules:
     fixed_omega: np.ndarray  # (phi, phi), zero where a rule writes
     moving_omega: tuple[Block, ...]  # whose covariance parameters without a closed form move
     residuals: tuple[ResidualRule, ...]
-    residual_terms: tuple  # of ResidualTerm, one per scaled outcome
+    effect_scales: tuple[EffectScaleRule, ...]
+    residual_terms: tuple  # of ResidualTerm, one per scaled outcome, and of EffectTerm
     scores: tuple[ScoreRule, ...]
     law: LawOfPhi
     typical: TypicalValues | None  # where some columns of phi are not Gaussian
@@ -114,6 +126,7 @@ class Rules:
         roles = {p.name: "mean of random effects" for p in self.mean.parameters}
         roles |= {r.parameter.name: f"{r.kind} covariance of random effects" for r in self.omegas}
         roles |= {r.parameter.name: "residual scale" for r in self.residuals}
+        roles |= {r.parameter.name: "standard deviation of random effects" for r in self.effect_scales}
         return roles | {r.parameter.name: r.reason for r in self.scores}
 
     def m_step_of(self) -> dict[str, str]:
