@@ -177,7 +177,7 @@ def test_reasons_for_numeric_steps():
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
     reason = "the Normal law of 'b' differs between subjects or depends on other random effects"
-    assert reasons_of(unequal) == {"m": ("numeric", reason), "o": ("numeric", reason)}
+    assert reasons_of(unequal) == {"m": ("numeric", reason)}
 
     def twice():
         m = pm.HalfNormal("m")
