@@ -77,24 +77,25 @@ def _affine_means(mixed, law: LawOfPhi, parameters: list[Parameter]):
     design, offset = affine_parts(law, law.base, columns)
     for p in parameters:  # those that are not even affine alone
         own = np.arange(p.columns.start, p.columns.stop)
-        if label := _bent_effect(mixed, law, own, design[..., np.searchsorted(columns, own)]):
+        if label := _bent_effect(mixed, law, own):
             raise NoClosedForm([p], f"the mean of '{label}' is not affine in its unconstrained value")
-    if label := _bent_effect(mixed, law, columns, design):
+    if label := _bent_effect(mixed, law, columns):
         names = ", ".join(f"'{p.name}'" for p in parameters)
         raise NoClosedForm(parameters, f"the mean of '{label}' is not affine in {names} together")
     return columns, design, offset
 
 
-def _bent_effect(mixed, law: LawOfPhi, columns: np.ndarray, design: np.ndarray) -> str | None:
-    """Label of the first column of phi whose mean is not affine in these entries of theta."""
-    at_base = law.mean(law.base)
-    for scale in (0.3, 2.0):
-        trial = law.base.copy()
-        trial[columns] += scale * law.rng.standard_normal(columns.size)
-        expected = at_base + design @ (trial - law.base)[columns]
-        wrong = ~np.isclose(law.mean(trial), expected, rtol=1e-7, atol=1e-8 * (1 + np.abs(expected).max(initial=0.0)))
-        if wrong.any():
-            return mixed.phi_labels()[int(np.flatnonzero(wrong.any(axis=0))[0])]
+def _bent_effect(mixed, law: LawOfPhi, columns: np.ndarray) -> str | None:
+    """Label of the first column of phi whose mean is not affine in these entries of theta, along random lines."""
+    for theta in (law.base, *law.points) if columns.size else ():
+        for length in (0.3, 2.0):
+            step = np.zeros_like(theta)
+            step[columns] = length * law.rng.standard_normal(columns.size)
+            line = np.stack([law.mean(theta + k * step) for k in (-1, 0, 1, 2)])
+            size = 1 + np.abs(line).max(initial=0.0)
+            wrong = ~(np.abs(np.diff(line, n=2, axis=0)) <= 1e-8 * size)
+            if wrong.any():
+                return mixed.phi_labels()[int(np.flatnonzero(wrong.any(axis=(0, 1)))[0])]
     return None
 
 

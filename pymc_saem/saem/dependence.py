@@ -6,14 +6,16 @@ several generic points.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
-from pymc_saem.saem.densities import NO_CHECKS
-from pymc_saem.saem.generic import generic_points
+from pymc_saem.saem.densities import NO_CHECKS, ode_nodes
+from pymc_saem.saem.generic import NEAR, SPREADS, generic_points, quietly
 from pymc_saem.saem.interpreted import INTERPRETED, has_python_only_ops
 from pymc_saem.saem.model import UnsupportedModelError
 from pymc_saem.saem.point import initial_point
@@ -25,8 +27,8 @@ from pymc_saem.saem.tracer import Tracer
 #: everybody's phi: by 4e-8 of its own subject's part at sunode's tolerances (four decays).
 #: PyTensor's own operations have no such noise.
 SHARED_STEPS = 1e-4
-#: Of the experiments, beyond the first ones; the last are wide, so that they meet thresholds far from the start.
-_MORE_POINTS, _WIDE = 6, 10.0
+#: Experiments far from the start, which meet thresholds there: how many, and how far.
+_N_WIDE, _WIDE = 6, 10.0
 
 
 class Dependence:
@@ -48,7 +50,8 @@ class Dependence:
         self.template = initial_point(model)
         start = np.concatenate([np.ravel(self.template[v.name]) for v in self._inputs] or [np.zeros(0)]).astype(float)
         self._start = self._find_start(start)
-        self.points = [self._point(x) for x in generic_points(self._start, self._is_finite, rng)]
+        # What random effects do not enter is evaluated anywhere; only experiments need densities that are finite.
+        self.points = [self._point(x) for x in generic_points(self._start, lambda _: True, rng)]
         self._found: dict[str, list[Reach]] = {}
 
     # -- answers ------------------------------------------------------------------------------
@@ -109,32 +112,35 @@ class Dependence:
 
     def _ask(self, outputs: list, seeds: dict) -> list[Reach]:
         f = self._compile([pt.as_tensor(out) for out in outputs])
-        shapes = [out.shape for out in f(self.points[0])]
-        found = self._by_experiment(lambda point: [out.ravel() for out in f(point)], seeds, self.points, with_nan=True)
+        shapes = [out.shape for out in f(self._trials[0])]
+        found = self._by_experiment(lambda point: [out.ravel() for out in f(point)], seeds, self._trials, with_nan=True)
         return [reach.map(lambda v, s=shape: v.reshape(s)) for reach, shape in zip(found, shapes, strict=True)]
 
     def _confirm(self, by_graph: list[Reach], seeds: dict) -> list[Reach]:
         """Rows of several entries by the graph belong to one of them if no experiment says otherwise."""
-        spread = [1.0] * (_MORE_POINTS - 2) + [_WIDE] * 2
-        wide = [self._point(x) for s in spread for x in self._around(s)]
-        by_value = self._by_experiment(self._density, seeds, self.points + wide)
+        by_value = self._by_experiment(self._density, seeds, self._trials)
+        wide = [self._point(self._start + _WIDE * self.rng.standard_normal(self._start.shape)) for _ in range(_N_WIDE)]
+        # Steps as wide as the points, so that they cross thresholds.
+        by_value = [
+            join(pair)
+            for pair in zip(by_value, self._by_experiment(self._density, seeds, wide, length=_WIDE), strict=True)
+        ]
         confirmed = []
         for graph, value in zip(by_graph, by_value, strict=True):
             is_one = graph.is_many & ~value.is_many & ~value.is_none
-            confirmed.append(
-                Reach(*(np.where(is_one, getattr(value, s), getattr(graph, s)) for s in ("first", "last")))
-            )
+            confirmed.append(value.only(is_one).or_else(graph))
         return confirmed
 
-    def _around(self, spread: float) -> list[np.ndarray]:
-        return [self._start + spread * self.rng.standard_normal(self._start.shape)]
-
-    def _by_experiment(self, f, seeds: dict, points: list[dict], with_nan: bool = False) -> list[Reach]:
+    def _by_experiment(
+        self, f, seeds: dict, points: list[dict], with_nan: bool = False, length: float = 0.02
+    ) -> list[Reach]:
+        """Labels of what ``f(point)`` lists, each an array (row,), by moving the entries of some labels at a time."""
         n_labels = 1 + max(int(seed.last.max(initial=-1)) for seed in seeds.values())
         found = None
         for point in points:
             step = {
-                v: self.rng.uniform(0.01, 0.02, s.shape) * self.rng.choice([-1, 1], s.shape) for v, s in seeds.items()
+                v: self.rng.uniform(0.5, 1.0, s.shape) * self.rng.choice([-length, length], s.shape)
+                for v, s in seeds.items()
             }
             new = _decoded(f, point, _moving(seeds, step), n_labels, self._noise)
             found = new if found is None else [join(pair) for pair in zip(found, new, strict=True)]
@@ -144,11 +150,20 @@ class Dependence:
             found = [old.or_else(new) for old, new in zip(found, by_nan, strict=True)]
         return found
 
+    @cached_property
+    def _trials(self) -> list[dict]:
+        """Points of experiments, where rows have a density."""
+        return [self._point(x) for x in generic_points(self._start, self._is_finite, self.rng, spreads=self._spreads)]
+
+    @cached_property
+    def _spreads(self) -> tuple[float, ...]:
+        return NEAR if ode_nodes(self._rows) else SPREADS
+
     # -- points -------------------------------------------------------------------------------
 
     def _compile(self, graphs: list):
         mode = INTERPRETED.including(NO_CHECKS)
-        f = pytensor.function(self._inputs, graphs, mode=mode, on_unused_input="ignore")
+        f = quietly(pytensor.function(self._inputs, graphs, mode=mode, on_unused_input="ignore"))
         return lambda point: [np.asarray(out) for out in f(*(point[v] for v in self._inputs))]
 
     def _point(self, x: np.ndarray) -> dict:

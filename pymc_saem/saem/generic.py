@@ -11,11 +11,27 @@ from collections.abc import Callable
 import numpy as np
 
 #: Lengths of the steps from the start, tried one after the other until the function is finite.
-_SPREADS = (1.0, 0.5, 0.2, 0.05, 0.01)
+SPREADS = (1.0, 0.5, 0.2, 0.05, 0.01)
+#: Shorter ones, for functions that solve differential equations: far away these may be stiff, and slow.
+NEAR = SPREADS[2:]
+
+
+def quietly(f: Callable) -> Callable:
+    """A function without NumPy's warnings: at trial points it may overflow, which the caller sees by the result."""
+
+    def quiet(*arguments):
+        with np.errstate(all="ignore"):
+            return f(*arguments)
+
+    return quiet
 
 
 def generic_points(
-    start: np.ndarray, is_fine: Callable[[np.ndarray], bool], rng: np.random.Generator, n_points: int = 3
+    start: np.ndarray,
+    is_fine: Callable[[np.ndarray], bool],
+    rng: np.random.Generator,
+    n_points: int = 3,
+    spreads: tuple[float, ...] = SPREADS,
 ) -> list[np.ndarray]:
     """Points around a start, each entry moved away from it by an amount of its own.
 
@@ -27,6 +43,8 @@ def generic_points(
         Whether a point may be taken: whether the function is finite there.
     rng : numpy.random.Generator
     n_points : int
+    spreads : tuple of float
+        Lengths of the steps, in the order in which they are tried.
 
     Returns
     -------
@@ -35,7 +53,7 @@ def generic_points(
     """
     points = []
     for _ in range(n_points):
-        for spread in _SPREADS:
+        for spread in spreads:
             step = spread * rng.uniform(0.3, 1.0, start.shape) * rng.choice([-1.0, 1.0], start.shape)
             if is_fine(start + step):
                 points.append(start + step)

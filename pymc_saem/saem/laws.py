@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import pytensor
 from pymc.distributions.distribution import support_point
 
 from pymc_saem.saem.densities import effect_logp
+from pymc_saem.saem.generic import generic_points, quietly
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import Block, MixedModel, RandomEffect
 from pymc_saem.saem.spelling import law_of
@@ -23,7 +26,7 @@ class LawOfPhi:
         graphs = [g for b in self.blocks for g in law_of(mixed.model, b)]
         graphs = in_symbols(mixed, graphs, phi, symbol)
         # A Gaussian law has no other random effect in it, so that phi is not used.
-        self._f = pytensor.function([symbol], graphs, mode=INTERPRETED, on_unused_input="ignore")
+        self._f = quietly(pytensor.function([symbol], graphs, mode=INTERPRETED, on_unused_input="ignore"))
 
     def __getstate__(self):
         return {"mixed": self.mixed, "theta": self.base}  # compiled functions are rebuilt in the other process
@@ -31,21 +34,37 @@ class LawOfPhi:
     def __setstate__(self, state):
         self.__init__(**state)
 
+    @cached_property
+    def points(self) -> list[np.ndarray]:
+        """Trial values of theta at which questions about the law are asked: the start hides what is times 0 there."""
+
+        def is_fine(theta):
+            return all(np.all(np.isfinite(value)) for value in self._f(theta))
+
+        return generic_points(self.base, is_fine, np.random.default_rng(1))
+
+    def moved(self, theta: np.ndarray, parameter) -> np.ndarray:
+        """theta with another value of one parameter."""
+        moved = theta.copy()
+        moved[parameter.columns] += self.rng.uniform(0.1, 0.5, size=moved[parameter.columns].shape)
+        return moved
+
     def roles(self, block: Block, parameter) -> list[str]:
-        """Which of "mean" and "covariance" of a block change with a parameter.
+        """Which of "mean" and "covariance" of a block change with a parameter, somewhere.
 
         By value, not by the graph: PyMC broadcasts a mean against its covariance, so that each mean of an
         MvNormal is computed from the covariance too, and does not depend on it.
         """
-        moved = self.base.copy()
-        moved[parameter.columns] += self.rng.uniform(0.1, 0.5, size=moved[parameter.columns].shape)
-        which = 2 * self.blocks.index(block)
-        before, after = self._f(self.base)[which : which + 2], self._f(moved)[which : which + 2]
-        # What an image is computed from by differences changes by rounding errors of its mean.
-        size = max(np.abs(means).max(initial=0.0) for means in (before[0], after[0]))
-        error = 0.0 if block.effects[0].image is None else 64 * np.finfo(float).eps * size
-        same = [np.allclose(a, b, rtol=0.0, atol=error, equal_nan=True) for a, b in zip(before, after, strict=True)]
-        return [role for role, equal in zip(("mean", "covariance"), same, strict=True) if not equal]
+        which, changes = 2 * self.blocks.index(block), np.zeros(2, dtype=bool)
+        for theta in self.points:
+            before, after = (self._f(x)[which : which + 2] for x in (theta, self.moved(theta, parameter)))
+            # What an image is computed from by differences changes by rounding errors of its mean.
+            size = max(np.abs(means).max(initial=0.0) for means in (before[0], after[0]))
+            error = 0.0 if block.effects[0].image is None else 64 * np.finfo(float).eps * size
+            changes |= [
+                not np.allclose(a, b, rtol=0.0, atol=error, equal_nan=True) for a, b in zip(before, after, strict=True)
+            ]
+        return [role for role, is_changed in zip(("mean", "covariance"), changes, strict=True) if is_changed]
 
     def mean(self, theta: np.ndarray) -> np.ndarray:
         """Means of phi, (subject, phi); zero where phi is not Gaussian."""
@@ -78,9 +97,11 @@ class LawOfPhi:
 
         Not at the initial values: two groups may start with equal variances.
         """
-        theta = self.base + self.rng.uniform(0.1, 0.5, size=self.base.shape)
-        value = self._covariances(block, theta)
-        return np.allclose(value, value[0], rtol=1e-9, atol=1e-12 * np.abs(value).max(initial=0.0))
+        for theta in self.points:
+            value = self._covariances(block, theta)
+            if not np.allclose(value, value[0], rtol=1e-9, atol=1e-12 * np.abs(value).max(initial=0.0)):
+                return False
+        return True
 
     def _covariances(self, block: Block, theta: np.ndarray) -> np.ndarray:
         """One or more covariances (..., k, k) of units."""

@@ -33,8 +33,9 @@ def find_random_effects(model: pm.Model, point: dict, chosen: Sequence[str] | No
     if not axes:
         raise UnsupportedModelError(
             "No random effect was found: no free variable has one entry per subject and a distribution that depends on "
-            f"population parameters. The free variables are {_shapes(model, point)}. Give the random effect "
-            'dims=("subject", ...), or name it in random_effects=[...].'
+            f"population parameters. The free variables are {_shapes(model, point)}. If one of them varies between subjects, give it "
+            'dims=("subject", ...) and a distribution with parameters. A model without random effects needs no SAEM: pm.find_MAP() has its '
+            "maximum."
         )
     found = {name for name in leaves if first_axis(model, name, point) in axes}
     # c ~ Normal(b[...], omega) with b ~ Normal(a, tau): b has a law with parameters, so it is no parameter itself.

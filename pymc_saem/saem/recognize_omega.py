@@ -8,7 +8,7 @@ from pymc_saem.saem.laws import LawOfPhi
 from pymc_saem.saem.model import Block, MixedModel, Parameter
 from pymc_saem.saem.mstep import unpack_cholesky
 from pymc_saem.saem.point import PointMap
-from pymc_saem.saem.rules import NoClosedForm, OmegaRule, homogeneity
+from pymc_saem.saem.rules import FAR, NoClosedForm, OmegaRule, homogeneity
 
 
 def recognize_omegas(mixed: MixedModel, law: LawOfPhi, roles, reasons: dict[str, str]):
@@ -18,9 +18,7 @@ def recognize_omegas(mixed: MixedModel, law: LawOfPhi, roles, reasons: dict[str,
     """
     fixed, rules = np.zeros((mixed.n_phi, mixed.n_phi)), []
     in_covariance = {
-        block.name: [
-            p for p in mixed.parameters if block.effects[0].name in {e.name for e in roles[p.name].covariance}
-        ]
+        block.name: [p for p in mixed.parameters if block.effects[0].name in {e.name for e in roles[p.name].covariance}]
         for block in law.blocks
     }
     for block in law.blocks:
@@ -63,16 +61,16 @@ def _recognize_block(mixed, law, block: Block, parameters, reasons) -> list[Omeg
 
 def _columns_of(law, block: Block, p: Parameter) -> np.ndarray:
     """Places in a block whose variance a parameter changes."""
-    moved = law.base.copy()
-    moved[p.columns] += law.rng.uniform(0.1, 0.5, size=moved[p.columns].shape)
-    before, after = (np.diag(law.covariance(block, theta)) for theta in (law.base, moved))
-    return np.flatnonzero(~np.isclose(before, after, rtol=1e-8, atol=0.0))
+    changed = np.zeros(block.columns.size, dtype=bool)
+    for theta in law.points:
+        before, after = (np.diag(law.covariance(block, x)) for x in (theta, law.moved(theta, p)))
+        changed |= ~np.isclose(before, after, rtol=1e-8, atol=0.0)
+    return np.flatnonzero(changed)
 
 
 def _is_diagonal(law, block) -> bool:
-    moved = law.base + law.rng.uniform(0.1, 0.5, size=law.base.shape)
-    covariance = law.covariance(block, moved)
-    return not np.any(covariance - np.diag(np.diag(covariance)))
+    covariances = [law.covariance(block, theta) for theta in law.points]
+    return not any(np.any(c - np.diag(np.diag(c))) for c in covariances)
 
 
 def _recognize_omega(mixed, law, of_law: Block, p: Parameter, inside: np.ndarray) -> OmegaRule:
@@ -85,7 +83,7 @@ def _recognize_omega(mixed, law, of_law: Block, p: Parameter, inside: np.ndarray
         theta[p.columns] = points.unconstrained(p, x)
         return law.covariance(of_law, theta)[np.ix_(inside, inside)]
 
-    u = np.linspace(-0.7, 0.7, 3)
+    u = (-0.7, 0.0, 0.7, *FAR)
     if size == 1:
         xs = [points.natural(p, np.full(1, v)) for v in u]
         values = {float(x[0]): covariance_at(x) for x in xs}
@@ -104,7 +102,7 @@ def _recognize_omega(mixed, law, of_law: Block, p: Parameter, inside: np.ndarray
 
 
 def _recognize_diagonal(points, p, block, covariance_at, law) -> OmegaRule | None:
-    u = law.rng.standard_normal((3, block.size)) * 0.5
+    u = np.vstack([law.rng.standard_normal((3, block.size)) * 0.5, *(np.full(block.size, v) for v in FAR)])
     xs = [points.natural(p, row) for row in u]
     cs = [covariance_at(x) for x in xs]
     if any(np.abs(c - np.diag(np.diag(c))).max() > 0 for c in cs):
@@ -119,8 +117,8 @@ def _recognize_diagonal(points, p, block, covariance_at, law) -> OmegaRule | Non
 
 def _is_cholesky(mixed, p, n, covariance_at, law) -> bool:
     points = PointMap(mixed)
-    for _ in range(2):
-        x = points.natural(p, 0.4 * law.rng.standard_normal(p.columns.stop - p.columns.start))
+    for spread in (0.4, 0.4, FAR[1]):
+        x = points.natural(p, spread * law.rng.standard_normal(p.columns.stop - p.columns.start))
         lower = unpack_cholesky(x, n)
         if not np.allclose(covariance_at(x), lower @ lower.T, rtol=1e-8, atol=1e-12):
             return False

@@ -10,9 +10,11 @@ import pytensor.tensor as pt
 from pytensor.graph.replace import clone_replace
 
 from pymc_saem.compat import observed_variables
+from pymc_saem.saem.densities import ode_nodes
+from pymc_saem.saem.generic import NEAR, SPREADS, generic_points, quietly
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import MixedModel, Parameter
-from pymc_saem.saem.rules import NoClosedForm, ResidualRule, homogeneity
+from pymc_saem.saem.rules import FAR, NoClosedForm, ResidualRule, homogeneity
 from pymc_saem.saem.spelling import location_and_scale
 from pymc_saem.saem.symbols import in_symbols, symbols
 
@@ -75,14 +77,23 @@ def _residual_power(mixed, points, p: Parameter, outcome: int) -> float:
     phi_symbol, theta_symbol = symbols(mixed)
     rv = observed_variables(mixed.model)[outcome]
     (scale,) = in_symbols(mixed, [location_and_scale(rv)[1]], phi_symbol, theta_symbol)
-    f = pytensor.function([phi_symbol, theta_symbol], scale, mode=INTERPRETED, on_unused_input="ignore")
-    theta = points.theta_of(points.template)
-    phi = points.phi_of(points.template)
-    values = {}
-    for u in (-0.7, 0.0, 0.7):
-        theta[p.columns] = u
-        values[float(points.natural(p, np.full(1, u))[0])] = np.asarray(f(phi, theta), dtype=float)
-    power = homogeneity(values)
+    f = quietly(pytensor.function([phi_symbol, theta_symbol], scale, mode=INTERPRETED, on_unused_input="ignore"))
+    theta, phi = points.theta_of(points.template), points.phi_of(points.template)
+
+    def at(flat):
+        return flat[theta.size :].reshape(phi.shape), flat[: theta.size].copy()
+
+    start = np.concatenate([theta, phi.ravel()])
+    spreads = NEAR if ode_nodes([scale]) else SPREADS
+    trials = generic_points(start, lambda x: np.all(np.isfinite(f(*at(x)))), np.random.default_rng(0), spreads=spreads)
+    powers = set()
+    for phi_trial, theta_trial in map(at, trials):
+        values = {}
+        for u in (-0.7, 0.0, 0.7, *FAR):
+            theta_trial[p.columns] = u
+            values[float(points.natural(p, np.full(1, u))[0])] = np.asarray(f(phi_trial, theta_trial), dtype=float)
+        powers.add(homogeneity(values))
+    power = powers.pop() if len(powers) == 1 else None
     if power is None:
         raise NoClosedForm(
             [p], f"the residual scale of '{mixed.outcomes[outcome].name}' is not proportional to a power of it"

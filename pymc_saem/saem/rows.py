@@ -139,7 +139,7 @@ def refuse_orphans(name, hit: np.ndarray) -> None:
         row = int(np.flatnonzero(~hit)[0])
         raise UnsupportedModelError(
             f"Row {row} of '{name}' depends on no random effect ({(~hit).sum()} of {hit.size} rows in all), only on parameters. "
-            "SAEM needs the subject of every row. If these rows have one, check the index that maps rows to subjects. If they have none: "
-            "an estimate from elsewhere can be the prior of its parameter, and rows that share no parameter with the others, such as "
-            "the zeros of a hurdle, can be fitted apart. Leave such rows out of the data of this model."
+            "SAEM needs the subject of every row. If these rows have one, check the index that maps rows to subjects. If they have none, as "
+            "a calibration or a value from the literature, leave them out of this model: what they say of a parameter can be its "
+            "prior, and what shares no parameter with the other rows can be fitted apart."
         )

@@ -134,6 +134,10 @@ class Rules:
         return {name: "closed form" for name in self.role_of()} | {r.parameter.name: r.kind for r in self.scores}
 
 
+#: Unconstrained values far from 0, at which a power is looked at too: a scale with a bound is proportional near 0 only.
+FAR = (-4.0, 3.0)
+
+
 def homogeneity(values: dict[float, np.ndarray]) -> float | None:
     """Degree p of a function f(x) = x^p f(1), given f at several x; None if there is none."""
     xs = sorted(values)

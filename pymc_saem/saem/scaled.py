@@ -23,6 +23,7 @@ from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, io_toposort, walk
 
 from pymc_saem.compat import observed_variables
+from pymc_saem.saem.generic import quietly
 from pymc_saem.saem.interpreted import INTERPRETED
 
 #: Operations through which numbers pass without being multiplied.
@@ -170,7 +171,7 @@ class _Slopes:
         self.free = [v for v in shapes if v in above]
         symbols = {v: v.type() for v in self.free}
         graphs = graph_replace(graphs, symbols, strict=False)
-        self._f = pytensor.function(list(symbols.values()), graphs, mode=INTERPRETED, on_unused_input="ignore")
+        self._f = quietly(pytensor.function(list(symbols.values()), graphs, mode=INTERPRETED, on_unused_input="ignore"))
         self.points = [{v: self.rng.uniform(0.5, 1.5, shapes[v]) for v in self.free} for _ in range(2)]
 
     def at(self, point: dict) -> np.ndarray:

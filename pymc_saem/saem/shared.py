@@ -39,12 +39,12 @@ def find_levels(look: Dependence, of_axis: dict, may_drop, scaled: dict) -> tupl
     UnsupportedModelError
         When rows depend on several entries of another one, or on different entries of two of the same axis.
     """
-    levels, rows, refusals = {}, {}, {}
+    levels, rows, refused = {}, {}, {}
     for axis, names in of_axis.items():
         for name in names:
             found = look.rows_on(name)
             if any(reach.is_many.any() for reach in found):
-                refusals[name] = found
+                refused[name] = axis
                 continue
             labels = [reach.labels() for reach in found]
             if axis in levels:
@@ -52,9 +52,10 @@ def find_levels(look: Dependence, of_axis: dict, may_drop, scaled: dict) -> tupl
                 labels = [np.maximum(a, b) for a, b in zip(rows[axis], labels, strict=True)]
             levels.setdefault(axis, []).append(name)
             rows[axis] = labels
-    for name in refusals:
+    for name, axis in refused.items():
         if name not in may_drop or not levels:
-            raise several_entries(look, name, scaled.get(name), next(iter(rows.values()), None))
+            subjects = next((of for other, of in rows.items() if other != axis), None)
+            raise several_entries(look, name, scaled.get(name), subjects)
     return levels, rows
 
 
@@ -138,7 +139,7 @@ def _first_many(look: Dependence, rows):
 def several_entries(look: Dependence, name: str, scale: str | None, subjects: list | None) -> SharedRowError:
     """Why a vector of which rows depend on several entries is no random effect of subjects.
 
-    ``subjects`` has the entry of each row in the uppermost level, where there is one.
+    ``subjects`` has the entry of each row in another level, where there is one.
     """
     rows = look.rows_on(name)
     outcome, row, first, last, n = _first_many(look, rows)
