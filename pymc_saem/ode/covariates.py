@@ -79,7 +79,8 @@ def interpolate(table, kind="linear", *, value=None):
         whose = f" of subject {subject[row]!r}" if "subject" in columns else ""
         raise ValueError(f"interpolate row {row}{whose}: time {time[row]} and {value} {values[row]} must be finite.")
     labels = np.asarray(subject, dtype=object)
-    check_clock("interpolate", labels, time, table[[c for c in periods if c != value]])
+    evid = next((_numbers(table[c], c) for c in table.columns if str(c).lower() == "evid"), None)
+    check_clock("interpolate", labels, time, table[[c for c in periods if c != value]], evid)
     codes, found = pd.factorize(labels)
     order = np.lexsort((time, codes))
     codes, time, values = codes[order], time[order], values[order]

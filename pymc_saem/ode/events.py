@@ -132,6 +132,8 @@ def set_records(subject, time, target, values):
     return [(subject, (time, float(v), 0.0, 0.0), (SET_PARAMETER, target + k, *NO_DOSE)) for k, v in enumerate(values)]
 
 
+#: Of all subjects, until their last rows.
+MOST_DOSES = 1_000_000
 _COLUMNS = ("time", "amt", "cmt", "evid", "rate", "dur", "addl", "ii", "ss")
 #: What tells an observation where there is no evid.
 _OBSERVED = ("dv", "mdv")
@@ -180,7 +182,26 @@ def read_doses(doses, states, subjects, t0, has_subject):
                 )
             rows.append(event)
     _check_parameters(doses, states, rows)
+    _check_number(rows, subjects)
     return sorted(rows, key=lambda e: (e["subject"], e["time"])), subjects
+
+
+def _check_number(rows, subjects):
+    """Refuse regimens of so many doses that a solve would not end."""
+    if subjects.rows is None or subjects.rows[1] is None:
+        return
+    codes, t, _ = subjects.rows
+    last, total = np.full(subjects.n, -np.inf), 0.0
+    np.maximum.at(last, codes, t)
+    for event in rows:
+        if event["evid"] != 3 and event["ii"] > 0:
+            total += min(event["addl"], max(0.0, (last[event["subject"]] - event["time"]) / event["ii"]))
+        if total > MOST_DOSES:
+            raise ValueError(
+                f"events row {event['row']}: addl is {event['addl']:g} at the interval ii = {event['ii']:g}, which makes {total:.3g} doses "
+                f"until the last row of t; more than {MOST_DOSES} are not solved. Are addl and ii in the unit of time? A flow that "
+                "does not change is an infusion."
+            )
 
 
 def _used_columns(table, has_subject):

@@ -109,6 +109,12 @@ def _names(found, categories, n, known, row_of):
         return known
     else:
         names = found
+        if known not in (None, list(range(n or 0))) and not set(found).isdisjoint(known):
+            stranger = next(label for label in found if label not in known)
+            raise ValueError(
+                f"subject {stranger!r} in row {row_of(found.index(stranger))} is not in the coords of the model, {listed(known)}, in which "
+                "other labels are."
+            )
     if n is None or len(names) == n:
         if known is not None and set(known) == set(names) and known != names:
             raise ValueError(

@@ -130,6 +130,7 @@ class Subjects:
                 )
         told = Subjects(self.n, self.names or names)
         told._place.pop(None, None)
+        told.rows = self.rows
         return told
 
     def with_rows(self, codes, t, index):
@@ -172,7 +173,11 @@ def as_column(values, what, n_rows=None):
     """
     if isinstance(values, Variable):
         raise TypeError(f"{what} must be known when solve_ivp is called; pass the array itself, not {values}.")
-    if np.ndim(values) != 1 and not isinstance(values, pd.Index):
+    if isinstance(values, pd.MultiIndex):
+        values = values.to_flat_index()
+    elif isinstance(values, list | tuple) and any(isinstance(v, tuple) for v in values):
+        values = pd.Index(list(values), tupleize_cols=False)  # pairs are labels
+    if not isinstance(values, pd.Index) and np.ndim(values) != 1:
         raise ValueError(f"{what} must have one entry per row, got shape {np.shape(values)}.")
     column = pd.Series(values).reset_index(drop=True).infer_objects()
     if n_rows is not None and len(column) != n_rows:

@@ -71,6 +71,11 @@ def test_a_regimen_may_be_longer_than_the_rows(addl):
     np.testing.assert_allclose(found, doses.sum(), rtol=1e-6)
 
 
+def test_more_doses_than_a_solve_can_take():
+    with pytest.raises(ValueError, match=r"addl is 1e\+09 at the interval ii = 1e-09, which makes 1e\+09 doses"):
+        solved({"time": [0.0], "amt": [1.0], "addl": [1e9], "ii": [1e-9]}, [1.0])
+
+
 def test_observations_may_have_no_amount():
     doses = np.array([100.0 * np.exp(-0.1)])
     np.testing.assert_allclose(solved({"time": [0.0, 1.0], "amt": [100.0, np.nan], "DV": [np.nan, 3.0]}, [1.0]), doses, rtol=1e-6)

@@ -64,6 +64,7 @@ def test_subjects_have_their_own_curves_and_start_times():
         ({"ID": ["ann"], "time": [0.0], "x": [np.nan]}, {}, ValueError, "row 0 of subject 'ann': time 0.0 and x nan"),
         ({"time": pd.to_datetime(["2020-01-01"]), "x": [1.0]}, {}, TypeError, "interpolate: time must hold numbers, got datetime64"),
         ({"time": pd.to_datetime(["2020-01-01"], utc=True), "x": [1.0]}, {}, TypeError, "interpolate: time must hold numbers"),
+        ({"time": [0.0, 9.0, 1.0], "x": [1.0, 2.0, 3.0], "EVID": [1, 0, 4]}, {"value": "x"}, ValueError, "row 2: time 1 of subject 0 goes back"),
         ({"time": [0.0, 9.0, 1.0], "x": [1.0, 2.0, 3.0], "OCC": [1, 1, 2]}, {}, ValueError, "row 2: OCC 2 of subject 0 begins at time 1, but OCC 1"),
     ],
 )

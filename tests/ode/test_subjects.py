@@ -39,6 +39,9 @@ def labelled(kind):
         table["ID"] = table["ID"] * 10**9
     elif kind == "dates":
         table["ID"] = pd.to_datetime("2020-01-01") + pd.to_timedelta(table["ID"], unit="D")
+    elif kind == "pairs":
+        table["ID"] = [(label, label) for label in table["ID"]]
+        return table, pd.MultiIndex.from_tuples(table["ID"][table["EVID"] == 0])
     elif kind == "nullable":
         table["ID"] = table["ID"].astype("Int64")
     elif kind in ("category", "categories"):
@@ -51,7 +54,7 @@ def labelled(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["series", "array", "list", "index", "strings", "floats", "large", "dates", "nullable", "category", "categories"]
+    "kind", ["series", "array", "list", "index", "strings", "floats", "large", "dates", "nullable", "category", "categories", "pairs"]
 )
 @pytest.mark.parametrize("which", ["whole file", "doses only"])
 def test_labels_are_matched_in_every_spelling(kind, which):
@@ -128,6 +131,8 @@ def test_codes_and_labels_in_a_model_with_coords():
         codes = solved([0, 1, 2], doses.assign(id=["ann", "bob"]), t, rate=k)
         np.testing.assert_allclose(codes.c.eval(), EXPECTED, rtol=1e-6)
         solved([1, 1, 2], None, t, rate=k)  # codes without a doubt
+        with pytest.raises(ValueError, match="subject 'cme' in row 2 is not in the coords of the model, 'ann', 'bob', 'cem'"):
+            solved(["ann", "bob", "cme"], None, t, rate=k)
     with pm.Model(coords={"subject": [1, 2, 3]}):
         k = pm.Data("k", np.full(3, RATE), dims="subject")
         with pytest.raises(ValueError, match="may be codes, places on the leading axis, or labels of the subjects 1, 2, 3"):
