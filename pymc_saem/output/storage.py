@@ -19,6 +19,7 @@ from pymc_saem.output.checksum import (
     write_manifest,
 )
 from pymc_saem.output.replace import recover, replace_file, replace_folder
+from pymc_saem.output.untrusted import UntrustedError, check_netcdf, check_zarr
 
 #: The group that every fit has.
 _OURS = "saem_trace"
@@ -115,7 +116,8 @@ def load(path):
     FileNotFoundError
         When there is no such file.
     ValueError
-        When the file has no fit in it, or is not as it was written; it names the file.
+        When the file has no fit in it, is not as it was written, or asks for more than reading numbers and texts, such as running code
+        or opening other files; it names the file.
 
     Examples
     --------
@@ -136,6 +138,10 @@ def load(path):
         raise ValueError(
             f"'{path}' is damaged: {error}. If another program changed it on purpose, read it with xarray and save it again."
         ) from error
+    except UntrustedError as error:
+        raise ValueError(
+            f"'{path}' is not read: {error}. A stored fit is numbers and texts alone; this file was not written by pymc_saem.save."
+        ) from error
     except Exception as error:  # HDF5, Zarr, their filters and xarray raise whatever they like on damaged bytes
         reason = str(error).rstrip(".") or type(error).__name__
         raise ValueError(f"'{path}' is no netCDF file or Zarr folder that can be read: {reason}.") from error
@@ -152,11 +158,14 @@ def _read_file(path: Path):
     data = path.read_bytes()
     if not data:
         raise ValueError("it is empty")
-    return read_netcdf(without_checksum(data))
+    content = without_checksum(data)
+    check_netcdf(content)
+    return read_netcdf(content)
 
 
 def _read_folder(path: Path):
     check_manifest(path)
+    check_zarr(path)
     return read_zarr(path)
 
 

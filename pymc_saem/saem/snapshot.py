@@ -18,6 +18,8 @@ from pymc_saem.saem.algorithm import State, Statistics
 from pymc_saem.saem.score import Curvature
 
 _CLASSES = {c.__name__: c for c in (State, Statistics, Curvature, RandomGeneratorState)}
+#: Of NumPy; a stored run names the one that it has.
+_BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
 
 @dataclass
@@ -113,4 +115,13 @@ def _decode(code, arrays) -> Any:
         return {_decode(k, arrays): _decode(v, arrays) for k, v in content}
     if kind in ("list", "tuple", "set"):
         return {"list": list, "tuple": tuple, "set": set}[kind](_decode(v, arrays) for v in content)
-    return _CLASSES[kind](**_decode(content, arrays))
+    found = _CLASSES[kind](**_decode(content, arrays))
+    return _checked(found) if isinstance(found, RandomGeneratorState) else found
+
+
+def _checked(state: RandomGeneratorState) -> RandomGeneratorState:
+    """The state itself: PyMC calls whatever function of ``numpy.random`` it names."""
+    name = state.bit_generator_state["bit_generator"]
+    if name not in _BIT_GENERATORS:
+        raise ValueError(f"'{name}' is no generator of random numbers.")
+    return state
