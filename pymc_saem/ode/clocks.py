@@ -53,12 +53,14 @@ def check_clock(what, subject, time, periods, evid=None):
     evid : ndarray of float, shape (rows,), optional
         0 for observations and all that does nothing.
     """
-    for label, rows in pd.Series(range(len(time))).groupby(np.asarray(subject, dtype=object), sort=False):
-        rows = rows.to_numpy()
-        if evid is not None:
-            _check_order(what, label, rows, time[rows], evid[rows])
-        for column in periods:
-            _check_periods(what, label, rows, time[rows], periods[column].to_numpy()[rows], column)
+    codes, labels = pd.factorize(np.asarray(subject, dtype=object))
+    for column in periods:
+        _check_periods(what, codes, labels, time, periods[column].to_numpy(), column)
+    if evid is not None:
+        order = np.argsort(codes, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+            if rows.size:
+                _check_order(what, labels[codes[rows[0]]], rows, time[rows], evid[rows])
 
 
 def _check_order(what, label, rows, time, evid):
@@ -83,15 +85,21 @@ def _check_order(what, label, rows, time, evid):
             )
 
 
-def _check_periods(what, label, rows, time, period, column):
-    """Periods must follow each other."""
-    spans = pd.DataFrame({"time": time, "row": rows}).groupby(pd.Series(period, dtype=object), sort=False)
-    spans = spans.agg(first=("time", "min"), last=("time", "max"), row=("row", "first")).sort_values("first", kind="stable")
-    first, last = spans["first"].to_numpy(), spans["last"].to_numpy()
-    for k in range(1, len(spans)):
-        if first[k] < last[:k].max() or first[k] == first[k - 1]:
-            raise ValueError(
-                f"{what} row {spans['row'].iloc[k]}: {column} {spans.index[k]} of subject {label!r} begins at time {first[k]:g}, but "
-                f"{column} {spans.index[k - 1]} lasts from {first[k - 1]:g} to {last[k - 1]:g}. {_GO_ON}; if {column} means "
-                "something else, leave that column out."
-            )
+def _check_periods(what, codes, labels, time, period, column):
+    """Periods of a subject must follow each other."""
+    rows = pd.DataFrame({"subject": codes, "period": period, "time": time, "row": range(len(time))})
+    spans = rows.groupby(["subject", "period"], sort=False, observed=True).agg(
+        first=("time", "min"), last=("time", "max"), row=("row", "first")
+    )
+    spans = spans.reset_index().sort_values(["subject", "first"], kind="stable", ignore_index=True)
+    same = spans["subject"].diff() == 0
+    latest = spans.groupby("subject")["last"].cummax().shift()
+    wrong = same & ((spans["first"] < latest) | (spans["first"] == spans["first"].shift()))
+    if wrong.any():
+        k = int(wrong.idxmax())
+        now, before = (next(spans.iloc[i : i + 1].itertuples()) for i in (k, k - 1))
+        raise ValueError(
+            f"{what} row {now.row}: {column} {now.period} of subject {labels[now.subject]!r} begins at time {now.first:g}, but "
+            f"{column} {before.period} lasts from {before.first:g} to {before.last:g}. {_GO_ON}; if {column} means something else, "
+            "leave that column out."
+        )

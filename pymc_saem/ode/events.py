@@ -265,6 +265,8 @@ def _event(values, states, row):
     is_constant = event["amt"] == 0.0 and event["ss"] != 0.0 and event["rate"] != 0.0  # an infusion without end
     event["evid"] = evid = _number(values, "evid", row, 1.0 if event["amt"] != 0.0 or is_constant else 0.0)
     event["row"] = row
+    if pd.isna(values.get("addl", 0.0)) and event["ii"] and not event["ss"]:
+        raise ValueError(f"events row {row}: ii is {event['ii']:g} and addl is missing; say how many doses follow, or 0.")
     if evid not in (0, 1, 2, 3, 4):
         raise ValueError(
             f"events row {row}: evid is {evid:g}; it must be 0 (observation), 1 (dose), 2 (other), 3 (reset) or 4 (reset and dose)."

@@ -24,6 +24,8 @@ def as_tensors(values, what):
     for name, value in values.items():
         if not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"{what} has the name {name!r}; names must be Python identifiers, such as 'depot'.")
+        if not isinstance(value, Variable):
+            refuse_dates(value, f"{what}[{name!r}]")
         try:
             tensor = value if isinstance(value, Variable) else pt.as_tensor_variable(np.asarray(value, dtype="float64"))
             out[name] = pt.as_tensor_variable(tensor).astype("float64")

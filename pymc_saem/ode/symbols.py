@@ -20,12 +20,14 @@ _LIBRARIES = ("numpy", "pymc", "pymc_saem", "pytensor", "scipy")
 _ADVICE = (
     "Its arguments are symbols, not numbers: it is called once, to read its graph. Write pm.math.switch(condition, a, b) for if, and "
     "pm.math.and_, pm.math.or_, pm.math.invert, pm.math.eq for and, or, not, == (for a < x < b: pm.math.and_(a < x, x < b)); "
-    "pm.math.maximum, pm.math.minimum, pm.math.clip for max, min and their NumPy forms; pm.math.exp and its like for math.exp and np.exp."
+    "pm.math.maximum, pm.math.minimum, pm.math.clip for max, min and their NumPy forms; pm.math.exp and its like for math.exp and np.exp; "
+    "interpolate(table) for a curve of data. A state is y.name, not y."
 )
 # What PyTensor and NumPy say when a symbol should be a number.
 _NO_NUMBER = re.compile(
     r"converted to Python|ufunc|__round__|must be real number|setting an array element|unexpected keyword argument 'out'"
-    r"|cannot be interpreted as an integer|boolean operations"
+    r"|cannot be interpreted as an integer|boolean operations|Cannot cast array data|indices must be integers|valid indices"
+    r"|compares Python objects|'Named'"
 )
 _OPERATORS = (
     *("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "rmod", "pow", "rpow"),
@@ -117,8 +119,8 @@ def call(rhs, t, y, p):
     result = None
     try:
         result = rhs(t, Named("y", "states", y), Named("p", "params", p))
-    except (TypeError, ValueError) as error:
-        if _NO_NUMBER.search(str(error)) or "compares Python objects" in str(error):
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        if _NO_NUMBER.search(str(error)) or (error.args and isinstance(error.args[0], Variable)):
             raise TypeError(f"{_place(error)}: {error} {_ADVICE}") from error
         raise
     except AttributeError as error:

@@ -54,6 +54,7 @@ def test_a_clock_that_begins_anew_is_refused(case):
         ({"time": pd.to_datetime(["2020-01-01"]), "amt": [1.0]}, TypeError, "time in events must hold numbers, got datetime64"),
         ({"time": pd.to_datetime(["2020-01-01"], utc=True), "amt": [1.0]}, TypeError, "time in events must hold numbers"),
         ({"time": pd.to_timedelta(["3h"]), "amt": [1.0]}, TypeError, "time in events must hold numbers, got timedelta64"),
+        ({"time": [0.0, 1.0], "amt": [1.0, 1.0], "addl": [0, np.nan], "ii": [0.0, 24.0]}, ValueError, "events row 1: ii is 24 and addl is missing"),
         ({"time": [0.0, 1.0], "amt": [1.0, np.nan]}, ValueError, r"events row 1: amt is missing \(nan\)"),
         ({"time": [0.0, 1.0], "amt": [1.0, np.nan], "evid": [1, 1]}, ValueError, "events row 1: amt is missing"),
         ({"time": [0.0, 1.0], "amt": [1.0, np.nan], "DV": [np.nan, np.nan]}, ValueError, "events row 1: amt is missing"),
@@ -86,5 +87,7 @@ def test_observations_may_have_no_amount():
 def test_dates_are_no_times(dates):
     with pytest.raises(TypeError, match="t must hold numbers"):
         solve_ivp(lambda t, y, p: {"c": -0.1 * y.c}, {"c": 0.0}, {}, dates)
+    with pytest.raises(TypeError, match="k.* must hold numbers"):
+        solve_ivp(lambda t, y, p: {"c": -0.1 * y.c}, {"c": 0.0}, {"k": dates}, [1.0], ["a"])
     with pytest.raises(TypeError, match="t0 .*number"):
         solve_ivp(lambda t, y, p: {"c": -0.1 * y.c}, {"c": 0.0}, {}, [1.0], ["a"], t0=dates)

@@ -45,6 +45,11 @@ REFUSED = {
     "math.exp of a function": (lambda t, y, p: {"c": -p.k * math.exp(pm.math.exp(y.c))}, "pm.math.exp"),
     "float": (lambda t, y, p: {"c": -p.k * float(y.c)}, "not numbers"),
     "round": (lambda t, y, p: {"c": -p.k * round(y.c)}, "not numbers"),
+    "the states as a number": (lambda t, y, p: {"c": -p.k * max(y, 0)}, "pm.math.maximum"),
+    "np.interp": (lambda t, y, p: {"c": -np.interp(t, [0.0, 1.0], [1.0, 2.0]) * y.c}, "interpolate"),
+    "index of a list": (lambda t, y, p: {"c": -[0.1, 0.2][p.flag] * y.c}, "not numbers"),
+    "index of an array": (lambda t, y, p: {"c": -np.array([0.1, 0.2])[p.flag] * y.c}, "not numbers"),
+    "key of a dict": (lambda t, y, p: {"c": -{0: 0.1, 1: 0.2}[p.flag] * y.c}, "pm.math.switch"),
     "range": (lambda t, y, p: {"c": -sum(p.k for _ in range(p.flag)) * y.c}, "not numbers"),
 }  # fmt: skip
 
