@@ -50,6 +50,7 @@ class OdeDerivatives(OdeSolution):
     def pullback(self, inputs, outputs, cotangents):
         if isinstance(cotangents[0].type, DisconnectedType):
             return [disconnected_type() for _ in inputs]
+        self.caution_of_jumps()
         return [
             grad_not_implemented(self, 0, inputs[0], _NO_TIME_GRADIENT),
             PullBack(self.rows)(outputs[2], cotangents[0]),

@@ -5,6 +5,7 @@ Both take any number of leading batch dimensions on the subjects' values, so a v
 """
 
 import math
+import warnings
 
 import numpy as np
 import pytensor.tensor as pt
@@ -161,9 +162,21 @@ class OdeSolution(_OdeOp):
         rows = (pt.constant(self.rows.n_rows), pt.constant(self.system.n_states))
         return [(*batch, *rows), (*batch, pt.constant(self.n_subjects))]
 
+    def caution_of_jumps(self):
+        """Warn that the gradient is not right, if the right-hand side jumps where states or parameters say so."""
+        if self.system.jump:
+            warnings.warn(
+                f"The right-hand side jumps at {self.system.jump}. Its solution is right, but not its gradient, which does not see that "
+                "the jump moves. Make it continuous (pm.math.sigmoid of the difference, or pm.math.maximum); a delayed dose is "
+                "Doses(table, lag_time=...).",
+                UserWarning,
+                stacklevel=2,
+            )
+
     def pullback(self, inputs, outputs, cotangents):
         if isinstance(cotangents[0].type, DisconnectedType):
             return [disconnected_type() for _ in inputs]
+        self.caution_of_jumps()
         gradient = OdeGradient(**self.__getstate__())(*inputs, cotangents[0])
         return [
             grad_not_implemented(self, 0, inputs[0], _NO_TIME_GRADIENT),

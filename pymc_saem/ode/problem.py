@@ -14,6 +14,7 @@ from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import graph_inputs
 from pytensor.scalar import as_scalar, float64
 
+from pymc_saem.ode.jumps import find_jump
 from pymc_saem.ode.linear_form import why_not_linear
 from pymc_saem.ode.loops import LoopPrinter, View, contiguous
 from pymc_saem.ode.lower import UnsupportedOperation, differentiate, lower
@@ -47,6 +48,8 @@ class OdeSystem:
         Why this is not A(p) y + b(p); empty if it is.
     is_wide : bool
         Whether the bodies are loops over tensors and lanes, and not the numbers of one lane.
+    jump : str
+        Where it jumps depending on a state or a differentiable parameter, so that its gradients are not right; else empty.
     graph : RightHandSide or None
         Where the text comes from. It takes no part in comparisons, and a pickle does not have it.
     """
@@ -59,6 +62,7 @@ class OdeSystem:
     vjp_source: str = field(repr=False)
     not_linear: str = field(repr=False)
     is_wide: bool
+    jump: str = field(default="", repr=False)
     graph: RightHandSide | None = field(default=None, repr=False, compare=False)
 
     def __getstate__(self):
@@ -117,6 +121,7 @@ def trace(rhs, state_names, shapes, constant=(), changing=None):
         vjp_source=vjp_source,
         not_linear=not_linear,
         is_wide=is_wide,
+        jump=find_jump(outputs, list(y.values()), [p[name] for name in free]),
         graph=RightHandSide(t, y, p, outputs, places, changing or {}),
     )
 
