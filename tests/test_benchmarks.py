@@ -146,3 +146,39 @@ print(*row.bias, *row.rmse, *row.exact_bias, *row.difference, row.largest)
     # 0.1 and 0.3: mean 0.2, standard error of it 0.1; root of the mean square 0.2236, whose squares have a standard error of 0.04
     expected = [0.2, 0.1, 0.05**0.5, 0.04 / (2 * 0.05**0.5), 0.1, 0.0, 0.2, 0.2, 0.4]
     np.testing.assert_allclose(np.array(numbers.split(), float), expected, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_hostile_inputs_run_and_are_judged(tmp_path):
+    """Two inputs in a process of their own: one with an answer, one that is refused by name."""
+    path = tmp_path / "table.md"
+    command = [sys.executable, "robustness.py", "--only", "rows:0", "rows:84", "--write", str(path)]
+    run = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "| rows | 2 | 1 | 1 | 0 | 0 | 0 | 0 | 0 |" in path.read_text()
+
+
+def test_verdicts_of_hostile_inputs():
+    """Nothing but the right answer, a clear refusal or a warning that names the culprit is fine."""
+    code = """
+import warnings
+import numpy as np
+from pymc_saem.ode import solve_ivp
+from robustness.judge import Input, Lost, judge
+def lost():
+    raise Lost("gone")
+solve = lambda rtol: solve_ivp(lambda t, y, p: {"c": -y.c}, {"c": 1.0}, {}, [1.0], rtol=rtol)
+wrong = lambda found: "wrong"
+print(judge(Input("", lambda: 1, lambda found: None))[0])
+print(judge(Input("", lambda: solve(-1), None, ("rtol",)))[0])
+print(judge(Input("", lambda: solve(-1), None, ("atol",)))[0])
+print(judge(Input("", lambda: solve(-1), wrong, ("rtol",), valid=True))[0])
+print(judge(Input("", lambda: warnings.warn("of rtol"), wrong, ("rtol",)))[0])
+print(judge(Input("", lambda: 1, wrong))[0], judge(Input("", lambda: 1))[0], judge(Input("", lost))[0])
+print(judge(Input("", lambda: np.log(np.zeros(1)), lambda found: None))[0])
+print(judge(Input("", lambda: [][0], wrong, foreign=True))[0])
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, timeout=300)
+    assert run.stdout.splitlines() == [
+        "right", "refused", "crash", "refused though valid", "warned", "silent wrong silent wrong lost", "crash", "crash",
+    ], run.stderr  # fmt: skip
