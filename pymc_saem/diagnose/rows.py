@@ -96,7 +96,7 @@ class FittedRows:
         fit = Fit(idata)
         if "individual" not in fit:
             raise ValueError("The fit has no group 'individual', so it knows no random effects and no subjects.")
-        self.generator = Generator(model, fit.effects, uncensored=True)
+        self.generator = Generator(model, fit.effects, uncensored=True, axes=fit.unit_axes)
         self.values = fitted_values(model, self.generator.parameters, fit)
         self.modes = _effects_of(fit, self.generator)
         self.at_modes = self.generator.laws(self.values, self.modes, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -147,7 +148,7 @@ def find_effects(model, idata, names=None, n_draws: int = 200) -> list[Effect]:
         variables = [rv for rv in variables if rv.name in asked] or variables
     # the laws at the estimate: parameters do not vary, effects of a higher level do
     fixed = {n: v if f"{n}_mode" in individual else np.repeat(v[:1], len(v), axis=0) for n, v in samples.items()}
-    found = [e for rv in variables for e in _entries(model, individual, rv, samples[rv.name], fixed)]
+    found = [e for rv in variables for e in _entries(model, idata, individual, rv, samples[rv.name], fixed)]
     if names is None:
         return found
     for name in names:
@@ -157,12 +158,21 @@ def find_effects(model, idata, names=None, n_draws: int = 200) -> list[Effect]:
     return [e for e in found if e.label in names or e.variable in names]
 
 
-def _entries(model, individual, rv, values, fixed) -> list[Effect]:
+def _unit_axis(idata, name: str) -> int:
+    """Axis of the subjects or units of a random effect."""
+    axes = idata.attrs.get("unit_axes", {})
+    return (json.loads(axes) if isinstance(axes, str) else axes).get(name, 0)
+
+
+def _entries(model, idata, individual, rv, values, fixed) -> list[Effect]:
     array = individual[f"{rv.name}_mode"]
+    axis = _unit_axis(idata, rv.name)
+    array = array.transpose(array.dims[axis], ...)
+    values = np.moveaxis(values, 1 + axis, 1)
     labels = [[str(c) for c in array[d].values] for d in array.dims[1:]]
     entries = [", ".join(labels[a][i] for a, i in enumerate(at)) for at in np.ndindex(*array.shape[1:])]
     values = values.reshape(*values.shape[:2], -1)
-    law = _law(model, rv, fixed, values.shape)
+    law = _law(model, rv, fixed, values.shape, axis)
     z = law.standardize(values)
     return [
         Effect(
@@ -183,7 +193,7 @@ def _entries(model, individual, rv, values, fixed) -> list[Effect]:
     ]
 
 
-def _law(model, rv, samples, shape):
+def _law(model, rv, samples, shape, axis):
     op, node = rv.owner.op, rv.owner
     if not hasattr(op, "dist_params") or (op.ndim_supp and not isinstance(op, MvNormalRV)):
         raise NotImplementedError(
@@ -195,19 +205,20 @@ def _law(model, rv, samples, shape):
         sd = np.sqrt(np.diagonal(cov, axis1=-2, axis2=-1))
         one = cov[MODE_SAMPLE].reshape(-1, *cov.shape[-2:])[0]
         correlation = one / np.sqrt(np.outer(np.diag(one), np.diag(one)))
-        return NormalLaw(_whole(mean, rv, shape), _whole(sd, rv, shape), "identity", correlation)
-    arguments = [_whole(a, rv, shape) for a in arguments]
+        return NormalLaw(_whole(mean, rv, shape, axis), _whole(sd, rv, shape, axis), "identity", correlation)
+    arguments = [_whole(a, rv, shape, axis) for a in arguments]
     scale = "log" if isinstance(op, LogNormalRV) else "identity" if isinstance(op, NormalRV) else None
     if type(op).__name__.lower().startswith("logitnormal"):
         scale = "logit"
     return GeneralLaw(rv, arguments) if scale is None else NormalLaw(*arguments[:2], scale)
 
 
-def _whole(values, rv, shape):
-    """An argument (sample, ...) with all axes of the variable, the last ones flattened: (sample, unit, entry)."""
+def _whole(values, rv, shape, axis):
+    """An argument (sample, ...) with all axes of the variable, the units first, the others flattened: (sample, unit, entry)."""
     core = rv.type.ndim
     values = values.reshape(len(values), *(1,) * (core - (values.ndim - 1)), *values.shape[1:])
-    units, rest = shape[1], tuple(n for n in rv.type.shape[1:])
+    values = np.moveaxis(values, 1 + axis, 1)
+    units, rest = shape[1], tuple(n for k, n in enumerate(rv.type.shape) if k != axis)
     rest = tuple(values.shape[2 + k] if n is None else n for k, n in enumerate(rest))
     if int(np.prod(rest)) != shape[2]:  # lengths that the graph alone knows, and that this argument does not have
         rest = (shape[2],) if core == 2 else rest

@@ -67,6 +67,8 @@ class Generator:
         Of differential equations; 1e-8 by default.
     uncensored : bool, default False
         Whether a ``Censored`` outcome is drawn as it was before it was cut off.
+    axes : mapping of str to int, optional
+        Axis of the subjects or units of each random effect; the first one by default.
 
     Attributes
     ----------
@@ -79,7 +81,15 @@ class Generator:
     >>> generator.draw(values, n=100, rng=np.random.default_rng(1)).outcomes["conc"]  # doctest: +SKIP
     """
 
-    def __init__(self, model, effects: Sequence[str], tolerance: float = TIGHT, uncensored: bool = False):
+    def __init__(
+        self,
+        model,
+        effects: Sequence[str],
+        tolerance: float = TIGHT,
+        uncensored: bool = False,
+        axes: Mapping[str, int] | None = None,
+    ):
+        self.axes = {name: (axes or {}).get(name, 0) for name in effects}
         self.model, self.tolerance, self.uncensored = model, tolerance, uncensored
         self.outcomes = read_outcomes(model)
         self._missing, self._functions = missing_parts(model), {}
@@ -186,9 +196,13 @@ class Generator:
         names = tuple(name for name in self.effects if name in (given or {}))
         f = self._effect_function(is_drawn, names)
         arrays = [*self.batch(values, self.parameters, n).values(), *self.batch(given, names, n).values()]
-        whole = {name: np.ones(given[name].shape[-self.model[name].type.ndim], dtype=bool) for name in names}
+        whole = {name: np.ones(self.by_unit(name, given[name]).shape[1], dtype=bool) for name in names}
         masks = [np.asarray((is_given or whole)[name], dtype=bool) for name in names]
         return dict(zip(self.effects, f(n, rng, arrays, masks), strict=True))
+
+    def by_unit(self, name: str, values: np.ndarray) -> np.ndarray:
+        """A view of values (n, ...) of a random effect with the units first, (n, unit, ...)."""
+        return np.moveaxis(values, 1 + self.axes[name], 1)
 
     def _in_pieces(self, f, n, batches) -> list[np.ndarray]:
         numbers = sum(o.n_rows for o in self.outcomes) + sum(b[0].size for b in batches)
@@ -210,7 +224,7 @@ class Generator:
     def _compile_effects(self, is_drawn, names):
         values, given = self.symbols(self.parameters), self.symbols(names)
         masks = {name: pt.vector(dtype="bool") for name in names}
-        rvs = {self.model[name]: name for name in self.effects}
+        rvs, axes = {self.model[name]: name for name in self.effects}, self.axes
 
         def replace(old, new):
             if old not in rvs:
@@ -218,7 +232,7 @@ class Generator:
             new, name = new if is_drawn else typical(new), rvs[old]
             if name not in names:
                 return new
-            mask = masks[name].reshape((-1, *(1,) * (old.type.ndim - 1)))
+            mask = masks[name].reshape((*(1,) * axes[name], -1, *(1,) * (old.type.ndim - 1 - axes[name])))
             return pt.where(mask, given[name], new).astype(old.dtype)
 
         known = {self.model[name]: symbol for name, symbol in values.items()}

@@ -18,7 +18,7 @@ from pymc_saem.saem.rows import subjects_of_rows
 
 @dataclass(frozen=True)
 class Units:
-    """What the first axis of a random effect of a lower level stands for, such as occasions."""
+    """What the axis of units of a random effect of a lower level stands for, such as occasions."""
 
     labels: list
     subject: np.ndarray = field(repr=False)  # (unit,); -1 for a unit that no row and no mean tells
@@ -47,7 +47,7 @@ class Design:
         return len(self.subjects)
 
     def subject_of(self, effect: str) -> np.ndarray:
-        """Subject of each entry of the first axis of a random effect."""
+        """Subject of each unit of a random effect."""
         return self.units[effect].subject if effect in self.units else np.arange(self.n_subjects)
 
     def has_rows(self, outcomes: tuple[Outcome, ...]) -> np.ndarray:
@@ -80,20 +80,20 @@ def read_design(generator: Generator, values, fit: Fit, rng: np.random.Generator
     experiment = _Experiment(generator, values, rng)
     top = [name for name in generator.effects if fit.is_of_subjects(name)]
     lower = [name for name in generator.effects if name not in top]
-    n_subjects = experiment.typical[top[0]].shape[1]
+    n_subjects = experiment.n_units(top[0])
     labels = generator.model.coords.get(fit.subject_dim)
     names = [outcome.name for outcome in generator.outcomes]
     rows = experiment.owners(n_subjects, top, experiment.rows, names, orphans_allowed=False)
     units = {}
     for name in lower:
-        n_units = experiment.typical[name].shape[1]
-        (subject,) = experiment.owners(n_subjects, top, _sum_of(name, n_units), [f"the mean of '{name}'"])
+        n_units = experiment.n_units(name)
+        (subject,) = experiment.owners(n_subjects, top, experiment.sums_of(name), [f"the mean of '{name}'"])
         unit_of_row = experiment.owners(n_units, [name], experiment.rows, names)
         for unit, of_row in zip(unit_of_row, rows, strict=True):
             at = (unit >= 0) & (subject[unit] < 0)
             subject[unit[at]] = of_row[at]
         dims = generator.model.named_vars_to_dims.get(name)
-        coords = generator.model.coords.get(dims[0]) if dims else None
+        coords = generator.model.coords.get(dims[generator.axes[name]]) if dims else None
         units[name] = Units(list(coords) if coords is not None else list(range(n_units)), subject)
     return Design(
         subjects=list(labels) if labels is not None else list(range(n_subjects)),
@@ -123,16 +123,23 @@ class _Experiment:
             share = 50.0 * np.abs(distance[:, 0])  # steps are about 0.015; NaN stays
             given = {}
             for name in movable:
-                by_entry = share.reshape(1, -1, *(1,) * (self.typical[name].ndim - 2))
-                given[name] = self.typical[name] + by_entry * (self.drawn[name] - self.typical[name])
+                moved = self.typical[name].copy()
+                new, old, drawn = (
+                    self.generator.by_unit(name, x) for x in (moved, self.typical[name], self.drawn[name])
+                )
+                new += share.reshape(1, -1, *(1,) * (old.ndim - 2)) * (drawn - old)
+                given[name] = moved
             effects = self.generator.typical_effects(self.values, 1, given)
             return read(effects)
 
         return subjects_of_rows(density, np.zeros(0), np.zeros((n, 1)), names, self.rng, self.noise, orphans_allowed)
 
+    def n_units(self, name: str) -> int:
+        return self.generator.by_unit(name, self.typical[name]).shape[1]
 
-def _sum_of(name: str, n_units: int):
-    return lambda effects: [effects[name].reshape(n_units, -1).sum(axis=1)]
+    def sums_of(self, name: str):
+        """``f(effects)`` that lists the sum of the values of each unit of an effect."""
+        return lambda effects: [self.generator.by_unit(name, effects[name]).reshape(self.n_units(name), -1).sum(axis=1)]
 
 
 def row_times(generator: Generator, outcome: Outcome, row_subject: np.ndarray) -> np.ndarray | None:

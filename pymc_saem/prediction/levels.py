@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -115,8 +115,9 @@ class Levels:
         for name in self.generator.effects:
             owner = self.design.subject_of(name)
             own = (owner >= 0) & new[owner]
-            modes[name][:, own] = found.mode[name][own]
-            draws[name][:, own] = found.draws[name][:, own]
+            by_unit = partial(self.generator.by_unit, name)
+            by_unit(modes[name])[:, own] = by_unit(found.mode[name][None])[:, own]
+            by_unit(draws[name])[:, own] = by_unit(found.draws[name])[:, own]
             is_given[name] = is_given[name] | own
         if not found.is_enough.all():
             listed = first_of(self.design.subjects[s] for s in np.flatnonzero(~found.is_enough))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -107,19 +108,21 @@ def fitted_effects(
         place = _places(name, design, fit, matched, mode)
         given = place >= 0
         modes[name], draws[name] = np.zeros((1, *shapes[name])), np.zeros((len(which), *shapes[name]))
-        modes[name][:, given] = mode.values[place[given]]
+        by_unit = partial(generator.by_unit, name)
+        by_unit(modes[name])[:, given] = by_unit(mode.values[None])[:, place[given]]
         if given.any():
-            draws[name][:, given] = fit.draws(name, which)[:, place[given]]
+            by_unit(draws[name])[:, given] = by_unit(fit.draws(name, which))[:, place[given]]
         is_given[name] = given
     return modes, draws, is_given
 
 
 def _places(name, design, fit, matched, mode) -> np.ndarray:
-    """Place in the fit of each entry of the first axis of an effect; -1 for none."""
+    """Place in the fit of each unit of an effect; -1 for none."""
     if name not in design.units:
         return matched.place
     units = design.units[name]
-    labels = mode[mode.dims[0]].values if mode.dims[0] in mode.coords else np.arange(mode.shape[0])
+    axis = fit.unit_axes[name]
+    labels = mode[mode.dims[axis]].values if mode.dims[axis] in mode.coords else np.arange(mode.shape[axis])
     known = {str(label): k for k, label in enumerate(labels)}
     found = np.array([known.get(str(label), -1) for label in units.labels])
     owner = np.where(units.subject >= 0, matched.place[units.subject], -1)

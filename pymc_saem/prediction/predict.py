@@ -120,7 +120,7 @@ def predict(
     if "individual" not in fit:
         raise ValueError("The fit has no conditional distributions of the subjects; fit with draws to predict.")
     with model_with(model, data) as built:
-        generator = Generator(built, fit.effects)
+        generator = Generator(built, fit.effects, axes=fit.unit_axes)
         chosen = choose_outcome(generator.outcomes, outcome)
         _check_effects(built, fit)
         estimate = fitted_values(built, generator.parameters, fit)

@@ -90,7 +90,7 @@ def simulate(
     else:
         fit = Fit(idata_or_values)
         effects = fit.effects if "individual" in fit else names_of_effects(model, None, random_effects)
-        generator = Generator(model, effects)
+        generator = Generator(model, effects, axes=fit.unit_axes if "individual" in fit else None)
         values = fitted_values(model, generator.parameters, fit)
         if parameters == "draws":
             values = _drawn_values(fit, generator.parameters, n, rng)
@@ -142,7 +142,7 @@ def subject_labels(generator: Generator, n_subjects: int) -> list:
     """Labels of the subjects of a solution; their numbers where the model has none."""
     for name in generator.effects:
         dims = generator.model.named_vars_to_dims.get(name)
-        coords = generator.model.coords.get(dims[0]) if dims else None
+        coords = generator.model.coords.get(dims[generator.axes[name]]) if dims else None
         if coords is not None and len(coords) == n_subjects:
             return list(coords)
     return list(range(n_subjects))

@@ -29,7 +29,9 @@ def keep_images(generator: Generator, draws: Mapping[str, np.ndarray], estimate,
     for image in _images(generator, draws):
         shape = (image.n_units, image.n_columns)
         mean, factor = image.law
-        f = _of_parameters(generator, [mean + pt.zeros(shape), factor + pt.zeros(shape + shape[1:] * (factor.ndim - 2))])
+        f = _of_parameters(
+            generator, [mean + pt.zeros(shape), factor + pt.zeros(shape + shape[1:] * (factor.ndim - 2))]
+        )
         (m_hat, b_hat), (m, b) = f(estimate, 1), f(values, n)
         standard = np.concatenate([x.standard(draws[x.rv.name]) for x in image.latents], axis=-1)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -48,7 +50,7 @@ def keep_images(generator: Generator, draws: Mapping[str, np.ndarray], estimate,
 def _images(generator: Generator, draws) -> list[AffineImage]:
     model, of_axis, found = generator.model, {}, []
     for name in generator.effects:
-        if (latent := latent_of(model, name, draws[name].shape[1:], 0)) is not None:
+        if (latent := latent_of(model, name, draws[name].shape[1:], generator.axes[name])) is not None:
             of_axis.setdefault(latent.n_units, []).append(latent)
     for latents in of_axis.values():
         found += find_images(model, initial_point(model), latents, {model[name] for name in generator.effects})

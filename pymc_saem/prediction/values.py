@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.evaluate.fitted_outcome import estimate_of
 from pymc_saem.evaluate.outcomes import missing_parts
+from pymc_saem.saem.axes import FirstAxes
 from pymc_saem.saem.levels import find_random_effects
 from pymc_saem.saem.model import UnsupportedModelError
 from pymc_saem.saem.point import initial_point
@@ -57,7 +59,13 @@ class Fit:
 
     def is_of_subjects(self, effect: str) -> bool:
         """Whether a random effect has one entry per subject, and not per unit of a lower level."""
-        return self.group("individual")[f"{effect}_mode"].dims[0] == self.subject_dim
+        return self.group("individual")[f"{effect}_mode"].dims[self.unit_axes[effect]] == self.subject_dim
+
+    @cached_property
+    def unit_axes(self) -> dict[str, int]:
+        """Axis of the subjects or units of each random effect."""
+        axes = self.idata.attrs.get("unit_axes", {})
+        return dict.fromkeys(self.effects, 0) | (json.loads(axes) if isinstance(axes, str) else dict(axes))
 
     def estimate(self, name: str) -> np.ndarray | None:
         """Natural estimate of a parameter in its shape; None where there is no such parameter."""
@@ -84,7 +92,7 @@ def names_of_effects(model, values=None, random_effects=None) -> tuple[str, ...]
     parameters from random effects.
     """
     missing = missing_parts(model)
-    found = find_random_effects(model, initial_point(model), random_effects, missing)
+    found = find_random_effects(FirstAxes(model, initial_point(model)), random_effects, missing)
     if random_effects is None and set(found) & set(values or {}):
         try:
             found = [effect.name for effect in read_model(model).random_effects]

@@ -159,7 +159,9 @@ def find_images(model, point, latents: list[Latent], others: set) -> list[Affine
     together = _find(Region(model, point, latents, others))
     if len(latents) == 1:
         return together[0]
-    alone = [_find(Region(model, point, [latent], others | {x.rv for x in latents if x is not latent})) for latent in latents]
+    alone = [
+        _find(Region(model, point, [latent], others | {x.rv for x in latents if x is not latent})) for latent in latents
+    ]
     # Together they say more where one variable is made of several of them, as by a correlation.
     left = set.intersection(*(of for _, of in alone))
     if together[0] and len(together[1]) < len(left):

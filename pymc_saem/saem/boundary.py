@@ -13,7 +13,9 @@ from pymc_saem.saem.point import PointMap
 _FAR = 700.0
 
 
-def at_boundary(mixed: MixedModel, points: PointMap, held: np.ndarray, start: np.ndarray, end: np.ndarray) -> dict[str, float]:
+def at_boundary(
+    mixed: MixedModel, points: PointMap, held: np.ndarray, start: np.ndarray, end: np.ndarray
+) -> dict[str, float]:
     """Label of each estimated entry next to a bound, and its distance from there as a share of that at the start.
 
     Parameters

@@ -14,6 +14,7 @@ import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
+from pymc_saem.saem.axes import unit_axes
 from pymc_saem.saem.densities import NO_CHECKS, ode_nodes
 from pymc_saem.saem.generic import NEAR, SPREADS, generic_points, quietly
 from pymc_saem.saem.interpreted import INTERPRETED, has_python_only_ops
@@ -52,12 +53,15 @@ class Dependence:
         self._start = self._find_start(start)
         # What random effects do not enter is evaluated anywhere; only experiments need densities that are finite.
         self.points = [self._point(x) for x in generic_points(self._start, lambda _: True, rng)]
-        self._found: dict[str, list[Reach]] = {}
+        self._found: dict[tuple, list[Reach]] = {}
+        #: Axis of the units of each free variable.
+        self.axes = unit_axes(self)
 
     # -- answers ------------------------------------------------------------------------------
 
-    def rows_on(self, name: str, axis: int = 0) -> list[Reach]:
-        """Of each observed variable: the entries of an axis of a free variable that each row depends on."""
+    def rows_on(self, name: str, axis: int | None = None) -> list[Reach]:
+        """Of each observed variable: the entries of an axis of a free variable, that of units, that each row depends on."""
+        axis = self.axes[name] if axis is None else axis
         if (name, axis) not in self._found:
             seeds = self._seeds(name, axis)
             found = Tracer(seeds, self.points, lambda outputs: self._ask(outputs, seeds))(self._rows)
@@ -66,17 +70,16 @@ class Dependence:
 
     def rows_through_zeros(self, name: str) -> list[Reach]:
         """The same as with other data: a prediction at time zero is 0 times what its subject does, and a row of that subject."""
-        seeds = self._seeds(name, 0)
+        seeds = self._seeds(name, self.axes[name])
         return Tracer(seeds, self.points, lambda outputs: self._ask(outputs, seeds), through_zeros=True)(self._rows)
 
     def entries_on(self, upper: str, lower: str) -> np.ndarray:
         """Entry of ``upper`` on which the law of each entry of ``lower`` depends; -1 for none, -2 for several."""
-        seeds = self._seeds(upper, 0)
+        seeds, axis = self._seeds(upper, self.axes[upper]), self.axes[lower]
         value = self.model.rvs_to_values[self.model[lower]]
-        n = self.template[value.name].shape[0]
         if value not in seeds:
-            return np.full(n, -1)
-        return seeds[value].over(tuple(range(1, len(seeds[value].shape)))).labels()
+            return np.full(self.template[value.name].shape[axis], -1)
+        return seeds[value].over(tuple(a for a in range(len(seeds[value].shape)) if a != axis)).labels()
 
     def _densities(self) -> list:
         """Log densities of the observed variables, rows apart; those of the free ones are made to see that they exist."""

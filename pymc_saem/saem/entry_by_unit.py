@@ -91,7 +91,9 @@ class Region:
         self.unit, self.signature, found = {}, {}, []
         known = set(self.start)
         for latent in self.latents:
-            numbers = np.arange(latent.n_units).reshape([-1 if a == latent.axis else 1 for a in range(len(latent.shape))])
+            numbers = np.arange(latent.n_units).reshape(
+                [-1 if a == latent.axis else 1 for a in range(len(latent.shape))]
+            )
             self.unit[latent.rv] = np.broadcast_to(numbers, latent.shape)
         for v, table in zip(live, tables, strict=True):
             made_of = [i for i in v.owner.inputs if i in self.start or i in set(live)]
@@ -183,9 +185,7 @@ class Region:
 
     def _is_used_outside(self, v, inside) -> bool:
         for node in self.users.get(v, ()):
-            if node is None or (
-                not isinstance(node.op, Shape | Shape_i) and not inside.issuperset(node.outputs)
-            ):
+            if node is None or (not isinstance(node.op, Shape | Shape_i) and not inside.issuperset(node.outputs)):
                 return True
         return False
 

@@ -65,7 +65,7 @@ def fit_saem(
     model : pymc.Model, optional
         The model in context by default.
     random_effects : sequence of str, optional
-        Names of the random effects, whose first axis is the subject. By default they are the free
+        Names of the random effects, with an axis of the subjects. By default they are the free
         variables whose distribution depends on other free variables, and that nothing else depends on.
     objective : {"map", "ml"}, default "map"
         "map" maximizes p(y | theta) p(theta) with priors on the natural scale, as ``pm.find_MAP`` does;

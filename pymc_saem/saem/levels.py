@@ -8,18 +8,20 @@ import numpy as np
 import pymc as pm
 from pytensor.graph.traversal import ancestors
 
+from pymc_saem.saem.axes import unit_axis
 from pymc_saem.saem.model import UnsupportedModelError
 from pymc_saem.saem.scaled import scaled_vectors
 from pymc_saem.saem.spelling import form_of
 
 
-def find_random_effects(model: pm.Model, point: dict, chosen: Sequence[str] | None, left_out: set[str]) -> list[str]:
+def find_random_effects(look, chosen: Sequence[str] | None, left_out: set[str]) -> list[str]:
     """Names of the random effects, in the model's order.
 
     By default the free variables without children whose law depends on other free variables, written as such or as a
     vector times an estimated scale, and those whose first axis is that of one of them; where there is none, all without
-    children. And those that are the mean of another effect.
+    children. And those that are the mean of another effect. ``look`` is the Dependence of the model.
     """
+    model, point = look.model, look.template
     free = {rv.name: rv for rv in model.free_RVs if rv.name not in left_out}
     if chosen is not None:
         return _check_chosen(chosen, free)
@@ -29,7 +31,7 @@ def find_random_effects(model: pm.Model, point: dict, chosen: Sequence[str] | No
     candidates = [name for name in leaves if parents[name]]
     scaled = scaled_vectors(model, point, left_out, set(candidates))
     candidates = candidates + [name for name in scaled if name in leaves] or leaves
-    axes = {first_axis(model, name, point) for name in candidates} - {None}
+    axes = {unit_axis(look, name) for name in candidates} - {None}
     if not axes:
         raise UnsupportedModelError(
             "No random effect was found: no free variable has one entry per subject and a distribution that depends on "
@@ -37,10 +39,10 @@ def find_random_effects(model: pm.Model, point: dict, chosen: Sequence[str] | No
             'dims=("subject", ...) and a distribution with parameters. A model without random effects needs no SAEM: pm.find_MAP() has its '
             "maximum."
         )
-    found = {name for name in leaves if first_axis(model, name, point) in axes}
+    found = {name for name in leaves if unit_axis(look, name) in axes}
     # c ~ Normal(b[...], omega) with b ~ Normal(a, tau): b has a law with parameters, so it is no parameter itself.
     upper = {name for effect in found for name in parents[effect] if parents[name]}
-    upper = {name for name in upper | set(scaled) if first_axis(model, name, point) is not None}
+    upper = {name for name in upper | set(scaled) if unit_axis(look, name) is not None}
     return [name for name in free if name in found | upper]
 
 
@@ -60,39 +62,28 @@ def parents_of(model: pm.Model, name: str) -> set[str]:
     return {v.name for v in ancestors(model[name].owner.inputs) if v in free}
 
 
-def first_axis(model, name: str, point) -> tuple | None:
-    """The first axis of a free variable, as dim name (or None) and length; None for a scalar."""
-    rv = model[name]
-    shape = point[model.rvs_to_values[rv].name].shape
-    n_support = getattr(rv.owner.op, "ndim_supp", 0)
-    if len(shape) - n_support < 1:
-        return None
-    dims = model.named_vars_to_dims.get(name)
-    return (dims[0], shape[0]) if dims else (None, shape[0])
-
-
 def _shapes(model, point) -> str:
     return ", ".join(f"{rv.name}{point[model.rvs_to_values[rv].name].shape}" for rv in model.free_RVs)
 
 
-def by_axis(model, point, names: list[str]) -> dict[tuple, list[str]]:
-    """Names of the random effects of each first axis, those with the fewest entries first.
+def by_axis(look, names: list[str]) -> dict[tuple, list[str]]:
+    """Names of the random effects of each axis of subjects or units, those with the fewest entries first.
 
     Units are nested in subjects, so there are at least as many of them.
 
     Raises
     ------
     UnsupportedModelError
-        When a random effect has no first axis of its own.
+        When a random effect has no axis of its own.
     """
     of_axis: dict[tuple, list[str]] = {}
     for name in names:
-        axis = first_axis(model, name, point)
+        axis = unit_axis(look, name)
         if axis is None:
-            shape = point[model.rvs_to_values[model[name]].name].shape
+            shape = look.template[look.model.rvs_to_values[look.model[name]].name].shape
             raise UnsupportedModelError(
-                f"The random effect '{name}' has shape {shape} and no subject axis. Its first axis must be the subject: "
-                f'give it dims=("subject", ...).'
+                f"The random effect '{name}' has shape {shape} and no subject axis. Give it one entry per subject: "
+                f'dims=("subject", ...).'
             )
         of_axis.setdefault(axis, []).append(name)
     for dim, length in [axis for axis in of_axis if axis[0] is None]:
@@ -115,12 +106,12 @@ def refuse_laws_across_levels(model, lower: dict[tuple, list[str]], names: list[
                 )
 
 
-def subject_axis(model, point, names: list[str]) -> tuple[str, int, tuple]:
+def subject_axis(look, names: list[str]) -> tuple[str, int, tuple]:
     """Dim, number and labels of the subjects, whose random effects are given."""
-    axes = [first_axis(model, name, point) for name in names]
+    axes = [unit_axis(look, name) for name in names]
     dim = next((axis[0] for axis in axes if axis[0]), None)
     n_subjects = int(axes[0][1])
-    coords = model.coords.get(dim) if dim else None
+    coords = look.model.coords.get(dim) if dim else None
     labels = tuple(coords) if coords is not None else tuple(range(n_subjects))
     return dim or "subject", n_subjects, labels
 

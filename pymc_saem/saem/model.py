@@ -37,7 +37,9 @@ class RandomEffect:
     unit_subject: np.ndarray | None = field(default=None, repr=False)  # (unit,): subject of each unit of a lower level
     is_network: bool = False  # weights of a network, which the data of a subject hardly determine one by one
     form: str = "direct"  # "direct", "deviation", "standard"; see spelling.py
-    image: object = field(default=None, repr=False, compare=False)  # the AffineImage that phi is, of the form "standard"
+    image: object = field(
+        default=None, repr=False, compare=False
+    )  # the AffineImage that phi is, of the form "standard"
     axis: int = 0  # of the subjects or units, in ``shape``
 
     @property

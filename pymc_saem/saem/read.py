@@ -36,8 +36,7 @@ def read_model(
     ----------
     model : pymc.Model
     random_effects : sequence of str, optional
-        Names of the random effects, overriding the automatic choice. Their first axis must be the
-        subject.
+        Names of the random effects, overriding the automatic choice.
     rng : numpy.random.Generator, optional
         For the small perturbations that tell which rows belong to which subject.
 
@@ -52,10 +51,10 @@ def read_model(
     missing = missing_rows(model)
     refuse_unused(model, missing)
     look = Dependence(model, rng or np.random.default_rng(0))
-    names = find_random_effects(model, point, random_effects, missing)
+    names = find_random_effects(look, random_effects, missing)
     scaled = scaled_vectors(model, point, missing, {n for n in names if parents_of(model, n)})
     may_drop = () if random_effects is not None else [n for n in names if n not in scaled and not parents_of(model, n)]
-    levels, rows = find_levels(look, by_axis(model, point, names), may_drop, scaled)
+    levels, rows = find_levels(look, by_axis(look, names), may_drop, scaled)
     refuse_latent_parameters(look, [n for of in levels.values() for n in of], missing)
     top, *lower = levels
     subjects, unit_subjects, of_axis = rows[top], {}, {}
@@ -68,7 +67,7 @@ def read_model(
         subjects = fill_subjects(subjects, units, of_axis)
         unit_subjects = {name: of_axis[axis] for axis in lower for name in levels[axis]}
     subjects = _fill_through_zeros(look, subjects, levels, of_axis)
-    mixed = _lay_out(model, point, levels[top], missing, unit_subjects)
+    mixed = _lay_out(look, levels[top], missing, unit_subjects)
     outcomes = []
     for rv, subject in zip(look.observed, subjects, strict=True):
         refuse_orphans(rv.name, subject >= 0)
@@ -100,9 +99,10 @@ def _fill_through_zeros(look: Dependence, subjects: list, levels: dict, of_axis:
     return subjects
 
 
-def _lay_out(model, point, top: list[str], missing: set[str], unit_subjects: dict | None = None) -> MixedModel:
-    dim, _, labels = subject_axis(model, point, top)
-    unit_subjects = unit_subjects or {}
+def _lay_out(look: Dependence, top: list[str], missing: set[str], unit_subjects: dict) -> MixedModel:
+    model, point = look.model, look.template
+    dim, _, labels = subject_axis(look, top)
     chosen = {*top, *unit_subjects}
-    effects = lay_out_effects(model, point, {rv.name: 0 for rv in model.free_RVs if rv.name in chosen}, unit_subjects)
+    axes = {rv.name: look.axes[rv.name] for rv in model.free_RVs if rv.name in chosen}
+    effects = lay_out_effects(model, point, axes, unit_subjects)
     return MixedModel(model, dim, labels, effects, lay_out_parameters(model, point, chosen | missing), ())

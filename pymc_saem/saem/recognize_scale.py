@@ -22,7 +22,9 @@ class EffectTerm:
 
     mixed: MixedModel
     effect: RandomEffect
-    weight: np.ndarray = field(repr=False)  # (unit, entry of a unit): 1 / squared rest of the scale; 0 for other effects
+    weight: np.ndarray = field(
+        repr=False
+    )  # (unit, entry of a unit): 1 / squared rest of the scale; 0 for other effects
 
     @property
     def row_subject(self) -> np.ndarray:
@@ -64,7 +66,9 @@ def recognize_scales(mixed: MixedModel, points: PointMap, roles, reasons: dict[s
 
 def _of_effect(mixed, points, p: Parameter, effect: RandomEffect) -> tuple[float, np.ndarray]:
     """Power of the parameter in the scale, and weights (entry of p, unit, entry of a unit) of the squared deviations."""
-    refusal = NoClosedForm([p], f"the scale of '{effect.name}' is not proportional to a power of one entry of '{p.name}'")
+    refusal = NoClosedForm(
+        [p], f"the scale of '{effect.name}' is not proportional to a power of one entry of '{p.name}'"
+    )
     if effect.link == "value" or len(_block(mixed, effect).effects) > 1 or _is_multivariate(mixed, effect):
         raise refusal
     phi, theta = symbols(mixed)

@@ -39,7 +39,11 @@ def collect(
         observed=_observed(mixed),
         individual_coords={"effect": mixed.phi_labels()},
         constant=_constants(mixed),
-        attrs={"inference_library": "pymc_saem", "subject_dim": mixed.subject_dim},
+        attrs={
+            "inference_library": "pymc_saem",
+            "subject_dim": mixed.subject_dim,
+            "unit_axes": {effect.name: effect.axis for effect in mixed.random_effects},
+        },
     )
     if run.conditional is not None:
         _add_individuals(engine, run, result, assessment)
@@ -209,7 +213,8 @@ def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: 
         result.individual[f"natural_{name}"] = Variable(both, _as_columns(mixed, values))
     for effect in mixed.random_effects:
         # Units without a dim are no subjects: they get one of their own, by the variable's name.
-        dims = tuple(effect.dims) if any(effect.dims) or effect.is_nested else (mixed.subject_dim,)
+        before = tuple(f"{effect.name}_dim_{axis}" for axis in range(effect.axis))
+        dims = tuple(effect.dims) if any(effect.dims) or effect.is_nested else (*before, mixed.subject_dim)
         posterior[effect.name] = Variable(dims, natural[effect.name])
         for name, values in {"mode": modes, "population": typical}.items():
             result.individual[f"{effect.name}_{name}"] = Variable(_apart(effect.name, dims), values[effect.name])
@@ -274,7 +279,7 @@ def _constants(mixed) -> dict[str, Variable]:
         out[f"{outcome.name}_subject"] = Variable((), outcome.row_subject)
     for effect in mixed.random_effects:
         if effect.is_nested:
-            out[f"{effect.name}_subject"] = Variable(tuple(effect.dims[:1]), effect.unit_subject)
+            out[f"{effect.name}_subject"] = Variable((effect.unit_dim,) if effect.unit_dim else (), effect.unit_subject)
     return out
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from pymc_saem.saem.axes import unit_axis
 from pymc_saem.saem.dependence import Dependence
-from pymc_saem.saem.levels import first_axis, parents_of
+from pymc_saem.saem.levels import parents_of
 from pymc_saem.saem.model import UnsupportedModelError
 from pymc_saem.saem.reach import NOBODY
 from pymc_saem.saem.rows import SharedRowError
@@ -107,7 +108,7 @@ def law_in_words(model, name: str, scale: str | None = None) -> str:
 
 def _why_no_parameter(look: Dependence, name: str, effects: list[str], scale: str | None) -> str:
     law = law_in_words(look.model, name, scale)
-    rows = look.rows_on(name) if first_axis(look.model, name, look.template) else None
+    rows = look.rows_on(name) if name in look.axes else None
     if rows is None or any(r.is_many.any() for r in rows) or all(r.is_none.all() for r in rows):
         return _shared_by_all(look, name, law, rows)
     return (
@@ -143,12 +144,7 @@ def several_entries(look: Dependence, name: str, scale: str | None, subjects: li
     """
     rows = look.rows_on(name)
     outcome, row, first, last, n = _first_many(look, rows)
-    n_entries = look.template[look.model.rvs_to_values[look.model[name]].name].shape[0]
-    if axis := _other_axis(look, name):
-        return SharedRowError(
-            f"Row {row} of '{outcome}' depends on several entries of the first axis of '{name}', and on one of its axis {axis}. The first "
-            f"axis must be the subject: give '{name}' the subject axis first, and index it by '{name}'[subject, ...]."
-        )
+    n_entries = unit_axis(look, name)[1]
     everywhere = n_entries > 2 and all((r.is_none | ((r.first == 0) & (r.last == n_entries - 1))).all() for r in rows)
     if everywhere or (subjects is not None and _has_entries_of_two(rows, subjects)):
         law = (
@@ -177,16 +173,6 @@ def _has_entries_of_two(rows: list, subjects: list) -> bool:
     known = (entry >= 0) & (entry < NOBODY) & (subject >= 0)
     pairs = np.unique(np.stack([entry[known], subject[known]]), axis=1)
     return np.unique(pairs[0]).size < pairs.shape[1]
-
-
-def _other_axis(look: Dependence, name: str) -> int | None:
-    """An axis, not the first, of which each row depends on one entry."""
-    shape = look.template[look.model.rvs_to_values[look.model[name]].name].shape
-    for axis in range(1, len(shape)):
-        rows = look.rows_on(name, axis)
-        if shape[axis] > 1 and not any(r.is_many.any() for r in rows) and not all((r.last <= 0).all() for r in rows):
-            return axis
-    return None
 
 
 def crossed_levels(upper: str, lower: str, dims: tuple, entry: int, a: int, b: int) -> UnsupportedModelError:

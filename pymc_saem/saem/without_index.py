@@ -51,4 +51,6 @@ def without_index(variable, unit: np.ndarray, n_units: int):
 
 def _is_index(v) -> bool:
     is_vector = getattr(v.type, "ndim", None) == 1 and getattr(v.type, "dtype", "").startswith(("int", "uint"))
-    return is_vector and all(i.owner is not None or hasattr(i, "data") or hasattr(i, "get_value") for i in ancestors([v]))
+    return is_vector and all(
+        i.owner is not None or hasattr(i, "data") or hasattr(i, "get_value") for i in ancestors([v])
+    )

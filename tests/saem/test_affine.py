@@ -1,11 +1,15 @@
 """Normal effects in every spelling: read as what they are, with densities that are PyMC's own."""
 
+import warnings
+
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
 from scipy import stats
 
+import pymc_saem as ps
 from pymc_saem.saem.conjugacy import recognize
 from pymc_saem.saem.densities import row_density
 from pymc_saem.saem.interpreted import INTERPRETED
@@ -61,7 +65,9 @@ def in_one_formula():
 
 
 def inside(rows=slice(None)):
-    return pm.Normal("a", 0, 5) + pm.Normal("b", 0, 5) * pt.as_tensor(W)[G] + scale("omega") * z("z", "group")[G] + 0.5 * X
+    return (
+        pm.Normal("a", 0, 5) + pm.Normal("b", 0, 5) * pt.as_tensor(W)[G] + scale("omega") * z("z", "group")[G] + 0.5 * X
+    )
 
 
 def wide_normal():
@@ -73,11 +79,18 @@ def joint_latent():
     return lines(mean() + scale("sd", dims="coef") * latent)
 
 
+def axis_last():
+    c = mean()[:, None] + scale("sd", dims="coef")[:, None] * z(dims=("coef", "group"))
+    return c[0, G] + c[1, G] * X
+
+
 FULL = {"mu": CLOSED, "chol": CLOSED}
 DIAGONAL = {"mu": CLOSED, "sd": CLOSED}
 #: Rows of the outcome, and how its parameters are maximized.
 SPELLINGS = {
     "z @ chol.T": (lambda: lines(mean() + z() @ cholesky().T), FULL),
+    "(chol @ z).T": (lambda: lines(mean() + pt.dot(cholesky(), z(dims=("coef", "group"))).T), FULL),
+    "axis last": (axis_last, DIAGONAL),
     "packed": (lambda: lines(mean() + z() @ cholesky("packed").T), FULL),
     "rows by an index": (
         lambda: pt.sum(np.stack([X**0, X], 1) * (mean() + z() * scale("sd", dims="coef"))[G], axis=1),
@@ -177,3 +190,62 @@ def test_what_is_no_image_stays_as_it_stands():
         pm.Normal("y", lines(c), scale("sigma"), observed=Y)
     mixed = read_model(model)
     assert mixed.random_effects[0].form == "direct" and recognize(mixed).m_step_of()["sd"] == "score"
+
+
+@pytest.mark.parametrize("shape", ["(coef, subject)", "(1, subject)", "(subject, 1)"])
+def test_the_axis_of_the_subjects_is_found(shape):
+    """Of effects as they stand: each column of phi is normal, with the mean and standard deviation that the model says."""
+    with pm.Model(coords={"group": range(N), "coef": ["a", "b"]}) as model:
+        if shape == "(coef, subject)":
+            b = pm.Normal("b", mean()[:, None], scale("sd", dims="coef")[:, None], dims=("coef", "group"))
+            rows = b[0, G] + b[1, G] * X
+        else:
+            b = pm.Normal("b", pm.Normal("mu", 0, 5), scale("sd"), shape=(1, N) if shape == "(1, subject)" else (N, 1))
+            rows = b[0, G] if shape == "(1, subject)" else b[G, 0]
+        pm.Normal("y", rows, scale("sigma"), observed=Y)
+    mixed = read_model(model)
+    (effect,) = mixed.random_effects
+    assert effect.axis == (0 if shape == "(subject, 1)" else 1) and mixed.n_subjects == N
+    assert set(recognize(mixed).m_step_of().values()) == {CLOSED}
+    np.testing.assert_array_equal(mixed.outcomes[0].row_subject, G)
+    points, rng = PointMap(mixed), np.random.default_rng(3)
+    theta, phi = rng.normal(size=mixed.n_theta), rng.normal(size=(N, mixed.n_phi))
+    point = points.to_point(theta, phi, points.template)
+    np.testing.assert_array_equal(point["b"], phi.T if effect.axis else phi)
+    pymc = model.compile_logp(vars=[model["y"], model["b"]], jacobian=False, mode=INTERPRETED)(point)
+    np.testing.assert_allclose(density(mixed, phi, theta), pymc, rtol=1e-9)
+
+
+def test_an_axis_of_parameters_is_none_of_subjects():
+    """Each row is of one outcome and of one subject, so that either axis could be that of the subjects."""
+    outcome = np.tile([0, 1, 0], N)
+    with pm.Model(coords={"group": range(N), "coef": ["a", "b"]}) as model:
+        b = mean()[:, None] + scale("sd", dims="coef")[:, None] * z(dims=("coef", "group"))
+        pm.Normal("y", b[outcome, G], scale("sigma"), observed=Y)
+    mixed = read_model(model)
+    assert mixed.subject_dim == "group" and mixed.n_phi == 2
+    assert recognize(mixed).m_step_of() == DIAGONAL | {"sigma": CLOSED}
+
+
+@pytest.mark.slow
+def test_what_follows_a_fit_does_not_depend_on_the_order_of_axes():
+    fits, models = {}, {}
+    for order in (("group", "coef"), ("coef", "group")):
+        with pm.Model(coords={"group": list("abcdef"), "coef": ["a", "b"]}) as model:
+            effects = z(dims=order) if order[0] == "group" else z(dims=order).T
+            pm.Normal("y", lines(mean() + effects * scale("sd", dims="coef")), scale("sigma"), observed=Y)
+        options = {"n_explore": 5, "n_smooth": 5, "draws": 20, "likelihood": None, "standard_errors": None}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # so short a run is none to rely on
+            fits[order] = ps.fit_saem(model, random_seed=1, progressbar=False, n_starts=0, **options)
+        models[order] = model
+    both = [(models[order], fits[order]) for order in fits]
+    first, last = (fit["posterior"]["z"] for _, fit in both)
+    assert last.dims == ("chain", "draw", "coef", "group")
+    np.testing.assert_allclose(last.transpose(*first.dims).values, first.values, atol=1e-9)
+    predicted = [ps.predict(model, fit, random_seed=2, n_draws=10) for model, fit in both]
+    pd.testing.assert_frame_equal(*(p[["subject", "prediction"]] for p in predicted), rtol=1e-8)
+    tables = [ps.random_effects(model, fit) for model, fit in both]
+    pd.testing.assert_frame_equal(*tables, rtol=1e-6)
+    residuals = [ps.residuals(model, fit, n_simulations=20, random_seed=1)["iwres"] for model, fit in both]
+    np.testing.assert_allclose(*residuals, rtol=1e-8)
