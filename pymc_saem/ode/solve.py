@@ -6,7 +6,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from pymc_saem.arguments import check_types
-from pymc_saem.ode.cautions import warn_of_doubled_doses, warn_of_small_states
+from pymc_saem.ode.cautions import warn_of_doubled_doses, warn_of_periods, warn_of_small_states
 from pymc_saem.ode.covariates import Interpolation
 from pymc_saem.ode.dosing import plan_events
 from pymc_saem.ode.inputs import (
@@ -178,6 +178,7 @@ def solve_ivp(
         solver = "linear"
     doses = [] if plan is None else plan.rows
     warn_of_doubled_doses(y0, doses, subjects, rows.t0)
+    warn_of_periods(doses, subjects)
     if solver != "linear":  # which is exact
         warn_of_small_states(y0, doses, n_subjects, rtol, atol)
     table = None if plan is None else plan.table(of_subject, flat_places(of_subject, constant))

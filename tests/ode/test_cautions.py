@@ -79,3 +79,17 @@ def test_with_the_tolerance_that_the_warning_says_the_number_is_right():
     expected = 1e-12 * np.exp(-12.0)
     np.testing.assert_allclose(fine, expected, rtol=5e-2)
     assert (np.abs(coarse / expected - 1.0) > 1.0).all()
+
+
+def test_periods_that_lie_on_each_other():
+    def crossover(times, t):
+        table = pd.DataFrame({"id": "ann", "time": times, "amt": [100.0, 50.0]})
+        return solve_ivp(linear, {"c": 0.0, "d": 0.0}, {}, t, ["ann"] * len(t), events=table)
+
+    with pytest.warns(UserWarning, match="Subject 'ann' has a second dose at time 0 in events row 1, and time goes back to 1 in row 2 of t"):
+        crossover([0.0, 0.0], [1.0, 24.0, 1.0, 24.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        crossover([0.0, 168.0], [1.0, 24.0, 169.0, 192.0])
+        crossover([0.0, 168.0], [1.0, 169.0, 24.0, 192.0])
+        crossover([0.0, 0.0], [1.0, 24.0])
