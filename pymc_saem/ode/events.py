@@ -165,7 +165,7 @@ def read_doses(doses, states, subjects, t0, has_subject):
     used = _used_columns(table, has_subject)
     refuse_dates(used["time"], "time in events")
     events = [_event({k: v[row] for k, v in used.items()}, states, row) for row in range(len(table))]
-    evid = np.array([0.0 if event is None else event["evid"] for event in events])
+    evid = np.array([event["evid"] for event in events])
     time, labels = np.array(used["time"], dtype=float), used.get("subject", np.zeros(len(table), dtype=int))
     is_observation = evid == 0
     subjects = subjects.told_by(labels[is_observation], time[is_observation], table.index[is_observation])
@@ -173,7 +173,7 @@ def read_doses(doses, states, subjects, t0, has_subject):
     check_clock("events", labels, time, table[period_columns(table)], evid)
     rows = []
     for event, place in zip(events, places, strict=True):
-        if event is not None:
+        if event["evid"] not in (0, 2):
             event["subject"] = int(place)
             if event["time"] < t0[place]:
                 raise ValueError(
@@ -259,7 +259,7 @@ def _check_amount(values, row):
 
 
 def _event(values, states, row):
-    """One row as a dict; None if it does nothing."""
+    """One row as a dict, checked; of a row that does nothing only ``evid`` counts."""
     _check_amount(values, row)
     event = {k: _number(values, k, row) for k in ("time", "amt", "rate", "dur", "addl", "ii", "ss")}
     is_constant = event["amt"] == 0.0 and event["ss"] != 0.0 and event["rate"] != 0.0  # an infusion without end
@@ -277,7 +277,7 @@ def _event(values, states, row):
         )
     if evid in (0, 2):
         _check_other(values, evid, row)
-        return None
+        return event
     event["cmt"] = _state(values.get("cmt", 1), states, row)
     if evid != 3:
         _check_dose(event, is_constant, row)

@@ -113,12 +113,14 @@ def phase_of(table, task, e):
     """How long after the time of its record a dose first comes, and how many intervals before the record it was given.
 
     Without a past, that is the lag and the duration. A dose that has been given for ever comes at all multiples of the interval
-    from there, so first at the remainder. The phase is NaN where lag or duration is negative or not finite.
+    from there, so first at the remainder. The phase is NaN where lag or duration is bad.
     """
     j, duration, interval = places_of(task, e)[ev.LAG], duration_of(table, task, e), numbers_of(task, e)[ev.INTERVAL]
     lag = parameter_of(table, task, j) if j >= 0 else 0.0
     phase, n_before = lag + duration, 0
-    if not (lag >= 0.0 and duration >= 0.0 and math.isfinite(phase)):
+    # The amount of an infusion that takes no time would be lost.
+    has_time = places_of(task, e)[ev.D] < 0 or duration > 0.0
+    if not (lag >= 0.0 and duration >= 0.0 and has_time and math.isfinite(phase)):
         return np.nan, 0
     if places_of(task, e)[ev.PAST] == 0 or interval == 0.0:
         return phase, 0

@@ -60,8 +60,8 @@ _ADVICE = {
         "failures). Try the other solver, tighter tolerances, or parameters nearer to the data."
     ),
     SolverStatus.BAD_EVENT: (
-        "A lag time or the duration of an infusion is negative or not finite. Keep these parameters positive, for example by a "
-        "LogNormal distribution."
+        "A lag time or the duration of an infusion is negative or not finite, or the duration is 0. Keep these parameters "
+        "positive, for example by a LogNormal distribution."
     ),
     SolverStatus.NO_STEADY_STATE: (
         "The states still changed after 2000 intervals between doses, or with an infusion that never ends: the system "

@@ -290,6 +290,11 @@ def test_failures_have_a_status(values, ss, expected, solver):
     assert expected.advice
 
 
+def test_an_infusion_that_takes_no_time_is_no_dose_lost():
+    table = {"time": [1.0], "amt": [10.0], "rate": [-2]}
+    assert solved(table, doses={"duration": {"gut": "d"}}, d=0.0)[1].tolist() == [SolverStatus.BAD_EVENT]
+
+
 BAD = [
     ({"amt": [1.0]}, ValueError, "needs the column 'time'"),
     ({"time": [-1.0], "amt": [1.0]}, ValueError, "row 0: time -1.0 is before t0 = 0.0"),
