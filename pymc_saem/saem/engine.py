@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from pymc_saem.saem.maximize import Maximizer
 from pymc_saem.saem.model import MixedModel
 from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.rules import Rules
+from pymc_saem.saem.scales import check_start, polished, settled
 from pymc_saem.saem.schedule import Schedule
 from pymc_saem.saem.simulate import Simulator
 from pymc_saem.saem.start import Start, default_starts, find_start
@@ -62,9 +63,12 @@ class Engine:
         theta = self.maximizer.apply_fixed(self.points.theta_of(point))
         if dispersed:
             theta = self.maximizer.apply_fixed(theta + self._dispersion(theta) * rng.standard_normal(theta.size))
+        theta = settled(self, theta)
         start = Start(theta, np.zeros(0))
         if n_fits:
             start = find_start(self.densities, self.climber, theta, rng, n_fits)
+            start = replace(start, theta=polished(self, start.theta))
+        check_start(self, start.theta)
         population = self.maximizer.population(start.theta)
         phi = np.repeat(population.mean[None], self.n_replicates, axis=0)
         self.densities.warm_up(phi, start.theta)

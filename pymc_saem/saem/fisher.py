@@ -48,6 +48,8 @@ LEAST_OF_LINEARIZED = 1e-8
 LEAST_OF_SCORES = 5e-3
 #: Largest multiple of the complete information that scores may give; at a maximum they give less than the whole.
 LARGEST_SCORES = 2.0
+#: What -2LL may have left to fall at the estimate, and the part of a standard error from which a parameter is named for it.
+LARGEST_GAIN, FAR = 0.5, 0.3
 #: Beyond so many parameters, the weights of networks count as known.
 MAX_WITH_WEIGHTS = 60
 
@@ -147,7 +149,15 @@ def _information(engine, theta, columns, points, method, max_solves, linearized)
         return _of_scores(complete, scores, prior, labels)
     louis = _louis(complete, groups, prior, labels)
     if method == "louis" or not louis.unknown.any():
-        return louis
+        found = louis
+    else:
+        found = _where_louis_fails(engine, theta, complete, scores, prior, louis, linearized, labels)
+    far = _not_at_the_maximum(found, complete, scores.sum(axis=0) + _prior_slope(engine, theta, columns), labels)
+    return replace(found, hints=(*found.hints, far)) if far else found
+
+
+def _where_louis_fails(engine, theta, complete, scores, prior, louis, linearized, labels) -> Information:
+    columns = complete.columns
     if linearized is None:
         found = louis
         if len(scores) >= SUBJECTS_PER_PARAMETER * len(columns):
@@ -158,6 +168,22 @@ def _information(engine, theta, columns, points, method, max_solves, linearized)
         return louis if louis.unknown.sum() <= found.unknown.sum() else found
     note = _joined(f"Louis' formula failed ({louis.hints[0]})", found.note)
     return replace(found, note=note, n_solves=louis.n_solves + found.n_solves)
+
+
+def _not_at_the_maximum(found: Information, complete: CompleteData, slope: np.ndarray, labels: list[str]) -> str:
+    """A sentence where the likelihood still rises (``slope`` (p,)) by more than Monte-Carlo errors explain; or an empty string."""
+    if found.covariance is None:
+        return ""
+    step = found.covariance @ slope
+    gain, noise = float(slope @ step), float(np.sum(found.covariance * complete.noise_of_scores))
+    if not gain > LARGEST_GAIN + ERRORS * noise:
+        return ""
+    size = np.abs(step) / np.sqrt(np.maximum(np.diag(found.covariance), 1e-300))
+    names = [labels[k] for k in np.flatnonzero(size > FAR)] or [labels[int(np.argmax(size))]]
+    return (
+        f"the estimates are not at the maximum: -2LL would fall by about {gain:.2g} if {listed(names)} moved; extend the run, and "
+        "center covariates whose mean is far from zero"
+    )
 
 
 def _louis(complete: CompleteData, groups: np.ndarray, prior: np.ndarray, labels: list[str]) -> Information:
@@ -233,6 +259,15 @@ def labels_of(engine: Engine) -> list[str]:
         else:
             labels += [f"unconstrained {label}" for label in element_labels(engine.mixed.model, p.name, p.shape, ())]
     return labels
+
+
+def _prior_slope(engine: Engine, theta: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """First derivative of the same log priors, (p,)."""
+    whole = np.zeros(theta.size)
+    for p in engine.mixed.parameters:
+        if p.name in engine.maximizer.priors:
+            whole[p.columns] = engine.maximizer.priors[p.name].unconstrained(theta[p.columns])[1]
+    return whole[columns]
 
 
 def _prior_information(engine: Engine, theta: np.ndarray, columns: np.ndarray) -> np.ndarray:

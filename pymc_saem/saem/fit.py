@@ -17,7 +17,7 @@ from pymc_saem.arguments import check_types
 from pymc_saem.output import build_datatree
 from pymc_saem.saem.assess import Assessment, assess, check_assessment, check_methods
 from pymc_saem.saem.checkpoint import Checkpoint, Writer, as_checkpoint
-from pymc_saem.saem.options import check_count, check_fit_options, unsaid
+from pymc_saem.saem.options import check_count, check_fit_options, check_initvals, unsaid
 from pymc_saem.saem.point import initial_point
 from pymc_saem.saem.progress import Progress
 from pymc_saem.saem.report import collect, describe_failures
@@ -286,22 +286,10 @@ def _step(model: pm.Model, options: Mapping[str, Any], compile_kwargs: dict | No
 
 
 def _starting_point(model: pm.Model, initvals: Mapping[str, Any] | None) -> dict:
-    names = {rv.name for rv in model.free_RVs}
-    unknown = sorted(set(initvals or {}) - names)
-    if unknown:
-        raise ValueError(f"initvals names {unknown}; the free variables are {sorted(names)}.")
     if not initvals:
         return initial_point(model)
-    try:
-        point = make_initial_point_fn(model=model, overrides=dict(initvals), return_transformed=True)(0)
-    except TypeError as error:  # which does not say of which variable
-        shapes = model.eval_rv_shapes()
-        for name, value in initvals.items():
-            if not isinstance(value, str) and np.shape(value) != tuple(shapes[name]):
-                raise ValueError(
-                    f"initvals[{name!r}] has shape {np.shape(value)}, but the variable has shape {tuple(shapes[name])}."
-                ) from error
-        raise
+    check_initvals(model, initvals)
+    point = make_initial_point_fn(model=model, overrides=dict(initvals), return_transformed=True)(0)
     for name, value in point.items():
         if not np.all(np.isfinite(value)):
             raise ValueError(f"initvals give {name} = {value}, which is not finite on the unconstrained scale.")

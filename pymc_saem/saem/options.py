@@ -94,6 +94,29 @@ def check_count(name: str, value, smallest: int, otherwise: str = "") -> None:
         raise ValueError(f"{name} is {value!r}; it must be an integer of at least {smallest}{otherwise}.")
 
 
+def check_initvals(model, initvals: Mapping[str, Any]) -> None:
+    """Refuse starting values of other names or shapes, and what is no number; PyMC has two texts of its own."""
+    free = {rv.name: rv for rv in model.free_RVs}
+    unknown = sorted(set(initvals) - set(free))
+    if unknown:
+        raise ValueError(f"initvals names {unknown}; the free variables are {sorted(free)}.")
+    shapes = model.eval_rv_shapes()
+    for name, value in initvals.items():
+        if isinstance(value, str):
+            if value not in ("support_point", "prior"):
+                raise ValueError(f"initvals[{name!r}] is {value!r}; a text must be 'support_point' or 'prior'.")
+            continue
+        shape = tuple(int(n) for n in shapes[name])
+        if hasattr(value, "owner"):  # a tensor, which PyMC evaluates
+            continue
+        try:
+            value = np.asarray(value, dtype=float)
+        except (TypeError, ValueError):
+            raise ValueError(f"initvals[{name!r}] is {value!r}; it must hold numbers of shape {shape}.") from None
+        if value.shape != shape:
+            raise ValueError(f"initvals[{name!r}] has shape {value.shape}, but the variable has shape {shape}.")
+
+
 def natural_values(mixed: MixedModel, fixed: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
     """The user's constants, checked against the model: name -> flat natural value."""
     known = {p.name: p for p in mixed.parameters}

@@ -65,7 +65,7 @@ class Start:
     scores: np.ndarray  # (start,): log likelihood of each pooled fit, -inf if it failed
 
 
-class _PooledObjective:
+class PooledObjective:
     """Minus the log likelihood with phi at its mean, as a function of all but the laws of the random effects.
 
     Priors of parameters without a closed form count: they may be weights of a network that only its prior keeps small. But what this
@@ -150,7 +150,7 @@ def find_start(
         When no start has a finite likelihood.
     """
     best, values = None, np.full(n_starts, -np.inf)
-    objective = _PooledObjective(densities, climber, theta)
+    objective = PooledObjective(densities, climber, theta)
     for k in range(n_starts):
         x0, objective.worst = theta[objective.columns], None
         if k:

@@ -17,6 +17,7 @@ from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.interruptible import Interruptible, SAEMState
 from pymc_saem.saem.options import check_options, natural_values
 from pymc_saem.saem.read import read_model
+from pymc_saem.saem.scales import refuse_constant_outcomes, refuse_fixed_out_of_range
 from pymc_saem.saem.schedule import Schedule
 
 
@@ -136,6 +137,8 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
             mode=(compile_kwargs or {}).get("mode", "NUMBA"),
         )
         refuse_collinear(self.engine.rules.mean, self.engine.maximizer.held)
+        refuse_constant_outcomes(self.engine)
+        refuse_fixed_out_of_range(self.engine)
         self.objective, self.blocked = objective, blocked
         self.n_starts, self.minibatch = n_starts, minibatch
         self.rng = get_random_generator(rng)
