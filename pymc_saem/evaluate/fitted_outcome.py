@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pymc_saem.compat import get_group, group_names
-from pymc_saem.evaluate.outcomes import choose_outcome, missing_parts, read_outcomes
+from pymc_saem.evaluate.outcomes import choose_outcome, missing_parts, read_outcomes, subject_of_values
 
 #: Axis ``sample`` of :func:`sample_values`: population, then conditional mode, then draws.
 POPULATION_SAMPLE, MODE_SAMPLE, DRAWS = 0, 1, slice(2, None)
@@ -62,7 +62,7 @@ def read_outcome(model, idata, outcome=None) -> FittedOutcome:
         rv=rv,
         shape=observed[name].shape,
         observed=np.ravel(observed[name].values),
-        row_subject=np.asarray(constant[f"{name}_subject"].values, dtype=int),
+        row_subject=subject_of_values(constant[f"{name}_subject"].values, observed[name].size),
         subject_dim=dim,
         subjects=get_group(idata, "individual")[dim].values,
         places=chosen.parts[0].rows if len(chosen.parts) > 1 else None,

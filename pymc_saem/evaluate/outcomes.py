@@ -78,6 +78,11 @@ def choose_outcome(outcomes, name: str | None) -> Outcome:
     raise ValueError(f"The model has no outcome {name!r}; it has {', '.join(names) or 'none'}.")
 
 
+def subject_of_values(subject: np.ndarray, n_values: int) -> np.ndarray:
+    """Subject of each observed number (n_values,), from that of each row: all numbers of a vector belong to the one of its row."""
+    return np.repeat(np.asarray(subject, dtype=int), n_values // max(np.size(subject), 1))
+
+
 def missing_parts(model) -> set[str]:
     """Names of the free variables that stand for missing rows."""
     names = {rv.name.removesuffix(_OBSERVED) for rv in observed_variables(model) if rv.name.endswith(_OBSERVED)}

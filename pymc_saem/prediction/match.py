@@ -11,6 +11,7 @@ import numpy as np
 
 from pymc_saem.evaluate.arguments import first_of
 from pymc_saem.evaluate.generator import Generator
+from pymc_saem.evaluate.outcomes import subject_of_values
 from pymc_saem.prediction.design import Design
 from pymc_saem.prediction.values import Fit
 
@@ -77,7 +78,8 @@ def _contradicts(outcome, design, fit, subject, place) -> bool:
     name = next((n for n in (outcome.observed_name, outcome.name, f"{outcome.name}_observed") if n in observed), None)
     if name is None or f"{name}_subject" not in constant:
         return False
-    fitted = np.ravel(observed[name].values)[constant[f"{name}_subject"].values == place]
+    values = np.ravel(observed[name].values)
+    fitted = values[subject_of_values(constant[f"{name}_subject"].values, values.size) == place]
     rows = (design.row_subject[outcome.name] == subject) & outcome.is_observed
     here, there = Counter(outcome.observed[rows].tolist()), Counter(fitted.astype(float).tolist())
     return bool(here - there) and bool(there - here)

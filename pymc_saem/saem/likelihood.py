@@ -190,7 +190,7 @@ class Criteria:
         -2 log p + p log(number of subjects), as in Monolix and saemix.
     bicc : float
         Corrected BIC (Delattre, Lavielle & Poursat 2014): log(number of subjects) for the parameters of random effects,
-        log(number of observations) for the others.
+        log(number of observations) for the others; each entry of a vector is an observation.
     """
 
     n_parameters: int
@@ -208,7 +208,7 @@ def information_criteria(engine: Engine, loglik: float) -> Criteria:
     free = ~engine.maximizer.held
     p = int(free.sum())
     p_effects = sum(int(free[q.columns].sum()) for q in mixed.parameters if q.name in of_effects)
-    deviance, n, rows = -2.0 * loglik, np.log(mixed.n_subjects), np.log(mixed.n_rows)
+    deviance, n, rows = -2.0 * loglik, np.log(mixed.n_subjects), np.log(mixed.n_values)
     return Criteria(
         p, p_effects, deviance + 2.0 * p, deviance + p * n, deviance + p_effects * n + (p - p_effects) * rows
     )

@@ -163,14 +163,23 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One observed variable, its rows flattened, and the subject of each row."""
+    """One observed variable, its rows flattened, and the subject of each row.
+
+    A row is what has one log density: of a vector outcome such as MvNormal, ``row_size`` numbers.
+    """
 
     name: str
     row_subject: np.ndarray = field(repr=False)  # (row,)
+    row_size: int = 1
 
     @property
     def n_rows(self) -> int:
         return self.row_subject.size
+
+    @property
+    def n_values(self) -> int:
+        """Observed numbers."""
+        return self.n_rows * self.row_size
 
 
 @dataclass(frozen=True)
@@ -207,6 +216,17 @@ class MixedModel:
     @property
     def n_rows(self) -> int:
         return sum(outcome.n_rows for outcome in self.outcomes)
+
+    @property
+    def n_values(self) -> int:
+        """Observed numbers of all outcomes, each entry of a vector counted."""
+        return sum(outcome.n_values for outcome in self.outcomes)
+
+    @property
+    def values_of_subjects(self) -> np.ndarray:
+        """Observed numbers of each subject, (subject,)."""
+        counts = [np.bincount(o.row_subject, minlength=self.n_subjects) * o.row_size for o in self.outcomes]
+        return np.sum(counts, axis=0)
 
     def parameter(self, name: str) -> Parameter:
         return next(p for p in self.parameters if p.name == name)

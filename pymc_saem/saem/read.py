@@ -19,7 +19,9 @@ from pymc_saem.saem.levels import (
     subject_axis,
     subjects_of_units,
 )
+from pymc_saem.saem.missing import refuse_missing_covariates
 from pymc_saem.saem.model import MixedModel, Outcome
+from pymc_saem.saem.observed import row_size
 from pymc_saem.saem.point import initial_point
 from pymc_saem.saem.rows import refuse_orphans
 from pymc_saem.saem.scaled import scaled_vectors
@@ -50,6 +52,7 @@ def read_model(
     point = initial_point(model)
     missing = missing_rows(model)
     refuse_unused(model, missing)
+    refuse_missing_covariates(model, point)
     look = Dependence(model, rng or np.random.default_rng(0))
     names = find_random_effects(look, random_effects, missing)
     scaled = scaled_vectors(model, point, missing, {n for n in names if parents_of(model, n)})
@@ -71,7 +74,7 @@ def read_model(
     outcomes = []
     for rv, subject in zip(look.observed, subjects, strict=True):
         refuse_orphans(rv.name, subject >= 0)
-        outcomes.append(Outcome(rv.name, subject))
+        outcomes.append(Outcome(rv.name, subject, row_size(model, rv, subject.size)))
     return with_general_laws(with_images(replace(mixed, outcomes=tuple(outcomes)), point))
 
 

@@ -84,7 +84,7 @@ def _drawn(assessment: Assessment) -> np.ndarray | None:
 
 def _assessment_attrs(engine: Engine, found: Assessment) -> dict:
     """What is known of the fit as a whole."""
-    attrs = {"n_subjects": engine.mixed.n_subjects, "n_observations": engine.mixed.n_rows}
+    attrs = {"n_subjects": engine.mixed.n_subjects, "n_observations": engine.mixed.n_values}
     attrs["priors"] = sorted(engine.maximizer.priors)  # parameters whose estimates priors have moved
     if found.likelihood is not None:
         attrs |= {

@@ -7,12 +7,11 @@ standard deviation says, or a thousandth of it, its steps lead nowhere; Newton's
 from __future__ import annotations
 
 import numpy as np
-import pytensor
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.saem import mstep
-from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import UnsupportedModelError, element_labels
+from pymc_saem.saem.observed import observed_values
 from pymc_saem.saem.start import PooledObjective
 
 #: Factor between a residual scale and what the residuals say, from which the start is put right.
@@ -105,11 +104,7 @@ def refuse_fits_without_error(engine, theta: np.ndarray) -> None:
 
 def _observed(mixed, j: int) -> np.ndarray:
     """Observed values (row,) of an outcome, numbers that do not depend on anything."""
-    data = mixed.model.rvs_to_values[observed_variables(mixed.model)[j]]
-    if hasattr(data, "data"):
-        return np.ravel(data.data).astype(float)
-    values = data.get_value() if hasattr(data, "get_value") else pytensor.function([], data, mode=INTERPRETED)()
-    return np.ravel(values).astype(float)
+    return observed_values(mixed.model, observed_variables(mixed.model)[j]).ravel()
 
 
 # -- starts ---------------------------------------------------------------------------------------

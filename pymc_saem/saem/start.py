@@ -25,7 +25,7 @@ ROUNDING = 1e-10
 
 
 def default_starts(mixed: MixedModel) -> int:
-    """Twelve fits, or none where random effects are weights of networks, or more than the rows of a typical subject.
+    """Twelve fits, or none where random effects are weights of networks, or more than the observed values of a typical subject.
 
     Such random effects are regularized by their law alone, which a fit with phi at its mean ignores: it drives
     network weights to extremes that the run does not leave. Neural theophylline model, 28 weights and 11 rows a
@@ -53,8 +53,7 @@ def _is_flexible(mixed: MixedModel) -> bool:
     """Whether random effects are weights of networks, or more than the rows of a typical subject."""
     if any(effect.is_network for effect in mixed.random_effects):
         return True
-    rows = np.concatenate([outcome.row_subject for outcome in mixed.outcomes])
-    return mixed.n_phi > np.median(np.bincount(rows, minlength=mixed.n_subjects))
+    return mixed.n_phi > np.median(mixed.values_of_subjects)
 
 
 @dataclass(frozen=True)

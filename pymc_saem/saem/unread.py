@@ -11,6 +11,7 @@ from pytensor.graph.traversal import ancestors
 from pymc_saem.compat import observed_variables
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import UnsupportedModelError
+from pymc_saem.saem.observed import observed_values
 
 
 def refuse_what_is_not_read(model: pm.Model) -> None:
@@ -98,15 +99,13 @@ def _refuse_missing(model) -> None:
     for name in missing_rows(model):
         _refuse_imputed(model, name)
     for rv in observed_variables(model):
-        data = model.rvs_to_values[rv]
-        values = getattr(data, "data", None)
-        values = data.get_value() if values is None and hasattr(data, "get_value") else values
-        if values is not None and np.size(values) == 0:
+        values = observed_values(model, rv)
+        if values.size == 0:
             raise UnsupportedModelError(
                 f"The observed variable '{rv.name.removesuffix('_observed')}' has no observed value. Remove it, or give it data."
             )
-        if values is not None and not np.all(np.isfinite(np.asarray(values, dtype=float))):
-            row = int(np.flatnonzero(~np.isfinite(np.asarray(values, dtype=float).ravel()))[0])
+        if not np.all(np.isfinite(values)):
+            row = int(np.flatnonzero(~np.isfinite(values.ravel()))[0])
             raise UnsupportedModelError(
                 f"The observed data of '{rv.name}' are not finite in row {row}. Drop missing rows before building the model."
             )

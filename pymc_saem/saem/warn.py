@@ -239,8 +239,8 @@ def _too_many_parameters(engine: Engine):
     mixed = engine.mixed
     free = {p.name: int((~engine.maximizer.held[p.columns]).sum()) for p in mixed.parameters if not p.is_network}
     total = sum(free.values())
-    if total > mixed.n_rows:
-        yield f"{total} parameters are estimated from {mixed.n_rows} rows: more than the data can tell. Fix some, or remove them."
+    if total > mixed.n_values:
+        yield f"{total} parameters are estimated from {mixed.n_values} observed values: more than the data can tell. Fix some, or remove them."
         return
     for rule in engine.rules.omegas:
         if (
