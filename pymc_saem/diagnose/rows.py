@@ -13,7 +13,7 @@ from pytensor.graph.traversal import io_toposort
 from pytensor.tensor.random.basic import LogNormalRV
 
 from pymc_saem.evaluate.fitted_outcome import FittedOutcome
-from pymc_saem.evaluate.generator import Generator, Laws
+from pymc_saem.evaluate.generator import Generator, Laws, refuse_undrawable
 from pymc_saem.evaluate.outcomes import Outcome, choose_outcome, data_value
 from pymc_saem.evaluate.rebuild import rebuild
 from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, are_of_rows, as_row_times, before_censoring
@@ -102,6 +102,7 @@ class FittedRows:
         self.at_modes = self.generator.laws(self.values, self.modes, 2)
         by_part = {o.observed_name: o.name for o in self.generator.outcomes}  # as PyMC calls one with missing rows
         chosen = choose_outcome(self.generator.outcomes, by_part.get(outcome, outcome))
+        refuse_undrawable([chosen])
         self.rows = self._read(fit, chosen, x)
 
     def simulate(self, n: int, rng: np.random.Generator) -> np.ndarray:

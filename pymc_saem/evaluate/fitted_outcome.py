@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +57,7 @@ def read_outcome(model, idata, outcome=None) -> FittedOutcome:
     rv = model[name]
     if name not in observed or f"{name}_subject" not in constant or not _fits(observed[name].shape, rv.type.shape):
         raise ValueError(f"This is not a fit of this model: it has no outcome {name!r} of shape {rv.type.shape}.")
+    _compare(chosen, np.ravel(observed[name].values))
     dim = str(idata.attrs.get("subject_dim", "subject"))
     return FittedOutcome(
         name=name,
@@ -68,6 +70,25 @@ def read_outcome(model, idata, outcome=None) -> FittedOutcome:
         places=chosen.parts[0].rows if len(chosen.parts) > 1 else None,
         n_all=chosen.n_rows,
     )
+
+
+def _compare(outcome, fitted: np.ndarray) -> None:
+    """The rows of the model must be those of the fit, which pm.set_data may have exchanged since."""
+    here = outcome.observed[outcome.is_observed]
+    if here.size != fitted.size:
+        raise ValueError(
+            f"The model has {here.size} observed values of '{outcome.name}', and had {fitted.size} when it was fitted. Set the data of "
+            "the fit again with pm.set_data; ps.predict gives predictions for other rows."
+        )
+    other = np.flatnonzero(~np.isclose(here, fitted.astype(float), rtol=1e-12, atol=0.0))
+    if other.size:
+        row = int(other[0])
+        warnings.warn(
+            f"The observed values of '{outcome.name}' in the model are not those of the fit: {other.size} of {here.size} differ, such as "
+            f"row {row}, which is {here[row]:g} in the model and was {fitted[row]:g}. The figure shows those of the fit.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _fits(shape, static) -> bool:

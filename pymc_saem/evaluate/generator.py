@@ -144,11 +144,11 @@ class Generator:
         return Laws(n, locations, found[n_locations : len(found) - len(nodes)], failed, tuple(sorted(causes)))
 
     def draw_outcomes(self, laws: Laws, rng) -> dict[str, np.ndarray]:
-        """New outcomes, (n, ...) by name. Rows without a law are NaN."""
+        """New outcomes, (n, ...) by name. Rows without a law are NaN; an outcome that cannot be drawn is left out."""
         finite, bad = zip(*map(_without_gaps, laws.arguments), strict=True) if laws.arguments else ((), ())
         self._outcomes_drawn.compile(finite)
         try:
-            drawn = self._outcomes_drawn(laws.n, rng, finite)
+            drawn = iter(self._outcomes_drawn(laws.n, rng, finite))
         except ValueError as error:
             raise ValueError(
                 f"The outcomes cannot be drawn ({error}): at these parameters a prediction is no possible argument of the "
@@ -156,9 +156,12 @@ class Generator:
             ) from error
         out, k = {}, 0
         for outcome in self.outcomes:
+            if not can_be_drawn(outcome):
+                k += len(outcome.parts)
+                continue
             values, gaps = [], []
             for _ in outcome.parts:
-                value = np.asarray(drawn[k])
+                value = np.asarray(next(drawn))
                 gaps.append(_gaps(value, [bad[a] for a in self._arguments_of[k]]))
                 values.append(value)
                 k += 1
@@ -290,9 +293,30 @@ class Generator:
         """``f(n, rng, arguments)`` that lists the parts of the outcomes, drawn."""
         symbols = [_core(v) for v in self._all_arguments]
         known = dict(zip(self._all_arguments, symbols, strict=True))
-        rvs = [part.rv for outcome in self.outcomes for part in outcome.parts]
+        rvs = [part.rv for outcome in self.outcomes if can_be_drawn(outcome) for part in outcome.parts]
         rvs = [before_censoring(rv) for rv in rvs] if self.uncensored else rvs
         return Vectorized(lambda randomness: rebuild(rvs, known, randomness=randomness), symbols, [], True)
+
+
+def can_be_drawn(outcome) -> bool:
+    """Whether PyMC can: not a ``CustomDist`` that has a density alone."""
+    draw = [getattr(before_censoring(part.rv).owner.op, "_random_fn", None) for part in outcome.parts]
+    return not any(getattr(f, "__qualname__", "").startswith("default_not_implemented") for f in draw)
+
+
+def refuse_undrawable(outcomes) -> None:
+    """Say which outcome cannot be drawn, and what to do.
+
+    Raises
+    ------
+    NotImplementedError
+    """
+    for outcome in outcomes:
+        if not can_be_drawn(outcome):
+            raise NotImplementedError(
+                f"Outcome '{outcome.name}' cannot be drawn, as its CustomDist has no random=. Give it one: random=lambda *parameters, "
+                "rng, size: ..."
+            )
 
 
 def _core(variable):

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from pymc_saem.evaluate.arguments import first_of
-from pymc_saem.evaluate.generator import Generator, Laws
+from pymc_saem.evaluate.generator import Generator, Laws, refuse_undrawable
 from pymc_saem.evaluate.outcomes import Outcome
 from pymc_saem.prediction.design import Design
 from pymc_saem.prediction.match import OWN_DATA, Matched, fitted_effects
@@ -63,6 +63,7 @@ class Levels:
                 if level == "population"
                 else self.generator.draw_effects(values, self.n_draws, rng)
             )
+        refuse_undrawable([self.outcome])
         laws = self.generator.laws(values, effects, self.n_draws)
         curves, new = self._location(laws), self.generator.draw_outcomes(laws, rng)[self.outcome.name]
         new = new.reshape(self.n_draws, -1)

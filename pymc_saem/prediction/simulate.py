@@ -12,7 +12,7 @@ from pymc.util import get_random_generator
 
 from pymc_saem.arguments import check_types
 from pymc_saem.evaluate.arguments import first_of
-from pymc_saem.evaluate.generator import Generated, Generator
+from pymc_saem.evaluate.generator import Generated, Generator, refuse_undrawable
 from pymc_saem.prediction.values import (
     Fit,
     check_choice,
@@ -94,6 +94,7 @@ def simulate(
         values = fitted_values(model, generator.parameters, fit)
         if parameters == "draws":
             values = _drawn_values(fit, generator.parameters, n, rng)
+    refuse_undrawable(generator.outcomes)
     generated = generator.draw(values, int(n), rng)
     warn_of_failures(generator, generated)
     return _dataset(generator, generated, values if parameters == "draws" else {})
