@@ -11,6 +11,7 @@ import numpy as np
 from pymc_saem.saem import fisher
 from pymc_saem.saem.conditional import Conditional
 from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.explain import explained
 from pymc_saem.saem.joint import WeightedPoints
 from pymc_saem.saem.likelihood import METHODS, Criteria, Likelihood, information_criteria, marginal_likelihood
 from pymc_saem.saem.linearize import Linearized, scale_of, why_not
@@ -60,6 +61,7 @@ def check_assessment(engine: Engine, likelihood: str | None, standard_errors: st
         )
 
 
+@np.errstate(all="ignore")  # what is not finite is looked at, and told in words
 def assess(
     engine: Engine,
     theta: np.ndarray,
@@ -133,6 +135,6 @@ class _Part:
             self.found.messages.append(f"{self.name}: interrupted; the estimate is complete.")
             return True
         if issubclass(kind, Exception):
-            self.found.messages.append(f"{self.name}: failed ({kind.__name__}: {error}); the estimate is complete.")
+            self.found.messages.append(f"{self.name}: failed ({explained(error)}); the estimate is complete.")
             return True
         return False

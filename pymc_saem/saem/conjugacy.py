@@ -21,6 +21,7 @@ from pymc_saem.saem.roles import Roles, find_roles
 from pymc_saem.saem.rules import MeanRule, NoClosedForm, Rules, ScoreRule, affine_parts
 
 
+@np.errstate(all="ignore")  # what is not finite is looked at, and told in words
 def recognize(mixed: MixedModel) -> Rules:
     """The M-step rule of every parameter.
 

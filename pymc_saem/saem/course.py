@@ -8,6 +8,8 @@ from time import perf_counter
 import numpy as np
 
 from pymc_saem.saem.conditional import Conditional
+from pymc_saem.saem.explain import explained
+from pymc_saem.saem.model import UnsupportedModelError
 from pymc_saem.saem.schedule import FIRST_LOOK, Drift, StoppingRule
 from pymc_saem.saem.snapshot import Snapshot
 from pymc_saem.saem.step import SAEM
@@ -100,7 +102,14 @@ class Course:
         self._bookmark, self._is_within = (self.step.bookmark(), self.rule.passed) if k else None, True
         if k == self.n_explore:
             self.step.stop_tuning()
-        self.point, (report,) = self.step.step(self.point)
+        try:
+            self.point, (report,) = self.step.step(self.point)
+        except np.linalg.LinAlgError as error:
+            natural = self.step.engine.points.natural_theta(self.thetas[-1]) if k else {}
+            before = "; ".join(f"{name} {np.round(value, 6)}" for name, value in natural.items()) or "none"
+            raise UnsupportedModelError(
+                f"Iteration {k + 1} cannot be computed: {explained(error)}. Estimates before it: {before}."
+            ) from error
         self.thetas.append(self.step.state.theta)
         self.stats.append(report)
         if k == 0:  # compilation and the search for a start are not iterations

@@ -29,6 +29,7 @@ from pymc_saem.saem.shared import crossed_levels, find_levels, refuse_latent_par
 from pymc_saem.saem.unread import missing_rows, refuse_unused, refuse_what_is_not_read
 
 
+@np.errstate(all="ignore")  # what is not finite is looked at, and told in words
 def read_model(
     model: pm.Model, random_effects: Sequence[str] | None = None, *, rng: np.random.Generator | None = None
 ) -> MixedModel:

@@ -23,6 +23,7 @@ from pymc_saem.saem.warn import checks
 _OWN_DIMS = ("iteration", "effect")
 
 
+@np.errstate(all="ignore")  # what is not finite is looked at, and told in words
 def collect(
     engine: Engine, runs: list[Chain], best: int, job: Job, assessment: Assessment, seconds: float
 ) -> FitResult:

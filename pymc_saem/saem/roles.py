@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
+from pymc_saem.saem.densities import row_density
 from pymc_saem.saem.laws import LawOfPhi
 from pymc_saem.saem.model import MixedModel, Parameter, RandomEffect, UnsupportedModelError
+from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.spelling import location_and_scale
 from pymc_saem.saem.symbols import in_symbols, model_value, symbols
+
+#: Points at which is looked whether an outcome moves with a parameter, and the share of the largest change that counts as one.
+N_LOOKS, LEAST_CHANGE = 3, 1e-3
 
 
 @dataclass
@@ -21,6 +27,7 @@ class Roles:
     covariance: list[RandomEffect] = field(default_factory=list)  # of Gaussian random effects
     scale: list[int] = field(default_factory=list)  # of Normal or LogNormal outcomes
     prediction: dict[int, str] = field(default_factory=dict)  # outcome -> what of it
+    seen: list[int] = field(default_factory=list)  # of these outcomes, those whose density moves with it
     law: list[RandomEffect] = field(default_factory=list)  # of random effects that are not Gaussian
 
     def used(self) -> list[str]:
@@ -28,8 +35,11 @@ class Roles:
 
     def reason(self, mixed: MixedModel) -> str | None:
         """Why there is no closed form, as far as the places tell."""
-        for outcome, what in self.prediction.items():
-            return f"enters {what} of '{mixed.outcomes[outcome].name}' directly"
+        if self.prediction:
+            what = next(iter(self.prediction.values()))
+            names = [f"'{mixed.outcomes[j].name}'" for j in self.seen or self.prediction]
+            listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+            return f"enters {what} of {listed} directly"
         for effect in self.law:
             kind = type(mixed.model[effect.name].owner.op).__name__.removesuffix("RV")
             if effect.link == "value":
@@ -79,7 +89,32 @@ def find_roles(mixed: MixedModel, law: LawOfPhi) -> dict[str, Roles]:
             roles[p.name].prediction[j] = what
     for p in mixed.parameters:
         _refuse(mixed, p, roles[p.name])
+    _look(mixed, [(p, roles[p.name]) for p in mixed.parameters if len(roles[p.name].prediction) > 1])
     return roles
+
+
+def _look(mixed: MixedModel, several: list[tuple[Parameter, Roles]]) -> None:
+    """Find the outcomes that parameters really move: the graph of a differential equation leads to all of its states.
+
+    A parameter of one state changes the steps of the solver, and so the others, by as much as its tolerances.
+    """
+    if not several:
+        return
+    density, points, rng = row_density(mixed), PointMap(mixed), np.random.default_rng(0)  # any points do
+    theta, phi = points.theta_of(points.template), points.phi_of(points.template)
+    change = np.zeros((len(several), len(mixed.outcomes)))
+    for _ in range(N_LOOKS):
+        near = theta + 0.1 * rng.standard_normal(theta.shape), phi + 0.1 * rng.standard_normal(phi.shape)
+        here = density(near[1], near[0])
+        for k, (p, _) in enumerate(several):
+            moved = near[0].copy()
+            moved[p.columns] += 0.1 * rng.choice([-1.0, 1.0], p.columns.stop - p.columns.start)
+            for j, (old, new) in enumerate(zip(here, density(near[1], moved), strict=True)):
+                known = np.isfinite(old) & np.isfinite(new)
+                gap = np.abs(new - old)[known] / (1.0 + np.abs(old[known]))
+                change[k, j] = max(change[k, j], gap.max(initial=0.0))
+    for (_, roles), of_outcome in zip(several, change, strict=True):
+        roles.seen = [j for j in roles.prediction if of_outcome[j] > LEAST_CHANGE * of_outcome.max()]
 
 
 def _refuse(mixed: MixedModel, p: Parameter, roles: Roles) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pymc_saem.saem.conditional import SHARE, describe_individuals
 from pymc_saem.saem.course import Chain, Course
+from pymc_saem.saem.explain import explained
 from pymc_saem.saem.processes import run_in_processes
 from pymc_saem.saem.snapshot import Snapshot
 from pymc_saem.saem.step import SAEM
@@ -70,6 +71,7 @@ def run_chains(job: Job, rngs, cores: int, watch: Callable, keep: Callable | Non
     return chains
 
 
+@np.errstate(all="ignore")  # what is not finite is looked at, and told in words
 def run_chain(job: Job, number: int, rng: np.random.Generator, watch: Callable, keep: Callable | None = None) -> Chain:
     """One chain: start, iterations, conditional distributions. Ctrl-C keeps what there is.
 
@@ -113,7 +115,7 @@ def _after(chain: Chain, step: SAEM, draws: int) -> None:
         chain.trouble.append("The conditional distributions were interrupted; the estimate is complete.")
     except Exception as error:  # noqa: BLE001 - the estimate must survive any failure after it
         chain.trouble.append(
-            f"The conditional distributions failed ({type(error).__name__}: {error}); the estimate is complete."
+            f"The conditional distributions failed ({explained(error)}); the estimate is complete."
         )
     chain.seconds["after"] = perf_counter() - mark
 

@@ -115,7 +115,7 @@ def settled(engine, theta: np.ndarray) -> np.ndarray:
     found = _with_residual_scales(engine, theta)
     if found is None:
         return theta
-    found = polished(engine, found, always=True)
+    found = polished(engine, found)
     return _with_variances(engine, found)
 
 
@@ -136,15 +136,16 @@ def _with_residual_scales(engine, theta: np.ndarray, least: float = FAR_OFF) -> 
     return found if is_off and np.all(np.isfinite(found)) else None
 
 
-def polished(engine, theta: np.ndarray, always: bool = False) -> np.ndarray:
+def polished(engine, theta: np.ndarray) -> np.ndarray:
     """theta after Newton steps on the likelihood with every subject at its mean, as long as they promise much.
 
     Steps in the residual scales are exact maximizations in turn with those in the other parameters.
     """
     scales = {rule.parameter.columns.start for rule in engine.rules.residuals}
+    objective = PooledObjective(engine.densities, engine.climber, theta)
+    objective.columns = np.array([j for j in objective.free if j not in scales], dtype=int)
     for _ in range(N_STEPS):
-        objective = PooledObjective(engine.densities, engine.climber, theta)
-        objective.columns = np.array([j for j in objective.columns if j not in scales], dtype=int)
+        objective.theta, objective.worst = theta, None
         x = theta[objective.columns]
         if not 0 < x.size <= MAX_PARAMETERS:
             return theta
@@ -169,14 +170,17 @@ def _newton_step(objective, x: np.ndarray, gradient: np.ndarray) -> np.ndarray |
     """Step (p,) to the minimum of a quadratic function with these derivatives; None where there is none."""
     hessian = np.stack([_difference(lambda y: objective(y)[1], x, k, gradient) for k in range(x.size)])
     hessian = 0.5 * (hessian + hessian.T)
-    diagonal = np.diag(hessian)
-    if not np.isfinite(hessian).all() or not np.all(diagonal > 0):
+    moving = np.any(hessian != 0, axis=1)  # the likelihood may not hold the others, such as the scale of scale * z at z = 0
+    diagonal = np.diag(hessian)[moving]
+    if not np.isfinite(hessian).all() or not moving.any() or not np.all(diagonal > 0):
         return None
     unit = 1.0 / np.sqrt(diagonal)
-    values, vectors = np.linalg.eigh(hessian * np.outer(unit, unit))
+    values, vectors = np.linalg.eigh(hessian[np.ix_(moving, moving)] * np.outer(unit, unit))
     if values[0] <= 1e-14:
         return None
-    return -unit * (vectors @ ((vectors.T @ (unit * gradient)) / values))
+    step = np.zeros_like(x)
+    step[moving] = -unit * (vectors @ ((vectors.T @ (unit * gradient[moving])) / values))
+    return step
 
 
 def _difference(f, x: np.ndarray, k: int, here: np.ndarray) -> np.ndarray:

@@ -78,7 +78,7 @@ class PooledObjective:
         free += [r.parameter for r in climber.rules if r.outcomes]
         parts = [np.arange(p.columns.start, p.columns.stop) for p in free]
         columns = np.concatenate(parts or [np.zeros(0, int)])
-        self.columns = columns[~maximizer.held[columns]]
+        self.free = self.columns = columns[~maximizer.held[columns]]
         self.worst = None
         self.columns = self.columns[self._is_held_by_likelihood()]
 
