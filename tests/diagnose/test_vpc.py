@@ -190,7 +190,7 @@ def test_errors_of_residuals(fitted, y):
         ps.residuals(model, fit, n_simulations=4)
     with pytest.warns(UserWarning, match="10 simulations are few for the covariance of the 4 rows of subject s0"):
         ps.residuals(model, fit, n_simulations=10, random_seed=1)
-    with pytest.raises(TypeError, match="Expected what fit_saem returned"):
+    with pytest.raises(TypeError, match="idata is 3; it must be what fit_saem returned"):
         ps.residuals(model, 3)
     with pytest.raises(ValueError, match="had 32 rows when it was fitted, and has 31 in the model"):
         with pm.Model(coords=model.coords) as other:

@@ -204,7 +204,7 @@ def test_what_is_wrong_with_arguments(fitted):
         with pytest.raises(ValueError, match=text):
             ps.predict(model, idata, **options)
     for wrong, options, text in (
-        (3, {}, "model must be a pm.Model, or a function"),
+        (3, {}, "model is 3; it must be a pymc.Model or a function"),
         (lambda data: None, {"data": data}, "must return a pm.Model; it returned None"),
         (model, {"data": data}, "data is a DataFrame; with a pm.Model it must be a mapping"),
     ):
