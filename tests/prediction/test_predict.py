@@ -210,7 +210,7 @@ def test_what_is_wrong_with_arguments(fitted):
     ):
         with pytest.raises(TypeError, match=text):
             ps.predict(wrong, idata, **options)
-    with pytest.raises(TypeError, match="Expected what fit_saem returned"):
+    with pytest.raises(TypeError, match="idata is .*; it must be what fit_saem returned"):
         ps.predict(model, 3)
     with pytest.raises(ValueError, match="has no parameter 'gamma'"):
         ps.predict(
