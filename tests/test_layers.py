@@ -30,9 +30,10 @@ NUMERIC = {"numpy", "scipy"}
 # The drivers of saem/, and who may import them (the subpackage's __init__ exports them).
 DRIVERS = {
     "fit": {"__init__"},
-    "report": {"fit"},
-    "run": {"fit", "report"},
-    "course": {"run", "report", "checkpoint", "resume"},
+    "finish": {"fit"},
+    "report": {"finish"},
+    "run": {"fit", "finish", "report"},
+    "course": {"run", "finish", "report", "groups", "checkpoint", "resume"},
     "step": {"__init__", "fit", "run", "course"},
 }
 # Files that choose by version.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from pymc_saem.compat import make_datatree
+from pymc_saem.output.labels import as_labels
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,23 @@ class FitResult:
     group_attrs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def build_datatree(result: FitResult):
+#: Without these, there is no fit.
+ESSENTIAL = ("saem_trace", "population")
+
+
+def _just_do(stage: str, work: Callable[[], Any]) -> Any:
+    return work()
+
+
+def build_datatree(result: FitResult, attempt: Callable[[str, Callable[[], Any]], Any] = _just_do):
     """``arviz.InferenceData`` (ArviZ below 1) or ``xarray.DataTree`` with the groups of a fit.
 
     Parameters
     ----------
     result : FitResult
+    attempt : callable
+        ``attempt(stage, work)`` returns ``work()``, or None if that fails and the failure is noted elsewhere; then the stage is done in
+        a simpler way, or left out. By default, failures are raised.
 
     Returns
     -------
@@ -52,21 +65,27 @@ def build_datatree(result: FitResult):
         Groups posterior, sample_stats, saem_trace, population, individual, observed_data,
         constant_data and saem_state, as far as the result has them.
     """
-    groups = {
-        "posterior": _dataset(result.posterior, ("chain", "draw"), result.coords),
-        "sample_stats": _dataset(result.sample_stats, ("chain", "draw"), result.coords),
-        "saem_trace": _dataset(result.trace, ("chain", "iteration"), result.coords),
-        "population": _population(result.population),
-        "individual": _dataset(result.individual, (), {**result.coords, **result.individual_coords}),
-        "observed_data": _dataset(result.observed, (), result.coords),
-        "constant_data": _dataset(result.constant, (), result.coords),
-        "saem_state": _bytes(result.state),
+    sampled, coords = ("chain", "draw"), result.coords
+    variables = {
+        "posterior": (result.posterior, sampled, coords),
+        "sample_stats": (result.sample_stats, sampled, coords),
+        "saem_trace": (result.trace, ("chain", "iteration"), coords),
+        "population": (
+            _columns(result.population),
+            (),
+            dict.fromkeys(("parameter", "parameter_bis"), result.population["parameter"]),
+        ),
+        "individual": (result.individual, (), {**coords, **result.individual_coords}),
+        "observed_data": (result.observed, (), coords),
+        "constant_data": (result.constant, (), coords),
     }
+    groups = {name: _group(name, *arguments, attempt) for name, arguments in variables.items()}
+    groups["saem_state"] = attempt("The group 'saem_state'", lambda: _bytes(result.state))
     groups = {name: group for name, group in groups.items() if group is not None}
     for name, attrs in result.group_attrs.items():
         if name in groups:
-            groups[name].attrs.update(storable(attrs))
-    return make_datatree(groups, storable(result.attrs))
+            attempt(f"Attributes of '{name}'", partial(_describe, groups[name], attrs))
+    return _container(groups, result.attrs, attempt)
 
 
 def storable(attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,21 +97,69 @@ def storable(attrs: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _dataset(variables: Mapping[str, Variable] | None, leading: tuple[str, ...], coords) -> xr.Dataset | None:
+def _describe(group: xr.Dataset, attrs: Mapping[str, Any]) -> None:
+    group.attrs.update(storable(attrs))
+
+
+def _container(groups: dict[str, xr.Dataset], attrs: Mapping[str, Any], attempt):
+    """All groups together; where that fails, those that can be together, the essential ones first."""
+    whole = attempt("The groups together", lambda: make_datatree(groups, storable(attrs)))
+    if whole is not None:
+        return whole
+    kept: dict[str, xr.Dataset] = {}
+    for name in sorted(groups, key=lambda name: name not in ESSENTIAL):
+        more = kept | {name: groups[name]}
+        if attempt(f"The group '{name}'", partial(make_datatree, more, {})) is not None:
+            kept = more
+    return make_datatree(kept, {name: value for name, value in attrs.items() if isinstance(value, str)})
+
+
+def _group(name: str, variables, leading: tuple[str, ...], coords, attempt) -> xr.Dataset | None:
+    """A group; where its variables do not go together, as many of them as do, without labels where these are the reason."""
     if not variables:
         return None
+    whole = attempt(f"The group '{name}'", lambda: _dataset(variables, leading, coords))
+    if whole is not None:
+        return whole
+    found = xr.Dataset()
+    for key, variable in variables.items():
+        for what, given in ((f"'{key}' in '{name}'", coords), (f"'{key}' in '{name}' without labels", None)):
+            more = attempt(what, partial(_joined, found, {key: variable}, leading, given))
+            if more is not None:
+                found = more
+                break
+    return found if found.data_vars else None
+
+
+def _joined(found: xr.Dataset, variables, leading, coords) -> xr.Dataset:
+    return found.merge(_dataset(variables, leading, coords), compat="no_conflicts", join="exact")
+
+
+def _dataset(variables: Mapping[str, Variable], leading: tuple[str, ...], coords) -> xr.Dataset:
+    """Variables on their dims; without ``coords``, dims other than the leading ones have no names and no labels either."""
     arrays, used = {}, {}
     for name, variable in variables.items():
         values = np.asarray(variable.values)
-        dims = [*leading, *_name_dims(name, variable.dims, values.ndim - len(leading))]
+        given = variable.dims if coords is not None else ()
+        dims = [*leading, *_name_dims(name, given, values.ndim - len(leading))]
+        for axis, (dim, length) in enumerate(zip(dims, values.shape, strict=True)):
+            if (
+                dims.index(dim) < axis or dim in used and len(used[dim]) != length
+            ):  # twice, or of another length elsewhere
+                dims[axis] = dim = f"{name}_dim_{axis - len(leading)}"
+            if dim not in used:
+                known = (coords or {}).get(dim)
+                fits = known is not None and len(known) == length and dim not in leading
+                used[dim] = as_labels(known) if fits else np.arange(length)
         arrays[name] = (dims, values)
-        for dim, length in zip(dims, values.shape, strict=True):
-            known = coords.get(dim)
-            if known is not None and len(known) == length and dim not in leading:
-                used[dim] = list(known)
-            else:
-                used[dim] = np.arange(length)
     return xr.Dataset(arrays, coords=used)
+
+
+def _columns(columns: Mapping[str, np.ndarray]) -> dict[str, Variable]:
+    """Columns of the table of parameters, and matrices whose columns are parameters too."""
+    both = ("parameter", "parameter_bis")
+    arrays = {name: np.asarray(values) for name, values in columns.items() if name != "parameter"}
+    return {name: Variable(both[: values.ndim], values) for name, values in arrays.items()}
 
 
 def _bytes(data: Mapping[str, bytes] | None) -> xr.Dataset | None:
@@ -103,17 +170,5 @@ def _bytes(data: Mapping[str, bytes] | None) -> xr.Dataset | None:
 
 def _name_dims(name: str, dims, ndim: int) -> list[str]:
     """PyMC's habit for axes without a name: ``x_dim_0``."""
-    dims = tuple(dims) + (None,) * (ndim - len(dims))
+    dims = (tuple(dims) + (None,) * ndim)[:ndim]
     return [dim or f"{name}_dim_{axis}" for axis, dim in enumerate(dims)]
-
-
-def _population(columns: Mapping[str, np.ndarray]) -> xr.Dataset:
-    columns = dict(columns)
-    labels = list(columns.pop("parameter"))
-    arrays = {name: np.asarray(values) for name, values in columns.items()}
-    both = ("parameter", "parameter_bis")
-    data = {name: (both[: values.ndim], values) for name, values in arrays.items()}
-    coords = {"parameter": labels}
-    if any(values.ndim == 2 for values in arrays.values()):
-        coords["parameter_bis"] = labels
-    return xr.Dataset(data, coords=coords)

@@ -64,7 +64,7 @@ def diagnostics(idata) -> pd.DataFrame:
         - *R-hat* and *effective sample size* of the conditional draws of what subjects are judged by: their effects, or
           their log-likelihood where effects are weights of networks;
         - *error of -2LL*, its Monte-Carlo standard error, as in the other tables; *Pareto k* of importance sampling; *condition number* of the correlations of the
-          estimates, and whether there are *standard errors*.
+          estimates, and whether there are *standard errors*; *failed*: what could not be computed after the estimate, and why.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def diagnostics(idata) -> pd.DataFrame:
     lines = [*_of_iterations(trace), *_of_kernels(trace), *_of_variances(trace, population)]
     if group is not None:
         lines += [*_of_solves(trace, group, dim), *_of_modes(group, dim), *_of_draws(group, dim)]
-    lines += [*_of_likelihood(population, group, dim), *_of_errors(population)]
+    lines += [*_of_likelihood(population, group, dim), *_of_errors(population), *_of_notes(idata.attrs)]
     return DiagnosticsTable(lines, columns=_COLUMNS)
 
 
@@ -216,6 +216,11 @@ def _of_likelihood(population, group, dim: str) -> Iterator[tuple]:
             "Pareto k", _by_subject(group, "pareto_k", dim), thresholds.LARGEST_K,
             'Importance sampling is not reliable for this subject: use likelihood="annealed".',
         )  # fmt: skip
+
+
+def _of_notes(attrs) -> Iterator[tuple]:
+    for note in _read(attrs, "notes", []):
+        yield _line("failed", note.split(":")[0], np.nan, np.nan, False, note)
 
 
 def _of_errors(population) -> Iterator[tuple]:

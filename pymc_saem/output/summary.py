@@ -86,7 +86,7 @@ def summary(idata) -> pd.DataFrame:
     population = get_group(idata, "population")
     table = population[[n for n in population.data_vars if population[n].ndim == 1]].to_dataframe()
     table.index.name = "parameter"
-    if "individual" in group_names(idata):
+    if "individual" in group_names(idata) and "shrinkage" in get_group(idata, "individual"):
         shrinkage = get_group(idata, "individual")["shrinkage"].to_series()
         values = [_shrinkage_of(columns, shrinkage) for columns in table["effects"]]
         if "residual_shrinkage" in table:
@@ -146,4 +146,4 @@ def error_of(attrs) -> str:
 
 def _shrinkage_of(effects: str, shrinkage: pd.Series) -> float:
     names = json.loads(effects)
-    return float(shrinkage.loc[names].mean()) if names else float("nan")
+    return float(shrinkage[shrinkage.index.isin(names)].mean())  # NaN of none

@@ -11,21 +11,23 @@ import numpy as np
 from pymc_saem.saem import fisher
 from pymc_saem.saem.conditional import Conditional
 from pymc_saem.saem.engine import Engine
-from pymc_saem.saem.explain import explained
 from pymc_saem.saem.joint import WeightedPoints
 from pymc_saem.saem.likelihood import METHODS, Criteria, Likelihood, information_criteria, marginal_likelihood
 from pymc_saem.saem.linearize import Linearized, scale_of, why_not
 from pymc_saem.saem.quadrature import RULES
+from pymc_saem.saem.stages import Stages
 from pymc_saem.saem.standardized import residual_shrinkage
 from pymc_saem.saem.uncertainty import Uncertainty, uncertainty
 
 #: Either part may cost this share of the solves of the fit, and at least so many per subject.
 SHARE, LEAST_SOLVES = 0.5, 2000
+#: The parts, as notes call them.
+RESIDUALS, LIKELIHOOD, ERRORS = "Shrinkage of the residuals", "Marginal log-likelihood", "Standard errors"
 
 
 @dataclass
 class Assessment:
-    """Parts that were asked for and did not fail, and messages about those that did."""
+    """Parts that were asked for and did not fail, and messages about them."""
 
     likelihood: Likelihood | None = None
     criteria: Criteria | None = None
@@ -72,6 +74,7 @@ def assess(
     standard_errors: str | None,
     at_floor: tuple[str, ...] = (),
     n_solves: int = 0,
+    stages: Stages | None = None,
 ) -> Assessment:
     """Assess an estimate.
 
@@ -88,53 +91,44 @@ def assess(
         Parameters at the floor of their variance.
     n_solves : int
         Of the fit.
+    stages : Stages, optional
+        Where what fails is noted.
     """
-    found = Assessment()
+    found, stages = Assessment(), stages or Stages()
     if conditional is None:
         return found
-    with _Part(found, "residuals", "Shrinkage of the residuals"):
-        found.residual_shrinkage, found.scale_shrinkage = residual_shrinkage(engine.mixed, conditional.mode, theta)
     max_solves = max(SHARE * n_solves, LEAST_SOLVES * engine.mixed.n_subjects)
     of_likelihood, of_errors = rng.spawn(2)  # so that one part does not change the other
+
+    def residuals():
+        return residual_shrinkage(engine.mixed, conditional.mode, theta)
+
+    def marginal():
+        one = marginal_likelihood(engine, theta, conditional, of_likelihood, likelihood, max_solves=max_solves)
+        return one, information_criteria(engine, one.total)
+
+    def errors():
+        points = getattr(found.likelihood, "points", None) or WeightedPoints.of_draws(conditional.draws)
+        linearized = None if why_not(engine.mixed) else partial(_linearized, engine, theta, conditional)
+        information = fisher.information(engine, theta, points, at_floor, standard_errors, max_solves, linearized)
+        n_draws = int(np.prod(conditional.draws.shape[:2]))
+        return uncertainty(engine, theta, information, n_draws, of_errors)
+
+    def part(key: str, stage: str, work, otherwise):
+        mark = perf_counter()
+        result = stages.attempt(stage, work, otherwise, is_long=True)
+        found.seconds[key] = perf_counter() - mark
+        return result
+
+    found.residual_shrinkage, found.scale_shrinkage = part("residuals", RESIDUALS, residuals, ({}, {}))
     if likelihood is not None:
-        with _Part(found, "likelihood", "Marginal log-likelihood"):
-            found.likelihood = marginal_likelihood(
-                engine, theta, conditional, of_likelihood, likelihood, max_solves=max_solves
-            )
-            found.criteria = information_criteria(engine, found.likelihood.total)
-            if found.likelihood.warning:
-                found.messages.append(found.likelihood.warning)
+        found.likelihood, found.criteria = part("likelihood", LIKELIHOOD, marginal, (None, None))
+        if found.likelihood is not None and found.likelihood.warning:
+            found.messages.append(found.likelihood.warning)
     if standard_errors is not None:
-        with _Part(found, "standard_errors", "Standard errors"):
-            points = getattr(found.likelihood, "points", None) or WeightedPoints.of_draws(conditional.draws)
-            linearized = None if why_not(engine.mixed) else partial(_linearized, engine, theta, conditional)
-            information = fisher.information(engine, theta, points, at_floor, standard_errors, max_solves, linearized)
-            n_draws = int(np.prod(conditional.draws.shape[:2]))
-            found.uncertainty = uncertainty(engine, theta, information, n_draws, of_errors)
+        found.uncertainty = part("standard_errors", ERRORS, errors, None)
     return found
 
 
 def _linearized(engine: Engine, theta: np.ndarray, conditional: Conditional) -> Linearized:
     return Linearized(engine, conditional.mode, scale_of(conditional, engine.maximizer.population(theta)))
-
-
-class _Part:
-    """Times a part of the assessment; what goes wrong in it becomes a message."""
-
-    def __init__(self, found: Assessment, key: str, name: str):
-        self.found, self.key, self.name = found, key, name
-
-    def __enter__(self):
-        self.mark = perf_counter()
-
-    def __exit__(self, kind, error, trace) -> bool:
-        self.found.seconds[self.key] = perf_counter() - self.mark
-        if kind is None:
-            return False
-        if issubclass(kind, KeyboardInterrupt):
-            self.found.messages.append(f"{self.name}: interrupted; the estimate is complete.")
-            return True
-        if issubclass(kind, Exception):
-            self.found.messages.append(f"{self.name}: failed ({explained(error)}); the estimate is complete.")
-            return True
-        return False

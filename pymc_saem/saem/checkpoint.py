@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from pymc_saem.output.storage import check_place, save
 from pymc_saem.saem.course import Chain
 from pymc_saem.saem.options import check_count
 from pymc_saem.saem.snapshot import Snapshot
+
+_LOG = logging.getLogger("pymc_saem")
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,28 @@ class Writer:
     def __init__(self, schedule: Checkpoint, begun: dict[int, Snapshot], build: Callable):
         self.schedule, self.snapshots, self.build = schedule, dict(begun), build
         self.is_due = schedule.clock().is_due
+        self.failures: list[str] = []  # of writings that failed, since the last one that did not
 
     def __call__(self, chain: int, snapshot: Snapshot) -> None:
+        """Write the fit so far; a failure is told at once, and the fit goes on."""
         self.snapshots[chain] = snapshot
-        self.finish(self.build([Chain.of(found, number) for number, found in sorted(self.snapshots.items())]))
+        try:
+            runs = [Chain.of(found, number) for number, found in sorted(self.snapshots.items())]
+            self.finish(self.build(runs))
+        except Exception as error:  # noqa: BLE001 - a disk must not end a run
+            self.failures.append(f"{type(error).__name__}: {error}")
+            _LOG.warning("The checkpoint '%s' was not written, and the fit goes on: %s", self.schedule.path, error)
 
     def finish(self, idata) -> None:
         """Write a fit in the place of the last one."""
         save(idata, self.schedule.path)
+        self.failures.clear()
+
+    def messages(self) -> list[str]:
+        """What the user should read at the end."""
+        if not self.failures:
+            return []
+        return [
+            f"The checkpoint '{self.schedule.path}' could not be written ({len(self.failures)} times; the last one: {self.failures[-1]}). What it "
+            "has, if anything, is an earlier state. The result is complete: store it elsewhere, by ps.save(idata, ...)."
+        ]

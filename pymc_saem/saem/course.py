@@ -12,6 +12,7 @@ from pymc_saem.saem.explain import explained
 from pymc_saem.saem.model import UnsupportedModelError
 from pymc_saem.saem.schedule import FIRST_LOOK, Drift, StoppingRule
 from pymc_saem.saem.snapshot import Snapshot
+from pymc_saem.saem.stages import Note, Stages
 from pymc_saem.saem.step import SAEM
 
 
@@ -26,11 +27,12 @@ class Chain:
     at_floor: tuple[str, ...]
     start_scores: np.ndarray
     seconds: dict[str, float]
-    snapshot: Snapshot = field(repr=False)  # after the last iteration, from which the run can go on
+    snapshot: Snapshot | None = field(repr=False)  # after the last iteration, from which the run can go on
     number: int = 0
     interrupted: bool = False
     conditional: Conditional | None = None
-    trouble: list[str] = field(default_factory=list)
+    trouble: list[str] = field(default_factory=list)  # of other chains
+    notes: list[Note] = field(default_factory=list)  # of what failed after the iterations
     converged: bool = False  # whether the stopping rule ended the run
     drift: np.ndarray | None = None  # (theta,): in rough standard errors, over the last half of the smoothing phase
     scale: np.ndarray | None = None  # (theta,): these standard errors
@@ -70,12 +72,14 @@ class Course:
     stats: list[dict] = field(default_factory=list, init=False)
     seconds: dict[str, float] = field(default_factory=dict, init=False)
     converged: bool = field(default=False, init=False)
+    _bookmark: tuple | None = field(default=None, init=False)  # before the iteration that is being made
+    _is_within: bool = field(default=False, init=False)  # an iteration
+    _has_begun: bool = field(default=False, init=False)
 
     def begin(self, rng: np.random.Generator, dispersed: bool) -> None:
         """A new run."""
         self.step.begin_chain(rng, self.n_explore, dispersed=dispersed)
         self.rule, self.total = StoppingRule(self.tolerance), self.n_explore + self.n_smooth
-        self._bookmark, self._is_within = None, False
         self._mark, self._compiled = perf_counter(), self.step.engine.densities.compile_seconds
 
     def go_on(self, snapshot: Snapshot) -> None:
@@ -99,6 +103,7 @@ class Course:
     def iterate(self) -> None:
         """One iteration."""
         k = len(self.thetas)
+        self._has_begun = True
         self._bookmark, self._is_within = (self.step.bookmark(), self.rule.passed) if k else None, True
         if k == self.n_explore:
             self.step.stop_tuning()
@@ -126,7 +131,7 @@ class Course:
         KeyboardInterrupt
             When there is none.
         """
-        if not self._is_within and self.thetas:
+        if self._has_begun and not self._is_within:
             return
         if self._bookmark is None:
             raise KeyboardInterrupt
@@ -147,14 +152,23 @@ class Course:
             seconds=dict(self.seconds),
         )
 
-    def chain(self, number: int, interrupted: bool) -> Chain:
+    def chain(self, number: int, interrupted: bool, stages: Stages) -> Chain:
         """The run as it is, with how far it still drifted."""
-        found = Chain.of(self.snapshot(), number)
-        found.interrupted, found.scale = interrupted, self.scales()
-        found.converged = self.converged or self.rule.is_passed
-        if len(self.thetas) >= self.n_explore + FIRST_LOOK:
-            found.drift = Drift.of(found.theta[self.n_explore :], found.scale).size
+        found = stages.attempt("What a later run goes on from", lambda: Chain.of(self.snapshot(), number))
+        if found is None:
+            found = self._bare_chain(number)
+        found.interrupted, found.converged = interrupted, bool(self.converged or self.rule.is_passed)
+        found.scale = stages.attempt("Rough standard errors", self.scales)
+        if found.scale is not None and len(self.thetas) >= self.n_explore + FIRST_LOOK:
+            found.drift = stages.attempt(
+                "Drift of the estimates", lambda: Drift.of(found.theta[self.n_explore :], found.scale).size
+            )
         return found
+
+    def _bare_chain(self, number: int) -> Chain:
+        """Iterates and their statistics alone."""
+        stats = {name: np.array([s[name] for s in self.stats]) for name in self.stats[0]}
+        return Chain(np.array(self.thetas), stats, {}, 0, (), np.zeros(0), dict(self.seconds), None, number)
 
     def scales(self) -> np.ndarray:
         """Rough standard errors (theta,)."""

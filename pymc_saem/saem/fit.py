@@ -14,18 +14,18 @@ from pymc.initial_point import make_initial_point_fn
 from pymc.util import get_random_generator
 
 from pymc_saem.arguments import check_types
-from pymc_saem.output import build_datatree
-from pymc_saem.saem.assess import Assessment, assess, check_assessment, check_methods
+from pymc_saem.saem.assess import check_assessment, check_methods
 from pymc_saem.saem.checkpoint import Checkpoint, Writer, as_checkpoint
+from pymc_saem.saem.finish import Finisher
+from pymc_saem.saem.names import refuse_names
 from pymc_saem.saem.options import check_count, check_fit_options, check_initvals, unsaid
 from pymc_saem.saem.point import initial_point
 from pymc_saem.saem.progress import Progress
-from pymc_saem.saem.report import collect, describe_failures
 from pymc_saem.saem.resume import Resumable, check_same_model
-from pymc_saem.saem.run import Job, run_chains, score
+from pymc_saem.saem.run import Job, run_chains
+from pymc_saem.saem.stages import CtrlC
 from pymc_saem.saem.start import default_exploration
 from pymc_saem.saem.step import SAEM
-from pymc_saem.saem.warn import messages
 
 
 def fit_saem(
@@ -218,6 +218,7 @@ def fit_saem(
     point = _starting_point(model, initvals)
     step = _step(model, options, compile_kwargs)
     engine = step.engine
+    refuse_names(engine.mixed, [name for name in step.stats_dtypes_shapes if name != "tune"])
     check_assessment(engine, options["likelihood"], options["standard_errors"])
     if options["n_explore"] == "auto":
         options["n_explore"] = default_exploration(engine.mixed)
@@ -225,51 +226,39 @@ def fit_saem(
     if before is not None:
         check_same_model(engine, before.snapshots)
         state.random, state.snapshots, state.seconds = before.random, before.snapshots, before.seconds
-    job = Job(
-        step,
-        point,
-        options["n_explore"],
-        options["n_smooth"],
-        options["draws"],
-        options["tolerance"],
-        state.begun(),
-        extend,
-    )
-
-    def build(runs, best=0, assessment=None):
-        seconds = perf_counter() - began
-        result = collect(engine, runs, best, job, assessment or Assessment(), state.seconds + seconds)
-        result.state, result.group_attrs["saem_state"] = state.with_runs(runs, seconds)
-        return build_datatree(result)
-
-    writer = None if schedule is None else Writer(schedule, state.snapshots, build)
+    of_job = (options[name] for name in ("n_explore", "n_smooth", "draws", "tolerance"))
+    job = Job(step, point, *of_job, state.begun(), extend)
+    finisher = Finisher(engine, job, state, options, began)
+    writer = None if schedule is None else Writer(schedule, state.snapshots, finisher.build)
     rngs, after = state.generators()
-    with Progress(engine, job.n_explore, job.n_smooth, len(rngs), progressbar) as progress:
+    with CtrlC() as ctrl_c:
+        with Progress(engine, job.n_explore, job.n_smooth, len(rngs), progressbar) as progress:
 
-        def watch(chain, iteration, theta, stats):
-            progress.update(chain, iteration, theta, stats)
-            if callback is not None:
-                callback(chain, iteration, engine.points.natural_theta(theta), stats)
+            def watch(chain, iteration, theta, stats):
+                progress.update(chain, iteration, theta, stats)
+                if callback is not None:
+                    callback(chain, iteration, engine.points.natural_theta(theta), stats)
 
-        runs = run_chains(job, rngs, cores, watch, writer)
-    best = int(np.argmax([score(run) for run in runs])) if len(runs) > 1 else 0
-    run = runs[best]
-    assessment = assess(
-        engine,
-        run.theta[-1],
-        run.conditional,
-        after,
-        likelihood=options["likelihood"],
-        standard_errors=options["standard_errors"],
-        at_floor=run.at_floor,
-        n_solves=run.n_solves,
-    )
-    idata = build(runs, best, assessment)
-    if writer is not None:
-        writer.finish(idata)
-    for message in messages(engine, runs, run, describe_failures(engine.mixed, run), job) + assessment.messages:
-        warnings.warn(message, stacklevel=2)
-    return idata
+            runs = run_chains(job, rngs, cores, watch, writer, ctrl_c)
+        idata, messages = finisher.finish(runs, after, writer, ctrl_c)
+        if ctrl_c.is_waiting:
+            messages.append("Ctrl-C came while the result was put together; it is complete.")
+        _warn(messages, idata)
+        return idata
+
+
+def _warn(messages: list[str], idata) -> None:
+    """Show messages to the user; where warnings are errors, the fit is in the error."""
+    errors = []
+    for message in messages:
+        try:
+            warnings.warn(message, stacklevel=3)
+        except Warning as error:
+            errors.append(error)
+    if errors:
+        errors[0].fit = idata
+        errors[0].add_note("The fit is complete: it is the attribute 'fit' of this warning, which was made an error.")
+        raise errors[0]
 
 
 def _step(model: pm.Model, options: Mapping[str, Any], compile_kwargs: dict | None) -> SAEM:

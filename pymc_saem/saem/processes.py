@@ -7,87 +7,155 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import wait
-from queue import Empty
 from time import perf_counter, sleep
 
 import cloudpickle
 
 from pymc_saem.saem.snapshot import Snapshot
+from pymc_saem.saem.stages import CtrlC
 
 #: Seconds between two reports of a process on its progress.
 _EVERY = 0.25
+#: Seconds that a process may take to end when it has nothing more to do.
+_PATIENCE = 10.0
 
-_line = None  # of a working process: reports to the parent, and whether it wants an end
+
+def lost(number: int, reason: str) -> str:
+    """What the user reads of a chain without a result."""
+    return f"Chain {number} was lost ({reason}). The others are complete; resume= makes it anew."
 
 
 def run_in_processes(
-    run_chain: Callable, payload: bytes, rngs, cores: int, watch: Callable, keep: Callable | None
+    run_chain: Callable,
+    payload: bytes,
+    rngs,
+    cores: int,
+    watch: Callable,
+    keep: Callable | None,
+    ctrl_c: CtrlC | None = None,
 ) -> list:
     """``run_chain`` for each generator in at most ``cores`` processes; arguments as in ``run.run_chains``.
 
     Ctrl-C is this process's affair: it asks the others to stop after their iteration, and takes what they have. While all of
-    them compile, they have nothing, and are left at once.
+    them compile, they have nothing, and are left at once. A process that is killed takes its own chain with it, and no other.
     """
-    # spawn: a forked child would inherit the threads of the parent's solver, but not their state
-    context = multiprocessing.get_context("spawn")
-    reports, stop, abandoned = context.Queue(), context.Event(), context.Event()
-    schedule = None if keep is None else keep.schedule
-    with ProcessPoolExecutor(min(cores, len(rngs)), context, _begin, (reports, stop, abandoned)) as pool:
-        try:
-            futures = [pool.submit(_work, run_chain, payload, c, rng, schedule) for c, rng in enumerate(rngs)]
-            _listen(futures, reports, stop, watch, keep)
-        except BaseException:
-            abandoned.set()  # or leaving this block would wait until they are done
-            raise
-    # A chain that was asked to stop before its first iteration has nothing to give.
-        done = [future.result() for future in futures]
-    chains = [chain for chain in done if chain is not None]
-    if not chains:
-        raise KeyboardInterrupt
-    return chains
+    ctrl_c = ctrl_c or CtrlC()
+    crew = _Crew(run_chain, payload, list(enumerate(rngs)), cores, watch, keep)
+    try:
+        while crew.is_busy():
+            try:
+                for line in ctrl_c.during(partial(wait, list(crew.running), 0.2)):
+                    crew.listen(line)
+            except KeyboardInterrupt:
+                if not crew.has_begun:
+                    raise
+                crew.stop()
+    finally:
+        crew.end()
+    return crew.chains()
 
 
-def _listen(futures, reports, stop, watch: Callable, keep: Callable | None) -> None:
-    """Pass on what the chains report, until all are done."""
-    has_begun = False
-    while True:
+@dataclass
+class _Crew:
+    """The processes of some chains. Each has a line of its own to this one: of a shared one, a killed process may keep the lock."""
+
+    run_chain: Callable
+    payload: bytes
+    waiting: list[tuple]  # number of a chain, and its generator
+    cores: int
+    watch: Callable
+    keep: Callable | None
+    running: dict = field(default_factory=dict, init=False)  # line -> number and process
+    done: dict = field(default_factory=dict, init=False)  # number -> chain
+    errors: dict[int, BaseException] = field(default_factory=dict, init=False)  # by number, of those that were lost
+    has_begun: bool = field(default=False, init=False)
+
+    def is_busy(self) -> bool:
+        """Whether chains are running, after as many have been begun as there are cores for."""
+        while self.waiting and len(self.running) < self.cores:
+            self._begin(*self.waiting.pop(0))
+        return bool(self.running)
+
+    def _begin(self, number: int, rng) -> None:
+        # spawn: a forked child would inherit the threads of the parent's solver, but not their state
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        schedule = None if self.keep is None else self.keep.schedule
+        arguments = (theirs, self.run_chain, self.payload, number, rng, schedule)
+        process = context.Process(target=_work, args=arguments, daemon=True)
+        self.running[ours] = number, process
+        process.start()
+        theirs.close()  # so that our end hears when the process is gone
+
+    def listen(self, line) -> None:
+        """Take one report."""
+        number, process = self.running[line]
         try:
-            while not all(future.done() for future in futures):
-                try:
-                    kind, *report = reports.get(timeout=0.2)
-                except Empty:
-                    continue
-                has_begun = True
-                if kind == "watch":
-                    watch(*report)
-                elif keep is not None:
-                    keep(report[0], Snapshot.from_bytes(report[1]))
+            kind, *report = line.recv()
+        except (EOFError, OSError):
+            del self.running[line]
+            process.join(_PATIENCE)
+            self.errors[number] = RuntimeError(f"its process ended with {_ending(process.exitcode)}")
             return
-        except KeyboardInterrupt:
-            stop.set()
-            if not has_begun:
-                raise
+        self.has_begun = True
+        if kind == "watch":
+            self.watch(*report)
+        elif kind == "keep" and self.keep is not None:
+            self.keep(number, Snapshot.from_bytes(*report))
+        elif kind in ("done", "failed"):
+            del self.running[line]
+            results = self.done if kind == "done" else self.errors
+            results[number] = cloudpickle.loads(*report)
+
+    def stop(self) -> None:
+        """Ask for an end after the iteration."""
+        self.waiting.clear()
+        for line in self.running:
+            try:
+                line.send("stop")
+            except OSError:  # it has gone; its line will say so
+                continue
+
+    def end(self) -> None:
+        """Leave no process behind."""
+        for _, process in self.running.values():
+            if process.pid is not None:
+                process.kill()
+                process.join(_PATIENCE)
+
+    def chains(self) -> list:
+        """What was finished, with a word about what was lost."""
+        # A chain that was asked to stop before its first iteration has nothing to give.
+        chains = [chain for _, chain in sorted(self.done.items()) if chain is not None]
+        if not chains and self.errors:
+            raise self.errors[min(self.errors)]
+        if not chains:
+            raise KeyboardInterrupt
+        for number, error in sorted(self.errors.items()):
+            chains[0].trouble.append(lost(number, str(error)))
+        return chains
 
 
-def _begin(reports, stop, abandoned) -> None:
-    global _line
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes
-    _line = reports, stop
-    leave_with_parent(abandoned)
+def _ending(code: int | None) -> str:
+    """How a process ended that gave no result."""
+    if code is not None and code < 0:
+        return f"signal {-code}" + (", as where memory is used up" if code == -9 else "")
+    return f"exit code {code}; a script that uses cores= needs the line: if __name__ == '__main__':"
 
 
-def leave_with_parent(abandoned=None) -> None:
-    """End this process when the one that started it is gone, or has ``abandoned`` it: nobody takes what it would find."""
+def leave_with_parent() -> None:
+    """End this process when the one that started it is gone: nobody takes what it would find."""
     parent = multiprocessing.parent_process()
     sentinel = None if parent is None else parent.sentinel  # a process of joblib has none
-    threading.Thread(target=_leave_with_parent, args=(os.getppid(), sentinel, abandoned), daemon=True).start()
+    threading.Thread(target=_leave_with_parent, args=(os.getppid(), sentinel), daemon=True).start()
 
 
-def _leave_with_parent(pid: int, sentinel, abandoned) -> None:
+def _leave_with_parent(pid: int, sentinel) -> None:
     is_alone = False
-    while not is_alone and not (abandoned is not None and abandoned.is_set()):
+    while not is_alone:
         if sentinel is None:
             sleep(0.2)
             is_alone = os.getppid() != pid
@@ -100,33 +168,47 @@ class _NoIteration(BaseException):
     """The end was wanted before the first iteration was done."""
 
 
-def _work(run_chain: Callable, payload: bytes, number: int, rng, schedule):
-    reports, stop = _line
+def _work(line, run_chain: Callable, payload: bytes, number: int, rng, schedule) -> None:
+    """One chain, in its process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes
+    leave_with_parent()
     last = [0.0]
 
     def watch(chain: int, iteration: int, *seen) -> None:
-        if stop.is_set():
+        if line.poll():
+            line.recv()
             raise KeyboardInterrupt if iteration else _NoIteration
         if perf_counter() - last[0] > _EVERY:
             last[0] = perf_counter()
-            reports.put(("watch", chain, iteration, *seen))
+            line.send(("watch", chain, iteration, *seen))
 
-    if stop.is_set():
-        return None
+    keep = None if schedule is None else _Keep(schedule, line)
     try:
-        return run_chain(cloudpickle.loads(payload), number, rng, watch, None if schedule is None else _Keep(schedule))
+        report = "done", cloudpickle.dumps(run_chain(cloudpickle.loads(payload), number, rng, watch, keep))
     except (KeyboardInterrupt, _NoIteration):
-        return None
+        report = "done", cloudpickle.dumps(None)
+    except Exception as error:  # noqa: BLE001 - the other process decides what it means
+        report = "failed", _as_bytes(error)
+    line.send(report)
+
+
+def _as_bytes(error: Exception) -> bytes:
+    try:
+        data = cloudpickle.dumps(error)
+        cloudpickle.loads(data)
+        return data
+    except Exception:  # noqa: BLE001 - some errors cannot be sent; their text can
+        return cloudpickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 class _Keep:
     """A checkpoint writer's stand-in here: snapshots go to the parent, which writes them."""
 
-    def __init__(self, schedule):
-        self.clock = schedule.clock()
+    def __init__(self, schedule, line):
+        self.clock, self.line = schedule.clock(), line
 
     def is_due(self, iteration: int) -> bool:
         return self.clock.is_due(iteration)
 
     def __call__(self, number: int, snapshot: Snapshot) -> None:
-        _line[0].put(("keep", number, snapshot.to_bytes()))
+        self.line.send(("keep", snapshot.to_bytes()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from time import perf_counter
 
 import numpy as np
@@ -59,13 +60,19 @@ class Progress:
         self.bar.__enter__()
         return self
 
-    def __exit__(self, *exc):
-        return self.bar.__exit__(*exc)
+    def __exit__(self, *exc) -> None:
+        with suppress(Exception):  # nothing that is only shown may end a fit, such as a terminal that was closed
+            self.bar.__exit__(*exc)
 
     def update(self, chain: int, iteration: int, theta: np.ndarray, stats: dict) -> None:
-        """Show one more iteration."""
-        if not (self.visible or self.logs):
-            return
+        """Show one more iteration; if that fails, nothing more is shown."""
+        if self.visible or self.logs:
+            try:
+                self._show(chain, iteration, theta, stats)
+            except Exception:  # noqa: BLE001 - nothing that is only shown may end a fit
+                self.visible = self.logs = False
+
+    def _show(self, chain: int, iteration: int, theta: np.ndarray, stats: dict) -> None:
         accept = np.nanmean([value for name, value in stats.items() if name.startswith("accept_")])
         state = f"accept {accept:.2f}"
         if self.shown is not None:

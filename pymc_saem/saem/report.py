@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
-import pytensor
-from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.output.datatree import FitResult, Variable
+from pymc_saem.output.labels import as_labels
+from pymc_saem.saem import groups
 from pymc_saem.saem.assess import Assessment
 from pymc_saem.saem.course import Chain
 from pymc_saem.saem.densities import ode_nodes
 from pymc_saem.saem.engine import Engine
-from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.model import parameter_labels
 from pymc_saem.saem.run import Job, score
+from pymc_saem.saem.stages import Stages
 from pymc_saem.saem.warn import checks
-
-#: Dims of the groups saem_trace and individual that are not the model's; a model may have others of these names.
-_OWN_DIMS = ("iteration", "effect")
 
 
 @np.errstate(all="ignore")  # what is not finite is looked at, and told in words
 def collect(
-    engine: Engine, runs: list[Chain], best: int, job: Job, assessment: Assessment, seconds: float
+    engine: Engine, runs: list[Chain], best: int, job: Job, assessment: Assessment, seconds: float, stages: Stages
 ) -> FitResult:
-    """The result of a fit, or of one that still runs."""
-    mixed = engine.mixed
-    run = runs[best]
-    coords = {dim: list(values) for dim, values in mixed.model.coords.items() if values is not None}
-    coords.setdefault(mixed.subject_dim, list(mixed.subjects))
-    coords |= {f"{rv.name}_{dim}": coords[dim] for rv in mixed.model.free_RVs for dim in _OWN_DIMS if dim in coords}
+    """The result of a fit, or of one that still runs; what cannot be computed is left out, with a note."""
+    mixed, run = engine.mixed, runs[best]
+    finished = groups.Finished(engine, run, assessment)
     result = FitResult(
-        coords=coords,
-        trace=_trace(engine, runs),
-        population=_population(engine, run, assessment),
-        observed=_observed(mixed),
-        individual_coords={"effect": mixed.phi_labels()},
-        constant=_constants(mixed),
+        coords=stages.attempt("Labels of dims", lambda: _coords(mixed), {}),
+        trace=_trace(engine, runs, stages),
+        population=_population(engine, run, assessment, stages),
+        observed=stages.attempt("Observed data", lambda: groups.observed(mixed), {}),
+        individual_coords=stages.attempt("Labels of random effects", lambda: {"effect": mixed.phi_labels()}, {}),
+        constant=stages.attempt("Constant data", lambda: groups.constants(mixed), {}),
         attrs={
             "inference_library": "pymc_saem",
             "subject_dim": mixed.subject_dim,
@@ -47,28 +42,14 @@ def collect(
         },
     )
     if run.conditional is not None:
-        _add_individuals(engine, run, result, assessment)
-    failures = describe_failures(mixed, run)
-    result.group_attrs["saem_trace"] = {
-        "n_explore": job.n_explore,
-        "n_smooth": job.n_smooth,
-        "objective": engine.maximizer.objective,
-        "n_transitions": engine.n_transitions,
-        "n_replicates": engine.n_replicates,
-        "best_chain": best,
-        "scores": [score(r) for r in runs] if len(runs) > 1 else [],
-        "interrupted": run.interrupted,
-        "converged": run.converged,
-        "n_iterations": int(run.theta.shape[0]),
-        "n_solves": run.n_solves,
-        "n_solves_of_draws": 0 if run.conditional is None else run.conditional.n_solves,
-        "solver_failures": failures,
-        "start_scores": [float(v) for v in run.start_scores],
-        "checks": checks(engine, runs, run, job),
-        "seconds": {**run.seconds, **assessment.seconds, "total": seconds},
-    }
-    result.group_attrs["population"] = _assessment_attrs(engine, assessment)
-    drawn = _drawn(assessment) is not None
+        result.individual = groups.individual(finished, stages)
+        result.posterior = groups.posterior(finished, stages)
+        result.sample_stats = {"lp": Variable((), run.conditional.logp)}
+    result.group_attrs["saem_trace"] = _trace_attrs(engine, runs, best, job, assessment, seconds, stages)
+    result.group_attrs["population"] = stages.attempt(
+        "What is known of the fit as a whole", lambda: _assessment_attrs(engine, assessment), {}
+    )
+    drawn = groups.draws_of(assessment) is not None
     result.group_attrs["posterior"] = {
         "random_effects": "draws from p(phi | y, theta_hat)",
         "parameters": "draws from N(theta_hat, I^-1) on the unconstrained scale; constant where they have no standard error"
@@ -78,9 +59,40 @@ def collect(
     return result
 
 
-def _drawn(assessment: Assessment) -> np.ndarray | None:
-    """Draws of theta (draw, theta); None without standard errors."""
-    return None if assessment.uncertainty is None else assessment.uncertainty.theta
+def _coords(mixed) -> dict:
+    """Labels of the model's dims; those of subjects and units as text where that is what functions compare."""
+    coords = {dim: list(values) for dim, values in mixed.model.coords.items() if values is not None}
+    coords.setdefault(mixed.subject_dim, list(mixed.subjects))
+    for dim in {effect.unit_dim for effect in mixed.random_effects} | {mixed.subject_dim}:
+        if dim not in coords:
+            continue
+        coords[dim] = as_labels(coords[dim], keep_dates=False)
+    own = [dim for dim in groups.OWN_DIMS if dim in coords]
+    return coords | {f"{rv.name}_{dim}": coords[dim] for rv in mixed.model.free_RVs for dim in own}
+
+
+def _trace_attrs(
+    engine: Engine, runs: list[Chain], best: int, job: Job, assessment: Assessment, seconds, stages
+) -> dict:
+    run = runs[best]
+    return {
+        "n_explore": job.n_explore,
+        "n_smooth": job.n_smooth,
+        "objective": engine.maximizer.objective,
+        "n_transitions": engine.n_transitions,
+        "n_replicates": engine.n_replicates,
+        "best_chain": best,
+        "scores": stages.attempt("Scores of chains", lambda: [score(r) for r in runs] if len(runs) > 1 else [], []),
+        "interrupted": run.interrupted,
+        "converged": bool(run.converged),
+        "n_iterations": int(run.theta.shape[0]),
+        "n_solves": run.n_solves,
+        "n_solves_of_draws": 0 if run.conditional is None else run.conditional.n_solves,
+        "solver_failures": stages.attempt("Failures of solves", lambda: describe_failures(engine.mixed, run), {}),
+        "start_scores": [float(v) for v in run.start_scores],
+        "checks": stages.attempt("Checks of the run", lambda: checks(engine, runs, run, job), {}),
+        "seconds": {**run.seconds, **assessment.seconds, "total": seconds},
+    }
 
 
 def _assessment_attrs(engine: Engine, found: Assessment) -> dict:
@@ -105,7 +117,7 @@ def _assessment_attrs(engine: Engine, found: Assessment) -> dict:
     return attrs
 
 
-def _trace(engine: Engine, runs: list[Chain]) -> dict[str, Variable]:
+def _trace(engine: Engine, runs: list[Chain], stages: Stages) -> dict[str, Variable]:
     """Iterates of all chains; one that ended earlier keeps its last parameters, and has NaN for its statistics."""
     length = max(run.theta.shape[0] for run in runs)
 
@@ -113,175 +125,106 @@ def _trace(engine: Engine, runs: list[Chain]) -> dict[str, Variable]:
         return np.concatenate([values, np.repeat(fill, length - values.shape[0], axis=0)])
 
     theta = np.stack([padded(run.theta, run.theta[-1:]) for run in runs])
-    trace = {}
-    per_chain = [engine.points.natural_theta(t) for t in theta]
-    for p in engine.mixed.parameters:
-        trace[p.name] = Variable(_apart(p.name, _dims(p)), np.stack([values[p.name] for values in per_chain]))
+    trace = stages.attempt("Iterates on the natural scale", lambda: _natural_trace(engine, theta))
+    if trace is None:
+        trace = {p.value_name: Variable((), theta[..., p.columns]) for p in engine.mixed.parameters}
     for name in runs[0].stats:
         if name != "tune":
-            trace[name] = Variable((), np.stack([padded(run.stats[name].astype(float), [np.nan]) for run in runs]))
+            values = stages.attempt(f"'{name}' of iterations", partial(_stacked, runs, name, padded))
+            if values is not None:
+                trace[name] = Variable((), values)
     return trace
 
 
-def _dims(variable) -> tuple:
-    return tuple(d for d in variable.dims) if any(variable.dims) else ()
+def _natural_trace(engine: Engine, theta: np.ndarray) -> dict[str, Variable]:
+    per_chain = [engine.points.natural_theta(t) for t in theta]
+    return {
+        p.name: Variable(groups.apart(p.name, groups.dims_of(p)), np.stack([values[p.name] for values in per_chain]))
+        for p in engine.mixed.parameters
+    }
 
 
-def _apart(name: str, dims: tuple) -> tuple:
-    """Dims of a variable of the model, those with a name that a group of a fit uses itself renamed."""
-    return tuple(f"{name}_{dim}" if dim in _OWN_DIMS else dim for dim in dims)
+def _stacked(runs: list[Chain], name: str, padded) -> np.ndarray:
+    return np.stack([padded(run.stats[name].astype(float), [np.nan]) for run in runs])
 
 
-def _population(engine: Engine, run: Chain, assessment: Assessment) -> dict[str, np.ndarray]:
-    mixed = engine.mixed
-    natural = engine.points.natural_theta(run.theta[-1])
-    m_steps, roles = engine.rules.m_step_of(), engine.rules.role_of()
-    phi_labels = np.array(mixed.phi_labels())
-    governed = {}
+def _population(engine: Engine, run: Chain, assessment: Assessment, stages: Stages) -> dict[str, np.ndarray]:
+    """Columns of the table of estimates; if their names and scale cannot be had, the unconstrained values."""
+    theta = run.theta[-1]
+    table = stages.attempt("Estimates on the natural scale", lambda: _estimates(engine, theta))
+    if table is None:
+        table = {"parameter": np.array([f"unconstrained {k}" for k in range(theta.size)]), "estimate": theta}
+        return table | {name: np.full(theta.size, otherwise) for name, otherwise in _WITHOUT.items()}
+    for name, work in (
+        ("m_step", lambda: _m_steps(engine)),
+        ("role", lambda: _per_entry(engine, engine.rules.role_of())),
+        ("note", lambda: _per_entry(engine, dict.fromkeys(run.at_floor, "at its floor"), "")),
+        ("effects", lambda: _effects_of(engine)),
+        ("residual_shrinkage", lambda: _per_entry(engine, assessment.scale_shrinkage, np.nan)),
+    ):
+        otherwise = [_WITHOUT[name]] * len(table["estimate"])
+        table[name] = np.array(stages.attempt(f"The column '{name}' of estimates", work, otherwise))
+    if assessment.uncertainty is not None:
+        table |= stages.attempt("The columns of standard errors", lambda: _errors(assessment, table["estimate"]), {})
+    return table
+
+
+#: Columns of the table that every fit has, and their values where these cannot be had.
+_WITHOUT = {"m_step": "", "role": "", "note": "", "effects": "[]", "residual_shrinkage": np.nan}
+
+
+def _estimates(engine: Engine, theta: np.ndarray) -> dict[str, np.ndarray]:
+    natural, parameters = engine.points.natural_theta(theta), engine.mixed.parameters
+    labels = [label for p in parameters for label in parameter_labels(engine.mixed.model, p)]
+    values = [np.ravel(natural[p.name]) for p in parameters]
+    estimate = np.concatenate(values) if values else np.zeros(0)
+    if len(labels) != estimate.size:
+        raise ValueError(f"{len(labels)} labels for {estimate.size} estimates")
+    return {"parameter": np.array(labels), "estimate": estimate}
+
+
+def _per_entry(engine: Engine, of_parameter, otherwise=None) -> list:
+    """A value of each parameter for each of its entries."""
+    return [
+        of_parameter.get(p.name, otherwise)
+        for p in engine.mixed.parameters
+        for _ in range(np.prod(p.natural_shape, dtype=int))
+    ]
+
+
+def _m_steps(engine: Engine) -> list[str]:
+    m_steps, found = engine.rules.m_step_of(), []
+    for p in engine.mixed.parameters:
+        held = _held_entries(engine, p, int(np.prod(p.natural_shape, dtype=int)))
+        found += ["fixed" if one else m_steps[p.name] for one in held]
+    return found
+
+
+def _effects_of(engine: Engine) -> list[str]:
+    """For each entry, which random effects it is the variance of, as JSON."""
+    phi_labels, governed, found = np.array(engine.mixed.phi_labels()), {}, []
     for rule in engine.rules.omegas:
         if rule.kind == "scalar":
             governed[rule.parameter.name] = [list(phi_labels[rule.columns])]
         elif rule.kind == "diagonal":
             governed[rule.parameter.name] = [[label] for label in phi_labels[rule.columns]]
-    columns = {"parameter": [], "estimate": [], "m_step": [], "role": [], "note": [], "effects": []}
-    columns["residual_shrinkage"] = []
-    for p in mixed.parameters:
-        labels = parameter_labels(mixed.model, p)
-        columns["parameter"] += labels
-        columns["estimate"] += list(np.ravel(natural[p.name]))
-        columns["m_step"] += ["fixed" if held else m_steps[p.name] for held in _held_entries(engine, p, len(labels))]
-        columns["role"] += [roles[p.name]] * len(labels)
-        columns["note"] += ["at its floor" if p.name in run.at_floor else ""] * len(labels)
-        effects = governed.get(p.name, [[]] * len(labels))
-        columns["effects"] += [json.dumps([str(e) for e in names]) for names in effects]
-        columns["residual_shrinkage"] += [assessment.scale_shrinkage.get(p.name, np.nan)] * len(labels)
-    table = {name: np.array(values) for name, values in columns.items()}
+    for p in engine.mixed.parameters:
+        effects = governed.get(p.name, [[]] * int(np.prod(p.natural_shape, dtype=int)))
+        found += [json.dumps([str(e) for e in names]) for names in effects]
+    return found
+
+
+def _errors(assessment: Assessment, estimate: np.ndarray) -> dict[str, np.ndarray]:
     found = assessment.uncertainty
-    if found is not None:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rse = 100.0 * found.se / np.abs(table["estimate"])
-        table |= {"se": found.se, "rse": rse, "lower": found.lower, "upper": found.upper}
-        table["correlation"] = found.correlation
-    return table
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rse = 100.0 * found.se / np.abs(estimate)
+    return {"se": found.se, "rse": rse, "lower": found.lower, "upper": found.upper, "correlation": found.correlation}
 
 
 def _held_entries(engine: Engine, p, n_labels: int) -> np.ndarray:
     """Which entries of a parameter on the natural scale were fixed; those of a vector that is constrained as a whole, all or none."""
     held = engine.maximizer.held[p.columns]
     return held if held.size == n_labels else np.full(n_labels, held.all())
-
-
-def _add_individuals(engine: Engine, run: Chain, result: FitResult, assessment: Assessment) -> None:
-    mixed, found = engine.mixed, run.conditional
-    subject = (mixed.subject_dim,)
-    both = (mixed.subject_dim, "effect")
-    result.individual = {
-        "conditional_mode": Variable(both, found.mode),
-        "conditional_mean": Variable(both, found.mean),
-        "conditional_sd": Variable(both, found.sd),
-        "mode_logp": Variable(subject, found.mode_logp),
-        "mode_agreement": Variable(subject, found.mode_agreement),
-        "conditional_rhat": Variable(both, found.convergence.rhat),
-        "conditional_ess": Variable(both, found.convergence.ess),
-        "conditional_ess_sd": Variable(both, found.convergence.ess_sd),
-        "loglik_rhat": Variable(subject, found.convergence.loglik_rhat),
-        "loglik_ess": Variable(subject, found.convergence.loglik_ess),
-        "judged_rhat": Variable(subject, found.convergence.worst_rhat),
-        "judged_ess": Variable(subject, found.convergence.worst_ess),
-        "solver_error": Variable(subject, found.solver_error),
-        "shrinkage": Variable(("effect",), found.shrinkage),
-        "population_mean": Variable(both, engine.maximizer.population(run.theta[-1]).mean),
-    }
-    if (marginal := assessment.likelihood) is not None:
-        columns = {"loglik": marginal.loglik, "loglik_error": marginal.error}
-        columns |= {"ess": marginal.ess, "pareto_k": marginal.pareto_k}
-        result.individual |= {name: Variable(subject, x) for name, x in columns.items() if x is not None}
-    lead = found.draws.shape[:2]
-    posterior, drawn = {}, _drawn(assessment)
-    for name, values in engine.points.natural_theta(run.theta[-1] if drawn is None else drawn).items():
-        p = mixed.parameter(name)
-        values = (
-            np.broadcast_to(values, (*lead, *values.shape))
-            if drawn is None
-            else values.reshape(*lead, *values.shape[1:])
-        )
-        posterior[name] = Variable(_dims(p), values)
-    natural = engine.points.natural_phi(found.draws, run.theta[-1])
-    modes = engine.points.natural_phi(found.mode, run.theta[-1])
-    typical = engine.points.natural_phi(engine.maximizer.population(run.theta[-1]).mean, run.theta[-1])
-    columns = {"mode": modes, "mean": _over_draws(np.mean, natural), "sd": _over_draws(np.std, natural, ddof=1)}
-    for name, values in columns.items():
-        result.individual[f"natural_{name}"] = Variable(both, _as_columns(mixed, values))
-    for effect in mixed.random_effects:
-        # Units without a dim are no subjects: they get one of their own, by the variable's name.
-        before = tuple(f"{effect.name}_dim_{axis}" for axis in range(effect.axis))
-        dims = tuple(effect.dims) if any(effect.dims) or effect.is_nested else (*before, mixed.subject_dim)
-        posterior[effect.name] = Variable(dims, natural[effect.name])
-        for name, values in {"mode": modes, "population": typical}.items():
-            result.individual[f"{effect.name}_{name}"] = Variable(_apart(effect.name, dims), values[effect.name])
-    result.posterior = posterior | _deterministics(mixed, posterior, lead)
-    result.sample_stats = {"lp": Variable((), found.logp)}
-
-
-def _over_draws(statistic, values: dict[str, np.ndarray], **options) -> dict[str, np.ndarray]:
-    """Of values (chain, draw, ...) by name."""
-    return {name: statistic(x, axis=(0, 1), **options) for name, x in values.items()}
-
-
-def _as_columns(mixed, values: dict[str, np.ndarray]) -> np.ndarray:
-    """Natural values of the random effects by name, each in the column of phi that it belongs to; NaN without a unit."""
-    blocks = [effect.to_columns(values[effect.name], mixed.n_subjects) for effect in mixed.random_effects]
-    return np.where(mixed.is_used, np.concatenate(blocks, axis=-1), np.nan)
-
-
-def _deterministics(mixed, posterior, lead) -> dict[str, Variable]:
-    """pm.Deterministic variables at every draw, as pm.sample reports them."""
-    left_out = [rv for rv in mixed.model.free_RVs if rv.name not in posterior]  # missing rows
-    wanted = [d for d in mixed.model.deterministics if not set(left_out) & set(ancestors([d]))]
-    if not wanted:
-        return {}
-    free = list(mixed.model.free_RVs)
-    reached = set(ancestors(wanted))
-    inputs = [rv for rv in free if rv in reached]
-    f = pytensor.function(inputs, wanted, mode=INTERPRETED, on_unused_input="ignore")
-    rows = [
-        f(*(np.asarray(posterior[rv.name].values[c, d], dtype=rv.type.dtype) for rv in inputs))
-        for c, d in np.ndindex(*lead)
-    ]
-    out = {}
-    for k, rv in enumerate(wanted):
-        values = np.stack([row[k] for row in rows])
-        dims = tuple(mixed.model.named_vars_to_dims.get(rv.name) or ())
-        out[rv.name] = Variable(dims, values.reshape(*lead, *values.shape[1:]))
-    return out
-
-
-def _observed(mixed) -> dict[str, Variable]:
-    out = {}
-    for rv in observed_variables(mixed.model):
-        values = _value(mixed.model.rvs_to_values[rv])
-        out[rv.name] = Variable(tuple(mixed.model.named_vars_to_dims.get(rv.name) or ()), values)
-    return out
-
-
-def _value(data) -> np.ndarray:
-    """What a variable without inputs holds; not ``eval()``, which calls the C compiler for a second."""
-    if hasattr(data, "get_value"):
-        return np.asarray(data.get_value())
-    return np.asarray(pytensor.function([], data, mode=INTERPRETED)())
-
-
-def _constants(mixed) -> dict[str, Variable]:
-    out = {}
-    for name in (v.name for v in mixed.model.data_vars):
-        if name not in {rv.name for rv in observed_variables(mixed.model)}:
-            out[name] = Variable(tuple(mixed.model.named_vars_to_dims.get(name) or ()), _value(mixed.model[name]))
-    for outcome in mixed.outcomes:
-        out[f"{outcome.name}_subject"] = Variable((), outcome.row_subject)
-    for effect in mixed.random_effects:
-        if effect.is_nested:
-            out[f"{effect.name}_subject"] = Variable((effect.unit_dim,) if effect.unit_dim else (), effect.unit_subject)
-    return out
 
 
 def describe_failures(mixed, run: Chain) -> dict[str, list[int]]:

@@ -83,7 +83,7 @@ class Resumable:
 
     def with_runs(self, runs: list[Chain], seconds: float) -> tuple[dict[str, bytes], dict[str, Any]]:
         """Variables and attributes of the group after these runs."""
-        snapshots = self.snapshots | {run.number: run.snapshot for run in runs}
+        snapshots = self.snapshots | {run.number: run.snapshot for run in runs if run.snapshot is not None}
         data = {f"chain_{number}": snapshot.to_bytes() for number, snapshot in sorted(snapshots.items())}
         return {"random": self.random, **data}, {"options": self.options, "seconds": self.seconds + seconds}
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import cloudpickle
 import numpy as np
 
-from pymc_saem.saem.conditional import SHARE, describe_individuals
+from pymc_saem.saem.conditional import SHARE, Conditional, describe_individuals
 from pymc_saem.saem.course import Chain, Course
 from pymc_saem.saem.explain import explained
-from pymc_saem.saem.processes import run_in_processes
+from pymc_saem.saem.processes import lost, run_in_processes
 from pymc_saem.saem.snapshot import Snapshot
+from pymc_saem.saem.stages import CtrlC, Stages
 from pymc_saem.saem.step import SAEM
 
 
@@ -39,8 +41,10 @@ class Job:
     extend: int = 0
 
 
-def run_chains(job: Job, rngs, cores: int, watch: Callable, keep: Callable | None = None) -> list[Chain]:
-    """All chains; the results do not depend on ``cores``.
+def run_chains(
+    job: Job, rngs, cores: int, watch: Callable, keep: Callable | None = None, ctrl_c: CtrlC | None = None
+) -> list[Chain]:
+    """All chains; the results do not depend on ``cores``. Chains that were lost are left out, and the others say so.
 
     Parameters
     ----------
@@ -50,74 +54,86 @@ def run_chains(job: Job, rngs, cores: int, watch: Callable, keep: Callable | Non
         ``watch(chain, iteration, theta, stats)`` after each iteration; with several processes, after some of them.
     keep : Checkpoint writer, optional
         ``keep.is_due(iteration)`` whether a snapshot is wanted, ``keep(chain, snapshot)`` takes it.
+    ctrl_c : CtrlC, optional
+        Where Ctrl-C may come.
     """
     if len(rngs) == 1:
-        return [run_chain(job, 0, rngs[0], watch, keep)]
+        return [run_chain(job, 0, rngs[0], watch, keep, ctrl_c)]
     payload = cloudpickle.dumps(job)
     if cores > 1:
-        return run_in_processes(run_chain, payload, rngs, cores, watch, keep)
+        return run_in_processes(run_chain, payload, rngs, cores, watch, keep, ctrl_c)
     # The copy that other processes would get: PyTensor may order its terms otherwise than in the original, and a
     # difference in the last digit decides, after some hundred iterations, about a proposal.
     job, chains = cloudpickle.loads(payload), []
     for number, rng in enumerate(rngs):
         try:
-            chains.append(run_chain(job, number, rng, watch, keep))
+            chains.append(run_chain(job, number, rng, watch, keep, ctrl_c))
         except KeyboardInterrupt:  # before its first iteration
             if not chains:
                 raise
             break
+        except Exception as error:  # noqa: BLE001 - the chains that are done must survive it
+            if not chains:
+                raise
+            chains[0].trouble.append(lost(number, explained(error)))
+            continue
         if chains[-1].interrupted:
             break
     return chains
 
 
 @np.errstate(all="ignore")  # what is not finite is looked at, and told in words
-def run_chain(job: Job, number: int, rng: np.random.Generator, watch: Callable, keep: Callable | None = None) -> Chain:
+def run_chain(
+    job: Job,
+    number: int,
+    rng: np.random.Generator,
+    watch: Callable,
+    keep: Callable | None = None,
+    ctrl_c: CtrlC | None = None,
+) -> Chain:
     """One chain: start, iterations, conditional distributions. Ctrl-C keeps what there is.
 
     The first one (``number`` 0) starts from the given point, the others from dispersed ones.
     """
     course = Course(job.step, job.point, job.n_explore, job.n_smooth, job.tolerance, job.extend)
+    stages, interrupted = Stages(ctrl_c), False
+    try:
+        stages.ctrl_c.during(partial(_iterate, course, job, number, rng, watch, keep))
+    except KeyboardInterrupt:
+        course.turn_back()
+        interrupted = True
+    chain = course.chain(number, interrupted, stages)
+    if keep is not None and chain.snapshot is not None:
+        # nothing that comes after the estimate may lose it
+        stages.attempt("The checkpoint", partial(keep, number, chain.snapshot), is_long=True)
+    if job.draws:
+        mark = perf_counter()
+        work = partial(_describe_individuals, job, chain)
+        chain.conditional = stages.attempt("The conditional distributions", work, is_long=True)
+        chain.seconds["after"] = perf_counter() - mark
+    chain.notes += stages.notes
+    return chain
+
+
+def _iterate(course: Course, job: Job, number: int, rng, watch: Callable, keep: Callable | None) -> None:
     begun: Snapshot | None = job.begun[number] if job.begun else None
     if begun is None:
         course.begin(rng, dispersed=number > 0)
     else:
         course.go_on(begun)
-    interrupted = False
-    try:
-        while not course.is_over:
-            course.iterate()
-            watch(number, len(course.thetas) - 1, course.thetas[-1], course.stats[-1])
-            if keep is not None and keep.is_due(len(course.thetas)):
-                keep(number, course.snapshot())
-    except KeyboardInterrupt:
-        course.turn_back()
-        interrupted = True
-    chain = course.chain(number, interrupted)
-    if keep is not None:
-        keep(number, chain.snapshot)  # nothing that comes after the estimate may lose it
-    _after(chain, job.step, job.draws)
-    return chain
+    while not course.is_over:
+        course.iterate()
+        watch(number, len(course.thetas) - 1, course.thetas[-1], course.stats[-1])
+        if keep is not None and keep.is_due(len(course.thetas)):
+            keep(number, course.snapshot())
 
 
-def _after(chain: Chain, step: SAEM, draws: int) -> None:
-    """Conditional distributions; whatever goes wrong here is reported, and the estimate kept."""
-    if not draws:
-        return
-    mark = perf_counter()
+def _describe_individuals(job: Job, chain: Chain) -> Conditional:
+    step = job.step
     step.stop_tuning()
-    population = step.engine.maximizer.population(step.state.theta)
-    try:
-        chain.conditional = describe_individuals(
-            step.simulator, population, step.state.theta, step.state.phi, draws, SHARE * chain.n_solves
-        )
-    except KeyboardInterrupt:
-        chain.trouble.append("The conditional distributions were interrupted; the estimate is complete.")
-    except Exception as error:  # noqa: BLE001 - the estimate must survive any failure after it
-        chain.trouble.append(
-            f"The conditional distributions failed ({explained(error)}); the estimate is complete."
-        )
-    chain.seconds["after"] = perf_counter() - mark
+    theta, phi = step.state.theta, step.state.phi
+    population = step.engine.maximizer.population(theta)
+    return describe_individuals(step.simulator, population, theta, phi, job.draws, SHARE * chain.n_solves)
 
 
 def score(chain: Chain) -> float:

@@ -39,7 +39,6 @@ def messages(engine: Engine, runs: list, run, failures: dict, job) -> list[str]:
     """Messages about the reported chain ``run``, and about the agreement of all ``runs``."""
     seen = checks(engine, runs, run, job)
     found = [
-        *run.trouble,
         *_interruption(runs, run, job),
         *_floors(run),
         *_on_bounds(seen["boundary"]),

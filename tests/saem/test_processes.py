@@ -73,7 +73,7 @@ def test_ctrl_c_later_and_failures_of_the_caller(tmp_path):
 
 
 def test_ctrl_c_in_a_later_chain_keeps_the_first(monkeypatch):
-    def run_chain(job, number, rng, watch, keep):
+    def run_chain(job, number, *others):
         if number == 1:
             raise KeyboardInterrupt
         return SimpleNamespace(number=number, interrupted=False)

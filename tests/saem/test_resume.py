@@ -172,7 +172,10 @@ def test_after_kill_9_the_trace_is_the_same(tmp_path):
 
 
 def test_a_failure_after_the_estimate_finds_it_on_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("pymc_saem.saem.fit.assess", lambda *a, **k: (_ for _ in ()).throw(MemoryError("no memory")))
+    """Whatever takes the process then: the iterations have been written."""
+    monkeypatch.setattr(
+        "pymc_saem.saem.fit.Finisher.finish", lambda *a: (_ for _ in ()).throw(MemoryError("no memory"))
+    )
     options = QUICK | {"n_explore": 3, "n_smooth": 3, "random_seed": 1}
     with pytest.raises(MemoryError):
         ps.fit_saem(random_intercept(), checkpoint=tmp_path / "fit.nc", **options)
