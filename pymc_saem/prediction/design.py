@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from pytensor.graph.traversal import io_toposort
+from pytensor.graph.traversal import ancestors, io_toposort
 
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.evaluate.outcomes import Outcome
@@ -13,7 +13,9 @@ from pymc_saem.evaluate.row_function import are_of_rows, constant_value
 from pymc_saem.prediction.values import Fit
 from pymc_saem.saem.dependence import SHARED_STEPS
 from pymc_saem.saem.interpreted import has_python_only_ops
-from pymc_saem.saem.rows import subjects_of_rows
+from pymc_saem.saem.reach import Reach, Values
+from pymc_saem.saem.rows import refuse_orphans, refuse_shared, subjects_of_rows
+from pymc_saem.saem.tracer import NotKnown, Tracer, not_known
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def read_design(generator: Generator, values, fit: Fit, rng: np.random.Generator
     n_subjects = experiment.n_units(top[0])
     labels = generator.model.coords.get(fit.subject_dim)
     names = [outcome.name for outcome in generator.outcomes]
-    rows = experiment.owners(n_subjects, top, experiment.rows, names, orphans_allowed=False)
+    rows = _with_graph(generator, values, experiment, top, experiment.owners(n_subjects, top, experiment.rows, names))
     units = {}
     for name in lower:
         n_units = experiment.n_units(name)
@@ -102,6 +104,41 @@ def read_design(generator: Generator, values, fit: Fit, rng: np.random.Generator
     )
 
 
+def _with_graph(generator, values, experiment, top: list[str], rows: list) -> list[np.ndarray]:
+    """Subjects of rows that did not move, such as those before a change point, by the graph.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When the graph does not tell a subject either.
+    """
+    if all((of_row >= 0).all() for of_row in rows):
+        return rows
+    model = generator.model
+    known = {model[name]: Values([values[name]]) for name in generator.parameters}
+    for name in generator.effects:
+        shape = experiment.typical[name].shape[1:]
+        if name in top:
+            known[model[name]] = Reach.of_labels(np.indices(shape)[0])
+        elif not {model[n] for n in top} & set(ancestors(model[name].owner.inputs)):
+            known[model[name]] = Values([experiment.typical[name][0]])
+    parts = [part for outcome in generator.outcomes for part in outcome.parts]
+    try:
+        found = iter(Tracer(known, [], not_known, through_zeros=True)([part.rv for part in parts]))
+    except NotKnown:
+        found = iter(())
+    filled = []
+    for outcome, of_row in zip(generator.outcomes, rows, strict=True):
+        labels = of_row.copy()
+        for part, reach in zip(outcome.parts, found, strict=False):
+            own = np.broadcast_to(reach.over(tuple(range(1, len(reach.shape)))).labels(), part.rows.size)
+            labels[part.rows] = np.where(labels[part.rows] < 0, own, labels[part.rows])
+        refuse_shared(outcome.name, labels == -2)
+        refuse_orphans(outcome.name, labels >= 0)
+        filled.append(labels)
+    return filled
+
+
 class _Experiment:
     """Predictions when the random effects of some subjects move from their typical value towards a draw."""
 
@@ -116,7 +153,7 @@ class _Experiment:
         """A number per row of each outcome, which changes with the law of the row."""
         return [marks[0] for marks in self.generator.marks(self.generator.laws(self.values, effects, 1))]
 
-    def owners(self, n: int, movable: list[str], read, names, orphans_allowed: bool = True) -> list[np.ndarray]:
+    def owners(self, n: int, movable: list[str], read, names) -> list[np.ndarray]:
         """Which of the n entries of ``movable`` effects each number belongs to that ``read(effects)`` lists; -1 for none."""
 
         def density(distance, _):
@@ -132,7 +169,7 @@ class _Experiment:
             effects = self.generator.typical_effects(self.values, 1, given)
             return read(effects)
 
-        return subjects_of_rows(density, np.zeros(0), np.zeros((n, 1)), names, self.rng, self.noise, orphans_allowed)
+        return subjects_of_rows(density, np.zeros(0), np.zeros((n, 1)), names, self.rng, self.noise, True)
 
     def n_units(self, name: str) -> int:
         return self.generator.by_unit(name, self.typical[name]).shape[1]

@@ -10,6 +10,7 @@ from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.extra_ops import CumOp, Repeat
 from pytensor.tensor.math import Argmax, Dot
+from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 
 from pymc_saem.saem.reach import NOBODY, Reach, Values, join
@@ -221,7 +222,27 @@ def _blockwise(node, inputs):
     return outputs
 
 
+def _random(node, inputs):
+    """Draws depend on the parameters of their law."""
+    op = node.op
+    ranks = list(op.ndims_params)
+    params = [_reach(i) for i in inputs[len(inputs) - len(ranks) :]]
+    batch = join([p.over(tuple(range(-n, 0))) for p, n in zip(params, ranks, strict=True)])
+    size = inputs[1][0] if isinstance(inputs[1], Values) else None
+    if size is not None:
+        batch = join([batch, Reach.nobody(tuple(int(n) for n in np.ravel(size)))])
+    core = ()
+    if op.ndim_supp:
+        of_rank = [p for p, n in zip(params, ranks, strict=True) if n == op.ndim_supp]
+        if not of_rank:
+            return None
+        core = of_rank[0].shape[-op.ndim_supp :]
+    whole = Reach.nobody((*batch.shape, *core))
+    return [Values([None]), join([batch.with_axes(len(whole.shape)), whole])]
+
+
 _RULES = (
+    (RandomVariable, _random),
     (Blockwise, _blockwise),
     (Elemwise, _elemwise),
     (CheckAndRaise, _check),

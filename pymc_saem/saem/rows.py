@@ -50,7 +50,7 @@ def subjects_of_rows(
     by_value = decode(lambda mask: density(phi + step * mask[:, None], theta), base, phi.shape[0], noise)
     found = [subject for subject, _, _ in by_value]
     for name, (_, _, shared) in zip(names, by_value, strict=True):
-        _refuse_shared(name, shared)
+        refuse_shared(name, shared)
     if all(hit.all() for _, hit, _ in by_value):
         return found
     # A prediction at time zero may be the same for every phi. NaN shows what it is computed from;
@@ -124,7 +124,7 @@ def find_finite_start(density, start: np.ndarray, names, rng: np.random.Generato
     )
 
 
-def _refuse_shared(name, both: np.ndarray) -> None:
+def refuse_shared(name, both: np.ndarray) -> None:
     if both.any():
         row = int(np.flatnonzero(both)[0])
         raise SharedRowError(

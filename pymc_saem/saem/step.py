@@ -124,6 +124,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
                 f"SAEM must own every free variable, or PyMC samples the rest by NUTS; {missing} were left out."
             )
         check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_starts, minibatch, compile_kwargs)
+        self._data = {v.name: np.array(v.get_value()) for v in model.data_vars if hasattr(v, "get_value")}
         self.schedule = Schedule(n_explore, step_size_exponent, annealing)
         mixed = read_model(model, random_effects)
         self.engine = Engine.build(
@@ -167,10 +168,23 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
 
     # PyMC 5 calls set_rng at the start of a chain, PyMC 6 setup_chain.
     def set_rng(self, rng) -> None:
+        self._check_data()
         self.begin_chain(rng, self.schedule.n_explore)
 
     def setup_chain(self, rng, tune: int, draws: int) -> None:
+        self._check_data()
         self.begin_chain(rng, tune)
+
+    def _check_data(self) -> None:
+        """Whose rows are whose was read when the step was made; with other data it may be wrong without a word."""
+        for name, before in self._data.items():
+            if not np.array_equal(
+                before, self.engine.mixed.model[name].get_value(), equal_nan=before.dtype.kind == "f"
+            ):
+                raise ValueError(
+                    f"The data '{name}' have changed since this step read the model. Make the step after pm.set_data: "
+                    "pm.sample(step=ps.SAEM())."
+                )
 
     def stop_tuning(self) -> None:
         self.tune = False

@@ -62,8 +62,8 @@ class Tracer:
             return follow(node, inputs)
         variables, outputs = inner_graph(node.op)
         try:
-            return Tracer(dict(zip(variables, inputs, strict=True)), [], _not_known, self.through_zeros)(outputs)
-        except _NotKnown:
+            return Tracer(dict(zip(variables, inputs, strict=True)), [], not_known, self.through_zeros)(outputs)
+        except NotKnown:
             return None
 
     def _find(self, variable):
@@ -90,9 +90,10 @@ def _evaluate(node, inputs: list[Values]) -> list[Values]:
     return [Values(out) for out in zip(*found, strict=True)]
 
 
-class _NotKnown(Exception):
-    """An operation inside another one is not followed."""
+class NotKnown(Exception):
+    """An operation has no rule."""
 
 
-def _not_known(outputs):
-    raise _NotKnown
+def not_known(outputs):
+    """For tracers that ask nobody."""
+    raise NotKnown

@@ -209,3 +209,16 @@ def test_one_new_subject_of_a_model_with_a_covariate():
     mode = (-0.5 / 0.8**2 + 0.6 / 0.5**2) / precision
     assert set(found["source"]) == {"own data"}
     np.testing.assert_allclose(found["prediction"], mode, atol=1e-5)
+
+
+def test_rows_before_a_change_point_are_rows_of_their_subject():
+    """The switch is flat there: no experiment moves them."""
+    subject, time = np.repeat([0, 1, 2], 3), np.tile([0.0, 2.0, 4.0], 3)
+    with pm.Model(coords={"subject": [0, 1, 2]}) as model:
+        change = pm.Normal("change", pm.Flat("mu"), 0.1, dims="subject")[subject]
+        pm.Normal("y", pm.math.switch(time > change, time - change, 0.0), 1.0, observed=np.zeros(9))
+    change = np.array([3.0, 3.1, 3.2])
+    idata = made_up_fit(model, {"change": change}, {"mu": 3.0}, {"y": subject})
+    found = ps.predict(model, idata, random_seed=1)
+    np.testing.assert_array_equal(found["subject"], subject)
+    np.testing.assert_allclose(found["prediction"], np.maximum(time - change[subject], 0.0))

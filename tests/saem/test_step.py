@@ -144,3 +144,16 @@ def test_no_fit_looks_for_a_start_where_random_effects_outnumber_rows():
     step.begin_chain(np.random.default_rng(0), 5)
     step.step(model.initial_point())
     assert step.start_scores.size == 0
+
+
+def test_data_that_change_after_the_model_was_read_are_refused():
+    subject = np.repeat([0, 1, 2], 2)
+    with pm.Model(coords={"subject": range(3)}) as model:
+        codes = pm.Data("codes", subject)
+        b = pm.Normal("b", pm.Normal("a"), pm.HalfNormal("omega"), dims="subject")
+        pm.Normal("y", b[codes], 1.0, observed=np.arange(6.0))
+        step = ps.SAEM(n_explore=1, **OPTIONS)
+        step.set_rng(np.random.default_rng(1))
+        model.set_data("codes", subject[::-1])
+        with pytest.raises(ValueError, match="data 'codes' have changed since this step read the model"):
+            step.set_rng(np.random.default_rng(1))
