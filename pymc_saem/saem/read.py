@@ -67,7 +67,7 @@ def read_model(
             model, {axis: levels[axis] for axis in lower}, [n for of in levels.values() for n in of]
         )
         units = {axis: rows[axis] for axis in lower}
-        of_axis = _subjects_of_units(look, levels, units, subjects)
+        of_axis = _subjects_of_units(look, levels, units, subjects, scaled)
         subjects = fill_subjects(subjects, units, of_axis)
         unit_subjects = {name: of_axis[axis] for axis in lower for name in levels[axis]}
     subjects = _fill_through_zeros(look, subjects, levels, of_axis)
@@ -79,7 +79,7 @@ def read_model(
     return with_general_laws(with_images(replace(mixed, outcomes=tuple(outcomes)), point))
 
 
-def _subjects_of_units(look: Dependence, levels: dict, units: dict, subjects: list) -> dict:
+def _subjects_of_units(look: Dependence, levels: dict, units: dict, subjects: list, scaled: dict) -> dict:
     """Subject of each unit of the lower axes, by the rows of the unit and by its law."""
     (top, uppers), *lower = levels.items()
     by_law = {}
@@ -88,7 +88,8 @@ def _subjects_of_units(look: Dependence, levels: dict, units: dict, subjects: li
         by_law[axis] = np.max([look.entries_on(upper, name) for upper, name in pairs], axis=0)
 
     def crossed(axis, unit, a, b):
-        return crossed_levels(uppers[0], levels[axis][0], (top[0], axis[0]), unit, a, b)
+        names = uppers[0], levels[axis][0]
+        return crossed_levels(look.model, names, (top[0], axis[0]), unit, (a, b), scaled)
 
     return subjects_of_units(units, subjects, by_law, crossed)
 

@@ -175,13 +175,20 @@ def _has_entries_of_two(rows: list, subjects: list) -> bool:
     return np.unique(pairs[0]).size < pairs.shape[1]
 
 
-def crossed_levels(upper: str, lower: str, dims: tuple, entry: int, a: int, b: int) -> UnsupportedModelError:
-    """Two levels of which an entry of the one occurs with two of the other."""
+def crossed_levels(model, names: tuple, dims: tuple, entry: int, owners: tuple, scaled) -> UnsupportedModelError:
+    """Two levels, the upper and the lower of ``names``: an ``entry`` of the lower occurs with both ``owners`` of the upper."""
+    upper, lower = names
     of = f" ({' and '.join(f'one entry per {d}' for d in dims if d)})" if any(dims) else ""
+    constant = [name for name in names if name not in scaled and not parents_of(model, name)]
+    advice = _AS_PARAMETERS
+    if constant:  # it may be a vector of parameters as it stands
+        other = upper if constant[0] == lower else lower
+        advice = (
+            f"'{constant[0]}' has a distribution with constants: if its entries are parameters, say which are the random effects: "
+            f"random_effects=['{other}', ...]. pm.sample() can estimate the model as it stands."
+        )
     return UnsupportedModelError(
-        f"The random effects '{upper}' and '{lower}'{of} are crossed: entry {entry} of '{lower}' occurs in rows of entries {a} and {b} of "
-        f"'{upper}' (counted from 0). They are two levels, neither nested in the other. SAEM integrates over the random effects of one "
-        "subject at a time, and cannot integrate over both. If the index of one of them is wrong, correct it. If the entries of one are "
-        "meant as fixed effects, give it a distribution with constants, and multiply it by nothing that is estimated. pm.sample() can "
-        "estimate the model as it stands."
+        f"The random effects '{upper}' and '{lower}'{of} are crossed: entry {entry} of '{lower}' occurs in rows of entries {owners[0]} and "
+        f"{owners[1]} of '{upper}' (counted from 0). They are two levels, neither nested in the other. SAEM integrates over the random "
+        f"effects of one subject at a time, and cannot integrate over both. If the index of one of them is wrong, correct it. {advice}"
     )
