@@ -119,7 +119,7 @@ def _with_graph(generator, values, experiment, top: list[str], rows: list) -> li
     for name in generator.effects:
         shape = experiment.typical[name].shape[1:]
         if name in top:
-            known[model[name]] = Reach.of_labels(np.indices(shape)[0])
+            known[model[name]] = Reach.of_labels(np.indices(shape)[generator.axes[name]])
         elif not {model[n] for n in top} & set(ancestors(model[name].owner.inputs)):
             known[model[name]] = Values([experiment.typical[name][0]])
     parts = [part for outcome in generator.outcomes for part in outcome.parts]
@@ -131,7 +131,7 @@ def _with_graph(generator, values, experiment, top: list[str], rows: list) -> li
     for outcome, of_row in zip(generator.outcomes, rows, strict=True):
         labels = of_row.copy()
         for part, reach in zip(outcome.parts, found, strict=False):
-            own = np.broadcast_to(reach.over(tuple(range(1, len(reach.shape)))).labels(), part.rows.size)
+            own = np.broadcast_to(reach.labels().ravel(), part.rows.size)
             labels[part.rows] = np.where(labels[part.rows] < 0, own, labels[part.rows])
         refuse_shared(outcome.name, labels == -2)
         refuse_orphans(outcome.name, labels >= 0)

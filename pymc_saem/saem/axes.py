@@ -37,8 +37,15 @@ def unit_axes(look, left_out: set[str] = frozenset()) -> dict[str, int]:
     of_parameters = {
         _key(look, name, axes[name]) for name in axes if name not in {*several, *scaled} and _is_plain(look, name)
     }
+    of_effects = {
+        _key(look, name, axes[name])
+        for name in axes
+        if name not in several and (name in scaled or not _is_plain(look, name))
+    }
     for name, long in several.items():
         one = [axis for axis in long if _is_one(look, name, axis)]
+        # With effects of subjects beside it, k[occasion, subject] is one of the same subjects.
+        one = [axis for axis in one if _key(look, name, axis) in of_effects] or one
         units = [axis for axis in one if _key(look, name, axis) not in of_parameters]
         if one and units and one[0] not in units and _length(look, name, units[0]) > _length(look, name, one[0]):
             one = units

@@ -33,6 +33,7 @@ def find_random_effects(look, chosen: Sequence[str] | None, left_out: set[str]) 
     candidates = candidates + [name for name in scaled if name in leaves] or leaves
     axes = {unit_axis(look, name) for name in candidates} - {None}
     if not axes:
+        _refuse_whole_vectors(model, [name for name in candidates if parents[name]])
         raise UnsupportedModelError(
             "No random effect was found: no free variable has one entry per subject and a distribution that depends on "
             f"population parameters. The free variables are {_shapes(model, point)}. If one of them varies between subjects, give it "
@@ -41,9 +42,21 @@ def find_random_effects(look, chosen: Sequence[str] | None, left_out: set[str]) 
         )
     found = {name for name in leaves if unit_axis(look, name) in axes}
     # c ~ Normal(b[...], omega) with b ~ Normal(a, tau): b has a law with parameters, so it is no parameter itself.
-    upper = {name for effect in found for name in parents[effect] if parents[name]}
+    upper = {name for effect in found for name in parents[effect] if parents[name] and not is_scale(free[name])}
     upper = {name for name in upper | set(scaled) if unit_axis(look, name) is not None}
     return [name for name in free if name in found | upper]
+
+
+def _refuse_whole_vectors(model, names: list[str]) -> None:
+    """A vector that is one draw, such as a ZeroSumNormal, has no entries of single subjects."""
+    for name in names:
+        rv = model[name]
+        if getattr(rv.owner.op, "ndim_supp", 0):
+            raise UnsupportedModelError(
+                f"No random effect was found: '{name}' is one draw of a {type(rv.owner.op).__name__.removesuffix('RV')}, whose entries depend on each "
+                "other, so it is a random effect that is shared by all subjects. SAEM needs effects that are independent between subjects, "
+                "such as a Normal with an entry per subject."
+            )
 
 
 def _check_chosen(chosen, free) -> list[str]:
@@ -60,6 +73,12 @@ def parents_of(model: pm.Model, name: str) -> set[str]:
     """Names of the free variables that the distribution of a variable depends on."""
     free = set(model.free_RVs)
     return {v.name for v in ancestors(model[name].owner.inputs) if v in free}
+
+
+def is_scale(rv) -> bool:
+    """Whether a vector is one of standard deviations or correlations, whose prior has parameters."""
+    kind = type(rv.owner.op).__name__
+    return kind.startswith(("Half", "Exponential", "LKJ")) or "LKJ" in kind or "Cholesky" in kind
 
 
 def _shapes(model, point) -> str:

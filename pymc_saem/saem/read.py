@@ -25,7 +25,12 @@ from pymc_saem.saem.observed import row_size
 from pymc_saem.saem.point import initial_point
 from pymc_saem.saem.rows import refuse_orphans
 from pymc_saem.saem.scaled import scaled_vectors
-from pymc_saem.saem.shared import crossed_levels, find_levels, refuse_latent_parameters
+from pymc_saem.saem.shared import (
+    add_units_of_constant_laws,
+    crossed_levels,
+    find_levels,
+    refuse_latent_parameters,
+)
 from pymc_saem.saem.unread import missing_rows, refuse_unused, refuse_what_is_not_read
 
 
@@ -59,6 +64,8 @@ def read_model(
     scaled = scaled_vectors(model, point, missing, {n for n in names if parents_of(model, n)})
     may_drop = () if random_effects is not None else [n for n in names if n not in scaled and not parents_of(model, n)]
     levels, rows = find_levels(look, by_axis(look, names), may_drop, scaled)
+    if random_effects is None:
+        levels, rows = add_units_of_constant_laws(look, levels, rows, missing)
     refuse_latent_parameters(look, [n for of in levels.values() for n in of], missing)
     top, *lower = levels
     subjects, unit_subjects, of_axis = rows[top], {}, {}

@@ -84,6 +84,11 @@ def _is_around_zero(model, rv) -> bool:
     return not np.any(centre)
 
 
+def is_normal_around_zero(model, rv) -> bool:
+    """Whether a variable is normal with constants, and mean 0."""
+    return type(rv.owner.op).__name__ == "NormalRV" and _is_around_zero(model, rv)
+
+
 def _is_standard_normal(rv) -> bool:
     if type(rv.owner.op).__name__ != "NormalRV":
         return False

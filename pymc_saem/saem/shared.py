@@ -10,11 +10,11 @@ import numpy as np
 
 from pymc_saem.saem.axes import unit_axis
 from pymc_saem.saem.dependence import Dependence
-from pymc_saem.saem.levels import parents_of
+from pymc_saem.saem.levels import is_scale, parents_of
 from pymc_saem.saem.model import UnsupportedModelError
 from pymc_saem.saem.reach import NOBODY
 from pymc_saem.saem.rows import SharedRowError
-from pymc_saem.saem.scaled import scaled_vectors
+from pymc_saem.saem.scaled import is_normal_around_zero, scaled_vectors
 
 _AS_PARAMETERS = (
     "Only where its entries are meant as fixed effects: give it a distribution with constants, and multiply it by nothing that is "
@@ -49,7 +49,7 @@ def find_levels(look: Dependence, of_axis: dict, may_drop, scaled: dict) -> tupl
                 continue
             labels = [reach.labels() for reach in found]
             if axis in levels:
-                _refuse_two_indices(look, levels[axis][0], name, rows[axis], labels)
+                _refuse_two_indices(look, (levels[axis][0], name), rows[axis], labels, scaled)
                 labels = [np.maximum(a, b) for a, b in zip(rows[axis], labels, strict=True)]
             levels.setdefault(axis, []).append(name)
             rows[axis] = labels
@@ -60,16 +60,48 @@ def find_levels(look: Dependence, of_axis: dict, may_drop, scaled: dict) -> tupl
     return levels, rows
 
 
-def _refuse_two_indices(look: Dependence, one: str, other: str, rows: list, labels: list) -> None:
+def _refuse_two_indices(look: Dependence, names: tuple, rows: list, labels: list, scaled) -> None:
     """Two random effects with equally many entries, of which a row picks different ones."""
+    one, other = names
     for rv, a, b in zip(look.observed, rows, labels, strict=True):
         if (wrong := np.flatnonzero((a >= 0) & (b >= 0) & (a != b))).size:
             row = int(wrong[0])
             raise UnsupportedModelError(
                 f"Row {row} of '{rv.name}' depends on entry {a[row]} of '{one}' and on entry {b[row]} of '{other}' ({wrong.size} such rows in "
                 "all), which have equally many entries, so both were taken for subjects. If they are subjects, check the two indices. If "
-                f"they are two levels, they are crossed, neither nested in the other: SAEM cannot integrate over both. {_AS_PARAMETERS}"
+                f"they are two levels, they are crossed, neither nested in the other: SAEM cannot integrate over both. {_advice(look.model, names, scaled)}"
             )
+
+
+def add_units_of_constant_laws(look: Dependence, levels: dict, rows: dict, left_out: set[str]) -> tuple[dict, dict]:
+    """The levels with normal effects whose law has constants only, such as those of occasions with a known spread.
+
+    A vector with constants may be one of parameters. Where it has more entries than there are subjects, and each belongs to
+    one subject, it is a level of its own.
+
+    Raises
+    ------
+    UnsupportedModelError
+        Where such a vector is crossed with the subjects, and only its user knows what it is.
+    """
+    top = next(iter(levels))
+    effects = {name for of in levels.values() for name in of}
+    for rv in look.model.free_RVs:
+        axis = unit_axis(look, rv.name) if rv.name not in effects | left_out else None
+        if axis is None or axis in levels or axis[1] <= top[1] or not is_normal_around_zero(look.model, rv):
+            continue
+        found = look.rows_on(rv.name)
+        if any(reach.is_many.any() for reach in found) or all(reach.is_none.all() for reach in found):
+            continue
+        if _has_entries_of_two(found, rows[top]):
+            raise UnsupportedModelError(
+                f"'{rv.name}' has {axis[1]} entries, more than the {top[1]} of '{levels[top][0]}', and a distribution with constants, and the two are "
+                "crossed, neither nested in the other. If both are random effects, SAEM cannot integrate over both. If the entries of one "
+                f"of them are parameters, say which are the random effects: random_effects=[...]. pm.sample() can estimate the model as it stands."
+            )
+        levels, rows = levels | {axis: [rv.name]}, rows | {axis: [reach.labels() for reach in found]}
+    levels = dict(sorted(levels.items(), key=lambda item: item[0][1]))
+    return levels, {axis: rows[axis] for axis in levels}
 
 
 def refuse_latent_parameters(look: Dependence, effects: list[str], left_out: set[str]) -> None:
@@ -88,14 +120,8 @@ def refuse_latent_parameters(look: Dependence, effects: list[str], left_out: set
             continue
         parents = parents_of(model, name)
         is_vector = point[model.rvs_to_values[rv].name].size > 1
-        if is_vector and (name in scaled or parents and not _is_scale(rv)):
+        if is_vector and (name in scaled or parents and not is_scale(rv)):
             raise UnsupportedModelError(_why_no_parameter(look, name, effects, scaled.get(name)))
-
-
-def _is_scale(rv) -> bool:
-    """Whether a vector is one of standard deviations or correlations, whose prior has parameters."""
-    kind = type(rv.owner.op).__name__
-    return kind.startswith(("Half", "Exponential", "LKJ")) or "LKJ" in kind or "Cholesky" in kind
 
 
 def law_in_words(model, name: str, scale: str | None = None) -> str:
@@ -175,20 +201,23 @@ def _has_entries_of_two(rows: list, subjects: list) -> bool:
     return np.unique(pairs[0]).size < pairs.shape[1]
 
 
+def _advice(model, names: tuple, scaled) -> str:
+    """What to do about two crossed vectors: one of them with a constant law may be a vector of parameters as it stands."""
+    for name, other in (names, names[::-1]):
+        if name not in scaled and not parents_of(model, name):
+            return (
+                f"'{name}' has a distribution with constants: if its entries are parameters, say which are the random effects: "
+                f"random_effects=['{other}', ...]. pm.sample() can estimate the model as it stands."
+            )
+    return _AS_PARAMETERS
+
+
 def crossed_levels(model, names: tuple, dims: tuple, entry: int, owners: tuple, scaled) -> UnsupportedModelError:
     """Two levels, the upper and the lower of ``names``: an ``entry`` of the lower occurs with both ``owners`` of the upper."""
     upper, lower = names
     of = f" ({' and '.join(f'one entry per {d}' for d in dims if d)})" if any(dims) else ""
-    constant = [name for name in names if name not in scaled and not parents_of(model, name)]
-    advice = _AS_PARAMETERS
-    if constant:  # it may be a vector of parameters as it stands
-        other = upper if constant[0] == lower else lower
-        advice = (
-            f"'{constant[0]}' has a distribution with constants: if its entries are parameters, say which are the random effects: "
-            f"random_effects=['{other}', ...]. pm.sample() can estimate the model as it stands."
-        )
     return UnsupportedModelError(
         f"The random effects '{upper}' and '{lower}'{of} are crossed: entry {entry} of '{lower}' occurs in rows of entries {owners[0]} and "
         f"{owners[1]} of '{upper}' (counted from 0). They are two levels, neither nested in the other. SAEM integrates over the random "
-        f"effects of one subject at a time, and cannot integrate over both. If the index of one of them is wrong, correct it. {advice}"
+        f"effects of one subject at a time, and cannot integrate over both. If the index of one of them is wrong, correct it. {_advice(model, names, scaled)}"
     )

@@ -225,3 +225,58 @@ def test_a_fit_of_three_levels_written_as_means_has_the_exact_likelihood():
     found = dict(zip(population["parameter"].values.tolist(), population["estimate"].values.tolist(), strict=True))
     y = np.asarray(fit["observed_data"]["y"])
     assert population.attrs["loglik"] == pytest.approx(multivariate_normal(*exact_law(**found)).logpdf(y), abs=1e-6)
+
+
+# -- vectors with constants, which may be either ----------------------------------------------
+
+
+def rasch(items):
+    with pm.Model(coords={"student": range(10), "question": range(4)}) as model:
+        ability = pm.Normal("ability", 0.0, 1.0, dims="student")[STUDENT]
+        pm.Bernoulli("right", logit_p=ability - items()[QUESTION], observed=Y > 0)
+    return model
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        lambda: pm.Normal("d", 0.0, 3.0, dims="question"),
+        lambda: pm.Normal("d", 0.0, pm.HalfNormal("tau"), dims="question"),
+    ],
+    ids=["constants", "estimated"],
+)
+def test_abilities_with_a_known_law_are_no_parameters_unless_the_user_says_so(items):
+    with pytest.raises(UnsupportedModelError, match="crossed, neither nested|are crossed: .* neither nested"):
+        read_model(rasch(items))
+
+
+def test_crossed_levels_with_constants_are_read_as_their_user_says():
+    model = rasch(lambda: pm.Normal("d", 0.0, 3.0, dims="question"))
+    with pytest.raises(
+        UnsupportedModelError, match=r"if its entries are parameters, say which .*random_effects=\['ability'"
+    ):
+        read_model(model)
+    mixed = read_model(model, ["ability"])
+    assert np.array_equal(mixed.outcomes[0].row_subject, STUDENT) and [p.name for p in mixed.parameters] == ["d"]
+
+
+def test_units_with_a_known_spread_are_a_level_and_no_parameters():
+    unit = 2 * STUDENT + QUESTION // 2
+    mixed = read_model(of_students(lambda: pm.Normal("k", 0.0, 0.5, shape=20)[unit]))
+    assert [(e.name, e.is_nested) for e in mixed.random_effects] == [("e", False), ("k", True)]
+    assert np.array_equal(mixed.random_effects[1].unit_subject, np.arange(20) // 2)
+
+
+def test_one_draw_of_dependent_entries_is_no_random_effect():
+    with pm.Model(coords={"student": range(10)}) as model:
+        e = pm.ZeroSumNormal("e", pm.HalfNormal("omega"), dims="student")
+        pm.Normal("y", e[STUDENT], 1.0, observed=Y)
+    with pytest.raises(UnsupportedModelError, match="'e' is one draw of a ZeroSumNormal.* shared by all subjects"):
+        read_model(model)
+
+
+def test_an_effect_of_questions_and_students_is_one_of_the_students_beside_others():
+    mixed = read_model(
+        of_students(lambda: pm.Normal("k", 0.0, pm.HalfNormal("tau"), dims=("question", "student"))[QUESTION, STUDENT])
+    )
+    assert mixed.subject_dim == "student" and np.array_equal(mixed.outcomes[0].row_subject, STUDENT)
