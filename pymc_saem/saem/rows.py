@@ -99,7 +99,7 @@ def find_finite_start(density, start: np.ndarray, names, rng: np.random.Generato
     UnsupportedModelError
         Names the first row that never has one.
     """
-    never, is_nan = None, None
+    never = None
     for attempt in range(20):
         spread = 0.0 if attempt == 0 else 0.1 * 1.3**attempt
         near = start + spread * rng.standard_normal(start.shape)
@@ -108,19 +108,13 @@ def find_finite_start(density, start: np.ndarray, names, rng: np.random.Generato
         if not any(b.any() for b in bad):
             return near
         never = bad if never is None else [old & new for old, new in zip(never, bad, strict=True)]
-        now_nan = [np.isnan(r) for r in rows]
-        is_nan = now_nan if is_nan is None else [old & new for old, new in zip(is_nan, now_nan, strict=True)]
-    of_kind = next(kind for kind in (is_nan, never, bad) if any(b.any() for b in kind))
-    j = next(j for j, b in enumerate(of_kind) if b.any())
-    row, count = int(np.flatnonzero(of_kind[j])[0]), int(of_kind[j].sum())
-    what = (
-        "A covariate, a time or a scale of these rows is probably missing (NaN): give it a value, or drop the rows."
-        if of_kind is is_nan
-        else "Check the data and give better starting values with initval=...; model.point_logps() shows each variable."
-    )
+    chosen = never if any(b.any() for b in never) else bad
+    j = next(j for j, b in enumerate(chosen) if b.any())
+    row, count = int(np.flatnonzero(chosen[j])[0]), int(chosen[j].sum())
     raise UnsupportedModelError(
         f"The log density of '{names[j]}' is not finite in {count} of {rows[j].size} rows (first: row {row}, value {rows[j][row]}) "
-        f"at the model's initial point and at 19 points near it. {what}"
+        "at the model's initial point and at 19 points near it. Check the data and give better starting values with initval=...; "
+        "model.point_logps() shows each variable."
     )
 
 

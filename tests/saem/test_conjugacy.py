@@ -232,7 +232,7 @@ def test_refusals():
         b = pm.Normal("b", pm.Flat("m") * np.where(np.arange(12) == 1, np.nan, 1.0), 1.0, dims="subject")
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    refused(covariate_is_missing, "mean of the random effect 'b' is not a number for subject 1, at the .* covariate")
+    refused(covariate_is_missing, "NaN in entry 1, so that the law of 'b', subject '1', has no density")
 
 
 def test_summarize_prints_what_was_understood():
