@@ -53,8 +53,8 @@ def solve_ivp(
     ----------
     rhs : callable
         ``rhs(t, y, p) -> {state: derivative}`` for one subject, written with PyTensor. ``y.depot`` is
-        the scalar state "depot"; ``p.name`` is a parameter in its own shape, without the subject
-        axis. It is called once, to read its graph.
+        the scalar state "depot", as is ``y["depot"]``; ``p.name`` is a parameter in its own shape, without the subject
+        axis. It is called once, to read its graph, so conditions are ``pm.math.switch`` and not ``if``.
     y0 : dict of str to number, array or tensor
         Initial values, one entry per state: a number for all subjects, or shape (n_subjects,).
     params : dict of str to number, array or tensor
