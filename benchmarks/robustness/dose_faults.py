@@ -42,13 +42,13 @@ FAULTS = [
     ("evid 5", _set("evid", 5), ("evid",)),
     ("evid -1", _set("evid", -1), ("evid",)),
     ("evid 1.5", _set("evid", 1.5), ("evid",)),
-    ("a third compartment of two", _set("cmt", 3), ("cmt",)),
-    ("compartment 0", _set("cmt", 0), ("cmt",)),
-    ("compartment -1 turns it off", _set("cmt", -1), ("cmt",)),
-    ("compartment misspelled", _set("cmt", "blod"), ("cmt",)),
-    ("compartment 1.5", _set("cmt", 1.5), ("cmt",)),
-    ("compartment missing", _set("cmt", np.nan), ("cmt",)),
-    ("compartment None", _set("cmt", None), ("cmt",)),
+    ("a third compartment of two", _set("cmt", 3, **_BOLUS), ("cmt",)),
+    ("compartment 0", _set("cmt", 0, **_BOLUS), ("cmt",)),
+    ("compartment -1 turns it off", _set("cmt", -1, **_BOLUS), ("cmt",)),
+    ("compartment misspelled", _set("cmt", "blod", **_BOLUS), ("cmt",)),
+    ("compartment 1.5", _set("cmt", 1.5, **_BOLUS), ("cmt",)),
+    ("compartment missing", _set("cmt", np.nan, **_BOLUS), ("cmt",)),
+    ("compartment None", _set("cmt", None, **_BOLUS), ("cmt",)),
     ("time missing", _set("time", np.nan), ("time",)),
     ("time NaT", _set("time", pd.NaT), ("time",)),
     ("infinite time", _set("time", np.inf), ("time",)),
@@ -123,7 +123,7 @@ def broken(study, number):
     """The study with the fault or dress of this number."""
     kind = number % (len(FAULTS) + len(DRESSES))
     if not any(r["evid"] in (1, 4) and r["amt"] for r in study.rows):
-        study.rows.append({"subject": 0, "time": 1.0, "evid": 1, "amt": 10.0, "state": 1, **_BOLUS})
+        study.rows.insert(1, {"subject": 0, "time": 0.0, "evid": 1, "amt": 10.0, "state": 1, **_BOLUS})
     table = study.table()
     if kind < len(FAULTS):
         text, change, names = FAULTS[kind]

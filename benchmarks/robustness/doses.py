@@ -37,7 +37,9 @@ class Study:
         self.values |= {"k": rng.uniform(0.1, 0.4, self.n)} if self.is_linear else {"vm": rng.uniform(27, 45, self.n), "km": 5.0}
         self.used = {o: {} for o in OPTIONS}
         self.with_modifiers = rng.uniform() < 0.5
-        self.rows = [row for i in range(self.n) for row in self.doses_of(i)]
+        # A row of subject 0 that does nothing, without which codes from 1 on might be labels.
+        nothing = {"subject": 0, "time": 0.0, "evid": 0, "amt": 0.0, "rate": 0.0, "dur": 0.0, "addl": 0, "ii": 0.0, "ss": 0, "state": 0}
+        self.rows = [nothing, *(row for i in range(self.n) for row in self.doses_of(i))]
         self.subject = np.repeat(np.arange(self.n), rng.integers(1, 9, self.n))
         self.times = self.instant(0, 80, self.subject.size)
         for k in np.flatnonzero(rng.uniform(size=self.times.size) < 0.3):  # at the time of a dose

@@ -162,7 +162,7 @@ def _discrete_effect(s):
 
 def _none(s):
     s.p = s.d.priors()
-    s.outcome(s.p["mu"])
+    s.outcome(s.p["mu"] + s.p["omega"])
 
 
 def _nothing_observed(s):
@@ -188,7 +188,7 @@ def _random_walk(s):
 def _neighbours(s):
     s.p = s.d.priors()
     w = np.eye(s.n, k=1) + np.eye(s.n, k=-1)
-    s.outcome(pm.CAR("e", mu=np.zeros(s.n), W=w, alpha=0.5, tau=s.p["omega"], dims="subject")[s.g])
+    s.outcome(s.p["mu"] + pm.CAR("e", mu=np.zeros(s.n), W=w, alpha=0.5, tau=s.p["omega"], dims="subject")[s.g])
 
 
 def _mixture_of_subjects(s):

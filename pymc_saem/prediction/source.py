@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pymc as pm
 from pymc.exceptions import ImputationWarning
+from pytensor.graph.traversal import ancestors
 
 
 @contextmanager
@@ -41,10 +43,36 @@ def _built(build, data) -> pm.Model:
         raise TypeError(f"model must be a pm.Model, or a function of the data that returns one; got {build!r}.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImputationWarning)  # rows without an observation are what is to be predicted
+        _check_call(build, data)
         model = build(data)
     if not isinstance(model, pm.Model):
         raise TypeError(f"The function that builds the model must return a pm.Model; it returned {model!r}.")
     return model
+
+
+def _check_call(build, data) -> None:
+    try:
+        inspect.signature(build).bind(data)
+    except TypeError as error:
+        raise TypeError(f"model is a function that cannot be called with the data alone: {error}.") from error
+    except ValueError:  # one written in C, which does not say
+        pass
+
+
+def _checked(name: str, value, known: np.ndarray, may_be_missing: bool) -> np.ndarray:
+    """Numbers where the model has numbers; PyMC would fail in its own words, or a row without a covariate seem to be nobody's."""
+    array = np.asarray(value)
+    if known.dtype.kind in "fiu" and array.dtype.kind not in "fiub":
+        try:
+            array = array.astype(float) if array.dtype.kind == "O" else None
+        except (TypeError, ValueError):
+            array = None
+        if array is None:
+            raise TypeError(f"data[{name!r}] must hold numbers, as in the model; got {np.asarray(value).dtype}.")
+    if array.dtype.kind == "f" and not may_be_missing and np.isnan(array).any():
+        place = [int(k) for k in np.argwhere(np.isnan(array))[0]]
+        raise ValueError(f"data[{name!r}] is missing (NaN) at {place}; only outcomes may be missing.")
+    return array
 
 
 @contextmanager
@@ -60,9 +88,11 @@ def _set_data(model: pm.Model, data: Mapping) -> Iterator[None]:
     names = [name for name in data if name in known]
     before = {name: np.array(model[name].get_value()) for name in names}
     coords = {dim: model.coords[dim] for dim in dims}
+    outcomes = {v.name for v in ancestors([model.rvs_to_values[rv] for rv in model.observed_RVs])}
+    new = {name: _checked(name, data[name], before[name], name in outcomes) for name in names}
     try:
         for name in names:
-            model.set_data(name, data[name], coords=_coords_of(model, name, data, dims))
+            model.set_data(name, new[name], coords=_coords_of(model, name, data, dims))
         yield
     finally:
         for name in names:

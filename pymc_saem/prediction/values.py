@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from pymc.logprob.transforms import LogOddsTransform, LogTransform
 
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.evaluate.fitted_outcome import estimate_of
@@ -121,8 +122,22 @@ def check_values(
         expected = _shape_of(model, rv)
         if value.shape != expected:
             raise ValueError(f"The value of parameter '{name}' has shape {value.shape}; the model needs {expected}.")
+        _check_support(model, rv, value)
         checked[name] = value.astype(rv.dtype)
     return checked
+
+
+def _check_support(model, rv, value) -> None:
+    """Refuse what the prior excludes, where that is an interval whose ends are known."""
+    transform, low, high = model.rvs_to_transforms.get(rv), -np.inf, np.inf
+    if isinstance(transform, LogTransform):
+        low = 0.0
+    elif isinstance(transform, LogOddsTransform):
+        low, high = 0.0, 1.0
+    if np.any(value < low) or np.any(value > high):
+        raise ValueError(
+            f"The value of parameter '{rv.name}' is {value}, outside the support of its prior: {low:g} to {high:g}."
+        )
 
 
 def _check_names(parameters, effects, values) -> None:

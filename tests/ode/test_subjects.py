@@ -79,9 +79,10 @@ def test_a_file_tells_who_its_rows_with_codes_are():
         solved([0, 0, 1], FILE[::-1], t=[1.0, 2.0, 1.0])
 
 
-def test_codes_stay_codes():
-    table = pd.DataFrame({"subject": [2, 0], "time": 0.0, "amt": [50.0, 100.0]})
-    solution = solved([2, 0, 1], table, t=[2.0, 1.0, 1.0])
+@pytest.mark.parametrize("dtype", ["i8", ">i4", "u1"])
+def test_codes_stay_codes(dtype):
+    table = pd.DataFrame({"subject": np.array([2, 0], dtype), "time": 0.0, "amt": [50.0, 100.0]})
+    solution = solved(np.array([2, 0, 1], dtype), table, t=[2.0, 1.0, 1.0])
     np.testing.assert_allclose(solution.c.eval(), EXPECTED[[1, 0, 2]], rtol=1e-6)
     np.testing.assert_allclose(solution.at([1.0], [0]).c.eval(), EXPECTED[:1], rtol=1e-6)
     with pytest.raises(ValueError, match="subject is 'ann'; it must be one of the codes 0..2"):

@@ -188,6 +188,12 @@ def test_data_of_the_model_are_put_back():
     np.testing.assert_array_equal(model["t"].get_value(), [1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="data names 'time'; the pm.Data of the model are 't'"):
         ps.predict(model, idata, {"time": np.zeros(3)})
+    with pytest.raises(ValueError, match=r"data\['t'\] is missing \(NaN\) at \[1\]"):
+        ps.predict(model, idata, {"t": [1.0, np.nan, 2.0]})
+    for wrong in (["a", "b", "c"], np.array(["2024-01-01"] * 3, "M8[D]"), [None, "x", 1.0]):
+        with pytest.raises(TypeError, match=r"data\['t'\] must hold numbers"):
+            ps.predict(model, idata, {"t": wrong})
+    np.testing.assert_array_equal(model["t"].get_value(), [1.0, 2.0, 3.0])
 
 
 def test_what_is_wrong_with_arguments(fitted):
@@ -206,6 +212,7 @@ def test_what_is_wrong_with_arguments(fitted):
     for wrong, options, text in (
         (3, {}, "model is 3; it must be a pymc.Model or a function"),
         (lambda data: None, {"data": data}, "must return a pm.Model; it returned None"),
+        (lambda: None, {"data": data}, "model is a function that cannot be called with the data alone"),
         (model, {"data": data}, "data is a DataFrame; with a pm.Model it must be a mapping"),
     ):
         with pytest.raises(TypeError, match=text):

@@ -152,6 +152,7 @@ def test_what_is_wrong_with_values(fit):
         (good | {"b": np.zeros(12)}, "'b' cannot be given: random effects are drawn"),
         (good | {"a": [1.0, 2.0]}, r"'a' has shape \(2,\); the model needs \(\)"),
         (good | {"a": np.nan}, "'a' must be finite numbers, got nan"),
+        (good | {"omega": -1.0}, "'omega' is -1.0, outside the support of its prior: 0 to inf"),
     ]
     for values, text in cases:
         with pytest.raises(ValueError, match=text):
