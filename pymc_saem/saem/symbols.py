@@ -62,9 +62,7 @@ def substitution(mixed: MixedModel, phi, theta) -> dict:
     while waiting:  # a mean may hold another deviation, whose value comes first
         names = {e.name for e in waiting}
         effect = next(e for e in waiting if not names & _effects_in_mean(mixed, e))
-        (mean,) = _replaced(
-            mixed.model.replace_rvs_by_values([location_and_scale(mixed.model[effect.name])[0]]), values
-        )
+        (mean,) = _in_phi(mixed, [location_and_scale(mixed.model[effect.name])[0]], phi, values)
         values[model_value(mixed, effect.name)] = mean + block_graph(effect, phi)
         waiting.remove(effect)
     return values
@@ -95,6 +93,11 @@ def in_symbols(mixed: MixedModel, graphs: list, phi, theta) -> list:
 
     Without theta (None), the value variables of the parameters stay, which shows which of them a graph holds.
     """
+    return _in_phi(mixed, graphs, phi, substitution(mixed, phi, theta))
+
+
+def _in_phi(mixed: MixedModel, graphs: list, phi, values: dict) -> list:
+    """The graphs with the value variables replaced, and with the cuts of affine images."""
     images = [(b.effects[0].image, image_graph(b, phi)) for b in mixed.blocks if b.effects[0].image is not None]
     cuts = [(cut, columns) for image, columns in images for cut in image.cuts]
     n = len(graphs)
@@ -103,4 +106,4 @@ def in_symbols(mixed: MixedModel, graphs: list, phi, theta) -> list:
         graphs = merged(graphs)
     # phi itself where it stands in the graph: mu + omega * ((phi - mu) / omega) would make mu and omega parts of predictions
     phis = {graphs[n + k]: cut.of_columns(columns) for k, (cut, columns) in enumerate(cuts)}
-    return _replaced(graphs[:n], substitution(mixed, phi, theta) | phis)
+    return _replaced(graphs[:n], values | phis)

@@ -173,6 +173,26 @@ def test_the_centred_spelling_has_the_same_rules():
     np.testing.assert_allclose(*covariances, rtol=1e-12)
 
 
+@pytest.mark.parametrize("upper", ["centred", "standard"])
+@pytest.mark.parametrize("lower", ["centred", "standard", "added"])
+def test_two_levels_in_all_pairs_of_spellings(upper, lower):
+    """Each level has its mean or scale, whichever way the other one is written."""
+    occasion = np.arange(N * M)
+    with pm.Model(coords={"group": range(N), "occasion": occasion}) as model:
+        mu, tau, omega = pm.Normal("mu", 0, 5), scale("tau"), scale("omega")
+        b = pm.Normal("b", mu, tau, dims="group") if upper == "centred" else mu + tau * z("z_b", "group")
+        if lower == "centred":
+            c = pm.Normal("c", b[G], omega, dims="occasion")
+        elif lower == "standard":
+            c = b[G] + omega * z("z_c", "occasion")
+        else:
+            c = omega * z("z_c", "occasion")[occasion] + b[G]
+        pm.Normal("y", c, scale("sigma"), observed=Y)
+    mixed = read_model(model)
+    assert recognize(mixed).m_step_of() == dict.fromkeys(("mu", "tau", "omega", "sigma"), CLOSED)
+    assert [e.is_nested for e in mixed.random_effects] == [False, True]
+
+
 def test_units_without_rows_have_a_law():
     """Subjects without data in the outcome that holds the index."""
     with pm.Model(coords={"group": range(N)}) as model:
