@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import wait
@@ -87,7 +88,8 @@ class _Crew:
         arguments = (theirs, self.run_chain, self.payload, number, rng, schedule)
         process = context.Process(target=_work, args=arguments, daemon=True)
         self.running[ours] = number, process
-        process.start()
+        with _deaf_children():
+            process.start()
         theirs.close()  # so that our end hears when the process is gone
 
     def listen(self, line) -> None:
@@ -137,6 +139,19 @@ class _Crew:
         for number, error in sorted(self.errors.items()):
             chains[0].trouble.append(lost(number, str(error)))
         return chains
+
+
+@contextmanager
+def _deaf_children():
+    """Processes that start here do not hear Ctrl-C, which a terminal sends to all, before they can say that they ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ending(code: int | None) -> str:

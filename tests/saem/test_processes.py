@@ -13,7 +13,7 @@ import cloudpickle
 import pytest
 from made_up_chains import count
 
-from pymc_saem.saem import run
+from pymc_saem.saem import processes, run
 from pymc_saem.saem.processes import run_in_processes
 
 
@@ -101,3 +101,11 @@ def test_nobody_outlives_a_killed_parent(tmp_path):
             parent.kill()
             parent.wait()
     assert wait_for(lambda: not any(is_alive(pid) for folder in tmp_path.iterdir() for pid in workers(folder)), 20.0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no masks of signals")
+def test_children_hear_no_ctrl_c_while_they_start():
+    """They printed a traceback each."""
+    with processes._deaf_children():
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
