@@ -169,7 +169,7 @@ class _Experiment:
             effects = self.generator.typical_effects(self.values, 1, given)
             return read(effects)
 
-        return subjects_of_rows(density, np.zeros(0), np.zeros((n, 1)), names, self.rng, self.noise, True)
+        return subjects_of_rows(density, np.zeros(0), np.zeros((n, 1)), names, self.rng, self.noise)
 
     def n_units(self, name: str) -> int:
         return self.generator.by_unit(name, self.typical[name]).shape[1]

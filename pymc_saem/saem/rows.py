@@ -1,4 +1,4 @@
-"""Finds out which subject each row of data belongs to, by experiment on the compiled density.
+"""Which subject each row belongs to, by experiment on predictions; rows without a subject, or without a density, refused.
 
 A row belongs to subject i when its density changes as phi_i changes. Perturbing subjects one by one
 would cost N evaluations; perturbing the subjects whose number has bit b set, and then those that
@@ -16,10 +16,8 @@ class SharedRowError(UnsupportedModelError):
     """A row depends on more than one entry of an axis, so the axis is none of subjects."""
 
 
-def subjects_of_rows(
-    density, theta, phi, names, rng: np.random.Generator, noise: float = 0.0, orphans_allowed: bool = False
-) -> list[np.ndarray]:
-    """Subject index of each (flattened) row of each observed variable.
+def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator, noise: float = 0.0) -> list[np.ndarray]:
+    """Subject index of each (flattened) row of each observed variable; -1 where no subject moves it.
 
     Parameters
     ----------
@@ -32,8 +30,6 @@ def subjects_of_rows(
         Names of the observed variables.
     noise : float, default 0
         Changes up to this share of a row's whole change do not count.
-    orphans_allowed : bool, default False
-        Give -1 to rows that depend on no subject.
 
     Returns
     -------
@@ -43,7 +39,7 @@ def subjects_of_rows(
     Raises
     ------
     UnsupportedModelError
-        When a row depends on no subject, or on more than one.
+        When a row depends on more than one subject.
     """
     base = density(phi, theta)
     step = rng.uniform(0.01, 0.02, size=phi.shape) * rng.choice([-1.0, 1.0], size=phi.shape)
@@ -56,10 +52,8 @@ def subjects_of_rows(
     # A prediction at time zero may be the same for every phi. NaN shows what it is computed from;
     # it is not asked first, because it also spreads through products with zeros.
     by_nan = decode(lambda mask: density(np.where(mask[:, None] > 0, np.nan, phi), theta), base, phi.shape[0])
-    for name, rows, (_, hit, _), (other, reached, shared) in zip(names, found, by_value, by_nan, strict=True):
+    for rows, (_, hit, _), (other, reached, shared) in zip(found, by_value, by_nan, strict=True):
         found_one = hit | (reached & ~shared)
-        if not orphans_allowed:
-            refuse_orphans(name, found_one)
         rows[~hit] = np.where(found_one, other, -1)[~hit]
     return found
 

@@ -216,6 +216,8 @@ def test_a_fit_of_three_levels_written_as_means_has_the_exact_likelihood():
             n_explore=10,
             n_smooth=5,
             n_starts=0,
+            n_transitions=5,
+            compile_kwargs={"mode": "FAST_COMPILE"},
             likelihood="linearization",
             standard_errors=None,
             random_seed=1,
