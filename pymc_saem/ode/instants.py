@@ -44,11 +44,12 @@ NOW, NEAR, UNTIL, LENGTH, CHANGE, PACE, PHASE, _, N_FLOATS = range(9)
 # them were calm.
 STATUS, ROW, FIXED, DOSE, PERIOD, N_HEAP, CYCLE, DONE, INTERVALS, CALM, N_INTS = range(11)
 
-# Addresses of a task: float cells, integer cells, states with sensitivities: now, at the end of the last interval of a steady state,
-# and before it; differentiable and constant values, the latter also before a steady state; gradient; when doses come; and the events
+# Addresses of a task: float cells, integer cells, states with sensitivities: now, at the ends of the last interval of a steady state
+# and of the one before, and before all of it; differentiable and constant values, the latter also before a steady state; gradient; when doses come; and the events
 # of its subject.
 Task = namedtuple(
-    "Task", "replicate subject memory cells z saved before x c c_before gradient schedule numbers places n_events"
+    "Task",
+    "replicate subject memory cells z saved earlier before x c c_before gradient schedule numbers places n_events",
 )
 
 # What is known of each dose: phase, next time; which repetition that is, the last one, and a place of the heap.

@@ -152,7 +152,7 @@ def _sizes(table):
     """Numbers of states with sensitivities, of differentiable and of constant values; cells of a task."""
     n_values, n_x = n_cells(table), table[tt.N_DY0] + table[tt.N_DP]
     n_c = table[tt.N_STATES] + table[tt.N_P] - n_x
-    return n_values, n_x, n_c, N_FLOATS + N_INTS + 3 * n_values + 2 * n_x + n_c + table[tt.N_INFUSIONS]
+    return n_values, n_x, n_c, N_FLOATS + N_INTS + 4 * n_values + 2 * n_x + n_c + table[tt.N_INFUSIONS]
 
 
 @innermost
@@ -199,12 +199,12 @@ def _task_at(table, parts, k):
     i, event_starts, a = number % n, longs(table[tt.EVENT_STARTS]), parts.tasks + 8 * k * size
     cells = a + 8 * N_FLOATS
     z = cells + 8 * N_INTS
-    x = z + 24 * n_values
+    x = z + 32 * n_values
     c = x + 16 * n_x
     first = event_starts[i]
     n_earlier = _before(event_starts, n, number) - _before(event_starts, n, parts.begin)
     return Task(
-        number // n, i, a, cells, z, z + 8 * n_values, z + 16 * n_values, x, c, c + 8 * n_c, x + 8 * n_x,
+        number // n, i, a, cells, z, z + 8 * n_values, z + 16 * n_values, z + 24 * n_values, x, c, c + 8 * n_c, x + 8 * n_x,
         parts.schedules + 8 * n_schedule(n_earlier), table[tt.EVENT_NUMBERS] + 8 * first * ev.N_NUMBERS,
         table[tt.EVENT_PLACES] + 8 * first * ev.N_PLACES, event_starts[i + 1] - first,
     )  # fmt: skip

@@ -38,6 +38,8 @@ __all__ = ["begin_steady_state", "go_on_in_cycle"]
 
 # Intervals until a steady state is given up, and the change to come, in units of the tolerance, that ends it.
 _MAX_INTERVALS, _STEADY = 2000, 0.1
+# A change that is none, and how much of it may come from rounding and steps.
+_STILL, _TREMBLE = 1e-3, 1.0
 # Of a constant infusion: the first length, how often it may grow, and the change over one that counts as none: an explicit
 # solver trembles by about the tolerance where it could take steps of any length.
 _FIRST_LENGTH, _MAX_LENGTHS, _CALM = 2.0**-10, 60, 2.0
@@ -52,6 +54,7 @@ def begin_steady_state(table, task, steady):
         doubles(task.c_before)[k] = c[infusion_of(table, k)]
     empty(table, task)
     copy(task.z, task.saved, n_cells(table))
+    copy(task.z, task.earlier, n_cells(table))
     time, length, running = numbers_of(task, steady)[ev.TIME], numbers_of(task, steady)[ev.INTERVAL], 0
     for k in range(places_of(task, steady)[ev.TARGET]):
         memory[PHASE + k], n_before = phase_of(table, task, steady + 1 + k)
@@ -111,7 +114,7 @@ def _end_interval(table, task):
     for m in range(n_cells(table)):
         change = max(change, abs(z[m] - saved[m]) / (tolerances[1] + tolerances[0] * abs(z[m])))
     cells[INTERVALS] += 1
-    if change == 0.0 or (_is_calm(task, change) if is_constant else _is_steady(task, change)):
+    if change == 0.0 or (_is_calm(task, change) if is_constant else _is_steady(table, task, change)):
         _end_cycle(table, task)
         return
     if cells[INTERVALS] >= (_MAX_LENGTHS if is_constant else _MAX_INTERVALS):
@@ -119,16 +122,43 @@ def _end_interval(table, task):
     if is_constant and not change < 0.5 * memory[CHANGE]:
         memory[LENGTH] *= 2.0
     memory[CHANGE] = change
+    copy(task.saved, task.earlier, n_cells(table))
     copy(task.z, task.saved, n_cells(table))
     cells[DONE], memory[NOW] = 0, memory[UNTIL] - memory[LENGTH]
 
 
 @innermost
-def _is_steady(task, change):
-    """Whether the sum of all changes to come, if they fall as the last two did, is small."""
-    ratio = change / doubles(task.memory)[CHANGE]
-    left = change * ratio / (1.0 - ratio) if ratio < 1.0 else math.inf
-    return left <= _STEADY and change <= 1e3 * _STEADY and longs(task.cells)[INTERVALS] > 1
+def _is_steady(table, task, change):
+    """Whether the sum of all changes to come, if they fall as the last two did, is small: over all, once, and for each state.
+
+    The largest change is that of the fastest state as long as it moves, and hides a slow one, which goes on.
+    """
+    cells, ratio = longs(task.cells), change / doubles(task.memory)[CHANGE]
+    if _left(change, ratio) <= _STEADY and change <= 1e3 * _STEADY and cells[INTERVALS] > 1:
+        cells[CALM] = 1
+    if cells[CALM] == 0 or change > 1e3 * _STEADY:
+        return False
+    z, saved, earlier, tolerances = (
+        doubles(task.z),
+        doubles(task.saved),
+        doubles(task.earlier),
+        doubles(table[tt.TOLERANCES]),
+    )
+    for m in range(n_cells(table)):
+        now, last = z[m] - saved[m], saved[m] - earlier[m]
+        units = abs(now) / (tolerances[1] + tolerances[0] * abs(z[m]))
+        ratio = now / last if last != 0.0 else math.inf
+        # The solver trembles by less than its tolerance, to and fro.
+        trembles = units <= _TREMBLE and not 0.8 < ratio < 1.05
+        if not (trembles or units <= _STILL or _left(units, abs(ratio)) <= _STEADY):
+            return False
+    return True
+
+
+@innermost
+def _left(change, ratio):
+    """What is left of a geometric approach: the sum of all changes to come."""
+    return change * ratio / (1.0 - ratio) if ratio < 1.0 else math.inf
 
 
 @innermost

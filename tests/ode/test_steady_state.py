@@ -10,6 +10,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import Mode
+from scipy.linalg import expm
 
 sys.path.insert(0, os.path.dirname(__file__))
 import by_hand as hand
@@ -207,6 +208,20 @@ def test_constant_infusion_with_slow_and_small_states(solver):
         seeping, {"blood": 0.0, "deep": 0.0}, {"k": 0.3}, [0.0], events=table, solver=solver, max_steps=100_000
     )
     np.testing.assert_allclose([solution.blood.eval()[0], solution.deep.eval()[0]], [10.0, 1e-3], rtol=3e-3)
+
+
+@pytest.mark.parametrize("solver", ["tsit5", "linear"])
+def test_repeated_doses_with_slow_and_small_states(solver):
+    """The fast state is steady after two doses, when the slow one has hardly begun."""
+    k, slow, ii = 0.3, 1e-3, 24.0
+    after = expm(np.array([[-k, 0.0], [1e-7, -slow]]) * ii)
+    trough = np.linalg.solve(np.eye(2) - after, after @ [10.0, 0.0])
+    table = pd.DataFrame({"time": [0.0], "amt": [10.0], "ii": [ii], "ss": [1]})
+    solution = solve_ivp(
+        lambda t, y, p: {"blood": -p.k * y.blood, "deep": 1e-7 * y.blood - slow * y.deep}, {"blood": 0.0, "deep": 0.0}, {"k": k},
+        [0.0], events=table, solver=solver,
+    )  # fmt: skip
+    np.testing.assert_allclose([solution.blood.eval()[0], solution.deep.eval()[0]], trough, rtol=1e-6, atol=1e-6)
 
 
 def test_an_instant_is_one_however_it_is_computed():
