@@ -152,7 +152,9 @@ RULES = {
     "initial_point": MAPPING | NONE,
     "kernel": Rule('"auto"', lambda x: x == "auto" if _is_text(x) else False) | CONSTANTS,
     "idata": FIT,
-    "fits": Rule("a dict of fits by name", lambda x: isinstance(x, Mapping) and not _is_fit(x) and all(map(_is_fit, x.values()))),
+    "fits": Rule(
+        "a dict of fits by name", lambda x: isinstance(x, Mapping) and not _is_fit(x) and all(map(_is_fit, x.values()))
+    ),
     "vars": Rule("a list of variables", lambda x: _is_variable(x) or _is_of(_is_variable)(x)) | NONE,
     "resume": FIT | PATH | NONE,
     "t0": NUMBER | ARRAY,

@@ -16,8 +16,12 @@ KINDS = {
     "flag": True, "function": lambda: None, "table": pd.DataFrame({"nobody": [1.0]}),
 }  # fmt: skip
 COUNTS = "n n_explore n_smooth n_transitions n_replicates n_starts chains cores draws extend n_draws n_grid n_simulations n_points n_jobs"
-COUNTS += " per_page max_separate in_size out_size width_size depth max_steps row iterations n_threads columns bins folds"
-NUMBERS = "step_size_exponent annealing minibatch tolerance ci_prob lower_bound rtol atol seconds prior_sd t0 typical_output"
+COUNTS += (
+    " per_page max_separate in_size out_size width_size depth max_steps row iterations n_threads columns bins folds"
+)
+NUMBERS = (
+    "step_size_exponent annealing minibatch tolerance ci_prob lower_bound rtol atol seconds prior_sd t0 typical_output"
+)
 TEXTS = "objective criterion along yscale activation output_activation solver name kind likelihood standard_errors outcome xlabel"
 TEXTS += " ylabel by level parameters which criteria var_names effects networks kinds value dims path"
 OPTIONAL = "likelihood standard_errors outcome xlabel ylabel by columns iterations n_threads var_names effects networks kinds compile_kwargs"
@@ -26,10 +30,19 @@ OPTIONAL += " callback subjects covariates prior_sd value dims resume checkpoint
 RIGHT = {name: set() for name in COUNTS.split()}
 RIGHT |= {name: {"number"} for name in NUMBERS.split()}
 RIGHT |= {name: {"text"} for name in TEXTS.split()}
-RIGHT |= {name: {"flag"} for name in "progressbar raw log smooth sharex sharey standardized blocked prediction_corrected show_data".split()}
-RIGHT |= {name: {"mapping"} for name in "compile_kwargs units ranges labels fixed kernels kernel initvals initial_point fits y0 params".split()}
+RIGHT |= {
+    name: {"flag"}
+    for name in "progressbar raw log smooth sharex sharey standardized blocked prediction_corrected show_data".split()
+}
+RIGHT |= {
+    name: {"mapping"}
+    for name in "compile_kwargs units ranges labels fixed kernels kernel initvals initial_point fits y0 params".split()
+}
 RIGHT |= {name: {"function"} for name in ("callback", "rhs")} | {"table": {"table"}, "events": {"table"}}
-RIGHT |= {name: set() for name in "model idata x axes ax figsize random_seed rng stratify strata random_effects quantiles net input_range vars".split()}
+RIGHT |= {
+    name: set()
+    for name in "model idata x axes ax figsize random_seed rng stratify strata random_effects quantiles net input_range vars".split()
+}
 RIGHT |= {name: set() for name in ("t", "initval", "resume")}
 RIGHT |= {"subjects": {"number", "text", "sequence", "flag", "thing", "function"}, "covariates": {"mapping", "table"}}
 RIGHT |= {"idata_or_values": {"mapping"}, "checkpoint": {"text"}, "folds": {"text"}, "bins": {"text"}, "row": {"text"}}
@@ -94,7 +107,11 @@ def given(tmp_path_factory):
 @pytest.mark.parametrize(("name", "argument"), CASES, ids=[f"{f}-{a}" for f, a in CASES])
 def test_wrong_types_are_refused_by_name(name, argument, given, monkeypatch):
     function, right = FUNCTIONS[name], OF_FUNCTION.get(f"{name}.{argument}", RIGHT.get(argument))
-    needed = [n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    needed = [
+        n
+        for n, p in inspect.signature(function).parameters.items()
+        if p.default is p.empty and p.kind is not p.VAR_KEYWORD
+    ]
     others = {n: given[n] for n in needed if n != argument}
     if name == "predict":
         others["parameters"] = "estimate"

@@ -31,7 +31,11 @@ def refuse_constant_outcomes(engine) -> None:
         if engine.maximizer.is_fixed(rule.parameter) or any(np.ptp(y) > 0 for y in values):
             continue
         name, y = engine.mixed.outcomes[rule.outcomes[0]].name, values[0]
-        which = f"All {y.size} observed values of '{name}' are {y[0]:g}" if y.size > 1 else f"'{name}' has one observed value"
+        which = (
+            f"All {y.size} observed values of '{name}' are {y[0]:g}"
+            if y.size > 1
+            else f"'{name}' has one observed value"
+        )
         raise UnsupportedModelError(
             f"{which}, so its residual scale '{rule.parameter.name}' cannot be estimated: the likelihood has no maximum. Check the "
             f"data, or fix it with fixed={{'{rule.parameter.name}': ...}}."
@@ -55,7 +59,7 @@ def _refuse_out_of_range(engine, theta: np.ndarray, whose: str, names=None) -> N
         with np.errstate(all="ignore"):
             square = np.abs(x) ** (2.0 * getattr(rule, "power", 1.0) if getattr(rule, "kind", "") != "full" else 2.0)
             bad = ~(np.isfinite(square) & np.isfinite(1.0 / np.where(square == 0, np.nan, square)))
-        bad &= (np.equal(*np.tril_indices(rule.base.shape[0])) if getattr(rule, "kind", "") == "full" else True)
+        bad &= np.equal(*np.tril_indices(rule.base.shape[0])) if getattr(rule, "kind", "") == "full" else True
         if bad.any():
             k = int(np.flatnonzero(bad)[0])
             label = element_labels(mixed.model, p.name, p.shape, p.dims)[k]
@@ -170,7 +174,9 @@ def _newton_step(objective, x: np.ndarray, gradient: np.ndarray) -> np.ndarray |
     """Step (p,) to the minimum of a quadratic function with these derivatives; None where there is none."""
     hessian = np.stack([_difference(lambda y: objective(y)[1], x, k, gradient) for k in range(x.size)])
     hessian = 0.5 * (hessian + hessian.T)
-    moving = np.any(hessian != 0, axis=1)  # the likelihood may not hold the others, such as the scale of scale * z at z = 0
+    moving = np.any(
+        hessian != 0, axis=1
+    )  # the likelihood may not hold the others, such as the scale of scale * z at z = 0
     diagonal = np.diag(hessian)[moving]
     if not np.isfinite(hessian).all() or not moving.any() or not np.all(diagonal > 0):
         return None

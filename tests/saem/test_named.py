@@ -31,9 +31,13 @@ def with_nan(values, at):
 
 
 def test_a_missing_covariate_is_named_with_its_row_and_subject():
-    with pytest.raises(UnsupportedModelError, match=r"shape \(12,\)\) is NaN in entry 7, so that row 7 of 'y', subject 'c', has no"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"shape \(12,\)\) is NaN in entry 7, so that row 7 of 'y', subject 'c', has no"
+    ):
         ps.summarize(intercepts(row=with_nan(np.arange(12), 7), subject=np.arange(4.0)))
-    with pytest.raises(UnsupportedModelError, match=r"shape \(4,\)\) is NaN in entry 1, so that the law of 'b', subject 'b', has no"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"shape \(4,\)\) is NaN in entry 1, so that the law of 'b', subject 'b', has no"
+    ):
         ps.summarize(intercepts(row=np.arange(12.0), subject=with_nan(np.arange(4), 1)))
 
 
@@ -96,7 +100,12 @@ def vectors(kind, n=6, size=4):
         if kind == "MvNormal":
             pm.MvNormal("y", shared, cov=np.eye(size), observed=rng.normal(size=(n, size)))
         elif kind == "Multinomial":
-            pm.Multinomial("y", 10, pm.math.softmax(shared * np.linspace(0.0, 0.1, size), axis=-1), observed=rng.multinomial(10, np.ones(size) / size, n))
+            pm.Multinomial(
+                "y",
+                10,
+                pm.math.softmax(shared * np.linspace(0.0, 0.1, size), axis=-1),
+                observed=rng.multinomial(10, np.ones(size) / size, n),
+            )
         else:
             alpha = pm.math.exp(0.1 * shared)
             pm.DirichletMultinomial("y", 10, alpha, observed=rng.multinomial(10, np.ones(size) / size, n))
@@ -120,7 +129,12 @@ def test_more_effects_than_vectors_but_fewer_than_numbers():
     with pm.Model(coords={"subject": range(6)}) as model:
         b = pm.Normal("b", pm.Flat("a"), pm.HalfFlat("omega", initval=1.0), dims="subject")
         c = pm.Normal("c", pm.Flat("d"), pm.HalfFlat("tau", initval=1.0), dims="subject")
-        pm.MvNormal("y", b[:, None] + c[:, None] * np.arange(4.0), cov=np.eye(4), observed=np.random.default_rng(1).normal(size=(6, 4)))
+        pm.MvNormal(
+            "y",
+            b[:, None] + c[:, None] * np.arange(4.0),
+            cov=np.eye(4),
+            observed=np.random.default_rng(1).normal(size=(6, 4)),
+        )
     assert default_starts(engine_of(model).mixed) > 0
 
 

@@ -75,13 +75,21 @@ def test_an_estimate_that_is_not_at_the_maximum_says_so():
 @pytest.mark.parametrize(
     ("y", "options", "words"),
     [
-        (np.full(36, 2.0), {}, "All 36 observed values of 'y' are 2, so its residual scale 'sigma' cannot be estimated"),
+        (
+            np.full(36, 2.0),
+            {},
+            "All 36 observed values of 'y' are 2, so its residual scale 'sigma' cannot be estimated",
+        ),
         (np.zeros(36), {}, "All 36 observed values of 'y' are 0"),
         (Y, {"fixed": {"omega": 1e-300}}, "fixed= gives omega = 1e-300, whose square is 0 in double precision"),
         (Y, {"fixed": {"omega": 1e300}}, "fixed= gives omega = 1e.300, whose square is infinite in double precision"),
         (Y, {"fixed": {"sigma": 1e-300}}, "fixed= gives sigma = 1e-300"),
         (Y, {"initvals": {"omega": 1e-300}}, "The start has omega = 1e-300, whose square is 0 in double precision"),
-        (Y + 1e9, {}, "The random effect 'b' is near 1e.09, and differs between subjects by about 1: .* Subtract a constant"),
+        (
+            Y + 1e9,
+            {},
+            "The random effect 'b' is near 1e.09, and differs between subjects by about 1: .* Subtract a constant",
+        ),
     ],
 )
 def test_what_has_no_answer_is_refused(y, options, words):
@@ -90,5 +98,7 @@ def test_what_has_no_answer_is_refused(y, options, words):
 
 
 def test_one_value_has_no_scale():
-    with pytest.raises(ValueError, match="'y' has one observed value, so its residual scale 'sigma' cannot be estimated"):
+    with pytest.raises(
+        ValueError, match="'y' has one observed value, so its residual scale 'sigma' cannot be estimated"
+    ):
         ps.fit_saem(intercepts(Y[:1], S[:1]), **QUICK)

@@ -1,6 +1,7 @@
 """Fisher information against exact second derivatives, and what the fit makes of it."""
 
 import json
+import warnings
 
 import numpy as np
 import pymc as pm
@@ -14,7 +15,7 @@ from test_kernels import engine_of
 import pymc_saem as ps
 from pymc_saem.compat import get_group
 from pymc_saem.saem.complete import CompleteData
-from pymc_saem.saem.fisher import information
+from pymc_saem.saem.fisher import Information, information
 from pymc_saem.saem.joint import WeightedPoints
 from pymc_saem.saem.likelihood import marginal_likelihood
 from pymc_saem.saem.uncertainty import uncertainty
@@ -120,6 +121,22 @@ def test_what_the_data_do_not_determine_is_named():
     assert np.all(told.theta[:, 0] != theta[0])
     few = information(engine, theta, WeightedPoints.of_draws(conditional_at(engine, theta).draws), ("omega",))
     assert few.method == "louis" and few.columns.size == 2
+
+
+def test_an_interval_without_ends_has_none():
+    """A logarithm with a standard error of 400 would reach from 0 to infinity; the others have the normal interval."""
+    engine = engine_of(random_intercept())
+    theta = theta_of(engine, {"a": 0.5, "omega": 2.0, "sigma": 0.3})
+    covariance = np.diag([0.04, 400.0**2, 0.01])
+    known = Information(np.arange(3), covariance, np.zeros(3, dtype=bool), "louis")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = uncertainty(engine, theta, known, 5, np.random.default_rng(1))
+    for values in (found.se, found.lower, found.upper):
+        assert np.isnan(values).tolist() == [False, True, False]
+    assert found.hints == ["the data hardly determine omega (the interval has no ends)"] and found.hints[0] in found.note
+    np.testing.assert_allclose([found.lower[0], found.upper[2]], [0.5 - 1.96 * 0.2, 0.3 * np.exp(1.96 * 0.1)], rtol=1e-3)
+    assert np.all(found.theta[:, 1] == theta[1]) and np.all(np.isfinite(found.theta))
 
 
 @pytest.fixture(scope="module")
