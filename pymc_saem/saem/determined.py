@@ -38,12 +38,15 @@ class Determined:
         These entries, those of one direction together, the largest first.
     share : float
         Least share of the complete information that a flat direction has kept; NaN where there is none.
+    flat : ndarray, shape (p, direction), optional
+        The flat directions, each so long that one of its length would be a standard error with as much information as may be there.
     """
 
     covariance: np.ndarray
     unknown: np.ndarray
     groups: list[list[int]]
     share: float = np.nan
+    flat: np.ndarray | None = None
 
 
 def determined(
@@ -70,7 +73,7 @@ def determined(
     """
     p = len(matrix)
     rounding = np.broadcast_to(rounding, p)
-    covariance, groups = np.zeros((p, p)), []
+    covariance, groups, held = np.zeros((p, p)), [], np.zeros((p, 0))
     kept = _readable(matrix, complete)
     inside, share = np.flatnonzero(kept), np.nan
     if inside.size:
@@ -83,13 +86,14 @@ def determined(
         flat = values <= limit
         good, bad = directions[:, ~flat], directions[:, flat]
         covariance = good @ (good / values[~flat]).T
-        owed = np.sum(bad**2 / limit[flat], axis=1)
+        held = bad / np.sqrt(limit[flat])
+        owed = np.sum(held**2, axis=1)
         groups = _groups(bad, owed > OWED * np.diag(covariance), np.diag(matrix))
         share = float(values[0]) if flat.any() else np.nan
     groups += [[int(k)] for k in np.flatnonzero(~kept)]
     unknown = np.zeros(p, dtype=bool)
     unknown[[k for group in groups for k in group]] = True
-    return Determined(covariance, unknown, groups, share)
+    return Determined(covariance, unknown, groups, share, held)
 
 
 def _readable(matrix: np.ndarray, complete: np.ndarray) -> np.ndarray:

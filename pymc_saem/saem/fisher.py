@@ -82,6 +82,7 @@ class Information:
     note: str = ""
     hints: tuple[str, ...] = ()
     n_solves: int = 0
+    flat: np.ndarray | None = None  # (p, direction), of :class:`Determined`
 
     @classmethod
     def none(cls, columns: np.ndarray, note: str, n_solves: int = 0, hints: tuple[str, ...] = ()) -> Information:
@@ -174,11 +175,12 @@ def _not_at_the_maximum(found: Information, complete: CompleteData, slope: np.nd
     """A sentence where the likelihood still rises (``slope`` (p,)) by more than Monte-Carlo errors explain; or an empty string."""
     if found.covariance is None:
         return ""
-    step = found.covariance @ slope
-    gain, noise = float(slope @ step), float(np.sum(found.covariance * complete.noise_of_scores))
+    possible = found.covariance if found.flat is None else found.covariance + found.flat @ found.flat.T
+    step = possible @ slope
+    gain, noise = float(slope @ step), float(np.sum(possible * complete.noise_of_scores))
     if not gain > LARGEST_GAIN + ERRORS * noise:
         return ""
-    size = np.abs(step) / np.sqrt(np.maximum(np.diag(found.covariance), 1e-300))
+    size = np.abs(step) / np.sqrt(np.maximum(np.diag(possible), 1e-300))
     names = [labels[k] for k in np.flatnonzero(size > FAR)] or [labels[int(np.argmax(size))]]
     return (
         f"the estimates are not at the maximum: -2LL would fall by about {gain:.2g} if {listed(names)} moved; extend the run, and "
@@ -236,7 +238,7 @@ def _told(columns, found: Determined, method, labels, complete, few="", note="",
         return Information.none(columns, _joined(*hints, note), n_solves, tuple(hints))
     held = "the standard errors of the others hold it fixed" if hints else ""
     hints, note = tuple(hints), _joined(*hints, held, note)
-    return Information(columns, found.covariance, found.unknown, method, note, hints, n_solves)
+    return Information(columns, found.covariance, found.unknown, method, note, hints, n_solves, found.flat)
 
 
 def _joined(*parts: str) -> str:

@@ -62,14 +62,14 @@ def test_an_estimate_that_is_not_at_the_maximum_says_so():
     """Steps in one of two collinear parameters at a time do not get along the ridge; scores tell what is left."""
     x = RNG.normal(size=12)[S] * 2 + np.random.default_rng(8).normal(size=36)
     y = Y + 0.5 * x
-    options = QUICK | {"standard_errors": "louis", "n_smooth": 100}
+    options = QUICK | {"standard_errors": "auto", "n_smooth": 100}
     found = {shift: ps.summary(ps.fit_saem(intercepts(y, x=x + shift), **options)) for shift in (0.0, 2020.0)}
     missing = {shift: 2.0 * (largest_loglik(y, x) - table.attrs["loglik"]) for shift, table in found.items()}
     assert missing[0.0] < 0.2 and found[0.0].attrs["identifiability"] == []
     first = found[2020.0].attrs["identifiability"][0]
     assert missing[2020.0] > 0.5 and first.startswith("the estimates are not at the maximum: -2LL would fall by about ")
     told = float(first.removeprefix("the estimates are not at the maximum: -2LL would fall by about ").split()[0])
-    assert told == pytest.approx(missing[2020.0], rel=0.25) and "if a and beta moved" in first
+    assert 0.4 < told / missing[2020.0] < 1.5 and "if a and beta moved" in first  # a parabola, far from its top
 
 
 @pytest.mark.parametrize(
