@@ -72,7 +72,7 @@ def save(idata, path) -> Path:
         _need_zarr(path)
         replace_folder(place, lambda folder: _fill(folder, idata))
     else:
-        replace_file(place, with_checksum(netcdf_bytes(idata)))
+        replace_file(place, with_checksum(_netcdf(idata, path)))
     return path
 
 
@@ -167,6 +167,13 @@ def _read_folder(path: Path):
     check_manifest(path)
     check_zarr(path)
     return read_zarr(path)
+
+
+def _netcdf(idata, path: Path) -> bytes:
+    try:
+        return netcdf_bytes(idata)
+    except (TypeError, ValueError) as error:  # such as complex numbers
+        raise ValueError(f"'{path}' was not written, as netCDF cannot hold all of the fit: {error}") from error
 
 
 def _fill(folder: Path, idata) -> None:

@@ -131,7 +131,9 @@ def predict(
         rngs = dict(zip(LEVELS, of_levels, strict=True))
         found = {name: predictor.predict(name, rngs[name], ci_prob) for name in levels}
         row_subject = design.row_subject[chosen.name]
-        start = {"subject": np.array(design.subjects, dtype=object)[row_subject], "row": np.arange(chosen.n_rows)}
+        labels = np.empty(len(design.subjects), dtype=object)
+        labels[:] = design.subjects  # entry by entry: of tuples, np.array would make two axes
+        start = {"subject": labels[row_subject], "row": np.arange(chosen.n_rows)}
         times = row_times(generator, chosen, row_subject)
     if times is not None:
         start["time"] = times

@@ -20,20 +20,20 @@ def own_names(mixed: MixedModel, stats: Iterable[str]) -> dict[str, set[str]]:
     stats : iterable of str
         Statistics of iterations.
     """
-    sampled = {"chain", "draw"}
+    sampled, ours = {"chain", "draw"}, owners(mixed)
     return {
         "posterior": sampled,
         "saem_trace": {"chain", "iteration", *stats},
         "individual": {"effect", *INDIVIDUAL},
         "observed_data": set(),
-        "constant_data": set(owners(mixed)),
+        "constant_data": {*ours, *(dim for name, x in ours.items() for dim in _named(name, x.dims, x.values.ndim))},
     }
 
 
 def names_of_model(mixed: MixedModel) -> dict[str, Named]:
     """Variables of the model in each group."""
     model, of_dims = mixed.model, mixed.model.named_vars_to_dims
-    outcomes = {rv.name for rv in observed_variables(model)}
+    outcomes = {rv.name: _named(rv.name, of_dims.get(rv.name) or (), rv.type.ndim) for rv in observed_variables(model)}
     parameters = {p.name: _named(p.name, dims_of(p), len(p.natural_shape)) for p in mixed.parameters}
     effects = {e.name: _named(e.name, dims_of_effect(mixed, e), len(e.shape)) for e in mixed.random_effects}
     computed = {d.name: _named(d.name, of_dims.get(d.name) or (), d.type.ndim) for d in model.deterministics}
@@ -42,7 +42,7 @@ def names_of_model(mixed: MixedModel) -> dict[str, Named]:
         "posterior": parameters | effects | computed,
         "saem_trace": {name: apart(name, dims) for name, dims in parameters.items()},
         "individual": {f"{name}_{what}": apart(name, dims) for name, dims in effects.items() for what in OF_EFFECT},
-        "observed_data": {name: tuple(of_dims.get(name) or ()) for name in outcomes},
+        "observed_data": outcomes,
         "constant_data": {name: dims for name, dims in data.items() if name not in outcomes},
     }
 

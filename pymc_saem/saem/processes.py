@@ -15,6 +15,7 @@ from time import perf_counter, sleep
 
 import cloudpickle
 
+from pymc_saem.saem.explain import explained
 from pymc_saem.saem.snapshot import Snapshot
 from pymc_saem.saem.stages import CtrlC
 
@@ -22,6 +23,10 @@ from pymc_saem.saem.stages import CtrlC
 _EVERY = 0.25
 #: Seconds that a process may take to end when it has nothing more to do.
 _PATIENCE = 10.0
+
+
+class LostProcessError(RuntimeError):
+    """A process ended without a result."""
 
 
 def lost(number: int, reason: str) -> str:
@@ -100,7 +105,7 @@ class _Crew:
         except (EOFError, OSError):
             del self.running[line]
             process.join(_PATIENCE)
-            self.errors[number] = RuntimeError(f"its process ended with {_ending(process.exitcode)}")
+            self.errors[number] = LostProcessError(f"its process ended with {_ending(process.exitcode)}")
             return
         self.has_begun = True
         if kind == "watch":
@@ -137,7 +142,9 @@ class _Crew:
         if not chains:
             raise KeyboardInterrupt
         for number, error in sorted(self.errors.items()):
-            chains[0].trouble.append(lost(number, str(error)))
+            chains[0].trouble.append(
+                lost(number, str(error) if isinstance(error, LostProcessError) else explained(error))
+            )
         return chains
 
 

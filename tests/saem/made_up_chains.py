@@ -1,9 +1,11 @@
 """Chains that only count, for processes to run; and a program that runs them until it is killed."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 
 def count(payload, number, rng, watch, keep):
@@ -20,6 +22,17 @@ def count(payload, number, rng, watch, keep):
     except KeyboardInterrupt:
         pass
     return done
+
+
+def end_badly(payload, number, rng, watch, keep):
+    """Chain 0 is killed, 1 raises, and 2 counts; all of them report first."""
+    watch(number, 0, None, None)
+    if number == 0:
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 1:
+        raise ArithmeticError("of chain 1")
+    return SimpleNamespace(number=number, trouble=[])
 
 
 def leave_a_file_and_wait(refitter, folder):

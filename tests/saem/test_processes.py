@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import cloudpickle
 import pytest
-from made_up_chains import count
+from made_up_chains import count, end_badly
 
 from pymc_saem.saem import processes, run
 from pymc_saem.saem.processes import run_in_processes
@@ -109,3 +109,15 @@ def test_children_hear_no_ctrl_c_while_they_start():
     with processes._deaf_children():
         assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.slow
+def test_a_killed_chain_is_reported_and_takes_no_other():
+    payload = cloudpickle.dumps(None)
+    (chain,) = run_in_processes(end_badly, payload, [None] * 3, 2, lambda *seen: None, None)
+    assert chain.number == 2
+    killed, failed = chain.trouble
+    assert killed.startswith("Chain 0 was lost (its process ended with signal 9, as where memory is used up)")
+    assert failed.startswith("Chain 1 was lost (ArithmeticError: of chain 1)") and "resume=" in failed
+    with pytest.raises(RuntimeError, match="ended with signal 9"):  # nothing is left
+        run_in_processes(end_badly, payload, [None], 2, lambda *seen: None, None)
