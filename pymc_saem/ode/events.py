@@ -169,7 +169,7 @@ def read_doses(doses, states, subjects, t0, has_subject):
     time, labels = np.array(used["time"], dtype=float), used.get("subject", np.zeros(len(table), dtype=int))
     is_observation = evid == 0
     subjects = subjects.told_by(labels[is_observation], time[is_observation], table.index[is_observation])
-    places = subjects.places(labels, "events")
+    places = subjects.places(labels, "events", subjects.is_told)
     check_clock("events", labels, time, table[period_columns(table)], evid)
     rows = []
     for event, place in zip(events, places, strict=True):

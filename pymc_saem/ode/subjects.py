@@ -30,6 +30,8 @@ class Subjects:
     def __init__(self, n, names=None, by_name=False, is_ordered=False):
         self.n, self.names, self.by_name = n, None if names is None else list(names), by_name
         self.is_ordered = is_ordered
+        self.is_told = False  # whether a table of events has told the names
+        self.is_doubtful = False  # whether it has numbers for the rows of t that are other codes than theirs
         self.rows = None  # codes, times and index of the rows of t, where they are known
         self._place = {} if names is None else {name: i for i, name in enumerate(self.names)}
 
@@ -37,7 +39,7 @@ class Subjects:
         """What to call a subject in a message: its label, or its code."""
         return self.names[place] if self.by_name else place
 
-    def places(self, values, what):
+    def places(self, values, what, has_names=False):
         """Places of the subjects that rows of a table or of a dense grid name.
 
         Parameters
@@ -45,6 +47,8 @@ class Subjects:
         values : array_like
         what : str
             What to call the table in a message.
+        has_names : bool
+            Whether it certainly has labels.
 
         Returns
         -------
@@ -53,13 +57,13 @@ class Subjects:
         column, _ = as_column(values, f"{what}: subject")
         index, found = pd.factorize(column)
         found = plain(found)
-        if self.by_name or not self._are_codes(found, what):
+        if self.by_name or has_names or not self._are_codes(found, what):
             unknown = [label for label in found if label not in self._place]
             if unknown:
                 row = int(np.flatnonzero(index == found.index(unknown[0]))[0])
                 raise ValueError(
                     f"{what} row {row}: subject {unknown[0]!r} has no row in t; the subjects of the rows are "
-                    f"{listed(self.names)}."
+                    f"{listed([name for name in self.names if name is not None])}."
                 )
             found = [self._place[label] for label in found]
         return np.asarray(found, dtype=np.int64)[index]
@@ -92,6 +96,11 @@ class Subjects:
                 f"that count from 1. {_SAY_LABELS}; or, if these are codes, add a row for subject 0, with evid 0 if it "
                 "has no dose."
             )
+        if in_range and self.is_doubtful:
+            raise ValueError(
+                f"{what}: subject is {listed(found)}; as codes, its observations would be rows of t that have other codes, at the same "
+                f"times. {_SAY_LABELS}."
+            )
         if not in_range and not named:
             wrong = next(label for label in found if not _is_code(label, self.n))
             raise ValueError(
@@ -118,7 +127,9 @@ class Subjects:
             return self
         is_same_index = t_index is not None and index.equals(t_index) and not isinstance(index, pd.RangeIndex)
         if not (is_same_index or in_order(pairs["label"].tolist())):
-            return self
+            same = self.with_rows(*self.rows)
+            same.is_doubtful = bool((pairs["label"] != pairs["code"]).any())
+            return same
         names = [None] * self.n
         for label, code in zip(pairs["label"], pairs["code"], strict=True):
             names[code] = label
@@ -130,7 +141,7 @@ class Subjects:
                 )
         told = Subjects(self.n, self.names or names)
         told._place.pop(None, None)
-        told.rows = self.rows
+        told.rows, told.is_told = self.rows, True
         return told
 
     def with_rows(self, codes, t, index):

@@ -79,6 +79,19 @@ def test_a_file_tells_who_its_rows_with_codes_are():
         solved([0, 0, 1], FILE[::-1], t=[1.0, 2.0, 1.0])
 
 
+def test_a_file_whose_numbers_are_not_the_codes():
+    file = FILE.assign(ID=FILE.ID.map({1: 2, 2: 0, 3: 1}))
+    rows = file[file.EVID == 0]
+    codes = rows.ID.factorize()[0]
+    by_index = solve_ivp(
+        lambda t, y, p: {"c": -p.k * y.c}, {"c": 0.0}, {"k": np.full(3, RATE)}, t=rows.TIME, subject=codes, events=file
+    )
+    np.testing.assert_allclose(by_index.c.eval(), EXPECTED, rtol=1e-6)
+    with pytest.raises(ValueError, match="would be rows of t that have other codes.*Pass labels in both places"):
+        solved(codes, file)
+    np.testing.assert_allclose(solved(rows.ID, file).c.eval(), EXPECTED, rtol=1e-6)  # as codes, which are labels as well
+
+
 @pytest.mark.parametrize("dtype", ["i8", ">i4", "u1"])
 def test_codes_stay_codes(dtype):
     table = pd.DataFrame({"subject": np.array([2, 0], dtype), "time": 0.0, "amt": [50.0, 100.0]})
