@@ -18,6 +18,7 @@ from pymc_saem.saem.likelihood import Likelihood, marginal_likelihood
 from pymc_saem.saem.model import parameter_labels
 from pymc_saem.saem.options import natural_values
 from pymc_saem.saem.point import initial_point
+from pymc_saem.saem.stages import Stages
 from pymc_saem.saem.step import SAEM
 from pymc_saem.saem.uncertainty import natural
 
@@ -201,7 +202,7 @@ class Refitter:
         course.begin(rng, dispersed=False)
         while not course.is_over:
             course.iterate()
-        chain = course.chain(0, interrupted=False)
+        chain = course.chain(0, interrupted=False, stages=Stages())
         if not np.all(np.isfinite(chain.theta[-1])):
             raise FloatingPointError(
                 f"the run ended at estimates that are not finite: {self.engine.points.natural_theta(chain.theta[-1])}"
