@@ -66,8 +66,8 @@ REFUSED = [
     ("np.where", lambda t, y, p: np.where(t > 1, -p.k * y.c, 0.0), ("switch", "where")),
     ("float of a state", lambda t, y, p: -float(y.c), ("float", "'c'", "pm.math")),
     ("and, or", lambda t, y, p: (t > 1 and y.c > 1) * -p.k, ("and", "switch")),
-    ("a state that is not there", lambda t, y, p: -p.k * y.d, ("'d'",)),
-    ("a parameter that is not there", lambda t, y, p: -p.q * y.c, ("'q'",)),
+    ("a state that is not there", lambda t, y, p: -p.k * y.d, ("y.d",)),
+    ("a parameter that is not there", lambda t, y, p: -p.q * y.c, ("p.q",)),
     ("text", lambda t, y, p: "fast", ("'c'", "text", "str")),
     ("None", lambda t, y, p: None, ("'c'", "None")),
     ("a vector", lambda t, y, p: pt.stack([y.c, y.c]), ("'c'", "scalar")),
@@ -106,4 +106,4 @@ def make(seed):
         difference = (_right(formula, K + 1e-4).sum() - _right(formula, K - 1e-4).sum()) / 2e-4
         return None if abs(slope - difference) < 5e-3 * (1 + abs(difference)) else f"derivative {slope}, right {difference}"
 
-    return Input(text, lambda: _solved(rhs), wrong, ("j0", "mod"))
+    return Input(text, lambda: _solved(rhs), wrong, ("j0", "mod", "jump"))

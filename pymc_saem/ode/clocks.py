@@ -9,7 +9,7 @@ import datetime
 import numpy as np
 import pandas as pd
 
-__all__ = ["check_clock", "period_columns", "refuse_dates"]
+__all__ = ["check_clock", "period_columns", "refuse_no_numbers"]
 
 #: Columns, in small letters, that divide the rows of a subject into periods.
 _PERIODS = ("occ", "occasion", "period", "visit", "cycle", "day", "date", "dat1", "dat2", "dat3")
@@ -19,8 +19,8 @@ _GO_ON = (
 _DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period)
 
 
-def refuse_dates(values, what):
-    """Dates and durations would become nanoseconds, or microseconds."""
+def refuse_no_numbers(values, what):
+    """What a conversion to float would take: dates as nanoseconds, of complex numbers a part, of masked ones what is hidden."""
     dtype = getattr(values, "dtype", None)
     array = np.asarray(values)
     found = array.dtype.kind in "mM"
@@ -31,6 +31,11 @@ def refuse_dates(values, what):
             f"{what} must hold numbers, got {array.dtype if dtype is None else dtype}; take the time since a start in a unit of your "
             "choice, for example (t - t.min()) / np.timedelta64(1, 'h')."
         )
+    if array.dtype.kind == "c":
+        raise TypeError(f"{what} must hold real numbers, got {array.dtype}.")
+    if np.ma.is_masked(values):
+        place = np.argwhere(np.ma.getmaskarray(values))[0].tolist()
+        raise ValueError(f"{what} is masked at {place}. Leave those entries out, or give their values.")
 
 
 def period_columns(table):

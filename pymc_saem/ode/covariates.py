@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from pymc_saem.arguments import check_types
-from pymc_saem.ode.clocks import check_clock, period_columns, refuse_dates
+from pymc_saem.ode.clocks import check_clock, period_columns, refuse_no_numbers
 from pymc_saem.ode.events import set_records
 from pymc_saem.ode.subjects import as_column
 
@@ -110,7 +110,7 @@ def _columns(table):
 
 
 def _numbers(column, name):
-    refuse_dates(column, f"interpolate: {name}")
+    refuse_no_numbers(column, f"interpolate: {name}")
     try:
         return column.to_numpy(dtype=float, na_value=np.nan)
     except (TypeError, ValueError) as error:

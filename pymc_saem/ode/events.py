@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pymc_saem.arguments import check_types
-from pymc_saem.ode.clocks import check_clock, period_columns, refuse_dates
+from pymc_saem.ode.clocks import check_clock, period_columns, refuse_no_numbers
 
 __all__ = ["Doses", "EventTable", "read_doses", "set_records"]
 
@@ -163,7 +163,7 @@ def read_doses(doses, states, subjects, t0, has_subject):
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"events must be a pandas.DataFrame or Doses(table, ...), got {type(table).__name__}.")
     used = _used_columns(table, has_subject)
-    refuse_dates(used["time"], "time in events")
+    refuse_no_numbers(used["time"], "time in events")
     events = [_event({k: v[row] for k, v in used.items()}, states, row) for row in range(len(table))]
     evid = np.array([event["evid"] for event in events])
     time, labels = np.array(used["time"], dtype=float), used.get("subject", np.zeros(len(table), dtype=int))

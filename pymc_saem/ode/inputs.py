@@ -11,7 +11,7 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.random.type import RandomType
 
-from pymc_saem.ode.clocks import refuse_dates
+from pymc_saem.ode.clocks import refuse_no_numbers
 
 __all__ = ["as_positive", "as_start", "as_tensors", "as_times", "check_axes", "folded", "is_constant", "shapes_of"]
 
@@ -25,7 +25,7 @@ def as_tensors(values, what):
         if not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"{what} has the name {name!r}; names must be Python identifiers, such as 'depot'.")
         if not isinstance(value, Variable):
-            refuse_dates(value, f"{what}[{name!r}]")
+            refuse_no_numbers(value, f"{what}[{name!r}]")
         try:
             tensor = value if isinstance(value, Variable) else pt.as_tensor_variable(np.asarray(value, dtype="float64"))
             out[name] = pt.as_tensor_variable(tensor).astype("float64")
@@ -80,7 +80,7 @@ def as_times(t):
         if tensor.type.ndim != 1:
             raise ValueError(f"t must be a vector with one time per row, got {tensor.type.ndim} dimensions.")
     else:
-        refuse_dates(t, "t")
+        refuse_no_numbers(t, "t")
         raw = np.asarray(t)
         try:
             values = np.asarray(t, dtype="float64")
@@ -131,7 +131,7 @@ def as_start(t0, subjects, subject, times):
     n_subjects = subjects.n
     if isinstance(t0, Variable):
         raise TypeError("t0 must be a number or an array with one time per subject, not a PyTensor variable.")
-    refuse_dates(t0, "t0")
+    refuse_no_numbers(t0, "t0")
     start = np.asarray(t0, dtype="float64")
     if start.shape not in ((), (n_subjects,)):
         raise ValueError(f"t0 must be a number or have shape ({n_subjects},), one per subject; got {start.shape}.")

@@ -244,7 +244,7 @@ def _checked(result, state_names):
         )
     outputs = []
     for name in state_names:
-        out = pt.as_tensor_variable(result[name])
+        out = _as_number(name, result[name])
         if out.type.ndim != 0:
             raise ValueError(
                 f"rhs must return a scalar for each state; the derivative of {name!r} has "
@@ -252,6 +252,16 @@ def _checked(result, state_names):
             )
         outputs.append(out.astype("float64"))
     return outputs
+
+
+def _as_number(name, value):
+    try:
+        out = pt.as_tensor_variable(value)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise TypeError(f"rhs must return an expression for each state; the derivative of {name!r} is {value!r}.") from error
+    if out.type.dtype.startswith("complex"):
+        raise TypeError(f"rhs must return real numbers; the derivative of {name!r} is {out.type.dtype}.")
+    return out
 
 
 def _check_closed(outputs, known):

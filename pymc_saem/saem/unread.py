@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pymc as pm
 import pytensor
+from pymc.distributions.simulator import SimulatorRV
 from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import ancestors
 
@@ -31,6 +32,7 @@ def refuse_what_is_not_read(model: pm.Model) -> None:
     if model.discrete_value_vars:
         names = ", ".join(model.values_to_rvs[v].name for v in model.discrete_value_vars)
         raise UnsupportedModelError(f"Free discrete variables ({names}) are not supported. Marginalize them out.")
+    _refuse_simulators(model)
     _refuse_parts_of_the_data(model)
     _refuse_missing(model)
     _refuse_negative_codes(model)
@@ -67,6 +69,15 @@ def _refuse_potentials(model) -> None:
             "whose values could be drawn, compared and counted. Write such a likelihood as an observed variable: pm.Censored or "
             "pm.Truncated for limits, pm.CustomDist('name', ..., logp=..., observed=...) for a density of your own."
         )
+
+
+def _refuse_simulators(model) -> None:
+    for rv in observed_variables(model):
+        if isinstance(rv.owner.op, SimulatorRV):
+            raise UnsupportedModelError(
+                f"'{rv.name}' is a pm.Simulator, which has no likelihood: its density is a distance to random draws, another one at each "
+                "call. Write the law of its rows as a distribution."
+            )
 
 
 def _refuse_parts_of_the_data(model) -> None:

@@ -36,6 +36,13 @@ def test_minibatches_are_refused():
     refused(build, r"data of 'y' are a pm.Minibatch.*fit_saem\(minibatch=")
 
 
+def test_simulators_are_refused():
+    def build():
+        pm.Simulator("y", lambda rng, mean, size: rng.normal(mean), effects()[G], observed=Y)
+
+    refused(build, "'y' is a pm.Simulator, which has no likelihood")
+
+
 def test_a_total_size_is_refused():
     def build():
         pm.Normal("y", effects()[G], 1.0, observed=Y, total_size=10 * Y.size)
