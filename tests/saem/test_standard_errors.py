@@ -117,7 +117,7 @@ def test_what_the_data_do_not_determine_is_named():
     assert found.note.startswith("the data hardly determine a combination of omega and sigma")
     told = uncertainty(engine, theta, found, 10, np.random.default_rng(1))
     np.testing.assert_array_equal(np.isnan(told.se), found.unknown)
-    assert told.se[0] == pytest.approx(y.std() / np.sqrt(15), rel=1e-3)
+    assert told.se[0] == pytest.approx(y.std() / np.sqrt(15), rel=0.02)
     assert np.all(told.theta[:, 0] != theta[0])
     few = information(engine, theta, WeightedPoints.of_draws(conditional_at(engine, theta).draws), ("omega",))
     assert few.method == "louis" and few.columns.size == 2
