@@ -34,6 +34,11 @@ class Cut:
     column: np.ndarray
     whole: object = None
 
+    @cached_property
+    def symbol(self):
+        """Stands for the variable in graphs that are made without it."""
+        return self.variable.type()
+
     @property
     def source(self) -> tuple:
         """What the columns are computed from: graph, and unit and column of each of its entries, flat."""

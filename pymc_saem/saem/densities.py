@@ -10,9 +10,10 @@ from time import perf_counter
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pymc.logprob.basic import transformed_conditional_logp
 from pytensor.compile.mode import get_mode
 from pytensor.gradient import NullTypeGradError
-from pytensor.graph.replace import clone_replace, vectorize_graph
+from pytensor.graph.replace import clone_replace, graph_replace, vectorize_graph
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
@@ -31,8 +32,17 @@ NO_CHECKS = "local_remove_check_parameter"
 
 
 def row_logps(mixed: MixedModel) -> list:
-    """Log density of each row of each observed variable, as graphs of the model's value variables."""
-    return mixed.model.logp(vars=observed_variables(mixed.model), sum=False)
+    """Log density of each row of each observed variable, as graphs of the model's value variables and of symbols of cuts."""
+    model, observed = mixed.model, observed_variables(mixed.model)
+    cuts = {cut.variable: cut.symbol for b in mixed.blocks if b.effects[0].image for cut in b.effects[0].image.cuts}
+    if not cuts or set(cuts) & set(ancestors([v for rv in model.free_RVs for v in rv.owner.inputs])):
+        return model.logp(vars=observed, sum=False)
+    # The symbols go in first: PyMC's densities are rewritten copies, in which a cut may not be found again.
+    rows = graph_replace(observed, cuts, strict=False)
+    values = {rv: value for rv, value in model.rvs_to_values.items() if rv not in observed}
+    values |= {row: model.rvs_to_values[rv] for row, rv in zip(rows, observed, strict=True)}
+    transforms = model.rvs_to_transforms
+    return transformed_conditional_logp(rows, rvs_to_values=values, rvs_to_transforms=transforms, jacobian=False)
 
 
 def effect_logp(mixed: MixedModel, effect: RandomEffect):

@@ -105,5 +105,7 @@ def _in_phi(mixed: MixedModel, graphs: list, phi, values: dict) -> list:
     if cuts:  # PyMC's densities are copies, in which the cuts must be found again
         graphs = merged(graphs)
     # phi itself where it stands in the graph: mu + omega * ((phi - mu) / omega) would make mu and omega parts of predictions
-    phis = {graphs[n + k]: cut.of_columns(columns) for k, (cut, columns) in enumerate(cuts)}
+    phis = {}
+    for k, (cut, columns) in enumerate(cuts):
+        phis[graphs[n + k]] = phis[cut.symbol] = cut.of_columns(columns)
     return _replaced(graphs[:n], values | phis)

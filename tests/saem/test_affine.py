@@ -7,15 +7,17 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
+from pytensor.graph.traversal import ancestors
 from scipy import stats
 
 import pymc_saem as ps
 from pymc_saem.saem.conjugacy import recognize
-from pymc_saem.saem.densities import row_density
+from pymc_saem.saem.densities import row_density, row_logps
 from pymc_saem.saem.interpreted import INTERPRETED
 from pymc_saem.saem.laws import LawOfPhi
 from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.read import read_model
+from pymc_saem.saem.symbols import in_symbols, model_value, symbols
 
 N, M = 6, 3
 G, X = np.repeat(np.arange(N), M), np.tile(np.linspace(0.0, 2.0, M), N)
@@ -125,6 +127,9 @@ def test_every_spelling_is_a_mean_and_a_covariance(spelling):
     m_steps = rules.m_step_of()
     assert {name: m_steps[name] for name in SPELLINGS[spelling][1]} == SPELLINGS[spelling][1]
     assert all(e.is_gaussian and e.form == "standard" for e in mixed.random_effects)
+    # The compiled densities do not hold them densities , so that a step of the chain computes neither a mean nor an inverse.
+    held = set(ancestors(in_symbols(mixed, row_logps(mixed), symbols(mixed)[0], None)))
+    assert not [name for name in SPELLINGS[spelling][1] if model_value(mixed, name) in held]
     points, rng = PointMap(mixed), np.random.default_rng(1)
     both = [model["y"], *(model[e.name] for e in mixed.random_effects)]
     logp = model.compile_logp(vars=both, jacobian=False, mode=INTERPRETED)
