@@ -127,7 +127,7 @@ def test_every_spelling_is_a_mean_and_a_covariance(spelling):
     m_steps = rules.m_step_of()
     assert {name: m_steps[name] for name in SPELLINGS[spelling][1]} == SPELLINGS[spelling][1]
     assert all(e.is_gaussian and e.form == "standard" for e in mixed.random_effects)
-    # The compiled densities do not hold them densities , so that a step of the chain computes neither a mean nor an inverse.
+    # The compiled densities hold none of them, so that a step of the chain computes neither a mean nor an inverse.
     held = set(ancestors(in_symbols(mixed, row_logps(mixed), symbols(mixed)[0], None)))
     assert not [name for name in SPELLINGS[spelling][1] if model_value(mixed, name) in held]
     points, rng = PointMap(mixed), np.random.default_rng(1)
