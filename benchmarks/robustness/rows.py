@@ -72,7 +72,7 @@ FORMS = {
     "one column": lambda x: np.asarray(x)[:, None],
     "frame of one column": lambda x: pd.DataFrame({"x": x}),
 }
-WORDS = {"t": ("t must", "time"), "subject": ("subject",), "k": ("params", "'k'", "'c'"), "y0": ("y0",), "t0": ("t0",)}
+WORDS = {"t": ("t must", "time", "t is masked"), "subject": ("subject",), "k": ("params", "'k'", "'c'"), "y0": ("y0",), "t0": ("t0",)}
 
 
 def _form(rng, kind, number):
