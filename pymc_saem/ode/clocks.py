@@ -14,7 +14,7 @@ __all__ = ["check_clock", "period_columns", "refuse_no_numbers"]
 #: Columns, in small letters, that divide the rows of a subject into periods.
 _PERIODS = ("occ", "occasion", "period", "visit", "cycle", "day", "date", "dat1", "dat2", "dat3")
 _GO_ON = (
-    "Write time that goes on from one period to the next, in this table and in t, for example time + 168 * (period - 1)"
+    "write time that goes on from one period to the next, in this table and in t, for example time + 168 * (period - 1)"
 )
 _DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period)
 
@@ -105,6 +105,6 @@ def _check_periods(what, codes, labels, time, period, column):
         now, before = (next(spans.iloc[i : i + 1].itertuples()) for i in (k, k - 1))
         raise ValueError(
             f"{what} row {now.row}: {column} {now.period} of subject {labels[now.subject]!r} begins at time {now.first:g}, but "
-            f"{column} {before.period} lasts from {before.first:g} to {before.last:g}. {_GO_ON}; if {column} means something else, "
+            f"{column} {before.period} lasts from {before.first:g} to {before.last:g}: {_GO_ON}; if {column} means something else, "
             "leave that column out."
         )
