@@ -35,7 +35,7 @@ def cholesky(spelling="tuple"):
     sd = pm.Exponential.dist(1.0)
     if spelling == "packed":
         packed = pm.LKJCholeskyCov("chol", n=2, eta=2.0, sd_dist=sd, compute_corr=False)
-        return pm.expand_packed_triangular(2, packed)
+        return pm.math.expand_packed_triangular(2, packed)
     return pm.LKJCholeskyCov("chol", n=2, eta=2.0, sd_dist=sd)[0]
 
 

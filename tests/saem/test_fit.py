@@ -274,7 +274,7 @@ def test_trouble_after_the_estimate_does_not_lose_it(monkeypatch):
         ({"n_smooth": -1}, "n_smooth is -1; it must be an integer of at least 0"),
         ({"n_explore": 0, "n_smooth": 0}, "n_explore and n_smooth are both 0"),
         ({"chains": 0}, "chains is 0"),
-        ({"kernel": "hmc"}, "kernel is 'hmc'; it must be 'auto' or shares"),
+        ({"kernel": "hmc"}, "kernel is 'hmc'; it must be \"auto\" or a dict"),
         ({"initvals": {"a": [1.0, 2.0]}}, r"initvals\['a'\] has shape \(2,\), but the variable has shape \(\)"),
         ({"initvals": {"nobody": 1.0}}, r"initvals names \['nobody'\]; the free variables are"),
         ({"initvals": {"sigma": -1.0}}, "initvals give sigma_log__ = nan"),
