@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from pytensor.graph.basic import Variable
 
 from pymc_saem.ode.subjects import Subjects, as_column, in_order, listed, plain
@@ -138,18 +139,27 @@ def _names(found, categories, n, known, row_of):
 def aligned(values, subjects):
     """Entries of y0 or params, those with an index of labels in the order of the subjects.
 
-    Where labels first appear in an order that is not sorted, an array that differs between subjects may be meant in either
-    order, so a warning says which one it is.
+    Beside rows with codes these are the labels that the coords of the model give the places. Where labels first appear in an
+    order that is not sorted, an array that differs between subjects may be meant in either order, so a warning says which one it is.
     """
-    if not (subjects.by_name and isinstance(values, dict)):
+    if subjects.names is None or not isinstance(values, dict):
         return values
-    out, is_known = dict(values), subjects.is_ordered or in_order(subjects.names)
+    out = dict(values)
+    is_known = subjects.is_ordered or in_order(subjects.names) or not subjects.by_name
     for name, value in values.items():
-        if isinstance(value, pd.Series | pd.DataFrame) and value.index.is_unique:
-            labels = plain(value.index)
-            if set(labels) == set(subjects.names):
-                out[name] = value.iloc[[labels.index(label) for label in subjects.names]]
+        index = _index(value)
+        if index is not None:
+            labels = plain(index)
+            is_counted = not subjects.by_name and index.equals(pd.RangeIndex(len(index)))  # places, as the codes are
+            if index.is_unique and not is_counted and set(labels) == set(subjects.names):
+                order = [labels.index(label) for label in subjects.names]
+                out[name] = value.isel({value.dims[0]: order}) if isinstance(value, xr.DataArray) else value.iloc[order]
                 continue
+            if subjects.by_name and len(labels) == subjects.n and _is_telling(index):
+                raise ValueError(
+                    f"{name!r} has the index {listed(labels)}, but the subjects of the rows are {listed(subjects.names)}. Give it their "
+                    "labels as index; or its values alone, in that order, if its index has another meaning."
+                )
         if is_known or isinstance(value, Variable) or np.ndim(value) == 0 or len(value) != subjects.n:
             continue
         array = np.asarray(value)
@@ -163,3 +173,17 @@ def aligned(values, subjects):
             )
             is_known = True  # once is enough
     return out
+
+
+def _index(value):
+    """The index of the leading axis of a pandas or xarray object; None if there is none."""
+    if isinstance(value, xr.DataArray):
+        return value.indexes.get(value.dims[0]) if value.ndim else None
+    return value.index if isinstance(value, pd.Series | pd.DataFrame) else None
+
+
+def _is_telling(index):
+    """Whether an index holds names of subjects, and not numbers of the rows of a file or of nothing."""
+    if isinstance(index, pd.MultiIndex) or index.equals(pd.RangeIndex(len(index))):
+        return False
+    return index.name is not None or not all(isinstance(label, int) for label in plain(index))

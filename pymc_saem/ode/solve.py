@@ -67,8 +67,8 @@ def solve_ivp(
         Whose row it is: labels, such as a column of ids, or codes 0..n_subjects-1, the place on the leading axis of ``y0`` and
         ``params``. Whole numbers that are all below n_subjects are codes. Labels stand on the leading axis in the order of
         the categories if they are categorical, else of the ``coords`` of the parameters in a PyMC model, else of their first
-        appearance, as ``factorize`` gives it; pandas objects in ``y0`` and ``params`` that have the labels as index are matched
-        by it. Tables name subjects as the rows do. None is a single system, without subject axes.
+        appearance, as ``factorize`` gives it; pandas and xarray objects in ``y0``, ``params`` and ``t0`` that have the
+        labels as index are matched by it. Tables name subjects as the rows do. None is a single system, without subject axes.
     t0 : float or array_like, shape (n_subjects,), default 0
         Time at which ``y0`` holds.
     rtol, atol : float, default 1e-6

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 import pytest
+import xarray as xr
 
 from pymc_saem.ode import interpolate, solve_ivp
 
@@ -135,6 +136,26 @@ def test_the_order_of_labels():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         solved(rows, amounts, t, rate=np.full(3, 0.1))  # the order makes no difference
+
+
+@pytest.mark.parametrize("by_label", [True, False])
+def test_an_index_of_labels_is_never_taken_for_places(by_label):
+    rates, rows, t = pd.Series({"a": 0.1, "b": 0.2}), ["b", "a"], np.array([1.0, 2.0])
+    array = xr.DataArray(rates.to_numpy(), dims="id", coords={"id": ["a", "b"]})
+    with pm.Model(coords={"id": ["b", "a"]}):  # the coords name the places of codes
+        params = {} if by_label else {"k": pm.Data("k", np.zeros(2), dims="id")}
+        subject = rows if by_label else [0, 1]
+        for rate in (rates, array, array.expand_dims(entry=1).transpose("id", "entry")):
+            solution = solve_ivp(
+                lambda t, y, p: {"c": -p.rate.sum() * y.c}, {"c": 1.0}, {"rate": rate, **params}, t, subject
+            )
+            np.testing.assert_allclose(solution.c.eval(), np.exp([-0.2, -0.2]), rtol=1e-6)
+    if by_label:
+        for index in (["a", "z"], pd.Index([4, 9], name="id")):
+            with pytest.raises(ValueError, match="'k' has the index .* the subjects of the rows are 'a', 'b'"):
+                solved(["a", "b"], rate=pd.Series([0.1, 0.2], index=index), t=t)
+        kept = solved(["a", "b"], rate=pd.Series([0.1, 0.2], index=[0, 11]), y0=1.0, t=t)  # rows of a file
+        np.testing.assert_allclose(kept.c.eval(), np.exp([-0.1, -0.4]), rtol=1e-6)
 
 
 def test_codes_and_labels_in_a_model_with_coords():
