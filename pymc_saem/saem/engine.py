@@ -63,6 +63,7 @@ class Engine:
         theta = self.maximizer.apply_fixed(self.points.theta_of(point))
         if dispersed:
             theta = self.maximizer.apply_fixed(theta + self._dispersion(theta) * rng.standard_normal(theta.size))
+        self.densities.warm_up(self._at_means(theta), theta)  # before anything asks, as its compilation has a time of its own
         theta = settled(self, theta)
         start = Start(theta, np.zeros(0))
         if n_fits:
@@ -70,9 +71,11 @@ class Engine:
             start = replace(start, theta=polished(self, start.theta))
         check_start(self, start.theta)
         population = self.maximizer.population(start.theta)
-        phi = np.repeat(population.mean[None], self.n_replicates, axis=0)
-        self.densities.warm_up(phi, start.theta)
-        return State(start.theta, phi), self.simulator(population, rng), start
+        return State(start.theta, self._at_means(start.theta)), self.simulator(population, rng), start
+
+    def _at_means(self, theta: np.ndarray) -> np.ndarray:
+        """Every subject at its mean, (replicate, subject, phi)."""
+        return np.repeat(self.maximizer.population(theta).mean[None], self.n_replicates, axis=0)
 
     def weigh(self, weight: np.ndarray | None) -> None:
         """Give every subject a weight (subject,) in the runs that begin after this: that of so many copies of it; None: 1.

@@ -68,7 +68,7 @@ class Maximizer:
         """Numbers of the subjects that count at all."""
         return np.arange(self.mixed.n_subjects) if self.weight is None else np.flatnonzero(self.weight)
 
-    def _n_rows(self, rule: ResidualRule) -> float:
+    def n_rows(self, rule: ResidualRule) -> float:
         if self.weight is None:
             return float(rule.n_rows)
         return float(sum(self.weight[self.mixed.outcomes[j].row_subject].sum() for j in rule.outcomes))
@@ -159,7 +159,7 @@ class Maximizer:
             scale[rule.parameter.columns] = self._scale_step(rule.parameter, theta, rule.power * np.sqrt(2.0 * count))
         for rule in rules.residuals:
             scale[rule.parameter.columns] = self._scale_step(
-                rule.parameter, theta, rule.power * np.sqrt(2.0 * self._n_rows(rule))
+                rule.parameter, theta, rule.power * np.sqrt(2.0 * self.n_rows(rule))
             )
         for rule in rules.effect_scales:
             count = np.maximum(self._count(rule), 1e-3)
@@ -258,7 +258,7 @@ class Maximizer:
         p = rule.parameter
         x_old = self.points.natural(p, old[p.columns])
         squares = np.array([residual[list(rule.terms)].sum() * rule.unit ** (2 * rule.power)])
-        count = np.array([self._n_rows(rule)])
+        count = np.array([self.n_rows(rule)])
         return self._scale(p, count, squares, rule.power, x_old, ratio, self.schedule.rise, self.priors.get(p.name))
 
     def _count(self, rule: EffectScaleRule) -> np.ndarray:

@@ -127,13 +127,15 @@ def _with_residual_scales(engine, theta: np.ndarray, least: float = FAR_OFF) -> 
     """theta with residual scales at their maximum given the predictions; None where all are near it already."""
     mean = np.array(engine.maximizer.population(theta).mean[None])
     with np.errstate(all="ignore"):
-        squares = np.asarray(engine.densities.outputs_quietly(mean, theta)[1]).sum(axis=(0, 1))
+        squares = np.asarray(engine.densities.outputs_quietly(mean, theta)[1])[0]
+    weight = engine.maximizer.weight
+    squares = mstep.weighted(None if weight is None else weight[:, None], squares).sum(axis=0)
     found, is_off = theta.copy(), False
     for rule in engine.rules.residuals:
         p, total = rule.parameter, squares[list(rule.terms)].sum() * rule.unit ** (2.0 * rule.power)
         if engine.maximizer.is_fixed(p) or not np.isfinite(total) or total <= 0:
             continue
-        x = float(mstep.scale_power(rule.n_rows, total, rule.power))
+        x = float(mstep.scale_power(engine.maximizer.n_rows(rule), total, rule.power))
         old = float(engine.points.natural(p, theta[p.columns])[0])
         is_off |= not old / least < x < old * least
         found[p.columns] = engine.points.unconstrained(p, np.array([x]))
@@ -205,17 +207,18 @@ def _difference(f, x: np.ndarray, k: int, here: np.ndarray) -> np.ndarray:
 def spread_of_effects(engine, theta: np.ndarray) -> np.ndarray:
     """Change of each column of phi (phi,) that moves predictions by a residual standard deviation; infinite where none does."""
     mean, n_subjects = engine.maximizer.population(theta).mean, engine.mixed.n_subjects
+    weight = engine.maximizer.weight
     rows = np.bincount(np.concatenate([o.row_subject for o in engine.mixed.outcomes]), minlength=n_subjects)
 
     def slope(shift):
         with np.errstate(all="ignore"):
-            return engine.densities.gradient(np.array((mean + shift)[None]), theta)[1][0].sum(axis=0)
+            return engine.densities.gradient(np.array((mean + shift)[None]), theta, weight)[1][0].sum(axis=0)
 
     zero = np.zeros(engine.mixed.n_phi)
     here = slope(zero)
     curvature = np.array([-_difference(slope, zero, k, here)[k] for k in range(zero.size)])
     with np.errstate(all="ignore"):
-        spread = np.sqrt(rows.sum() / curvature)
+        spread = np.sqrt(mstep.weighted(weight, rows).sum() / curvature)
     return np.where(np.isfinite(spread), spread, np.inf)
 
 
