@@ -320,8 +320,11 @@ def refuse_undrawable(outcomes) -> None:
 
 
 def _core(variable):
-    """A symbol like a variable, with a shape that may differ where the graph allows it."""
-    return pt.tensor(variable.name, dtype=variable.type.dtype, shape=variable.type.shape)
+    """A symbol like a variable, with a shape that may differ where the graph allows it.
+
+    Not by ``pt.tensor``, which refuses names that NumPy takes for a dtype: "short", or bambi's "1|subject_sigma".
+    """
+    return variable.type(variable.name)
 
 
 def _of_rows(argument, shape) -> np.ndarray:

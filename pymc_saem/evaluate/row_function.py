@@ -137,7 +137,7 @@ class RowFunction:
     def __init__(self, model, graphs, outcome: FittedOutcome, samples, x=None):
         self.outcome = outcome
         self.n_samples = len(next(iter(samples.values())))
-        free = {rv: pt.tensor(rv.name, dtype=rv.type.dtype, shape=rv.type.shape) for rv in model.free_RVs}
+        free = {rv: rv.type(rv.name) for rv in model.free_RVs}
         graphs = clone_replace(list(graphs), replace=free)
         nodes = ode_nodes(graphs)
         self.has_ode = bool(nodes)
@@ -187,7 +187,7 @@ class RowFunction:
     def _compile(self, graphs, free, samples, times):
         reached = set(ancestors(graphs))
         used = {rv.name: v for rv, v in free.items() if v in reached}
-        batched = {v: pt.tensor(n, dtype=v.type.dtype, shape=(None, *v.type.shape)) for n, v in used.items()}
+        batched = {v: v.type.clone(shape=(None, *v.type.shape))(n) for n, v in used.items()}
         graphs = vectorize_graph(graphs, batched) if batched else graphs
         graphs = rebuild(graphs, {}, replace=for_numpy)
         inputs = [*batched.values(), *times]

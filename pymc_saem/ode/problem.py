@@ -101,7 +101,7 @@ def trace(rhs, state_names, shapes, constant=(), changing=None):
     """
     t = pt.scalar("t", dtype="float64")
     y = {name: pt.scalar(name, dtype="float64") for name in state_names}
-    p = {name: pt.tensor(name, dtype="float64", shape=shape) for name, shape in shapes.items()}
+    p = {name: pt.TensorType("float64", shape)(name) for name, shape in shapes.items()}
     outputs = _checked(call(rhs, t, y, p), state_names)
     _check_closed(outputs, {t, *y.values(), *p.values()})
 

@@ -31,7 +31,7 @@ from pymc_saem.saem.shared import (
     find_levels,
     refuse_latent_parameters,
 )
-from pymc_saem.saem.unread import missing_rows, refuse_unused, refuse_what_is_not_read
+from pymc_saem.saem.unread import missing_rows, refuse_sparse_effects, refuse_unused, refuse_what_is_not_read
 
 
 @np.errstate(all="ignore")  # what is not finite is looked at, and told in words
@@ -79,6 +79,7 @@ def read_model(
         unit_subjects = {name: of_axis[axis] for axis in lower for name in levels[axis]}
     subjects = _fill_through_zeros(look, subjects, levels, of_axis)
     mixed = _lay_out(look, levels[top], missing, unit_subjects)
+    refuse_sparse_effects(model, [e.name for e in mixed.random_effects])
     outcomes = []
     for rv, subject in zip(look.observed, subjects, strict=True):
         refuse_orphans(rv.name, subject >= 0)

@@ -122,6 +122,25 @@ def _refuse_missing(model) -> None:
             )
 
 
+def refuse_sparse_effects(model, effects: list[str]) -> None:
+    """Products of a sparse matrix with random effects, which PyTensor cannot compute for many copies of the effects at once.
+
+    Raises
+    ------
+    UnsupportedModelError
+        Names the outcome and the effects.
+    """
+    for rv in observed_variables(model):
+        for node in dict.fromkeys(v.owner for v in ancestors([rv]) if v.owner is not None):
+            if any("Sparse" in type(v.type).__name__ for v in (*node.inputs, *node.outputs)):
+                within = set(ancestors(node.inputs))
+                if names := [name for name in effects if model[name] in within]:
+                    raise UnsupportedModelError(
+                        f"'{rv.name.removesuffix('_observed')}' depends on {', '.join(repr(name) for name in names)} by way of a sparse matrix, which "
+                        "SAEM does not read. Write effect[subject] with the code of each row's subject, or the matrix as a dense array, Z.toarray()."
+                    )
+
+
 def missing_rows(model: pm.Model) -> set[str]:
     """Free variables that PyMC made of missing rows: they integrate to 1, so SAEM leaves them out."""
     names = {rv.name.removesuffix("_observed") for rv in observed_variables(model) if rv.name.endswith("_observed")}

@@ -167,3 +167,16 @@ def test_what_is_wrong_with_values(fit):
         ps.simulate(model, 3)
     with pytest.raises(ValueError, match="not a fit of this model: it has no parameter 'mu'"):
         ps.simulate(blow_up(), idata)
+
+
+def test_names_that_numpy_takes_for_dtypes():
+    """As bambi gives them, and words such as "short": the data sets are those of any other names."""
+
+    def draw(mean, sd, offset, sigma):
+        with pm.Model(coords={"subject": list("abc")}) as model:
+            effects = pm.Normal(mean, 0, 1) + pm.HalfNormal(sd, 1) * pm.Normal(offset, 0, 1, dims="subject")
+            pm.Normal("y", effects[np.repeat(np.arange(3), 2)], pm.HalfNormal(sigma, 1), observed=np.zeros(6))
+        return ps.simulate(model, {mean: 1.0, sd: 0.5, sigma: 0.2}, n=3, random_seed=1)["y"].values
+
+    plain = draw("mu", "omega", "z", "sigma")
+    np.testing.assert_array_equal(plain, draw("short", "1|subject_sigma", "1|subject_offset", "double"))

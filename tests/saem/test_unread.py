@@ -7,6 +7,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
+from scipy.sparse import csr_matrix
 
 from pymc_saem.saem import UnsupportedModelError
 from pymc_saem.saem.read import read_model
@@ -181,3 +182,18 @@ def test_models_of_pymc_dims_are_refused_by_name():
         pmd.Normal("y", e.isel(subject=index), 1.0, observed=seen)
 
     refused(build, r"written with pymc.dims \(mu, omega, e, y\)")
+
+
+def test_sparse_designs_are_refused_where_they_multiply_effects():
+    """Those of parameters are read: PyTensor computes them once for all copies of the effects."""
+    sparse = pytest.importorskip("pytensor.sparse")
+    z, x = csr_matrix(np.eye(N)[G]), csr_matrix(RNG.normal(size=(N * M, 2)))
+
+    def build():
+        pm.Normal("y", sparse.dot(z, effects()[:, None])[:, 0], 1.0, observed=Y)
+
+    refused(build, r"'y' depends on 'e' by way of a sparse matrix, .* Z.toarray\(\)")
+    with pm.Model(coords={"subject": range(N)}) as model:
+        beta = pm.Normal("beta", 0.0, 1.0, shape=2)
+        pm.Normal("y", sparse.dot(x, beta[:, None])[:, 0] + effects()[G], 1.0, observed=Y)
+    assert [p.name for p in read_model(model).parameters] == ["beta", "mu", "omega"]
