@@ -112,7 +112,7 @@ SEED = Rule("a seed (an integer of at least 0) or a numpy.random.Generator", _is
 PATH = Rule("a path", lambda x: isinstance(x, str | PathLike))
 AXES = Rule("matplotlib Axes", _are_axes)
 SIZE = Rule("two numbers, width and height in inches", lambda x: _is_of(_is_number)(x) and len(x) == 2)
-LABEL = Rule("a label", _is_scalar)
+LABEL = Rule("a label", lambda x: _is_scalar(x) or isinstance(x, tuple))  # (site, number) is one label
 LABELS = Rule("a label or a list of labels", lambda x: _is_scalar(x) or _is_of(lambda _: True)(x))
 NETWORK = Rule("an nn.MLP", lambda x: hasattr(x, "weight_names"))
 CONSTANTS = Rule(

@@ -13,6 +13,7 @@ from pymc.util import get_random_generator
 from pymc_saem.arguments import check_types
 from pymc_saem.evaluate.arguments import first_of
 from pymc_saem.evaluate.generator import Generated, Generator, refuse_undrawable
+from pymc_saem.output.labels import as_labels
 from pymc_saem.prediction.values import (
     Fit,
     check_choice,
@@ -163,5 +164,5 @@ def _dataset(generator: Generator, generated: Generated, values) -> xr.Dataset:
         data[name] = (dims, value)
         for dim, length in zip(dims, value.shape, strict=True):
             known = model.coords.get(dim)
-            coords[dim] = list(known) if known is not None and len(known) == length else np.arange(length)
+            coords[dim] = as_labels(known) if known is not None and len(known) == length else np.arange(length)
     return xr.Dataset(data, coords=coords)

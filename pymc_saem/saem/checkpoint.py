@@ -51,6 +51,8 @@ class Checkpoint:
     def __post_init__(self):
         check_types("Checkpoint", vars(self))
         path = Path(self.path)
+        # the process may change its folder while it fits
+        object.__setattr__(self, "_absolute", Path(os.path.abspath(path)))
         if path.is_dir() and path.suffix != ".zarr":
             raise ValueError(
                 f"checkpoint is '{path}', which is a folder; name a file in it, such as '{path / 'fit.nc'}'."
@@ -126,7 +128,7 @@ class Writer:
 
     def finish(self, idata) -> None:
         """Write a fit in the place of the last one."""
-        save(idata, self.schedule.path)
+        save(idata, self.schedule._absolute)
         self.failures.clear()
 
     def messages(self) -> list[str]:

@@ -8,6 +8,7 @@ import pymc as pm
 import pytest
 
 import pymc_saem as ps
+from pymc_saem.arguments import check_types
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.output.labels import as_labels
 from pymc_saem.saem.model import UnsupportedModelError
@@ -98,6 +99,15 @@ def test_the_table_of_names_is_complete_and_labels_of_any_kind_are_kept(tmp_path
     assert list(table.index[-3:]) == ["z[('x', 1)]", "z[Color.RED]", "z[x]"]
     predicted = ps.predict(model, idata, level="individual", n_draws=3, random_seed=1)
     assert predicted["subject"].map(str).unique().tolist() == [str(label) for label in LABELS]
+
+
+@pytest.mark.parametrize("labels", [[("north", k) for k in range(4)], ["a", None, 2, ("b",)]], ids=["tuples", "mixed"])
+def test_simulations_have_the_labels_of_fits(labels):
+    values = {"mu": 0.0, "omega": 1.0, "z": np.zeros(3)}
+    found = ps.simulate(build(labels=labels), values, random_seed=1)["subject"]
+    assert found.dims == ("subject",) and found.values.tolist() == [str(label) for label in labels]
+    for label in labels:
+        check_types("plot_observation_distribution", {"subject": label})
 
 
 def test_labels_of_one_kind_stay_and_others_are_text():

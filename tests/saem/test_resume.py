@@ -226,6 +226,17 @@ def test_what_is_no_fit_of_this_package(finished):
         ps.fit_saem(random_intercept(), resume="nowhere.nc")
 
 
+def test_a_process_that_changes_its_folder_writes_where_it_was_told(tmp_path, monkeypatch):
+    begun, other = tmp_path / "begun", tmp_path / "other"
+    begun.mkdir(), other.mkdir()
+    monkeypatch.chdir(begun)
+    schedule = ps.Checkpoint("fit.nc")
+    options = {"n_explore": 2, "n_smooth": 2, "n_transitions": 5, "n_starts": 0, "draws": 2, "random_seed": 1}
+    options |= {"likelihood": None, "standard_errors": None, "progressbar": False}
+    ps.fit_saem(random_intercept(), checkpoint=schedule, callback=lambda *_: monkeypatch.chdir(other), **options)
+    assert ps.load(begun / "fit.nc") and not list(other.iterdir())
+
+
 def test_checkpoints_that_cannot_be(tmp_path):
     for arguments, words in (
         ((tmp_path / "fit.zarr",), "a Zarr folder; it must be a netCDF file"),
