@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 import xarray as xr
+from pymc.util import get_random_generator
 
 from pymc_saem.compat import group_names
 
@@ -62,8 +63,17 @@ def _is_array(x) -> bool:
 
 
 def _is_seed(x) -> bool:
-    kinds = np.random.Generator, np.random.RandomState, np.random.BitGenerator, np.random.SeedSequence
+    kinds = np.random.Generator, np.random.BitGenerator, np.random.SeedSequence
     return isinstance(x, kinds) or _is_count(x) and x >= 0 or _is_of(lambda s: _is_count(s) and s >= 0)(x)
+
+
+def random_generator(seed) -> np.random.Generator:
+    """A generator from a seed that passed the checks; whole numbers may be of NumPy's kinds, or in a table's column."""
+    if _is_count(seed):
+        seed = int(seed)
+    elif seed is not None and _is_sequence(seed):
+        seed = [int(part) for part in seed]
+    return get_random_generator(seed)
 
 
 def _is_count(x) -> bool:

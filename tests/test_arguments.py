@@ -9,6 +9,7 @@ import pytensor
 import pytest
 
 import pymc_saem as ps
+from pymc_saem.arguments import random_generator
 
 #: One value of each kind. What an argument takes of them, or refuses by its value and not its type, stands in RIGHT.
 KINDS = {
@@ -129,3 +130,9 @@ def test_wrong_types_are_refused_by_name(name, argument, given, monkeypatch):
         with given["model"], pytest.raises((TypeError, ValueError)) as caught:
             function(**others, **{argument: value})
         assert argument in str(caught.value), f"{kind}: {caught.value}"
+
+
+@pytest.mark.parametrize("seed", [np.int32(5), np.uint64(5), 5, [5], pd.Series([5]), np.random.SeedSequence(5)], ids=repr)
+def test_a_seed_is_a_seed_of_any_kind(seed):
+    drawn = [random_generator(s).normal() for s in (seed, 5 if np.ndim(seed) == 0 else [5])]
+    assert drawn[0] == drawn[1]

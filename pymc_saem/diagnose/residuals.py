@@ -6,10 +6,9 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from pymc.util import get_random_generator
 from scipy.special import ndtri
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, random_generator
 from pymc_saem.diagnose.decorrelated import complete, decorrelated_by_subject, ranks
 from pymc_saem.diagnose.individual import individual_residuals
 from pymc_saem.diagnose.rows import INDIVIDUAL, POPULATION, FittedRows, Rows
@@ -117,7 +116,7 @@ def residuals(
     """
     check_types("residuals", locals())
     check_simulations(n_simulations)
-    rng = get_random_generator(random_seed)
+    rng = random_generator(random_seed)
     fitted = FittedRows(model, idata, outcome, x)
     return residual_table(fitted, n_simulations, rng)
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from pymc.util import get_random_generator
 from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, random_generator
 from pymc_saem.diagnose.bins import Bins, Windows, is_smooth
 from pymc_saem.diagnose.residuals import check_simulations
 from pymc_saem.diagnose.rows import POPULATION, FittedRows, Rows
@@ -161,7 +160,7 @@ def predictive_check(model, idata, outcome=None, x=None, **options) -> Vpc:
     strata = _strata(rows, options["stratify"])
     smooth = is_smooth(options["bins"])
     bins = Windows(rows.x, rows.subject) if smooth else Bins(rows.x, options["bins"], rows.subject)
-    simulated = fitted.simulate(options["n_simulations"], get_random_generator(options["random_seed"]))
+    simulated = fitted.simulate(options["n_simulations"], random_generator(options["random_seed"]))
     simulated = np.clip(simulated, rows.lower, rows.upper)
     statistics = _statistics(fitted, quantiles)
     y, corrected = rows.observed, simulated

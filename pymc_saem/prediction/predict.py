@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from pymc.util import get_random_generator
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, random_generator
 from pymc_saem.evaluate.arguments import check_probability, first_of
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.evaluate.outcomes import choose_outcome
@@ -116,7 +115,7 @@ def predict(
     check_choice("parameters", parameters, ("draws", "estimate"))
     check_whole("n_draws", n_draws, 2)
     check_probability("ci_prob", ci_prob)
-    fit, rng = Fit(idata), get_random_generator(random_seed)
+    fit, rng = Fit(idata), random_generator(random_seed)
     if "individual" not in fit:
         raise ValueError("The fit has no conditional distributions of the subjects; fit with draws to predict.")
     with model_with(model, data) as built:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pymc as pm
 import xarray as xr
-from pymc.util import get_random_generator
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, random_generator
 from pymc_saem.evaluate.arguments import first_of
 from pymc_saem.evaluate.generator import Generated, Generator, refuse_undrawable
 from pymc_saem.output.labels import as_labels
@@ -82,7 +81,7 @@ def simulate(
     check_types("simulate", locals())
     check_whole("n", n, 1)
     check_choice("parameters", parameters, ("estimate", "draws"))
-    rng = get_random_generator(random_seed)
+    rng = random_generator(random_seed)
     if isinstance(idata_or_values, Mapping) and not hasattr(idata_or_values, "attrs"):
         if parameters == "draws":
             raise ValueError("parameters='draws' needs a fit, which has draws; values by name are taken as they are.")

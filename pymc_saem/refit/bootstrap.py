@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import pymc as pm
-from pymc.util import get_random_generator
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, random_generator
 from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, make_refitter, read_fit
 from pymc_saem.refit.parallel import INTERRUPTED, describe_failures, fit_once, run_tasks
@@ -134,7 +133,7 @@ def bootstrap(
         raise ValueError("strata are for kind='case': a parametric bootstrap keeps the design as it is.")
     fitted = read_fit(idata, options)
     refitter = make_refitter(model, fitted, n_explore, n_smooth, other_data=kind == "parametric")
-    of_data, of_runs = get_random_generator(random_seed).spawn(2)
+    of_data, of_runs = random_generator(random_seed).spawn(2)
     if kind == "case":
         drawn = [{"weights": w} for w in draw_cases(of_data, n, refitter.mixed.n_subjects, strata)]
     else:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pymc as pm
-from pymc.util import get_random_generator
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, random_generator
 from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, check_likelihood, check_options, make_refitter, read_fit
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
@@ -117,7 +116,7 @@ def cross_validate(
     check_types("cross_validate", locals())
     refitter, start = _refitter(model, idata, n_explore, n_smooth, options)
     check_likelihood(refitter, likelihood)
-    of_folds, of_runs, of_scores = get_random_generator(random_seed).spawn(3)
+    of_folds, of_runs, of_scores = random_generator(random_seed).spawn(3)
     fold = assign_folds(folds, refitter.mixed.n_subjects, of_folds)
     numbers = range(int(fold.max()) + 1)
     seeds = of_scores.integers(2**32, size=len(numbers))

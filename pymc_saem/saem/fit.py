@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pymc as pm
 from pymc.initial_point import make_initial_point_fn
-from pymc.util import get_random_generator
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, random_generator
 from pymc_saem.saem.assess import check_assessment, check_methods
 from pymc_saem.saem.checkpoint import Checkpoint, Writer, as_checkpoint
 from pymc_saem.saem.finish import Finisher
@@ -222,7 +221,7 @@ def fit_saem(
     check_assessment(engine, options["likelihood"], options["standard_errors"])
     if options["n_explore"] == "auto":
         options["n_explore"] = default_exploration(engine.mixed)
-    state = Resumable.new(options, get_random_generator(random_seed))
+    state = Resumable.new(options, random_generator(random_seed))
     if before is not None:
         check_same_model(engine, before.snapshots)
         state.random, state.snapshots, state.seconds = before.random, before.snapshots, before.seconds

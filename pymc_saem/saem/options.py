@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
+import pytensor
 from pymc.distributions.transforms import Interval
 from pymc.logprob.transforms import LogOddsTransform, LogTransform
 
@@ -74,7 +76,7 @@ def check_fit_options(*, n_explore, n_smooth, kernel, chains, draws, tolerance, 
         ("draws", draws, 2),
     ):
         check_count(name, value, least)
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0.0 <= tolerance < np.inf:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0.0 <= tolerance < np.inf:
         raise ValueError(
             f"tolerance is {tolerance!r}; it must be a number of standard errors, or 0 to run all of n_smooth."
         )
@@ -100,13 +102,13 @@ def check_initvals(model, initvals: Mapping[str, Any]) -> None:
     unknown = sorted(set(initvals) - set(free))
     if unknown:
         raise ValueError(f"initvals names {unknown}; the free variables are {sorted(free)}.")
-    shapes = model.eval_rv_shapes()
+    shapes = _shapes_of(list(free.values()))
     for name, value in initvals.items():
         if isinstance(value, str):
             if value not in ("support_point", "prior"):
                 raise ValueError(f"initvals[{name!r}] is {value!r}; a text must be 'support_point' or 'prior'.")
             continue
-        shape = tuple(int(n) for n in shapes[name])
+        shape = shapes[name]
         if hasattr(value, "owner"):  # a tensor, which PyMC evaluates
             continue
         try:
@@ -115,6 +117,12 @@ def check_initvals(model, initvals: Mapping[str, Any]) -> None:
             raise ValueError(f"initvals[{name!r}] is {value!r}; it must hold numbers of shape {shape}.") from None
         if value.shape != shape:
             raise ValueError(f"initvals[{name!r}] has shape {value.shape}, but the variable has shape {shape}.")
+
+
+def _shapes_of(variables: list) -> dict[str, tuple[int, ...]]:
+    """Shapes by name. PyMC's ``eval_rv_shapes`` also replaces observed variables, and fails where another function replaced them before."""
+    evaluate = pytensor.function([], [v.shape for v in variables], mode="FAST_COMPILE", on_unused_input="ignore")
+    return {v.name: tuple(map(int, shape)) for v, shape in zip(variables, evaluate(), strict=True)}
 
 
 def natural_values(mixed: MixedModel, fixed: Mapping[str, Any] | None) -> dict[str, np.ndarray]:

@@ -63,5 +63,5 @@ def test_arguments_are_checked(intercepts, fit):
     ):
         with pytest.raises(ValueError, match=message):
             ps.profile_likelihood(intercepts, fit, **arguments)
-    with pytest.raises(ValueError, match="idata is of type Dataset; it must be what fit_saem returned"):
+    with pytest.raises(ValueError, match=r"idata is of type Data\w+; it must be what fit_saem returned"):
         ps.profile_likelihood(intercepts, fit["posterior"], "a")

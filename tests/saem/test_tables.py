@@ -170,7 +170,7 @@ def test_what_is_wrong_is_looked_at(intercept, tmp_path):
 
 def test_a_fit_without_draws_has_no_individuals():
     with pytest.raises(KeyError, match="no group 'individual'"):
-        ps.individuals(make_datatree({"saem_trace": xr.Dataset()}, {}))
+        ps.individuals(make_datatree({"saem_trace": xr.Dataset({"a": ("iteration", [0.0])})}, {}))
 
 
 def test_the_error_of_minus_2ll_is_the_same_everywhere(intercept):
