@@ -120,7 +120,7 @@ def check_initvals(model, initvals: Mapping[str, Any]) -> None:
 
 
 def _shapes_of(variables: list) -> dict[str, tuple[int, ...]]:
-    """Shapes by name. PyMC's ``eval_rv_shapes`` also replaces observed variables, and fails where another function replaced them before."""
+    """Shapes by name; no data are put in place of observed variables, which shapes of free ones do not need, and which once failed in PyMC."""
     evaluate = pytensor.function([], [v.shape for v in variables], mode="FAST_COMPILE", on_unused_input="ignore")
     return {v.name: tuple(map(int, shape)) for v, shape in zip(variables, evaluate(), strict=True)}
 
