@@ -9,14 +9,16 @@ Registered without a cache key, so PyTensor never keeps the addresses on disk.
 import numba
 import numpy as np
 from pytensor.graph.basic import Constant
-from pytensor.link.numba.dispatch import numba_funcify
 
 from pymc_saem.ode import task_table as tt
-from pymc_saem.ode.op import OdeGradient, OdeSolution
+from pymc_saem.ode.kernels import plan_of
+from pymc_saem.ode.pool import SWITCH, run_as_switched
+
+__all__ = ["gradient_form", "solution_form"]
 
 
-@numba_funcify.register(OdeGradient)
-def _gradient(op, node, **kwargs):
+def gradient_form(op, node, **kwargs):
+    """The form of ``OdeGradient``."""
     gradient_type = _type(node.outputs[0])
 
     @numba.njit
@@ -47,8 +49,8 @@ def _gradient(op, node, **kwargs):
     return gradient
 
 
-@numba_funcify.register(OdeSolution)
-def _solution(op, node, **kwargs):
+def solution_form(op, node, **kwargs):
+    """The form of ``OdeSolution`` and ``OdeDerivatives``."""
     types = tuple(map(_type, node.outputs))
     through_python = (_three_through_python if op.has_derivatives else _two_through_python)(op, *types)
     t, x, c = node.inputs
@@ -128,9 +130,6 @@ def _parts(op, times, gradient):
         ``in_python(x, c)``: whether the call must go through Python.
     plan : the owner of the memory and the code behind the addresses
     """
-    from pymc_saem.ode.kernels import plan_of
-    from pymc_saem.ode.pool import SWITCH, run_as_switched
-
     plan = plan_of(op, np.asarray(times), gradient)
     task, template, switch = plan.task.address, plan.table.ctypes.data, SWITCH.ctypes.data
     x_shape, c_shape, size, n_subjects = plan.x_shape, plan.c_shape, tt.TABLE_SIZE, op.rows.n_subjects

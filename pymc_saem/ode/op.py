@@ -1,6 +1,6 @@
-"""The PyTensor operations: solution of a system, and its vector-Jacobian product.
+"""The PyTensor operations: solution of a system, its vector-Jacobian product, and solution with derivatives.
 
-Both take any number of leading batch dimensions on the subjects' values, so a vectorized graph
+All take any number of leading batch dimensions on the subjects' values, so a vectorized graph
 (replicates, chains) solves everything in one parallel call.
 """
 
@@ -13,10 +13,16 @@ from pytensor.gradient import DisconnectedType, disconnected_type, grad_not_impl
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.graph.replace import _vectorize_node
+from pytensor.link.numba.dispatch import numba_funcify
 
+from pymc_saem.ode import numba_form
+from pymc_saem.ode.driver import compiled_calls
+from pymc_saem.ode.kernels import call, silenced
+from pymc_saem.ode.op_shapes import batch_shape, check_times, float_tensor, symbolic_batch
+from pymc_saem.ode.pull_back import NO_SECOND, PullBack
 from pymc_saem.ode.status import SolverStatus
 
-__all__ = ["OdeGradient", "OdeSolution"]
+__all__ = ["OdeDerivatives", "OdeGradient", "OdeSolution"]
 
 _NO_TIME_GRADIENT = (
     "the gradient of an ODE solution with respect to the observation times is not implemented; pass times as data"
@@ -25,11 +31,10 @@ _NO_CONSTANT_GRADIENT = (
     "this y0 or parameter was data when solve_ivp was called, so no sensitivities are computed for "
     "it; pass a random variable or a symbolic tensor to solve_ivp to get its gradient"
 )
-_NO_SECOND = "second derivatives of an ODE solution are not implemented"
 
 
 class _OdeOp(Op):
-    """What both operations share: the frozen description and its use."""
+    """What all operations share: the frozen description and its use."""
 
     __props__ = ("system", "rows", "y0_index", "solver", "rtol", "atol", "max_steps", "n_threads", "events")
 
@@ -69,13 +74,9 @@ class _OdeOp(Op):
         It expects ``n_calls`` calls with ``n_tasks`` subjects and replicates each, and that their caller releases the global
         interpreter lock.
         """
-        from pymc_saem.ode.driver import compiled_calls
-
         return compiled_calls(self, n_tasks, n_calls)
 
     def _call(self, t, x, c, g=None):
-        from pymc_saem.ode.kernels import call
-
         return call(self, t, x, c, g)
 
     def perform(self, node, inputs, output_storage):
@@ -135,18 +136,16 @@ class OdeSolution(_OdeOp):
 
     def with_derivatives(self):
         """An operation with the same solution whose gradient needs no second solve, or this one where there is none."""
-        from pymc_saem.ode.derivatives import OdeDerivatives, is_possible
-
-        return OdeDerivatives(**self.__getstate__()) if is_possible(self) else self
+        return OdeDerivatives(**self.__getstate__()) if _has_derivatives_in_one_solve(self) else self
 
     def status_text(self, code):
         """What a status code means and what to do about it."""
         return SolverStatus(int(code)).advice
 
     def make_node(self, t, x, c):
-        t, x, c = map(_float_tensor, (t, x, c))
-        _check_times(t)
-        batch = _batch_shape((x, 2), (c, 2))
+        t, x, c = map(float_tensor, (t, x, c))
+        check_times(t)
+        batch = batch_shape((x, 2), (c, 2))
         n_rows, n_states = self.rows.n_rows, self.system.n_states
         solution = pt.tensor(dtype="float64", shape=(*batch, n_rows, n_states))
         status = pt.tensor(dtype="int64", shape=(*batch, self.n_subjects))
@@ -158,7 +157,7 @@ class OdeSolution(_OdeOp):
 
     def infer_shape(self, *arguments):
         input_shapes = arguments[-1]  # PyTensor 2.38 passes a graph before them, 3.3 does not
-        batch = _symbolic_batch(input_shapes[1:3], (2, 2))
+        batch = symbolic_batch(input_shapes[1:3], (2, 2))
         rows = (pt.constant(self.rows.n_rows), pt.constant(self.system.n_states))
         return [(*batch, *rows), (*batch, pt.constant(self.n_subjects))]
 
@@ -198,15 +197,13 @@ class OdeGradient(_OdeOp):
     """
 
     def make_node(self, t, x, c, g):
-        t, x, c, g = map(_float_tensor, (t, x, c, g))
-        _check_times(t)
-        batch = _batch_shape((x, 2), (c, 2), (g, 2))
+        t, x, c, g = map(float_tensor, (t, x, c, g))
+        check_times(t)
+        batch = batch_shape((x, 2), (c, 2), (g, 2))
         return Apply(self, [t, x, c, g], [pt.tensor(dtype="float64", shape=(*batch, self.rows.n_subjects, self.n_x))])
 
     def silenced(self):
         """Context in which gradients that are NaN are not reported, because the caller looks for them."""
-        from pymc_saem.ode.kernels import silenced
-
         return silenced()
 
     def compute(self, t, x, c, g):
@@ -215,49 +212,62 @@ class OdeGradient(_OdeOp):
 
     def infer_shape(self, *arguments):
         input_shapes = arguments[-1]
-        batch = _symbolic_batch(input_shapes[1:], (2, 2, 2))
+        batch = symbolic_batch(input_shapes[1:], (2, 2, 2))
         return [(*batch, pt.constant(self.rows.n_subjects), pt.constant(self.n_x))]
 
     def pullback(self, inputs, outputs, cotangents):
-        return [grad_not_implemented(self, i, x, _NO_SECOND) for i, x in enumerate(inputs)]
+        return [grad_not_implemented(self, i, x, NO_SECOND) for i, x in enumerate(inputs)]
 
     L_op = pullback
 
 
-def _float_tensor(x):
-    return pt.as_tensor_variable(x).astype("float64")
+def _has_derivatives_in_one_solve(op):
+    """Whether one solve gives both: explicit and linear solvers, no events, and not so many parameters that the adjoint is used."""
+    wide = op.solver == "auto" and op.system.vjp_source
+    return op.solver in ("auto", "tsit5", "linear") and op.events is None and not wide and op.n_x > 0
 
 
-def _check_times(t):
-    if t.type.ndim != 1:
-        raise ValueError(
-            f"The times of an ODE solution must be one vector over rows; got {t.type.ndim} dimensions. "
-            "Different times per replicate cannot be vectorized: build a second solution instead."
-        )
+class OdeDerivatives(OdeSolution):
+    """:class:`OdeSolution` with a third output: derivatives (..., rows, n_states, n_x) with respect to ``x``.
 
+    They are zero where the solve failed, or where a subject was too stiff for the explicit solver, which ``auto``
+    hands over for the solution only.
 
-def _batch_shape(*arguments):
-    """Static batch shape; None where only the run tells."""
-    shapes = [v.type.shape[: v.type.ndim - core] for v, core in arguments]
-    n = max(map(len, shapes))
-    shapes = [(1,) * (n - len(s)) + s for s in shapes]
-    return tuple(_one_length(lengths) for lengths in zip(*shapes, strict=True))
+    For kernels that want a density and its gradient at once. The gradient of a density needs the solution first: its cotangent is
+    made of residuals. :class:`OdeGradient` therefore solves again. Here the forward sensitivities are returned, and the
+    gradient contracts them.
 
+    Only the states take part in the error control, so its steps are those of :class:`OdeSolution`: densities from both
+    operations are equal up to rounding, and kernels of either kind leave the same distribution invariant. The derivatives are
+    those of the numerical solution at fixed steps, which is the derivative of what is being accepted or rejected; for a
+    search for an optimum use :class:`OdeGradient` with tolerances of its own.
+    """
 
-def _one_length(lengths):
-    known = {n for n in lengths if n is not None and n != 1}
-    if known:
-        return known.pop()
-    return None if None in lengths else 1
+    has_derivatives = True
 
+    def make_node(self, t, x, c):
+        node = super().make_node(t, x, c)
+        derivatives = pt.tensor(dtype="float64", shape=(*node.outputs[0].type.shape, self.n_x))
+        return Apply(self, node.inputs, [*(v.type() for v in node.outputs), derivatives])
 
-def _symbolic_batch(shapes, cores):
-    batches = [tuple(s[: len(s) - core]) for s, core in zip(shapes, cores, strict=True)]
-    if not any(batches):
-        return ()
-    from pytensor.tensor.extra_ops import broadcast_shape
+    def infer_shape(self, *arguments):
+        solution, status = super().infer_shape(*arguments)
+        return [solution, status, (*solution, pt.constant(self.n_x))]
 
-    return broadcast_shape(*batches, arrays_are_shapes=True)
+    def pullback(self, inputs, outputs, cotangents):
+        if isinstance(cotangents[0].type, DisconnectedType):
+            return [disconnected_type() for _ in inputs]
+        self.caution_of_jumps()
+        return [
+            grad_not_implemented(self, 0, inputs[0], _NO_TIME_GRADIENT),
+            PullBack(self.rows)(outputs[2], cotangents[0]),
+            grad_not_implemented(self, 2, inputs[2], _NO_CONSTANT_GRADIENT),
+        ]
+
+    L_op = pullback
+
+    def connection_pattern(self, node):
+        return [[True, False, False]] * len(node.inputs)
 
 
 @_vectorize_node.register(_OdeOp)
@@ -265,5 +275,6 @@ def _vectorize(op, node, *batched_inputs):
     return op.make_node(*batched_inputs)
 
 
-# Registers the Numba form with the operations, which unpickling may import without anything else.
-from pymc_saem.ode import numba_form  # noqa: E402, F401
+# Here, because unpickling may import the operations without anything else.
+numba_funcify.register(OdeGradient)(numba_form.gradient_form)
+numba_funcify.register(OdeSolution)(numba_form.solution_form)

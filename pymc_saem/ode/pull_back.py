@@ -1,66 +1,17 @@
-"""Solution and derivatives of every row from one solve, for kernels that want a density and its gradient at once.
-
-The gradient of a density needs the solution first: its cotangent is made of residuals. ``OdeGradient`` therefore
-solves again. :class:`OdeDerivatives` returns the forward sensitivities themselves, and its gradient contracts them.
-
-Its steps are those of :class:`OdeSolution`: only the states take part in the error control. So densities from
-both operations are equal up to rounding, and kernels of either kind leave the same distribution invariant. The derivatives
-are those of the numerical solution at fixed steps, which is the derivative of what is being accepted or rejected;
-for a search for an optimum use ``OdeGradient`` with tolerances of its own.
-"""
+"""Derivatives of every row times the cotangent of the solution, summed by subject: the gradient of ``OdeDerivatives``."""
 
 import numba
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.gradient import DisconnectedType, disconnected_type, grad_not_implemented
+from pytensor.gradient import grad_not_implemented
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.graph.replace import _vectorize_node
 from pytensor.link.numba.dispatch import numba_funcify
 
-from pymc_saem.ode.op import _NO_CONSTANT_GRADIENT, _NO_SECOND, _NO_TIME_GRADIENT, OdeSolution
+__all__ = ["NO_SECOND", "PullBack"]
 
-__all__ = ["OdeDerivatives", "PullBack", "is_possible"]
-
-
-def is_possible(op):
-    """Whether one solve gives both: explicit and linear solvers, no events, and not so many parameters that the adjoint is used."""
-    wide = op.solver == "auto" and op.system.vjp_source
-    return op.solver in ("auto", "tsit5", "linear") and op.events is None and not wide and op.n_x > 0
-
-
-class OdeDerivatives(OdeSolution):
-    """:class:`OdeSolution` with a third output: derivatives (..., rows, n_states, n_x) with respect to ``x``.
-
-    They are zero where the solve failed, or where a subject was too stiff for the explicit solver, which ``auto``
-    hands over for the solution only.
-    """
-
-    has_derivatives = True
-
-    def make_node(self, t, x, c):
-        node = super().make_node(t, x, c)
-        derivatives = pt.tensor(dtype="float64", shape=(*node.outputs[0].type.shape, self.n_x))
-        return Apply(self, node.inputs, [*(v.type() for v in node.outputs), derivatives])
-
-    def infer_shape(self, *arguments):
-        solution, status = super().infer_shape(*arguments)
-        return [solution, status, (*solution, pt.constant(self.n_x))]
-
-    def pullback(self, inputs, outputs, cotangents):
-        if isinstance(cotangents[0].type, DisconnectedType):
-            return [disconnected_type() for _ in inputs]
-        self.caution_of_jumps()
-        return [
-            grad_not_implemented(self, 0, inputs[0], _NO_TIME_GRADIENT),
-            PullBack(self.rows)(outputs[2], cotangents[0]),
-            grad_not_implemented(self, 2, inputs[2], _NO_CONSTANT_GRADIENT),
-        ]
-
-    L_op = pullback
-
-    def connection_pattern(self, node):
-        return [[True, False, False]] * len(node.inputs)
+NO_SECOND = "second derivatives of an ODE solution are not implemented"
 
 
 class PullBack(Op):
@@ -94,7 +45,7 @@ class PullBack(Op):
         return [(*shape[:-3], pt.constant(self.rows.n_subjects), shape[-1])]
 
     def pullback(self, inputs, outputs, cotangents):
-        return [grad_not_implemented(self, i, x, _NO_SECOND) for i, x in enumerate(inputs)]
+        return [grad_not_implemented(self, i, x, NO_SECOND) for i, x in enumerate(inputs)]
 
     L_op = pullback
 
