@@ -7,35 +7,14 @@ model. Compiled once per machine and kept on disk.
 from __future__ import annotations
 
 import numba
-import numpy as np
 from numba.extending import overload
 
 from pymc_saem.kept import keep_function
+from pymc_saem.saem.population import log_density
 
 
 def _compile(function):
     return keep_function(function, nogil=True)
-
-
-@_compile
-def log_density(phi, mean, whitener, diagonal, log_normalizer, out):
-    """log N(phi; mean, omega) of (replicate, subject, phi); ``whitener`` is upper triangular, or even ``diagonal``."""
-    n_replicates, n_subjects, n_phi = phi.shape
-    eta = np.empty(n_phi)
-    z = np.empty(n_phi)
-    for r in range(n_replicates):
-        for i in range(n_subjects):
-            for k in range(n_phi):
-                eta[k] = phi[r, i, k] - mean[i, k]
-                z[k] = eta[k] * whitener[k, k]
-            if not diagonal:
-                for j in range(n_phi):
-                    for k in range(j + 1, n_phi):
-                        z[k] += eta[j] * whitener[j, k]
-            total = 0.0
-            for k in range(n_phi):
-                total += z[k] * z[k]
-            out[r, i] = log_normalizer - 0.5 * total
 
 
 @_compile

@@ -7,7 +7,8 @@ import math
 import numba
 import numpy as np
 
-from pymc_saem.saem.fused import _add, _compile, count_failures, log_density
+from pymc_saem.saem.fused import _add, _compile, count_failures
+from pymc_saem.saem.population import log_density
 
 
 @_compile

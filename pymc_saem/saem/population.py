@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
-from pymc_saem.saem.fused import log_density
+from pymc_saem.kept import keep_function
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
+
+
+@partial(keep_function, nogil=True)
+def log_density(phi, mean, whitener, diagonal, log_normalizer, out):
+    """log N(phi; mean, omega) of (replicate, subject, phi); ``whitener`` is upper triangular, or even ``diagonal``."""
+    n_replicates, n_subjects, n_phi = phi.shape
+    eta = np.empty(n_phi)
+    z = np.empty(n_phi)
+    for r in range(n_replicates):
+        for i in range(n_subjects):
+            for k in range(n_phi):
+                eta[k] = phi[r, i, k] - mean[i, k]
+                z[k] = eta[k] * whitener[k, k]
+            if not diagonal:
+                for j in range(n_phi):
+                    for k in range(j + 1, n_phi):
+                        z[k] += eta[j] * whitener[j, k]
+            total = 0.0
+            for k in range(n_phi):
+                total += z[k] * z[k]
+            out[r, i] = log_normalizer - 0.5 * total
 
 
 @dataclass(frozen=True)
