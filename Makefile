@@ -41,7 +41,7 @@ docs: $(INSTALLED_DOCS) docs/_outputs/.done ## build the documentation in docs/_
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 # What pages show is printed and drawn anew when a page or the package has changed; the rest of a build takes seconds.
-docs/_outputs/.done: $(INSTALLED_DOCS) docs/run_pages.py $(wildcard docs/*.md docs/*/*.md) $(wildcard pymc_saem/*/*.py)
+docs/_outputs/.done: $(INSTALLED_DOCS) docs/run_pages.py $(wildcard docs/*.md docs/*/*.md) $(shell find pymc_saem -name '*.py')
 	$(BIN)/python docs/run_pages.py
 	@touch "$@"
 

@@ -75,5 +75,5 @@ def _files(name: list[str], root: Path) -> list[Path]:
     if place.with_suffix(".py").is_file():
         return [place.with_suffix(".py")]
     if place.is_dir():
-        return sorted(place.glob("*.py"))
+        return sorted(place.rglob("*.py"))
     return _files(name[:-1], root) if len(name) > 1 else []
