@@ -2,6 +2,8 @@
 
 SMALL_FIT = {"n_explore": 3, "n_smooth": 3, "n_transitions": 10, "n_starts": 0, "draws": 4, "progressbar": False}
 SMALL_RUN = {"n_explore": 2, "n_smooth": 2}
+#: Options of ``pm.sample``.
+SMALL_SAMPLE = {"tune": 3, "draws": 3, "chains": 1, "cores": 1, "progressbar": False, "compute_convergence_checks": False}
 #: Options by function of the package; of ``fit_saem`` see above.
 SMALL = {
     "bootstrap": {"n": 2, **SMALL_RUN},

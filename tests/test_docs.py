@@ -12,9 +12,10 @@ import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pymc as pm
 import pytest
-from small import SMALL, SMALL_FIT, WITHOUT, smaller
+from small import SMALL, SMALL_FIT, SMALL_SAMPLE, WITHOUT, smaller
 
 import pymc_saem as ps
 
@@ -35,6 +36,33 @@ def program(name):
 
 run_pages = program("run_pages")
 make_reference = program("make_reference")
+
+
+def check_odes(known):
+    assert float(known["posterior"].posterior["rate"].mean()) > 0
+    assert known["cleared"].eval()[-1] == pytest.approx(10.0, rel=1e-5)
+    assert known["curve"].eval() == pytest.approx(10.0 * np.exp(-0.3 * np.linspace(0.0, 8.0, 100)), rel=1e-5)
+
+
+def check_storage(known):
+    assert known["longer"]["saem_trace"].sizes["iteration"] == 6 + 50
+
+
+def check_predict(known):
+    assert known["from_fit"].sizes["simulation"] == 20
+
+
+def check_step_method(known):
+    assert known["iterates"].posterior["sigma"].shape == (1, 3)
+
+
+#: By page, what its blocks must have defined.
+CHECKS = {
+    "odes": check_odes,
+    "storage": check_storage,
+    "predict": check_predict,
+    "step_method": check_step_method,
+}
 PAGES = [page for page in run_pages.pages() if page != run_pages.FIRST and list(run_pages.blocks(page))]
 
 
@@ -54,8 +82,10 @@ def test_every_block_runs(page, first, tmp_path, monkeypatch):
     monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, {} if page.stem in COMPARE else WITHOUT, **SMALL_FIT))
     for name, options in SMALL.items():
         monkeypatch.setattr(ps, name, smaller(getattr(ps, name), **options))
+    monkeypatch.setattr(pm, "sample", smaller(pm.sample, **SMALL_SAMPLE))
     monkeypatch.chdir(tmp_path)  # some blocks write files
-    run_pages.run(page, first)
+    known = run_pages.run(page, first)
+    CHECKS.get(page.stem, bool)(known)
     plt.close("all")
 
 
