@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pymc_saem.ode.curve import Curve
 from pymc_saem.ode.events import (
     ADD_PARAMETER,
     ADD_STATE,
@@ -46,7 +47,10 @@ class Plan:
         def with_inputs(t, y, p):
             curves = []
             for name, table in self.covariates.items():
-                setattr(p, name, _named(name, table.function(getattr(p, _covariate(name))), curves))
+                value = table.function(getattr(p, _covariate(name)))(t)
+                value.name = name
+                curves.append(value)
+                setattr(p, name, Curve(name, t, value))
             out = rhs(t, y, p)
             if isinstance(out, dict):
                 check_steady_states(self.rows, out, t, y, curves)
@@ -174,18 +178,6 @@ def _kind(event, doses):
     if event["rate"] < 0:
         return "R" if event["rate"] == -1 else "D"
     return "F" if event["dur"] and event["cmt"] in doses.bioavailability else ""
-
-
-def _named(name, covariate, curves):
-    """The function of time, whose value has the covariate's name and is noted in ``curves``."""
-
-    def at(t):
-        value = covariate(t)
-        value.name = name
-        curves.append(value)
-        return value
-
-    return at
 
 
 def _weight(state, kind):

@@ -258,7 +258,8 @@ def _as_number(name, value):
     try:
         out = pt.as_tensor_variable(value)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise TypeError(f"rhs must return an expression for each state; the derivative of {name!r} is {value!r}.") from error
+        array = " Write pm.math.stack for np.array, and pm.math for functions of NumPy." if isinstance(value, np.ndarray) else ""
+        raise TypeError(f"rhs must return an expression for each state; the derivative of {name!r} is {value!r}.{array}") from error
     if out.type.dtype.startswith("complex"):
         raise TypeError(f"rhs must return real numbers; the derivative of {name!r} is {out.type.dtype}.")
     return out

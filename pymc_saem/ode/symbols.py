@@ -12,23 +12,28 @@ from types import SimpleNamespace
 import pymc as pm
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
+from pytensor.graph.utils import MissingInputError
 from pytensor.tensor.variable import TensorVariable
 
 __all__ = ["Named", "call"]
 
-_LIBRARIES = ("numpy", "pymc", "pymc_saem", "pytensor", "scipy")
+_LIBRARIES = ("functools", "numpy", "pymc", "pymc_saem", "pytensor", "scipy")
 _ADVICE = (
     "Its arguments are symbols, not numbers: it is called once, to read its graph. Write pm.math.switch(condition, a, b) for if, and "
     "pm.math.and_, pm.math.or_, pm.math.invert, pm.math.eq for and, or, not, == (for a < x < b: pm.math.and_(a < x, x < b)); "
     "pm.math.maximum, pm.math.minimum, pm.math.clip for max, min and their NumPy forms; pm.math.exp and its like for math.exp and np.exp; "
-    "interpolate(table) for a curve of data. A state is y.name, not y."
+    "pm.math.stack for np.array; interpolate(table) for a curve of data. A state is y.name, not y."
 )
+_NOT_CALLED = "A state is y.name and a parameter p.name, without (t); only a covariate of interpolate(table) is called with t."
 # What PyTensor and NumPy say when a symbol should be a number.
 _NO_NUMBER = re.compile(
     r"converted to Python|ufunc|__round__|must be real number|setting an array element|unexpected keyword argument 'out'"
     r"|cannot be interpreted as an integer|boolean operations|Cannot cast array data|indices must be integers|valid indices"
-    r"|compares Python objects|'Named'"
+    r"|compares Python objects|'Named'|__format__|len\(\)|Expected an integer|BitOp"
 )
+# And when it cannot do what is asked for.
+_NO_SYMBOL = re.compile(r"_Symbol|Tensor(Variable|Type)|tensor variable|Undeclared input|not callable|operand type")
+_ERRORS = (TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError, MissingInputError)
 _OPERATORS = (
     *("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "rmod", "pow", "rpow"),
     *("neg", "abs", "lt", "le", "gt", "ge", "and", "rand", "or", "ror", "xor", "rxor", "invert", "getitem", "matmul", "rmatmul"),
@@ -84,19 +89,27 @@ class Named(SimpleNamespace):
     def __getattr__(self, name):
         if name.startswith("__"):  # of Python's own protocols
             raise AttributeError(name)
-        argument, kind = self._what
-        known = ", ".join(vars(self)) or "none"
-        raise AttributeError(f"the right-hand side asks for {argument}.{name}, but the {kind} are {known}.")
+        argument, _ = self._what
+        raise AttributeError(self._unknown(f"{argument}.{name}"))
 
     def __getitem__(self, name):
-        if name not in vars(self):
-            argument, kind = self._what
-            known = ", ".join(vars(self)) or "none"
-            raise KeyError(f"the right-hand side asks for {argument}[{name!r}], but the {kind} are {known}.")
-        return vars(self)[name]
+        if isinstance(name, str) and name in vars(self):
+            return vars(self)[name]
+        argument, _ = self._what
+        example = next(iter(vars(self)), "name")
+        written = "" if isinstance(name, str) else f" They have names, not places: write {argument}.{example}."
+        raise KeyError(self._unknown(f"{argument}[{name!r}]") + written)
 
     def __iter__(self):
         return iter(vars(self))
+
+    def __len__(self):
+        return len(vars(self))
+
+    def _unknown(self, asked):
+        _, kind = self._what
+        known = [name for name in vars(self) if not name.startswith("_")]  # those with _ are added by events
+        return f"the right-hand side asks for {asked}, but the {kind} are {', '.join(known) or 'none'}."
 
 
 def call(rhs, t, y, p):
@@ -119,14 +132,11 @@ def call(rhs, t, y, p):
     result = None
     try:
         result = rhs(t, Named("y", "states", y), Named("p", "params", p))
-    except (TypeError, ValueError, IndexError, KeyError) as error:
-        if _NO_NUMBER.search(str(error)) or (error.args and isinstance(error.args[0], Variable)):
-            raise TypeError(f"{_place(error)}: {error} {_ADVICE}") from error
-        raise
-    except AttributeError as error:
-        if error.obj is pm.math and error.name == "softplus":
-            raise AttributeError("This PyMC has no pm.math.softplus; pymc_saem.nn.softplus is the same on every PyMC.") from error
-        raise
+    except _ERRORS as error:
+        explained = _explained(error)
+        if explained is None:
+            raise
+        raise explained from error
     finally:
         outputs = result.values() if isinstance(result, dict) else [result]
         for v in ancestors([*leaves, *(v for v in outputs if isinstance(v, Variable))]):
@@ -135,12 +145,26 @@ def call(rhs, t, y, p):
     return result
 
 
-def _place(error):
+def _explained(error):
+    """The error to raise instead; None if this one is not about symbols."""
+    if isinstance(error, AttributeError) and error.obj is pm.math and error.name == "softplus":
+        return AttributeError("This PyMC has no pm.math.softplus; pymc_saem.nn.softplus is the same on every PyMC.")
+    text, is_key = str(error), error.args and isinstance(error.args[0], Variable)
+    if is_key or _NO_NUMBER.search(text):
+        return TypeError(f"{_place(error, 'uses a symbol as a number')}: {text.rstrip('.')}. {_ADVICE}")
+    if _NO_SYMBOL.search(text):
+        text = text.partition("\n")[0].replace("'_Symbol' object", "a symbol").replace("_Symbol", "symbol")
+        advice = _NOT_CALLED if "not callable" in text else _ADVICE
+        return TypeError(f"{_place(error, 'cannot be read')}: {text.rstrip('.')}. {advice}")
+    return None
+
+
+def _place(error, what):
     """Where in the user's code an error came up."""
     own = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if not _is_library(frame)]
     steps = [step for step in traceback.extract_tb(error.__traceback__) if own and step.filename == own[-1].f_code.co_filename]
     if not steps:
-        return "The right-hand side uses a symbol as a number"
+        return f"The right-hand side {what}"
     step = steps[-1]
     shown = f", `{step.line}`" if step.line else ""
-    return f"The right-hand side uses a symbol as a number in line {step.lineno} of {step.filename}{shown}"
+    return f"The right-hand side {what} in line {step.lineno} of {step.filename}{shown}"

@@ -3,13 +3,14 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
 from pytensor.graph.traversal import ancestors
 
 import pymc_saem as ps
-from pymc_saem.ode import solve_ivp
+from pymc_saem.ode import interpolate, solve_ivp
 
 
 def solved(rhs, k=0.1):
@@ -50,6 +51,15 @@ REFUSED = {
     "index of a list": (lambda t, y, p: {"c": -[0.1, 0.2][p.flag] * y.c}, "not numbers"),
     "index of an array": (lambda t, y, p: {"c": -np.array([0.1, 0.2])[p.flag] * y.c}, "not numbers"),
     "key of a dict": (lambda t, y, p: {"c": -{0: 0.1, 1: 0.2}[p.flag] * y.c}, "pm.math.switch"),
+    "np.array": (lambda t, y, p: {"c": -np.array([p.k, 1.0]) * y.c}, "pm.math.stack"),
+    "format": (lambda t, y, p: {"c": -float(f"{p.k:.2f}") * y.c}, "not numbers"),
+    "len": (lambda t, y, p: {"c": -len(p.v) * y.c}, "not numbers"),
+    "time as an index": (lambda t, y, p: {"c": -p.v[t] * y.c}, "interpolate"),
+    "a parameter that is called": (lambda t, y, p: {"c": -p.k(t) * y.c}, "without .t.; only a covariate of interpolate"),
+    "a state that is called": (lambda t, y, p: {"c": -p.k * y.c(t)}, "A state is y.name"),
+    "a value": (lambda t, y, p: {"c": -p.k.eval() * y.c}, "not numbers"),
+    "an attribute": (lambda t, y, p: {"c": -p.k.item() * y.c}, "has no attribute 'item'"),
+    "text": (lambda t, y, p: {"c": "a" * y.c}, "Cannot convert 'a'"),
     "range": (lambda t, y, p: {"c": -sum(p.k for _ in range(p.flag)) * y.c}, "not numbers"),
 }  # fmt: skip
 
@@ -75,6 +85,44 @@ def test_what_python_can_do_stays_as_it_is():
         solved(lambda t, y, p: {"c": y["d"]})
     with pytest.raises(TypeError, match="^can only concatenate str"):  # an error that has nothing to do with it
         solved(lambda t, y, p: {"c": "a" + 1})
+
+
+def test_states_have_names_and_no_places():
+    with pytest.raises(KeyError, match=r"asks for y\[0\], but the states are c\. They have names, not places: write y\.c\."):
+        solved(lambda t, y, p: {"c": y[0]})
+    with pytest.raises(KeyError, match=r"asks for p\[slice\(None, 1, None\)\], but the params are k, flag, v\."):
+        solved(lambda t, y, p: {"c": p[:1]})
+    with pytest.raises(TypeError, match=r"Write pm.math.stack for np.array"):
+        solved(lambda t, y, p: {"c": np.array([y.c])})
+    np.testing.assert_allclose(solved(lambda t, y, p: {"c": -len(y) * p.k * y.c}).c.eval(), np.exp([-0.2, -0.4]), rtol=1e-7)
+
+
+WITHOUT_TIME = {
+    "number": (lambda t, y, p: p.w, "to be written p.w.t."),
+    "product": (lambda t, y, p: p.w * y.c, "write p.w.t."),
+    "product from the right": (lambda t, y, p: y.c * p.w, "write p.w.t."),
+    "negative": (lambda t, y, p: -p.w, "write p.w.t."),
+    "comparison": (lambda t, y, p: pm.math.switch(p.w == 1, y.c, 0.0), "write p.w.t."),
+    "pm.math": (lambda t, y, p: pm.math.exp(p.w), "to be written p.w.t."),
+    "NumPy": (lambda t, y, p: np.exp(p.w), "write p.w.t."),
+    "if": (lambda t, y, p: y.c if p.w else 0.0, "write p.w.t."),
+    "attribute": (lambda t, y, p: p.w.mean(), "write p.w.t."),
+    "two arguments": (lambda t, y, p: p.w(t, 1), "takes the time t and nothing else"),
+    "no argument": (lambda t, y, p: p.w(), "takes the time t and nothing else"),
+    "another time": (lambda t, y, p: p.w(t - 1.0), "only the value at the current time is known"),
+    "a number as time": (lambda t, y, p: p.w(3.0), "only the value at the current time is known"),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_TIME)
+def test_a_covariate_is_called_with_the_time(case):
+    """Another time would be read off the current piece of the curve, which is not there."""
+    value, advice = WITHOUT_TIME[case]
+    curve = interpolate(pd.DataFrame({"time": [0.0, 1.0, 2.0], "w": [1.0, 5.0, 2.0]}))
+    with pytest.raises(TypeError, match=advice):
+        solve_ivp(lambda t, y, p: {"c": value(t, y, p)}, {"c": 1.0}, {"w": curve}, [2.0, 4.0])
+    with pytest.raises(AttributeError, match=r"the params are w\."):  # not the pieces of the curve
+        solve_ivp(lambda t, y, p: {"c": p.v}, {"c": 1.0}, {"w": curve}, [2.0, 4.0])
 
 
 def test_softplus_has_a_name_of_its_own():
