@@ -95,8 +95,8 @@ def _report(op, status):
         said.add(code)
         n, text = int((status == code).sum()), SolverStatus(code)
         _log.warning(
-            f"The gradient of an ODE solution is NaN for {n} of {status.size} solves: {text.name}. {text.advice} Gradients take "
-            "more steps than solutions. Later failures of this kind are not reported."
+            f"The gradient of an ODE solution is NaN for {n} of {status.size} solves: {text.name}. {text.gradient_advice} "
+            "Later failures of this kind are not reported."
         )
 
 

@@ -34,6 +34,12 @@ class SolverStatus(IntEnum):
         """str: what happened and what to do."""
         return _ADVICE[self]
 
+    @property
+    def gradient_advice(self):
+        """str: the same where a gradient failed, which takes more steps than the solution."""
+        more = " Gradients take more steps than solutions." if self in _OF_STEPS else ""
+        return self.advice + more
+
 
 _ADVICE = {
     SolverStatus.SUCCESS: "The subject was solved to the requested tolerance.",
@@ -72,6 +78,9 @@ _ADVICE = {
         "to is missing: it needs SUNDIALS, which `pip install scikit-sundae` brings."
     ),
 }
+
+# What a gradient may end in although the solution has no fault.
+_OF_STEPS = (SolverStatus.MAX_STEPS, SolverStatus.STEP_TOO_SMALL, SolverStatus.SOLVER_FAILURE, SolverStatus.STIFF)
 
 # For compiled code, which takes plain numbers from another file.
 RUNNING = -1  # neither solved nor failed yet
