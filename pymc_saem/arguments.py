@@ -228,7 +228,7 @@ def check_types(function: str, given: Mapping[str, Any]) -> None:
         rule = RULES.get(f"{function}.{name}", RULES.get(name))
         if rule is not None and not _holds(rule, value):
             raise ArgumentError(
-                f"{name} is {_shown(value)}; it must be {rule.expected}.{_advice(function, name, value)}"
+                f"{name} is {_short(value)}; it must be {rule.expected}.{_advice(function, name, value)}"
             )
 
 
@@ -239,9 +239,14 @@ def _holds(rule: Rule, value) -> bool:
         return False
 
 
-def _shown(value) -> str:
+def shown(value) -> str:
+    """A value in an error message: the repr, of NumPy's scalars as of Python's."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def _short(value) -> str:
     if isinstance(value, str | int | float | np.number | None.__class__):
-        return repr(value)
+        return shown(value)
     text = repr(value) if isinstance(value, list | tuple | dict) else ""
     return text if 0 < len(text) <= 60 else f"of type {type(value).__name__}"
 
@@ -254,8 +259,8 @@ def _advice(function: str, name: str, value) -> str:
             else " The model comes first, then its fit."
         )
     if name == "random_effects" and _is_text(value):
-        return f" Write [{value!r}]."
+        return f" Write [{shown(value)}]."
     return ""
 
 
-__all__: Sequence[str] = ["ArgumentError", "check_types"]
+__all__: Sequence[str] = ["ArgumentError", "check_types", "shown"]

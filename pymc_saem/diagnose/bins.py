@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pymc_saem.arguments import shown
 from pymc_saem.diagnose.windows import tricube
 
 #: Most bins that are made unasked, and how many rows each should have.
@@ -94,7 +95,7 @@ def bin_edges(x: np.ndarray, bins, subject: np.ndarray) -> np.ndarray:
     if isinstance(bins, str):
         if bins not in ("auto", "unique"):
             raise ValueError(
-                f"bins is {bins!r}; it must be 'auto', 'unique', 'smooth', a number of bins, or their edges."
+                f"bins is {shown(bins)}; it must be 'auto', 'unique', 'smooth', a number of bins, or their edges."
             )
         shared = values.size <= min(1.5 * np.bincount(subject).max(), _MOST_BINS, x.size / 3)
         if bins == "unique" or shared:
@@ -102,7 +103,7 @@ def bin_edges(x: np.ndarray, bins, subject: np.ndarray) -> np.ndarray:
         return _equal_counts(x, _n_bins(x, subject))
     if np.ndim(bins) == 0:
         if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 1:
-            raise ValueError(f"bins is {bins!r}; a number of bins must be whole, and at least 1.")
+            raise ValueError(f"bins is {shown(bins)}; a number of bins must be whole, and at least 1.")
         return _equal_counts(x, int(bins))
     edges = np.asarray(bins, dtype=float)
     if edges.size < 2 or not np.all(np.diff(edges) > 0):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from pymc_saem.arguments import check_types, random_generator
+from pymc_saem.arguments import check_types, random_generator, shown
 from pymc_saem.diagnose.decorrelated import complete, decorrelated_by_subject, ranks
 from pymc_saem.diagnose.individual import individual_residuals
 from pymc_saem.diagnose.rows import INDIVIDUAL, POPULATION, FittedRows, Rows
@@ -174,7 +174,7 @@ def population_residuals(rows: Rows, simulated: np.ndarray, rng: np.random.Gener
 def check_simulations(n) -> None:
     """Raise ValueError unless ``n`` is a possible number of simulations."""
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 2:
-        raise ValueError(f"n_simulations is {n!r}; it must be a whole number of data sets, at least 2.")
+        raise ValueError(f"n_simulations is {shown(n)}; it must be a whole number of data sets, at least 2.")
 
 
 def _check_size(rows: Rows, n_simulations: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pymc_saem.arguments import shown
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.evaluate.outcomes import choose_outcome, missing_parts, read_outcomes, subject_of_values
 
@@ -112,7 +113,7 @@ def find_subjects(outcome: FittedOutcome, labels=None) -> list[int]:
     found = []
     for label in labels:
         if str(label) not in by_text:
-            raise ValueError(f"There is no {outcome.subject_dim} {label!r}; there are {_listed(by_text)}.")
+            raise ValueError(f"There is no {outcome.subject_dim} {shown(label)}; there are {_listed(by_text)}.")
         found.append(by_text[str(label)])
     if not found:
         raise ValueError(f"No {outcome.subject_dim} was asked for.")

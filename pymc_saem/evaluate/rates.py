@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, POPULATION_SAMPLE, sample_values
 from pymc_saem.evaluate.learned import Axis, Learned, find_learned
@@ -126,7 +126,7 @@ def check_arguments(ci_prob, n_grid, along):
     if n_grid < 2:
         raise ValueError(f"n_grid must be at least 2, got {n_grid}.")
     if along not in ("variable", "input"):
-        raise ValueError(f"along must be 'variable' or 'input', got {along!r}.")
+        raise ValueError(f"along must be 'variable' or 'input', got {shown(along)}.")
 
 
 def rate_curves(
@@ -194,7 +194,7 @@ def _range(axis: Axis, margin: float = 0.15) -> tuple[float, float]:
 def _checked_range(name, given):
     lowest, highest = map(float, given)
     if not lowest < highest:
-        raise ValueError(f"ranges[{name!r}] must be (low, high) with low < high, got {given!r}.")
+        raise ValueError(f"ranges[{name!r}] must be (low, high) with low < high, got {shown(given)}.")
     return lowest, highest
 
 
@@ -206,7 +206,7 @@ def _kept(one: Learned, subjects) -> np.ndarray:
     wanted = [subjects] if isinstance(subjects, str) or not np.iterable(subjects) else list(subjects)
     for s in wanted:
         if str(s) not in labels:
-            raise ValueError(f"There is no subject {s!r}; there are {', '.join(labels[:30])}.")
+            raise ValueError(f"There is no subject {shown(s)}; there are {', '.join(labels[:30])}.")
     return np.array([labels.index(str(s)) for s in wanted])
 
 

@@ -24,6 +24,7 @@ from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.random.basic import CategoricalRV, LogNormalRV
 from pytensor.tensor.type import TensorType
 
+from pymc_saem.arguments import shown
 from pymc_saem.evaluate.fitted_outcome import FittedOutcome
 from pymc_saem.evaluate.outcomes import data_value
 from pymc_saem.evaluate.rebuild import for_numpy, rebuild
@@ -81,7 +82,7 @@ def as_row_times(x, outcome: FittedOutcome) -> np.ndarray:
     try:
         values = np.asarray(x, dtype=float)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"x must hold numbers, got {x!r}.") from error
+        raise ValueError(f"x must hold numbers, got {shown(x)}.") from error
     if values.size == outcome.row_subject.size:
         values = values.ravel()
     elif outcome.places is not None and values.size == outcome.n_all:

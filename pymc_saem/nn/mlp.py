@@ -8,7 +8,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.raise_op import Assert
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 
 from .activations import ACTIVATIONS
 
@@ -88,12 +88,12 @@ class MLP:
             value = getattr(self, name)
             is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
             if not is_integer or value < lowest:
-                raise ValueError(f"{name} must be an integer of at least {lowest}, got {value!r}")
+                raise ValueError(f"{name} must be an integer of at least {lowest}, got {shown(value)}")
             object.__setattr__(self, name, int(value))
         for name in ("activation", "output_activation"):
             value = getattr(self, name)
             if value not in ACTIVATIONS:
-                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(ACTIVATIONS)}")
+                raise ValueError(f"unknown {name} {shown(value)}; choose one of {', '.join(ACTIVATIONS)}")
 
     @property
     def layer_sizes(self):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 
 # A rate softplus(net(x)) starts at softplus(-4) = 0.018 per unit of time, slow on the scale of a unit-sized input, so
 # that a state of a few hundred (a dose in mg) times the rate stays in the range of data. softplus(0) = 0.69 would
@@ -57,7 +57,7 @@ def initial_weights(net, rng, input_range=DEFAULT_INPUT_RANGE, typical_output=DE
     check_types("nn.initial_weights", locals())
     lower, upper = _broadcast("input_range", input_range, (net.in_size, 2)).T
     if not np.all(lower < upper):
-        raise ValueError(f"input_range must be (low, high) with low < high, got {input_range!r}")
+        raise ValueError(f"input_range must be (low, high) with low < high, got {shown(input_range)}")
     bias = _broadcast("typical_output", typical_output, (net.out_size,))
     middle, half_range = (lower + upper) / 2, (upper - lower) / 2
     sizes = net.layer_sizes
@@ -90,7 +90,7 @@ def _broadcast(name, value, shape):
     try:
         array = np.broadcast_to(np.asarray(value, dtype=float), shape)
     except ValueError as error:
-        raise ValueError(f"{name} must have shape {shape}, or one that broadcasts to it, got {value!r}") from error
+        raise ValueError(f"{name} must have shape {shape}, or one that broadcasts to it, got {shown(value)}") from error
     if not np.all(np.isfinite(array)):
-        raise ValueError(f"{name} must be finite, got {value!r}")
+        raise ValueError(f"{name} must be finite, got {shown(value)}")
     return array

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pymc as pm
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 
 from .prior import flat_weights, normal_weights
 from .start import DEFAULT_INPUT_RANGE, DEFAULT_TYPICAL_OUTPUT, initial_weights
@@ -75,7 +75,7 @@ def weights(
     check_types("nn.weights", locals())
     model = pm.modelcontext(None)
     if prior_sd is not None and not prior_sd > 0:
-        raise ValueError(f"prior_sd of {name!r} must be positive, got {prior_sd!r}; leave it out for a flat prior")
+        raise ValueError(f"prior_sd of {name!r} must be positive, got {shown(prior_sd)}; leave it out for a flat prior")
     dims = _dims(model, net, dims)
     if initval is None:
         # crc32 and not hash(), which differs from one session to the next

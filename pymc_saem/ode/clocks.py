@@ -9,6 +9,8 @@ import datetime
 import numpy as np
 import pandas as pd
 
+from pymc_saem.arguments import shown
+
 __all__ = ["check_clock", "period_columns", "refuse_no_numbers"]
 
 #: Columns, in small letters, that divide the rows of a subject into periods.
@@ -78,14 +80,14 @@ def _check_order(what, label, rows, time, evid):
         k = int(back[0])
         why = "that has resets (evid 3 or 4)" if (evid >= 3).any() else "with doses and observations"
         raise ValueError(
-            f"{what} row {rows[k]}: time {time[k]:g} of subject {label!r} goes back, after {time[k - 1]:g} in the row before, in a "
+            f"{what} row {rows[k]}: time {time[k]:g} of subject {shown(label)} goes back, after {time[k - 1]:g} in the row before, in a "
             f"table {why}. If the clock begins anew in each period: {_GO_ON}. If it goes on, sort the table by subject and time."
         )
     for k in np.flatnonzero(evid >= 3):
         before = np.flatnonzero(np.isin(evid[:k], (1, 4)) & (time[:k] == time[k]))
         if before.size:
             raise ValueError(
-                f"{what} row {rows[k]}: the reset of subject {label!r} at time {time[k]:g} would take away the dose of row "
+                f"{what} row {rows[k]}: the reset of subject {shown(label)} at time {time[k]:g} would take away the dose of row "
                 f"{rows[before[0]]}, at the same time. If the clock begins anew in each period: {_GO_ON}. Else leave one out."
             )
 

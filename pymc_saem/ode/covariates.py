@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 from pymc_saem.ode.clocks import check_clock, period_columns, refuse_no_numbers
 from pymc_saem.ode.events import set_records
 from pymc_saem.ode.subjects import as_column
@@ -56,7 +56,7 @@ def interpolate(table, kind="linear", *, value=None):
     """
     check_types("ode.interpolate", locals())
     if kind not in _KINDS:
-        raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(map(repr, _KINDS))}.")
+        raise ValueError(f"kind is {shown(kind)}; it must be one of {', '.join(map(repr, _KINDS))}.")
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"interpolate needs a pandas.DataFrame, got {type(table).__name__}.")
     columns = _columns(table)
@@ -68,7 +68,7 @@ def interpolate(table, kind="linear", *, value=None):
         raise ValueError(f"interpolate found the columns {others}; say which with value=...")
     value = others[0] if value is None else value
     if value not in table:
-        raise ValueError(f"value is {value!r}, which is no column of the table; it has {list(table.columns)}.")
+        raise ValueError(f"value is {shown(value)}, which is no column of the table; it has {list(table.columns)}.")
     subject = np.zeros(len(table), dtype=np.int64)
     if "subject" in columns:
         subject, _ = as_column(table[columns["subject"]], "interpolate: subject")
@@ -76,7 +76,7 @@ def interpolate(table, kind="linear", *, value=None):
     bad = ~(np.isfinite(time) & np.isfinite(values))
     if bad.any():
         row = int(bad.argmax())
-        whose = f" of subject {subject[row]!r}" if "subject" in columns else ""
+        whose = f" of subject {shown(subject[row])}" if "subject" in columns else ""
         raise ValueError(f"interpolate row {row}{whose}: time {time[row]} and {value} {values[row]} must be finite.")
     labels = np.asarray(subject, dtype=object)
     evid = next((_numbers(table[c], c) for c in table.columns if str(c).lower() == "evid"), None)
@@ -87,7 +87,7 @@ def interpolate(table, kind="linear", *, value=None):
     same = np.flatnonzero((codes[1:] == codes[:-1]) & (time[1:] == time[:-1]))
     if same.size:
         raise ValueError(
-            f"interpolate: subject {found[codes[same[0]]]!r} has two values at time {time[same[0]]}. If the clock begins anew in each "
+            f"interpolate: subject {shown(found[codes[same[0]]])} has two values at time {time[same[0]]}. If the clock begins anew in each "
             "period, write time that goes on."
         )
     return Interpolation(kind, found[codes], time, values)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 from pymc_saem.ode.clocks import check_clock, period_columns, refuse_no_numbers
 
 __all__ = ["Doses", "EventTable", "read_doses", "set_records"]
@@ -235,7 +235,8 @@ def _number(values, name, row, default=0.0):
     try:
         value = float(value)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"events row {row}: {name} must be a number, got {value!r}.") from error
+        missing = " For files of NONMEM: pd.read_csv(file, na_values='.')." if str(value).strip() == "." else ""
+        raise TypeError(f"events row {row}: {name} must be a number, got {shown(value)}.{missing}") from error
     if np.isnan(value) and name != "time":
         return default
     if not np.isfinite(value):
@@ -268,8 +269,9 @@ def _event(values, states, row):
     if pd.isna(values.get("addl", 0.0)) and event["ii"] and not event["ss"]:
         raise ValueError(f"events row {row}: ii is {event['ii']:g} and addl is missing; say how many doses follow, or 0.")
     if evid not in (0, 1, 2, 3, 4):
+        flag = " Without NONMEM's flag of 100 it would be one of these: evid % 100." if evid >= 100 and evid % 100 in (0, 1, 2, 3, 4) else ""
         raise ValueError(
-            f"events row {row}: evid is {evid:g}; it must be 0 (observation), 1 (dose), 2 (other), 3 (reset) or 4 (reset and dose)."
+            f"events row {row}: evid is {evid:g}; it must be 0 (observation), 1 (dose), 2 (other), 3 (reset) or 4 (reset and dose).{flag}"
         )
     if evid in (0, 2, 3) and event["amt"] != 0.0:
         raise ValueError(
@@ -326,12 +328,12 @@ def _state(value, states, row):
     if value in states:
         return value
     try:
-        number = int(value)
+        number = int(float(value)) if float(value).is_integer() else 0
     except (TypeError, ValueError):
         number = 0
     if not 1 <= number <= len(states):
         numbered = ", ".join(f"{i} {name!r}" for i, name in enumerate(states, 1))
-        raise ValueError(f"events row {row}: cmt is {value!r}; it must be one of {numbered}.")
+        raise ValueError(f"events row {row}: cmt is {shown(value)}; it must be one of {numbered}.")
     return states[number - 1]
 
 

@@ -11,6 +11,7 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.random.type import RandomType
 
+from pymc_saem.arguments import shown
 from pymc_saem.ode.clocks import refuse_no_numbers
 
 __all__ = ["as_positive", "as_start", "as_tensors", "as_times", "check_axes", "folded", "is_constant", "shapes_of"]
@@ -30,7 +31,7 @@ def as_tensors(values, what):
             tensor = value if isinstance(value, Variable) else pt.as_tensor_variable(np.asarray(value, dtype="float64"))
             out[name] = pt.as_tensor_variable(tensor).astype("float64")
         except (TypeError, ValueError) as error:
-            raise TypeError(f"{what}[{name!r}] must be numeric, got {value!r}.") from error
+            raise TypeError(f"{what}[{name!r}] must be numeric, got {shown(value)}.") from error
     return out
 
 
@@ -86,7 +87,7 @@ def as_times(t):
             values = np.asarray(t, dtype="float64")
         except (TypeError, ValueError) as error:
             row, value = next(((i, x) for i, x in enumerate(raw.ravel().tolist()) if not _is_number(x)), (0, t))
-            raise TypeError(f"t must hold numbers; row {row} is {value!r}.") from error
+            raise TypeError(f"t must hold numbers; row {row} is {shown(value)}.") from error
         if values.ndim != 1:
             raise ValueError(f"t must be a vector with one time per row, got shape {values.shape}.")
         tensor = pt.constant(values)
@@ -136,7 +137,7 @@ def as_start(t0, subjects, subject, times):
     if start.shape not in ((), (n_subjects,)):
         raise ValueError(f"t0 must be a number or have shape ({n_subjects},), one per subject; got {start.shape}.")
     if not np.isfinite(start).all():
-        raise ValueError(f"t0 must be finite, got {t0!r}.")
+        raise ValueError(f"t0 must be finite, got {shown(t0)}.")
     start = np.broadcast_to(start, (n_subjects,)).copy()
     if times is not None and times.size == subject.size and (times < start[subject]).any():
         row = int(np.flatnonzero(times < start[subject])[0])
@@ -152,5 +153,5 @@ def as_positive(value, name, kind=numbers.Real):
     """The number, if it is positive and finite."""
     if isinstance(value, bool) or not isinstance(value, kind) or not (0 < value < np.inf):
         whole = "integer" if kind is numbers.Integral else "number"
-        raise ValueError(f"{name} must be a positive {whole}, got {value!r}.")
+        raise ValueError(f"{name} must be a positive {whole}, got {shown(value)}.")
     return value

@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 from pytensor.graph.basic import Variable
 
+from pymc_saem.arguments import shown
 from pymc_saem.ode.subjects import Subjects, as_column, in_order, listed, plain
 
 __all__ = ["aligned", "read_subjects"]
@@ -113,7 +114,7 @@ def _names(found, categories, n, known, row_of):
         if known not in (None, list(range(n or 0))) and not set(found).isdisjoint(known):
             stranger = next(label for label in found if label not in known)
             raise ValueError(
-                f"subject {stranger!r} in row {row_of(found.index(stranger))} is not in the coords of the model, {listed(known)}, in which "
+                f"subject {shown(stranger)} in row {row_of(found.index(stranger))} is not in the coords of the model, {listed(known)}, in which "
                 "other labels are."
             )
     if n is None or len(names) == n:

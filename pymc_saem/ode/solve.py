@@ -5,7 +5,7 @@ import numbers
 import numpy as np
 import pytensor.tensor as pt
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 from pymc_saem.ode.cautions import warn_of_doubled_doses, warn_of_periods, warn_of_small_states
 from pymc_saem.ode.covariates import Interpolation
 from pymc_saem.ode.dosing import plan_events
@@ -131,7 +131,7 @@ def solve_ivp(
     """
     check_types("ode.solve_ivp", locals())
     if solver not in SOLVERS:
-        raise ValueError(f"Unknown solver {solver!r}; choose one of {', '.join(map(repr, SOLVERS))}.")
+        raise ValueError(f"Unknown solver {shown(solver)}; choose one of {', '.join(map(repr, SOLVERS))}.")
     if solver == "sunode":
         from pymc_saem.ode.sunode import require
 

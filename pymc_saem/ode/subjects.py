@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from pytensor.graph.basic import Variable
 
+from pymc_saem.arguments import shown
+
 __all__ = ["Subjects", "as_column", "in_order", "listed", "plain"]
 
 _SAY_LABELS = "Pass labels in both places: subject=data['ID'] for the rows, and the same labels in the table"
@@ -62,7 +64,7 @@ class Subjects:
             if unknown:
                 row = int(np.flatnonzero(index == found.index(unknown[0]))[0])
                 raise ValueError(
-                    f"{what} row {row}: subject {unknown[0]!r} has no row in t; the subjects of the rows are "
+                    f"{what} row {row}: subject {shown(unknown[0])} has no row in t; the subjects of the rows are "
                     f"{listed([name for name in self.names if name is not None])}."
                 )
             found = [self._place[label] for label in found]
@@ -104,7 +106,7 @@ class Subjects:
         if not in_range and not named:
             wrong = next(label for label in found if not _is_code(label, self.n))
             raise ValueError(
-                f"{what} row {found.index(wrong)}: subject is {wrong!r}; it must be one of the codes 0..{self.n - 1} that "
+                f"{what} row {found.index(wrong)}: subject is {shown(wrong)}; it must be one of the codes 0..{self.n - 1} that "
                 f"solve_ivp gets as subject, because the rows have codes. {_SAY_LABELS}."
             )
         return in_range
@@ -170,8 +172,8 @@ def in_order(labels):
 
 def listed(names, most=6):
     """Some names in words."""
-    shown = ", ".join(map(repr, names[:most]))
-    return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown
+    first = ", ".join(map(shown, names[:most]))
+    return f"{first}, ... ({len(names)} in all)" if len(names) > most else first
 
 
 def as_column(values, what, n_rows=None):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.output.printed import PrintedTable, shortened
 from pymc_saem.output.summary import APPROXIMATIONS
@@ -100,7 +100,7 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
             "fits must be a mapping of two or more fits by name, as in compare({'one': idata, 'two': other})."
         )
     if criterion not in CRITERIA:
-        raise ValueError(f"criterion is {criterion!r}; it must be one of {', '.join(map(repr, CRITERIA))}.")
+        raise ValueError(f"criterion is {shown(criterion)}; it must be one of {', '.join(map(repr, CRITERIA))}.")
     rows = {str(name): _row(str(name), idata) for name, idata in fits.items()}
     _refuse_different_rows(fits)
     table = pd.DataFrame.from_dict(rows, orient="index").sort_values(criterion, kind="stable")

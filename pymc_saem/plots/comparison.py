@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 from pymc_saem.compat import get_group
 from pymc_saem.plots.style import COLOURS, MARKERS, OTHER, add_legend, named_unit, panels, tidy, with_unit
 
@@ -73,7 +73,7 @@ def plot_comparison(
         raise ValueError("fits must be a mapping of fits by name, as in plot_comparison({'one': idata, 'two': other}).")
     unknown = [name for name in criteria if name not in _CRITERIA]
     if unknown:
-        raise ValueError(f"There is no criterion {unknown[0]!r}; there are {', '.join(_CRITERIA)}.")
+        raise ValueError(f"There is no criterion {shown(unknown[0])}; there are {', '.join(_CRITERIA)}.")
     tables = {str(name): _estimates(idata) for name, idata in fits.items()}
     groups = _groups(tables, var_names, max_separate)
     differences = _differences(fits, criteria)

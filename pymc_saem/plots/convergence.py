@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 from pymc_saem.compat import get_group
 from pymc_saem.plots.style import INDIVIDUAL, MARK, OTHER, SERIES, add_legend, label_axes, panels, tidy
 
@@ -84,7 +84,7 @@ def _selection(idata, trace, var_names) -> list[str]:
         return keep + ["step_size"] * ("step_size" in trace) + ["n_failed"] * failed
     unknown = [name for name in var_names if name not in trace.data_vars]
     if unknown:
-        raise ValueError(f"saem_trace has no variable {unknown[0]!r}; it has {', '.join(map(str, trace.data_vars))}.")
+        raise ValueError(f"saem_trace has no variable {shown(unknown[0])}; it has {', '.join(map(str, trace.data_vars))}.")
     return list(var_names)
 
 

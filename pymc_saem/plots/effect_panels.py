@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.patches import Ellipse
 from scipy import stats
 
+from pymc_saem.arguments import shown
 from pymc_saem.plots.style import (
     BAND,
     DATA,
@@ -67,7 +68,7 @@ def _one_per_subject(table, dim, labels):
     text = table[dim].astype(str)
     missing = [str(s) for s in labels if str(s) not in set(text)]
     if missing:
-        raise ValueError(f"covariates has no row of the {dim} {missing[0]!r}.")
+        raise ValueError(f"covariates has no row of the {dim} {shown(missing[0])}.")
     groups = table.drop(columns=dim).groupby(text)
     constant = groups.nunique(dropna=False).max() <= 1
     return groups.first().loc[[str(s) for s in labels], constant[constant].index]

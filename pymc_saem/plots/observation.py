@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, find_subjects, read_outcome, sample_values
 from pymc_saem.evaluate.predictive import RowLaw
 from pymc_saem.evaluate.row_function import RowFunction
@@ -112,17 +112,17 @@ def _find_rows(fitted, subject, row) -> tuple[int, list[tuple[int, int]]]:
     own = fitted.rows_of(which)
     if isinstance(row, str):
         if row != "all":
-            raise TypeError(f'row must be a whole number, several, or "all", got {row!r}.')
+            raise TypeError(f'row must be a whole number, several, or "all", got {shown(row)}.')
         wanted = range(own.size)
     else:
         wanted = [row] if not np.iterable(row) else list(row)
     places = []
     for k in wanted:
         if not _is_number(k):
-            raise TypeError(f'row must be a whole number, several, or "all", got {k!r}.')
+            raise TypeError(f'row must be a whole number, several, or "all", got {shown(k)}.')
         if not -own.size <= k < own.size:
             raise IndexError(
-                f"{fitted.subject_dim} {subject!r} has {own.size} rows of '{fitted.name}', numbered from 0; "
+                f"{fitted.subject_dim} {shown(subject)} has {own.size} rows of '{fitted.name}', numbered from 0; "
                 f"there is no row {k}."
             )
         places.append((int(k % own.size), int(own[k])))

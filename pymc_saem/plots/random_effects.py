@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.effects import find_effects
 from pymc_saem.plots.effect_panels import draw_covariates, draw_pairs, read_covariates
@@ -111,7 +111,7 @@ def plot_random_effects(
     check_types("plot_random_effects", locals())
     kind = kind or ("marginals" if covariates is None else "covariates")
     if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}.")
+        raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {shown(kind)}.")
     check_probability("ci_prob", ci_prob)
     found = find_effects(model, idata, effects, n_draws)
     units = covariates if units is None and hasattr(covariates, "attrs") else units

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 from pymc_saem.diagnose.residuals import residuals
 from pymc_saem.plots.smooth import trend
 from pymc_saem.plots.style import (
@@ -118,7 +118,7 @@ def _several(argument, value, known) -> tuple:
     value = (value,) if isinstance(value, str) else tuple(value)
     wrong = [v for v in value if v not in known]
     if wrong or not value:
-        raise ValueError(f"{argument} must be of {', '.join(map(repr, known))}, got {value!r}.")
+        raise ValueError(f"{argument} must be of {', '.join(map(repr, known))}, got {shown(value)}.")
     return value
 
 

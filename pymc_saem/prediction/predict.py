@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pymc_saem.arguments import check_types, random_generator
+from pymc_saem.arguments import check_types, random_generator, shown
 from pymc_saem.evaluate.arguments import check_probability, first_of
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.evaluate.outcomes import choose_outcome
@@ -154,7 +154,7 @@ def _check_levels(level) -> list[str]:
     for name in levels:
         check_choice("level", name, LEVELS)
     if not levels or len(set(levels)) < len(levels):
-        raise ValueError(f"level is {level!r}; it must be one or several of {', '.join(map(repr, LEVELS))}, each once.")
+        raise ValueError(f"level is {shown(level)}; it must be one or several of {', '.join(map(repr, LEVELS))}, each once.")
     return levels
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from pymc.logprob.transforms import LogOddsTransform, LogTransform
 
+from pymc_saem.arguments import shown
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.evaluate.fitted_outcome import estimate_of
 from pymc_saem.evaluate.outcomes import missing_parts
@@ -118,7 +119,7 @@ def check_values(
         rv = model[name]
         value = np.asarray(values[name])
         if not np.issubdtype(value.dtype, np.number) or not np.all(np.isfinite(value)):
-            raise ValueError(f"The value of parameter '{name}' must be finite numbers, got {values[name]!r}.")
+            raise ValueError(f"The value of parameter '{name}' must be finite numbers, got {shown(values[name])}.")
         expected = _shape_of(model, rv)
         if value.shape != expected:
             raise ValueError(f"The value of parameter '{name}' has shape {value.shape}; the model needs {expected}.")
@@ -204,10 +205,10 @@ def choose_draws(n_available: int, n: int, rng: np.random.Generator) -> np.ndarr
 def check_choice(name: str, value, known) -> None:
     """Refuse what is not one of the known words."""
     if value not in known:
-        raise ValueError(f"{name} is {value!r}; it must be {' or '.join(map(repr, known))}.")
+        raise ValueError(f"{name} is {shown(value)}; it must be {' or '.join(map(repr, known))}.")
 
 
 def check_whole(name: str, value, least: int) -> None:
     """Refuse what is no whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {least}.")
+        raise ValueError(f"{name} is {shown(value)}; it must be a whole number, at least {least}.")

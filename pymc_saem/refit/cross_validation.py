@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
-from pymc_saem.arguments import check_types, random_generator
+from pymc_saem.arguments import check_types, random_generator, shown
 from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, check_likelihood, check_options, make_refitter, read_fit
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
@@ -154,12 +154,12 @@ def assign_folds(folds, n_subjects: int, rng: np.random.Generator) -> np.ndarray
     """
     if isinstance(folds, str):
         if folds != "loo":
-            raise ValueError(f"folds is {folds!r}; it must be a number, 'loo', or a label for each subject.")
+            raise ValueError(f"folds is {shown(folds)}; it must be a number, 'loo', or a label for each subject.")
         return np.arange(n_subjects)
     if np.ndim(folds) == 0:
         if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or not 2 <= folds <= n_subjects:
             raise ValueError(
-                f"folds is {folds!r}; it must be a whole number from 2 to {n_subjects}, the number of subjects."
+                f"folds is {shown(folds)}; it must be a whole number from 2 to {n_subjects}, the number of subjects."
             )
         return rng.permutation(np.arange(n_subjects) % folds)
     labels = pd.factorize(np.asarray(folds))[0]

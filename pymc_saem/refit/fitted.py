@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pymc as pm
 
+from pymc_saem.arguments import shown
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.refit.refitter import Refitter
 from pymc_saem.saem.assess import check_assessment
@@ -123,7 +124,7 @@ def make_refitter(model: pm.Model, fitted: Fitted, n_explore=N_EXPLORE, n_smooth
 def check_likelihood(refitter: Refitter, method: str) -> None:
     """Refuse methods that do not exist, or not for this model."""
     if method not in METHODS:
-        raise ValueError(f"likelihood is {method!r}; it must be one of {', '.join(map(repr, METHODS))}.")
+        raise ValueError(f"likelihood is {shown(method)}; it must be one of {', '.join(map(repr, METHODS))}.")
     check_assessment(refitter.engine, method, None)
 
 

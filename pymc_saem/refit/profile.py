@@ -14,7 +14,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, check_likelihood, make_refitter, read_fit
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
@@ -152,7 +152,7 @@ def profile_likelihood(
     check_types("profile_likelihood", locals())
     check_count("n_points", n_points, 2)
     if not 0.0 < ci_prob < 1.0:
-        raise ValueError(f"ci_prob is {ci_prob!r}; it must be a probability between 0 and 1, such as 0.95.")
+        raise ValueError(f"ci_prob is {shown(ci_prob)}; it must be a probability between 0 and 1, such as 0.95.")
     fitted = read_fit(idata, options)
     refitter = make_refitter(model, fitted, n_explore, n_smooth)
     check_likelihood(refitter, likelihood)

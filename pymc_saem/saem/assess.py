@@ -8,6 +8,7 @@ from time import perf_counter
 
 import numpy as np
 
+from pymc_saem.arguments import shown
 from pymc_saem.saem import fisher
 from pymc_saem.saem.conditional import Conditional
 from pymc_saem.saem.engine import Engine
@@ -45,7 +46,7 @@ def check_methods(likelihood: str | None, standard_errors: str | None) -> None:
         ("standard_errors", standard_errors, fisher.METHODS),
     ):
         if value is not None and value not in known:
-            raise ValueError(f"{name} is {value!r}; it must be None or one of {', '.join(map(repr, known))}.")
+            raise ValueError(f"{name} is {shown(value)}; it must be None or one of {', '.join(map(repr, known))}.")
 
 
 def check_assessment(engine: Engine, likelihood: str | None, standard_errors: str | None) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_types, shown
 from pymc_saem.output.storage import check_place, save
 from pymc_saem.saem.course import Chain
 from pymc_saem.saem.options import check_count
@@ -68,7 +68,7 @@ class Checkpoint:
         if self.iterations is not None:
             check_count("iterations of a Checkpoint", self.iterations, 1)
         if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not self.seconds >= 0.0:
-            raise ValueError(f"seconds of a Checkpoint is {self.seconds!r}; it must be a number of at least 0.")
+            raise ValueError(f"seconds of a Checkpoint is {shown(self.seconds)}; it must be a number of at least 0.")
 
     def clock(self) -> Clock:
         return Clock(self)
@@ -80,7 +80,7 @@ def as_checkpoint(value) -> Checkpoint | None:
         return value
     if isinstance(value, str | os.PathLike):
         return Checkpoint(value)
-    raise ValueError(f"checkpoint is {value!r}; it must be the path of a netCDF file, or a Checkpoint.")
+    raise ValueError(f"checkpoint is {shown(value)}; it must be the path of a netCDF file, or a Checkpoint.")
 
 
 @dataclass

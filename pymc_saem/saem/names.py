@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pymc_saem.arguments import shown
 from pymc_saem.compat import observed_variables
 from pymc_saem.saem.groups import INDIVIDUAL, OF_EFFECT, OWN_DIMS, apart, dims_of, dims_of_effect, owners
 from pymc_saem.saem.model import MixedModel, UnsupportedModelError
@@ -101,7 +102,7 @@ def _refuse_equal_labels(mixed: MixedModel) -> None:
     for label in mixed.subjects:
         if str(label) in seen:
             raise UnsupportedModelError(
-                f"Two of the labels of '{mixed.subject_dim}' are the same as text: {seen[str(label)]!r} and {label!r}. Tables and figures could "
+                f"Two of the labels of '{mixed.subject_dim}' are the same as text: {seen[str(label)]!r} and {shown(label)}. Tables and figures could "
                 "not tell these subjects apart; give each its own label."
             )
         seen[str(label)] = label

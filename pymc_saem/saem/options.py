@@ -11,6 +11,7 @@ import pytensor
 from pymc.distributions.transforms import Interval
 from pymc.logprob.transforms import LogOddsTransform, LogTransform
 
+from pymc_saem.arguments import shown
 from pymc_saem.saem.model import MixedModel, Parameter
 from pymc_saem.saem.point import PointMap
 from pymc_saem.saem.simulate import KERNELS
@@ -45,7 +46,7 @@ def check_options(
 ) -> None:
     """Refuse options that make no sense, with the value, what was expected, and what to do."""
     if objective not in ("map", "ml"):
-        raise ValueError(f"objective is {objective!r}; it must be 'map' (with priors) or 'ml' (without).")
+        raise ValueError(f"objective is {shown(objective)}; it must be 'map' (with priors) or 'ml' (without).")
     check_count("n_explore", n_explore, 0)
     if n_starts != "auto":
         check_count("n_starts", n_starts, 0, " or 'auto'")
@@ -60,7 +61,7 @@ def check_options(
             raise ValueError(f"kernel shares are {dict(kernels)}; they must be non-negative and not all zero.")
     if isinstance(minibatch, bool) or not isinstance(minibatch, int | float) or not 0.0 < minibatch <= 1.0:
         raise ValueError(
-            f"minibatch is {minibatch!r}; it is the share of the subjects that move in an iteration, in (0, 1]."
+            f"minibatch is {shown(minibatch)}; it is the share of the subjects that move in an iteration, in (0, 1]."
         )
     unknown = sorted(set(compile_kwargs or {}) - {"mode"})
     if unknown:
@@ -78,13 +79,13 @@ def check_fit_options(*, n_explore, n_smooth, kernel, chains, draws, tolerance, 
         check_count(name, value, least)
     if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0.0 <= tolerance < np.inf:
         raise ValueError(
-            f"tolerance is {tolerance!r}; it must be a number of standard errors, or 0 to run all of n_smooth."
+            f"tolerance is {shown(tolerance)}; it must be a number of standard errors, or 0 to run all of n_smooth."
         )
     if n_explore == 0 and n_smooth == 0:
         raise ValueError("n_explore and n_smooth are both 0; at least one iteration is needed.")
     if kernel != "auto" and not isinstance(kernel, Mapping):
         raise ValueError(
-            f"kernel is {kernel!r}; it must be 'auto' or shares such as {{'coordinate': 0.5, 'block': 0.5}}."
+            f"kernel is {shown(kernel)}; it must be 'auto' or shares such as {{'coordinate': 0.5, 'block': 0.5}}."
         )
     if callback is not None and cores > 1 and chains > 1:
         raise ValueError("callback runs in this process and needs cores=1.")
@@ -93,7 +94,7 @@ def check_fit_options(*, n_explore, n_smooth, kernel, chains, draws, tolerance, 
 def check_count(name: str, value, smallest: int, otherwise: str = "") -> None:
     """Refuse what is not an integer of at least ``smallest``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {smallest}{otherwise}.")
+        raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least {smallest}{otherwise}.")
 
 
 def check_initvals(model, initvals: Mapping[str, Any]) -> None:
@@ -106,7 +107,7 @@ def check_initvals(model, initvals: Mapping[str, Any]) -> None:
     for name, value in initvals.items():
         if isinstance(value, str):
             if value not in ("support_point", "prior"):
-                raise ValueError(f"initvals[{name!r}] is {value!r}; a text must be 'support_point' or 'prior'.")
+                raise ValueError(f"initvals[{name!r}] is {shown(value)}; a text must be 'support_point' or 'prior'.")
             continue
         shape = shapes[name]
         if hasattr(value, "owner"):  # a tensor, which PyMC evaluates
@@ -114,7 +115,7 @@ def check_initvals(model, initvals: Mapping[str, Any]) -> None:
         try:
             value = np.asarray(value, dtype=float)
         except (TypeError, ValueError):
-            raise ValueError(f"initvals[{name!r}] is {value!r}; it must hold numbers of shape {shape}.") from None
+            raise ValueError(f"initvals[{name!r}] is {shown(value)}; it must hold numbers of shape {shape}.") from None
         if value.shape != shape:
             raise ValueError(f"initvals[{name!r}] has shape {value.shape}, but the variable has shape {shape}.")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pymc_saem.arguments import shown
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.output.storage import load
 from pymc_saem.saem.course import Chain
@@ -104,7 +105,7 @@ class Resumable:
                 merged[name] = stored
             else:
                 raise ValueError(
-                    f"{name} is {value!r}, but the run that is resumed has {stored!r}. Leave it out, or begin a new fit."
+                    f"{name} is {shown(value)}, but the run that is resumed has {shown(stored)}. Leave it out, or begin a new fit."
                 )
         return merged
 
