@@ -52,7 +52,8 @@ def collect(
     drawn = groups.draws_of(assessment) is not None
     result.group_attrs["posterior"] = {
         "random_effects": "draws from p(phi | y, theta_hat)",
-        "parameters": "draws from N(theta_hat, I^-1) on the unconstrained scale; constant where they have no standard error"
+        "parameters": "draws from N(theta_hat, I^-1) on the unconstrained scale; constant along directions that the data do not "
+        "determine, and for network weights, fixed entries and parameters whose interval has no ends"
         if drawn
         else "constant at theta_hat; no standard errors were computed",
     }
