@@ -36,6 +36,10 @@ class Rule:
         return Rule(f"{self.expected} or {other.expected}", lambda x: self.accepts(x) or other.accepts(x))
 
 
+def _is_path(x) -> bool:
+    return isinstance(x, str | PathLike) and str(x) != "" and "\0" not in str(x)
+
+
 def _is_fit(x) -> bool:
     try:
         return bool(group_names(x))
@@ -119,7 +123,7 @@ ARRAY = Rule("an array of numbers", _is_array)
 SEQUENCE = Rule("an array of labels", _is_sequence)
 TABLE = Rule("a pandas.DataFrame", lambda x: isinstance(x, pd.DataFrame))
 SEED = Rule("a seed (an integer of at least 0) or a numpy.random.Generator", _is_seed)
-PATH = Rule("a path", lambda x: isinstance(x, str | PathLike))
+PATH = Rule("a path, not empty and without a NUL", _is_path)
 AXES = Rule("matplotlib Axes", _are_axes)
 SIZE = Rule("two numbers, width and height in inches", lambda x: _is_of(_is_number)(x) and len(x) == 2)
 LABEL = Rule("a label", lambda x: _is_scalar(x) or isinstance(x, tuple))  # (site, number) is one label

@@ -29,8 +29,11 @@ class RowLaw:
         self.rv = base_of(rv)
         self.op = self.rv.owner.op
         if not isinstance(self.op, RandomVariable) or self.op.ndim_supp:
+            law = getattr(self.op, "_print_name", (type(self.op).__name__,))[0]
+            kind = "multivariate" if self.op.ndim_supp else "composed of other distributions"
             raise NotImplementedError(
-                f"Outcome '{rv.name}' is {self.op}; only univariate, not composed distributions and censored ones can be drawn."
+                f"Outcome '{rv.name}' has the distribution {law}, which is {kind}; only a univariate distribution, or one that is censored, "
+                "can be drawn."
             )
         self.dtype = self.rv.type.dtype
         self.is_discrete = not self.dtype.startswith("float")

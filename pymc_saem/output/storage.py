@@ -81,7 +81,7 @@ def check_place(path: Path) -> Path:
 
     Raises
     ------
-    ValueError, FileNotFoundError, FileExistsError
+    ValueError, OSError
         When no fit can be written there, or something else would be lost.
     """
     if path.suffix not in (".nc", ".zarr"):
@@ -90,12 +90,27 @@ def check_place(path: Path) -> Path:
             "a Zarr folder."
         )
     place = Path(os.path.realpath(path))
+    if reason := _no_name(place):
+        raise OSError(reason.errno, f"No fit can be written there ({reason.strerror})", str(path))
     if not place.parent.is_dir():
+        if place.parent.exists():
+            raise NotADirectoryError(f"'{path}' cannot be written: '{place.parent}' is a file, not a folder.")
         raise FileNotFoundError(f"'{path}' cannot be written: the folder '{place.parent}' does not exist.")
     recover(place)
     if reason := (_not_replaced_by_folder if path.suffix == ".zarr" else _not_replaced_by_file)(place):
         raise FileExistsError(f"'{path}' is not replaced: {reason}. Choose another name, or move it away.")
     return place
+
+
+def _no_name(place: Path) -> OSError | None:
+    """Why nothing can have this name, whether it exists or not: it is too long, or its folder may not be looked into."""
+    try:
+        os.lstat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return error
+    return None
 
 
 def load(path):
@@ -129,7 +144,7 @@ def load(path):
     if not path.exists():
         raise FileNotFoundError(f"There is no file '{path}'.")
     if path.is_dir():
-        _need_zarr(path.with_suffix(".zarr"))
+        _need_zarr(path, is_folder=True)
     try:
         idata, names = _read_folder(path) if path.is_dir() else _read_file(path)
     except PermissionError:
@@ -209,8 +224,8 @@ def _not_replaced_by_folder(place: Path) -> str:
     return f"it is a folder with other things in it, such as '{others[0]}'" if others else ""
 
 
-def _need_zarr(path: Path) -> None:
-    if path.suffix == ".zarr":
+def _need_zarr(path: Path, is_folder: bool = False) -> None:
+    if is_folder or path.suffix == ".zarr":
         try:
             import zarr  # noqa: F401
         except ImportError as error:

@@ -188,7 +188,7 @@ def several_entries(look: Dependence, name: str, scale: str | None, subjects: li
     return SharedRowError(
         f"Row {row} of '{outcome}' depends on more than one subject ({n} such rows in all): on entries {first} and {last} of '{name}'. "
         "SAEM needs every row to depend on the random effects of exactly one subject: check the index that maps rows to "
-        "subjects. Rows that two subjects share cannot be fitted."
+        "subjects. Effects shared by several subjects, such as those that a fixed matrix correlates (L @ z, kinship, space), cannot be fitted."
     )
 
 

@@ -254,3 +254,34 @@ def test_an_empty_file_or_folder_is_nothing_to_lose(fit, tmp_path):
         assert equal(ps.load(ps.save(fit, tmp_path / name)), fit)
     with pytest.raises(ValueError, match="no regular file"):
         ps.load(os.devnull)
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("", "path is ''; it must be a path, not empty"),
+        ("a\0.nc", "it must be a path, not empty and without a NUL"),
+        (b"fit.nc", "path is of type bytes; it must be a path"),
+        ("file.nc/fit.nc", "(file.nc' is a file, not a folder|There is no file 'file.nc/fit.nc')"),
+        ("x" * 300 + ".nc", "File name too long"),
+        ("folder", "'.*folder'"),
+    ],
+)
+def test_paths_that_are_none(name, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.nc").write_text("notes")
+    (tmp_path / "folder").mkdir()
+    trace = made_up()
+    for use in (lambda: ps.save(trace, name), lambda: ps.load(name), lambda: ps.Checkpoint(name)):
+        with pytest.raises((OSError, TypeError, ValueError), match=text):
+            use()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.nc", "folder"]
+
+
+def test_a_fit_without_conditional_distributions_says_why():
+    fit = made_up()
+    with pytest.raises(KeyError, match=r"no conditional distributions of random effects. It was made without them"):
+        ps.individuals(fit)
+    fit.attrs["notes"] = '["conditional draws: failed (ValueError: no gradient of Scan)"]'
+    with pytest.raises(KeyError, match="no gradient of Scan"):
+        ps.individuals(fit)
