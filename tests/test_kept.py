@@ -240,7 +240,9 @@ def pack(tmp_path):
     return tmp_path / "pack"
 
 
-@pytest.mark.parametrize("name", ["sub/a.py", "sub/b.py", "sub/c.py", "other/d.py", "whole/e.py", "whole/inner/f.py", "sub/alone.py"])
+@pytest.mark.parametrize(
+    "name", ["sub/a.py", "sub/b.py", "sub/c.py", "other/d.py", "whole/e.py", "whole/inner/f.py", "sub/alone.py"]
+)
 def test_a_module_knows_what_it_imports(pack, name):
     def hashes():
         sources_hash.cache_clear()
