@@ -285,7 +285,7 @@ class Densities:
             if kind == "weighted gradient":
                 inputs.append(_weight_symbol(mixed))
                 total = _weighted(loglik, inputs[-1])
-            d_phi, d_theta = pt.grad(total.sum(), [phi3, theta], disconnected_inputs="ignore")
+            d_phi, d_theta = _gradient_of(total, [phi3, theta], _SEARCHES)
             outputs = [loglik, d_phi, d_theta]
         # A gradient runs some hundred times in a fit, which does not repay 30 s of compilation.
         if "gradient" in kind or has_python_only_ops(outputs):
@@ -352,13 +352,20 @@ def solved_to(graphs: list, largest: float) -> list:
     return clone_replace(graphs, tight) if tight else graphs
 
 
-def _gradient_of(loglik, phi):
+_KERNELS = "The kernels 'mala' and 'independence' need", "Leave them out of the kernel shares."
+_SEARCHES = (
+    "Starts by gradient fits and the search for conditional modes need",
+    "fit_saem(n_starts=0) gives estimates without them; write it with operations that have gradients for more.",
+)
+
+
+def _gradient_of(loglik, wrt, words=_KERNELS):
+    """The derivative in one variable, or in several; ``words`` say who needs it, and what to do where there is none."""
     try:
-        return pt.grad(loglik.sum(), phi, disconnected_inputs="ignore")
+        return pt.grad(loglik.sum(), wrt, disconnected_inputs="ignore")
     except (NotImplementedError, AttributeError, NullTypeGradError) as error:
         raise ValueError(
-            "The kernels 'mala' and 'independence' need the gradient of the log likelihood, and an operation of this model has "
-            f"none ({error}). Leave them out of the kernel shares."
+            f"{words[0]} the gradient of the log likelihood, and an operation of this model has none ({error}). {words[1]}"
         ) from error
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
+from pytensor.graph.op import Op
 from test_kernels import engine_of
 
 import pymc_saem as ps
@@ -144,3 +145,18 @@ def test_errors_of_algebra_are_explained():
     text = explained(caught.value)
     assert "LinAlgError" not in text and "a variance is 0, infinite or not a number" in text
     assert explained(KeyError("a")) == "KeyError: 'a'"
+
+
+@pytest.mark.filterwarnings("ignore:Numba will use object mode")
+def test_an_operation_without_gradient_is_said_to_have_none():
+    class Half(Op):
+        itypes = otypes = (pt.dvector,)
+
+        def perform(self, node, inputs, outputs):
+            outputs[0][0] = 0.5 * inputs[0]
+
+    with pm.Model(coords={"subject": range(4)}) as model:
+        b = pm.Normal("b", pm.Normal("mu", 0, 10), pm.HalfNormal("omega", 1), dims="subject")
+        pm.Normal("y", Half()(b)[np.repeat(np.arange(4), 3)], 0.1, observed=np.arange(12.0))
+    with pytest.raises(ValueError, match=r"an operation of this model has none .*Half.* fit_saem\(n_starts=0\)"):
+        ps.fit_saem(model, n_explore=2, n_smooth=2, n_starts=1, progressbar=False)
