@@ -21,9 +21,9 @@ def nonlinear(t, y, p):
     return {"c": -p.k * y.c / (1.0 + y.c), "d": p.k * y.c / (1.0 + y.c)}
 
 
-def solved(y0, events=DOSES, rhs=linear, t0=0.0, **options):
+def solved(y0, events=DOSES, rhs=linear, t0=0.0, who=("ann", "bob"), **options):
     return solve_ivp(
-        rhs, {"c": y0, "d": 0.0}, {"k": 0.1}, [3.0, 3.0], ["ann", "bob"], t0=t0, events=events, **options,
+        rhs, {"c": y0, "d": 0.0}, {"k": 0.1}, [3.0, 3.0], list(who), t0=t0, events=events, **options,
     )  # fmt: skip
 
 
@@ -38,6 +38,14 @@ def solved(y0, events=DOSES, rhs=linear, t0=0.0, **options):
 def test_a_dose_twice(y0, t0, events, who):
     with pytest.warns(UserWarning, match=f"y0.'c'. of subject {who} .*gets it twice.*y0="):
         solved(y0, events, t0=t0)
+
+
+def test_subjects_that_are_codes_are_cautioned_too():
+    table = DOSES.assign(id=[0, 1])
+    with pytest.warns(UserWarning, match="y0.'c'. of subject 0 is 320, and events row 0 .*gets it twice"):
+        solved(320.0, table, who=(0, 1))
+    with pytest.warns(UserWarning, match="State 'c' starts, and is dosed, with at most .*Set atol="):
+        solved(1e-12, None, rhs=nonlinear, who=(0, 1))
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 from pymc_saem.ode import solve_ivp
 
 
-def solved(table, t=(1.0, 25.0), t0=0.0):
+def solved(table, t=(1.0, 25.0), t0=0.0, who="ann"):
     return solve_ivp(
-        lambda t, y, p: {"c": -0.1 * y.c}, {"c": 0.0}, {}, list(t), ["ann"] * len(t), t0=t0,
-        events=pd.DataFrame({"id": "ann", "cmt": 1} | table),
+        lambda t, y, p: {"c": -0.1 * y.c}, {"c": 0.0}, {}, list(t), [who] * len(t), t0=t0,
+        events=pd.DataFrame({"id": who, "cmt": 1} | table),
     ).c.eval()  # fmt: skip
 
 
@@ -40,12 +40,13 @@ BEGIN_ANEW = {
 }
 
 
+@pytest.mark.parametrize("who", ["ann", 0])
 @pytest.mark.parametrize("case", BEGIN_ANEW)
-def test_a_clock_that_begins_anew_is_refused(case):
+def test_a_clock_that_begins_anew_is_refused(case, who):
     table = BEGIN_ANEW[case]
     row = len(table["time"]) - 1
-    with pytest.raises(ValueError, match=rf"events row {row}: .*'ann'.*time that goes on"):
-        solved(table)
+    with pytest.raises(ValueError, match=rf"events row {row}: .*{who!r}.*time that goes on"):
+        solved(table, who=who)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +61,10 @@ def test_a_clock_that_begins_anew_is_refused(case):
         ({"time": [0.0, 1.0], "amt": [1.0, np.nan], "DV": [np.nan, np.nan]}, ValueError, "events row 1: amt is missing"),
     ],
 )  # fmt: skip
-def test_bad_tables(table, error, message):
+@pytest.mark.parametrize("who", ["ann", 0])
+def test_bad_tables(table, error, message, who):
     with pytest.raises(error, match=message):
-        solved(table)
+        solved(table, who=who)
 
 
 @pytest.mark.parametrize("addl", [1e7, 1e300])

@@ -261,6 +261,19 @@ def test_covariates_are_held_in_a_steady_state():
         np.testing.assert_allclose(solution.c.eval(), 20.0 * np.exp([0.0, -0.1 * exposure]), rtol=1e-6)
 
 
+def test_a_curve_is_not_followed_into_the_past():
+    """Doses of 50 every 5 h while the covariate is what it is at the dose; it moves only from then on."""
+    curve = interpolate(pd.DataFrame({"time": [0.0, 10.0, 30.0], "w": [1.0, 3.0, 1.0]}), "linear")
+    table = pd.DataFrame({"time": [10.0], "amt": [50.0], "ii": [5.0], "ss": [1]})
+    solution = solve_ivp(
+        lambda t, y, p: {"c": -0.1 * p.w(t) * y.c}, {"c": 0.0}, {"w": curve}, [10.0, 20.0], events=table,
+        rtol=1e-9, atol=1e-9,
+    )  # fmt: skip
+    steady = 50.0 / (1.0 - np.exp(-0.3 * 5.0))
+    # the row at the time of the dose is the trough
+    np.testing.assert_allclose(solution.c.eval(), [steady - 50.0, steady * np.exp(-0.1 * 25.0)], rtol=1e-6)
+
+
 def test_what_has_no_steady_state_or_does_not_add_up():
     infusion = {"time": [2.0], "amt": [0.0], "rate": [20.0], "ss": [1]}
     with pytest.raises(ValueError, match="events row 0: .*the derivative of 'gut' depends on t"):
