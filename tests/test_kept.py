@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numba
@@ -274,3 +276,35 @@ def test_the_e_step_knows_its_sources(tmp_path, edited):
     path.write_text(path.read_text() + "# edited\n")
     sources_hash.cache_clear()
     assert sources_hash("pymc_saem.saem.fused_langevin", root) != before
+
+
+SOLVE = """
+import os, pathlib, sys
+os.umask(0)
+import pytensor, pytensor.tensor as pt
+from pymc_saem.ode import solve_ivp
+k = pt.dscalar("k")
+solution = solve_ivp(lambda t, y, p: {"c": -p.k * y.c}, {"c": 1.0}, {"k": k}, [1.0], solver="tsit5")
+print(pytensor.function([k], solution.c, mode="FAST_COMPILE")(0.5)[0].round(4), "from", sorted(pathlib.Path(sys.argv[1]).rglob("pymc_saem"))[0])
+"""
+
+
+@posix
+@pytest.mark.slow
+def test_a_solve_needs_no_whole_file_and_shows_its_code_to_nobody(tmp_path):
+    """As a user sees it: a solve in a process of its own, and another one after all that the first has kept was emptied."""
+    env = os.environ | {"PYTENSOR_FLAGS": f"base_compiledir={tmp_path}", "NUMBA_CACHE_DIR": str(tmp_path / "numba")}
+
+    def solve():
+        ran = subprocess.run([sys.executable, "-c", SOLVE, tmp_path], env=env, capture_output=True, text=True)
+        assert ran.returncode == 0 and ran.stdout.startswith("0.6065 from "), ran.stderr[-2000:]
+        return Path(ran.stdout.split("from ")[1].strip())
+
+    mode = stat.S_IMODE(solve().stat().st_mode)
+    compiled = [path for path in tmp_path.rglob("*") if path.suffix in {".nbi", ".nbc"} or path.parent.name == "pymc_saem"]
+    for path in compiled:
+        if path.is_file():
+            path.write_bytes(b"")
+    assert compiled
+    solve()
+    assert mode == 0o700

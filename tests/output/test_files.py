@@ -224,6 +224,25 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(fit, tmp_path):
     assert sorted(os.listdir(tmp_path)) == sorted([*others, "fit.nc"])
 
 
+KILLED_IN_SAVE = """
+import os, signal, sys
+import pymc_saem as ps
+fit = ps.load(sys.argv[1])
+os.replace = os.rename = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+ps.save(fit, sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_the_next_save_removes_what_a_killed_one_left(fit, tmp_path):
+    pytest.importorskip("fcntl")
+    path = ps.save(fit, tmp_path / "fit.nc")
+    assert subprocess.run([sys.executable, "-c", KILLED_IN_SAVE, path]).returncode == -9
+    assert len(os.listdir(tmp_path)) == 2
+    ps.save(fit, path)
+    assert os.listdir(tmp_path) == ["fit.nc"]
+
+
 def test_folders_change_places_where_the_system_cannot_exchange_them(fit, tmp_path, monkeypatch):
     path, other = ps.save(fit, tmp_path / "fit.zarr"), made_up(n_subjects=3)
     monkeypatch.setattr("pymc_saem.output.replace._exchange", lambda one, other: False)
