@@ -18,6 +18,7 @@ from pymc_saem.saem.rules import Rules
 from pymc_saem.saem.scales import check_start, polished, settled
 from pymc_saem.saem.schedule import Schedule
 from pymc_saem.saem.simulate import Simulator
+from pymc_saem.saem.small_effects import with_visible_effects
 from pymc_saem.saem.start import Start, default_starts, find_start
 
 
@@ -69,6 +70,7 @@ class Engine:
         if n_fits:
             start = find_start(self.densities, self.climber, theta, rng, n_fits)
             start = replace(start, theta=polished(self, start.theta))
+        start = replace(start, theta=with_visible_effects(self, start.theta))
         check_start(self, start.theta)
         population = self.maximizer.population(start.theta)
         return State(start.theta, self._at_means(start.theta)), self.simulator(population, rng), start

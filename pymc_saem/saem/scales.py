@@ -120,7 +120,9 @@ def settled(engine, theta: np.ndarray) -> np.ndarray:
     if found is None:
         return theta
     found = polished(engine, found)
-    return _with_variances(engine, found)
+    spread, sd = spread_of_effects(engine, found), engine.maximizer.population(found).sd
+    is_off = np.isfinite(spread) & ((sd < spread / FAR_OFF) | (sd > spread * FAR_OFF))
+    return with_sds_times(engine, found, np.where(is_off, spread / sd, 1.0))
 
 
 def _with_residual_scales(engine, theta: np.ndarray, least: float = FAR_OFF) -> np.ndarray | None:
@@ -222,11 +224,9 @@ def spread_of_effects(engine, theta: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(spread), spread, np.inf)
 
 
-def _with_variances(engine, theta: np.ndarray) -> np.ndarray:
-    """theta with variances of random effects that are far from all that residuals allow put there."""
-    theta, spread = theta.copy(), spread_of_effects(engine, theta)
-    sd = engine.maximizer.population(theta).sd
-    factor = np.where(np.isfinite(spread) & ((sd < spread / FAR_OFF) | (sd > spread * FAR_OFF)), spread / sd, 1.0)
+def with_sds_times(engine, theta: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """theta with the standard deviations of random effects multiplied by ``factor`` (phi,), as far as they are estimated."""
+    theta = theta.copy()
     for rule in engine.rules.omegas:
         p = rule.parameter
         if engine.maximizer.held[p.columns].any() or np.all(factor[rule.columns] == 1.0):

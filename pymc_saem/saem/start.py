@@ -37,7 +37,7 @@ def default_starts(mixed: MixedModel) -> int:
     log-likelihood over the truth from twelve fits, two of them losing 4, and 3.1 from the initial values
     (benchmarks/accuracy/simulation.py).
     """
-    return 0 if _is_flexible(mixed) else N_STARTS
+    return 0 if is_flexible(mixed) else N_STARTS
 
 
 def default_exploration(mixed: MixedModel) -> int:
@@ -46,10 +46,10 @@ def default_exploration(mixed: MixedModel) -> int:
     Both are measured in benchmarks/accuracy/README.md: the neural theophylline model ends in better optima with 600 than with 300,
     while models with a few random effects reach their exact maximum from 150.
     """
-    return 600 if _is_flexible(mixed) else 200
+    return 600 if is_flexible(mixed) else 200
 
 
-def _is_flexible(mixed: MixedModel) -> bool:
+def is_flexible(mixed: MixedModel) -> bool:
     """Whether random effects are weights of networks, or more than the rows of a typical subject."""
     if any(effect.is_network for effect in mixed.random_effects):
         return True

@@ -49,6 +49,15 @@ def test_a_start_of_the_residual_scale_that_is_no_scale():
     assert table.attrs["loglik"] == pytest.approx(largest_loglik(Y), abs=0.05)
 
 
+@pytest.mark.parametrize("n_starts", [0, "auto"])
+@pytest.mark.parametrize("omega", [1e-2, 1e-6])
+@pytest.mark.slow
+def test_a_start_at_which_random_effects_are_too_small_to_be_seen(omega, n_starts):
+    """From there the run stayed, and reported that it had converged."""
+    table = ps.summary(ps.fit_saem(intercepts(Y), initvals={"omega": omega, "sigma": 0.3}, n_starts=n_starts, **QUICK))
+    assert table.attrs["loglik"] == pytest.approx(largest_loglik(Y), abs=0.05)
+
+
 @pytest.mark.slow
 def test_a_covariate_in_years():
     """Its slope and the intercept are nearly collinear; the start is the least-squares fit, to the last digit."""
