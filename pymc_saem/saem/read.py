@@ -22,6 +22,7 @@ from pymc_saem.saem.levels import (
 from pymc_saem.saem.missing import refuse_missing_covariates
 from pymc_saem.saem.model import MixedModel, Outcome
 from pymc_saem.saem.observed import row_size
+from pymc_saem.saem.pairing import warn_of_unfounded_pairs
 from pymc_saem.saem.point import initial_point
 from pymc_saem.saem.rows import refuse_orphans
 from pymc_saem.saem.scaled import scaled_vectors
@@ -66,6 +67,7 @@ def read_model(
     levels, rows = find_levels(look, by_axis(look, names), may_drop, scaled)
     if random_effects is None:
         levels, rows = add_units_of_constant_laws(look, levels, rows, missing)
+    warn_of_unfounded_pairs(look, levels)
     refuse_latent_parameters(look, [n for of in levels.values() for n in of], missing)
     top, *lower = levels
     subjects, unit_subjects, of_axis = rows[top], {}, {}

@@ -282,3 +282,31 @@ def test_an_effect_of_questions_and_students_is_one_of_the_students_beside_other
         of_students(lambda: pm.Normal("k", 0.0, pm.HalfNormal("tau"), dims=("question", "student"))[QUESTION, STUDENT])
     )
     assert mixed.subject_dim == "student" and np.array_equal(mixed.outcomes[0].row_subject, STUDENT)
+
+
+def in_halves(how, dims):
+    """Two effects of five subjects each; which rows they enter."""
+    with pm.Model(coords={"half": range(5)}) as model:
+        mu, omega = pm.Normal("mu", 0.0, 5.0), pm.HalfNormal("omega", 2.0)
+        e, f = (pm.Normal(name, mu, omega, shape=None if dims else 5, dims="half" if dims else None) for name in "ef")
+        if how == "one vector":
+            rows = pt.concatenate([e, f])[STUDENT]
+        elif how == "two sums":
+            rows = np.eye(10)[STUDENT][:, :5] @ e + np.eye(10)[STUDENT][:, 5:] @ f
+        else:
+            rows = e[STUDENT % 5] + f[STUDENT % 5] * T
+        pm.Normal("y", rows, 1.0, observed=Y)
+    return model
+
+
+@pytest.mark.parametrize("how", ["one vector", "two sums"])
+def test_effects_that_no_row_joins_are_the_same_subjects_only_if_the_user_says_so(how):
+    with pytest.warns(UserWarning, match="'e' and 'f' both have 5 entries, and no row depends on both of them"):
+        read_model(in_halves(how, dims=False))
+
+
+@pytest.mark.parametrize("how, dims", [("joined by rows", False), ("one vector", True)])
+def test_effects_of_the_same_subjects_need_no_word(how, dims):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_model(in_halves(how, dims)).n_subjects == 5
