@@ -43,6 +43,8 @@ def _distances(mixed: MixedModel, points: PointMap, p: Parameter, start, end) ->
         before, after = points.natural(p, start), points.natural(p, end)
         if kind == "LogTransform":
             return dict(zip(labels, after / before, strict=True))
+        if kind == "SimplexTransform":
+            return dict(zip(element_labels(mixed.model, p.name, p.natural_shape, p.dims), after / before, strict=True))
         if kind == "CholeskyCovPacked":
             return _of_cholesky(p.name, before, after)
         if kind not in ("LogOddsTransform", "Interval") or before.size != len(labels):

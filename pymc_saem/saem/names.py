@@ -81,6 +81,7 @@ def refuse_names(mixed: MixedModel, stats: Iterable[str]) -> None:
             "it is the dim of the subjects, and a fit has the same name itself, in its group 'individual'",
         )
     _refuse_equal_labels(mixed)
+    _refuse_unstorable_labels(mixed, {dim for named in of_model.values() for dims in named.values() for dim in dims})
 
 
 def _refuse(name: str, why: str) -> None:
@@ -106,3 +107,13 @@ def _refuse_equal_labels(mixed: MixedModel) -> None:
                 "not tell these subjects apart; give each its own label."
             )
         seen[str(label)] = label
+
+
+def _refuse_unstorable_labels(mixed: MixedModel, dims: Iterable[str]) -> None:
+    coords = {dim: mixed.model.coords.get(dim) or () for dim in dims} | {mixed.subject_dim: mixed.subjects}
+    for dim, labels in coords.items():
+        for label in labels:
+            if "\0" in str(label):
+                raise UnsupportedModelError(
+                    f"The label {label!r} of '{dim}' holds a NUL character, which no netCDF file can store. Take it out of the label."
+                )

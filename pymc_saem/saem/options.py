@@ -10,6 +10,7 @@ import numpy as np
 import pytensor
 from pymc.distributions.transforms import Interval
 from pymc.logprob.transforms import LogOddsTransform, LogTransform
+from pytensor.compile.mode import get_mode
 
 from pymc_saem.arguments import shown
 from pymc_saem.saem.model import MixedModel, Parameter
@@ -66,6 +67,17 @@ def check_options(
     unknown = sorted(set(compile_kwargs or {}) - {"mode"})
     if unknown:
         raise ValueError(f"compile_kwargs has {unknown}; only 'mode' is used.")
+    _check_mode((compile_kwargs or {}).get("mode"))
+
+
+def _check_mode(mode) -> None:
+    try:
+        get_mode(mode)
+    except Exception as error:  # PyTensor's own, of several kinds
+        raise ValueError(
+            f"compile_kwargs has mode={mode!r}, which PyTensor does not have; 'NUMBA', the default, 'FAST_COMPILE' and 'FAST_RUN' are some "
+            f"that it has ({error})."
+        ) from error
 
 
 def check_fit_options(*, n_explore, n_smooth, kernel, chains, draws, tolerance, cores, callback, **others) -> None:

@@ -127,3 +127,19 @@ def test_labels_of_one_kind_stay_and_others_are_text():
     ):
         found = as_labels(values)
         assert found.dtype.kind == "U" and found.tolist() == [str(value) for value in values]
+
+
+def test_a_label_that_no_file_can_store_is_refused_before_the_run():
+    with pm.Model(coords={"subject": ["a\0b", "c", "d"]}) as model:
+        e = pm.Normal("e", pm.Normal("mu"), pm.HalfNormal("omega"), dims="subject")
+        pm.Normal("y", e[np.repeat(np.arange(3), 3)], 1.0, observed=np.arange(9.0))
+    with pytest.raises(UnsupportedModelError, match=r"'a\\x00b' of 'subject' holds a NUL character"):
+        refuse_names(read_model(model), ())
+
+
+def test_a_mode_that_pytensor_does_not_have_is_refused_by_name():
+    with pm.Model() as model:
+        e = pm.Normal("e", pm.Normal("mu"), pm.HalfNormal("omega"), shape=3)
+        pm.Normal("y", e[np.repeat(np.arange(3), 3)], 1.0, observed=np.arange(9.0))
+    with pytest.raises(ValueError, match="compile_kwargs has mode='SLOW', which PyTensor does not have"):
+        ps.fit_saem(model, compile_kwargs={"mode": "SLOW"})

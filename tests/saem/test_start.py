@@ -91,12 +91,13 @@ def test_what_a_bound_is():
     """Scales against 0, intervals against both ends, covariances by their scales and correlations."""
     with pm.Model(coords={"group": range(4), "k": range(2)}) as model:
         pm.LogNormal("sd"), pm.Uniform("rho", -1, 1)
+        share = pm.Dirichlet("share", np.ones(3))
         chol = pm.LKJCholeskyCov("chol", n=2, eta=2.0, sd_dist=pm.Exponential.dist(1.0))[0]
         b = pm.MvNormal("b", pm.Flat("mu", shape=2), chol=chol, dims=("group", "k"))
-        pm.Normal("y", b[:, 0] + b[:, 1] * model["rho"], model["sd"], observed=np.arange(4.0))
+        pm.Normal("y", b[:, 0] + b[:, 1] * model["rho"] + share[[0, 1, 2, 0]], model["sd"], observed=np.arange(4.0))
     mixed = read_model(model)
     points, held = PointMap(mixed), np.zeros(mixed.n_theta, dtype=bool)
-    values = {"sd": 1.0, "rho": 0.1, "chol": [1.0, 0.1, 1.0], "mu": np.zeros(2)}
+    values = {"sd": 1.0, "rho": 0.1, "chol": [1.0, 0.1, 1.0], "mu": np.zeros(2), "share": np.full(3, 1 / 3)}
 
     def found(**changes):
         theta = points.theta_at(values | changes)
@@ -104,5 +105,6 @@ def test_what_a_bound_is():
 
     assert found() == set() and found(mu=np.full(2, 1e-9)) == set()
     assert found(sd=1e-6) == {"sd"} and found(rho=0.9999) == found(rho=-0.9999) == {"rho"}
+    assert found(share=np.array([1e-6, 0.5, 0.5 - 1e-6])) == {"share[0]"}
     assert found(chol=[1e-5, 0.1, 1.0]) == {"chol (standard deviation 1)"}
     assert found(chol=[1.0, 1.0, 1e-5]) == {"chol (correlations of effect 2)"}
