@@ -27,7 +27,7 @@ from pymc_saem.ode import solve_ivp
 import pymc_saem as ps
 k = pt.dvector("k")
 solution = solve_ivp(lambda t, y, p: {"c": -p.k * y.c * (1 + 0 * pt.tanh(y.c))}, {"c": 2.0}, {"k": pt.specify_shape(k, 2)}, [1.0, 2.0, 0.5], [0, 0, 1], solver="tsit5")
-values, slope = pytensor.function([k], [solution.c, pt.grad(solution.c.sum(), k)])(np.array([0.5, 1.0]))
+values, slope = pytensor.function([k], [solution.c, pt.grad(solution.c.sum(), k)], mode="NUMBA")(np.array([0.5, 1.0]))
 print(*values, *slope)
 from robustness.linear import Data, SHORT
 d = Data(np.random.default_rng(1))

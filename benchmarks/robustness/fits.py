@@ -141,7 +141,7 @@ def make(seed):
     if k < len(SCALES):
         text, scales, options = SCALES[k]
         d, model = _scaled(rng, **scales)
-        return Input(text, lambda: _fit(model, **options), _unit_free(d, scales.get("shift", 0.0), scales.get("unit", 1.0)), ("omega", "sigma", "mu", "'y'", "unit", "scale"))
+        return Input(text, lambda: _fit(model, **options), _unit_free(d, scales.get("shift", 0.0), scales.get("unit", 1.0)), ("omega", "sigma", "mu", "'y'", "'e", "unit", "scale"))
     text, kind, options = EDGES[k - len(SCALES)]
     d, model = _edge(rng, kind)
     return Input(text, lambda: _fit(model, **options), _said(d, options), ("omega", "sigma", "slope", "'y'", "'e'", "subject"))

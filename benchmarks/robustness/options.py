@@ -28,7 +28,7 @@ _BAD = {
     "likelihood": ["exact", 3, True],
     "standard_errors": ["hessian", 3, True],
     "random_seed": [-1, "seed", 1.5, object()],
-    "progressbar": ["yes", 3],
+    "progressbar": ["yes", 3, None],
     "callback": [3, "print", [print]],
     "extend": [5, -1, "a"],
     "resume": [3, "nowhere.nc", {}, []],
@@ -46,7 +46,7 @@ BAD = [(name, value) for name, values in _BAD.items() for value in values]
 FINE = [
     {"n_explore": 0, "n_smooth": 3}, {"n_explore": 3, "n_smooth": 0}, {"n_explore": np.int64(3)}, {"draws": 2}, {"random_seed": np.random.default_rng(1)},
     {"random_seed": np.random.RandomState(1)}, {"random_seed": np.random.SeedSequence(1)}, {"random_seed": np.int32(5)}, {"random_seed": [1, 2]}, {"random_seed": None}, {"random_seed": 2**40},
-    {"progressbar": True}, {"progressbar": None}, {"chains": 3, "cores": 1}, {"kernel": {"prior": 1}}, {"kernel": {"coordinate": 3, "block": 1}}, {"minibatch": 0.1}, {"minibatch": 1},
+    {"progressbar": True}, {"chains": 3, "cores": 1}, {"kernel": {"prior": 1}}, {"kernel": {"coordinate": 3, "block": 1}}, {"minibatch": 0.1}, {"minibatch": 1},
     {"minibatch": np.float64(0.5)}, {"tolerance": np.float32(0.1)}, {"annealing": 0}, {"annealing": 1}, {"step_size_exponent": 1}, {"n_replicates": 1}, {"n_replicates": 200}, {"n_transitions": 1},
     {"fixed": {"sigma": np.array(0.5)}}, {"fixed": {"sigma": 1}}, {"fixed": {}}, {"fixed": None}, {"initvals": {}}, {"initvals": {"sigma": None}}, {"initvals": {"sigma": "prior"}}, {"initvals": {"sigma": 1}}, {"initvals": {"e": np.ones(8)}},
     {"objective": "ml"}, {"random_effects": ("e",)}, {"random_effects": np.array(["e"])}, {"compile_kwargs": {}}, {"compile_kwargs": None}, {"n_starts": 1}, {"standard_errors": "score"}, {"likelihood": "laplace"},

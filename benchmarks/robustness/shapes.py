@@ -34,7 +34,7 @@ VECTORS = {
     "Dirichlet of two rows": (lambda: pm.Dirichlet("x", np.ones((2, K)))[0], _simplex),
     "StickBreakingWeights": (lambda: pm.StickBreakingWeights("x", 1.0, K - 1), _simplex),
     "ordered": (lambda: pm.Normal("x", 0, 1, shape=K, transform=transforms.ordered, initval=_start), lambda x: None if (np.diff(x) > 0).all() else "order"),
-    "sum_to_1": (lambda: pm.Uniform("x", 0, 1, shape=K, transform=transforms.sum_to_1, initval=np.full(K, 0.25)), _simplex),
+    "sum_to_1": (lambda: pm.Uniform("x", 0, 1, shape=K, default_transform=None, transform=transforms.sum_to_1, initval=np.full(K, 0.25)), _simplex),
     "circular": (lambda: pm.VonMises("x", 0, 1, shape=K), lambda x: None if abs(x).max() <= np.pi else "angle"),
     "interval": (lambda: pm.Uniform("x", -1, 1, shape=K), lambda x: None if abs(x).max() < 1 else "outside"),
     "truncated": (lambda: pm.TruncatedNormal("x", 0, 1, lower=-0.5, upper=2, shape=K), lambda x: None if x.min() > -0.5 else "outside"),
@@ -103,4 +103,4 @@ def make(seed):
             return "draws that are not finite"
         return check(values) if check else None
 
-    return Input(name, lambda: _whole(model), wrong, ("'x'", "x ", "initval"))
+    return Input(name, lambda: _whole(model), wrong, ("'x'", "x ", "x[", "initval"))

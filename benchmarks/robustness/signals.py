@@ -114,10 +114,11 @@ def _after_interrupt(run):
     if run.code != 0 or not run.result.exists():
         raise Lost(f"ended with {run.code} after {run.n_done} iterations: {run.errors.read_text()[-300:]}")
     found = ps.load(run.result)
-    trace, right = found["saem_trace"]["mu"].values, whole(run.chains)["saem_trace"]["mu"].values
-    n = min(trace.shape[1], right.shape[1])
-    if n < 1 or not np.array_equal(trace[:1, :n], right[:1, :n], equal_nan=True):
-        return f"another trace of {n} iterations"
+    trace, right = found["saem_trace"], whole(run.chains)["saem_trace"]["mu"].values
+    for chain, iterates in enumerate(trace["mu"].values):
+        n = int(np.isfinite(trace["step_size"].values[chain]).sum())  # a chain that ended earlier keeps its last values
+        if n < 1 or not np.array_equal(iterates[:n], right[chain, :n]):
+            return f"another trace of {n} iterations of chain {chain}"
     return run.goes_on(run.result)
 
 
