@@ -6,13 +6,16 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
 
 import cloudpickle
 import pytest
 from made_up_chains import count, end_badly
+from models import random_intercept
 
+import pymc_saem as ps
 from pymc_saem.saem import processes, run
 from pymc_saem.saem.processes import run_in_processes
 
@@ -121,3 +124,42 @@ def test_a_killed_chain_is_reported_and_takes_no_other():
     assert failed.startswith("Chain 1 was lost (ArithmeticError: of chain 1)") and "resume=" in failed
     with pytest.raises(RuntimeError, match="ended with signal 9"):  # nothing is left
         run_in_processes(end_badly, payload, [None], 2, lambda *seen: None, None)
+
+
+def fit_in_two_processes(then):
+    """A fit of two chains; ``then`` is called with their processes, before they can be through."""
+
+    def meddle():
+        assert wait_for(lambda: len(active_children()) == 2)
+        then([process.pid for process in active_children()])
+
+    thread = threading.Thread(target=meddle)
+    thread.start()
+    try:
+        return ps.fit_saem(
+            random_intercept(), chains=2, cores=2, n_explore=50, n_smooth=50, draws=3, random_seed=1, progressbar=False,
+            likelihood=None, standard_errors=None, compile_kwargs={"mode": "FAST_COMPILE"},
+        )  # fmt: skip
+    finally:
+        thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # about a run that is too short to settle
+def test_a_fit_outlives_a_chain_that_is_killed():
+    with pytest.warns(UserWarning, match="Chain . was lost"):
+        fit = fit_in_two_processes(lambda pids: os.kill(pids[1], signal.SIGKILL))
+    assert fit["saem_trace"].sizes["chain"] == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_a_fit_compiles_raises_and_ends_its_processes():
+    found = []
+
+    def interrupt(pids):
+        found.extend(pids)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_in_two_processes(interrupt)
+    assert len(found) == 2 and wait_for(lambda: not any(map(is_alive, found)), seconds=30.0)
