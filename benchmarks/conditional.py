@@ -14,7 +14,7 @@ from time import process_time
 import pymc_saem as ps
 from pymc_saem.compat import get_group
 from pymc_saem.demo import SETTINGS, theophylline_model
-from pymc_saem.output import thresholds
+from pymc_saem.results import thresholds
 
 COLUMNS = ("rtol", "seed", "enough", "R-hat", "ESS", "error", "solves", "of draws", "-LL", "+-", "after s", "cpu s")
 

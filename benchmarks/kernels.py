@@ -21,7 +21,7 @@ import pytensor.tensor as pt
 
 import pymc_saem as ps
 from pymc_saem.demo import theophylline_model
-from pymc_saem.saem.simulate import KERNELS, MIXTURE
+from pymc_saem.saem.estep.mixture import KERNELS, MIXTURE
 
 N_TRANSITIONS, N_TUNE, N_EXPLORE = 20, 60, 100
 #: Transitions between two draws; transitions of a call that is timed, and such calls.

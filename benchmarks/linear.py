@@ -15,7 +15,7 @@ import pytensor.tensor as pt
 from scipy.linalg import expm
 
 from pymc_saem import ode
-from pymc_saem.ode.op import OdeGradient
+from pymc_saem.ode.ops.solution_op import OdeGradient
 
 SAMPLED = np.array([0.25, 0.5, 1.0, 2.0, 3.5, 5.0, 7.0, 9.0, 12.0, 24.0])
 GRID = np.linspace(1.0, 24.0, 24)

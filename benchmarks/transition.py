@@ -17,7 +17,7 @@ import numpy as np
 
 import pymc_saem as ps
 from pymc_saem.demo import SETTINGS, theophylline_model
-from pymc_saem.ode.op import OdeSolution
+from pymc_saem.ode.ops.solution_op import OdeSolution
 
 #: Iterations before the first measurement: kernels adapt, and every function is compiled.
 WARM_UP = 5

@@ -18,8 +18,9 @@ import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
 
 from pymc_saem.nn import MLP
-from pymc_saem.ode import problem, solve_ivp
-from pymc_saem.ode.compiled import CompiledRhs
+from pymc_saem.ode import solve_ivp
+from pymc_saem.ode.rhs import system as problem
+from pymc_saem.ode.rhs.compiled import CompiledRhs
 
 PLAIN = Mode("py", "fast_compile")
 N, TIMES = 16, np.linspace(0.0, 3.0, 7)

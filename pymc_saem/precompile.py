@@ -17,7 +17,8 @@ from pytensor.compile.mode import Mode  # noqa: E402
 
 import pymc_saem as ps  # noqa: E402
 from pymc_saem.kept import folder  # noqa: E402
-from pymc_saem.ode import adjoint, products  # noqa: E402
+from pymc_saem.ode.rhs import products  # noqa: E402
+from pymc_saem.ode.solvers import adjoint  # noqa: E402
 
 N_SUBJECTS, TIMES = 4, (0.5, 1.0, 2.0)
 

@@ -20,7 +20,7 @@ def sources_hash(module: str, root: Path = _PACKAGE) -> str:
     Parameters
     ----------
     module : str
-        Its full name, such as ``pymc_saem.ode.lanes``.
+        Its full name, such as ``pymc_saem.ode.solvers.lanes``.
     root : Path
         Folder of the package.
 

@@ -14,8 +14,8 @@ import pytest
 
 from pymc_saem import kept
 from pymc_saem.kept import keep_callback, keep_function
-from pymc_saem.ode.compiled import CompiledRhs
-from pymc_saem.ode.problem import trace
+from pymc_saem.ode.rhs.compiled import CompiledRhs
+from pymc_saem.ode.rhs.system import trace
 from pymc_saem.sources import sources_hash
 
 ONE = numba.types.float64(numba.types.float64)
@@ -26,7 +26,7 @@ def triple(x):
     return 3.0 * x
 
 
-triple.__module__ = "pymc_saem.ode.elementary"  # a module that has sources
+triple.__module__ = "pymc_saem.ode.rhs.elementary"  # a module that has sources
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_what_has_no_known_sources_is_not_kept(folder):
         return 4.0 * x
 
     factor = 2.0
-    inner.__module__ = "pymc_saem.ode.elementary"
+    inner.__module__ = "pymc_saem.ode.rhs.elementary"
     assert (keep_callback(ONE, inner).ctypes(2.0), keep_function(inner)(2.0)) == (4.0, 4.0)
     assert (keep_callback(ONE, outside).ctypes(2.0), keep_function(outside)(2.0)) == (8.0, 8.0)
     assert not folder.exists()
@@ -263,19 +263,19 @@ def test_no_module_has_no_hash():
         sources_hash("numpy.linalg")
 
 
-@pytest.mark.parametrize("edited", ["saem/fused.py", "saem/population.py"])
+@pytest.mark.parametrize("edited", ["saem/estep/walk.py", "saem/core/gaussian.py"])
 def test_the_e_step_knows_its_sources(tmp_path, edited):
     """Langevin transitions take functions from other files; their machine code stayed when one was edited."""
     root = tmp_path / "pymc_saem"
-    for name in ("saem/fused.py", "saem/fused_langevin.py", "saem/population.py", "kept.py", "sources.py"):
+    for name in ("saem/estep/walk.py", "saem/estep/walk_mala.py", "saem/core/gaussian.py", "kept.py", "sources.py"):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((Path(kept.__file__).parent / name).read_bytes())
-    before = sources_hash("pymc_saem.saem.fused_langevin", root)
+    before = sources_hash("pymc_saem.saem.estep.walk_mala", root)
     path = root / edited
     path.write_text(path.read_text() + "# edited\n")
     sources_hash.cache_clear()
-    assert sources_hash("pymc_saem.saem.fused_langevin", root) != before
+    assert sources_hash("pymc_saem.saem.estep.walk_mala", root) != before
 
 
 SOLVE = """

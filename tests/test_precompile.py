@@ -3,12 +3,14 @@
 import pytest
 
 from pymc_saem import precompile
-from pymc_saem.ode import adjoint, cvodes, lanes, linear, pieces, products
+from pymc_saem.ode.events import pieces
+from pymc_saem.ode.rhs import products
+from pymc_saem.ode.solvers import adjoint, cvodes, lanes, matrix_exponential
 
 
 @pytest.mark.slow
 def test_compiles_every_solver(capsys):
-    shared = (lanes._compiled, linear._compiled, pieces.task, adjoint.task, products.load)
+    shared = (lanes._compiled, matrix_exponential._compiled, pieces.task, adjoint.task, products.load)
     for compiled in (*shared, cvodes.task):
         compiled.cache_clear()
     precompile.main()

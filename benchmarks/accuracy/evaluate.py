@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "saem"))
 
 import models  # noqa: E402
 
-from pymc_saem.saem.annealed import MarginalLikelihood, marginal_loglik  # noqa: E402
 from pymc_saem.saem.engine import Engine  # noqa: E402
-from pymc_saem.saem.step import SAEM  # noqa: E402
+from pymc_saem.saem.likelihood.annealed import MarginalLikelihood, marginal_loglik  # noqa: E402
+from pymc_saem.saem.run.step import SAEM  # noqa: E402
 
 MODELS = {
     "theophylline": models.theophylline,

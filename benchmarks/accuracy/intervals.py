@@ -13,10 +13,10 @@ from time import perf_counter
 import numpy as np
 import pymc as pm
 
-from pymc_saem.saem.assess import assess
-from pymc_saem.saem.run import Job, run_chain
-from pymc_saem.saem.step import SAEM
-from pymc_saem.saem.uncertainty import natural
+from pymc_saem.saem.report.assessment import assess
+from pymc_saem.saem.run.chains import Job, run_chain
+from pymc_saem.saem.run.step import SAEM
+from pymc_saem.saem.uncertainty.standard_errors import natural
 
 TRUTH = {"intercept": 1.0, "slope": -0.5, "gamma": 0.8, "omega_intercept": 1.0, "omega_slope": 0.5, "sigma": 0.4}
 

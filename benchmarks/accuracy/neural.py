@@ -19,11 +19,11 @@ from evaluate import MODELS, evaluate
 from pymc.util import get_random_generator
 
 from pymc_saem import fit_saem
-from pymc_saem.saem.point import initial_point
-from pymc_saem.saem.read import read_model  # noqa: E402
-from pymc_saem.saem.schedule import StoppingRule
-from pymc_saem.saem.start import default_exploration  # noqa: E402
-from pymc_saem.saem.step import SAEM
+from pymc_saem.model.density.point_map import initial_point
+from pymc_saem.model.read import read_model  # noqa: E402
+from pymc_saem.saem.core.schedule import StoppingRule
+from pymc_saem.saem.run.step import SAEM
+from pymc_saem.saem.start.pooled import default_exploration  # noqa: E402
 
 CASES = {"identity": ("neural", -220.0), "weight": ("neural_weight", -200.0)}
 DEFAULTS = {

@@ -27,8 +27,8 @@ from pymc.util import get_random_generator
 
 import pymc_saem as ps
 from pymc_saem.refit.refitter import Refit, Refitter
-from pymc_saem.saem.annealed import marginal_loglik
-from pymc_saem.saem.start import default_exploration
+from pymc_saem.saem.likelihood.annealed import marginal_loglik
+from pymc_saem.saem.start.pooled import default_exploration
 
 SIZES = (12, 50, 200)
 #: First data sets of "neural" that are also fitted from the truth, which doubles their cost.

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from problems import numba_rates
 
-from pymc_saem.ode import tsit5 as method
+from pymc_saem.ode.solvers import tsit5 as method
 
 _OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 _A = (

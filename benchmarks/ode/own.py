@@ -9,9 +9,9 @@ import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
 
 from pymc_saem import nn, ode
-from pymc_saem.ode import task_table as tt
-from pymc_saem.ode.kernels import plan_of
-from pymc_saem.ode.native import call_task
+from pymc_saem.ode.ops.call import plan_of
+from pymc_saem.ode.runtime import task_table as tt
+from pymc_saem.ode.runtime.native import call_task
 
 MAX_STEPS = 4000  # the default of solve_ivp
 # Without a compiled graph around the solver: PyTensor's interpreter calls it at once.
@@ -46,7 +46,7 @@ class Own:
 
     def __init__(self, solver, problem, inputs, n_threads=1):
         if solver == "sunode":
-            from pymc_saem.ode.sunode import require
+            from pymc_saem.ode.solvers.sunode import require
 
             require()
         self.solver, self.problem, self.inputs, self.n_threads = solver, problem, inputs, n_threads

@@ -14,9 +14,9 @@ from pytensor.tensor.random.basic import LogNormalRV
 
 from pymc_saem.evaluate.fitted_outcome import FittedOutcome
 from pymc_saem.evaluate.generator import Generator, Laws, refuse_undrawable
-from pymc_saem.evaluate.outcomes import Outcome, choose_outcome, data_value
-from pymc_saem.evaluate.rebuild import rebuild
 from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, are_of_rows, as_row_times, before_censoring
+from pymc_saem.model.graph.rebuild import rebuild
+from pymc_saem.model.outcomes import Outcome, choose_outcome, data_value
 from pymc_saem.prediction.simulate import warn_of_failures
 from pymc_saem.prediction.values import Fit, fitted_values
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pymc_saem.arguments import shown
 from pymc_saem.compat import get_group, group_names
-from pymc_saem.evaluate.outcomes import choose_outcome, missing_parts, read_outcomes, subject_of_values
+from pymc_saem.model.outcomes import choose_outcome, missing_parts, read_outcomes, subject_of_values
 
 #: Axis ``sample`` of :func:`sample_values`: population, then conditional mode, then draws.
 POPULATION_SAMPLE, MODE_SAMPLE, DRAWS = 0, 1, slice(2, None)

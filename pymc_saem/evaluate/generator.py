@@ -12,10 +12,10 @@ import pytensor.tensor as pt
 from pytensor.graph.replace import vectorize_graph
 from pytensor.graph.traversal import io_toposort
 
-from pymc_saem.evaluate.outcomes import missing_parts, read_outcomes
-from pymc_saem.evaluate.rebuild import arguments, rebuild, typical
 from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, before_censoring, location
 from pymc_saem.evaluate.vectorized import Vectorized, with_batch
+from pymc_saem.model.graph.rebuild import arguments, rebuild, typical
+from pymc_saem.model.outcomes import missing_parts, read_outcomes
 
 #: Numbers in the rows and random effects that are evaluated at once.
 MAX_NUMBERS = 4_000_000

@@ -20,8 +20,8 @@ from pytensor.scalar.basic import Neg
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.subtensor import Subtensor
 
-from pymc_saem.evaluate.rebuild import for_numpy, rebuild
 from pymc_saem.evaluate.row_function import INTERPRETED
+from pymc_saem.model.graph.rebuild import for_numpy, rebuild
 
 #: How operations of one or two arguments are written.
 _INFIX = {"add": " + ", "sub": " - ", "mul": " * ", "true_div": " / ", "pow": " ** "}

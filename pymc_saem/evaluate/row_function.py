@@ -26,8 +26,8 @@ from pytensor.tensor.type import TensorType
 
 from pymc_saem.arguments import shown
 from pymc_saem.evaluate.fitted_outcome import FittedOutcome
-from pymc_saem.evaluate.outcomes import data_value
-from pymc_saem.evaluate.rebuild import for_numpy, rebuild
+from pymc_saem.model.graph.rebuild import for_numpy, rebuild
+from pymc_saem.model.outcomes import data_value
 
 #: A figure runs its graph a few dozen times: interpreting it costs less than compiling machine code. Rewrites
 #: would make it slower, because they join products and sums of two arrays, which NumPy computes whole, into

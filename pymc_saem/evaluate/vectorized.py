@@ -9,8 +9,8 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.replace import vectorize_graph
 
-from pymc_saem.evaluate.rebuild import Randomness, is_vectorizable
 from pymc_saem.evaluate.row_function import INTERPRETED
+from pymc_saem.model.graph.rebuild import Randomness, is_vectorizable
 
 
 class Vectorized:

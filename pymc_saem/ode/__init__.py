@@ -7,10 +7,10 @@ system per subject, solved in parallel. Nothing here knows SAEM: it serves NUTS 
 from importlib import import_module
 
 _HOMES = {
-    "Doses": "events",
+    "Doses": "events.doses",
     "Solution": "solve",
-    "SolverStatus": "status",
-    "interpolate": "covariates",
+    "SolverStatus": "runtime.status",
+    "interpolate": "events.covariates",
     "solve_ivp": "solve",
 }
 

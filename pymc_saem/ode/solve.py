@@ -6,10 +6,13 @@ import numpy as np
 import pytensor.tensor as pt
 
 from pymc_saem.arguments import check_types, shown
-from pymc_saem.ode.cautions import warn_of_doubled_doses, warn_of_periods, warn_of_small_states
-from pymc_saem.ode.covariates import Interpolation
-from pymc_saem.ode.dosing import plan_events
-from pymc_saem.ode.inputs import (
+from pymc_saem.ode.events.covariates import Interpolation
+from pymc_saem.ode.events.plan import plan_events
+from pymc_saem.ode.inputs.cautions import warn_of_doubled_doses, warn_of_periods, warn_of_small_states
+from pymc_saem.ode.inputs.labels import aligned, read_subjects
+from pymc_saem.ode.inputs.rows import Rows
+from pymc_saem.ode.inputs.subjects import Subjects
+from pymc_saem.ode.inputs.values import (
     as_positive,
     as_start,
     as_tensors,
@@ -19,12 +22,9 @@ from pymc_saem.ode.inputs import (
     is_constant,
     shapes_of,
 )
-from pymc_saem.ode.kernels import SOLVERS
-from pymc_saem.ode.labels import aligned, read_subjects
-from pymc_saem.ode.op import OdeSolution
-from pymc_saem.ode.problem import flat_places, trace
-from pymc_saem.ode.rows import Rows
-from pymc_saem.ode.subjects import Subjects
+from pymc_saem.ode.ops.call import SOLVERS
+from pymc_saem.ode.ops.solution_op import OdeSolution
+from pymc_saem.ode.rhs.system import flat_places, trace
 
 __all__ = ["Solution", "solve_ivp"]
 
@@ -133,7 +133,7 @@ def solve_ivp(
     if solver not in SOLVERS:
         raise ValueError(f"Unknown solver {shown(solver)}; choose one of {', '.join(map(repr, SOLVERS))}.")
     if solver == "sunode":
-        from pymc_saem.ode.sunode import require
+        from pymc_saem.ode.solvers.sunode import require
 
         require()
     as_positive(rtol, "rtol")

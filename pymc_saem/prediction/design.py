@@ -8,14 +8,14 @@ import numpy as np
 from pytensor.graph.traversal import ancestors, io_toposort
 
 from pymc_saem.evaluate.generator import Generator
-from pymc_saem.evaluate.outcomes import Outcome
 from pymc_saem.evaluate.row_function import are_of_rows, constant_value
+from pymc_saem.model.dependence.dependence import SHARED_STEPS
+from pymc_saem.model.dependence.labels import Reach, Values
+from pymc_saem.model.dependence.row_subjects import refuse_orphans, refuse_shared, subjects_of_rows
+from pymc_saem.model.dependence.tracer import NotKnown, Tracer, not_known
+from pymc_saem.model.graph.interpreted import has_python_only_ops
+from pymc_saem.model.outcomes import Outcome
 from pymc_saem.prediction.values import Fit
-from pymc_saem.saem.dependence import SHARED_STEPS
-from pymc_saem.saem.interpreted import has_python_only_ops
-from pymc_saem.saem.reach import Reach, Values
-from pymc_saem.saem.rows import refuse_orphans, refuse_shared, subjects_of_rows
-from pymc_saem.saem.tracer import NotKnown, Tracer, not_known
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import numpy as np
 
 from pymc_saem.evaluate.arguments import first_of
 from pymc_saem.evaluate.generator import Generator, Laws, refuse_undrawable
-from pymc_saem.evaluate.outcomes import Outcome
+from pymc_saem.model.outcomes import Outcome
 from pymc_saem.prediction.design import Design
 from pymc_saem.prediction.match import OWN_DATA, Matched, fitted_effects
 from pymc_saem.prediction.spelled import keep_images
 from pymc_saem.prediction.values import Fit, choose_draws
-from pymc_saem.saem.individuals import describe_new_subjects
+from pymc_saem.saem.report.new_subjects import describe_new_subjects
 
 LEVELS = ("individual", "population", "marginal")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pymc_saem.evaluate.arguments import first_of
 from pymc_saem.evaluate.generator import Generator
-from pymc_saem.evaluate.outcomes import subject_of_values
+from pymc_saem.model.outcomes import subject_of_values
 from pymc_saem.prediction.design import Design
 from pymc_saem.prediction.values import Fit
 

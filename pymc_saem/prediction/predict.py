@@ -11,7 +11,7 @@ import pandas as pd
 from pymc_saem.arguments import check_types, random_generator, shown
 from pymc_saem.evaluate.arguments import check_probability, first_of
 from pymc_saem.evaluate.generator import Generator
-from pymc_saem.evaluate.outcomes import choose_outcome
+from pymc_saem.model.outcomes import choose_outcome
 from pymc_saem.prediction.design import read_design, row_times
 from pymc_saem.prediction.levels import LEVELS, Levels, Predicted
 from pymc_saem.prediction.match import CHOICES, POPULATION, match

@@ -12,7 +12,6 @@ import xarray as xr
 from pymc_saem.arguments import check_types, random_generator
 from pymc_saem.evaluate.arguments import first_of
 from pymc_saem.evaluate.generator import Generated, Generator, refuse_undrawable
-from pymc_saem.output.labels import as_labels
 from pymc_saem.prediction.values import (
     Fit,
     check_choice,
@@ -22,6 +21,7 @@ from pymc_saem.prediction.values import (
     fitted_values,
     names_of_effects,
 )
+from pymc_saem.results.labels import as_labels
 
 
 def simulate(

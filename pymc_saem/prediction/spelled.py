@@ -8,11 +8,11 @@ import numpy as np
 import pytensor.tensor as pt
 
 from pymc_saem.evaluate.generator import Generator
-from pymc_saem.evaluate.rebuild import rebuild
 from pymc_saem.evaluate.vectorized import Vectorized
-from pymc_saem.saem.affine import AffineImage, find_images
-from pymc_saem.saem.latents import latent_of
-from pymc_saem.saem.point import initial_point
+from pymc_saem.model.density.point_map import initial_point
+from pymc_saem.model.graph.rebuild import rebuild
+from pymc_saem.model.normal.affine import AffineImage, find_images
+from pymc_saem.model.normal.latents import latent_of
 
 
 def keep_images(generator: Generator, draws: Mapping[str, np.ndarray], estimate, values) -> dict[str, np.ndarray]:

@@ -13,12 +13,12 @@ from pymc.logprob.transforms import LogOddsTransform, LogTransform
 from pymc_saem.arguments import shown
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.evaluate.fitted_outcome import estimate_of
-from pymc_saem.evaluate.outcomes import missing_parts
-from pymc_saem.saem.axes import FirstAxes
-from pymc_saem.saem.levels import find_random_effects
-from pymc_saem.saem.model import UnsupportedModelError
-from pymc_saem.saem.point import initial_point
-from pymc_saem.saem.read import read_model
+from pymc_saem.model.density.point_map import initial_point
+from pymc_saem.model.dependence.axes import FirstAxes
+from pymc_saem.model.mixed_model import UnsupportedModelError
+from pymc_saem.model.outcomes import missing_parts
+from pymc_saem.model.read import read_model
+from pymc_saem.model.reading.levels import find_random_effects
 
 
 @dataclass(frozen=True)

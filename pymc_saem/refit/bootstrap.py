@@ -11,11 +11,11 @@ import pandas as pd
 import pymc as pm
 
 from pymc_saem.arguments import check_types, random_generator, shown
-from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, make_refitter, read_fit
 from pymc_saem.refit.parallel import INTERRUPTED, describe_failures, fit_once, run_tasks
 from pymc_saem.refit.simulated import simulate_outcomes
-from pymc_saem.saem.options import check_count
+from pymc_saem.results.tables.printed import HeadedTable
+from pymc_saem.saem.run.options import check_count
 
 KINDS = ("parametric", "case")
 

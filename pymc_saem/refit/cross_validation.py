@@ -11,11 +11,11 @@ import pandas as pd
 import pymc as pm
 
 from pymc_saem.arguments import check_types, random_generator, shown
-from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, check_likelihood, check_options, make_refitter, read_fit
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
 from pymc_saem.refit.refitter import Refitter
-from pymc_saem.saem.start import default_exploration
+from pymc_saem.results.tables.printed import HeadedTable
+from pymc_saem.saem.start.pooled import default_exploration
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,8 +12,8 @@ import pymc as pm
 from pymc_saem.arguments import shown
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.refit.refitter import Refitter
-from pymc_saem.saem.assess import check_assessment
-from pymc_saem.saem.likelihood import METHODS
+from pymc_saem.saem.likelihood.marginal import METHODS
+from pymc_saem.saem.report.assessment import check_assessment
 
 #: Iterations of a fit that starts at an estimate. The data sets of a bootstrap move the optimum by a standard error or two; on
 #: theophylline (7 parameters, 12 subjects) the estimates of refits then differ by 0.01 to 0.05 standard errors from those of 1600

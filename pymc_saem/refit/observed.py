@@ -9,9 +9,9 @@ import pymc as pm
 import pytensor
 
 from pymc_saem.compat import observed_variables
-from pymc_saem.saem.densities import row_density
-from pymc_saem.saem.interpreted import INTERPRETED
-from pymc_saem.saem.model import MixedModel
+from pymc_saem.model.density.densities import row_density
+from pymc_saem.model.graph.interpreted import INTERPRETED
+from pymc_saem.model.mixed_model import MixedModel
 
 
 class ObservedValues:

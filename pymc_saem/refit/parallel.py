@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pymc_saem.refit.refitter import Refitter
-from pymc_saem.saem.processes import leave_with_parent
+from pymc_saem.saem.run.processes import leave_with_parent
 
 #: The refitter of this process: hash of its bytes -> unpickled copy. Only the last one is kept.
 _KEPT: dict[str, Refitter] = {}

@@ -15,11 +15,11 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from pymc_saem.arguments import check_types, shown
-from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, check_likelihood, make_refitter, read_fit
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
 from pymc_saem.refit.refitter import Refit, Refitter
-from pymc_saem.saem.options import check_count, natural_values
+from pymc_saem.results.tables.printed import HeadedTable
+from pymc_saem.saem.run.options import check_count, natural_values
 
 #: The grid ends beyond the limits of the interval by this factor, in standard deviations.
 BEYOND = 1.15

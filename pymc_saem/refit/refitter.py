@@ -10,17 +10,17 @@ import numpy as np
 import pymc as pm
 from pymc.util import get_random_generator
 
+from pymc_saem.model.density.point_map import initial_point
+from pymc_saem.model.mixed_model import parameter_labels
 from pymc_saem.refit.observed import ObservedValues
-from pymc_saem.saem.assess import LEAST_SOLVES
-from pymc_saem.saem.conditional import describe_individuals
-from pymc_saem.saem.course import Chain, Course
-from pymc_saem.saem.likelihood import Likelihood, marginal_likelihood
-from pymc_saem.saem.model import parameter_labels
-from pymc_saem.saem.options import natural_values
-from pymc_saem.saem.point import initial_point
-from pymc_saem.saem.stages import Stages
-from pymc_saem.saem.step import SAEM
-from pymc_saem.saem.uncertainty import natural
+from pymc_saem.saem.conditional.draws import describe_individuals
+from pymc_saem.saem.likelihood.marginal import Likelihood, marginal_likelihood
+from pymc_saem.saem.report.assessment import LEAST_SOLVES
+from pymc_saem.saem.run.chain import Chain, Course
+from pymc_saem.saem.run.options import natural_values
+from pymc_saem.saem.run.stages import Stages
+from pymc_saem.saem.run.step import SAEM
+from pymc_saem.saem.uncertainty.standard_errors import natural
 
 #: Iterations that kernels adapt in, before a likelihood is computed at given parameters; and draws per chain for it.
 N_ADAPT, N_DRAWS = 30, 100

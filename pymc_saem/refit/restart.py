@@ -10,8 +10,8 @@ import pymc as pm
 from pymc.util import get_random_generator
 
 from pymc_saem.arguments import check_types
-from pymc_saem.output.printed import HeadedTable
 from pymc_saem.refit.fitted import make_refitter, read_fit
+from pymc_saem.results.tables.printed import HeadedTable
 
 #: Gain in the objective that is much: a parameter that is one standard error off costs half a unit.
 MUCH = 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pymc as pm
 
-from pymc_saem.evaluate.outcomes import read_outcomes
+from pymc_saem.model.outcomes import read_outcomes
 from pymc_saem.prediction import simulate
 from pymc_saem.refit.fitted import Fitted
 

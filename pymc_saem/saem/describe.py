@@ -10,10 +10,10 @@ import pandas as pd
 import pymc as pm
 
 from pymc_saem.arguments import check_types
-from pymc_saem.saem.conjugacy import recognize, refuse_collinear
-from pymc_saem.saem.model import MixedModel
-from pymc_saem.saem.priors import Prior
-from pymc_saem.saem.read import read_model
+from pymc_saem.model.density.priors import Prior
+from pymc_saem.model.mixed_model import MixedModel
+from pymc_saem.model.read import read_model
+from pymc_saem.saem.mstep.recognize import recognize, refuse_collinear
 
 
 @dataclass(frozen=True)

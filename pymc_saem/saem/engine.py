@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pymc_saem.saem.algorithm import State
-from pymc_saem.saem.climb import Climber
-from pymc_saem.saem.conjugacy import recognize
-from pymc_saem.saem.densities import Densities
-from pymc_saem.saem.maximize import Maximizer
-from pymc_saem.saem.model import MixedModel
-from pymc_saem.saem.point import PointMap
-from pymc_saem.saem.rules import Rules
-from pymc_saem.saem.scales import check_start, polished, settled
-from pymc_saem.saem.schedule import Schedule
-from pymc_saem.saem.simulate import Simulator
-from pymc_saem.saem.small_effects import with_visible_effects
-from pymc_saem.saem.start import Start, default_starts, find_start
+from pymc_saem.model.density.densities import Densities
+from pymc_saem.model.density.point_map import PointMap
+from pymc_saem.model.mixed_model import MixedModel
+from pymc_saem.saem.core.algorithm import State
+from pymc_saem.saem.core.schedule import Schedule
+from pymc_saem.saem.estep.mixture import Simulator
+from pymc_saem.saem.mstep.maximizer import Maximizer
+from pymc_saem.saem.mstep.recognize import recognize
+from pymc_saem.saem.mstep.rules import Rules
+from pymc_saem.saem.mstep.score_step import Climber
+from pymc_saem.saem.start.pooled import Start, default_starts, find_start
+from pymc_saem.saem.start.scales import check_start, polished, settled
+from pymc_saem.saem.start.small_effects import with_visible_effects
 
 
 def default_replicates(n_subjects: int) -> int:

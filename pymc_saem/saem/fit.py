@@ -13,18 +13,18 @@ import pymc as pm
 from pymc.initial_point import make_initial_point_fn
 
 from pymc_saem.arguments import check_types, random_generator
-from pymc_saem.saem.assess import check_assessment, check_methods
-from pymc_saem.saem.checkpoint import Checkpoint, Writer, as_checkpoint
-from pymc_saem.saem.finish import Finisher
-from pymc_saem.saem.names import refuse_names
-from pymc_saem.saem.options import check_count, check_fit_options, check_initvals, unsaid
-from pymc_saem.saem.point import initial_point
-from pymc_saem.saem.progress import Progress
-from pymc_saem.saem.resume import Resumable, check_same_model
-from pymc_saem.saem.run import Job, run_chains
-from pymc_saem.saem.stages import CtrlC
-from pymc_saem.saem.start import default_exploration
-from pymc_saem.saem.step import SAEM
+from pymc_saem.model.density.point_map import initial_point
+from pymc_saem.saem.report.assessment import check_assessment, check_methods
+from pymc_saem.saem.report.finish import Finisher
+from pymc_saem.saem.report.names import refuse_names
+from pymc_saem.saem.run.chains import Job, run_chains
+from pymc_saem.saem.run.checkpoint import Checkpoint, Writer, as_checkpoint
+from pymc_saem.saem.run.options import check_count, check_fit_options, check_initvals, unsaid
+from pymc_saem.saem.run.progress import Progress
+from pymc_saem.saem.run.resume import Resumable, check_same_model
+from pymc_saem.saem.run.stages import CtrlC
+from pymc_saem.saem.run.step import SAEM
+from pymc_saem.saem.start.pooled import default_exploration
 
 
 def fit_saem(
@@ -106,7 +106,7 @@ def fit_saem(
     n_starts : int or "auto"
         Gradient fits with every subject at its mean; the best one starts the run. 0 starts at the
         initial values. "auto": 12, or none where random effects are weights of networks or more than a typical subject's rows:
-        there such a fit leads to worse optima (measured in ``saem/start.py``).
+        there such a fit leads to worse optima (measured in ``saem/start/pooled.py``).
     step_size_exponent : float, default 0.75
         a in gamma_k = k^-a of the smoothing phase, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
     annealing : float, default 0.95

@@ -3,10 +3,10 @@
 import numpy as np
 from numba import types
 
-from pymc_saem.ode import sundials as sun
-from pymc_saem.ode.cvodes_engine import ADAMS, BDF, engine, forward, sensitivities
-from pymc_saem.ode.native import floats, inner
-from pymc_saem.ode.status import SUCCESS
+from pymc_saem.ode.runtime.native import floats, inner
+from pymc_saem.ode.runtime.status import SUCCESS
+from pymc_saem.ode.solvers import sundials as sun
+from pymc_saem.ode.solvers.cvodes_engine import ADAMS, BDF, engine, forward, sensitivities
 
 METHODS = {"bdf": BDF, "adams": ADAMS}
 

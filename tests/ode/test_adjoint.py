@@ -9,8 +9,8 @@ from pytensor.compile.mode import Mode
 
 from pymc_saem.nn import MLP
 from pymc_saem.ode import solve_ivp
-from pymc_saem.ode.kernels import plan_of
-from pymc_saem.ode.op import OdeGradient
+from pymc_saem.ode.ops.call import plan_of
+from pymc_saem.ode.ops.solution_op import OdeGradient
 
 PLAIN = Mode("py", "fast_compile")
 NET = MLP(in_size=2, out_size=2, width_size=10, depth=2)
@@ -56,7 +56,7 @@ def _is_gradient(op):
 
 
 def uses_adjoint(op):
-    from pymc_saem.ode import adjoint
+    from pymc_saem.ode.solvers import adjoint
 
     return plan_of(op, TIMES, True).task is adjoint.task()
 

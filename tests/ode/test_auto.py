@@ -14,7 +14,8 @@ import pytest
 from scipy.integrate import solve_ivp as scipy_solve_ivp
 
 from pymc_saem import nn
-from pymc_saem.ode import SolverStatus, auto, solve_ivp
+from pymc_saem.ode import SolverStatus, solve_ivp
+from pymc_saem.ode.solvers import auto
 
 FAST = pytensor.compile.mode.get_mode("FAST_COMPILE")
 
@@ -230,7 +231,7 @@ def test_not_compiled_for_a_harmless_model():
         "import sys, numpy as np\nfrom pymc_saem.ode import solve_ivp\n"
         "s = solve_ivp(lambda t, y, p: {'y': -p.k * y.y}, {'y': 1.0}, {'k': np.array(0.5)}, [1.0, 2.0])\n"
         "assert abs(s.y.eval()[0] - np.exp(-0.5)) < 1e-5\n"
-        "assert 'pymc_saem.ode.cvodes' not in sys.modules\n"
+        "assert 'pymc_saem.ode.solvers.cvodes' not in sys.modules\n"
     )
     subprocess.run(
         [sys.executable, "-c", code], check=True, cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
@@ -238,7 +239,7 @@ def test_not_compiled_for_a_harmless_model():
 
 
 def test_without_sundials(monkeypatch):
-    from pymc_saem.ode import cvodes
+    from pymc_saem.ode.solvers import cvodes
 
     def missing(gradient):
         raise ImportError("no SUNDIALS here")

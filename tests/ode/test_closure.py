@@ -14,10 +14,10 @@ from pytensor.tensor.elemwise import Elemwise
 from scipy import special
 
 from pymc_saem.ode import solve_ivp
-from pymc_saem.ode.compiled import python_function
-from pymc_saem.ode.lower import differentiate, lower
-from pymc_saem.ode.native import FLOATING
-from pymc_saem.ode.source import _CALLS, _TEMPLATES, SourcePrinter, interleaved, number_text
+from pymc_saem.ode.rhs.compiled import python_function
+from pymc_saem.ode.rhs.lower import differentiate, lower
+from pymc_saem.ode.rhs.scalar_source import _CALLS, _TEMPLATES, SourcePrinter, interleaved, number_text
+from pymc_saem.ode.runtime.native import FLOATING
 
 PRINTED = {name.removeprefix("_print_") for name in vars(SourcePrinter) if name.startswith("_print_")}
 # Arguments of all cases, where no function here has a jump or a kink: inside (-1, 1), above 1, and between.
@@ -132,7 +132,7 @@ def test_value_and_derivative(kind, computed):
 
 
 def test_gamma_and_its_derivatives_everywhere(rng):
-    from pymc_saem.ode.special import digamma, polygamma
+    from pymc_saem.ode.rhs.special import digamma, polygamma
 
     x = np.concatenate([rng.uniform(-20.5, 0.0, 100), rng.exponential(5.0, 100), [1e-8, 1e5, 1e10]])
     np.testing.assert_allclose([digamma(v) for v in x], special.psi(x), rtol=1e-12, atol=1e-13)

@@ -10,8 +10,8 @@ import pytensor
 import pytest
 
 from pymc_saem import kept
-from pymc_saem.ode.compiled import CompiledRhs
-from pymc_saem.ode.problem import trace
+from pymc_saem.ode.rhs.compiled import CompiledRhs
+from pymc_saem.ode.rhs.system import trace
 
 # Prints what Numba compiled, and a solution with its gradient.
 PROGRAM = """

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from pymc_saem.ode import sundials
-from pymc_saem.ode.status import SolverStatus
+from pymc_saem.ode.runtime.status import SolverStatus
+from pymc_saem.ode.solvers import sundials
 
 sys.path.insert(0, os.path.dirname(__file__))
 import one_solve

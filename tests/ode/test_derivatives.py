@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from systems import DOSE, RATES, START, SUBJECT, TIMES, N, oral, oral_scipy
 
 from pymc_saem.ode import SolverStatus, solve_ivp
-from pymc_saem.ode.op import OdeDerivatives, OdeGradient
+from pymc_saem.ode.ops.solution_op import OdeDerivatives, OdeGradient
 
 PLAIN = Mode("py", "fast_compile")
 

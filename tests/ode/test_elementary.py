@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from pymc_saem.ode.elementary import exp, exp_of_negative, log
+from pymc_saem.ode.rhs.elementary import exp, exp_of_negative, log
 
 
 def over(function):

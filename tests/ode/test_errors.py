@@ -78,7 +78,7 @@ def test_message(changed, error, message):
 
 
 def test_missing_sunode_names_the_cure(monkeypatch):
-    from pymc_saem.ode import sunode
+    from pymc_saem.ode.solvers import sunode
 
     monkeypatch.setitem(sys.modules, "sunode", None)  # as if it were not installed
     sunode.require.cache_clear()
@@ -117,6 +117,6 @@ def test_unknown_shape():
 
 
 def test_sunode_has_no_events(monkeypatch):
-    monkeypatch.setattr("pymc_saem.ode.sunode.require", lambda: None)
+    monkeypatch.setattr("pymc_saem.ode.solvers.sunode.require", lambda: None)
     with pytest.raises(NotImplementedError, match="solver='sunode' knows no events"):
         call(solver="sunode", events=pd.DataFrame({"subject": [0], "time": [0.0], "amt": [1.0]}))

@@ -7,7 +7,7 @@ import pytensor.tensor as pt
 import pytest
 
 from pymc_saem.ode import solve_ivp
-from pymc_saem.ode.problem import trace
+from pymc_saem.ode.rhs.system import trace
 
 JUMPING = {
     "at a state": (lambda t, y, p: pm.math.switch(y.c > 1.2, -p.k, -p.k * y.c), "a comparison (>) with y.c"),

@@ -11,7 +11,7 @@ from pytensor.graph.replace import vectorize_graph
 from scipy.linalg import expm
 
 from pymc_saem.ode import SolverStatus, interpolate, solve_ivp
-from pymc_saem.ode.problem import trace
+from pymc_saem.ode.rhs.system import trace
 
 FAST = pytensor.compile.mode.get_mode("FAST_COMPILE")
 TIMES = np.array([3.0, 0.5, 1.0, 1.0, 8.0, 2.5, 24.0, 0.0])

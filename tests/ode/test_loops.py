@@ -10,9 +10,10 @@ from pytensor.compile.mode import Mode
 from scipy.integrate import solve_ivp as scipy_solve_ivp
 
 from pymc_saem.nn import MLP
-from pymc_saem.ode import problem, solve_ivp
-from pymc_saem.ode.compiled import CompiledRhs
-from pymc_saem.ode.problem import trace
+from pymc_saem.ode import solve_ivp
+from pymc_saem.ode.rhs import system as problem
+from pymc_saem.ode.rhs.compiled import CompiledRhs
+from pymc_saem.ode.rhs.system import trace
 
 PLAIN = Mode("py", "fast_compile")
 STATES = ("a", "b", "c")

@@ -7,8 +7,8 @@ import pytensor.tensor as pt
 import pytest
 
 import pymc_saem as ps
-from pymc_saem.ode.compiled import python_function
-from pymc_saem.ode.problem import trace
+from pymc_saem.ode.rhs.compiled import python_function
+from pymc_saem.ode.rhs.system import trace
 
 CASES = {
     "softplus": lambda w: ps.nn.softplus(w[0]),

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from pymc_saem.ode import driver, pool
-from pymc_saem.ode.native import compile_task, doubles
+from pymc_saem.ode.runtime import driver, threads
+from pymc_saem.ode.runtime.native import compile_task, doubles
 
 N_TASKS = 1000
 
@@ -28,32 +28,32 @@ def squares():
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 @pytest.mark.parametrize("n_tasks", [1, 3, N_TASKS])
 def test_every_task_runs_once(squares, n_threads, n_tasks):
-    pool.prepare(parallel=True)
+    threads.prepare(parallel=True)
     expected = np.arange(float(n_tasks)) ** 2
     for _ in range(50):
         out = np.zeros(n_tasks)
-        pool.run_in_threads(squares.address, out.ctypes.data, n_tasks, n_threads)
+        threads.run_in_threads(squares.address, out.ctypes.data, n_tasks, n_threads)
         np.testing.assert_array_equal(out, expected)
 
 
 def test_helpers_sleep_and_wake(squares):
-    pool.prepare(parallel=True)
+    threads.prepare(parallel=True)
     for pause in (0.0, 0.05, 0.0, 0.05):
         time.sleep(pause)
         out = np.zeros(N_TASKS)
-        pool.run_in_threads(squares.address, out.ctypes.data, N_TASKS, 2)
+        threads.run_in_threads(squares.address, out.ctypes.data, N_TASKS, 2)
         assert out.sum() == sum(k * k for k in range(N_TASKS))
 
 
 def test_two_leaders_at_once(squares):
     """The second one works alone; both get all of their own results."""
-    pool.prepare(parallel=True)
+    threads.prepare(parallel=True)
     wrong = []
 
     def lead():
         for _ in range(300):
             out = np.zeros(N_TASKS)
-            pool.run_in_threads(squares.address, out.ctypes.data, N_TASKS, 2)
+            threads.run_in_threads(squares.address, out.ctypes.data, N_TASKS, 2)
             if out[-1] != (N_TASKS - 1) ** 2 or out.sum() != sum(k * k for k in range(N_TASKS)):
                 wrong.append(out)
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pymc_saem.evaluate.outcomes import data_value
-from pymc_saem.output.datatree import FitResult, Variable, build_datatree
+from pymc_saem.model.outcomes import data_value
+from pymc_saem.results.build import FitResult, Variable, build_datatree
 
 
 def made_up_fit(model, effects, parameters, row_subject, chains=1, n_explore=4, n_iterations=10, draws=30, best=0):

@@ -6,9 +6,9 @@ import numpy as np
 from cases import CASES
 from test_kernels import engine_of
 
-from pymc_saem.saem.conditional import describe_individuals
-from pymc_saem.saem.joint import Joint, WeightedPoints
-from pymc_saem.saem.likelihood import marginal_likelihood
+from pymc_saem.saem.conditional.draws import describe_individuals
+from pymc_saem.saem.likelihood.joint import Joint, WeightedPoints
+from pymc_saem.saem.likelihood.marginal import marginal_likelihood
 
 
 def theta_of(engine, values):

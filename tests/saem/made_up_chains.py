@@ -45,7 +45,7 @@ if __name__ == "__main__":
     import made_up_chains  # by the name under which the other processes find it
 
     from pymc_saem.refit.parallel import run_tasks
-    from pymc_saem.saem.processes import run_in_processes
+    from pymc_saem.saem.run.processes import run_in_processes
 
     what, folder = sys.argv[1:]
     if what == "chains":

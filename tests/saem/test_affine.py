@@ -11,13 +11,13 @@ from pytensor.graph.traversal import ancestors
 from scipy import stats
 
 import pymc_saem as ps
-from pymc_saem.saem.conjugacy import recognize
-from pymc_saem.saem.densities import row_density, row_logps
-from pymc_saem.saem.interpreted import INTERPRETED
-from pymc_saem.saem.laws import LawOfPhi
-from pymc_saem.saem.point import PointMap
-from pymc_saem.saem.read import read_model
-from pymc_saem.saem.symbols import in_symbols, model_value, symbols
+from pymc_saem.model.density.densities import row_density, row_logps
+from pymc_saem.model.density.laws import LawOfPhi
+from pymc_saem.model.density.point_map import PointMap
+from pymc_saem.model.density.symbols import in_symbols, model_value, symbols
+from pymc_saem.model.graph.interpreted import INTERPRETED
+from pymc_saem.model.read import read_model
+from pymc_saem.saem.mstep.recognize import recognize
 
 N, M = 6, 3
 G, X = np.repeat(np.arange(N), M), np.tile(np.linspace(0.0, 2.0, M), N)

@@ -5,7 +5,7 @@ import pytest
 from models import slopes, slopes_data, slopes_loglik, theophylline
 from test_kernels import engine_of
 
-from pymc_saem.saem.annealed import marginal_loglik
+from pymc_saem.saem.likelihood.annealed import marginal_loglik
 
 #: -2LL of theophylline by adaptive quadrature at the exact ML estimates, which are given to four digits.
 PK = {"log_ka": 0.4593, "log_CL": 1.0117, "log_V": 3.4539, "sigma": 0.6959}

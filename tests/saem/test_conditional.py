@@ -8,9 +8,9 @@ from estimated import theta_of
 from models import slopes, slopes_data, theophylline
 from test_kernels import engine_of
 
-from pymc_saem.output.thresholds import LARGEST_RHAT, LEAST_ESS
-from pymc_saem.saem.conditional import MAX_DRAWS, Draws, describe_individuals
-from pymc_saem.saem.convergence import assess_draws
+from pymc_saem.results.thresholds import LARGEST_RHAT, LEAST_ESS
+from pymc_saem.saem.conditional.convergence import assess_draws
+from pymc_saem.saem.conditional.draws import MAX_DRAWS, Draws, describe_individuals
 
 N_SUBJECTS = 100
 

@@ -7,9 +7,9 @@ import pytest
 from models import random_intercept, random_intercept_data, slopes, slopes_data
 
 import pymc_saem as ps
+from pymc_saem.model.read import read_model
 from pymc_saem.saem import UnsupportedModelError
-from pymc_saem.saem.conjugacy import recognize
-from pymc_saem.saem.read import read_model
+from pymc_saem.saem.mstep.recognize import recognize
 
 Y, SUBJECT = random_intercept_data()
 X = np.linspace(-1, 1, 12)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from models import slopes, slopes_data, theophylline
 
+from pymc_saem.model.read import read_model
+from pymc_saem.saem.core.schedule import Schedule
 from pymc_saem.saem.engine import Engine
-from pymc_saem.saem.read import read_model
-from pymc_saem.saem.schedule import Schedule
 
 CASES = {
     "formula": lambda: theophylline(),

@@ -5,9 +5,9 @@ import pymc as pm
 import pytensor.tensor as pt
 import pytest
 
+from pymc_saem.model.read import read_model
 from pymc_saem.saem import UnsupportedModelError
-from pymc_saem.saem.conjugacy import recognize
-from pymc_saem.saem.read import read_model
+from pymc_saem.saem.mstep.recognize import recognize
 
 N, M = 8, 5
 G, T = np.repeat(np.arange(N), M), np.tile(np.arange(float(M)), N)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pymc_saem.saem.determined import determined
+from pymc_saem.saem.uncertainty.determined import determined
 
 
 def diagonal_of(matrix):

@@ -9,11 +9,11 @@ from models import slopes, slopes_data
 from test_kernels import engine_of
 
 import pymc_saem as ps
-from pymc_saem.saem.expected import expected_information
-from pymc_saem.saem.fisher import information
-from pymc_saem.saem.joint import WeightedPoints
-from pymc_saem.saem.linearize import Linearized
-from pymc_saem.saem.uncertainty import uncertainty
+from pymc_saem.saem.likelihood.joint import WeightedPoints
+from pymc_saem.saem.likelihood.linearize import Linearized
+from pymc_saem.saem.uncertainty.expected import expected_information
+from pymc_saem.saem.uncertainty.fisher import information
+from pymc_saem.saem.uncertainty.standard_errors import uncertainty
 
 
 def of_gaussian(mean_slopes, covariance, covariance_slopes):

@@ -255,7 +255,7 @@ def test_an_interruption_keeps_what_there_is():
 
 
 def test_trouble_after_the_estimate_does_not_lose_it(monkeypatch):
-    import pymc_saem.saem.run as module
+    import pymc_saem.saem.run.chains as module
 
     def broken(*args):
         raise FloatingPointError("no draws today")

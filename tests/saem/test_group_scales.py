@@ -7,11 +7,11 @@ import pytest
 from scipy import optimize
 
 import pymc_saem as ps
-from pymc_saem.saem.conjugacy import recognize
+from pymc_saem.model.graph.interpreted import INTERPRETED
+from pymc_saem.model.read import read_model
+from pymc_saem.saem.core.schedule import Schedule
 from pymc_saem.saem.engine import Engine
-from pymc_saem.saem.interpreted import INTERPRETED
-from pymc_saem.saem.read import read_model
-from pymc_saem.saem.schedule import Schedule
+from pymc_saem.saem.mstep.recognize import recognize
 
 N, M, GROUPS = 24, 3, 8
 SUBJECT, GROUP = np.repeat(np.arange(N), M), np.arange(N) % GROUPS

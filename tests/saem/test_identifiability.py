@@ -11,7 +11,7 @@ from models import random_intercept
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
-from pymc_saem.saem.identifiability import hints
+from pymc_saem.saem.uncertainty.identifiability import hints
 
 NAMES = ["log_ka", "log_V", "log_CL", "sigma", "omega"]
 QUICK = {

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from models import exact_loglik, random_intercept, random_intercept_data, slopes, slopes_data, theophylline
 
-from pymc_saem.saem import fused_langevin
+from pymc_saem.model.read import read_model
+from pymc_saem.saem.conditional.modes import find_modes
+from pymc_saem.saem.core.schedule import Schedule
 from pymc_saem.saem.engine import Engine
-from pymc_saem.saem.fused import add_all, decide
-from pymc_saem.saem.independence import Independence
-from pymc_saem.saem.kernels import SubjectMetropolis
-from pymc_saem.saem.modes import find_modes
-from pymc_saem.saem.read import read_model
-from pymc_saem.saem.schedule import Schedule
+from pymc_saem.saem.estep import walk_mala
+from pymc_saem.saem.estep.fsaem import Independence
+from pymc_saem.saem.estep.kernels import SubjectMetropolis
+from pymc_saem.saem.estep.walk import add_all, decide
 
 
 def engine_of(model, **options):
@@ -90,13 +90,13 @@ def check_invariance(target, kernel):
 def test_a_wrong_acceptance_rule_is_found(linear, kernel, monkeypatch):
     """The test above notices when the densities of the proposals are left out."""
     if kernel == "mala":
-        decide = fused_langevin.decide_langevin
+        decide = walk_mala.decide_langevin
 
         def without_way_back(*args):
             scaling = np.zeros_like(args[11])
             return decide(*args[:11], scaling, *args[12:])
 
-        monkeypatch.setattr(fused_langevin, "decide_langevin", without_way_back)
+        monkeypatch.setattr(walk_mala, "decide_langevin", without_way_back)
     else:
         monkeypatch.setattr(Independence, "log_density", lambda self, phi: np.zeros(phi.shape[:-1]))
     with pytest.raises(AssertionError):
@@ -171,7 +171,7 @@ def test_replicates_do_not_collapse_omega():
         def simulate(theta, phi, simulator=simulator, maximizer=maximizer):
             return simulator(maximizer.population(theta), theta, phi)
 
-        from pymc_saem.saem.algorithm import iterate
+        from pymc_saem.saem.core.algorithm import iterate
 
         for k in range(150):
             if k == 40:

@@ -9,10 +9,10 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import pymc_saem as ps
+from pymc_saem.model.density.point_map import PointMap
+from pymc_saem.model.read import read_model
 from pymc_saem.saem import UnsupportedModelError
-from pymc_saem.saem.conjugacy import recognize
-from pymc_saem.saem.point import PointMap
-from pymc_saem.saem.read import read_model
+from pymc_saem.saem.mstep.recognize import recognize
 
 RNG = np.random.default_rng(1)
 STUDENT, QUESTION = np.repeat(np.arange(10), 4), np.tile(np.arange(4), 10)

@@ -12,8 +12,8 @@ from scipy.special import logsumexp
 from test_kernels import engine_of
 
 from pymc_saem.compat import pareto_k
-from pymc_saem.saem.importance import importance_sample
-from pymc_saem.saem.likelihood import information_criteria, marginal_likelihood
+from pymc_saem.saem.likelihood.importance import importance_sample
+from pymc_saem.saem.likelihood.marginal import information_criteria, marginal_likelihood
 
 
 def estimate(name, method, seed=1, **options):

@@ -13,9 +13,9 @@ from scipy.stats import multivariate_normal, poisson
 from test_kernels import engine_of
 
 import pymc_saem as ps
-from pymc_saem.saem.assess import assess
-from pymc_saem.saem.likelihood import marginal_likelihood
-from pymc_saem.saem.linearize import Linearized, scale_of, why_not
+from pymc_saem.saem.likelihood.linearize import Linearized, scale_of, why_not
+from pymc_saem.saem.likelihood.marginal import marginal_likelihood
+from pymc_saem.saem.report.assessment import assess
 
 
 def at_start(name, n_draws=20):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pymc_saem.saem.modes import best_modes, find_modes
-from pymc_saem.saem.population import Population
+from pymc_saem.saem.conditional.modes import best_modes, find_modes
+from pymc_saem.saem.core.gaussian import Population
 
 N_SUBJECTS = 3
 

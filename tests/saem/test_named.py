@@ -8,11 +8,11 @@ from pytensor.graph.op import Op
 from test_kernels import engine_of
 
 import pymc_saem as ps
-from pymc_saem.saem.explain import explained
-from pymc_saem.saem.likelihood import information_criteria
-from pymc_saem.saem.model import UnsupportedModelError
-from pymc_saem.saem.observed import observed_values
-from pymc_saem.saem.start import default_starts
+from pymc_saem.model.mixed_model import UnsupportedModelError
+from pymc_saem.model.reading.observed_values import observed_values
+from pymc_saem.saem.likelihood.marginal import information_criteria
+from pymc_saem.saem.run.explain import explained
+from pymc_saem.saem.start.pooled import default_starts
 
 S = np.repeat(np.arange(4), 3)
 Y = np.random.default_rng(3).normal(size=12)

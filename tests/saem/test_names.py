@@ -10,11 +10,11 @@ import pytest
 import pymc_saem as ps
 from pymc_saem.arguments import check_types
 from pymc_saem.compat import get_group, group_names
-from pymc_saem.output.labels import as_labels
-from pymc_saem.saem.model import UnsupportedModelError
-from pymc_saem.saem.names import names_of_model, own_names, refuse_names
-from pymc_saem.saem.read import read_model
-from pymc_saem.saem.step import SAEM
+from pymc_saem.model.mixed_model import UnsupportedModelError
+from pymc_saem.model.read import read_model
+from pymc_saem.results.labels import as_labels
+from pymc_saem.saem.report.names import names_of_model, own_names, refuse_names
+from pymc_saem.saem.run.step import SAEM
 
 STATS = [name for name in SAEM.stats_dtypes_shapes if name != "tune"]
 QUICK = {

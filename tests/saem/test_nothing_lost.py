@@ -12,9 +12,10 @@ import pytest
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group, group_names
-from pymc_saem.saem import finish, run
-from pymc_saem.saem.checkpoint import Checkpoint, Writer
-from pymc_saem.saem.stages import CtrlC, Stages
+from pymc_saem.saem.report import finish
+from pymc_saem.saem.run import chains
+from pymc_saem.saem.run.checkpoint import Checkpoint, Writer
+from pymc_saem.saem.run.stages import CtrlC, Stages
 
 QUICK = {
     "n_explore": 3, "n_smooth": 3, "n_transitions": 10, "n_starts": 0, "draws": 3, "random_seed": 1, "progressbar": False,
@@ -133,22 +134,22 @@ def test_all_stages_may_fail_together(at_the_end, monkeypatch, error):
 
 
 LAYERS = {  # what is called after the iterations: module, name, and groups or columns that may be missing then
-    "pymc_saem.saem.course.Course.snapshot": set(),
-    "pymc_saem.saem.course.Course.scales": set(),
-    "pymc_saem.saem.run.describe_individuals": {"individual", "posterior", "sample_stats"},
-    "pymc_saem.saem.assess.residual_shrinkage": set(),
-    "pymc_saem.saem.assess.marginal_likelihood": set(),
-    "pymc_saem.saem.assess.information_criteria": set(),
-    "pymc_saem.saem.assess.uncertainty": set(),
-    "pymc_saem.saem.finish.assess": set(),
-    "pymc_saem.saem.finish.messages": set(),
-    "pymc_saem.saem.report.checks": set(),
-    "pymc_saem.saem.groups.deterministics": None,
-    "pymc_saem.saem.groups._at_draws": set(),
-    "pymc_saem.saem.point.PointMap.natural_phi": set(),
-    "pymc_saem.saem.resume.Resumable.with_runs": {"saem_state"},
-    "pymc_saem.output.datatree._dataset": None,
-    "pymc_saem.saem.checkpoint.save": set(),
+    "pymc_saem.saem.run.chain.Course.snapshot": set(),
+    "pymc_saem.saem.run.chain.Course.scales": set(),
+    "pymc_saem.saem.run.chains.describe_individuals": {"individual", "posterior", "sample_stats"},
+    "pymc_saem.saem.report.assessment.residual_shrinkage": set(),
+    "pymc_saem.saem.report.assessment.marginal_likelihood": set(),
+    "pymc_saem.saem.report.assessment.information_criteria": set(),
+    "pymc_saem.saem.report.assessment.uncertainty": set(),
+    "pymc_saem.saem.report.finish.assess": set(),
+    "pymc_saem.saem.report.finish.messages": set(),
+    "pymc_saem.saem.report.collect.checks": set(),
+    "pymc_saem.saem.report.groups.deterministics": None,
+    "pymc_saem.saem.report.groups._at_draws": set(),
+    "pymc_saem.model.density.point_map.PointMap.natural_phi": set(),
+    "pymc_saem.saem.run.resume.Resumable.with_runs": {"saem_state"},
+    "pymc_saem.results.build._dataset": None,
+    "pymc_saem.saem.run.checkpoint.save": set(),
 }
 
 
@@ -170,7 +171,7 @@ def test_what_is_called_after_the_iterations_may_fail(at_the_end, tmp_path, monk
             patch.setattr(name, fail)
             rngs, after = finisher.state.generators()
             writer = Writer(Checkpoint(tmp_path / "fit.nc", seconds=1e9), {}, finisher.build)
-            chain = run.run_chain(finisher.job, 0, rngs[0], lambda *seen: None, writer)
+            chain = chains.run_chain(finisher.job, 0, rngs[0], lambda *seen: None, writer)
             idata, texts = finisher.finish([chain], after, writer)
         np.testing.assert_array_equal(estimates_of(idata), expected)
         assert set(group_names(whole)) - set(group_names(idata)) == missing, name
@@ -238,7 +239,7 @@ def test_a_folder_that_goes_away_while_the_fit_runs(at_the_end, tmp_path, caplog
             (folder / "fit.nc").unlink()
             folder.rmdir()
 
-    chain = run.run_chain(finisher.job, 0, rngs[0], watch, writer)
+    chain = chains.run_chain(finisher.job, 0, rngs[0], watch, writer)
     idata, texts = finisher.finish([chain], after, writer)
     np.testing.assert_array_equal(estimates_of(idata), get_group(whole, "population")["estimate"].values)
     assert "was not written, and the fit goes on" in caplog.text

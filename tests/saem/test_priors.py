@@ -5,8 +5,8 @@ import pymc as pm
 import pytest
 from scipy import stats
 
-from pymc_saem.saem.priors import Prior
-from pymc_saem.saem.read import read_model
+from pymc_saem.model.density.priors import Prior
+from pymc_saem.model.read import read_model
 
 X = np.array([1e-3, 0.05, 0.7, 1.0, 3.0, 40.0])
 PRIORS = {

@@ -16,8 +16,8 @@ from made_up_chains import count, end_badly
 from models import random_intercept
 
 import pymc_saem as ps
-from pymc_saem.saem import processes, run
-from pymc_saem.saem.processes import run_in_processes
+from pymc_saem.saem.run import chains, processes
+from pymc_saem.saem.run.processes import run_in_processes
 
 
 def wait_for(condition, seconds=300.0):
@@ -81,11 +81,11 @@ def test_ctrl_c_in_a_later_chain_keeps_the_first(monkeypatch):
             raise KeyboardInterrupt
         return SimpleNamespace(number=number, interrupted=False)
 
-    monkeypatch.setattr(run, "run_chain", run_chain)
-    assert [chain.number for chain in run.run_chains(None, [None] * 3, 1, None)] == [0]
-    monkeypatch.setattr(run, "run_chain", lambda job, number, *others: run_chain(job, 1, *others))
+    monkeypatch.setattr(chains, "run_chain", run_chain)
+    assert [chain.number for chain in chains.run_chains(None, [None] * 3, 1, None)] == [0]
+    monkeypatch.setattr(chains, "run_chain", lambda job, number, *others: run_chain(job, 1, *others))
     with pytest.raises(KeyboardInterrupt):
-        run.run_chains(None, [None] * 3, 1, None)
+        chains.run_chains(None, [None] * 3, 1, None)
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ from pytensor.graph.op import Op
 from pytensor.graph.replace import vectorize_graph
 
 import pymc_saem as ps
-from pymc_saem.saem.interpreted import has_python_only_ops
-from pymc_saem.saem.model import UnsupportedModelError
-from pymc_saem.saem.rows import subjects_of_rows
+from pymc_saem.model.dependence.row_subjects import subjects_of_rows
+from pymc_saem.model.graph.interpreted import has_python_only_ops
+from pymc_saem.model.mixed_model import UnsupportedModelError
 
 
 class Doubled(Op):

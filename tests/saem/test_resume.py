@@ -14,7 +14,7 @@ from models import random_intercept
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group, group_names
-from pymc_saem.saem.snapshot import pack, unpack
+from pymc_saem.saem.run.snapshot import pack, unpack
 
 QUIET = {"progressbar": False, "likelihood": None, "standard_errors": None, "draws": 5}
 QUICK = QUIET | {
@@ -78,7 +78,7 @@ def test_after_an_interruption_every_iteration_is_the_same(name, after):
 @pytest.mark.slow
 def test_an_interruption_within_an_iteration(monkeypatch):
     """Ctrl-C while the M-step computes: the random numbers of that iteration are drawn again."""
-    from pymc_saem.saem.maximize import Maximizer
+    from pymc_saem.saem.mstep.maximizer import Maximizer
 
     options = QUICK | {"n_explore": 10, "n_smooth": 10, "random_seed": 4}
     whole, original, calls = ps.fit_saem(random_intercept(), **options), Maximizer.__call__, []

@@ -12,8 +12,8 @@ from numba.core import event
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
-from pymc_saem.saem import reused
-from pymc_saem.saem.reused import compiled_for
+from pymc_saem.model.density import reused
+from pymc_saem.model.density.reused import compiled_for
 
 
 class Owner:

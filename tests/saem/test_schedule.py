@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pymc_saem.saem.algorithm import State, Statistics, iterate
-from pymc_saem.saem.schedule import Schedule, at_least
+from pymc_saem.saem.core.algorithm import State, Statistics, iterate
+from pymc_saem.saem.core.schedule import Schedule, at_least
 
 
 def test_step_sizes_are_one_and_then_a_power():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from pymc_saem.saem.score import MAX_DENSE, Curvature, climb
+from pymc_saem.saem.core.newton import MAX_DENSE, Curvature, climb
 
 
 def climbed(objective, x, n, step_size=1.0):

@@ -7,9 +7,9 @@ import pytest
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
-from pymc_saem.saem.options import natural_values
-from pymc_saem.saem.point import PointMap
-from pymc_saem.saem.read import read_model
+from pymc_saem.model.density.point_map import PointMap
+from pymc_saem.model.read import read_model
+from pymc_saem.saem.run.options import natural_values
 
 QUICK = {
     "n_explore": 3, "n_smooth": 3, "n_transitions": 10, "n_starts": 0, "draws": 3, "random_seed": 1, "progressbar": False,

@@ -14,11 +14,11 @@ from test_kernels import engine_of
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
-from pymc_saem.saem.complete import CompleteData
-from pymc_saem.saem.fisher import Information, information
-from pymc_saem.saem.joint import WeightedPoints
-from pymc_saem.saem.likelihood import marginal_likelihood
-from pymc_saem.saem.uncertainty import uncertainty
+from pymc_saem.saem.likelihood.joint import WeightedPoints
+from pymc_saem.saem.likelihood.marginal import marginal_likelihood
+from pymc_saem.saem.uncertainty.complete_data import CompleteData
+from pymc_saem.saem.uncertainty.fisher import Information, information
+from pymc_saem.saem.uncertainty.standard_errors import uncertainty
 
 
 def standard_errors(name, points, method="louis"):
@@ -198,7 +198,7 @@ def test_they_can_be_left_out_and_fixed_parameters_have_none():
 
 
 def test_a_failure_here_loses_nothing(monkeypatch):
-    import pymc_saem.saem.assess as module
+    import pymc_saem.saem.report.assessment as module
 
     def broken(*args, **kwargs):
         raise FloatingPointError("no integral today")

@@ -7,7 +7,7 @@ from estimated import theta_of
 from models import random_intercept
 from test_kernels import engine_of
 
-from pymc_saem.saem.standardized import residual_shrinkage, standardized_residuals
+from pymc_saem.saem.report.standardized import residual_shrinkage, standardized_residuals
 
 RNG = np.random.default_rng(9)
 SUBJECT = np.repeat(np.arange(6), 4)

@@ -7,13 +7,13 @@ import pytest
 from models import random_intercept, theophylline
 
 import pymc_saem as ps
-from pymc_saem.saem.boundary import at_boundary
+from pymc_saem.model.density.point_map import PointMap
+from pymc_saem.model.graph.interpreted import INTERPRETED
+from pymc_saem.model.read import read_model
+from pymc_saem.saem.core.schedule import Schedule
 from pymc_saem.saem.engine import Engine
-from pymc_saem.saem.interpreted import INTERPRETED
-from pymc_saem.saem.point import PointMap
-from pymc_saem.saem.read import read_model
-from pymc_saem.saem.schedule import Schedule
-from pymc_saem.saem.start import N_STARTS, default_exploration, default_starts, find_start
+from pymc_saem.saem.report.boundary import at_boundary
+from pymc_saem.saem.start.pooled import N_STARTS, default_exploration, default_starts, find_start
 
 SUBJECT = np.repeat(np.arange(6), 10)
 X = np.tile(np.linspace(-1, 1, 10), 6)

@@ -11,7 +11,7 @@ from models import random_intercept, slopes, slopes_data, slopes_loglik
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
-from pymc_saem.saem.schedule import FIRST_LOOK, LOOK_EVERY, N_LOOKS, Drift, StoppingRule
+from pymc_saem.saem.core.schedule import FIRST_LOOK, LOOK_EVERY, N_LOOKS, Drift, StoppingRule
 
 QUICK = {"draws": 5, "progressbar": False}
 

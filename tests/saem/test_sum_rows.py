@@ -7,7 +7,7 @@ import pytest
 from pytensor.gradient import verify_grad
 from pytensor.graph.replace import vectorize_graph
 
-from pymc_saem.saem.sum_rows import SumRows
+from pymc_saem.model.graph.sum_rows import SumRows
 
 SUBJECT = np.array([2, 0, 0, 3, 2, 2])
 

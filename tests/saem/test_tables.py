@@ -13,8 +13,8 @@ from models import random_intercept, random_intercept_data
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group, make_datatree
-from pymc_saem.output import thresholds
-from pymc_saem.saem.schedule import FIRST_LOOK
+from pymc_saem.results import thresholds
+from pymc_saem.saem.core.schedule import FIRST_LOOK
 
 SEEN = ["iterations", "drift", *["acceptance"] * 3, "variances at their floor", "parameters on a bound"]
 SEEN += ["shrinkage", "shrinkage of residuals"]
@@ -125,7 +125,7 @@ def test_modes_of_equal_height(two_signs):
 
 
 def test_a_subject_without_a_mode_is_named(monkeypatch):
-    import pymc_saem.saem.run as module
+    import pymc_saem.saem.run.chains as module
 
     whole = module.describe_individuals
 

@@ -9,8 +9,8 @@ import pytensor.tensor as pt
 import pytest
 from scipy.sparse import csr_matrix
 
+from pymc_saem.model.read import read_model
 from pymc_saem.saem import UnsupportedModelError
-from pymc_saem.saem.read import read_model
 
 N, M = 6, 4
 G = np.repeat(np.arange(N), M)

@@ -8,10 +8,10 @@ from scipy.optimize import minimize
 from scipy.special import gammaln, logsumexp
 from scipy.stats import norm, t
 
-from pymc_saem.saem import mstep
-from pymc_saem.saem.point import initial_point
-from pymc_saem.saem.run import Job, run_chain
-from pymc_saem.saem.step import SAEM
+from pymc_saem.model.density.point_map import initial_point
+from pymc_saem.saem.core import closed_form
+from pymc_saem.saem.run.chains import Job, run_chain
+from pymc_saem.saem.run.step import SAEM
 
 
 def run(step, weight, seed=1, n=(100, 200)):
@@ -41,11 +41,13 @@ def test_m_steps_with_weights_are_those_of_repeated_subjects(rng):
         design, offset = rng.normal(size=(n_designs, 3, 2)), rng.normal(size=(n_designs, 3))
         of = twice if n_designs > 1 else [0]
         prior = np.eye(2), np.ones(2)
-        with_weights = mstep.gls_mean(first, design, offset, precision, *prior, weight.astype(float))
-        repeated = mstep.gls_mean(first[twice], design[of], offset[of], precision, *prior)
+        with_weights = closed_form.gls_mean(first, design, offset, precision, *prior, weight.astype(float))
+        repeated = closed_form.gls_mean(first[twice], design[of], offset[of], precision, *prior)
         np.testing.assert_allclose(with_weights, repeated, rtol=1e-12)
-    with_weights = mstep.covariance_about(first, np.einsum("s,sij->ij", weight, spread), mean, weight.astype(float))
-    repeated = mstep.covariance_about(first[twice], spread[twice].sum(axis=0), mean[twice])
+    with_weights = closed_form.covariance_about(
+        first, np.einsum("s,sij->ij", weight, spread), mean, weight.astype(float)
+    )
+    repeated = closed_form.covariance_about(first[twice], spread[twice].sum(axis=0), mean[twice])
     np.testing.assert_allclose(with_weights, repeated, rtol=1e-12)
 
 

@@ -1,0 +1,1 @@
+"""A PyMC model read as a mixed-effects model: random effects, parameters, outcomes. Knows nothing of SAEM."""

@@ -1,0 +1,1 @@
+"""The model as functions of theta and phi: points, densities, distributions of the effects, priors."""

@@ -1,0 +1,111 @@
+"""The graph of a model as a function of phi and theta: symbols, and what the value variables are in terms of them."""
+
+from __future__ import annotations
+
+import pytensor.tensor as pt
+from pytensor.graph.replace import clone_replace
+from pytensor.graph.traversal import ancestors
+
+from pymc_saem.model.graph.merged import merged
+from pymc_saem.model.mixed_model import Block, MixedModel, Parameter, RandomEffect
+from pymc_saem.model.normal.parametrization import location_and_scale
+
+_FROM_PHI_GRAPH = {"identity": lambda x: x, "log": pt.exp, "logit": pt.sigmoid}
+
+
+def units_graph(effect: RandomEffect, phi):
+    """Columns of a random effect as a graph of phi, (unit, entry)."""
+    block = phi[:, effect.columns]
+    if effect.is_nested:
+        block = block.reshape((phi.type.shape[0], effect.n_slots, -1))[effect.unit_subject, effect.unit_slot]
+    return block
+
+
+def block_graph(effect: RandomEffect, phi):
+    """Columns of a random effect as a graph of phi, in the shape of the user's variable."""
+    block = units_graph(effect, phi).reshape((effect.n_units, *effect.event_shape))
+    return pt.moveaxis(block, 0, effect.axis) if effect.axis else block
+
+
+def image_graph(block: Block, phi):
+    """Columns of the affine image of one or more random effects as a graph of phi, (unit, column)."""
+    parts = [units_graph(effect, phi) for effect in block.effects]
+    columns = parts[0] if len(parts) == 1 else pt.concatenate(parts, axis=1)
+    image = block.effects[0].image
+    return pt.specify_shape(columns, (image.n_units, image.n_columns))
+
+
+def value_graph(effect: RandomEffect, phi):
+    """Value variable of a random effect of the form "direct" as a graph of phi."""
+    block = block_graph(effect, phi)
+    return block if effect.value_is_phi else _FROM_PHI_GRAPH[effect.link](block)
+
+
+def parameter_graph(parameter: Parameter, theta):
+    """Value variable of a parameter as a graph of the flat vector theta."""
+    return theta[parameter.columns].reshape(parameter.shape) if parameter.shape else theta[parameter.columns.start]
+
+
+def substitution(mixed: MixedModel, phi, theta) -> dict:
+    """Value variables of the model as graphs of phi (subject, phi) and theta (theta,)."""
+    values = {} if theta is None else {model_value(mixed, p.name): parameter_graph(p, theta) for p in mixed.parameters}
+    for effect in mixed.random_effects:
+        if effect.form == "direct":
+            values[model_value(mixed, effect.name)] = value_graph(effect, phi)
+    for block in mixed.blocks:
+        if (image := block.effects[0].image) is None:
+            continue
+        law = _replaced(mixed.model.replace_rvs_by_values(image.law), values)
+        standard = image.standard_of(image_graph(block, phi), law)
+        values |= {model_value(mixed, e.name): x for e, x in zip(block.effects, standard, strict=True)}
+    waiting = [e for e in mixed.random_effects if e.form == "deviation"]
+    while waiting:  # a mean may hold another deviation, whose value comes first
+        names = {e.name for e in waiting}
+        effect = next(e for e in waiting if not names & _effects_in_mean(mixed, e))
+        (mean,) = _in_phi(mixed, [location_and_scale(mixed.model[effect.name])[0]], phi, values)
+        values[model_value(mixed, effect.name)] = mean + block_graph(effect, phi)
+        waiting.remove(effect)
+    return values
+
+
+def _effects_in_mean(mixed: MixedModel, effect: RandomEffect) -> set[str]:
+    reached = set(ancestors([location_and_scale(mixed.model[effect.name])[0]]))
+    return {e.name for e in mixed.random_effects if e is not effect and mixed.model[e.name] in reached}
+
+
+def _replaced(graphs: list, values: dict) -> list:
+    return clone_replace(graphs, replace=[(k, v.astype(k.dtype)) for k, v in values.items()], rebuild_strict=False)
+
+
+def model_value(mixed: MixedModel, name: str):
+    return mixed.model.rvs_to_values[mixed.model[name]]
+
+
+def symbols(mixed: MixedModel):
+    """Fresh symbols phi (subject, phi) and theta (theta,)."""
+    phi = pt.tensor("phi", dtype="float64", shape=(mixed.n_subjects, mixed.n_phi))
+    theta = pt.tensor("theta", dtype="float64", shape=(mixed.n_theta,))
+    return phi, theta
+
+
+def in_symbols(mixed: MixedModel, graphs: list, phi, theta) -> list:
+    """Rewrite graphs over random variables or value variables as graphs of phi and theta.
+
+    Without theta (None), the value variables of the parameters stay, which shows which of them a graph holds.
+    """
+    return _in_phi(mixed, graphs, phi, substitution(mixed, phi, theta))
+
+
+def _in_phi(mixed: MixedModel, graphs: list, phi, values: dict) -> list:
+    """The graphs with the value variables replaced, and with the cuts of affine images."""
+    images = [(b.effects[0].image, image_graph(b, phi)) for b in mixed.blocks if b.effects[0].image is not None]
+    cuts = [(cut, columns) for image, columns in images for cut in image.cuts]
+    n = len(graphs)
+    graphs = mixed.model.replace_rvs_by_values([*graphs, *(cut.variable for cut, _ in cuts)])
+    if cuts:  # PyMC's densities are copies, in which the cuts must be found again
+        graphs = merged(graphs)
+    # phi itself where it stands in the graph: mu + omega * ((phi - mu) / omega) would make mu and omega parts of predictions
+    phis = {}
+    for k, (cut, columns) in enumerate(cuts):
+        phis[graphs[n + k]] = phis[cut.symbol] = cut.of_columns(columns)
+    return _replaced(graphs[:n], values | phis)

@@ -1,0 +1,89 @@
+"""Along which axis of a variable the subjects or units run: the first one, unless an experiment says otherwise."""
+
+from __future__ import annotations
+
+from pytensor.graph.traversal import ancestors
+
+from pymc_saem.model.normal.scaled import scaled_vectors
+
+
+def unit_axes(look, left_out: set[str] = frozenset()) -> dict[str, int]:
+    """The axis of each free variable along which units may run; variables of a single entry have none.
+
+    It is the first axis of which each row of data depends on one entry, and the first one of all where there is no such. Rows may
+    depend on one entry of two axes, as with ``sd[outcome] * z[outcome, subject]``: an axis that parameters have and that is
+    shorter is none of units.
+
+    Parameters
+    ----------
+    look : Dependence
+    left_out : set of str
+        Free variables that do not count.
+    """
+    axes, several = {}, {}
+    for rv in look.model.free_RVs:
+        if rv.name in left_out:
+            continue
+        shape = look.template[look.model.rvs_to_values[rv].name].shape
+        possible = range(len(shape) - getattr(rv.owner.op, "ndim_supp", 0))
+        long = [axis for axis in possible if shape[axis] > 1] or list(possible)[:1]
+        if long:
+            axes[rv.name] = long[0]
+        if len(long) > 1:
+            several[rv.name] = long
+    if not several:
+        return axes
+    scaled = scaled_vectors(look.model, look.template, set(left_out), set())
+    of_parameters = {
+        _key(look, name, axes[name]) for name in axes if name not in {*several, *scaled} and _is_plain(look, name)
+    }
+    of_effects = {
+        _key(look, name, axes[name])
+        for name in axes
+        if name not in several and (name in scaled or not _is_plain(look, name))
+    }
+    for name, long in several.items():
+        one = [axis for axis in long if _is_one(look, name, axis)]
+        # With effects of subjects beside it, k[occasion, subject] is one of the same subjects.
+        one = [axis for axis in one if _key(look, name, axis) in of_effects] or one
+        units = [axis for axis in one if _key(look, name, axis) not in of_parameters]
+        if one and units and one[0] not in units and _length(look, name, units[0]) > _length(look, name, one[0]):
+            one = units
+        axes[name] = (one or long)[0]
+    return axes
+
+
+class FirstAxes:
+    """In the place of a Dependence where a model has no data yet, so that nothing can be asked: units run along first axes."""
+
+    def __init__(self, model, point: dict):
+        self.model, self.template = model, point
+        of_value = {rv.name: point[model.rvs_to_values[rv].name].shape for rv in model.free_RVs}
+        self.axes = {
+            rv.name: 0 for rv in model.free_RVs if len(of_value[rv.name]) > getattr(rv.owner.op, "ndim_supp", 0)
+        }
+
+
+def unit_axis(look, name: str) -> tuple | None:
+    """Dim (or None) and length of the axis of units of a variable; None for one of a single entry."""
+    return _key(look, name, look.axes[name]) if name in look.axes else None
+
+
+def _key(look, name: str, axis: int) -> tuple:
+    dims = look.model.named_vars_to_dims.get(name)
+    return (dims[axis] if dims else None), _length(look, name, axis)
+
+
+def _length(look, name: str, axis: int) -> int:
+    return look.template[look.model.rvs_to_values[look.model[name]].name].shape[axis]
+
+
+def _is_plain(look, name: str) -> bool:
+    """Whether the law of a variable holds no other one."""
+    return not set(look.model.free_RVs) & set(ancestors(look.model[name].owner.inputs))
+
+
+def _is_one(look, name: str, axis: int) -> bool:
+    """Whether each row depends on one entry of an axis at most, and some row on one."""
+    rows = look.rows_on(name, axis)
+    return not any(r.is_many.any() for r in rows) and not all(r.is_none.all() for r in rows)

@@ -1,0 +1,1 @@
+"""The ways to write a normal random effect, and how each is recognized."""

@@ -1,0 +1,1 @@
+"""The steps of reading a model: levels, columns of phi, observed values, and what is refused."""

@@ -1,0 +1,46 @@
+"""What a model has observed, as arrays of numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytensor
+
+from pymc_saem.model.graph.interpreted import INTERPRETED
+from pymc_saem.model.mixed_model import UnsupportedModelError
+
+
+def observed_values(model, rv) -> np.ndarray:
+    """Values of an observed variable in its shape; not by ``eval()``, which calls the C compiler for a second.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When one of them is no number; the text says which.
+    """
+    data = model.rvs_to_values[rv]
+    if hasattr(data, "data"):
+        values = np.asarray(data.data)
+    elif hasattr(data, "get_value"):
+        values = np.asarray(data.get_value(borrow=True))
+    else:
+        values = np.asarray(pytensor.function([], data, mode=INTERPRETED)())
+    try:
+        return values.astype(float)
+    except (TypeError, ValueError):
+        row, text = next((k, v) for k, v in enumerate(values.ravel()) if not _is_number(v))
+        raise UnsupportedModelError(
+            f"The observed values of '{rv.name.removesuffix('_observed')}' must be numbers; row {row} is {text!r}."
+        ) from None
+
+
+def row_size(model, rv, n_rows: int) -> int:
+    """Numbers in a row of an outcome: more than 1 for a vector such as MvNormal."""
+    return max(1, observed_values(model, rv).size // max(n_rows, 1))
+
+
+def _is_number(value) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True

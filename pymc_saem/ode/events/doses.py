@@ -1,0 +1,353 @@
+"""Doses, infusions, resets and steady states from a NONMEM-style table, as a list of changes per subject.
+
+An infusion is a parameter that the right-hand side adds to its state: it is zero until the infusion starts, and again
+after its end. So every event changes states or parameters at one time, and ``pieces.py`` solves from one to the next.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from pymc_saem.arguments import check_types, shown
+from pymc_saem.ode.inputs.clocks import check_clock, period_columns, refuse_no_numbers
+
+__all__ = ["Doses", "EventTable", "read_doses", "set_records"]
+
+# What an event does: add to a state, add to a parameter, set a parameter, empty all states, or add the steady state of the dose
+# whose records follow, TARGET in number.
+ADD_STATE, ADD_PARAMETER, SET_PARAMETER, RESET, STEADY = range(5)
+# Columns of the numbers: time, amount, factor of the duration, interval between doses.
+TIME, AMOUNT, DURATION, INTERVAL, N_NUMBERS = range(5)
+# Columns of the places: action; its state or parameter; the parameters that multiply the amount, are added to the time, and
+# make the duration: DURATION * F / R * D; -1: none. How many resets came before a dose, or -1 for what comes at a time that is
+# data, whatever was reset. How often a dose is repeated, and whether it has been given for ever before: 0 or 1.
+ACTION, TARGET, SCALE, LAG, F, R, D, PERIOD, MORE, PAST, N_PLACES = range(11)
+#: The places from SCALE on of what is no dose.
+NO_DOSE = (-1,) * 6 + (0, 0)
+
+
+@dataclass(frozen=True)
+class Doses:
+    """A table of doses, and the parameters that act on them.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per event; names of columns in any case. ``subject`` (or ``id``, where there is no ``subject``): labels
+        or codes, as ``solve_ivp`` gets them as ``subject``; not needed for a single system. ``time``, in the unit of ``t``: one clock
+        for all periods of a subject. ``amt``, in the
+        unit of the state. ``cmt``: name of the state that gets the dose, or its number from 1 (default: the first).
+        ``evid``: 1 dose (default where ``amt`` is positive), 3 reset, 4 reset and dose; rows with 0 (observation) and 2 (other) are
+        skipped. ``rate``: 0 bolus (default), positive: infusion at that rate, -1: at the rate given by ``rate`` below, -2: over
+        the time given by ``duration`` below. ``dur``: infusion over that time, instead of a rate. ``addl`` and ``ii``: so many
+        additional doses, at that interval. ``ss``: 1, the dose has been given every ``ii`` for ever; 2, the same on top of what is
+        there; with ``amt`` 0, ``ii`` 0 and a ``rate``, an infusion that has run for ever and ends at this row. Columns that are not
+        named here, such as ``mdv``, are not read.
+    lag_time, bioavailability, rate, duration : dict of str to str
+        By state, the name of the entry of ``params`` that delays its doses, multiplies their amount, or is the rate or the
+        duration of its infusions; one number per subject. They carry gradients as all parameters do.
+
+    Notes
+    -----
+    At one time, resets and steady states come first, then observations, then doses: a row at the time of a dose sees the
+    state before it. Times that differ by rounding are one time. Bioavailability scales amounts; where the rate is given it makes the
+    infusion longer. A reset empties all states, ends infusions and cancels doses that are still to come from rows before it.
+
+    A steady state is found by as many intervals as it takes until the states at their end no longer change within tolerance. ``ss`` 1
+    resets before it. ``ss`` 2 adds it to the states as they are, while doses from rows before go on; so two regimens have their common
+    steady state, if the system is linear and nothing is there without doses. Lag times and infusions may be longer than ``ii``: lags
+    apply to all doses of the past too. Covariates keep the values of that time, and the time is that of the interval before.
+
+    A table beside rows with codes may have labels where they are certain: in a PyMC model whose ``coords`` name the subjects, and where
+    its observations (evid 0) are the very rows of ``t``. A clock that begins anew in each period is refused, as far as it can be seen:
+    by time that goes back in a table with resets or observations, or by a column such as ``occ`` whose periods overlap.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from pymc_saem.ode import Doses, solve_ivp
+    >>> table = pd.DataFrame({"time": [0.0], "amt": [100.0], "cmt": ["gut"], "addl": [2], "ii": [12.0]})
+    >>> solution = solve_ivp(
+    ...     lambda t, y, p: {"gut": -p.ka * y.gut, "blood": p.ka * y.gut - p.k * y.blood},
+    ...     y0={"gut": 0.0, "blood": 0.0},
+    ...     params={"ka": 1.0, "k": 0.1, "F": 0.8},
+    ...     t=[1.0, 25.0],
+    ...     events=Doses(table, bioavailability={"gut": "F"}),
+    ... )
+    >>> solution.blood.eval().round(2)
+    array([47.73, 79.25])
+    """
+
+    table: pd.DataFrame
+    lag_time: dict = field(default_factory=dict)
+    bioavailability: dict = field(default_factory=dict)
+    rate: dict = field(default_factory=dict)
+    duration: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        check_types("Doses", vars(self))
+
+
+class EventTable:
+    """Events by subject; compares and hashes by content.
+
+    Parameters
+    ----------
+    subject : ndarray of int, shape (events,)
+    numbers : ndarray of float, shape (events, N_NUMBERS)
+    places : ndarray of int, shape (events, N_PLACES)
+        Of a subject first what comes at times that are data, in order; then its doses, by ``PERIOD``.
+    n_subjects : int
+    """
+
+    def __init__(self, subject, numbers, places, n_subjects):
+        order = np.argsort(subject, kind="stable")
+        self.subject = np.ascontiguousarray(np.asarray(subject)[order], dtype=np.int64)
+        self.numbers = np.ascontiguousarray(np.asarray(numbers)[order], dtype=np.float64).reshape(-1, N_NUMBERS)
+        self.places = np.ascontiguousarray(np.asarray(places)[order], dtype=np.int64).reshape(-1, N_PLACES)
+        self.n_subjects = n_subjects
+        self.starts = np.concatenate([[0], np.cumsum(np.bincount(self.subject, minlength=n_subjects))]).astype(np.int64)
+        self.infusions = np.unique(self.places[self.places[:, ACTION] == ADD_PARAMETER, TARGET])
+        for array in (self.subject, self.numbers, self.places, self.starts, self.infusions):
+            array.setflags(write=False)
+        self._key = n_subjects, self.subject.tobytes(), self.numbers.tobytes(), self.places.tobytes()
+
+    def __eq__(self, other):
+        return type(other) is EventTable and self._key == other._key
+
+    def __hash__(self):
+        return hash(self._key)
+
+    def __repr__(self):
+        return f"EventTable(n_events={self.subject.size}, n_subjects={self.n_subjects})"
+
+    def __reduce__(self):
+        return EventTable, (self.subject, self.numbers, self.places, self.n_subjects)
+
+
+def set_records(subject, time, target, values):
+    """Events that set consecutive parameters at one time, whatever was reset before."""
+    return [(subject, (time, float(v), 0.0, 0.0), (SET_PARAMETER, target + k, *NO_DOSE)) for k, v in enumerate(values)]
+
+
+#: Of all subjects, until their last rows.
+MOST_DOSES = 1_000_000
+_COLUMNS = ("time", "amt", "cmt", "evid", "rate", "dur", "addl", "ii", "ss")
+#: What tells an observation where there is no evid.
+_OBSERVED = ("dv", "mdv")
+#: Names that other programs have for a column.
+_OTHER_NAMES = {"duration": "dur", "tinf": "dur"}
+
+
+def read_doses(doses, states, subjects, t0, has_subject):
+    """Rows of a table as dicts, checked.
+
+    Parameters
+    ----------
+    doses : Doses
+    states : list of str
+    subjects : Subjects
+    t0 : ndarray of float, shape (n_subjects,)
+    has_subject : bool
+
+    Returns
+    -------
+    rows : list of dict
+        By subject and time, rows that do nothing left out; ``cmt`` is the name of the state.
+    subjects : Subjects
+        With names where the table tells what rows with codes are called.
+    """
+    table = doses.table
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"events must be a pandas.DataFrame or Doses(table, ...), got {type(table).__name__}.")
+    used = _used_columns(table, has_subject)
+    refuse_no_numbers(used["time"], "time in events")
+    events = [_event({k: v[row] for k, v in used.items()}, states, row) for row in range(len(table))]
+    evid = np.array([event["evid"] for event in events])
+    time, labels = np.array(used["time"], dtype=float), used.get("subject", np.zeros(len(table), dtype=int))
+    is_observation = evid == 0
+    subjects = subjects.told_by(labels[is_observation], time[is_observation], table.index[is_observation])
+    places = subjects.places(labels, "events", subjects.is_told)
+    check_clock("events", labels, time, table[period_columns(table)], evid)
+    rows = []
+    for event, place in zip(events, places, strict=True):
+        if event["evid"] not in (0, 2):
+            event["subject"] = int(place)
+            if event["time"] < t0[place]:
+                raise ValueError(
+                    f"events row {event['row']}: time {event['time']} is before t0 = {t0[place]} of subject "
+                    f"{subjects.name(place)}."
+                )
+            rows.append(event)
+    _check_parameters(doses, states, rows)
+    _check_number(rows, subjects)
+    return sorted(rows, key=lambda e: (e["subject"], e["time"])), subjects
+
+
+def _check_number(rows, subjects):
+    """Refuse regimens of so many doses that a solve would not end."""
+    if subjects.rows is None or subjects.rows[1] is None:
+        return
+    codes, t, _ = subjects.rows
+    last, total = np.full(subjects.n, -np.inf), 0.0
+    np.maximum.at(last, codes, t)
+    for event in rows:
+        if event["evid"] != 3 and event["ii"] > 0:
+            total += min(event["addl"], max(0.0, (last[event["subject"]] - event["time"]) / event["ii"]))
+        if total > MOST_DOSES:
+            raise ValueError(
+                f"events row {event['row']}: addl is {event['addl']:g} at the interval ii = {event['ii']:g}, which makes {total:.3g} doses "
+                f"until the last row of t; more than {MOST_DOSES} are not solved. Are addl and ii in the unit of time? A flow that "
+                "does not change is an infusion."
+            )
+
+
+def _used_columns(table, has_subject):
+    """Values by the name of the column in small letters; ``subject`` may be called ``id``."""
+    columns = {}
+    for column in table.columns:
+        name = str(column).lower()
+        if name in (*_COLUMNS, "subject", "id") and name in columns:
+            raise ValueError(f"events has the columns {columns[name]!r} and {column!r}; leave one of them out.")
+        columns[name] = column
+    listed = f"its columns are {', '.join(map(str, table.columns))}."
+    if "time" not in columns:
+        raise ValueError(f"events needs the column 'time'; {listed}")
+    if "amt" not in columns and "evid" not in columns:
+        raise ValueError(f"events needs the column 'amt' with the doses; {listed}")
+    for name, ours in _OTHER_NAMES.items():
+        if name in columns and ours not in columns:
+            raise ValueError(
+                f"events has the column {columns[name]!r}, and no column {ours!r}, which is the one that counts: "
+                "rename it, or leave it out if it means something else."
+            )
+    key = "subject" if "subject" in columns else "id"
+    if has_subject and key not in columns:
+        raise ValueError(f"events needs the column 'subject' with what solve_ivp gets as subject; {listed}")
+    used = {name: table[columns[name]].to_numpy() for name in (*_COLUMNS, *_OBSERVED) if name in columns}
+    return used | ({"subject": table[columns[key]].to_numpy()} if key in columns else {})
+
+
+def _number(values, name, row, default=0.0):
+    value = values.get(name, default)
+    try:
+        value = float(value)
+    except (TypeError, ValueError) as error:
+        missing = " For files of NONMEM: pd.read_csv(file, na_values='.')." if str(value).strip() == "." else ""
+        raise TypeError(f"events row {row}: {name} must be a number, got {shown(value)}.{missing}") from error
+    if np.isnan(value) and name != "time":
+        return default
+    if not np.isfinite(value):
+        raise ValueError(f"events row {row}: {name} must be finite, got {value}.")
+    return value
+
+
+def _check_amount(values, row):
+    """A dose whose amount is missing would vanish; so a row without amount must be said to be none."""
+    if "amt" not in values or not pd.isna(values["amt"]):
+        return
+    if pd.isna(values.get("evid")):
+        is_dose = pd.isna(values.get("dv")) and values.get("mdv") != 0
+    else:
+        is_dose = values["evid"] in (1, 4)
+    if is_dose:
+        raise ValueError(
+            f"events row {row}: amt is missing ({values['amt']}). Give the amount; or say that the row is no dose, by a column evid "
+            "with 0; or leave the row out."
+        )
+
+
+def _event(values, states, row):
+    """One row as a dict, checked; of a row that does nothing only ``evid`` counts."""
+    _check_amount(values, row)
+    event = {k: _number(values, k, row) for k in ("time", "amt", "rate", "dur", "addl", "ii", "ss")}
+    is_constant = event["amt"] == 0.0 and event["ss"] != 0.0 and event["rate"] != 0.0  # an infusion without end
+    event["evid"] = evid = _number(values, "evid", row, 1.0 if event["amt"] != 0.0 or is_constant else 0.0)
+    event["row"] = row
+    if pd.isna(values.get("addl", 0.0)) and event["ii"] and not event["ss"]:
+        raise ValueError(f"events row {row}: ii is {event['ii']:g} and addl is missing; say how many doses follow, or 0.")
+    if evid not in (0, 1, 2, 3, 4):
+        flag = " Without NONMEM's flag of 100 it would be one of these: evid % 100." if evid >= 100 and evid % 100 in (0, 1, 2, 3, 4) else ""
+        raise ValueError(
+            f"events row {row}: evid is {evid:g}; it must be 0 (observation), 1 (dose), 2 (other), 3 (reset) or 4 (reset and dose).{flag}"
+        )
+    if evid in (0, 2, 3) and event["amt"] != 0.0:
+        raise ValueError(
+            f"events row {row}: amt is {event['amt']:g} and evid is {evid:g}, which is no dose; doses have evid 1 or 4."
+        )
+    if evid in (0, 2):
+        _check_other(values, evid, row)
+        return event
+    event["cmt"] = _state(values.get("cmt", 1), states, row)
+    if evid != 3:
+        _check_dose(event, is_constant, row)
+    return event
+
+
+def _check_dose(event, is_constant, row):
+    """Refuse what is no dose."""
+    for name in ("amt", "dur", "addl", "ii"):
+        if event[name] < 0 or (name == "amt" and event[name] == 0 and not is_constant):
+            least = "positive" if name == "amt" else "0 or more"
+            raise ValueError(f"events row {row}: {name} is {event[name]:g}; it must be {least}.")
+    if event["rate"] < 0 and event["rate"] not in (-1, -2):
+        raise ValueError(f"events row {row}: rate is {event['rate']:g}; negative rates are -1 and -2 only.")
+    if event["rate"] and event["dur"]:
+        raise ValueError(f"events row {row}: rate is {event['rate']:g} and dur is {event['dur']:g}; give one of them.")
+    if event["ss"] not in (0, 1, 2):
+        raise ValueError(
+            f"events row {row}: ss is {event['ss']:g}; it must be 0, 1 (steady state) or 2 (steady state on top of what is there)."
+        )
+    if is_constant and (event["ii"] or event["addl"] or event["rate"] == -2):
+        raise ValueError(
+            f"events row {row}: amt is 0 and ss is {event['ss']:g}, an infusion that has run for ever at the given rate and ends "
+            f"here; so ii and addl must be 0, and rate positive or -1. They are {event['ii']:g}, {event['addl']:g} and {event['rate']:g}."
+        )
+    if (event["ss"] or event["addl"]) and not event["ii"] and not is_constant:
+        raise ValueError(f"events row {row}: addl and ss need the interval between doses, ii.")
+    if not float(event["addl"]).is_integer():
+        raise ValueError(f"events row {row}: addl is {event['addl']:g}; it must be a whole number.")
+
+
+def _check_other(values, evid, row):
+    """NONMEM switches a compartment off by an event of type 0 or 2 with a negative cmt; that cannot be read over."""
+    try:
+        is_off = float(values.get("cmt", 1)) < 0
+    except (TypeError, ValueError):
+        return
+    if is_off:
+        raise ValueError(
+            f"events row {row}: cmt is {values['cmt']} with evid {evid:g}, which switches a compartment off; that is not implemented. "
+            "Let a covariate do it: interpolate(table, 'constant') of 1 and 0."
+        )
+
+
+def _state(value, states, row):
+    if value in states:
+        return value
+    try:
+        number = int(float(value)) if float(value).is_integer() else 0
+    except (TypeError, ValueError):
+        number = 0
+    if not 1 <= number <= len(states):
+        numbered = ", ".join(f"{i} {name!r}" for i, name in enumerate(states, 1))
+        raise ValueError(f"events row {row}: cmt is {shown(value)}; it must be one of {numbered}.")
+    return states[number - 1]
+
+
+def _check_parameters(doses, states, rows):
+    for option in dataclasses.fields(Doses)[1:]:
+        for state in getattr(doses, option.name):
+            if state not in states:
+                raise ValueError(
+                    f"Doses: {option.name} names {state!r}, which is no state; they are {', '.join(states)}."
+                )
+    for event in rows:
+        for code, option in ((-1, "rate"), (-2, "duration")):
+            if event["rate"] == code and event["evid"] != 3 and event["cmt"] not in getattr(doses, option):
+                raise ValueError(
+                    f"events row {event['row']}: rate is {code}, so the parameter must be named: "
+                    f"Doses(table, {option}={{{event['cmt']!r}: 'name in params'}})."
+                )

@@ -1,0 +1,200 @@
+"""From doses and covariate tables to what a solver needs: hidden parameters, terms of the right-hand side, events."""
+
+import numpy as np
+
+from pymc_saem.ode.events.curve import Curve
+from pymc_saem.ode.events.doses import (
+    ADD_PARAMETER,
+    ADD_STATE,
+    NO_DOSE,
+    RESET,
+    STEADY,
+    Doses,
+    EventTable,
+    read_doses,
+    set_records,
+)
+from pymc_saem.ode.events.steady_rules import check_steady_states
+
+__all__ = ["Plan", "plan_events"]
+
+# More repetitions of a dose than could ever be given, and still an integer.
+_MOST_REPEATS = 2**53
+
+
+class Plan:
+    """What events add to a system.
+
+    Attributes
+    ----------
+    hidden : dict of str to ndarray
+        Parameters that only events change, with their values at the start.
+    changing : dict of str to callable
+        Those that are pieces of a covariate's curve: their values (n_subjects, k) at one time per subject.
+    """
+
+    def __init__(self, doses, rows, covariates, states, n_subjects, t0):
+        self.doses, self.rows, self.covariates = doses, rows, covariates
+        self.states, self.n_subjects, self.t0 = list(states), n_subjects, t0
+        self.infusions = sorted({(e["cmt"], _kind(e, doses)) for e in rows} - {(e["cmt"], None) for e in rows})
+        self.hidden = {_weight(*infusion): np.zeros(n_subjects) for infusion in self.infusions}
+        self.hidden |= {_covariate(name): table.at(t0) for name, table in covariates.items()}
+        self.changing = {_covariate(name): table.at for name, table in covariates.items()}
+
+    def right_hand_side(self, rhs):
+        """The user's right-hand side with infusions added, and covariates that can be called with the time."""
+
+        def with_inputs(t, y, p):
+            curves = []
+            for name, table in self.covariates.items():
+                value = table.function(getattr(p, _covariate(name)))(t)
+                value.name = name
+                curves.append(value)
+                setattr(p, name, Curve(name, t, value))
+            out = rhs(t, y, p)
+            if isinstance(out, dict):
+                check_steady_states(self.rows, out, t, y, curves)
+                out = dict(out)
+                for state, kind in self.infusions:
+                    if state in out:
+                        out[state] = out[state] + getattr(p, _weight(state, kind)) * self._factor(state, kind, p)
+            return out
+
+        return with_inputs
+
+    def _factor(self, state, kind, p):
+        doses, factor = self.doses, 1.0
+        if kind in ("F", "D") and state in doses.bioavailability:
+            factor = getattr(p, doses.bioavailability[state])
+        if kind == "R":
+            factor = getattr(p, doses.rate[state])
+        return factor / getattr(p, doses.duration[state]) if kind == "D" else factor
+
+    def table(self, shapes, places):
+        """The events of all subjects.
+
+        Parameters
+        ----------
+        shapes : dict of str to tuple of int
+            Shape of each parameter for one subject.
+        places : dict of str to int
+            Where each parameter begins in the flat vector of one subject.
+        """
+        fixed, doses, periods = [], [], [0] * self.n_subjects
+        for name, table in self.covariates.items():
+            for record in table.records(places[_covariate(name)], self.t0):
+                fixed.append((record[0], record[1][0], 0, [record]))
+        for event in self.rows:
+            fixed += self._resets(event, shapes, places, periods)
+            doses += self._doses(event, shapes, places, periods)
+        # At one time covariates come first, then resets and steady states in the order of their rows.
+        fixed.sort(key=lambda group: group[:3])
+        records = [record for group in fixed for record in group[3]] + doses
+        subject, numbers, what = zip(*records, strict=True) if records else ((), (), ())
+        return EventTable(np.array(subject, dtype=np.int64), np.array(numbers), np.array(what), self.n_subjects)
+
+    def _resets(self, event, shapes, places, periods):
+        """What an event does at its own time, whatever the parameters: groups (subject, time, 1, records)."""
+        i, time, records = event["subject"], event["time"], []
+        for is_reset in (event["evid"] >= 3, event["evid"] != 3 and event["ss"] == 1):
+            if is_reset:
+                records.append((i, (time, 0.0, 0.0, 0.0), (RESET, -1, *NO_DOSE)))
+                periods[i] += 1
+        if event["evid"] != 3 and event["ss"]:
+            before, after = self._held(i, time, places)
+            parts = self._dose(event, shapes, places)
+            if not event["ii"]:  # an infusion without end
+                parts = parts[:1]
+            records += before
+            records.append((i, (time, 0.0, 0.0, event["ii"]), (STEADY, len(parts), *NO_DOSE)))
+            for (amount, duration), what in parts:
+                records.append((i, (time, amount, duration, event["ii"]), (*what, -1, 0, 1)))
+            records += after
+        return [(i, time, 1, records)] if records else []
+
+    def _held(self, i, time, places):
+        """Records that hold the covariates of a subject at their values of one time, and that let them go on."""
+        before, after = [], []
+        for name, table in self.covariates.items():
+            pieces = table.at_time(i, time)
+            if pieces.size > 1:
+                held = np.zeros_like(pieces)
+                held[:2] = time, table.value(pieces, time)
+                before += set_records(i, time, places[_covariate(name)], held)
+                after += set_records(i, time, places[_covariate(name)], pieces)
+        return before, after
+
+    def _doses(self, event, shapes, places, periods):
+        """The doses of an event, which come at times that depend on parameters."""
+        if event["evid"] == 3:
+            return []
+        i, parts, is_past = event["subject"], self._dose(event, shapes, places), event["ss"] != 0
+        if is_past and not event["ii"]:  # an infusion without end has no start
+            parts = parts[1:]
+        what_else = (periods[i], int(min(event["addl"], _MOST_REPEATS)), int(is_past))
+        return [
+            (i, (event["time"], amount, duration, event["ii"]), (*what, *what_else))
+            for (amount, duration), what in parts
+        ]
+
+    def _dose(self, event, shapes, places):
+        """Start and end of a dose, each as ((amount, duration), places up to those of parameters); no end for a bolus."""
+        state, amt, doses = event["cmt"], event["amt"], self.doses
+
+        def place(option):
+            name = getattr(doses, option).get(state)
+            if name is None:
+                return -1
+            if name not in shapes:
+                raise ValueError(
+                    f"Doses: {option}[{state!r}] is {name!r}, which is not in params: {', '.join(shapes)}."
+                )
+            if shapes[name] != ():
+                raise ValueError(
+                    f"Doses: {option}[{state!r}] is {name!r}, of shape {shapes[name]} per subject; it must be one number."
+                )
+            return places[name]
+
+        lag, f, kind = place("lag_time"), place("bioavailability"), _kind(event, doses)
+        if kind is None:
+            return [((amt, 0.0), (ADD_STATE, self.states.index(state), f, lag, -1, -1, -1))]
+        target = places[_weight(state, kind)]
+        if kind == "R":
+            weight, duration, factors = 1.0, amt, (f, place("rate"), -1)
+        elif kind == "D":
+            weight, duration, factors = amt, 1.0, (-1, -1, place("duration"))
+        elif event["rate"] > 0:
+            weight, duration, factors = event["rate"], amt / event["rate"], (f, -1, -1)
+        else:
+            weight, duration, factors = amt / event["dur"], event["dur"], (-1, -1, -1)
+        start = ((weight, 0.0), (ADD_PARAMETER, target, -1, lag, -1, -1, -1))
+        return [start, ((-weight, duration), (ADD_PARAMETER, target, -1, lag, *factors))]
+
+
+def _kind(event, doses):
+    """What an infusion's weight is multiplied with: nothing, F, the rate R, or F / D; None for a bolus."""
+    if event["evid"] == 3 or not (event["rate"] or event["dur"]):
+        return None
+    if event["rate"] < 0:
+        return "R" if event["rate"] == -1 else "D"
+    return "F" if event["dur"] and event["cmt"] in doses.bioavailability else ""
+
+
+def _weight(state, kind):
+    return f"_infusion{kind}_{state}"
+
+
+def _covariate(name):
+    return f"_covariate_{name}"
+
+
+def plan_events(events, covariates, states, subjects, t0, has_subject):
+    """The :class:`Plan` of ``solve_ivp``'s events and interpolated parameters, or None if there are none; and the subjects, as far
+    as the table of events tells what they are called."""
+    if events is None and not covariates:
+        return None, subjects
+    doses, rows = events if isinstance(events, Doses) else Doses(events), []
+    if events is not None:
+        rows, subjects = read_doses(doses, states, subjects, t0, has_subject)
+    covariates = {name: table.of(name, subjects) for name, table in covariates.items()}
+    return Plan(doses, rows, covariates, states, subjects.n, t0), subjects

@@ -1,0 +1,211 @@
+"""From an operation and its arrays to a call of the compiled solver.
+
+A solver is a module with ``task(gradient)``, compiled code that serves every system by address; with
+``memory(compiled, gradient, n_dy0)`` too if it keeps memory between solves.
+"""
+
+import ctypes
+import logging
+import math
+from collections import OrderedDict
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+
+import numpy as np
+
+from pymc_saem.ode.rhs.compiled import compile_system
+from pymc_saem.ode.runtime import task_table as tt
+from pymc_saem.ode.runtime.driver import Pace, run
+from pymc_saem.ode.runtime.status import SolverStatus
+
+__all__ = ["SOLVERS", "call", "plan_of", "silenced"]
+
+SOLVERS = {"auto": "auto", "tsit5": "lanes", "cvodes": "cvodes", "linear": "matrix_exponential", "sunode": "sunode"}
+_MAX_PLANS = 64
+_log = logging.getLogger(__name__)
+_plans = OrderedDict()
+_n_silenced = 0
+
+
+def call(op, t, x, c, g=None):
+    """Solve every subject of every replicate, or pull the cotangent ``g`` back.
+
+    Parameters
+    ----------
+    op : OdeSolution, OdeDerivatives or OdeGradient
+    t : ndarray, shape (rows,)
+    x, c : ndarray, shape (..., n_subjects, n_x) and (..., n_subjects, n_c)
+    g : ndarray, shape (..., rows, n_states), optional
+
+    Returns
+    -------
+    tuple of ndarray or ndarray
+        Solution (..., rows, n_states) and status (..., n_subjects), of OdeDerivatives derivatives
+        (..., rows, n_states, n_x) too; with ``g`` the gradient (..., n_subjects, n_x).
+    """
+    plan = plan_of(op, t, g is not None)
+    rows, batch = op.rows, x.shape[:-2]
+    if c.ndim > 2 or (g is not None and g.ndim > 2):
+        others = [a.shape[:-2] for a in (c, g) if a is not None]
+        batch = np.broadcast_shapes(batch, *others)
+    table = plan.table.copy()
+    x, table[tt.X_STRIDE] = _batched("the differentiable y0 and parameters", x, batch, plan.x_shape)
+    c, table[tt.C_STRIDE] = _batched("the constant y0 and parameters", c, batch, plan.c_shape)
+    table[tt.X], table[tt.C] = _address(x), _address(c)
+    status = np.zeros((*batch, rows.n_subjects), dtype=np.int64)
+    table[tt.STATUS] = _address(status)
+    if g is None:
+        out = np.empty((*batch, rows.n_rows, op.system.n_states))
+        table[tt.OUT], results = _address(out), (out, status)
+        if op.has_derivatives:
+            results = (out, status, np.empty((*out.shape, op.n_x)))
+            table[tt.SENS] = _address(results[2])
+    else:
+        g, table[tt.G_STRIDE] = _batched("the cotangent", g, batch, plan.g_shape)
+        out = np.empty((*batch, *plan.x_shape))
+        table[tt.G], table[tt.GX] = _address(g), _address(out)
+    if out.size == 0:  # nothing is differentiable, or there is no row
+        return results if g is None else out
+    n_tasks = math.prod(batch) * rows.n_subjects
+    pace = plan.paces.get(n_tasks) or plan.paces.setdefault(n_tasks, Pace())
+    run(plan.task.address, _address(table), n_tasks, op.n_threads, pace)
+    if g is not None and status.any():
+        _report(op, status)
+    return results if g is None else out
+
+
+@contextmanager
+def silenced():
+    """No reports of gradients that are NaN: the caller looks for them, as a search does that tries wild points."""
+    global _n_silenced
+    _n_silenced += 1
+    try:
+        yield
+    finally:
+        _n_silenced -= 1
+
+
+def _report(op, status):
+    """Say once for each operation and code why a gradient is NaN; a solution has its status as an output."""
+    if _n_silenced:
+        return
+    said = op.__dict__.setdefault("_said", set())
+    for code in set(status[status != 0].tolist()) - said:
+        said.add(code)
+        n, text = int((status == code).sum()), SolverStatus(code)
+        _log.warning(
+            f"The gradient of an ODE solution is NaN for {n} of {status.size} solves: {text.name}. {text.gradient_advice} "
+            "Later failures of this kind are not reported."
+        )
+
+
+def _check(what, array, shape):
+    if array.shape[-len(shape) :] != shape:
+        raise ValueError(
+            f"solve_ivp was built for {what} of shape {shape} and got {array.shape}. The number of rows "
+            "and subjects is fixed when solve_ivp is called: call it again for new ones."
+        )
+
+
+def _batched(what, array, batch, shape):
+    """Row-major array and its stride between replicates; zero when all share one."""
+    _check(what, array, shape)
+    if array.ndim == 2:
+        return np.ascontiguousarray(array, dtype=np.float64), 0
+    if array.shape[:-2] != batch:
+        array = np.broadcast_to(array, batch + shape)
+    return np.ascontiguousarray(array, dtype=np.float64), shape[0] * shape[1]
+
+
+def _address(array):
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # a fifth of the time that NumPy takes to tell
+    except (TypeError, ValueError):  # read-only, or empty
+        return array.__array_interface__["data"][0]
+
+
+@dataclass
+class _Plan:
+    """What calls of one operation at the same times share."""
+
+    times: bytes
+    gradient: bool
+    task: object
+    table: np.ndarray
+    kept: dict  # the arrays whose addresses are in the table
+    x_shape: tuple
+    c_shape: tuple
+    g_shape: tuple
+    paces: dict = field(default_factory=dict)  # by number of tasks
+
+
+def plan_of(op, t, gradient):
+    """The plan of the last call if the times are the same, else one of the last few, or a new one."""
+    times, last = t.tobytes(), op.__dict__.get("_last_plan")
+    if last is not None and last.times == times and last.gradient == gradient:
+        return last
+    rows, key = op.rows, (op, gradient, times)
+    _check("times", t, (rows.n_rows,))
+    if key not in _plans:
+        shapes = (rows.n_subjects, op.n_x), (rows.n_subjects, op.n_c), (rows.n_rows, op.system.n_states)
+        _plans[key] = _Plan(times, gradient, *_layout(op, np.asarray(t, dtype=np.float64), gradient), *shapes)
+        if len(_plans) > _MAX_PLANS:
+            _plans.popitem(last=False)
+    op.__dict__["_last_plan"] = _plans[key]
+    return _plans[key]
+
+
+def _layout(op, t, gradient):
+    system, rows = op.system, op.rows
+    order = rows.order(t)
+    y0_index = np.array(op.y0_index, dtype=np.int64)
+    constant = np.setdiff1d(np.arange(system.n_states), y0_index).astype(np.int64)
+    kept = {
+        tt.TIMES: t[order],
+        tt.ORDER: order,
+        tt.STARTS: rows.starts,
+        tt.T0: rows.t0,
+        tt.Y0_INDEX: y0_index,
+        tt.Y0_CONSTANT: constant,
+        tt.TOLERANCES: np.array([op.rtol, op.atol]),
+    }
+    if op.events is not None:
+        kept |= {
+            tt.EVENT_STARTS: op.events.starts,
+            tt.EVENT_NUMBERS: op.events.numbers,
+            tt.EVENT_PLACES: op.events.places,
+            tt.INFUSIONS: op.events.infusions,
+        }
+    table = np.zeros(tt.TABLE_SIZE, dtype=np.int64)
+    for place, array in kept.items():
+        table[place] = _address(array)
+    table[tt.N_SUBJECTS], table[tt.N_ROWS], table[tt.N_STATES] = rows.n_subjects, rows.n_rows, system.n_states
+    table[tt.N_DY0], table[tt.N_DP], table[tt.N_P] = y0_index.size, system.n_dp, system.n_p
+    table[tt.MAX_STEPS] = op.max_steps
+    table[tt.N_INFUSIONS] = 0 if op.events is None else op.events.infusions.size
+    compiled = compile_system(system)
+    if gradient and op.solver == "auto" and op.events is None and system.vjp_source:
+        from pymc_saem.ode.solvers import adjoint, auto
+
+        table[tt.RHS], table[tt.VJP] = compiled.lanes_rhs_address, compiled.lanes_vjp_address
+        kept[tt.SOLVER], table[tt.STIFF] = auto.task(False), auto.cell(system, True).address
+        table[tt.SOLVER] = kept[tt.SOLVER].address
+        return adjoint.task(), table, kept
+    solver = import_module(f"pymc_saem.ode.solvers.{SOLVERS[op.solver]}")
+    if hasattr(solver, "memory"):
+        kept["memory"] = solver.memory(compiled, gradient, y0_index.size)
+        table[tt.RHS] = _address(kept["memory"].cells)
+    else:
+        table[tt.RHS] = compiled.lanes_rhs_address
+        # auto compiles the Jacobian for its solutions only when one is stiff.
+        with_jac = gradient or op.has_derivatives or op.solver == "cvodes"
+        table[tt.JAC] = compiled.lanes_jac_address if with_jac else 0
+        table[tt.STIFF] = solver.cell(system, gradient).address if op.solver == "auto" else 0
+    task = solver.task(gradient)
+    if op.events is None:
+        return task, table, kept
+    from pymc_saem.ode.events import pieces
+
+    table[tt.SOLVER] = task.address
+    return pieces.task(), table, kept | {tt.SOLVER: task}

@@ -1,0 +1,1 @@
+"""A right-hand side: traced, differentiated, printed as source, and compiled."""

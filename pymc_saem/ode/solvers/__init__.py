@@ -1,0 +1,1 @@
+"""The solvers, a file each, with the engines under them."""

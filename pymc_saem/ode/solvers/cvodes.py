@@ -1,0 +1,84 @@
+"""The `cvodes` solver: SUNDIALS CVODE with BDF, for stiff systems, driven from compiled code.
+
+Like `lanes`, its tasks are compiled once per machine, and a model adds only its right-hand side, by address: the same
+machine code that `lanes` calls, here with one lane.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from pymc_saem.ode.runtime import task_table as tt
+from pymc_saem.ode.runtime.native import compile_task, copy_values, floats, inner, integers
+from pymc_saem.ode.solvers.cvodes_engine import BDF, engine, forward, sensitivities
+
+__all__ = ["task"]
+
+
+@inner
+def _times(table, i, first, last):
+    """Times of a subject's rows; in a piece between two events also its end."""
+    rows = floats(table[tt.TIMES] + 8 * first, last - first)
+    if table[tt.T_END] == 0:
+        return rows
+    times = np.empty(last - first + 1)
+    copy_values(times, rows, rows.size)
+    times[rows.size] = floats(table[tt.T_END] + 8 * i, 1)[0]
+    return times
+
+
+def _solve(begin, end, table_address):
+    """Solve the tasks begin to end, one per subject and replicate."""
+    table, n_steps = integers(table_address, tt.TABLE_SIZE), np.zeros(1, np.int64)
+    jac = table[tt.JAC] if table[tt.JAC] != 0 else integers(table[tt.STIFF], 2)[1]
+    n, n_p, tolerances = table[tt.N_STATES], table[tt.N_P], floats(table[tt.TOLERANCES], 2)
+    for k in range(begin, end):
+        replicate, i = k // table[tt.N_SUBJECTS], k % table[tt.N_SUBJECTS]
+        first, last, t0, y0, p = tt.read_subject(table, k)
+        times, m = _times(table, i, first, last), last - first
+        out = np.empty((times.size, n))
+        status = forward(
+            BDF, table[tt.RHS], jac, n, n_p, table[tt.N_DP], times.size, times.ctypes.data,
+            t0, y0.ctypes.data, p.ctypes.data, tolerances[0], tolerances[1], table[tt.MAX_STEPS],
+            out.ctypes.data, n_steps.ctypes.data,
+        )  # fmt: skip
+        if table[tt.Z1] != 0:
+            copy_values(floats(table[tt.Z1] + 8 * k * n, n), out[m], n)
+        tt.write_solution(table, replicate, i, first, out[:m], status)
+        n_steps[0] = y0.size + p.size + times.size  # uses after the call: Numba frees an array after its last one
+    return 0
+
+
+def _pull_back(begin, end, table_address):
+    """Gradients of the tasks begin to end."""
+    table, n_steps = integers(table_address, tt.TABLE_SIZE), np.zeros(1, np.int64)
+    n, n_p, n_dp, n_dy0 = table[tt.N_STATES], table[tt.N_P], table[tt.N_DP], table[tt.N_DY0]
+    tolerances, gradient = floats(table[tt.TOLERANCES], 2), np.empty(n_dy0 + n_dp)
+    jac = table[tt.JAC] if table[tt.JAC] != 0 else integers(table[tt.STIFF], 2)[1]
+    for k in range(begin, end):
+        replicate, i = k // table[tt.N_SUBJECTS], k % table[tt.N_SUBJECTS]
+        first, last, t0, y0, p = tt.read_subject(table, k)
+        times, total, z0, z1 = _times(table, i, first, last), np.zeros(n_dp + n_dy0), 0, 0
+        g = np.zeros((times.size, n))  # the end of a piece has no observation
+        copy_values(g.ravel(), tt.read_cotangent(table, replicate, first, last - first).ravel(), (last - first) * n)
+        if table[tt.Z0] != 0:
+            place = 8 * k * n * (1 + total.size)
+            z0, z1 = table[tt.Z0] + place, table[tt.Z1] + place
+        status = sensitivities(
+            BDF, table[tt.RHS], jac, n, n_p, n_dp, times.size, times.ctypes.data,
+            t0, y0.ctypes.data, p.ctypes.data, n_dy0, table[tt.Y0_INDEX], tolerances[0], tolerances[1],
+            table[tt.MAX_STEPS], g.ctypes.data, total.ctypes.data, n_steps.ctypes.data, z0, z1,
+        )  # fmt: skip
+        # The engine has the parameters first, the table the entries of y0.
+        copy_values(gradient, total[n_dp:], n_dy0)
+        copy_values(gradient[n_dy0:], total, n_dp)
+        tt.write_gradient(table, replicate, i, gradient, status)
+        n_steps[0] = y0.size + p.size + g.size + times.size
+    return 0
+
+
+@lru_cache
+def task(gradient):
+    """Compiled task of the solver; the same for every system, and kept on disk."""
+    engine(gradient)
+    return compile_task(_pull_back if gradient else _solve)

@@ -1,0 +1,1 @@
+"""Tables of a fit and of several fits, and how they print."""

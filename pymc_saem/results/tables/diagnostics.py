@@ -1,0 +1,243 @@
+"""What to check after a fit, as a table with verdicts and advice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from pymc_saem.arguments import check_types
+from pymc_saem.compat import get_group, group_names
+from pymc_saem.results import thresholds
+from pymc_saem.results.tables.printed import PrintedTable, shortened
+
+_COLUMNS = ("check", "where", "value", "threshold", "verdict", "advice")
+
+#: Printed places are cut there, so that lines stay below 100 characters.
+_LONGEST_PLACE = 30
+
+
+class DiagnosticsTable(PrintedTable):
+    """Checks; what to do is printed below them."""
+
+    def _printed(self) -> pd.DataFrame:
+        table = pd.DataFrame(self).drop(columns="advice")
+        table["where"] = [shortened(where, _LONGEST_PLACE) for where in table["where"]]
+        for name in ("value", "threshold"):
+            table[name] = [f"{x:.4g}" if x == x else "" for x in table[name]]
+        return table
+
+    def _as_text(self) -> str:
+        return self._printed().to_string(index=False)
+
+    def _as_html(self) -> str:
+        return self._printed().to_html(index=False)
+
+    def _lines(self) -> list[str]:
+        rows = self[self["verdict"] == "look"]
+        return [f"{check}: {advice}" for check, advice in zip(rows["check"], rows["advice"], strict=True)]
+
+
+def diagnostics(idata) -> pd.DataFrame:
+    """All that should be checked after a fit, one line each, with a verdict and what to do.
+
+    Parameters
+    ----------
+    idata : arviz.InferenceData or xarray.DataTree
+        What :func:`pymc_saem.fit_saem` returned, or the same read from a file.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns: ``check``; ``where`` (the parameter, subject, effect or kernel with the worst value); ``value``; ``threshold``;
+        ``verdict``, "ok" or "look"; ``advice``, empty where the verdict is "ok", and printed below the table. Lines, as far as they apply to the fit:
+
+        - *iterations* made (threshold: as many as were planned) and whether the run ended by itself; *drift* of an estimate in the
+          last half of the smoothing phase, and *disagreement of chains*, both in rough standard errors;
+        - *acceptance* of the proposals of each kernel; *failed solves*, as a share of the solves of the worst subject; *error of
+          solves*, the change of that subject's log-likelihood with tight tolerances;
+        - *variances at their floor*, and *parameters on a bound* (a scale at 0, a correlation at 1), how many; *shrinkage* of effects, and *shrinkage of residuals* of each outcome;
+        - *modes not found*, for how many subjects; *agreement on the mode*, the smallest share of the searches for a subject's mode
+          that ended in it;
+        - *R-hat* and *effective sample size* of the conditional draws of what subjects are judged by: their effects, or
+          their log-likelihood where effects are weights of networks;
+        - *error of -2LL*, its Monte-Carlo standard error, as in the other tables; *Pareto k* of importance sampling; *condition number* of the correlations of the
+          estimates, and whether there are *standard errors*; *failed*: what could not be computed after the estimate, and why.
+
+    Raises
+    ------
+    KeyError
+        When ``idata`` is not a fit.
+
+    Examples
+    --------
+    >>> ps.diagnostics(idata).query("verdict == 'look'")  # doctest: +SKIP
+    """
+    check_types("diagnostics", locals())
+    trace, population = get_group(idata, "saem_trace"), get_group(idata, "population")
+    group = get_group(idata, "individual") if "individual" in group_names(idata) else None
+    dim = str(idata.attrs.get("subject_dim", "subject"))
+    lines = [*_of_iterations(trace), *_of_kernels(trace), *_of_variances(trace, population)]
+    if group is not None:
+        lines += [*_of_solves(trace, group, dim), *_of_modes(group, dim), *_of_draws(group, dim)]
+    lines += [*_of_likelihood(population, group, dim), *_of_errors(population), *_of_notes(idata.attrs)]
+    return DiagnosticsTable(lines, columns=_COLUMNS)
+
+
+def _line(check: str, where, value: float, threshold: float, is_fine: bool, advice: str) -> tuple:
+    return check, str(where), float(value), float(threshold), "ok" if is_fine else "look", "" if is_fine else advice
+
+
+def _highest(check: str, values: dict, threshold: float, advice: str) -> Iterator[tuple]:
+    """The largest of some values by name, which should not be above the threshold; no line where none is known."""
+    known = {name: value for name, value in values.items() if not np.isnan(value)}
+    if known:
+        where = max(known, key=known.get)
+        yield _line(check, where, known[where], threshold, known[where] <= threshold, advice)
+
+
+def _by_subject(group, name: str, dim: str) -> dict:
+    return dict(zip(group[dim].values, group[name].values, strict=True)) if name in group else {}
+
+
+def _read(attrs, name: str, default):
+    """An attribute that is JSON in files."""
+    value = attrs.get(name, default)
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _of_iterations(trace) -> Iterator[tuple]:
+    attrs, seen = trace.attrs, _read(trace.attrs, "checks", {})
+    planned = int(attrs.get("n_explore", 0)) + int(attrs.get("n_smooth", 0))
+    made, drift = int(attrs.get("n_iterations", trace.sizes["iteration"])), seen.get("drift", {})
+    converged, interrupted = _read(attrs, "converged", False), _read(attrs, "interrupted", False)
+    how = "interrupted" if interrupted else "ended by itself" if converged else "all that were planned"
+    settled = converged or bool(drift) and max(drift.values()) <= thresholds.LARGE
+    yield _line(
+        "iterations", how, made, planned, settled and not interrupted,
+        "The stopping rule did not end the run: look at plot_convergence, and increase n_smooth.",
+    )  # fmt: skip
+    yield from _highest(
+        "drift", drift, thresholds.LARGE,
+        "The estimate still moves: increase n_smooth, or n_explore if plot_convergence shows a trend from the start.",
+    )  # fmt: skip
+    yield from _highest(
+        "disagreement of chains", seen.get("disagreement", {}), thresholds.LARGE,
+        "The likelihood may have several maxima: compare more chains, or start near the one that is meant with initvals.",
+    )  # fmt: skip
+
+
+def _of_kernels(trace) -> Iterator[tuple]:
+    for kernel, rate in _read(trace.attrs, "checks", {}).get("acceptance", {}).items():
+        if kernel == "prior":  # that few are accepted only tells of good data
+            yield _line("acceptance", kernel, rate, np.nan, True, "")
+        else:
+            yield _line(
+                "acceptance", kernel, rate, thresholds.SMALLEST_ACCEPTANCE, rate >= thresholds.SMALLEST_ACCEPTANCE,
+                "The kernel hardly moves: increase n_explore, so that its scale adapts, or leave it out of kernel.",
+            )  # fmt: skip
+
+
+def _of_variances(trace, population) -> Iterator[tuple]:
+    at_floor = population["parameter"].values[population["note"].values == "at its floor"].astype(str)
+    yield _line(
+        "variances at their floor", ", ".join(at_floor), at_floor.size, 0, not at_floor.size,
+        "The data show no variability there: fix the variance with fixed={...}, or remove the random effect.",
+    )  # fmt: skip
+    bounds = _read(trace.attrs, "checks", {}).get("boundary", {})
+    yield _line(
+        "parameters on a bound", ", ".join(bounds), len(bounds), 0, not bounds,
+        "A scale at 0 or a correlation at 1: hold it with fixed={...}, or compare the log-likelihood with that of other initvals.",
+    )  # fmt: skip
+    yield from _highest(
+        "shrinkage", _read(trace.attrs, "checks", {}).get("shrinkage", {}), thresholds.SHRUNKEN,
+        "Conditional modes of this effect are near the population mean whatever the subject: use conditional draws instead.",
+    )  # fmt: skip
+    for outcome, value in _read(population.attrs, "residual_shrinkage", {}).items():
+        yield from _highest(
+            "shrinkage of residuals", {outcome: value}, thresholds.RESIDUALS_SHRUNKEN,
+            "The random effects fit single rows: residuals at the modes look better than the model is; use simulated ones.",
+        )  # fmt: skip
+
+
+def _of_solves(trace, group, dim: str) -> Iterator[tuple]:
+    failures = _read(trace.attrs, "solver_failures", {})
+    per_subject = int(trace.attrs["n_solves"]) / group[dim].size if "n_solves" in trace.attrs else np.nan
+    count = np.sum(list(failures.values()), axis=0) if failures else np.zeros(group[dim].size)
+    most = max(failures, key=lambda text: sum(failures[text])) if failures else ""
+    shares = dict(zip(group[dim].values, count / per_subject, strict=True))
+    yield from _highest("failed solves", shares, thresholds.LARGEST_FAILED, f"Most often: {most}")
+    yield from _highest(
+        "error of solves", _by_subject(group, "solver_error", dim), thresholds.LARGEST_SOLVER_ERROR,
+        "Draws, and so estimates, follow the error of the solver: lower rtol and atol of solve_ivp.",
+    )  # fmt: skip
+
+
+def _of_modes(group, dim: str) -> Iterator[tuple]:
+    lost = [str(subject) for subject, logp in _by_subject(group, "mode_logp", dim).items() if not np.isfinite(logp)]
+    yield _line(
+        "modes not found", ", ".join(lost), len(lost), 0, not lost,
+        "log p(y, phi) is finite nowhere that was tried: check the rows of these subjects, or leave them out.",
+    )  # fmt: skip
+    agreement = _by_subject(group, "mode_agreement", dim)
+    if agreement:
+        where = min(agreement, key=agreement.get)
+        yield _line(
+            "agreement on the mode", where, agreement[where], thresholds.LEAST_AGREEMENT,
+            agreement[where] >= thresholds.LEAST_AGREEMENT,
+            "Searches for the conditional mode of this subject end in different places: look at its conditional draws, not at its mode.",
+        )  # fmt: skip
+
+
+def _of_draws(group, dim: str) -> Iterator[tuple]:
+    advice = "The conditional means and standard deviations are not reliable: increase draws."
+    for name, variable, threshold, worst, sign in (
+        ("R-hat", "judged_rhat", thresholds.LARGEST_RHAT, np.inf, 1.0),
+        ("effective sample size", "judged_ess", thresholds.LEAST_ESS, -np.inf, -1.0),
+    ):
+        values = _by_subject(group, variable, dim)
+        if values:  # NaN is worse than any number: a chain did not move, or there are too few draws
+            where = max(values, key=lambda subject: sign * (worst if np.isnan(values[subject]) else values[subject]))
+            fine = values[where] < threshold if sign > 0 else values[where] >= threshold
+            yield _line(name, where, values[where], threshold, bool(fine), advice)
+
+
+def _of_likelihood(population, group, dim: str) -> Iterator[tuple]:
+    if "loglik_error" in population.attrs:
+        yield from _highest(
+            "error of -2LL", {population.attrs["loglik_method"]: 2.0 * float(population.attrs["loglik_error"])},
+            thresholds.LARGEST_LOGLIK_ERROR,
+            "AIC and BIC differ between models by noise: compare models that differ by more than this, or take another likelihood=.",
+        )  # fmt: skip
+    if group is not None:
+        yield from _highest(
+            "Pareto k", _by_subject(group, "pareto_k", dim), thresholds.LARGEST_K,
+            'Importance sampling is not reliable for this subject: use likelihood="annealed".',
+        )  # fmt: skip
+
+
+def _of_notes(attrs) -> Iterator[tuple]:
+    for note in _read(attrs, "notes", []):
+        yield _line("failed", note.split(":")[0], np.nan, np.nan, False, note)
+
+
+def _of_errors(population) -> Iterator[tuple]:
+    attrs = population.attrs
+    if "standard_errors" not in attrs:
+        return
+    found, note = attrs["standard_errors"] != "none", attrs.get("standard_errors_note", "")
+    flat = [
+        h
+        for h in _read(attrs, "identifiability", [])
+        if h.startswith(("the data hardly determine", "the data tell nothing"))
+    ]
+    yield _line(
+        "standard errors", attrs["standard_errors"], found, 1, found and not flat,
+        f"{'Some have none' if found else 'There are none'}: {'; '.join(flat) or note}. Fix or remove what the data do not determine.",
+    )  # fmt: skip
+    yield from _highest(
+        "condition number", {"": float(attrs.get("condition_number", np.nan))}, thresholds.LARGEST_CONDITION,
+        "Some estimates can hardly be told apart: look at their correlations in the group population.",
+    )  # fmt: skip

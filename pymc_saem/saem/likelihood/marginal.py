@@ -1,0 +1,214 @@
+"""Marginal log-likelihood log p(y_i; theta) of each subject after the estimate, and the information criteria.
+
+Up to three random effects: adaptive Gauss-Hermite quadrature. More: importance sampling from a t distribution with the
+conditional moments. Where its weights say that a t does not cover the conditional distributions, as with network weights:
+annealed importance sampling, which needs no such resemblance and costs more.
+
+On the neural theophylline model (28 weights a subject) annealing from p(phi | theta) gives -217.7 +- 0.5 with 4 million solves, and
+-219.0 +- 1.2 with 1.7 million, what "auto" takes. Annealing from a Gaussian with the conditional moments is no way to save the rest:
+-224.7 +- 0.8, as it misses the tails.
+
+"laplace" and "linearization" are approximations without an error: for the sake of their speed, and of comparisons with programs
+that use them. "auto" never takes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pymc_saem.saem.conditional.draws import Conditional
+from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.likelihood.annealed import marginal_loglik
+from pymc_saem.saem.likelihood.importance import LARGEST_K, ImportanceSample, importance_sample
+from pymc_saem.saem.likelihood.joint import Joint, WeightedPoints
+from pymc_saem.saem.likelihood.linearize import Linearized, scale_of
+from pymc_saem.saem.likelihood.quadrature import RULES, integrate
+
+METHODS = ("auto", "importance", "quadrature", "annealed", "laplace", "linearization")
+#: Wanted Monte-Carlo error of the total: 0.1 of -2 log-likelihood.
+ERROR = 0.05
+#: Two means of a conditional distribution, by draws and by quadrature, may differ by this many standard deviations.
+SAME_MEAN = 0.5
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """log p(y_i; theta_hat).
+
+    Attributes
+    ----------
+    loglik, error : ndarray, shape (subject,)
+        The error is a Monte-Carlo standard error, or for quadrature the difference of its last two rules; NaN for "laplace" and
+        "linearization", which have no estimate of theirs.
+    method : str
+        "quadrature", "importance", "annealed", "laplace" or "linearization".
+    n_solves : int
+    ess, pareto_k : ndarray, shape (subject,), optional
+        Of importance sampling.
+    points : WeightedPoints, optional
+        Nodes of a quadrature, from which standard errors may be computed.
+    warning : str
+        What the user should know; empty otherwise.
+    """
+
+    loglik: np.ndarray
+    error: np.ndarray
+    method: str
+    n_solves: int
+    ess: np.ndarray | None = None
+    pareto_k: np.ndarray | None = None
+    points: WeightedPoints | None = None
+    warning: str = ""
+
+    @property
+    def total(self) -> float:
+        return float(self.loglik.sum())
+
+    @property
+    def total_error(self) -> float:
+        """Errors of quadrature have signs that are not known; Monte-Carlo errors are independent."""
+        if self.method == "quadrature":
+            return float(self.error.sum())
+        return float(np.sqrt(np.sum(self.error**2)))
+
+
+def marginal_likelihood(
+    engine: Engine,
+    theta: np.ndarray,
+    conditional: Conditional,
+    rng: np.random.Generator,
+    method: str = "auto",
+    error: float = ERROR,
+    max_solves: float = np.inf,
+) -> Likelihood:
+    """Marginal log-likelihood of every subject.
+
+    Parameters
+    ----------
+    engine : Engine
+    theta : ndarray, shape (theta,)
+    conditional : Conditional
+        Modes and draws at this theta.
+    rng : numpy.random.Generator
+    method : {"auto", "importance", "quadrature", "annealed", "laplace", "linearization"}
+        "auto" takes the first of quadrature, importance and annealed that is reliable.
+    error : float
+        Wanted Monte-Carlo error of the total, of importance sampling.
+    max_solves : float
+        Where importance sampling ends if the error does not become so small; "auto" may spend about twice that on
+        annealing.
+    """
+    population = engine.maximizer.population(theta)
+    joint = Joint(engine.densities, population, theta)
+    if method in ("laplace", "linearization"):
+        return _approximate(engine, joint, theta, conditional, method)
+    draws = WeightedPoints.of_draws(conditional.draws)
+    d = population.mean.shape[1]
+    if method == "quadrature" and d not in RULES:
+        raise ValueError(
+            f"likelihood is 'quadrature', and a subject has {d} random effects; a grid is feasible for at most "
+            f"{max(RULES)}. Use 'importance' or 'auto'."
+        )
+    if method == "quadrature" or method == "auto" and d in RULES:
+        found = _quadrature(joint, conditional, draws, max_solves)
+        if method == "quadrature" or found.total_error <= error and _agree(found.points, draws):
+            return found
+    if method in ("auto", "importance"):
+        sample = importance_sample(joint, draws.mean(), draws.covariance(), rng, error, max_solves)
+        found = _of_sample(sample, joint.n_solves, engine.mixed.subjects)
+        if method == "importance" or not sample.unreliable.any():
+            return found
+    effort = {} if method == "annealed" else _affordable(2.0 * max_solves / engine.mixed.n_subjects)
+    found = marginal_loglik(engine.densities, population, theta, rng, **effort)
+    return Likelihood(found.loglik, found.error, "annealed", joint.n_solves + found.n_solves)
+
+
+def _approximate(engine: Engine, joint: Joint, theta, conditional: Conditional, method: str) -> Likelihood:
+    """Without integration: around the modes, by the curvature of the density, or of the squared residuals alone."""
+    if method == "laplace":
+        covariance = joint.covariance_at(conditional.mode, scale_of(conditional, joint.population))
+        with np.errstate(invalid="ignore"):
+            log_volume = np.linalg.slogdet(2.0 * np.pi * covariance)[1]
+        loglik, n_solves = conditional.mode_logp + 0.5 * log_volume, joint.n_solves
+    else:
+        linearized = Linearized(engine, conditional.mode, scale_of(conditional, joint.population))
+        loglik, n_solves = linearized.loglik(theta), linearized.n_solves
+    unknown, warning = np.flatnonzero(~np.isfinite(loglik)), ""
+    if unknown.size:
+        labels = ", ".join(str(engine.mixed.subjects[i]) for i in unknown[:3])
+        why = "the density has no curvature of a maximum there" if method == "laplace" else "a prediction failed there"
+        warning = (
+            f"The marginal log-likelihood by {method} is not known for {unknown.size} of {loglik.size} subjects ({labels}): no mode was "
+            f'found, or {why}. Use likelihood="importance" or "annealed".'
+        )
+    return Likelihood(loglik, np.full(loglik.shape, np.nan), method, n_solves, warning=warning)
+
+
+def _quadrature(joint: Joint, conditional: Conditional, draws: WeightedPoints, max_solves: float) -> Likelihood:
+    covariance = joint.covariance_at(conditional.mode, scale_of(conditional, joint.population))
+    no_maximum = ~np.isfinite(covariance).all(axis=(1, 2))
+    covariance[no_maximum] = draws.covariance()[no_maximum]
+    loglik, error, points = integrate(joint, conditional.mode, covariance, max_solves)
+    return Likelihood(loglik, error, "quadrature", joint.n_solves, points=points)
+
+
+def _agree(nodes: WeightedPoints, draws: WeightedPoints) -> bool:
+    """Whether the grid around the mode covers what the draws found; it does not if there are other modes."""
+    sd = np.sqrt(np.einsum("sii->si", draws.covariance()))
+    return bool(np.all(np.abs(nodes.mean() - draws.mean()) <= SAME_MEAN * sd))
+
+
+def _of_sample(sample: ImportanceSample, n_solves: int, subjects) -> Likelihood:
+    warning = ""
+    if sample.unreliable.any():
+        worst = [str(subjects[i]) for i in np.argsort(-sample.pareto_k)[:3]]
+        warning = (
+            f"The marginal log-likelihood by importance sampling is unreliable for {int(sample.unreliable.sum())} of "
+            f"{len(subjects)} subjects (Pareto k above {LARGEST_K}; the largest: {', '.join(worst)}). "
+            'Use likelihood="annealed".'
+        )
+    return Likelihood(sample.loglik, sample.error, "importance", n_solves, sample.ess, sample.pareto_k, warning=warning)
+
+
+def _affordable(solves_per_subject: float) -> dict:
+    """Options of ``annealed.marginal_loglik`` for about so many solves: 100,000 go to its pilot run of some 25 stages."""
+    n_particles = int(np.clip((solves_per_subject - 100_000) / 800, 10, 50))
+    return {"n_groups": 8, "n_particles": n_particles, "n_steps": 2, "n_moves": 2}
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """Information criteria of a fit.
+
+    Attributes
+    ----------
+    aic : float
+        -2 log p + 2 p for p estimated parameters.
+    bic : float
+        -2 log p + p log(number of subjects), as in Monolix and saemix.
+    bicc : float
+        Corrected BIC (Delattre, Lavielle & Poursat 2014): log(number of subjects) for the parameters of random effects,
+        log(number of observations) for the others; each entry of a vector is an observation.
+    """
+
+    n_parameters: int
+    n_of_random_effects: int
+    aic: float
+    bic: float
+    bicc: float
+
+
+def information_criteria(engine: Engine, loglik: float) -> Criteria:
+    """Criteria at a total marginal log-likelihood; entries of parameters that are fixed do not count."""
+    mixed, rules = engine.mixed, engine.rules
+    of_effects = {p.name for p in rules.mean.parameters} | {rule.parameter.name for rule in rules.omegas}
+    of_effects |= {rule.parameter.name for rule in (*rules.scores, *rules.effect_scales) if rule.effects}
+    free = ~engine.maximizer.held
+    p = int(free.sum())
+    p_effects = sum(int(free[q.columns].sum()) for q in mixed.parameters if q.name in of_effects)
+    deviance, n, rows = -2.0 * loglik, np.log(mixed.n_subjects), np.log(mixed.n_values)
+    return Criteria(
+        p, p_effects, deviance + 2.0 * p, deviance + p * n, deviance + p_effects * n + (p - p_effects) * rows
+    )

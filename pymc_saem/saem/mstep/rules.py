@@ -1,0 +1,152 @@
+"""What an M-step needs to know of each parameter: the rules that the recognizers return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pymc_saem.model.density.laws import LawOfPhi, TypicalValues
+from pymc_saem.model.mixed_model import Block, Parameter, RandomEffect
+
+
+class NoClosedForm(Exception):
+    """The reason why some parameters have no closed form; they are maximized by score steps."""
+
+    def __init__(self, parameters, reason: str):
+        super().__init__(reason)
+        self.parameters = tuple(parameters)
+
+
+@dataclass(frozen=True)
+class MeanRule:
+    """Parameters in which the means of phi are affine: mean_i = design_i theta[columns] + offset_i."""
+
+    parameters: tuple[Parameter, ...]
+    columns: np.ndarray  # of theta
+    design: np.ndarray  # (subject or 1, phi, beta)
+    offset: np.ndarray  # (subject or 1, phi)
+    moving: LawOfPhi | None = None  # where parameters without a closed form move design and offset
+
+    def mean(self, theta: np.ndarray, n_subjects: int) -> np.ndarray:
+        """Means of phi, shape (subject, phi)."""
+        if self.moving is not None:
+            return self.moving.mean(theta)
+        mean = self.design @ theta[self.columns] + self.offset
+        return np.broadcast_to(mean, (n_subjects, mean.shape[1]))
+
+    def at(self, theta: np.ndarray) -> MeanRule:
+        """The rule with design and offset at this theta."""
+        if self.moving is None:
+            return self
+        return replace(
+            self, **dict(zip(("design", "offset"), affine_parts(self.moving, theta, self.columns), strict=True))
+        )
+
+
+def affine_parts(law: LawOfPhi, theta: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slope (subject, phi, beta) and offset (subject, phi) of the means in the entries ``columns`` of theta."""
+    base = theta.copy()
+    base[columns] = law.base[columns]  # where the law is known to be finite
+    at_base = law.mean(base)
+    slopes = np.empty((*at_base.shape, columns.size))
+    for k, column in enumerate(columns):
+        moved = base.copy()
+        moved[column] += 1.0
+        slopes[..., k] = law.mean(moved) - at_base
+    return slopes, at_base - slopes @ base[columns]
+
+
+@dataclass(frozen=True)
+class OmegaRule:
+    """One covariance parameter: omega of its columns is x^power times base (scalar, diagonal), or LL'."""
+
+    parameter: Parameter
+    kind: str  # "scalar", "diagonal", "full"
+    columns: np.ndarray  # of phi
+    power: float
+    base: np.ndarray  # (k, k), omega at x = 1; unused by "full"
+
+
+@dataclass(frozen=True)
+class ResidualRule:
+    """One residual scale: the standard deviation of its outcomes is x^power times a known shape."""
+
+    parameter: Parameter
+    outcomes: tuple[int, ...]
+    terms: tuple[int, ...]  # columns of the residual statistics
+    power: float
+    unit: float  # natural value at which the terms take the shape
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class EffectScaleRule:
+    """Standard deviations of normal random effects that differ between subjects: each is a known number times a power of one entry."""
+
+    parameter: Parameter
+    effects: tuple[RandomEffect, ...]
+    terms: np.ndarray  # (entry, term): columns of the residual statistics
+    power: float
+    count: np.ndarray  # (subject, entry): how many effects of a subject an entry scales
+
+
+@dataclass(frozen=True)
+class ScoreRule:
+    """One parameter without a closed form: Newton steps on the expected complete-data log density."""
+
+    parameter: Parameter
+    reason: str  # why it has no closed form
+    outcomes: tuple[int, ...]  # whose density it enters
+    effects: tuple[RandomEffect, ...]  # whose density it enters
+    needs_gradient_of_prediction: bool
+
+    @property
+    def kind(self) -> str:
+        return "score" if self.needs_gradient_of_prediction else "numeric"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How every parameter is maximized, and the parts of omega that no closed form writes."""
+
+    mean: MeanRule
+    omegas: tuple[OmegaRule, ...]
+    fixed_omega: np.ndarray  # (phi, phi), zero where a rule writes
+    moving_omega: tuple[Block, ...]  # whose covariance parameters without a closed form move
+    residuals: tuple[ResidualRule, ...]
+    effect_scales: tuple[EffectScaleRule, ...]
+    residual_terms: tuple  # of ResidualTerm, one per scaled outcome, and of EffectTerm
+    scores: tuple[ScoreRule, ...]
+    law: LawOfPhi
+    typical: TypicalValues | None  # where some columns of phi are not Gaussian
+
+    def role_of(self) -> dict[str, str]:
+        """What each parameter is, for tables: name -> description."""
+        roles = {p.name: "mean of random effects" for p in self.mean.parameters}
+        roles |= {r.parameter.name: f"{r.kind} covariance of random effects" for r in self.omegas}
+        roles |= {r.parameter.name: "residual scale" for r in self.residuals}
+        roles |= {r.parameter.name: "standard deviation of random effects" for r in self.effect_scales}
+        return roles | {r.parameter.name: r.reason for r in self.scores}
+
+    def m_step_of(self) -> dict[str, str]:
+        """How each parameter is maximized: name -> "closed form", "numeric" or "score"."""
+        return {name: "closed form" for name in self.role_of()} | {r.parameter.name: r.kind for r in self.scores}
+
+
+#: Unconstrained values far from 0, at which a power is looked at too: a scale with a bound is proportional near 0 only.
+FAR = (-4.0, 3.0)
+
+
+def homogeneity(values: dict[float, np.ndarray]) -> float | None:
+    """Degree p of a function f(x) = x^p f(1), given f at several x; None if there is none."""
+    xs = sorted(values)
+    first, last = values[xs[0]], values[xs[-1]]
+    with np.errstate(all="ignore"):
+        degrees = np.log(last / first) / np.log(xs[-1] / xs[0])
+    degrees = degrees[np.isfinite(degrees)]
+    if degrees.size == 0 or np.ptp(degrees) > 1e-8 or abs(degrees[0]) < 1e-8:
+        return None
+    p = float(np.round(degrees[0], 6))
+    same = [np.allclose(values[x], first * (x / xs[0]) ** p, rtol=1e-8, atol=0) for x in xs]
+    return p if all(same) else None

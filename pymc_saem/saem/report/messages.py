@@ -1,0 +1,253 @@
+"""What the user of a fit should read: each message says what was seen, and what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pymc_saem.results.thresholds import (
+    LARGE,
+    LARGEST_FAILED,
+    LARGEST_RHAT,
+    LARGEST_SOLVER_ERROR,
+    LEAST_ESS,
+    SHRUNKEN,
+    SMALLEST_ACCEPTANCE,
+)
+from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.report.boundary import at_boundary
+
+
+def checks(engine: Engine, runs: list, run, job) -> dict[str, dict[str, float]]:
+    """What the messages are about, in numbers, for the attributes of a fit and :func:`pymc_saem.diagnostics`.
+
+    Returns
+    -------
+    dict
+        "drift" and "disagreement" by parameter, in rough standard errors; "acceptance" by kernel; "shrinkage" by effect; "boundary"
+        by entry of a parameter. Empty where there is nothing to say, as with too few iterations.
+    """
+    return {
+        "drift": {} if run.drift is None else _by_parameter(engine, run.drift),
+        "disagreement": _disagreement(engine, runs),
+        "acceptance": _acceptance(run, job),
+        "shrinkage": _shrinkage(engine, run),
+        "boundary": _boundary(engine, run),
+    }
+
+
+def messages(engine: Engine, runs: list, run, failures: dict, job) -> list[str]:
+    """Messages about the reported chain ``run``, and about the agreement of all ``runs``."""
+    seen = checks(engine, runs, run, job)
+    found = [
+        *_interruption(runs, run, job),
+        *_floors(run),
+        *_on_bounds(seen["boundary"]),
+        *_stuck(seen["acceptance"]),
+        *_failures(run, failures),
+    ]
+    found += _no_mode(engine, run)
+    if not run.interrupted and job.n_smooth:
+        found += [*_moved(run, seen["drift"]), *_apart(seen["disagreement"]), *_shrunken(seen["shrinkage"])]
+        found += _too_few_draws(engine, run)
+    return [*found, *_too_many_parameters(engine)]
+
+
+def _interruption(runs, run, job):
+    total = job.n_explore + job.n_smooth
+    for one in runs:
+        if one.interrupted:
+            n, where = one.theta.shape[0], "" if len(runs) == 1 else f" of chain {one.number}"
+            yield (
+                f"SAEM was interrupted after {n} of {total} iterations{where}; the result is that of "
+                + (f"iteration {n}." if one is run else f"chain {run.number}.")
+            )
+
+
+def _floors(run):
+    if run.at_floor:
+        yield (
+            f"The variance of {', '.join(run.at_floor)} reached its floor (1e-4 of its starting value as a standard deviation): the data "
+            "show no variability there. Fix it with fit_saem(fixed={...}), or remove the random effect."
+        )
+
+
+def _boundary(engine: Engine, run) -> dict[str, float]:
+    """Entries on a bound, but for variances whose floor says it."""
+    found = at_boundary(engine.mixed, engine.points, engine.maximizer.held, run.theta[0], run.theta[-1])
+    return {label: share for label, share in found.items() if label.split("[")[0] not in run.at_floor}
+
+
+def _on_bounds(boundary: dict[str, float]):
+    if boundary:
+        listed = ", ".join(f"{label} ({share:.1g} of where it began)" for label, share in list(boundary.items())[:5])
+        more = f" and {len(boundary) - 5} more" if len(boundary) > 5 else ""
+        yield (
+            f"These parameters ended on a bound, such as a scale at 0 or a correlation at 1: {listed}{more}. The data show no sign of "
+            "them, or the run went astray: compare the log-likelihood with that of other initvals. If it is real, take the parameter "
+            "out of the model or hold it with fixed={...}; there are no standard errors on a bound."
+        )
+
+
+_ADAPT = "Increase n_explore, so that the scales adapt, or n_transitions."
+#: What to do when proposals of a kernel are hardly ever accepted.
+_CURES = {
+    "coordinate": _ADAPT,
+    "block": _ADAPT,
+    "mala": _ADAPT,
+    "independence": "The conditional distributions are not near enough to Gaussian ones: leave 'independence' out of kernel.",
+}
+
+
+def _acceptance(run, job) -> dict[str, float]:
+    """Share of the proposals of each kernel that were accepted in the smoothing phase."""
+    rates = {}
+    for name in ("prior", *_CURES):
+        seen = run.stats[f"accept_{name}"][-max(1, job.n_smooth) :]
+        if np.isfinite(seen).any():
+            rates[name] = float(np.nanmean(seen))
+    return rates
+
+
+def _stuck(acceptance: dict[str, float]):
+    """Not of proposals from the prior: that few are accepted tells of good data."""
+    for name, rate in acceptance.items():
+        if name in _CURES and rate < SMALLEST_ACCEPTANCE:
+            yield (
+                f"The {name} proposals were accepted in {100 * rate:.1f} % of the cases; below 10 % they hardly move the E-step. {_CURES[name]}"
+            )
+
+
+def _failures(run, failures):
+    total = sum(sum(counts) for counts in failures.values())
+    if total > LARGEST_FAILED * run.n_solves:
+        worst = max(failures, key=lambda text: sum(failures[text]))
+        yield f"{total} of {run.n_solves} solves failed and were rejected as proposals; most often: {worst}"
+
+
+def _no_mode(engine: Engine, run):
+    if run.conditional is None:
+        return
+    lost = np.flatnonzero(~np.isfinite(run.conditional.mode_logp))
+    if lost.size:
+        yield (
+            f"No conditional mode was found for {_subjects(engine, lost)}: log p(y, phi) is not finite at any start of the search, nor at any "
+            "conditional draw, because every solve fails or the data are impossible there. Their modes in the result are the "
+            "population mean. Check their rows (and doses), or leave them out."
+        )
+
+
+def _subjects(engine: Engine, which, limit: int = 5) -> str:
+    """ "subject 3", or "subjects 3, 5 and 2 more" """
+    names = [str(engine.mixed.subjects[i]) for i in which]
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{engine.mixed.subject_dim}{'s' if len(names) > 1 else ''} {', '.join(names[:limit])}{more}"
+
+
+def _too_few_draws(engine: Engine, run):
+    """Of conditional draws, not after a run that was too short for anything.
+
+    Nor of network weights, where coarse solves make peaks that chains do not leave (28 weights, tolerance 1e-2: R-hat 1.35 after 450
+    draws in 1.2 million solves; benchmarks/README.md): such fits are exploration, and their table says it in its last line.
+    """
+    if run.conditional is None or run.drift is None or all(e.is_network for e in engine.mixed.random_effects):
+        return
+    found = run.conditional.convergence
+    missing = np.flatnonzero(~found.is_enough)
+    if not missing.size:
+        return
+    rhat = np.where(np.isnan(found.worst_rhat), np.inf, found.worst_rhat)[missing]  # a chain that does not move
+    order = np.argsort(-rhat)
+    error = run.conditional.solver_error[missing].max()
+    cure = "A larger draws= makes longer chains."
+    if error > LARGEST_SOLVER_ERROR:
+        cure = (
+            f"Their log-likelihoods change by up to {error:.2g} with tighter tolerances of the differential equations: chains are held "
+            "by errors of the solver, and a lower rtol and atol will help."
+        )
+    judged = ", by their log-likelihoods" if any(e.is_network for e in engine.mixed.random_effects) else ""
+    yield (
+        f"The conditional draws of {missing.size} of {engine.mixed.n_subjects} subjects are too few or disagree between chains{judged}: R-hat is "
+        f"up to {rhat.max():.4g} (wanted: below {LARGEST_RHAT}), the effective sample size down to {np.min(found.worst_ess[missing]):.0f} (wanted: "
+        f"{LEAST_ESS:.0f}), worst for {_subjects(engine, missing[order])}. Do not rely on their conditional means and standard deviations; "
+        f"{run.conditional.draws.shape[1]} draws per chain were made from {run.conditional.n_solves} solves. {cure}"
+    )
+
+
+def _moved(run, drift: dict[str, float]):
+    """Estimates that still move; not those of network weights, which may wander where predictions do not change."""
+    if not run.converged and max(drift.values(), default=0.0) > LARGE:
+        name, size = max(drift.items(), key=lambda item: item[1])
+        yield (
+            f"The estimates have not settled: '{name}' moved by {size:.2f} rough standard errors within the last half of the smoothing "
+            "phase. Increase n_smooth, or n_explore if plot_convergence shows a trend from the start."
+        )
+
+
+def _disagreement(engine: Engine, runs: list) -> dict[str, float]:
+    if len(runs) < 2 or any(one.drift is None for one in runs):  # too few iterations to agree
+        return {}
+    ends, scale = np.stack([run.theta[-1] for run in runs]), np.min([run.scale for run in runs], axis=0)
+    return _by_parameter(engine, np.ptp(ends, axis=0) / scale)
+
+
+def _apart(disagreement: dict[str, float]):
+    if max(disagreement.values(), default=0.0) > LARGE:
+        name, size = max(disagreement.items(), key=lambda item: item[1])
+        yield (
+            f"The chains disagree: '{name}' differs by {size:.1f} rough standard errors between them. The likelihood may have several "
+            "maxima; the one with the best score is reported. More chains, or initvals near the one that is meant, will tell."
+        )
+
+
+def _by_parameter(engine: Engine, sizes: np.ndarray) -> dict[str, float]:
+    """Largest entry of each parameter that is no network."""
+    return {p.name: float(np.max(sizes[p.columns], initial=0.0)) for p in engine.mixed.parameters if not p.is_network}
+
+
+def _shrinkage(engine: Engine, run) -> dict[str, float]:
+    """Of effects with an estimated variance; where one variance serves several columns, their mean.
+
+    Not of network weights, which nobody reads one by one.
+    """
+    if run.conditional is None:
+        return {}
+    networks = {c for e in engine.mixed.random_effects if e.is_network for c in range(e.columns.start, e.columns.stop)}
+    labels, found = engine.mixed.phi_labels(), {}
+    for rule in engine.rules.omegas:
+        if engine.maximizer.is_fixed(rule.parameter) or networks & set(rule.columns):
+            continue
+        values = run.conditional.shrinkage[rule.columns]
+        if rule.kind == "scalar" and values.size > 1:
+            found[f"the effects of '{rule.parameter.name}'"] = float(values.mean())
+        else:
+            found |= {labels[c]: float(value) for c, value in zip(rule.columns, values, strict=True)}
+    return found
+
+
+def _shrunken(shrinkage: dict[str, float]):
+    shrunken = [f"{label} {100 * value:.0f} %" for label, value in shrinkage.items() if value > SHRUNKEN]
+    if shrunken:
+        listed = ", ".join(shrunken[:5]) + (f" and {len(shrunken) - 5} more" if len(shrunken) > 5 else "")
+        yield (
+            f"The shrinkage is above 50 % for {listed}: conditional modes of these effects are close to the population mean whatever the "
+            "subject, so do not plot them against covariates; use conditional draws."
+        )
+
+
+def _too_many_parameters(engine: Engine):
+    mixed = engine.mixed
+    free = {p.name: int((~engine.maximizer.held[p.columns]).sum()) for p in mixed.parameters if not p.is_network}
+    total = sum(free.values())
+    if total > mixed.n_values:
+        yield f"{total} parameters are estimated from {mixed.n_values} observed values: more than the data can tell. Fix some, or remove them."
+        return
+    for rule in engine.rules.omegas:
+        if (
+            rule.kind == "full"
+            and rule.columns.size >= mixed.n_subjects
+            and not engine.maximizer.is_fixed(rule.parameter)
+        ):
+            yield (
+                f"The full covariance '{rule.parameter.name}' of {rule.columns.size} random effects is estimated from {mixed.n_subjects} subjects, and "
+                "will be singular. Make it diagonal, or give it a prior."
+            )

@@ -1,0 +1,183 @@
+"""Checks of the options that SAEM and fit_saem share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pytensor
+from pymc.distributions.transforms import Interval
+from pymc.logprob.transforms import LogOddsTransform, LogTransform
+from pytensor.compile.mode import get_mode
+
+from pymc_saem.arguments import shown
+from pymc_saem.model.density.point_map import PointMap
+from pymc_saem.model.mixed_model import MixedModel, Parameter
+from pymc_saem.saem.estep.mixture import KERNELS
+
+
+class _Int(int):
+    pass
+
+
+class _Float(float):
+    pass
+
+
+class _Str(str):
+    pass
+
+
+_UNSAID = {int: _Int, float: _Float, str: _Str}
+
+
+def unsaid(value):
+    """A default that can be told from the same value written by the user, who may want it against that of a resumed run."""
+    return _UNSAID[type(value)](value)
+
+
+def is_unsaid(value) -> bool:
+    return type(value) in _UNSAID.values()
+
+
+def check_options(
+    objective, n_explore, n_transitions, n_replicates, kernels, n_starts, minibatch, compile_kwargs
+) -> None:
+    """Refuse options that make no sense, with the value, what was expected, and what to do."""
+    if objective not in ("map", "ml"):
+        raise ValueError(f"objective is {shown(objective)}; it must be 'map' (with priors) or 'ml' (without).")
+    check_count("n_explore", n_explore, 0)
+    if n_starts != "auto":
+        check_count("n_starts", n_starts, 0, " or 'auto'")
+    check_count("n_transitions", n_transitions, 1)
+    if n_replicates != "auto":
+        check_count("n_replicates", n_replicates, 1, " or 'auto'")
+    if kernels is not None:
+        unknown = sorted(set(kernels) - set(KERNELS))
+        if unknown or not kernels:
+            raise ValueError(f"kernel shares name {unknown or 'nothing'}; the choices are {sorted(KERNELS)}.")
+        if any(not np.isfinite(s) or s < 0 for s in kernels.values()) or sum(kernels.values()) <= 0:
+            raise ValueError(f"kernel shares are {dict(kernels)}; they must be non-negative and not all zero.")
+    if isinstance(minibatch, bool) or not isinstance(minibatch, int | float) or not 0.0 < minibatch <= 1.0:
+        raise ValueError(
+            f"minibatch is {shown(minibatch)}; it is the share of the subjects that move in an iteration, in (0, 1]."
+        )
+    unknown = sorted(set(compile_kwargs or {}) - {"mode"})
+    if unknown:
+        raise ValueError(f"compile_kwargs has {unknown}; only 'mode' is used.")
+    _check_mode((compile_kwargs or {}).get("mode"))
+
+
+def _check_mode(mode) -> None:
+    try:
+        get_mode(mode)
+    except Exception as error:  # PyTensor's own, of several kinds
+        raise ValueError(
+            f"compile_kwargs has mode={mode!r}, which PyTensor does not have; 'NUMBA', the default, 'FAST_COMPILE' and 'FAST_RUN' are some "
+            f"that it has ({error})."
+        ) from error
+
+
+def check_fit_options(*, n_explore, n_smooth, kernel, chains, draws, tolerance, cores, callback, **others) -> None:
+    """Refuse options of ``fit_saem`` that the step method does not have; it checks ``others`` itself."""
+    for name, value, least in (
+        ("n_smooth", n_smooth, 0),
+        ("chains", chains, 1),
+        ("cores", cores, 1),
+        ("draws", draws, 2),
+    ):
+        check_count(name, value, least)
+    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0.0 <= tolerance < np.inf:
+        raise ValueError(
+            f"tolerance is {shown(tolerance)}; it must be a number of standard errors, or 0 to run all of n_smooth."
+        )
+    if n_explore == 0 and n_smooth == 0:
+        raise ValueError("n_explore and n_smooth are both 0; at least one iteration is needed.")
+    if kernel != "auto" and not isinstance(kernel, Mapping):
+        raise ValueError(
+            f"kernel is {shown(kernel)}; it must be 'auto' or shares such as {{'coordinate': 0.5, 'block': 0.5}}."
+        )
+    if callback is not None and cores > 1 and chains > 1:
+        raise ValueError("callback runs in this process and needs cores=1.")
+
+
+def check_count(name: str, value, smallest: int, otherwise: str = "") -> None:
+    """Refuse what is not an integer of at least ``smallest``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
+        raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least {smallest}{otherwise}.")
+
+
+def check_initvals(model, initvals: Mapping[str, Any]) -> None:
+    """Refuse starting values of other names or shapes, and what is no number; PyMC has two texts of its own."""
+    free = {rv.name: rv for rv in model.free_RVs}
+    unknown = sorted(set(initvals) - set(free))
+    if unknown:
+        raise ValueError(f"initvals names {unknown}; the free variables are {sorted(free)}.")
+    shapes = _shapes_of(list(free.values()))
+    for name, value in initvals.items():
+        if isinstance(value, str):
+            if value not in ("support_point", "prior"):
+                raise ValueError(f"initvals[{name!r}] is {shown(value)}; a text must be 'support_point' or 'prior'.")
+            continue
+        shape = shapes[name]
+        if hasattr(value, "owner"):  # a tensor, which PyMC evaluates
+            continue
+        try:
+            value = np.asarray(value, dtype=float)
+        except (TypeError, ValueError):
+            raise ValueError(f"initvals[{name!r}] is {shown(value)}; it must hold numbers of shape {shape}.") from None
+        if value.shape != shape:
+            raise ValueError(f"initvals[{name!r}] has shape {value.shape}, but the variable has shape {shape}.")
+
+
+def _shapes_of(variables: list) -> dict[str, tuple[int, ...]]:
+    """Shapes by name; no data are put in place of observed variables, which shapes of free ones do not need, and which once failed in PyMC."""
+    evaluate = pytensor.function([], [v.shape for v in variables], mode="FAST_COMPILE", on_unused_input="ignore")
+    return {v.name: tuple(map(int, shape)) for v, shape in zip(variables, evaluate(), strict=True)}
+
+
+def natural_values(mixed: MixedModel, fixed: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+    """The user's constants, checked against the model: name -> flat natural value."""
+    known = {p.name: p for p in mixed.parameters}
+    values = {}
+    for name, value in (fixed or {}).items():
+        if name not in known:
+            raise ValueError(
+                f"fixed names '{name}', which is not a population parameter. The parameters are {sorted(known)}."
+            )
+        value = np.asarray(value, dtype=float)
+        expected = known[name].natural_shape
+        if value.shape != expected:
+            raise ValueError(f"fixed['{name}'] has shape {value.shape}; the parameter has shape {expected}.")
+        if np.any(np.isinf(value)) or np.all(np.isnan(value)) and value.size:
+            raise ValueError(
+                f"fixed['{name}'] is {value}; it must be finite, or NaN for the entries that are to be estimated."
+            )
+        if np.any(np.isnan(value)):
+            _refuse_partly_fixed(mixed, known[name])
+        _refuse_outside(mixed, known[name], value)
+        values[name] = value.ravel()
+    return values
+
+
+def _refuse_partly_fixed(mixed: MixedModel, p: Parameter) -> None:
+    transform = mixed.model.rvs_to_transforms.get(mixed.model[p.name])
+    if transform is not None and not isinstance(transform, LogTransform | LogOddsTransform | Interval):
+        raise ValueError(
+            f"fixed['{p.name}'] has NaN entries, but the {type(transform).__name__} of '{p.name}' ties its entries together. Fix all of "
+            "them or none."
+        )
+
+
+def _refuse_outside(mixed: MixedModel, p: Parameter, value: np.ndarray) -> None:
+    points = PointMap(mixed)
+    known = np.isfinite(value.ravel())
+    inside = points.natural(p, points.theta_of(points.template)[p.columns])
+    with np.errstate(all="ignore"):
+        whole = np.where(known, value.ravel(), inside)
+        u = points.unconstrained(p, whole)
+        back = points.natural(p, u)  # another value where entries do not add up to what they must
+    if not np.all(np.isfinite(u)) or not np.allclose(back, whole, rtol=1e-6, atol=1e-12):
+        raise ValueError(f"fixed['{p.name}'] is {value}, which is outside the support of the prior of '{p.name}'.")

@@ -1,0 +1,160 @@
+"""A fit that goes on: what is stored of a run, and the checks that model and options are still those of the run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pymc_saem.arguments import shown
+from pymc_saem.compat import get_group, group_names
+from pymc_saem.results.files.storage import load
+from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.estep.kernels import Target
+from pymc_saem.saem.estep.mixture import N_CODES
+from pymc_saem.saem.run.chain import Chain
+from pymc_saem.saem.run.options import is_unsaid
+from pymc_saem.saem.run.snapshot import Snapshot, pack, unpack
+
+#: Options that a resumed run may change: they decide when it ends, and what comes after it. Their defaults are ``unsaid``.
+FREE = ("n_smooth", "draws", "tolerance", "likelihood", "standard_errors")
+
+
+@dataclass
+class Resumable:
+    """What a fit stores in its group ``saem_state``.
+
+    Attributes
+    ----------
+    options : dict
+        Of :func:`fit_saem`, by name.
+    random : bytes
+        Packed generators as they were before the run: "chains", a list, and "after", for what comes after the estimate.
+    snapshots : dict of int to Snapshot
+        By chain.
+    seconds : float
+        That the fit has taken.
+    """
+
+    options: dict[str, Any]
+    random: bytes
+    snapshots: dict[int, Snapshot]
+    seconds: float = 0.0
+
+    @classmethod
+    def new(cls, options: Mapping[str, Any], rng: np.random.Generator) -> Resumable:
+        """Of a run that begins."""
+        random = pack({"chains": rng.spawn(options["chains"]), "after": rng.spawn(1)[0]})
+        return cls({name: plain(value) for name, value in options.items()}, random, {})
+
+    @classmethod
+    def read(cls, source) -> Resumable:
+        """From ArviZ data or a file.
+
+        Raises
+        ------
+        ValueError
+            When a run cannot go on from it.
+        """
+        if not hasattr(source, "attrs") and not isinstance(source, str | os.PathLike):
+            raise ValueError(f"resume is {source!r}; it must be what fit_saem returned, or the file of such a fit.")
+        idata = source if hasattr(source, "attrs") else load(source)
+        if "saem_state" not in group_names(idata):
+            raise ValueError(
+                "resume has no group 'saem_state', so it is no fit of fit_saem, or of a version that could not go on with one. "
+                f"It has {', '.join(group_names(idata))}."
+            )
+        group = get_group(idata, "saem_state")
+        data = {str(name): np.asarray(group[name].values, dtype=np.uint8).tobytes() for name in group.data_vars}
+        random = data.pop("random")
+        snapshots = {int(name.removeprefix("chain_")): Snapshot.from_bytes(found) for name, found in data.items()}
+        return cls(json.loads(group.attrs["options"]), random, snapshots, float(group.attrs["seconds"]))
+
+    def generators(self) -> tuple[list[np.random.Generator], np.random.Generator]:
+        """One for each chain, and one for what comes after the estimate."""
+        found = unpack(self.random)
+        return found["chains"], found["after"]
+
+    def begun(self) -> tuple[Snapshot | None, ...]:
+        return tuple(self.snapshots.get(c) for c in range(self.options["chains"]))
+
+    def with_runs(self, runs: list[Chain], seconds: float) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """Variables and attributes of the group after these runs."""
+        snapshots = self.snapshots | {run.number: run.snapshot for run in runs if run.snapshot is not None}
+        data = {f"chain_{number}": snapshot.to_bytes() for number, snapshot in sorted(snapshots.items())}
+        return {"random": self.random, **data}, {"options": self.options, "seconds": self.seconds + seconds}
+
+    def merge(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of the run that goes on: those of the first run, and of ``given`` what it may change.
+
+        Raises
+        ------
+        ValueError
+            When an option was given that is another than that of the run.
+        """
+        merged = {}
+        for name, value in given.items():
+            stored = self.options[name]
+            if name in FREE:
+                merged[name] = stored if is_unsaid(value) else value
+            elif plain(value) in (stored, plain(defaults[name])):
+                merged[name] = stored
+            else:
+                raise ValueError(
+                    f"{name} is {shown(value)}, but the run that is resumed has {shown(stored)}. Leave it out, or begin a new fit."
+                )
+        return merged
+
+    def extended(self, n_explore: int, n_smooth: int, extend: int) -> int:
+        """``n_smooth`` of a run that is extended."""
+        done = max(len(snapshot.theta) for snapshot in self.snapshots.values())
+        return extend + (done - n_explore if done >= n_explore else n_smooth)
+
+
+def plain(value: Any) -> Any:
+    """An option as JSON gives it back."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(x) for name, x in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(x) for x in value]
+    if isinstance(value, float) and np.isnan(value):
+        return "NaN"  # which equals itself, unlike the number
+    return value
+
+
+def check_same_model(engine: Engine, snapshots: Mapping[int, Snapshot]) -> None:
+    """Refuse to go on with another model, or other data.
+
+    Raises
+    ------
+    ValueError
+        Says what differs.
+    """
+    mixed = engine.mixed
+    for number, snapshot in sorted(snapshots.items()):
+        state = snapshot.bookmark["state"]
+        theirs, ours = (state.theta.size, *state.phi.shape[1:]), (mixed.n_theta, mixed.n_subjects, mixed.n_phi)
+        for what, a, b in zip(
+            ("entries of parameters", "subjects", "random effects a subject"), theirs, ours, strict=True
+        ):
+            if a != b:
+                raise ValueError(f"resume is of another model: it has {a} {what}, and this model has {b}.")
+        if len(snapshot.theta) < 2:
+            continue
+        # The E-step of the last iteration ended in these phi, and began with the theta of the iteration before.
+        theta, stored = snapshot.theta[-2], float(snapshot.stats["complete_logp"][-1])
+        engine.densities.warm_up(state.phi, theta)
+        codes = np.zeros((N_CODES, mixed.n_subjects), dtype=np.int64)
+        there = Target(engine.densities, engine.maximizer.population(theta), theta, codes).ensemble(state.phi)
+        found = float((there.loglik + there.logprior).sum(axis=1).mean())
+        if not np.isclose(found, stored, rtol=1e-8, atol=1e-8):
+            raise ValueError(
+                f"resume is of another model or of other data: at the state of chain {number}, the log density was {stored:.8g} and is "
+                f"{found:.8g} with this model."
+            )

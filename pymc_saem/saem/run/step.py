@@ -1,0 +1,271 @@
+"""SAEM as a PyMC step method: one step is one iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pymc as pm
+from pymc.step_methods.compound import BlockedStep
+from pymc.util import get_random_generator
+
+from pymc_saem.arguments import check_types
+from pymc_saem.model.read import read_model
+from pymc_saem.saem.core.algorithm import State, Statistics, iterate
+from pymc_saem.saem.core.schedule import Schedule
+from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.mstep.recognize import refuse_collinear
+from pymc_saem.saem.run.options import check_options, natural_values
+from pymc_saem.saem.run.step_state import Interruptible, SAEMState
+from pymc_saem.saem.start.scales import refuse_constant_outcomes, refuse_fixed_out_of_range
+
+
+class _TypesFirst:
+    """PyMC works with the arguments of a step before its ``__init__`` does."""
+
+    def __new__(cls, *args, **kwargs):
+        check_types("SAEM", dict(zip(("vars",), args, strict=False)) | kwargs)
+        return super().__new__(cls, *args, **kwargs)
+
+
+class SAEM(_TypesFirst, Interruptible, BlockedStep):
+    """Stochastic approximation EM as a PyMC step method.
+
+    A chain of ``pm.sample(step=ps.SAEM())`` is one run: its ``tune`` draws are the exploratory
+    phase (step size 1), its draws the smoothing phase. The point that it returns holds the current
+    parameters, and the random effects of the first replicate. :func:`fit_saem` runs this step and adds
+    everything that comes after the estimate.
+
+    Parameters
+    ----------
+    vars : list of variables, optional
+        All free variables of the model. SAEM must own every one of them.
+    random_effects : sequence of str, optional
+        Names of the random effects; found from the graph by default.
+    objective : {"map", "ml"}
+        Maximize p(y | theta) p(theta), with the prior on the natural scale as ``pm.find_MAP`` does,
+        or p(y | theta) alone.
+    n_explore : int
+        Exploratory iterations that the simulated annealing is planned for. ``pm.sample``'s ``tune``
+        decides when the phase really ends.
+    n_transitions : int
+        Proposals per subject and replicate in one iteration; each costs one solve.
+    n_replicates : int or "auto"
+        Copies of phi per subject.
+    kernels : mapping of str to float, optional
+        Share of the transitions of "prior", "coordinate", "block", "mala" and "independence" proposals.
+    fixed : mapping of str to array, optional
+        Parameters held at the given natural values.
+    n_starts : int or "auto"
+        Gradient fits with phi at its mean, from which the best starts the run; 0 starts at the point.
+        "auto": 12, or none where random effects are weights of networks, or more than the rows of a typical subject.
+    step_size_exponent : float
+        Exponent a of the step sizes k^-a of the smoothing phase, in (1/2, 1].
+    annealing : float
+        Smallest factor of a variance per iteration in the exploratory phase.
+    minibatch : float
+        Share of the subjects whose random effects move in an iteration, in (0, 1].
+    compile_kwargs : dict, optional
+        ``mode`` for the compiled densities; Numba by default.
+
+    Raises
+    ------
+    UnsupportedModelError
+        When the model is not one that SAEM can estimate; the text says which part of it, and why.
+
+    Examples
+    --------
+    >>> with model:  # doctest: +SKIP
+    ...     idata = pm.sample(draws=300, tune=150, chains=1, step=ps.SAEM())
+    """
+
+    name = "saem"
+    default_blocked = True
+    _state_class = SAEMState
+    stats_dtypes_shapes = {
+        "step_size": (np.float64, []),
+        "complete_logp": (np.float64, []),
+        "accept_prior": (np.float64, []),
+        "accept_coordinate": (np.float64, []),
+        "accept_block": (np.float64, []),
+        "accept_mala": (np.float64, []),
+        "accept_independence": (np.float64, []),
+        "n_failed": (np.int64, []),
+        "tune": (bool, []),
+    }
+
+    def __init__(
+        self,
+        vars: Sequence | None = None,
+        *,
+        model: pm.Model | None = None,
+        random_effects: Sequence[str] | None = None,
+        objective: str = "map",
+        n_explore: int = 600,
+        n_transitions: int = 80,
+        n_replicates: int | str = "auto",
+        kernels: Mapping[str, float] | None = None,
+        fixed: Mapping[str, Any] | None = None,
+        n_starts: int | str = "auto",
+        step_size_exponent: float = 0.75,
+        annealing: float = 0.95,
+        minibatch: float = 1.0,
+        compile_kwargs: dict | None = None,
+        initial_point: dict | None = None,
+        rng=None,
+        blocked: bool = True,
+    ):
+        model = pm.modelcontext(model)
+        self.vars = list(model.value_vars) if vars is None else [model.rvs_to_values.get(v, v) for v in vars]
+        missing = [v.name for v in model.value_vars if v not in self.vars]
+        if missing:
+            raise ValueError(
+                f"SAEM must own every free variable, or PyMC samples the rest by NUTS; {missing} were left out."
+            )
+        check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_starts, minibatch, compile_kwargs)
+        self._data = {v.name: np.array(v.get_value()) for v in model.data_vars if hasattr(v, "get_value")}
+        self.schedule = Schedule(n_explore, step_size_exponent, annealing)
+        mixed = read_model(model, random_effects)
+        self.engine = Engine.build(
+            mixed,
+            self.schedule,
+            objective=objective,
+            fixed=natural_values(mixed, fixed),
+            n_transitions=n_transitions,
+            n_replicates=n_replicates,
+            kernels=kernels,
+            mode=(compile_kwargs or {}).get("mode", "NUMBA"),
+        )
+        refuse_collinear(self.engine.rules.mean, self.engine.maximizer.held)
+        refuse_constant_outcomes(self.engine)
+        refuse_fixed_out_of_range(self.engine)
+        self.objective, self.blocked = objective, blocked
+        self.n_starts, self.minibatch = n_starts, minibatch
+        self.rng = get_random_generator(rng)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Back to before the first iteration; one instance serves every chain."""
+        self.tune, self.iter_count, self.n_smoothed = True, 0, 0
+        self.simulator = None
+        self._state: State | None = None
+        self._adapted: dict | None = None
+        self._failures: dict = {}
+        self.start_scores, self.dispersed = np.zeros(0), False
+        self.engine.maximizer.reset()
+        self.engine.climber.n_evaluations = 0
+        self._evaluations_before = 0.0
+
+    def begin_chain(self, rng, n_explore: int, dispersed: bool = False) -> None:
+        """Forget the last chain and take over the generator of the next; ``dispersed``: it starts away from the point."""
+        self._forget()
+        self.dispersed = dispersed
+        self.rng = get_random_generator(rng, copy=False)
+        self.schedule.n_explore = n_explore
+        if not n_explore:
+            self.stop_tuning()
+
+    # PyMC 5 calls set_rng at the start of a chain, PyMC 6 setup_chain.
+    def set_rng(self, rng) -> None:
+        self._check_data()
+        self.begin_chain(rng, self.schedule.n_explore)
+
+    def setup_chain(self, rng, tune: int, draws: int) -> None:
+        self._check_data()
+        self.begin_chain(rng, tune)
+
+    def _check_data(self) -> None:
+        """Whose rows are whose was read when the step was made; with other data it may be wrong without a word."""
+        for name, before in self._data.items():
+            if not np.array_equal(
+                before, self.engine.mixed.model[name].get_value(), equal_nan=before.dtype.kind == "f"
+            ):
+                raise ValueError(
+                    f"The data '{name}' have changed since this step read the model. Make the step after pm.set_data: "
+                    "pm.sample(step=ps.SAEM())."
+                )
+
+    def stop_tuning(self) -> None:
+        self.tune = False
+        if self.simulator is not None:
+            self.simulator.stop_tuning()
+
+    @np.errstate(all="ignore")  # what is not finite is looked at, and told in words
+    def step(self, point: dict) -> tuple[dict, list[dict]]:
+        """One SAEM iteration.
+
+        Parameters
+        ----------
+        point : dict
+            PyMC point. It starts the run in the first step; afterwards the step's own state counts.
+
+        Returns
+        -------
+        dict
+            ``point`` with the new theta, and phi of replicate 0.
+        list of dict
+            Sampler statistics.
+        """
+        if self.simulator is None:
+            self._begin(point)
+        if not self.tune:
+            self.n_smoothed += 1
+        step_size = self.schedule.step_size(self.n_smoothed)
+        failed_before = self._n_failed()
+        self._state, report = iterate(
+            self._state, self._simulate, self.engine.maximizer, step_size, self.engine.climber
+        )
+        self.iter_count += 1
+        stats = {
+            **{name: value for name, value in report.items() if name in self.stats_dtypes_shapes},
+            "step_size": step_size,
+            "n_failed": self._n_failed() - failed_before,
+            "tune": self.tune,
+        }
+        return self.engine.points.to_point(self._state.theta, self._state.phi[0], point), [stats]
+
+    def _begin(self, point: dict) -> None:
+        if self._state is None:
+            self._state, self.simulator, start = self.engine.begin(point, self.rng, self.n_starts, self.dispersed)
+            self.start_scores = start.scores
+        else:  # a state was restored; rebuild what cannot be stored
+            population = self.engine.maximizer.population(self._state.theta)
+            self.simulator = self.engine.simulator(population, self.rng)
+            self.simulator.adapted = self._adapted
+            self.simulator.failures = self._failures
+        if not self.tune:
+            self.simulator.stop_tuning()
+
+    def _simulate(self, theta, phi) -> tuple[np.ndarray, Statistics, dict]:
+        return self.simulator(self.engine.maximizer.population(theta), theta, phi, still=self._still())
+
+    def _still(self) -> np.ndarray | None:
+        """Subjects that do not move in this iteration (Kuhn, Matias & Rebafka 2020); all move in the first one."""
+        who = self.engine.maximizer.weighted_subjects
+        n_moving = max(1, round(self.minibatch * who.size))
+        if n_moving == who.size or self.iter_count == 0:
+            return None
+        still = np.ones(self.engine.mixed.n_subjects, dtype=bool)
+        still[self.rng.choice(who, size=n_moving, replace=False)] = False
+        return still
+
+    def _n_failed(self) -> int:
+        return int(sum(count.sum() for count in self.simulator.failures.values()))
+
+    @staticmethod
+    def _progressbar_config(n_chains=1):
+        from pymc_saem.compat import progress_column
+
+        columns = [
+            progress_column("{task.fields[step_size]:0.3f}", "Step size"),
+            progress_column("{task.fields[accept]:0.2f}", "Accept"),
+        ]
+        return columns, {"step_size": [1.0] * n_chains, "accept": [0.0] * n_chains}
+
+    @staticmethod
+    def _make_progressbar_update_functions():
+        def update_stats(stats):
+            return {"step_size": stats["step_size"], "accept": stats["accept_coordinate"]}
+
+        return (update_stats,)

@@ -1,0 +1,1 @@
+"""Fisher information, standard errors, and what the data do not determine."""
