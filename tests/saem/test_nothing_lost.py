@@ -288,3 +288,18 @@ def test_a_later_chain_that_fails_leaves_the_others():
         idata = ps.fit_saem(model, chains=3, callback=fail, **QUICK | {"likelihood": None, "standard_errors": None})
     assert get_group(idata, "saem_trace").sizes["chain"] == 2 and calls.count(2) == 6
     assert any("Chain 1 was lost (ArithmeticError: in the second chain)" in str(w.message) for w in seen)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # about a run that is too short to settle
+def test_a_fit_outlives_the_folder_of_its_checkpoint(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+
+    def remove(chain, iteration, *seen):
+        if iteration == 3:
+            (folder / "fit.nc").unlink()
+            folder.rmdir()
+
+    fit = ps.fit_saem(build(), callback=remove, checkpoint=Checkpoint(folder / "fit.nc", iterations=2), **QUICK)
+    assert len(ps.summary(fit)) == 3
