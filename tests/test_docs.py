@@ -15,9 +15,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pymc as pm
 import pytest
-from small import SMALL, SMALL_FIT, SMALL_SAMPLE, WITHOUT, smaller
 
 import pymc_saem as ps
+from tests.support.small import SMALL, SMALL_FIT, SMALL_SAMPLE, WITHOUT, smaller
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -12,9 +12,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pymc as pm
 import pytest
-from small import CHEAP, SMALL, SMALL_FIT, smaller
 
 import pymc_saem as ps
+from tests.support.small import CHEAP, SMALL, SMALL_FIT, smaller
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

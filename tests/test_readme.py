@@ -5,9 +5,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
-from small import CHEAP, SMALL_FIT, smaller
 
 import pymc_saem as ps
+from tests.support.small import CHEAP, SMALL_FIT, smaller
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -5,7 +5,7 @@
     python benchmarks/accuracy/evaluate.py neural demo/fit.nc --groups 16 --steps 8     # a smaller error
 
 Prints the estimate of every subject and the total, each with its Monte-Carlo error. The values are natural ones (standard
-deviations, not variances), and the models those of tests/saem/models.py.
+deviations, not variances), and the models those of tests/support/models.py.
 """
 
 import argparse
@@ -16,13 +16,12 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "saem"))
-
-import models  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pymc_saem.saem.engine import Engine  # noqa: E402
 from pymc_saem.saem.likelihood.annealed import MarginalLikelihood, marginal_loglik  # noqa: E402
 from pymc_saem.saem.run.step import SAEM  # noqa: E402
+from tests.support import models  # noqa: E402
 
 MODELS = {
     "theophylline": models.theophylline,

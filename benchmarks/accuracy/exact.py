@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy/exact.py [--cases orange poisson] [--seeds 1 2 3 4 5] [--verbose]
 
-The cases are those of tests/saem/cases. A fit passes if its marginal log-likelihood (plus log prior, where the case has
+The cases are those of tests/support/cases. A fit passes if its marginal log-likelihood (plus log prior, where the case has
 one) is within 0.1 of the maximum, and every parameter within 0.3 of its standard error. HIGHER is a fit that found another
 maximum with a better likelihood than the case's answer (theophylline has one, see the case). A case that the package
 refuses, or whose fit ends in an error, is reported and counts as missed. The exit code is 1 if anything did not pass.
@@ -17,12 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "saem"))
-
-from cases import CASES, Case  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import pymc_saem as ps  # noqa: E402
 from pymc_saem.compat import get_group  # noqa: E402
+from tests.support.cases import CASES, Case  # noqa: E402
 
 MAX_GAP, MAX_ERROR = 0.1, 0.3
 ROW = "{:22} {:>5} {:>9} {:>7}  {:16} {:>8} {:>8}  {}"

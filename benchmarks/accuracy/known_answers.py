@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy/known_answers.py [--cases theophylline intercept] [--seeds 1 2 3] [--iterations 150 150]
 
-The exit code is 1 if an estimate lies outside its tolerance. The models are those of tests/saem/models.py.
+The exit code is 1 if an estimate lies outside its tolerance. The models are those of tests/support/models.py.
 """
 
 import argparse
@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "saem"))
-
-import models  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import pymc_saem as ps  # noqa: E402
+from tests.support import models  # noqa: E402
 
 #: Exact maximum likelihood, by adaptive quadrature.
 THEOPHYLLINE = {

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "saem"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cases.quadrature import gauss_hermite, log_normal_density, modes  # noqa: E402
 

@@ -1,6 +1,5 @@
 """Residuals: closed forms of a linear model, and uniformity where the model is true."""
 
-import linear_gaussian as lg
 import numpy as np
 import pymc as pm
 import pytest
@@ -12,6 +11,7 @@ from pymc_saem.diagnose.decorrelated import decorrelate, ranks
 from pymc_saem.diagnose.individual import individual_residuals
 from pymc_saem.diagnose.residuals import population_residuals
 from pymc_saem.diagnose.rows import FittedRows
+from tests.support import linear_gaussian as lg
 
 N_SETS = 200
 

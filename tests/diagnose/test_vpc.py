@@ -1,16 +1,16 @@
 """Visual predictive checks against NumPy programs that compute the same."""
 
-import linear_gaussian as lg
 import numpy as np
 import pandas as pd
 import pymc as pm
 import pytest
-from made_up_fit import made_up_fit
 from scipy import optimize, stats
 
 import pymc_saem as ps
 from pymc_saem.diagnose.bins import bin_edges, bin_of
 from pymc_saem.diagnose.windows import weighted_quantile
+from tests.support import linear_gaussian as lg
+from tests.support.made_up_fit import made_up_fit
 
 
 @pytest.fixture(scope="module")

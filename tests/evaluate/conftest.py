@@ -1,13 +1,7 @@
-"""Lets the tests here import models.py and made_up_fit.py."""
-
-import sys
-from pathlib import Path
+"""Figures are closed after each test."""
 
 import matplotlib.pyplot as plt
 import pytest
-
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "plots"), str(HERE.parent / "saem")]
 
 
 @pytest.fixture(autouse=True)

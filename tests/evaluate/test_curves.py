@@ -3,9 +3,9 @@
 import numpy as np
 import pymc as pm
 import pytest
-from made_up_fit import made_up_fit
 
 import pymc_saem as ps
+from tests.support.made_up_fit import made_up_fit
 
 N, R = 3, 4
 SUBJECT = np.repeat(np.arange(N), R)

@@ -2,7 +2,6 @@
 
 import gc
 import math
-import os
 import sys
 from types import SimpleNamespace
 
@@ -13,9 +12,7 @@ from scipy.integrate import solve_ivp
 
 from pymc_saem.ode.runtime.status import SolverStatus
 from pymc_saem.ode.solvers import sundials
-
-sys.path.insert(0, os.path.dirname(__file__))
-import one_solve
+from tests.support import one_solve
 
 NO_Y0 = np.empty(0, np.int64)
 

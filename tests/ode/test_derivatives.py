@@ -1,7 +1,5 @@
 """Solution and derivatives from one solve: the same solution as without them, derivatives against differences of SciPy's."""
 
-import os
-import sys
 
 import numpy as np
 import pandas as pd
@@ -10,11 +8,9 @@ import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import Mode
 
-sys.path.insert(0, os.path.dirname(__file__))
-from systems import DOSE, RATES, START, SUBJECT, TIMES, N, oral, oral_scipy
-
 from pymc_saem.ode import SolverStatus, solve_ivp
 from pymc_saem.ode.ops.solution_op import OdeDerivatives, OdeGradient
+from tests.support.systems import DOSE, RATES, START, SUBJECT, TIMES, N, oral, oral_scipy
 
 PLAIN = Mode("py", "fast_compile")
 

@@ -8,8 +8,6 @@ so that what belongs to another subject shows. Some subjects of "auto" are stiff
 What else can meet events: rows at other times, a system that saturates (against SciPy), graphs that Numba compiles, wide systems.
 """
 
-import os
-import sys
 from functools import cache
 
 import numpy as np
@@ -21,10 +19,8 @@ from pytensor.compile.mode import Mode
 from pytensor.graph.replace import vectorize_graph
 from scipy.integrate import solve_ivp as scipy_solve_ivp
 
-sys.path.insert(0, os.path.dirname(__file__))
-import by_hand as hand
-
 from pymc_saem.ode import Doses, interpolate, solve_ivp
+from tests.support import by_hand as hand
 
 PLAIN = Mode("py", None)  # most of the time would go to rewriting graphs
 

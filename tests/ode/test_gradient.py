@@ -1,7 +1,5 @@
 """Gradients: against finite differences, for what they exist, and errors where they do not."""
 
-import os
-import sys
 
 import numpy as np
 import pymc as pm
@@ -11,10 +9,8 @@ import pytest
 from pytensor.gradient import NullTypeGradError
 from pytensor.graph.replace import vectorize_graph
 
-sys.path.insert(0, os.path.dirname(__file__))
-from systems import DOSE, RATES, START, SUBJECT, TIMES, N, oral, oral_scipy
-
 from pymc_saem.ode import solve_ivp
+from tests.support.systems import DOSE, RATES, START, SUBJECT, TIMES, N, oral, oral_scipy
 
 WEIGHTS = np.random.default_rng(3).normal(size=TIMES.size)
 

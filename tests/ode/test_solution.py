@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import sys
 
 import numpy as np
 import pytensor
@@ -10,10 +9,8 @@ import pytensor.tensor as pt
 import pytest
 from pytensor.graph.replace import vectorize_graph
 
-sys.path.insert(0, os.path.dirname(__file__))
-from systems import DOSE, RATES, START, SUBJECT, TIMES, N, oral, oral_scipy
-
 from pymc_saem.ode import SolverStatus, solve_ivp
+from tests.support.systems import DOSE, RATES, START, SUBJECT, TIMES, N, oral, oral_scipy
 
 
 def solve(rates=RATES, dose=DOSE, **options):

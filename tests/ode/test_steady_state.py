@@ -1,7 +1,5 @@
 """Steady states as NONMEM defines them, against the doses of the past one by one: values, and gradients in all that dosing knows."""
 
-import os
-import sys
 import warnings
 
 import numpy as np
@@ -12,10 +10,8 @@ import pytest
 from pytensor.compile.mode import Mode
 from scipy.linalg import expm
 
-sys.path.insert(0, os.path.dirname(__file__))
-import by_hand as hand
-
 from pymc_saem.ode import Doses, SolverStatus, interpolate, solve_ivp
+from tests.support import by_hand as hand
 
 PLAIN = Mode("py", None)  # most of the time would go to rewriting graphs
 

@@ -1,8 +1,6 @@
 """The sunode solver: the tests of the other engines again, and what only it can get wrong."""
 
-import os
 import pickle
-import sys
 from functools import partial
 
 import numpy as np
@@ -12,15 +10,13 @@ import pytensor.tensor as pt
 import pytest
 
 pytest.importorskip("sunode", reason="sunode is not installed; it comes with conda-forge, not with pip")
-sys.path.insert(0, os.path.dirname(__file__))
-import test_gradient
-import test_solution
-from systems import DOSE, START, SUBJECT, TIMES, N, oral, oral_scipy
-from test_gradient import (  # noqa: F401
+from pymc_saem.ode import SolverStatus, solve_ivp
+from tests.ode import test_gradient, test_solution
+from tests.ode.test_gradient import (  # noqa: F401
     test_batched_gradient_equals_loop,
     test_gradient_by_parameters_initial_values_and_shared_scalars,
 )
-from test_solution import (  # noqa: F401
+from tests.ode.test_solution import (  # noqa: F401
     test_batch_equals_loop_and_accepts_several_batch_axes,
     test_batch_of_initial_values_alone,
     test_compiled_function_survives_pickle,
@@ -31,8 +27,7 @@ from test_solution import (  # noqa: F401
     test_start_time_gives_initial_value,
     test_threads_do_not_change_a_bit,
 )
-
-from pymc_saem.ode import SolverStatus, solve_ivp
+from tests.support.systems import DOSE, START, SUBJECT, TIMES, N, oral, oral_scipy
 
 with_sunode = partial(solve_ivp, solver="sunode")
 

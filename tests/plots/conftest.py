@@ -1,20 +1,14 @@
-"""One short fit of theophylline for all figures, and the folders of the helpers on the path."""
-
-import sys
-from pathlib import Path
+"""One short fit of theophylline for all figures."""
 
 import matplotlib.pyplot as plt
 import pytest
 
 import pymc_saem as ps
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "saem")]  # made_up_fit.py; models.py
-
 
 @pytest.fixture(scope="session")
 def model():
-    from models import theophylline
+    from tests.support.models import theophylline
 
     return theophylline()
 

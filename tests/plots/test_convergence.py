@@ -5,10 +5,10 @@ import numpy as np
 import pymc as pm
 import pytest
 import xarray as xr
-from made_up_fit import made_up_fit
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
+from tests.support.made_up_fit import made_up_fit
 
 
 def titles(axes):

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 import pytest
-from made_up_fit import made_up_fit
 
 import pymc_saem as ps
+from tests.support.made_up_fit import made_up_fit
 
 NET = ps.nn.MLP(in_size=1, out_size=1, width_size=2, depth=1, activation="tanh")
 TIMES = np.array([0.5, 1.0, 2.0, 4.0])

@@ -5,11 +5,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pymc as pm
 import pytest
-from made_up_fit import made_up_fit
-from models import theophylline
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
+from tests.support.made_up_fit import made_up_fit
+from tests.support.models import theophylline
 
 
 def line(ax, label):

@@ -4,12 +4,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pymc as pm
 import pytest
-from made_up_fit import made_up_fit
 from matplotlib.colors import to_rgb
 from scipy import integrate, stats
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
+from tests.support.made_up_fit import made_up_fit
 
 SUBJECT = np.array([0, 1, 0, 1, 0])  # rows of the subjects mixed
 LEVEL = np.array([3.0, 8.0])

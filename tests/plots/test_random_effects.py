@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 import pytest
-from made_up_fit import made_up_fit
 from scipy import special, stats
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
+from tests.support.made_up_fit import made_up_fit
 
 N = 8
 RNG = np.random.default_rng(5)

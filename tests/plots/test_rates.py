@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 import pytest
-from made_up_fit import made_up_fit
 from scipy import integrate
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
+from tests.support.made_up_fit import made_up_fit
 
 N, T = 3, np.array([0.5, 1.0, 4.0, 0.5, 2.0, 1.0, 3.0])
 SUBJECT = np.array([0, 0, 0, 1, 1, 2, 2])

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 import pytest
-from made_up_fit import made_up_fit
-from models import theophylline
 
 import pymc_saem as ps
 from pymc_saem.plots.smooth import trend
+from tests.support.made_up_fit import made_up_fit
+from tests.support.models import theophylline
 
 FEW = {"n_simulations": 60, "random_seed": 1}
 

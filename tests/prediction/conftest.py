@@ -1,28 +1,4 @@
-"""One fit of the random intercept model, in memory and from a file; the folders of the helpers on the path."""
-
-import sys
-from pathlib import Path
-
-import arviz as az
-import pytest
-
-import pymc_saem as ps
-
-HERE = Path(__file__).parent
-sys.path[:0] = [
-    str(HERE),
-    str(HERE.parent / "saem"),
-    str(HERE.parent / "plots"),
-]  # generated.py; models.py; made_up_fit.py
+"""One fit of the random intercept model, in memory and from a file."""
 
 
-@pytest.fixture(scope="session")
-def fit(tmp_path_factory):
-    """Model, fit, and the fit as read from a file."""
-    from models import random_intercept
 
-    model = random_intercept()
-    idata = ps.fit_saem(model, progressbar=False, random_seed=1)
-    path = tmp_path_factory.mktemp("fit") / "fit.nc"
-    idata.to_netcdf(path, engine="h5netcdf")
-    return model, idata, az.from_netcdf(path, engine="h5netcdf")

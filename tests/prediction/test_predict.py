@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 import pytest
-from made_up_fit import made_up_fit
-from models import random_intercept
 from pymc.exceptions import ImputationWarning
 from scipy.stats import norm
 
 import pymc_saem as ps
+from tests.support.made_up_fit import made_up_fit
+from tests.support.models import random_intercept
 
 A, OMEGA, SIGMA = 0.5, 0.8, 0.3
 VALUES = {"a": A, "gamma": 2.0, "omega": OMEGA, "sigma": SIGMA}

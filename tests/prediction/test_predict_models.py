@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 import pytest
-from made_up_fit import made_up_fit
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group, group_names, make_datatree
+from tests.support.made_up_fit import made_up_fit
 
 
 def with_variables(idata, group, variables):

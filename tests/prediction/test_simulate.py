@@ -4,12 +4,12 @@ import numpy as np
 import pymc as pm
 import pytest
 import xarray as xr
-from generated import MODELS
 from pymc.exceptions import ImputationWarning
 from scipy.stats import ks_2samp, nbinom, rankdata
 
 import pymc_saem as ps
 from pymc_saem.evaluate.generator import Generator
+from tests.support.generated import MODELS
 
 N_SETS = 3000
 

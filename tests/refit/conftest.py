@@ -1,19 +1,14 @@
 """A fit with exact answers, made once: random intercepts, 12 subjects with 3 rows (DESIGN section 10)."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import pymc_saem as ps
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "saem"))
-
 
 @pytest.fixture(scope="session")
 def intercepts():
-    from models import random_intercept
+    from tests.support.models import random_intercept
 
     return random_intercept()
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pymc as pm
 import pytest
-from models import random_intercept_data, theophylline
 
 import pymc_saem as ps
 from pymc_saem.refit.bootstrap import draw_cases
 from pymc_saem.refit.fitted import read_fit
 from pymc_saem.refit.simulated import simulate_outcomes
+from tests.support.models import random_intercept_data, theophylline
 
 Y, _ = random_intercept_data()
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from models import exact_loglik, random_intercept_data
 
 import pymc_saem as ps
 from pymc_saem.refit.cross_validation import assign_folds
+from tests.support.models import exact_loglik, random_intercept_data
 
 Y, SUBJECT = random_intercept_data()
 

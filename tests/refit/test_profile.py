@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from models import exact_loglik, random_intercept_data
 from scipy.optimize import brentq, minimize
 
 import pymc_saem as ps
+from tests.support.models import exact_loglik, random_intercept_data
 
 Y, SUBJECT = random_intercept_data()
 NAMES = ["a", "omega", "sigma"]

@@ -4,9 +4,9 @@ import cloudpickle
 import numpy as np
 import pymc as pm
 import pytest
-from models import exact_loglik, random_intercept_data
 
 from pymc_saem.refit.refitter import Refitter
+from tests.support.models import exact_loglik, random_intercept_data
 
 START = {"a": 0.0275, "omega": 0.80081, "sigma": 0.3}
 Y, SUBJECT = random_intercept_data()

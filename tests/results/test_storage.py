@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 import pytest
-from models import theophylline
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group, group_names, make_datatree
+from tests.support.models import theophylline
 
 SHORT = {"n_explore": 60, "n_smooth": 60, "draws": 60, "random_seed": 1, "progressbar": False}
 

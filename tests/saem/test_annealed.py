@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from models import slopes, slopes_data, slopes_loglik, theophylline
-from test_kernels import engine_of
 
 from pymc_saem.saem.likelihood.annealed import marginal_loglik
+from tests.support.engines import engine_of
+from tests.support.models import slopes, slopes_data, slopes_loglik, theophylline
 
 #: -2LL of theophylline by adaptive quadrature at the exact ML estimates, which are given to four digits.
 PK = {"log_ka": 0.4593, "log_CL": 1.0117, "log_V": 3.4539, "sigma": 0.6959}

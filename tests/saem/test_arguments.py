@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 import pytest
-from models import random_intercept
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
+from tests.support.models import random_intercept
 
 BASE = {
     "n_explore": 4, "n_smooth": 4, "n_transitions": 6, "n_replicates": 2, "draws": 6, "n_starts": 0, "random_seed": 1,
@@ -122,7 +122,7 @@ def test_objective_ml_leaves_priors_out():
     import pymc as pm
 
     def build():
-        from models import random_intercept_data
+        from tests.support.models import random_intercept_data
 
         y, subject = random_intercept_data()
         with pm.Model(coords={"subject": range(12)}) as model:

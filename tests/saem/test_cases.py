@@ -6,9 +6,10 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from cases import CASES
-from cases.priors import mean_mode, variance_mode
 from scipy.special import logsumexp
+
+from tests.support.cases import CASES
+from tests.support.cases.priors import mean_mode, variance_mode
 
 GAUSSIAN = [name for name, case in CASES.items() if case.joint is None]
 QUADRATURE = [name for name, case in CASES.items() if case.joint is not None]

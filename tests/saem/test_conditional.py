@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from estimated import theta_of
-from models import slopes, slopes_data, theophylline
-from test_kernels import engine_of
 
 from pymc_saem.results.thresholds import LARGEST_RHAT, LEAST_ESS
 from pymc_saem.saem.conditional.convergence import assess_draws
 from pymc_saem.saem.conditional.draws import MAX_DRAWS, Draws, describe_individuals
+from tests.support.engines import engine_of
+from tests.support.estimated import theta_of
+from tests.support.models import slopes, slopes_data, theophylline
 
 N_SUBJECTS = 100
 

@@ -4,12 +4,12 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
-from models import random_intercept, random_intercept_data, slopes, slopes_data
 
 import pymc_saem as ps
 from pymc_saem.model.read import read_model
 from pymc_saem.saem import UnsupportedModelError
 from pymc_saem.saem.mstep.recognize import recognize
+from tests.support.models import random_intercept, random_intercept_data, slopes, slopes_data
 
 Y, SUBJECT = random_intercept_data()
 X = np.linspace(-1, 1, 12)

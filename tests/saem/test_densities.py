@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from models import slopes, slopes_data, theophylline
 
 from pymc_saem.model.read import read_model
 from pymc_saem.saem.core.schedule import Schedule
 from pymc_saem.saem.engine import Engine
+from tests.support.models import slopes, slopes_data, theophylline
 
 CASES = {
     "formula": lambda: theophylline(),

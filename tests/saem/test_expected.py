@@ -3,10 +3,6 @@
 import numpy as np
 import pymc as pm
 import pytest
-from cases import CASES, linear
-from estimated import at_maximum, conditional_at, draws_at, theta_of
-from models import slopes, slopes_data
-from test_kernels import engine_of
 
 import pymc_saem as ps
 from pymc_saem.saem.likelihood.joint import WeightedPoints
@@ -14,6 +10,10 @@ from pymc_saem.saem.likelihood.linearize import Linearized
 from pymc_saem.saem.uncertainty.expected import expected_information
 from pymc_saem.saem.uncertainty.fisher import information
 from pymc_saem.saem.uncertainty.standard_errors import uncertainty
+from tests.support.cases import CASES, linear
+from tests.support.engines import engine_of
+from tests.support.estimated import at_maximum, conditional_at, draws_at, theta_of
+from tests.support.models import slopes, slopes_data
 
 
 def of_gaussian(mean_slopes, covariance, covariance_slopes):

@@ -10,7 +10,11 @@ import arviz as az
 import numpy as np
 import pymc as pm
 import pytest
-from models import (
+from scipy.optimize import minimize
+
+import pymc_saem as ps
+from pymc_saem.compat import get_group, group_names
+from tests.support.models import (
     exact_loglik,
     random_intercept,
     random_intercept_data,
@@ -19,10 +23,6 @@ from models import (
     slopes_loglik,
     theophylline,
 )
-from scipy.optimize import minimize
-
-import pymc_saem as ps
-from pymc_saem.compat import get_group, group_names
 
 INTERPRETED = {"mode": "FAST_COMPILE"}
 #: Where a test is about the estimate; what comes after it is compiled anew for every model.
@@ -130,11 +130,9 @@ def test_same_seed_same_trace_for_any_number_of_cores():
 
 
 FIRST_AND_LATER = """
-    import sys
-    sys.path.insert(0, {here!r})
     import warnings
     import pymc_saem as ps
-    from models import random_intercept
+    from tests.support.models import random_intercept
     from pymc_saem.compat import get_group
 
     warnings.simplefilter("ignore")
@@ -149,11 +147,14 @@ FIRST_AND_LATER = """
 @pytest.mark.slow
 def test_a_first_fit_is_no_other_than_a_later_one(tmp_path):
     """PyTensor compiles in the first process, and finds its machine code on disk in the second."""
-    code = textwrap.dedent(FIRST_AND_LATER.format(here=str(Path(__file__).parent)))
+    code = textwrap.dedent(FIRST_AND_LATER)
     flags = ",".join(filter(None, [os.environ.get("PYTENSOR_FLAGS"), f"base_compiledir={tmp_path}"]))
     command, env = [sys.executable, "-c", code], os.environ | {"PYTENSOR_FLAGS": flags}
     first, later = (
-        subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout for _ in range(2)
+        subprocess.run(
+            command, env=env, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+        ).stdout
+        for _ in range(2)
     )
     assert "complete_logp" in first and first == later
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pymc as pm
 import pytest
-from cases import CASES
-from cases.case import _hessian
-from models import random_intercept
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
 from pymc_saem.saem.uncertainty.identifiability import hints
+from tests.support.cases import CASES
+from tests.support.cases.case import _hessian
+from tests.support.models import random_intercept
 
 NAMES = ["log_ka", "log_V", "log_CL", "sigma", "omega"]
 QUICK = {

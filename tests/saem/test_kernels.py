@@ -2,28 +2,21 @@
 
 import numpy as np
 import pytest
-from models import exact_loglik, random_intercept, random_intercept_data, slopes, slopes_data, theophylline
 
-from pymc_saem.model.read import read_model
 from pymc_saem.saem.conditional.modes import find_modes
-from pymc_saem.saem.core.schedule import Schedule
-from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.estep import walk_mala
 from pymc_saem.saem.estep.fsaem import Independence
 from pymc_saem.saem.estep.kernels import SubjectMetropolis
 from pymc_saem.saem.estep.walk import add_all, decide
-
-
-def engine_of(model, **options):
-    defaults = {
-        "objective": "ml",
-        "fixed": {},
-        "n_transitions": 60,
-        "n_replicates": 40,
-        "kernels": None,
-        "mode": "FAST_COMPILE",
-    }
-    return Engine.build(read_model(model), Schedule(10), **(defaults | options))
+from tests.support.engines import engine_of
+from tests.support.models import (
+    exact_loglik,
+    random_intercept,
+    random_intercept_data,
+    slopes,
+    slopes_data,
+    theophylline,
+)
 
 
 @pytest.fixture(scope="module")

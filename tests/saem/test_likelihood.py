@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pymc as pm
 import pytest
-from cases import CASES
-from estimated import at_maximum, conditional_at, joint_at, theta_of
-from models import exact_loglik, random_intercept_data
 from scipy.special import logsumexp
-from test_kernels import engine_of
 
 from pymc_saem.compat import pareto_k
 from pymc_saem.saem.likelihood.importance import importance_sample
 from pymc_saem.saem.likelihood.marginal import information_criteria, marginal_likelihood
+from tests.support.cases import CASES
+from tests.support.engines import engine_of
+from tests.support.estimated import at_maximum, conditional_at, joint_at, theta_of
+from tests.support.models import exact_loglik, random_intercept_data
 
 
 def estimate(name, method, seed=1, **options):

@@ -5,17 +5,17 @@ from types import SimpleNamespace
 import numpy as np
 import pymc as pm
 import pytest
-from cases import CASES, bolus, counts
-from estimated import at_maximum, conditional_at, theta_of
-from models import random_intercept, theophylline
 from scipy.optimize import minimize_scalar
 from scipy.stats import multivariate_normal, poisson
-from test_kernels import engine_of
 
 import pymc_saem as ps
 from pymc_saem.saem.likelihood.linearize import Linearized, scale_of, why_not
 from pymc_saem.saem.likelihood.marginal import marginal_likelihood
 from pymc_saem.saem.report.assessment import assess
+from tests.support.cases import CASES, bolus, counts
+from tests.support.engines import engine_of
+from tests.support.estimated import at_maximum, conditional_at, theta_of
+from tests.support.models import random_intercept, theophylline
 
 
 def at_start(name, n_draws=20):

@@ -5,7 +5,6 @@ import pymc as pm
 import pytensor.tensor as pt
 import pytest
 from pytensor.graph.op import Op
-from test_kernels import engine_of
 
 import pymc_saem as ps
 from pymc_saem.model.mixed_model import UnsupportedModelError
@@ -13,6 +12,7 @@ from pymc_saem.model.reading.observed_values import observed_values
 from pymc_saem.saem.likelihood.marginal import information_criteria
 from pymc_saem.saem.run.explain import explained
 from pymc_saem.saem.start.pooled import default_starts
+from tests.support.engines import engine_of
 
 S = np.repeat(np.arange(4), 3)
 Y = np.random.default_rng(3).normal(size=12)

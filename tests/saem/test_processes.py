@@ -12,12 +12,15 @@ from types import SimpleNamespace
 
 import cloudpickle
 import pytest
-from made_up_chains import count, end_badly
-from models import random_intercept
 
 import pymc_saem as ps
 from pymc_saem.saem.run import chains, processes
 from pymc_saem.saem.run.processes import run_in_processes
+from tests.support import made_up_chains
+from tests.support.made_up_chains import count, end_badly
+from tests.support.models import random_intercept
+
+ROOT = Path(__file__).parents[2]
 
 
 def wait_for(condition, seconds=300.0):
@@ -91,12 +94,10 @@ def test_ctrl_c_in_a_later_chain_keeps_the_first(monkeypatch):
 @pytest.mark.slow
 def test_nobody_outlives_a_killed_parent(tmp_path):
     """Neither chains nor refits."""
-    program, parents = Path(__file__).with_name("made_up_chains.py"), []
+    program, parents = [sys.executable, "-m", made_up_chains.__name__], []
     for what in ("chains", "refits"):
         (tmp_path / what).mkdir()
-        parents.append(
-            subprocess.Popen([sys.executable, program, what, str(tmp_path / what)], stderr=subprocess.DEVNULL)
-        )
+        parents.append(subprocess.Popen([*program, what, str(tmp_path / what)], stderr=subprocess.DEVNULL, cwd=ROOT))
     try:
         assert wait_for(lambda: [len(workers(folder)) for folder in tmp_path.iterdir()] == [1, 1])
     finally:

@@ -4,12 +4,12 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
-from models import random_intercept, random_intercept_data, slopes, slopes_data, theophylline
 
 from pymc_saem.model.density.point_map import PointMap
 from pymc_saem.model.read import read_model
 from pymc_saem.saem import UnsupportedModelError
 from pymc_saem.saem.mstep.recognize import recognize
+from tests.support.models import random_intercept, random_intercept_data, slopes, slopes_data, theophylline
 
 Y, SUBJECT = random_intercept_data()
 X12 = np.linspace(-1, 1, 12)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES
-from models import random_intercept
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.saem.run.snapshot import pack, unpack
+from tests.support.cases import CASES
+from tests.support.models import random_intercept
 
 QUIET = {"progressbar": False, "likelihood": None, "standard_errors": None, "draws": 5}
 QUICK = QUIET | {
@@ -143,10 +143,9 @@ def test_chains_that_had_not_begun():
 
 
 KILLED = """
-    import os, signal, sys
-    sys.path.insert(0, {here!r})
+    import os, signal
     import pymc_saem as ps
-    from models import random_intercept
+    from tests.support.models import random_intercept
 
     def kill(chain, iteration, estimates, stats):
         if iteration == 17:
@@ -161,8 +160,11 @@ KILLED = """
 def test_after_kill_9_the_trace_is_the_same(tmp_path):
     options = QUIET | {"n_explore": 10, "n_smooth": 15, "tolerance": 0.0, "random_seed": 6}
     path = str(tmp_path / "fit.nc")
-    code = textwrap.dedent(KILLED.format(here=str(Path(__file__).parent), path=path, options=options))
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -9
+    code = textwrap.dedent(KILLED.format(path=path, options=options))
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=Path(__file__).parents[2]).returncode
+        == -9
+    )
     left = ps.load(path)
     assert get_group(left, "saem_trace").sizes["iteration"] == 15
     assert np.all(np.isfinite(ps.summary(left)["estimate"]))  # usable as it is

@@ -7,13 +7,13 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from models import random_intercept
 from numba.core import event
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
 from pymc_saem.model.density import reused
 from pymc_saem.model.density.reused import compiled_for
+from tests.support.models import random_intercept
 
 
 class Owner:

@@ -3,10 +3,10 @@
 import numpy as np
 import pymc as pm
 import pytest
-from models import exact_loglik
 from scipy.optimize import minimize
 
 import pymc_saem as ps
+from tests.support.models import exact_loglik
 
 S = np.repeat(np.arange(12), 3)
 RNG = np.random.default_rng(3)

@@ -6,11 +6,6 @@ import warnings
 import numpy as np
 import pymc as pm
 import pytest
-from cases import CASES
-from cases.case import _hessian
-from estimated import at_maximum, conditional_at, draws_at, nodes_at, theta_of
-from models import exact_loglik, random_intercept, random_intercept_data, slopes, slopes_data
-from test_kernels import engine_of
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
@@ -19,6 +14,11 @@ from pymc_saem.saem.likelihood.marginal import marginal_likelihood
 from pymc_saem.saem.uncertainty.complete_data import CompleteData
 from pymc_saem.saem.uncertainty.fisher import Information, information
 from pymc_saem.saem.uncertainty.standard_errors import uncertainty
+from tests.support.cases import CASES
+from tests.support.cases.case import _hessian
+from tests.support.engines import engine_of
+from tests.support.estimated import at_maximum, conditional_at, draws_at, nodes_at, theta_of
+from tests.support.models import exact_loglik, random_intercept, random_intercept_data, slopes, slopes_data
 
 
 def standard_errors(name, points, method="louis"):

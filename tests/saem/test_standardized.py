@@ -3,11 +3,11 @@
 import numpy as np
 import pymc as pm
 import pytest
-from estimated import theta_of
-from models import random_intercept
-from test_kernels import engine_of
 
 from pymc_saem.saem.report.standardized import residual_shrinkage, standardized_residuals
+from tests.support.engines import engine_of
+from tests.support.estimated import theta_of
+from tests.support.models import random_intercept
 
 RNG = np.random.default_rng(9)
 SUBJECT = np.repeat(np.arange(6), 4)

@@ -4,7 +4,6 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
-from models import random_intercept, theophylline
 
 import pymc_saem as ps
 from pymc_saem.model.density.point_map import PointMap
@@ -14,6 +13,7 @@ from pymc_saem.saem.core.schedule import Schedule
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.report.boundary import at_boundary
 from pymc_saem.saem.start.pooled import N_STARTS, default_exploration, default_starts, find_start
+from tests.support.models import random_intercept, theophylline
 
 SUBJECT = np.repeat(np.arange(6), 10)
 X = np.tile(np.linspace(-1, 1, 10), 6)

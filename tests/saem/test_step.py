@@ -4,9 +4,9 @@ import cloudpickle
 import numpy as np
 import pymc as pm
 import pytest
-from models import neural, random_intercept
 
 import pymc_saem as ps
+from tests.support.models import neural, random_intercept
 
 OPTIONS = {"n_transitions": 10, "n_replicates": 2, "n_starts": 1, "compile_kwargs": {"mode": "FAST_COMPILE"}}
 

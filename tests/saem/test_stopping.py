@@ -6,12 +6,12 @@ import warnings
 import numpy as np
 import pymc as pm
 import pytest
-from cases import CASES
-from models import random_intercept, slopes, slopes_data, slopes_loglik
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
 from pymc_saem.saem.core.schedule import FIRST_LOOK, LOOK_EVERY, N_LOOKS, Drift, StoppingRule
+from tests.support.cases import CASES
+from tests.support.models import random_intercept, slopes, slopes_data, slopes_loglik
 
 QUICK = {"draws": 5, "progressbar": False}
 
@@ -107,7 +107,7 @@ def test_shrinkage_is_reported():
 @pytest.mark.slow
 def test_minibatches_have_the_same_limit():
     """A fifth of the subjects in each iteration; within 0.1 of the exact maximum of the log-likelihood, as all of them."""
-    from test_fit import estimates, exact_slopes
+    from tests.saem.test_fit import estimates, exact_slopes
 
     data = slopes_data(n_subjects=100, n_rows=5)
     _, top = exact_slopes(data)

@@ -9,12 +9,12 @@ import pandas as pd
 import pymc as pm
 import pytest
 import xarray as xr
-from models import random_intercept, random_intercept_data
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group, make_datatree
 from pymc_saem.results import thresholds
 from pymc_saem.saem.core.schedule import FIRST_LOOK
+from tests.support.models import random_intercept, random_intercept_data
 
 SEEN = ["iterations", "drift", *["acceptance"] * 3, "variances at their floor", "parameters on a bound"]
 SEEN += ["shrinkage", "shrinkage of residuals"]

@@ -3,7 +3,6 @@
 import numpy as np
 import pymc as pm
 import pytest
-from models import exact_loglik, random_intercept, random_intercept_data, slopes, slopes_data, slopes_loglik
 from scipy.optimize import minimize
 from scipy.special import gammaln, logsumexp
 from scipy.stats import norm, t
@@ -12,6 +11,14 @@ from pymc_saem.model.density.point_map import initial_point
 from pymc_saem.saem.core import closed_form
 from pymc_saem.saem.run.chains import Job, run_chain
 from pymc_saem.saem.run.step import SAEM
+from tests.support.models import (
+    exact_loglik,
+    random_intercept,
+    random_intercept_data,
+    slopes,
+    slopes_data,
+    slopes_loglik,
+)
 
 
 def run(step, weight, seed=1, n=(100, 200)):

@@ -3,7 +3,7 @@
 What matters is how much larger the variance of an estimate is than it would be if the other parameters were known, the variance
 inflation factor 1 / (1 - R^2), R its multiple correlation with the others. Regression texts call 10 serious (Marquardt 1970;
 Belsley, Kuh & Welsch 1980, section 3.2), which is a correlation of 0.95, where NONMEM users begin to worry. The healthy models of
-tests/saem/cases stay below 2.6, so none of them is told off.
+tests/support/cases stay below 2.6, so none of them is told off.
 """
 
 from __future__ import annotations

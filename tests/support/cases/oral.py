@@ -10,9 +10,9 @@ from functools import cache
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
-from models import theophylline
 
 import pymc_saem as ps
+from tests.support.models import theophylline
 
 from .case import Answer, Case
 from .quadrature import gauss_hermite, log_normal_density, sum_rows

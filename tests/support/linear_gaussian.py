@@ -2,7 +2,8 @@
 
 import numpy as np
 import pymc as pm
-from made_up_fit import made_up_fit
+
+from tests.support.made_up_fit import made_up_fit
 
 N, R = 8, 4
 SUBJECT = np.tile(np.arange(N), R)  # rows of the subjects mixed

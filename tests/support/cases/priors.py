@@ -3,10 +3,10 @@
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
-from models import random_intercept_data
 from scipy import stats
 
 import pymc_saem as ps
+from tests.support.models import random_intercept_data
 
 from .case import Case
 from .linear import ORANGE, POSITIVE, gaussian_loglik, intercept_loglik, orange_loglik

@@ -3,12 +3,12 @@
 from functools import cache
 
 import numpy as np
-from cases import CASES
-from test_kernels import engine_of
 
 from pymc_saem.saem.conditional.draws import describe_individuals
 from pymc_saem.saem.likelihood.joint import Joint, WeightedPoints
 from pymc_saem.saem.likelihood.marginal import marginal_likelihood
+from tests.support.cases import CASES
+from tests.support.engines import engine_of
 
 
 def theta_of(engine, values):

@@ -5,9 +5,9 @@ from functools import cache
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
-from models import exact_loglik, random_intercept, random_intercept_data
 
 import pymc_saem as ps
+from tests.support.models import exact_loglik, random_intercept, random_intercept_data
 
 from .case import Case
 

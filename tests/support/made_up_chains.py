@@ -42,10 +42,10 @@ def leave_a_file_and_wait(refitter, folder):
 
 if __name__ == "__main__":
     import cloudpickle
-    import made_up_chains  # by the name under which the other processes find it
 
     from pymc_saem.refit.parallel import run_tasks
     from pymc_saem.saem.run.processes import run_in_processes
+    from tests.support import made_up_chains  # by the name under which the other processes find it
 
     what, folder = sys.argv[1:]
     if what == "chains":

@@ -1,0 +1,1 @@
+"""Models, data and made-up fits that several tests share."""
