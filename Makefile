@@ -19,18 +19,22 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test notebooks docs benchmarks lint clean
+.PHONY: help demo test test-all notebooks docs benchmarks lint clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
-		|| sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1: \2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
+		|| sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile
 	@echo "  PYTHON=python3.13 make test picks the interpreter; VENV=folder the environment"
 
 demo: $(INSTALLED) ## fit the neural-ODE theophylline model; tables here, figures and the fit in demo/
 	$(BIN)/python -m pymc_saem.demo
 
-test: $(INSTALLED_DEV) ## run the tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# One process per core, each with its own files; tests of one file share models and fits.
+test: $(INSTALLED_DEV) ## run the tests that take a moment each, in minutes
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile $(PYTEST_ARGS)
+
+test-all: $(INSTALLED_DEV) ## run all tests, notebooks and pages among them, in half an hour
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 notebooks: $(INSTALLED_DEV) ## execute the notebooks in place
 	@test -n "$(NOTEBOOKS)" || { echo "there are no notebooks"; exit 1; }
