@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 import warnings
@@ -27,7 +28,7 @@ _BLOCK = re.compile(r"^```python\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 _OUTPUT = re.compile(r"(?:\]\(|^```\{(?:image|figure|literalinclude)\} )([./]*_outputs/[\w./-]+)", flags=re.MULTILINE)
 PICTURE = ".svg"
 #: Width of printed tables: that of a terminal.
-COLUMNS = 100
+COLUMNS = 80
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def main() -> None:
 
     if missing := missing_plots(ps.__all__):
         sys.exit(f"docs/gallery.md shows no picture of {', '.join(missing)}: add a block that calls it, and its image.")
+    os.environ["COLUMNS"] = str(COLUMNS)
     pd.set_option("display.width", COLUMNS)
     warnings.simplefilter("default")
     known = {}

@@ -95,11 +95,13 @@ def test_the_first_fit_defines_what_other_pages_use(first):
 
 
 @pytest.mark.filterwarnings("ignore:The difference of")
-def test_printed_tables_fit_100_columns(first):
+@pytest.mark.parametrize("columns", [80, 100])
+def test_printed_tables_fit_the_terminal(first, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
     model, idata = first["model"], first["idata"]
     tables = [ps.summarize(model), ps.summary(idata), ps.diagnostics(idata), ps.compare({"a" * 40: idata, "b": idata})]
     for table in tables:
-        assert max(map(len, str(table).splitlines())) <= 100
+        assert max(map(len, str(table).splitlines())) <= columns
     assert "m_step" in str(tables[1]) and "increase n_smooth" in str(tables[2]).replace("\n", " ")
 
 

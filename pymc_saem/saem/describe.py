@@ -13,6 +13,7 @@ from pymc_saem.arguments import check_types
 from pymc_saem.model.density.priors import Prior
 from pymc_saem.model.mixed_model import MixedModel
 from pymc_saem.model.read import read_model
+from pymc_saem.results.tables.printed import fitted
 from pymc_saem.saem.mstep.recognize import recognize, refuse_collinear
 
 
@@ -43,7 +44,7 @@ class ModelSummary:
             ("Parameters", self.parameters),
             ("Data", self.data),
         ):
-            parts += ["", title, table.to_string(max_colwidth=48)]
+            parts += ["", title, fitted(table, max_colwidth=48)]
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
@@ -103,7 +104,7 @@ def _parameter_table(mixed: MixedModel, rules) -> pd.DataFrame:
             and not prior.is_flat()
             and not (p in rules.mean.parameters and prior.quadratic() is not None)
         ):
-            m_step = "closed form, with Newton steps for the prior"
+            m_step = "closed form + Newton (prior)"
         rows.append({"shape": p.natural_shape, "prior": prior.name, "role": roles[p.name], "m_step": m_step})
     return pd.DataFrame(rows, index=pd.Index([p.name for p in mixed.parameters], name="parameter"))
 
@@ -123,7 +124,7 @@ def _effect_table(mixed: MixedModel, rules) -> pd.DataFrame:
         rows.append(
             {
                 "size": effect.size,
-                "law": f"normal on {effect.link} scale" if effect.is_gaussian else _family(mixed, effect),
+                "distribution": f"normal on {effect.link} scale" if effect.is_gaussian else _family(mixed, effect),
                 "mean": ", ".join(mean) or "constant",
                 "omega": ", ".join(omega) or "fixed",
             }

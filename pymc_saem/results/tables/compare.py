@@ -11,7 +11,7 @@ import pandas as pd
 
 from pymc_saem.arguments import check_types, shown
 from pymc_saem.compat import get_group, group_names
-from pymc_saem.results.tables.printed import PrintedTable, shortened
+from pymc_saem.results.tables.printed import PrintedTable, fitted, shortened
 from pymc_saem.results.tables.summary import APPROXIMATIONS
 
 CRITERIA = {"aic": "AIC", "bic": "BIC", "bicc": "BICc"}
@@ -27,14 +27,12 @@ _PRINTED = {
     "n_parameters": "p",
     "method": "method",
 }
-#: Printed names of fits are cut there, so that lines stay below 100 characters.
+#: Printed names of fits are cut there, so that lines stay short.
 _LONGEST_NAME = 18
 
 
 class ComparisonTable(PrintedTable):
     """Fits by a criterion, and what to know of the comparison."""
-
-    _width = 99
 
     def _printed(self) -> pd.DataFrame:
         table = pd.DataFrame(self)[[name for name in _PRINTED if name in self]].rename(columns=_PRINTED)
@@ -43,10 +41,14 @@ class ComparisonTable(PrintedTable):
             form = {"error": ".2g", "weight": ".3f"}.get(name, f".{digits}f")
             table[name] = [f"{x:{form}}" if x == x else "" for x in table[name]]
         table.index = [shortened(str(name), _LONGEST_NAME) for name in table.index]
+        if table["method"].nunique() == 1:  # stands below
+            table = table.drop(columns="method")
         return table
 
     def _as_text(self) -> str:
-        return self._printed().to_string()
+        """Without criteria that do not order the table where lines would be too long."""
+        others = [header for name, header in CRITERIA.items() if name != self.attrs["criterion"]]
+        return fitted(self._printed(), others[::-1])
 
     def _as_html(self) -> str:
         return self._printed().to_html()
@@ -54,6 +56,8 @@ class ComparisonTable(PrintedTable):
     def _lines(self) -> list[str]:
         of_data = f"{self.attrs['n_subjects']} subjects, {self.attrs['n_observations']} observations"
         head = f"{of_data}; differences and weights of {CRITERIA[self.attrs['criterion']]}"
+        methods = set(self["method"])
+        head += f"; likelihood: {methods.pop()}" if len(methods) == 1 else ""
         return [head, *(f"note: {note}" for note in self.attrs["notes"])]
 
 

@@ -11,12 +11,12 @@ import pandas as pd
 from pymc_saem.arguments import check_types
 from pymc_saem.compat import get_group, group_names
 from pymc_saem.results import thresholds
-from pymc_saem.results.tables.printed import PrintedTable, shortened
+from pymc_saem.results.tables.printed import PrintedTable, fitted, shortened, width
 
 _COLUMNS = ("check", "where", "value", "threshold", "verdict", "advice")
 
-#: Printed places are cut there, so that lines stay below 100 characters.
-_LONGEST_PLACE = 30
+#: Printed places are cut there, and where lines would be too long, but never to fewer than the smaller number of characters.
+_LONGEST_PLACE, _SHORTEST_PLACE = 30, 12
 
 
 class DiagnosticsTable(PrintedTable):
@@ -24,13 +24,15 @@ class DiagnosticsTable(PrintedTable):
 
     def _printed(self) -> pd.DataFrame:
         table = pd.DataFrame(self).drop(columns="advice")
-        table["where"] = [shortened(where, _LONGEST_PLACE) for where in table["where"]]
         for name in ("value", "threshold"):
             table[name] = [f"{x:.4g}" if x == x else "" for x in table[name]]
+        others = len(table.drop(columns="where").to_string(index=False).partition("\n")[0])
+        room = min(max(width() - others - 1, _SHORTEST_PLACE), _LONGEST_PLACE)
+        table["where"] = [shortened(where, room) for where in table["where"]]
         return table
 
     def _as_text(self) -> str:
-        return self._printed().to_string(index=False)
+        return fitted(self._printed(), index=False)
 
     def _as_html(self) -> str:
         return self._printed().to_html(index=False)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
 
 from pymc_saem.arguments import check_types
 from pymc_saem.compat import get_group, group_names
-from pymc_saem.results.tables.printed import WIDTH, PrintedTable
+from pymc_saem.results.tables.printed import HEADERS, PrintedTable, fitted, four_digits
 from pymc_saem.results.thresholds import LARGEST_RHAT, LEAST_ESS
 
 #: Columns of the table; numbers that a fit does not have are NaN.
@@ -27,16 +28,18 @@ _STANDARD_ERRORS = {
 class FitTable(PrintedTable):
     """Estimates, and what is known of the fit; the numbers are in ``attrs`` as well."""
 
+    #: Parameters, all weights of networks, whose entries share a line if none has a standard error.
+    _folded: tuple[str, ...] = ()
+
+    def _printed(self) -> pd.DataFrame:
+        return _without_empty(_with_intervals(_fold(pd.DataFrame(self), self._folded))).rename(columns=HEADERS)
+
     def _as_text(self) -> str:
-        """Without roles, which ``summarize`` has, where lines would be too long."""
-        table = _without_empty(self)
-        text = _as_text(table)
-        if "role" in table and max(map(len, text.splitlines())) > WIDTH:
-            text = _as_text(table.drop(columns="role"))
-        return text
+        """Without columns that ``summarize`` has too where lines would be too long."""
+        return fitted(self._printed(), ("role", "m_step"), float_format=four_digits, na_rep="")
 
     def _as_html(self) -> str:
-        return _without_empty(self).to_html(float_format="{:.4g}".format, na_rep="")
+        return self._printed().to_html(float_format=four_digits, na_rep="")
 
     def _lines(self) -> list[str]:
         return footer(self.attrs)
@@ -44,21 +47,50 @@ class FitTable(PrintedTable):
 
 def _without_empty(table) -> pd.DataFrame:
     """Without columns that say nothing: no standard errors, no shrinkage, no notes."""
-    table = pd.DataFrame(table)
     return table[[name for name in table if not table[name].isin(["", np.nan]).all()]]
 
 
-def _as_text(table: pd.DataFrame) -> str:
-    return table.to_string(float_format="{:.4g}".format, na_rep="")
+def _with_intervals(table) -> pd.DataFrame:
+    """With the limits of an interval in one column, whose header says which interval."""
+    table = table.astype({"estimate": object})
+    lower, upper = ([four_digits(x) if x == x else "" for x in table[name]] for name in ("lower", "upper"))
+    longest = max(map(len, lower), default=0), max(map(len, upper), default=0)
+    limits = [
+        f"{a:>{longest[0]}} to {b:<{longest[1]}}" if a and b else "" for a, b in zip(lower, upper, strict=True)
+    ]
+    table.insert(table.columns.get_loc("lower"), "95 % interval", limits)
+    return table.drop(columns=["lower", "upper"])
 
 
-def summary(idata) -> pd.DataFrame:
+def _fold(table, names: tuple[str, ...]) -> pd.DataFrame:
+    """With one line in place of the entries of each of some parameters, if none of them has a standard error."""
+    of_entry = pd.Series([re.sub(r"\[.*", "", str(label)) for label in table.index], index=table.index)
+    parts = []
+    for name, entries in table.groupby(of_entry.to_numpy(), sort=False):
+        if name in names and len(entries) > 1 and entries["se"].isna().all():
+            entries = _one_line(name, entries)
+        parts.append(entries)
+    return pd.concat(parts) if parts else table
+
+
+def _one_line(name: str, entries: pd.DataFrame) -> pd.DataFrame:
+    """Range of the estimates; of the other columns, what is the same for all."""
+    line = {column: x.iloc[0] if x.nunique(dropna=False) == 1 else np.nan for column, x in entries.items()}
+    line["estimate"] = f"{four_digits(entries['estimate'].min())} to {four_digits(entries['estimate'].max())}"
+    index = pd.Index([f"{name} ({len(entries)} weights)"], name=entries.index.name)
+    return pd.DataFrame([line], index=index, columns=entries.columns)
+
+
+def summary(idata, weights: bool = False) -> pd.DataFrame:
     """Population estimates of a fit as a table.
 
     Parameters
     ----------
     idata : arviz.InferenceData or xarray.DataTree
         What :func:`pymc_saem.fit_saem` returned, or the same read from a file.
+    weights : bool, default False
+        Print a line for every network weight. By default the weights of a network that have no standard errors share a line with their
+        smallest and largest estimate. The table itself always has a row for each.
 
     Returns
     -------
@@ -67,7 +99,9 @@ def summary(idata) -> pd.DataFrame:
         variable; ``se`` its standard error, ``rse`` that in percent of the estimate, ``lower`` and ``upper`` the ends
         of a 95 % confidence interval; ``m_step`` (how it was maximized), ``role``, ``note`` (fixed, at its floor, or
         empty), and ``shrinkage``: for each random effect with a variance parameter 1 - var(conditional mode) / omega
-        (mean over the effect's entries), for each scale of residuals 1 - sd(standardized residuals at the conditional modes). Printed, the table has -2 log-likelihood, AIC, BIC and corrected BIC below. ``attrs``
+        (mean over the effect's entries), for each scale of residuals 1 - sd(standardized residuals at the conditional modes). Printed, the
+        table fits the terminal (columns ``role`` and ``m_step`` are left out where there is no room), and has -2 log-likelihood,
+        AIC, BIC and corrected BIC below. ``attrs``
         has these (``loglik``, ``loglik_error``, ``loglik_method``, ``aic``, ``bic``, ``bicc``, ``n_parameters``), what is known of the standard errors
         (``standard_errors``, ``condition_number``; ``identifiability``: sentences about parameters that the data do not tell apart,
         see :func:`pymc_saem.correlation`), of the conditional draws (``conditional_draws``: what is wrong with them, or empty), and the
@@ -95,6 +129,8 @@ def summary(idata) -> pd.DataFrame:
     table = FitTable(table.reindex(columns=_COLUMNS))
     saem = dict(get_group(idata, "saem_trace").attrs)
     table.attrs = dict(population.attrs)
+    networks = tuple(json.loads(table.attrs.pop("networks", "[]")))
+    table._folded = () if weights else networks
     for name in ("identifiability", "priors"):  # lists, which files hold as text
         if name in table.attrs:
             table.attrs[name] = json.loads(table.attrs[name])
@@ -124,7 +160,7 @@ def footer(attrs) -> list[str]:
     if "loglik" in attrs:
         error = f"{attrs['loglik_method']}, {error_of(attrs)}"
         criteria = "   ".join(f"{name} {attrs[name.lower()]:.2f}" for name in ("AIC", "BIC", "BICc"))
-        lines.append(f"-2LL {-2 * attrs['loglik']:.2f} ({error})   {criteria}   {attrs['n_parameters']} parameters")
+        lines += [f"-2LL {-2 * attrs['loglik']:.2f} ({error})   {attrs['n_parameters']} parameters", criteria]
     if "standard_errors" in attrs:
         method = _STANDARD_ERRORS[attrs["standard_errors"]]
         condition = attrs.get("condition_number", float("nan"))

@@ -99,6 +99,7 @@ def _trace_attrs(
 def _assessment_attrs(engine: Engine, found: Assessment) -> dict:
     """What is known of the fit as a whole."""
     attrs = {"n_subjects": engine.mixed.n_subjects, "n_observations": engine.mixed.n_values}
+    attrs["networks"] = [p.name for p in engine.mixed.parameters if p.is_network]
     attrs["priors"] = sorted(engine.maximizer.priors)  # parameters whose estimates priors have moved
     if found.likelihood is not None:
         attrs |= {
