@@ -7,6 +7,7 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
+from pytensor.ifelse import ifelse
 from scipy.sparse import csr_matrix
 
 from pymc_saem.model.read import read_model
@@ -42,6 +43,16 @@ def test_simulators_are_refused():
         pm.Simulator("y", lambda rng, mean, size: rng.normal(mean), effects()[G], observed=Y)
 
     refused(build, "'y' is a pm.Simulator, which has no likelihood")
+
+
+@pytest.mark.parametrize("on", ["parameter", "data"])
+def test_lazy_conditions_are_refused(on):
+    def build():
+        e = effects()[G]
+        condition = pm.Normal("b") > 0 if on == "parameter" else pm.Data("flag", 1.0) > 0
+        pm.Normal("y", ifelse(condition, e, 2.0 * e), 1.0, observed=Y)
+
+    refused(build, "'y' depends on free variables through pytensor.ifelse.*pm.math.switch")
 
 
 def test_a_total_size_is_refused():

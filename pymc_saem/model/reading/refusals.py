@@ -8,6 +8,7 @@ import pytensor
 from pymc.distributions.simulator import SimulatorRV
 from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import ancestors
+from pytensor.ifelse import IfElse
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.model.graph.interpreted import INTERPRETED
@@ -33,6 +34,7 @@ def refuse_what_is_not_read(model: pm.Model) -> None:
         names = ", ".join(model.values_to_rvs[v].name for v in model.discrete_value_vars)
         raise UnsupportedModelError(f"Free discrete variables ({names}) are not supported. Marginalize them out.")
     _refuse_simulators(model)
+    _refuse_ifelse(model)
     _refuse_parts_of_the_data(model)
     _refuse_missing(model)
     _refuse_negative_codes(model)
@@ -78,6 +80,18 @@ def _refuse_simulators(model) -> None:
                 f"'{rv.name}' is a pm.Simulator, which has no likelihood: its density is a distance to random draws, another one at each "
                 "call. Write the law of its rows as a distribution."
             )
+
+
+def _refuse_ifelse(model) -> None:
+    """PyTensor cannot evaluate its lazy conditional for many values of the random effects at a time."""
+    free = set(model.free_RVs)
+    for rv in observed_variables(model):
+        for v in ancestors([rv]):
+            if v.owner is not None and isinstance(v.owner.op, IfElse) and free & set(ancestors([v])):
+                raise UnsupportedModelError(
+                    f"'{rv.name}' depends on free variables through pytensor.ifelse, which PyTensor cannot evaluate for many subjects at a "
+                    "time. Write pm.math.switch(condition, a, b), which computes both branches."
+                )
 
 
 def _refuse_parts_of_the_data(model) -> None:
