@@ -41,12 +41,12 @@ def draw(model, idata, time) -> plt.Figure:
     left = figure.add_gridspec(2, 2, left=0.055, right=0.475, **space).subplots(sharex=True, sharey=True)
     grid = figure.add_gridspec(2, 2, left=0.565, right=0.99, **space | {"wspace": 0.38})
     right = [figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, :])]
-    ps.plot_fits(model, idata, subjects=list(SUBJECTS), x=time, axes=left)
+    ps.plot_fits(model, idata, subjects=list(SUBJECTS), x=time, ax=left)
     for ax in left.ravel():
         ax.set(xlabel="time [h]", ylabel="conc. [mg/L]")
         ax.label_outer()
     for (network, words), ax in zip(NETWORKS.items(), right, strict=True):
-        ps.plot_rates(model, idata, networks=network, axes=ax, yscale="log" if network == "w_c1" else "linear")
+        ps.plot_rates(model, idata, networks=network, ax=ax, log=network == "w_c1")
         ax.set(**dict(zip(("title", "xlabel", "ylabel"), words, strict=True)))
     for x, axes, (title, labels) in zip((0.055, 0.565), (left.ravel(), right), LEGENDS.items(), strict=True):
         handles, known = axes[0].get_legend_handles_labels()

@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(ps.summary(idata))
 
     mark = perf_counter()
-    written = [*_figures(model, idata, data, options.out), _store(idata, options.out)]
+    written = [*_figures(model, idata, options.out), _store(idata, options.out)]
     seconds["figures"] = perf_counter() - mark
     _title("Wall time")
     print(_time_table(seconds))
@@ -167,19 +167,18 @@ def _finish_imports() -> float:
     return perf_counter() - _BEGAN
 
 
-def _figures(model, idata, data, out: Path):
+def _figures(model, idata, out: Path):
     """Draw and save every figure; yields the path of each, and what it shows."""
     import matplotlib.pyplot as plt
 
-    time = data["time"]  # for the units on the axes; the model knows the times
     two, distribution = {"subjects": [1, 2]}, ps.plot_observation_distribution
     drawn = (
         ("convergence.png", "every parameter by iteration", lambda: ps.plot_convergence(idata)),
-        ("fits.png", "data and curves of all subjects", lambda: ps.plot_fits(model, idata, x=time)),
-        ("fits_1_2.png", "data and curves of subjects 1 and 2", lambda: ps.plot_fits(model, idata, **two, x=time)),
+        ("fits.png", "data and curves of all subjects", lambda: ps.plot_fits(model, idata)),
+        ("fits_1_2.png", "data and curves of subjects 1 and 2", lambda: ps.plot_fits(model, idata, **two)),
         ("rates.png", "what the four networks have learned", lambda: _rates(model, idata)),
         ("effects.png", "random effects: weights of the networks", lambda: ps.plot_random_effects(model, idata)),
-        ("observation.png", "subject 1, first row", lambda: distribution(model, idata, subject=1, row=0, x=time)),
+        ("observation.png", "subject 1, first row", lambda: distribution(model, idata, subject=1, row=0)),
     )
     for name, content, draw in drawn:
         axes = np.ravel(draw())

@@ -18,22 +18,22 @@ KINDS = {
 }  # fmt: skip
 COUNTS = "n n_explore n_smooth n_transitions n_replicates n_starts chains cores draws extend n_draws n_grid n_simulations n_points n_jobs"
 COUNTS += (
-    " per_page max_separate in_size out_size width_size depth max_steps row iterations n_threads columns bins folds"
+    " per_page max_separate in_size out_size width_size depth max_steps row iterations n_threads ncols bins folds"
 )
 NUMBERS = (
     "step_size_exponent annealing minibatch tolerance ci_prob lower_bound rtol atol seconds prior_sd t0 typical_output"
 )
-TEXTS = "objective criterion along yscale activation output_activation solver name kind likelihood standard_errors outcome xlabel"
+TEXTS = "objective criterion along activation output_activation solver name kind likelihood standard_errors outcome xlabel"
 TEXTS += " ylabel by level parameters which criteria var_names effects networks kinds value dims path"
-OPTIONAL = "likelihood standard_errors outcome xlabel ylabel by columns iterations n_threads var_names effects networks kinds compile_kwargs"
-OPTIONAL += " units ranges labels stratify strata x axes ax random_seed rng fixed kernels random_effects initvals initial_point figsize"
+OPTIONAL = "likelihood standard_errors outcome xlabel ylabel by ncols iterations n_threads var_names effects networks kinds compile_kwargs"
+OPTIONAL += " units ranges labels stratify strata x ax random_seed rng fixed kernels random_effects initvals initial_point figsize"
 OPTIONAL += " callback subjects covariates prior_sd value dims resume checkpoint events vars initval subject data"
 RIGHT = {name: set() for name in COUNTS.split()}
 RIGHT |= {name: {"number"} for name in NUMBERS.split()}
 RIGHT |= {name: {"text"} for name in TEXTS.split()}
 RIGHT |= {
     name: {"flag"}
-    for name in "progressbar raw log smooth sharex sharey standardized blocked prediction_corrected show_data".split()
+    for name in "progressbar raw log smooth sharex sharey standardized blocked prediction_corrected show_data weights".split()
 }
 RIGHT |= {
     name: {"mapping"}
@@ -42,7 +42,7 @@ RIGHT |= {
 RIGHT |= {name: {"function"} for name in ("callback", "rhs")} | {"table": {"table"}, "events": {"table"}}
 RIGHT |= {
     name: set()
-    for name in "model idata x axes ax figsize random_seed rng stratify strata random_effects quantiles net input_range vars".split()
+    for name in "model idata x ax figsize random_seed rng stratify strata random_effects quantiles net input_range vars".split()
 }
 RIGHT |= {name: set() for name in ("t", "initval", "resume")}
 RIGHT |= {"subjects": {"number", "text", "sequence", "flag", "thing", "function"}, "covariates": {"mapping", "table"}}

@@ -20,6 +20,7 @@ from pymc_saem.ode.inputs.values import (
     check_axes,
     folded,
     is_constant,
+    labels_of_times,
     shapes_of,
 )
 from pymc_saem.ode.ops.call import SOLVERS
@@ -190,7 +191,9 @@ def solve_ivp(
     columns = [_columns(v, n_subjects, skip) for v in (differentiable, constants)]
     columns[1] = folded(columns[1])
     op = OdeSolution(system, rows, y0_index, solver, rtol, atol, max_steps, n_threads, table)
-    return Solution(op, times, *columns, subjects)
+    solution = Solution(op, times, *columns, subjects)
+    solution._values.tag.times = labels_of_times(t)  # for figures
+    return solution
 
 
 class Solution:

@@ -24,7 +24,8 @@ def plot_comparison(
     criteria=("loglik", "aic", "bic"),
     max_separate=MAX_SEPARATE,
     units=None,
-    axes=None,
+    ncols=None,
+    ax=None,
     figsize=None,
 ):
     """Plot the parameters of several fits side by side, and their -2 log-likelihood and information criteria.
@@ -46,7 +47,9 @@ def plot_comparison(
         An array with more entries has one panel.
     units : mapping of str to str, optional
         Units of parameters.
-    axes : Axes or array of Axes, optional
+    ncols : int, optional
+        Panels side by side; by default as many as make a grid somewhat wider than high.
+    ax : Axes or array of Axes, optional
         Where to draw, one per parameter, then one for the criteria; a new figure by default.
     figsize : tuple of float, optional
         Width and height of a new figure in inches.
@@ -58,7 +61,7 @@ def plot_comparison(
     Raises
     ------
     ValueError
-        When there is no fit, a parameter or criterion does not exist, or ``axes`` are too few.
+        When there is no fit, a parameter or criterion does not exist, or ``ax`` holds too few Axes.
 
     See Also
     --------
@@ -81,16 +84,16 @@ def plot_comparison(
     height = max(1.8, 0.9 + 0.25 * len(fits))
     tallest = max([0.55 + 0.2 * len(labels) for labels in groups.values()], default=0.0)
     size = (2.7, max(height, tallest if len(groups) <= 4 else min(tallest, 3.5)))
-    axes, is_new = panels(n, axes, figsize, share=False, size=size, max_columns=4)
-    for ax, (title, labels) in zip(axes, groups.items(), strict=False):
+    axes, is_new = panels(n, ax, figsize, share=False, size=size, max_columns=4, ncols=ncols)
+    for panel, (title, labels) in zip(axes, groups.items(), strict=False):
         if len(labels) == 1:
-            _draw_parameter(ax, labels[0], tables)
+            _draw_parameter(panel, labels[0], tables)
         else:
-            _draw_entries(ax, title, labels, tables)
-        ax.set_title(title, loc="left", fontsize="medium")
+            _draw_entries(panel, title, labels, tables)
+        panel.set_title(title, loc="left", fontsize="medium")
         if unit := named_unit(units, title):
-            ax.set_xlabel(with_unit("estimate", unit))
-        tidy(ax)
+            panel.set_xlabel(with_unit("estimate", unit))
+        tidy(panel)
     if differences is not None:
         _draw_differences(axes[-1], differences)
     add_legend(axes[: len(groups)] if groups else axes, is_new)

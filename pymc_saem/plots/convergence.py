@@ -14,7 +14,7 @@ _OF_THE_RUN = ("step_size", "n_failed")
 MAX_SEPARATE = 6
 
 
-def plot_convergence(idata, var_names=None, *, max_separate=MAX_SEPARATE, axes=None, figsize=None):
+def plot_convergence(idata, var_names=None, *, max_separate=MAX_SEPARATE, ncols=None, ax=None, figsize=None):
     """Plot the iterates of every parameter, and where the exploratory phase ends.
 
     A flat, quiet second half is what one hopes for. Chains that settle at different values have found
@@ -29,7 +29,9 @@ def plot_convergence(idata, var_names=None, *, max_separate=MAX_SEPARATE, axes=N
         log density, the acceptance rates, the step sizes, and the failed solves where there were any.
     max_separate : int, default 6
         An array with more entries, such as the weights of a network, has one panel with a line per entry.
-    axes : Axes or array of Axes, optional
+    ncols : int, optional
+        Panels side by side; by default as many as make a grid somewhat wider than high.
+    ax : Axes or array of Axes, optional
         Where to draw, one per panel; a new figure by default.
     figsize : tuple of float, optional
         Width and height of a new figure in inches.
@@ -43,7 +45,7 @@ def plot_convergence(idata, var_names=None, *, max_separate=MAX_SEPARATE, axes=N
     KeyError
         When ``idata`` has no group ``saem_trace``.
     ValueError
-        When a variable does not exist, or ``axes`` are too few.
+        When a variable does not exist, or ``ax`` holds too few Axes.
 
     Examples
     --------
@@ -54,18 +56,18 @@ def plot_convergence(idata, var_names=None, *, max_separate=MAX_SEPARATE, axes=N
     n_explore = int(trace.attrs.get("n_explore", 0))
     best = int(trace.attrs.get("best_chain", 0))
     drawn = _panels_of(trace, _selection(idata, trace, var_names), max_separate)
-    axes, is_new = panels(len(drawn), axes, figsize, share=False, size=(2.7, 1.9), max_columns=4)
+    axes, is_new = panels(len(drawn), ax, figsize, share=False, size=(2.7, 1.9), max_columns=4, ncols=ncols)
     iteration = trace["iteration"].values
-    for ax, (title, lines) in zip(axes, drawn, strict=True):
+    for panel, (title, lines) in zip(axes, drawn, strict=True):
         if title == "acceptance rate":
-            _draw_rates(ax, iteration, lines, best)
+            _draw_rates(panel, iteration, lines, best)
         else:
-            _draw_chains(ax, iteration, lines, best)
-        ax.set_title(title, fontsize="medium", loc="left")
+            _draw_chains(panel, iteration, lines, best)
+        panel.set_title(title, fontsize="medium", loc="left")
         if 0 < n_explore < iteration.size:
             # between the last exploratory iteration and the first smoothing one
-            ax.axvline(iteration[n_explore] - 0.5, label="end of exploratory phase", **MARK)
-        tidy(ax)
+            panel.axvline(iteration[n_explore] - 0.5, label="end of exploratory phase", **MARK)
+        tidy(panel)
     label_axes(axes, is_new, "iteration", "")
     add_legend(axes, is_new)
     return axes

@@ -33,10 +33,10 @@ def plot_data(
     by=None,
     log=False,
     per_page=30,
-    columns=None,
+    ncols=None,
     xlabel=None,
     ylabel=None,
-    axes=None,
+    ax=None,
     figsize=None,
 ):
     """Plot longitudinal data, one line per subject.
@@ -57,11 +57,11 @@ def plot_data(
         Logarithmic ``y`` axis.
     per_page : int, default 30
         Panels of a figure; of more subjects there are several figures.
-    columns : int, optional
-        Of the grid of panels.
+    ncols : int, optional
+        Panels side by side; by default as many as make a grid somewhat wider than high.
     xlabel, ylabel : str, optional
         By default the columns, with units where known.
-    axes : Axes or array of Axes, optional
+    ax : Axes or array of Axes, optional
         Where to draw; a new figure by default.
     figsize : tuple of float, optional
         Width and height of a new figure in inches.
@@ -88,22 +88,22 @@ def plot_data(
     labels = _chosen(rows, subject, subjects)
     styles = _styles(rows, by)
     if kind == "spaghetti":
-        axes, is_new = panels(1, axes, figsize or (6.0, 3.6), share=False)
+        axes, is_new = panels(1, ax, figsize or (6.0, 3.6), share=False)
         figures = [(axes, is_new)]
         for label in labels:
             _draw(axes[0], rows[rows[subject] == label], x, y, by, styles)
     else:
-        axes, figures = pages(len(labels), axes, figsize, per_page, sharex=True, sharey=True, columns=columns)
-        for ax, label in zip(axes, labels, strict=True):
+        axes, figures = pages(len(labels), ax, figsize, per_page, sharex=True, sharey=True, ncols=ncols)
+        for panel, label in zip(axes, labels, strict=True):
             for other in labels:
                 own = rows[rows[subject] == other].sort_values(x, kind="stable")
-                ax.plot(own[x], own[y], **OTHER | {"alpha": 0.35, "linewidth": 0.6})
-            _draw(ax, rows[rows[subject] == label], x, y, by, styles)
-            ax.set_title(f"{subject} {label}", fontsize="medium")
-    for ax in axes:
+                panel.plot(own[x], own[y], **OTHER | {"alpha": 0.35, "linewidth": 0.6})
+            _draw(panel, rows[rows[subject] == label], x, y, by, styles)
+            panel.set_title(f"{subject} {label}", fontsize="medium")
+    for panel in axes:
         if log:
-            log_scale(ax, "y")
-        tidy(ax)
+            log_scale(panel, "y")
+        tidy(panel)
     xlabel = with_unit(x, named_unit(data, x)) if xlabel is None else xlabel
     ylabel = with_unit(y, named_unit(data, y)) if ylabel is None else ylabel
     for page, is_new in figures:

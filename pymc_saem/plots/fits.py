@@ -31,6 +31,7 @@ from pymc_saem.plots.style import (
     add_legend,
     label_axes,
     log_scale,
+    named_times,
     pages,
     tidy,
     unit_in,
@@ -50,12 +51,12 @@ def plot_fits(
     ci_prob=0.9,
     xlabel=None,
     ylabel=None,
-    yscale="linear",
+    log=False,
     sharex=True,
     sharey=True,
-    columns=None,
+    ncols=None,
     per_page=30,
-    axes=None,
+    ax=None,
     figsize=None,
 ):
     """Plot data and predictions of each subject over time.
@@ -81,7 +82,7 @@ def plot_fits(
     x : array_like, shape (row,), or dict of str to array_like, optional
         Time of each row, by outcome where several have different rows. An ODE solution knows its times; a model written
         as a formula needs them here, and gets smooth curves when the formula uses the same numbers. A Series with
-        ``attrs["units"]`` brings units.
+        ``attrs["units"]`` brings units; an ODE solution has those of the ``t`` that it was given.
     n_grid : int, default 150
         Points of each curve.
     n_draws : int, default 200
@@ -92,16 +93,16 @@ def plot_fits(
         By default the name of ``x`` or "time", with its unit where known.
     ylabel : str or sequence of str, optional
         By default the name of the outcome, with its unit where known; a sequence has one for each outcome.
-    yscale : str, default "linear"
-        Such as "log". Values that are not positive have no place there.
+    log : bool, default False
+        Logarithmic y axes; non-positive values are not drawn.
     sharex, sharey : bool, default True
         Whether all panels, on all pages, have the same axes; y axes those of an outcome.
-    columns : int, optional
+    ncols : int, optional
         Panels side by side; by default as many as make a page somewhat wider than high. With several outcomes a multiple
         of their number.
     per_page : int, default 30
         More panels than that take several figures; ``axes[k].figure`` is the one of a panel.
-    axes : Axes or array of Axes, optional
+    ax : Axes or array of Axes, optional
         Where to draw, one per subject and outcome; a new figure by default.
     figsize : tuple of float, optional
         Width and height of a new figure, or of each page, in inches.
@@ -134,36 +135,34 @@ def plot_fits(
         parts.append(_read(model, idata, name, subjects, x, samples, n_grid))
     n_outcomes, chosen = len(parts), parts[0].chosen
     xlabel, ylabels = _labels(parts, xlabel, ylabel)
-    columns = _columns(columns, len(chosen), n_outcomes)
+    ncols = _columns(ncols, len(chosen), n_outcomes)
     if per_page >= 1:  # the panels of a subject stay together
         per_page = max(per_page // n_outcomes, 1) * n_outcomes
     n_panels, all_alike = len(chosen) * n_outcomes, sharey and n_outcomes == 1
-    axes, figures = pages(n_panels, axes, figsize, per_page, sharex=sharex, sharey=all_alike, columns=columns)
+    axes, figures = pages(n_panels, ax, figsize, per_page, sharex=sharex, sharey=all_alike, ncols=ncols)
     new = [page.reshape(-1, n_outcomes) for page, is_new in figures if is_new]
     if sharey and not all_alike:
         _share_y_by_outcome(new)
     by_outcome = axes.reshape(-1, n_outcomes).T
     kinds = {int(side) for part in parts for side in part.side}
     for part, own_axes in zip(parts, by_outcome, strict=True):
-        for ax, subject, curve in zip(own_axes, chosen, part.curves, strict=True):
+        for panel, subject, curve in zip(own_axes, chosen, part.curves, strict=True):
             own = part.fitted.rows_of(subject)
-            _draw_data(ax, part.x[own], part.fitted.observed[own], part.side[own], kinds)
-            _draw_curve(ax, curve, ci_prob)
-            ax.set_title(f"{part.fitted.subject_dim} {part.fitted.subjects[subject]}", fontsize="medium")
-            if yscale == "log":
-                log_scale(ax, "y")
-            elif yscale != "linear":
-                ax.set_yscale(yscale)
-            tidy(ax)
-        if yscale == "log":
+            _draw_data(panel, part.x[own], part.fitted.observed[own], part.side[own], kinds)
+            _draw_curve(panel, curve, ci_prob)
+            panel.set_title(f"{part.fitted.subject_dim} {part.fitted.subjects[subject]}", fontsize="medium")
+            if log:
+                log_scale(panel, "y")
+            tidy(panel)
+        if log:
             _fit_log_axes(own_axes, part.fitted, chosen, part.curves, sharey)
         _warn_of_gaps(part.fitted, chosen, part.curves)
     for page, is_new in figures:
         label_axes(page, is_new, xlabel, "" if several else ylabels[0])
         add_legend(page, is_new, n_columns=4 if kinds == {0} else 3)
     if several:
-        for ax, label in zip(axes, ylabels * len(chosen), strict=True):
-            ax.set_ylabel(label)
+        for panel, label in zip(axes, ylabels * len(chosen), strict=True):
+            panel.set_ylabel(label)
     if len(new) > 1:
         _same_limits(new, sharex, sharey)
     return by_outcome.T if several else axes
@@ -175,7 +174,7 @@ class _Part:
 
     fitted: FittedOutcome
     chosen: list[int]  # places of the subjects
-    given: object  # times of the caller, with their name and units; None where the model knows them
+    given: object  # times with their name and units: those of the caller, or what an ODE solution remembers of its own
     x: np.ndarray  # (row,)
     curves: list[Curve]  # by subject
     side: np.ndarray  # (row,); -1 below its limit, 1 above
@@ -191,7 +190,7 @@ def _read(model, idata, name, subjects, x, samples, n_grid) -> _Part:
             f"Nothing tells the times of outcome '{fitted.name}'; give one per row as x=, as in x=data[\"time\"]."
         )
     curves = draw_curves(rows, chosen, n_grid)
-    return _Part(fitted, chosen, given, rows.x, curves, censored_rows(model, fitted, samples, given))
+    return _Part(fitted, chosen, named_times(fitted.rv, given), rows.x, curves, censored_rows(model, fitted, samples, given))
 
 
 def _labels(parts, xlabel, ylabel) -> tuple[str, list[str]]:
@@ -207,15 +206,15 @@ def _labels(parts, xlabel, ylabel) -> tuple[str, list[str]]:
     return xlabel, ylabels
 
 
-def _columns(columns, n_subjects, n_outcomes):
+def _columns(ncols, n_subjects, n_outcomes):
     """Panels side by side, so that those of a subject stay together; None leaves it to the number of panels."""
     if n_outcomes == 1:
-        return columns
-    if columns is None:
+        return ncols
+    if ncols is None:
         return n_outcomes * min(n_subjects, max(1, 4 // n_outcomes))
-    if columns % n_outcomes:
-        raise ValueError(f"columns must be a multiple of {n_outcomes}, the number of outcomes, got {columns}.")
-    return columns
+    if ncols % n_outcomes:
+        raise ValueError(f"ncols must be a multiple of {n_outcomes}, the number of outcomes, got {ncols}.")
+    return ncols
 
 
 def _draw_data(ax, x, y, side, kinds):

@@ -8,7 +8,18 @@ from pymc_saem.arguments import check_types, shown
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, find_subjects, read_outcome, sample_values
 from pymc_saem.evaluate.predictive import RowLaw
 from pymc_saem.evaluate.row_function import RowFunction
-from pymc_saem.plots.style import BAND, DATA, INDIVIDUAL, MIXTURE, add_legend, panels, tidy, unit_in, with_unit
+from pymc_saem.plots.style import (
+    BAND,
+    DATA,
+    INDIVIDUAL,
+    MIXTURE,
+    add_legend,
+    named_times,
+    panels,
+    tidy,
+    unit_in,
+    with_unit,
+)
 
 
 def plot_observation_distribution(
@@ -22,6 +33,7 @@ def plot_observation_distribution(
     n_grid=400,
     n_draws=500,
     xlabel=None,
+    ncols=None,
     ax=None,
     figsize=None,
 ):
@@ -52,6 +64,8 @@ def plot_observation_distribution(
         Draws of the mixture, at most.
     xlabel : str, optional
         By default the name of the outcome, with its unit where ``x`` brings it.
+    ncols : int, optional
+        Panels side by side; by default as many as make a grid somewhat wider than high.
     ax : Axes or array of Axes, optional
         Where to draw, one per row; a new figure by default.
     figsize : tuple of float, optional
@@ -82,8 +96,8 @@ def plot_observation_distribution(
     rows = RowFunction(model, law.graphs, fitted, samples, x)
     if len(next(iter(samples.values()))) <= DRAWS.start:
         raise ValueError("The fit has no draws of the random effects, so it has no predictive distribution.")
-    values = rows.at_rows()
-    axes, is_new = panels(len(places), ax, figsize, share=False, size=(2.9, 2.3), max_columns=4)
+    values, x = rows.at_rows(), named_times(fitted.rv, x)
+    axes, is_new = panels(len(places), ax, figsize, share=False, size=(2.9, 2.3), max_columns=4, ncols=ncols)
     for panel, (number, at) in zip(axes, places, strict=True):
         one, y = law.row([v[:, at] for v in values]), float(fitted.observed[at])
         _draw(panel, one, one.support(y, n_grid))

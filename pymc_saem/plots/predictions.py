@@ -10,7 +10,18 @@ from pymc_saem.diagnose.rows import POPULATION as POPULATION_ROW
 from pymc_saem.diagnose.rows import FittedRows
 from pymc_saem.evaluate.fitted_outcome import find_subjects
 from pymc_saem.plots.smooth import trend
-from pymc_saem.plots.style import MARK, TREND, add_legend, dots, log_scale, panels, tidy, unit_in, with_unit
+from pymc_saem.plots.style import (
+    MARK,
+    TREND,
+    add_legend,
+    dots,
+    log_scale,
+    named_times,
+    panels,
+    tidy,
+    unit_in,
+    with_unit,
+)
 
 _PANELS = {"population": POPULATION_ROW, "individual": INDIVIDUAL_ROW}
 
@@ -27,7 +38,7 @@ def plot_predictions(
     smooth=True,
     xlabel=None,
     ylabel=None,
-    axes=None,
+    ax=None,
     figsize=None,
 ):
     """Plot observed values against population and individual predictions.
@@ -44,7 +55,7 @@ def plot_predictions(
     outcome : str, optional
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
-        Only for its unit of the outcome, in ``attrs["units"]``.
+        Only for its unit of the outcome, in ``attrs["units"]``; an ODE solution has that of the ``t`` that it was given.
     kinds : sequence of {"population", "individual"}
         Panels: predictions with the random effects at their population value, and at the conditional mode.
     subjects : label or sequence of labels, optional
@@ -55,7 +66,7 @@ def plot_predictions(
         Whether the trend is drawn.
     xlabel, ylabel : str, optional
         By default the kind of prediction, and the name of the outcome, with its unit where known.
-    axes : Axes or array of Axes, optional
+    ax : Axes or array of Axes, optional
         Where to draw, one per kind; a new figure by default.
     figsize : tuple of float, optional
         Width and height of a new figure in inches.
@@ -85,16 +96,16 @@ def plot_predictions(
     if not chosen.any():
         raise ValueError(f"The chosen subjects have no rows of outcome '{rows.outcome.name}'.")
     figsize = figsize or (3.7 * len(kinds) + 0.3, 4.0)
-    axes, is_new = panels(len(kinds), axes, figsize, share=True)
-    unit = unit_in(x, rows.outcome.name)
+    axes, is_new = panels(len(kinds), ax, figsize, share=True)
+    unit = unit_in(named_times(model[rows.outcome.name], x), rows.outcome.name)
     observed, is_cut = rows.observed[chosen], (rows.below | rows.above)[chosen]
     limits = _limits([np.stack([observed, rows.predicted[_PANELS[kind]][chosen]]) for kind in kinds], log)
-    for ax, kind in zip(axes, kinds, strict=True):
+    for panel, kind in zip(axes, kinds, strict=True):
         predicted = rows.predicted[_PANELS[kind]][chosen]
-        _draw(ax, predicted, observed, is_cut, limits, log, smooth)
-        ax.set_xlabel(with_unit(f"{kind} prediction", unit) if xlabel is None else xlabel)
-    for ax in axes[:1] if is_new else axes:
-        ax.set_ylabel(with_unit(f"observed {rows.outcome.name}", unit) if ylabel is None else ylabel)
+        _draw(panel, predicted, observed, is_cut, limits, log, smooth)
+        panel.set_xlabel(with_unit(f"{kind} prediction", unit) if xlabel is None else xlabel)
+    for panel in axes[:1] if is_new else axes:
+        panel.set_ylabel(with_unit(f"observed {rows.outcome.name}", unit) if ylabel is None else ylabel)
     add_legend(axes, is_new)
     return axes
 

@@ -41,7 +41,8 @@ def plot_random_effects(
     ci_prob=0.9,
     max_separate=MAX_SEPARATE,
     units=None,
-    axes=None,
+    ncols=None,
+    ax=None,
     figsize=None,
 ):
     """Plot random effects against the law that the model gives them.
@@ -84,7 +85,10 @@ def plot_random_effects(
         With more effects, such as the weights of networks, "marginals" and "qq" have a panel per variable, with all its entries.
     units : mapping of str to str, optional
         Units of effects and covariates; or a table with ``attrs["units"]``, as the data sets of this package have.
-    axes : Axes or array of Axes, optional
+    ncols : int, optional
+        Panels of "marginals" and "qq" side by side; by default as many as make a grid somewhat wider than high. The grids of the other
+        kinds follow from effects and covariates.
+    ax : Axes or array of Axes, optional
         Where to draw; a new figure by default.
     figsize : tuple of float, optional
         Width and height of a new figure in inches.
@@ -96,7 +100,7 @@ def plot_random_effects(
     Raises
     ------
     ValueError
-        When an effect or kind does not exist, covariates do not fit the subjects or are missing, or ``axes`` are too few.
+        When an effect or kind does not exist, covariates do not fit the subjects or are missing, or ``ax`` holds too few Axes.
     NotImplementedError
         When the law of an effect is multivariate and not normal.
 
@@ -116,26 +120,28 @@ def plot_random_effects(
     found = find_effects(model, idata, effects, n_draws)
     units = covariates if units is None and hasattr(covariates, "attrs") else units
     if kind == "pairs":
-        return draw_pairs(found, axes, figsize)
+        return draw_pairs(found, ax, figsize)
     if kind == "covariates":
         read = read_covariates(covariates, found, str(idata.attrs.get("subject_dim", "subject")))
-        return draw_covariates(found, read, standardized, ci_prob, units, axes, figsize)
+        return draw_covariates(found, read, standardized, ci_prob, units, ax, figsize)
     many = len(found) > max_separate
     groups = _by_variable(found) if many else [[effect] for effect in found]
     size = (3.3, 2.8) if many else (2.8, 2.3)
     is_strip = many and kind == "marginals"
-    axes, is_new = panels(len(groups), axes, figsize, share=False, size=size, max_columns=4, sharex=is_strip)
-    for ax, group in zip(axes, groups, strict=True):
+    axes, is_new = panels(
+        len(groups), ax, figsize, share=False, size=size, max_columns=4, sharex=is_strip, ncols=ncols
+    )
+    for panel, group in zip(axes, groups, strict=True):
         if kind == "qq":
-            _draw_qq(ax, group, ci_prob)
+            _draw_qq(panel, group, ci_prob)
         elif many:
-            _draw_strips(ax, group, ci_prob)
+            _draw_strips(panel, group, ci_prob)
         else:
-            _draw_marginal(ax, group[0], standardized, units)
-        ax.set_title(group[0].variable if many else group[0].label, loc="left", fontsize="medium")
+            _draw_marginal(panel, group[0], standardized, units)
+        panel.set_title(group[0].variable if many else group[0].label, loc="left", fontsize="medium")
         if not is_strip:
-            ax.set_title(_shrinkage(group), loc="right", fontsize="small", color="#444444")
-        tidy(ax)
+            panel.set_title(_shrinkage(group), loc="right", fontsize="small", color="#444444")
+        tidy(panel)
     add_legend(axes, is_new, n_columns=2 if many else 3)
     return axes
 

@@ -40,9 +40,10 @@ def plot_rates(
     ci_prob=0.9,
     labels=None,
     units=None,
-    yscale="linear",
+    log=False,
     sharey=False,
-    axes=None,
+    ncols=None,
+    ax=None,
     figsize=None,
 ):
     """Plot what the networks of a model have learned: the output of each over its input.
@@ -82,11 +83,13 @@ def plot_rates(
         Titles and axis labels instead of the names of networks and variables, as in ``{"w_a1": "absorption", "t": "time"}``.
     units : mapping of str to str, optional
         Units of variables and networks, as in ``{"t": "h", "w_a1": "1/h"}``.
-    yscale : str, default "linear"
-        Such as "log", for rates of different size; a panel with negative values only stays linear.
+    log : bool, default False
+        Logarithmic y axes, for rates of different size; a panel without positive values stays linear.
     sharey : bool, default False
         Whether all panels of a new figure have the same vertical axis.
-    axes : Axes or array of Axes, optional
+    ncols : int, optional
+        Panels side by side; by default as many as make a grid somewhat wider than high.
+    ax : Axes or array of Axes, optional
         Where to draw, one per network and input; a new figure by default.
     figsize : tuple of float, optional
         Width and height of a new figure in inches.
@@ -98,7 +101,7 @@ def plot_rates(
     Raises
     ------
     ValueError
-        When the model has no networks, a network or subject does not exist, or ``axes`` are too few.
+        When the model has no networks, a network or subject does not exist, or ``ax`` holds too few Axes.
 
     See Also
     --------
@@ -111,20 +114,22 @@ def plot_rates(
     check_types("plot_rates", locals())
     check_arguments(ci_prob, n_grid, along)
     curves = rate_curves(model, idata, networks, subjects, along, raw, ranges, n_grid, n_draws)
-    axes, is_new = panels(len(curves), axes, figsize, share=False, size=(3.2, 2.7), max_columns=4, sharey=sharey)
+    axes, is_new = panels(
+        len(curves), ax, figsize, share=False, size=(3.2, 2.7), max_columns=4, sharey=sharey, ncols=ncols
+    )
     labels = labels or {}
-    for ax, one in zip(axes, curves, strict=True):
+    for panel, one in zip(axes, curves, strict=True):
         if len(one.subjects) <= MAX_COLOURS:
-            _draw_few(ax, one, ci_prob, str(idata.attrs.get("subject_dim", "subject")))
+            _draw_few(panel, one, ci_prob, str(idata.attrs.get("subject_dim", "subject")))
         else:
-            _draw_many(ax, one, ci_prob)
-        _mark_coverage(ax, one)
-        ax.set_title(labels.get(one.network, one.network), fontsize="medium")
+            _draw_many(panel, one, ci_prob)
+        _mark_coverage(panel, one)
+        panel.set_title(labels.get(one.network, one.network), fontsize="medium")
         variable = one.axis.variable
-        ax.set_xlabel(with_unit(labels.get(variable, variable), named_unit(units, variable)))
-        ax.set_ylabel(with_unit(one.label, named_unit(units, one.network)))
-        _scale(ax, one, ci_prob, yscale)
-        tidy(ax)
+        panel.set_xlabel(with_unit(labels.get(variable, variable), named_unit(units, variable)))
+        panel.set_ylabel(with_unit(one.label, named_unit(units, one.network)))
+        _scale(panel, one, ci_prob, log)
+        tidy(panel)
     add_legend(axes, is_new, n_columns=3)
     return axes
 
@@ -175,10 +180,10 @@ def _mark_coverage(ax, one):
     ax.set_xlim(one.x[0], one.x[-1])
 
 
-def _scale(ax, one, ci_prob, yscale):
+def _scale(ax, one, ci_prob, log):
     """Limits that the covered part of the curves fills: outside they may be anywhere.
 
-    A panel without positive values stays linear where the scale is "log".
+    With ``log``, a panel without positive values stays linear.
     """
     covered = one.is_covered.any(axis=0)
     parts = [one.population[covered], one.individual[one.is_covered]]
@@ -186,10 +191,10 @@ def _scale(ax, one, ci_prob, yscale):
         parts.append(one.band(ci_prob, is_pooled=len(one.subjects) > MAX_COLOURS)[..., covered].ravel())
     values = np.concatenate(parts)
     values = values[np.isfinite(values)]
-    is_log = yscale == "log" and (values > 0).any()
+    is_log = log and bool((values > 0).any())
     values = np.log(values[values > 0]) if is_log else values
-    if yscale != "log" or is_log:
-        ax.set_yscale(yscale)
+    if is_log:
+        ax.set_yscale("log")
     if values.size:
         lowest, highest = values.min(), values.max()
         margin = 0.06 * (highest - lowest) or 0.1 * max(abs(highest), 1e-6)

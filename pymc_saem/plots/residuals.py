@@ -17,6 +17,7 @@ from pymc_saem.plots.style import (
     TREND,
     add_legend,
     dots,
+    named_times,
     panels,
     tidy,
     unit_in,
@@ -39,7 +40,7 @@ def plot_residuals(
     n_simulations=1000,
     random_seed=None,
     xlabel=None,
-    axes=None,
+    ax=None,
     figsize=None,
 ):
     """Plot residuals: against time and prediction, QQ plot, histogram, autocorrelation.
@@ -57,7 +58,8 @@ def plot_residuals(
     outcome : str, optional
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
-        Time of each row, or any other number such as time after dose. An ODE solution knows its times. A Series with ``attrs["units"]`` brings units.
+        Time of each row, or any other number such as time after dose. An ODE solution knows its times, and
+        has the units of the ``t`` that it was given. A Series with ``attrs["units"]`` brings units.
     which : str or sequence of {"iwres", "pwres", "npde", "pit"}, default ("iwres", "npde")
     kinds : str or sequence of {"time", "prediction", "qq", "histogram", "autocorrelation"}, optional
         By default all but the last, and "time" only where it is known. "prediction" is the individual one for
@@ -66,7 +68,7 @@ def plot_residuals(
     random_seed : int or numpy.random.Generator, optional
     xlabel : str, optional
         Of the panels over time; by default the name of ``x`` or "time", with its unit where known.
-    axes : Axes or array of Axes, optional
+    ax : Axes or array of Axes, optional
         Where to draw, residual by residual; a new figure by default.
     figsize : tuple of float, optional
         Width and height of a new figure in inches.
@@ -98,18 +100,20 @@ def plot_residuals(
         kinds = tuple(kind for kind in kinds if kind != "time")
     if not np.isfinite(table[["population", "individual"]]).any(axis=None):
         kinds = tuple(kind for kind in kinds if kind != "prediction")
-    grid, is_new = _axes(len(which), len(kinds), axes, figsize)
-    name, x_name = table.attrs["outcome"], str(getattr(x, "name", None) or "time")
+    grid, is_new = _axes(len(which), len(kinds), ax, figsize)
+    name = table.attrs["outcome"]
+    times = named_times(model[name], x)
+    x_name = str(getattr(times, "name", None) or "time")
     for i, residual in enumerate(which):
         prediction = "individual" if residual == "iwres" else "population"
         labels = {
-            "time": xlabel or with_unit(x_name, unit_in(x, x_name)),
-            "prediction": with_unit(f"{prediction} prediction", unit_in(x, name)),
+            "time": xlabel or with_unit(x_name, unit_in(times, x_name)),
+            "prediction": with_unit(f"{prediction} prediction", unit_in(times, name)),
         }
-        for ax, kind in zip(grid[i], kinds, strict=True):
-            _DRAW[kind](ax, table, residual)
-            ax.set_xlabel(labels.get(kind, ax.get_xlabel()))
-            tidy(ax)
+        for panel, kind in zip(grid[i], kinds, strict=True):
+            _DRAW[kind](panel, table, residual)
+            panel.set_xlabel(labels.get(kind, panel.get_xlabel()))
+            tidy(panel)
     add_legend(list(grid[0]), is_new)
     return grid
 

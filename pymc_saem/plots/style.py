@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 
+from pymc_saem.evaluate.row_function import ode_nodes
+
 # Okabe and Ito's colours, told apart with every kind of colour blindness; the line styles differ as well,
 # so the figures survive a black-and-white printer.
 DATA = {"color": "#222222", "marker": "o", "markersize": 3.5, "linestyle": "none", "zorder": 4}
@@ -73,6 +75,27 @@ def unit_in(values, name):
     return units if name == getattr(values, "name", None) else None
 
 
+def named_times(rv, given):
+    """Times with their name and units: those of the caller, or what the ODE solution of an outcome remembers of its own.
+
+    Parameters
+    ----------
+    rv : TensorVariable
+        The outcome.
+    given : object or None
+        Argument ``x`` of a figure.
+
+    Returns
+    -------
+    object
+        For :func:`unit_in`; None where nothing is known.
+    """
+    if given is not None:
+        return given
+    remembered = [getattr(node.outputs[0].tag, "times", None) for node in ode_nodes([rv])]
+    return next((times for times in remembered if times is not None), None)
+
+
 def dots(n):
     """Style of ``n`` data points in one panel: the more, the fainter."""
     alpha = float(np.clip(6 / np.sqrt(max(n, 1)), 0.15, 0.75))
@@ -108,7 +131,7 @@ def named_unit(units, name):
     return units.get(name) or None
 
 
-def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=None, sharey=None, columns=None):
+def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=None, sharey=None, ncols=None):
     """Axes for ``n`` panels: those given, or a new figure with a grid of them.
 
     Parameters
@@ -121,8 +144,8 @@ def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=No
         Whether the panels of a new figure share both axes.
     sharex, sharey : bool, optional
         The same for one axis, where they differ.
-    columns : int, optional
-        Exactly so many panels side by side.
+    ncols : int, optional
+        Number of panels side by side.
     size : tuple of float
         Inches of one panel of a new figure, where ``figsize`` is None.
     max_columns : int
@@ -141,9 +164,11 @@ def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=No
     if axes is not None:
         given = np.ravel(np.asarray(axes, dtype=object))
         if given.size < n:
-            raise ValueError(f"axes has {given.size} panels, but {n} are needed.")
+            raise ValueError(f"ax holds {given.size} Axes; {n} are needed, one per panel.")
         return given[:n], False
-    columns = _columns_for(n, max_columns) if columns is None else min(columns, n)
+    if ncols is not None and ncols < 1:
+        raise ValueError(f"ncols must be at least 1, got {ncols}.")
+    columns = _columns_for(n, max_columns) if ncols is None else min(ncols, n)
     rows = math.ceil(n / columns)
     if figsize is None:
         figsize = (5.5, 3.6) if n == 1 else (max(5.5, columns * size[0]), rows * size[1] + 0.9)
@@ -160,7 +185,7 @@ def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=No
     return grid[:n], True
 
 
-def pages(n, axes, figsize, per_page, *, sharex, sharey, columns=None):
+def pages(n, axes, figsize, per_page, *, sharex, sharey, ncols=None):
     """Axes for ``n`` panels like :func:`panels`, on several new figures where one would have too many.
 
     Returns
@@ -171,16 +196,14 @@ def pages(n, axes, figsize, per_page, *, sharex, sharey, columns=None):
     """
     if per_page < 1:
         raise ValueError(f"per_page must be at least 1, got {per_page}.")
-    if columns is not None and columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}.")
     if axes is not None or n <= per_page:
-        axes, is_new = panels(n, axes, figsize, share=True, sharex=sharex, sharey=sharey, columns=columns)
+        axes, is_new = panels(n, axes, figsize, share=True, sharex=sharex, sharey=sharey, ncols=ncols)
         return axes, [(axes, is_new)]
-    columns = columns or _columns_for(per_page, 6)  # the same on the last page, which has fewer panels
+    ncols = ncols or _columns_for(per_page, 6)  # the same on the last page, which has fewer panels
     figures = []
     for start in range(0, n, per_page):
         k = min(per_page, n - start)
-        figures.append(panels(k, None, figsize, share=True, sharex=sharex, sharey=sharey, columns=columns))
+        figures.append(panels(k, None, figsize, share=True, sharex=sharex, sharey=sharey, ncols=ncols))
     return np.concatenate([page for page, _ in figures]), figures
 
 

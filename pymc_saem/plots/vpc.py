@@ -18,6 +18,7 @@ from pymc_saem.plots.style import (
     dots,
     legend_above,
     log_scale,
+    named_times,
     panels,
     tidy,
     unit_in,
@@ -54,7 +55,7 @@ def plot_vpc(
     log=False,
     xlabel=None,
     ylabel=None,
-    axes=None,
+    ax=None,
     figsize=None,
 ):
     """Plot a visual predictive check: quantiles of the data over time, on those of simulated data sets.
@@ -68,14 +69,15 @@ def plot_vpc(
     Parameters
     ----------
     model, idata, outcome, x, bins, quantiles, ci_prob, prediction_corrected, lower_bound, stratify, n_simulations, random_seed
-        As in :func:`pymc_saem.vpc`. A Series ``x`` with ``attrs["units"]`` brings units.
+        As in :func:`pymc_saem.vpc`. A Series ``x`` with ``attrs["units"]`` brings units; an ODE solution has those of
+        the ``t`` that it was given.
     show_data : bool, default True
         Whether the observed rows are drawn as points.
     log : bool, default False
         Whether the axis of the outcome is logarithmic; it ends below the smallest positive observation.
     xlabel, ylabel : str, optional
         By default the name of ``x`` or "time", and the name of the outcome, with units where known.
-    axes : Axes or array of Axes, optional
+    ax : Axes or array of Axes, optional
         Where to draw: one per stratum, then one per stratum for the censored fractions of a ``Censored`` outcome. A new figure by default.
     figsize : tuple of float, optional
         Width and height of a new figure in inches.
@@ -119,27 +121,28 @@ def plot_vpc(
         floor = 0.7 * min(seen[seen > 0], default=1.0)
         is_value = table["level"].notna()
         table.loc[is_value, columns] = table.loc[is_value, columns].clip(lower=0.95 * floor)
-    grid, is_new = _axes(len(check.strata), has_fractions, axes, figsize)
+    grid, is_new = _axes(len(check.strata), has_fractions, ax, figsize)
     for k, (label, of_stratum) in enumerate(check.strata):
         own = table if label is None else table[table.iloc[:, 0] == label]
-        ax = grid[0, k]
+        panel = grid[0, k]
         if show_data and not is_fraction:
-            ax.plot(check.x[of_stratum], check.y[of_stratum], label="data", **dots(of_stratum.sum()))
+            panel.plot(check.x[of_stratum], check.y[of_stratum], label="data", **dots(of_stratum.sum()))
         if log:
-            log_scale(ax, "y")
-        _draw_statistics(ax, own[own["statistic"].isin(["quantile", "fraction"])], ci_prob, is_fraction, outside)
+            log_scale(panel, "y")
+        _draw_statistics(panel, own[own["statistic"].isin(["quantile", "fraction"])], ci_prob, is_fraction, outside)
         if label is not None:
-            ax.set_title(f"{table.columns[0]} {label}", fontsize="medium")
+            panel.set_title(f"{table.columns[0]} {label}", fontsize="medium")
         if has_fractions:
-            _draw_bounds(ax, check.rows, of_stratum)
+            _draw_bounds(panel, check.rows, of_stratum)
             _draw_fractions(grid[1, k], own, outside)
     if log:  # when all panels are drawn, as it fixes the upper end of an axis that they share
-        for ax in grid[0]:
-            ax.set_ylim(bottom=floor)
-    x_name = table.attrs["x"]
-    xlabel = with_unit(x_name, unit_in(x, x_name)) if xlabel is None else xlabel
+        for panel in grid[0]:
+            panel.set_ylim(bottom=floor)
+    times = named_times(model[name], x)
+    x_name = getattr(times, "name", None) or table.attrs["x"]
+    xlabel = with_unit(x_name, unit_in(times, x_name)) if xlabel is None else xlabel
     if ylabel is None:
-        ylabel = f"fraction of {name}" if is_fraction else with_unit(name, unit_in(x, name))
+        ylabel = f"fraction of {name}" if is_fraction else with_unit(name, unit_in(times, name))
         ylabel = f"{ylabel}, prediction-corrected" if prediction_corrected and not is_fraction else ylabel
     _finish(grid, is_new, xlabel, ylabel)
     return grid if has_fractions else grid[0]

@@ -78,7 +78,7 @@ def test_criteria_of_different_data_are_not_shown(fits):
 def test_fits_from_files(idata, tmp_path):
     idata.to_netcdf(tmp_path / "fit.nc")
     _, own = plt.subplots(2)
-    axes = ps.plot_comparison({"a": idata, "b": az.from_netcdf(tmp_path / "fit.nc")}, ["sigma"], axes=own)
+    axes = ps.plot_comparison({"a": idata, "b": az.from_netcdf(tmp_path / "fit.nc")}, ["sigma"], ax=own)
     assert list(axes) == list(own)
     table = get_group(idata, "population")
     k = list(table["parameter"].values).index("sigma")

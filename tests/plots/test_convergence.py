@@ -87,11 +87,11 @@ def test_the_reported_chain_stands_out(arrays):
 
 def test_given_axes_are_used(idata):
     _, own = plt.subplots(2, 2)
-    axes = ps.plot_convergence(idata, ["sigma", "step_size", "n_failed"], axes=own)
+    axes = ps.plot_convergence(idata, ["sigma", "step_size", "n_failed"], ax=own)
     assert list(axes) == list(own.ravel()[:3])
     assert all(ax.get_xlabel() == "iteration" for ax in axes)
-    with pytest.raises(ValueError, match="axes has 4 panels, but 10 are needed"):
-        ps.plot_convergence(idata, axes=own)
+    with pytest.raises(ValueError, match="ax holds 4 Axes; 10 are needed"):
+        ps.plot_convergence(idata, ax=own)
 
 
 def test_figsize(idata):

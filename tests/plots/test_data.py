@@ -62,7 +62,7 @@ def test_pages_and_given_axes(table):
     many = pd.concat([table.assign(subject=table["subject"] + str(k)) for k in range(4)])
     assert len({ax.figure for ax in ps.plot_data(many, "time", "conc", kind="panels", per_page=5)}) == 3
     _, ax = plt.subplots()
-    assert ps.plot_data(table, "time", "conc", axes=ax)[0] is ax
+    assert ps.plot_data(table, "time", "conc", ax=ax)[0] is ax
 
 
 def test_errors(table):

@@ -1,5 +1,7 @@
 """Every plot function on fits that come from a file: one subject and 200, two outcomes, a network in the equation."""
 
+import inspect
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -55,6 +57,24 @@ def stored(request, tmp_path_factory):
     return data, model, ps.load(path)
 
 
+#: Arguments that mean the same in every figure that has them.
+SHARED = {"ax", "figsize", "ncols", "log", "xlabel", "ylabel", "units", "ci_prob", "sharex"}
+#: Figures whose grid follows from what they draw.
+FIXED_GRIDS = {"plot_predictions", "plot_residuals", "plot_vpc"}
+
+
+def test_one_keyword_for_one_thing():
+    plots = {name: inspect.signature(getattr(ps, name)).parameters for name in ps.__all__ if name.startswith("plot_")}
+    for name, parameters in plots.items():
+        assert {"ax", "figsize"} <= set(parameters), name
+        assert ("ncols" in parameters) == (name not in FIXED_GRIDS), name
+        assert not {"axes", "axis", "columns", "yscale", "logy", "unit", "size", "n_columns"} & set(parameters), name
+        assert all(parameters[one].kind is inspect.Parameter.KEYWORD_ONLY for one in SHARED & set(parameters)), name
+    for one in SHARED:
+        defaults = {parameters[one].default for parameters in plots.values() if one in parameters}
+        assert len(defaults) == 1, f"{one}: {defaults}"
+
+
 CALLS = {
     "plot_comparison": lambda data, model, idata: ps.plot_comparison({"one": idata, "two": idata}),
     "plot_convergence": lambda data, model, idata: ps.plot_convergence(idata),
@@ -85,3 +105,38 @@ def test_it_draws(stored, name):
     assert all(ax.has_data() for ax in drawn)
     drawn[0].figure.canvas.draw()  # layout and text: what only drawing finds
     plt.close("all")
+
+
+def labels(drawn):
+    """Labels of all axes of a figure, and of the figure."""
+    figure = np.ravel(drawn)[0].figure
+    texts = [figure.get_supxlabel(), figure.get_supylabel()]
+    return {text for ax in np.ravel(drawn) for text in (ax.get_xlabel(), ax.get_ylabel())} | set(texts)
+
+
+FEW = {"outcome": "effect", "n_simulations": 20, "random_seed": 1}
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_units_of_the_data_reach_the_axes(given):
+    """From the times that a figure is given, or from those that the ODE solution was given."""
+    data = simulated(3)
+    data.attrs["units"] = {"time": "h", "effect": "IU"}
+    model = program(data if not given else pd.DataFrame({name: column.to_numpy() for name, column in data.items()}))
+    rng, rows = np.random.default_rng(1), data["subject"].to_numpy() - 1
+    center = rng.normal(0.0, 0.5, NET.n_weights)
+    weights = center + 0.1 * rng.normal(size=(3, NET.n_weights))
+    idata = made_up_fit(
+        model, {"w": weights}, {"center": center, "sigma": 0.05, "tau": 0.05}, {"drug": rows, "effect": rows}
+    )
+    x = data["time"] if given else None
+    assert {"time [h]", "effect [IU]"} <= labels(ps.plot_fits(model, idata, outcome="effect", x=x, n_grid=10))
+    assert {"time [h]", "effect [IU]"} <= labels(ps.plot_vpc(model, idata, x=x, bins=2, **FEW))
+    assert {"population prediction [IU]", "observed effect [IU]"} <= labels(
+        ps.plot_predictions(model, idata, outcome="effect", x=x)
+    )
+    assert {"time [h]", "individual prediction [IU]"} <= labels(ps.plot_residuals(model, idata, x=x, **FEW))
+    assert {"effect [IU]"} <= labels(
+        ps.plot_observation_distribution(model, idata, subject=1, outcome="effect", x=x)
+    )
+    assert {"time [h]", "effect [IU]"} <= labels(ps.plot_data(data, "time", "effect"))

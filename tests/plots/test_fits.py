@@ -93,14 +93,14 @@ def test_a_fit_from_a_file(model, idata, data, tmp_path):
 
 def test_labels_and_axes_of_the_caller(model, idata, data):
     _, own = plt.subplots(2)
-    axes = ps.plot_fits(model, idata, [1, "2"], x=data["time"].to_numpy(), xlabel="hours", n_grid=20, axes=own)
+    axes = ps.plot_fits(model, idata, [1, "2"], x=data["time"].to_numpy(), xlabel="hours", n_grid=20, ax=own)
     assert list(axes) == list(own)
     assert [ax.get_xlabel() for ax in axes] == ["hours"] * 2 and axes[1].get_ylabel() == "conc"
     assert axes[0].get_legend() is not None and line(axes[0], "individual")[0].size == 20
 
 
 def test_pages(model, idata, data):
-    axes = ps.plot_fits(model, idata, x=data["time"], per_page=5, columns=3, n_grid=10)
+    axes = ps.plot_fits(model, idata, x=data["time"], per_page=5, ncols=3, n_grid=10)
     figures = [ax.figure for ax in axes]
     assert [figures.count(f) for f in dict.fromkeys(figures)] == [5, 5, 2]
     assert all(f.get_supxlabel() == "time [h]" and len(f.legends) == 1 for f in set(figures))
@@ -152,10 +152,10 @@ def test_several_outcomes_on_pages_and_on_axes_of_the_caller(two_outcomes):
     assert [len({ax.get_ylim() for ax in column}) for column in axes.T] == [1, 1]
     assert axes[2, 1].get_ylabel() == "C [mg/L]"
     _, mine = plt.subplots(2, 2)
-    given = ps.plot_fits(model, fit, "b", outcome=["effect", "drug"], x=x, axes=mine[1], n_grid=5)
+    given = ps.plot_fits(model, fit, "b", outcome=["effect", "drug"], x=x, ax=mine[1], n_grid=5)
     assert given[0, 0] is mine[1, 0] and not mine[0, 0].has_data() and given[0, 1].get_xlabel() == "time"
-    with pytest.raises(ValueError, match="columns must be a multiple of 2, the number of outcomes, got 3"):
-        ps.plot_fits(model, fit, outcome=["effect", "drug"], x=x, columns=3)
+    with pytest.raises(ValueError, match="ncols must be a multiple of 2, the number of outcomes, got 3"):
+        ps.plot_fits(model, fit, outcome=["effect", "drug"], x=x, ncols=3)
     with pytest.raises(ValueError, match="ylabel has 1 labels, but there are 2 outcomes"):
         ps.plot_fits(model, fit, outcome=["effect", "drug"], x=x, ylabel="both")
     with pytest.raises(ValueError, match="outcome is an empty sequence"):
@@ -165,7 +165,7 @@ def test_several_outcomes_on_pages_and_on_axes_of_the_caller(two_outcomes):
 
 
 def test_log_axis_is_not_stretched_by_zeros(model, idata, data):
-    axes = ps.plot_fits(model, idata, x=data["time"], yscale="log")
+    axes = ps.plot_fits(model, idata, x=data["time"], log=True)
     assert axes[0].yaxis.get_major_formatter()(10.0, 0) == "10"  # plain numbers, as in the other figures
     positive = data["conc"][data["conc"] > 0].min()
     assert all(ax.get_yscale() == "log" and ax.get_ylim()[0] == pytest.approx(positive / 2) for ax in axes)

@@ -177,7 +177,7 @@ def test_what_stands_above_a_panel_does_not_touch_the_next_title(model, idata):
 
 def test_given_axes_and_errors(model, idata):
     _, own = plt.subplots(3)
-    assert list(ps.plot_random_effects(model, idata, axes=own)) == list(own)
+    assert list(ps.plot_random_effects(model, idata, ax=own)) == list(own)
     with pytest.raises(ValueError, match="There is no random effect 'k'; there are ka, V, CL"):
         ps.plot_random_effects(model, idata, "k")
     with pytest.raises(ValueError, match="kind must be one of 'marginals', 'qq', 'pairs', 'covariates', got 'box'"):

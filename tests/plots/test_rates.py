@@ -134,7 +134,7 @@ def test_the_figure_draws_the_table(neural):
 
 def test_axes_scale_and_ranges_of_the_caller(neural):
     _, own = plt.subplots(2)
-    axes = ps.plot_rates(*neural, subjects="u", axes=own, yscale="log", ranges={"w_in": (0, 8)})
+    axes = ps.plot_rates(*neural, subjects="u", ax=own, log=True, ranges={"w_in": (0, 8)})
     assert list(axes) == list(own) and axes[0].get_xlim() == (0, 8) and axes[0].get_yscale() == "log"
     assert lines(axes[0], "subject u")[0].size == 100
 

@@ -65,11 +65,11 @@ def test_vpc_strata_and_axes_of_the_caller(model, idata, data):
         assert axes[0].get_ylim()[1] > data["conc"].max()
     _, own = plt.subplots()
     found = ps.plot_vpc(
-        model, idata, None, data["time"], bins=1, xlabel="t", ylabel="c", show_data=False, axes=own, **FEW
+        model, idata, None, data["time"], bins=1, xlabel="t", ylabel="c", show_data=False, ax=own, **FEW
     )
     assert list(found) == [own] and own.get_xlabel() == "t" and own.get_ylabel() == "c" and not lines(own, "data")
-    with pytest.raises(ValueError, match="axes has 1 panels, but 2 are needed"):
-        ps.plot_vpc(model, idata, x=data["time"], stratify=weight, axes=own, **FEW)
+    with pytest.raises(ValueError, match="ax holds 1 Axes; 2 are needed"):
+        ps.plot_vpc(model, idata, x=data["time"], stratify=weight, ax=own, **FEW)
 
 
 def test_residuals_draw_the_table(model, idata, data):
@@ -105,7 +105,7 @@ def test_predictions(model, idata, data):
         np.testing.assert_array_equal(identity[0], identity[1])
         assert ax.get_xlabel() == f"{kind} prediction [mg/L]" and lines(ax, "trend")
     _, own = plt.subplots()
-    (ax,) = ps.plot_predictions(model, idata, kinds="individual", subjects=[3, "5"], log=True, smooth=False, axes=own)
+    (ax,) = ps.plot_predictions(model, idata, kinds="individual", subjects=[3, "5"], log=True, smooth=False, ax=own)
     assert ax is own and not lines(ax, "trend") and ax.get_xscale() == ax.get_yscale() == "log"
     np.testing.assert_array_equal(lines(ax, "data")[0][1], data["conc"][data["subject"].isin([3, 5])])
 

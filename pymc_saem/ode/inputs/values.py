@@ -1,6 +1,8 @@
 """Check what the user gives to ``solve_ivp`` and bring it into one form."""
 
 import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pytensor
@@ -14,7 +16,18 @@ from pytensor.tensor.random.type import RandomType
 from pymc_saem.arguments import shown
 from pymc_saem.ode.inputs.clocks import refuse_no_numbers
 
-__all__ = ["as_positive", "as_start", "as_tensors", "as_times", "check_axes", "folded", "is_constant", "shapes_of"]
+__all__ = [
+    "TimeLabels",
+    "as_positive",
+    "as_start",
+    "as_tensors",
+    "as_times",
+    "check_axes",
+    "folded",
+    "is_constant",
+    "labels_of_times",
+    "shapes_of",
+]
 
 
 def as_tensors(values, what):
@@ -95,6 +108,23 @@ def as_times(t):
         row = int(np.flatnonzero(~np.isfinite(values))[0])
         raise ValueError(f"t must be finite; row {row} is {values[row]}. Drop that row or give its time.")
     return tensor, values
+
+
+@dataclass(frozen=True)
+class TimeLabels:
+    """Name and units of a column of times, for figures."""
+
+    name: str | None
+    attrs: dict
+
+
+def labels_of_times(t):
+    """Name and units that a pandas Series or an xarray array carries; None if it has neither."""
+    name, attrs = getattr(t, "name", None), getattr(t, "attrs", None)
+    if not isinstance(attrs, Mapping) or (name is None and not attrs):
+        return None
+    units = {key: attrs[key] for key in ("units", "unit") if key in attrs}
+    return TimeLabels(None if name is None else str(name), units)
 
 
 def _is_number(x):
