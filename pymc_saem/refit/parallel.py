@@ -16,10 +16,10 @@ from typing import Any
 
 import cloudpickle
 from joblib import Parallel, delayed
-from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress as RichProgress
 
 from pymc_saem.refit.refitter import Refitter
+from pymc_saem.saem.run.bars import Bars
 from pymc_saem.saem.run.processes import leave_with_parent
 
 #: The refitter of this process: hash of its bytes -> unpickled copy. Only the last one is kept.
@@ -72,15 +72,13 @@ def run_tasks(
     calls = (delayed(_work)(payload, key, work, number, task, os.getpid()) for number, task in enumerate(tasks))
     done: dict[int, Done] = {}
     trouble = INTERRUPTED
-    console = Console()
-    visible = progressbar and (console.is_terminal or console.is_jupyter)
-    with Progress(console=console, disable=not visible) as bar:
-        shown = bar.add_task(title, total=len(tasks))
+    with Bars(*RichProgress.get_default_columns(), show=progressbar) as bars:
+        shown = bars.progress.add_task(title, total=len(tasks))
         results = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(calls)
         try:
             for one in results:
                 done[one.number] = one
-                bar.advance(shown)
+                bars.update(shown, advance=1)
                 if one.failure == INTERRUPTED:
                     break
         except KeyboardInterrupt:

@@ -238,8 +238,8 @@ def fit_saem(
                 if callback is not None:
                     callback(chain, iteration, engine.points.natural_theta(theta), stats)
 
-            runs = run_chains(job, rngs, cores, watch, writer, ctrl_c)
-        idata, messages = finisher.finish(runs, after, writer, ctrl_c)
+            runs = run_chains(job, rngs, cores, watch, writer, ctrl_c, progress.announce)
+            idata, messages = finisher.finish(runs, after, writer, ctrl_c, progress.announce)
         if ctrl_c.is_waiting:
             messages.append("Ctrl-C came while the result was put together; it is complete.")
         _warn(messages, idata)

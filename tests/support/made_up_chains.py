@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 
-def count(payload, number, rng, watch, keep):
+def count(payload, number, rng, watch, keep, *others):
     """``payload``: a folder, seconds of compilation, iterations. Leaves a file named like the process; returns its iterations."""
     folder, compilation, n_iterations = payload
     Path(folder, f"{os.getpid()}").write_text("")
@@ -24,7 +24,7 @@ def count(payload, number, rng, watch, keep):
     return done
 
 
-def end_badly(payload, number, rng, watch, keep):
+def end_badly(payload, number, rng, watch, keep, *others):
     """Chain 0 is killed, 1 raises, and 2 counts; all of them report first."""
     watch(number, 0, None, None)
     if number == 0:

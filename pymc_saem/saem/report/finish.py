@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -51,7 +52,12 @@ class Finisher:
         return build_datatree(result, stages.attempt)
 
     def finish(
-        self, runs: list[Chain], rng: np.random.Generator, writer: Writer | None = None, ctrl_c: CtrlC | None = None
+        self,
+        runs: list[Chain],
+        rng: np.random.Generator,
+        writer: Writer | None = None,
+        ctrl_c: CtrlC | None = None,
+        announce: Callable[[str], Any] | None = None,
     ) -> tuple[Any, list[str]]:
         """The fit, and what its user should read.
 
@@ -65,8 +71,10 @@ class Finisher:
             Of the checkpoint.
         ctrl_c : CtrlC, optional
             Where Ctrl-C may come.
+        announce : callable, optional
+            ``announce(text)`` before each long piece of work.
         """
-        stages = Stages(ctrl_c)
+        stages = Stages(ctrl_c, announce)
         best = stages.attempt("The choice of the best chain", lambda: _best(runs), 0)
         run = runs[best]
         assessment = stages.attempt("What the estimate is worth", lambda: self._assess(run, rng, stages), Assessment())

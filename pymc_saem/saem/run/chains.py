@@ -42,7 +42,13 @@ class Job:
 
 
 def run_chains(
-    job: Job, rngs, cores: int, watch: Callable, keep: Callable | None = None, ctrl_c: CtrlC | None = None
+    job: Job,
+    rngs,
+    cores: int,
+    watch: Callable,
+    keep: Callable | None = None,
+    ctrl_c: CtrlC | None = None,
+    announce: Callable | None = None,
 ) -> list[Chain]:
     """All chains; the results do not depend on ``cores``. Chains that were lost are left out, and the others say so.
 
@@ -56,18 +62,20 @@ def run_chains(
         ``keep.is_due(iteration)`` whether a snapshot is wanted, ``keep(chain, snapshot)`` takes it.
     ctrl_c : CtrlC, optional
         Where Ctrl-C may come.
+    announce : callable, optional
+        ``announce(text)`` before each long piece of work that follows the iterations.
     """
     if len(rngs) == 1:
-        return [run_chain(job, 0, rngs[0], watch, keep, ctrl_c)]
+        return [run_chain(job, 0, rngs[0], watch, keep, ctrl_c, announce)]
     payload = cloudpickle.dumps(job)
     if cores > 1:
-        return run_in_processes(run_chain, payload, rngs, cores, watch, keep, ctrl_c)
+        return run_in_processes(run_chain, payload, rngs, cores, watch, keep, ctrl_c, announce)
     # The copy that other processes would get: PyTensor may order its terms otherwise than in the original, and a
     # difference in the last digit decides, after some hundred iterations, about a proposal.
     job, chains = cloudpickle.loads(payload), []
     for number, rng in enumerate(rngs):
         try:
-            chains.append(run_chain(job, number, rng, watch, keep, ctrl_c))
+            chains.append(run_chain(job, number, rng, watch, keep, ctrl_c, announce))
         except KeyboardInterrupt:  # before its first iteration
             if not chains:
                 raise
@@ -90,13 +98,14 @@ def run_chain(
     watch: Callable,
     keep: Callable | None = None,
     ctrl_c: CtrlC | None = None,
+    announce: Callable | None = None,
 ) -> Chain:
     """One chain: start, iterations, conditional distributions. Ctrl-C keeps what there is.
 
     The first one (``number`` 0) starts from the given point, the others from dispersed ones.
     """
     course = Course(job.step, job.point, job.n_explore, job.n_smooth, job.tolerance, job.extend)
-    stages, interrupted = Stages(ctrl_c), False
+    stages, interrupted = Stages(ctrl_c, announce), False
     try:
         stages.ctrl_c.during(partial(_iterate, course, job, number, rng, watch, keep))
     except KeyboardInterrupt:

@@ -42,6 +42,7 @@ def run_in_processes(
     watch: Callable,
     keep: Callable | None,
     ctrl_c: CtrlC | None = None,
+    announce: Callable | None = None,
 ) -> list:
     """``run_chain`` for each generator in at most ``cores`` processes; arguments as in ``chains.run_chains``.
 
@@ -49,7 +50,7 @@ def run_in_processes(
     them compile, they have nothing, and are left at once. A process that is killed takes its own chain with it, and no other.
     """
     ctrl_c = ctrl_c or CtrlC()
-    crew = _Crew(run_chain, payload, list(enumerate(rngs)), cores, watch, keep)
+    crew = _Crew(run_chain, payload, list(enumerate(rngs)), cores, watch, keep, announce)
     try:
         while crew.is_busy():
             try:
@@ -74,6 +75,7 @@ class _Crew:
     cores: int
     watch: Callable
     keep: Callable | None
+    announce: Callable | None = None
     running: dict = field(default_factory=dict, init=False)  # line -> number and process
     done: dict = field(default_factory=dict, init=False)  # number -> chain
     errors: dict[int, BaseException] = field(default_factory=dict, init=False)  # by number, of those that were lost
@@ -110,6 +112,8 @@ class _Crew:
         self.has_begun = True
         if kind == "watch":
             self.watch(*report)
+        elif kind == "announce" and self.announce is not None:
+            self.announce(*report)
         elif kind == "keep" and self.keep is not None:
             self.keep(number, Snapshot.from_bytes(*report))
         elif kind in ("done", "failed"):
@@ -204,9 +208,12 @@ def _work(line, run_chain: Callable, payload: bytes, number: int, rng, schedule)
             last[0] = perf_counter()
             line.send(("watch", chain, iteration, *seen))
 
+    def announce(text: str) -> None:
+        line.send(("announce", f"chain {number}: {text}"))
+
     keep = None if schedule is None else _Keep(schedule, line)
     try:
-        report = "done", cloudpickle.dumps(run_chain(cloudpickle.loads(payload), number, rng, watch, keep))
+        report = "done", cloudpickle.dumps(run_chain(cloudpickle.loads(payload), number, rng, watch, keep, None, announce))
     except (KeyboardInterrupt, _NoIteration):
         report = "done", cloudpickle.dumps(None)
     except Exception as error:  # noqa: BLE001 - the other process decides what it means

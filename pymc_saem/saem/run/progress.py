@@ -7,21 +7,18 @@ from contextlib import suppress
 from time import perf_counter
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.run.bars import Bars
 
-#: Seconds between repaints; a repaint costs as much as a few solves.
-_EVERY = 0.25
 #: Seconds between lines of a log.
 _EVERY_LINE = 10.0
 _LOG = logging.getLogger("pymc_saem")
 
 
 class Progress:
-    """Phase, iteration, one chosen parameter, acceptance and time left.
+    """Phase, iteration, one chosen parameter, acceptance and time left; after the iterations, what is being computed.
 
     Without a terminal or notebook, or without ``show``, the same goes to the logger "pymc_saem" at level INFO: at the end of each
     phase, and every ten seconds. Nothing is heard of it until a program turns that level on.
@@ -30,20 +27,20 @@ class Progress:
     def __init__(self, engine: Engine, n_explore: int, n_smooth: int, chains: int, show: bool):
         self.engine, self.n_explore, self.total = engine, n_explore, n_explore + n_smooth
         self.shown = self._chosen()
-        console = Console()
-        self.show = bool(show)
-        self.visible = self.show and (console.is_terminal or console.is_jupyter)
-        self.bar = RichProgress(
+        self.bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[state]}"),
             TimeRemainingColumn(),
-            console=console,
-            refresh_per_second=1.0 / _EVERY,
-            disable=not self.visible,
+            show=show,
         )
-        self.tasks = [self.bar.add_task("compile", total=self.total, state="") for _ in range(chains)]
+        self.visible = self.bars.is_visible
+        add = self.bars.progress.add_task
+        count = f"0/{self.total}"
+        self.tasks = [add("compile", total=self.total, count=count, state="") for _ in range(chains)]
+        # a task that has not been started has a bar that moves without an end
+        self.after = add("", start=False, visible=False, count="", state="")
         self.logs = not self.visible and _LOG.isEnabledFor(logging.INFO)
         # of each chain: when it was first heard of, and at which iteration
         self.began: dict[int, tuple[float, int]] = {}
@@ -57,12 +54,30 @@ class Progress:
         return next((p for p in self.engine.mixed.parameters if p.shape == ()), None)
 
     def __enter__(self):
-        self.bar.__enter__()
+        self.bars.__enter__()
         return self
 
     def __exit__(self, *exc) -> None:
         with suppress(Exception):  # nothing that is only shown may end a fit, such as a terminal that was closed
-            self.bar.__exit__(*exc)
+            self.bars.update(self.after, visible=False)
+            self.bars.__exit__(*exc)
+
+    def announce(self, what: str) -> None:
+        """Show what is computed after the iterations."""
+        if self.visible or self.logs:
+            try:
+                self._show_after(what)
+            except Exception:  # noqa: BLE001 - nothing that is only shown may end a fit
+                self.visible = self.logs = False
+
+    def _show_after(self, what: str) -> None:
+        text = what.replace("The ", "", 1)
+        text = f"{text[:1].lower()}{text[1:]}"
+        if self.visible:
+            self.bars.update(self.after, description=text, visible=True)
+            self.bars.paint()
+        else:
+            _LOG.info("%s", text)
 
     def update(self, chain: int, iteration: int, theta: np.ndarray, stats: dict) -> None:
         """Show one more iteration; if that fails, nothing more is shown."""
@@ -81,7 +96,8 @@ class Progress:
         phase = "explore" if iteration < self.n_explore else "smooth"
         name = f"{phase}" if len(self.tasks) == 1 else f"chain {chain} {phase}"
         if self.visible:
-            self.bar.update(self.tasks[chain], completed=iteration + 1, description=name, state=state)
+            count = f"{iteration + 1}/{self.total}"
+            self.bars.update(self.tasks[chain], completed=iteration + 1, description=name, count=count, state=state)
         else:
             self._log(chain, iteration + 1, name, state)
 

@@ -74,6 +74,8 @@ class Stages:
     Parameters
     ----------
     ctrl_c : CtrlC, optional
+    announce : callable, optional
+        ``announce(stage)`` before each long piece of work.
 
     Attributes
     ----------
@@ -81,8 +83,8 @@ class Stages:
         Of what failed so far.
     """
 
-    def __init__(self, ctrl_c: CtrlC | None = None):
-        self.ctrl_c, self.notes = ctrl_c or CtrlC(), []
+    def __init__(self, ctrl_c: CtrlC | None = None, announce: Callable[[str], Any] | None = None):
+        self.ctrl_c, self.announce, self.notes = ctrl_c or CtrlC(), announce, []
 
     def attempt(self, stage: str, work: Callable[[], Any], otherwise: Any = None, *, is_long: bool = False) -> Any:
         """What ``work`` returns, or ``otherwise``, with a note, when it raises.
@@ -94,6 +96,8 @@ class Stages:
         is_long : bool
             Whether Ctrl-C ends it. What is short ends by itself.
         """
+        if is_long and self.announce is not None:
+            self.announce(stage)
         try:
             return self.ctrl_c.during(work) if is_long else work()
         except KeyboardInterrupt:
