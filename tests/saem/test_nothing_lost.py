@@ -42,7 +42,7 @@ def at_the_end():
     """(finisher, chains, generator) of a tiny fit, and the fit without a fault."""
     seen = {}
 
-    def stop(finisher, runs, rng, writer, ctrl_c):
+    def stop(finisher, runs, rng, writer, ctrl_c, announce):
         seen["all"] = finisher, runs, rng
         raise Stop
 
