@@ -104,9 +104,11 @@ def steady(clock, row, modifiers):
     before = clock.y, clock.inputs, list(clock.queue)
     lag, ii = modifiers.lag[row["state"]], row.get("ii", 0.0)
     if not row["amt"]:
+        state, rate = row["state"], row["rate"]
         flow = np.zeros(2)
-        flow[row["state"]] = row["rate"]
-        other = Clock(clock.system, 0.0, clock.system.advance(np.zeros(2), flow, 200.0))
+        flow[state] = rate
+        other = Clock(clock.system, 0.0, clock.system.advance(np.zeros(2), flow, 200.0), flow)
+        other.push(clock.time + lag, 2, lambda c: c.inputs.__setitem__(state, c.inputs[state] - rate))  # a lag delays its end, too
     else:
         begin = clock.time - INTERVALS * ii
         other = Clock(clock.system, begin, np.zeros(2))

@@ -67,8 +67,10 @@ class Data:
             own = (self.g == i) & used
             r, m = self.y[own] - mu - slope * self.t[own], own.sum()
             a, b = sigma**2, sigma**2 + m * omega**2
-            inside = (r**2).sum() / a - omega**2 * r.sum() ** 2 / (a * b)
-            total -= 0.5 * (m * np.log(2 * np.pi) + (m - 1) * np.log(a) + np.log(b) + inside) if m else 0.0
+            if m:
+                within = ((r - r.mean()) ** 2).sum() / a if m > 1 else 0.0
+                inside = within + m * r.mean() ** 2 / b  # no differences of large numbers
+                total -= 0.5 * (m * np.log(2 * np.pi) + (m - 1) * np.log(a) + np.log(b) + inside)
         return total
 
     def maximum(self):
