@@ -60,6 +60,7 @@ class Data:
         self.y = 1 + rng.normal(size=n)[self.g] + 0.5 * self.t + 0.4 * rng.normal(size=self.g.size)
         self.values = {"mu": 0.8, "omega": 1.2, "slope": 0.6, "sigma": 0.5}
 
+    @np.errstate(all="ignore")  # the optimizer of maximum() goes to scales of 0
     def loglik(self, mu, omega, slope, sigma, keep=None):
         """Exact, by subject: a constant plus a diagonal is inverted by hand."""
         total, used = 0.0, np.ones(self.g.size, bool) if keep is None else keep
