@@ -258,7 +258,7 @@ def _short(value) -> str:
 def _advice(function: str, name: str, value) -> str:
     if name == "model" and _is_fit(value):
         return (
-            " fit_saem(model, resume=fit) goes on from a fit."
+            " fit_saem(model, resume=fit) resumes a fit."
             if function == "fit_saem"
             else " The model comes first, then its fit."
         )

@@ -94,7 +94,7 @@ class _Cache:
             content = None if path is None else _read(path)
             return None if content is None else CompileResult._rebuild(target_context, *pickle.loads(content))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, it is compiled anew
-            _log.info("Machine code of %s is compiled anew: %s", self.name, error)
+            _log.info("Recompiling the machine code of %s: %s", self.name, error)
             return None
 
     def save_overload(self, signature, result):

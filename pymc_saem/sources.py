@@ -37,7 +37,7 @@ def sources_hash(module: str, root: Path = _PACKAGE) -> str:
             found.add(path)
             waiting += _imported(path, root)
     if not found:
-        raise ValueError(f"{module} is no module of the package.")
+        raise ValueError(f"{module} is not a module of the package.")
     texts = (f"{path.relative_to(root)}\n".encode() + path.read_bytes() for path in sorted(found))
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
 

@@ -63,7 +63,7 @@ def residuals(
     Raises
     ------
     ValueError
-        When the outcome does not exist, ``x`` has the wrong length, the fit is of another model, or ``n_simulations`` does
+        When the outcome does not exist, ``x`` has the wrong length, the fit belongs to a different model, or ``n_simulations`` does
         not exceed the rows of a subject, so that their covariance is singular.
 
     Warns

@@ -95,7 +95,7 @@ class FittedRows:
     def __init__(self, model, idata, outcome: str | None = None, x=None):
         fit = Fit(idata)
         if "individual" not in fit:
-            raise ValueError("The fit has no group 'individual', so it knows no random effects and no subjects.")
+            raise ValueError("The fit has no group 'individual', so it has no random effects and no subjects.")
         self.generator = Generator(model, fit.effects, uncensored=True, axes=fit.unit_axes)
         self.values = fitted_values(model, self.generator.parameters, fit)
         self.modes = _effects_of(fit, self.generator)

@@ -104,7 +104,7 @@ def vpc(
     Raises
     ------
     ValueError
-        When nothing tells the times, an option is out of range, the fit is of another model, or a prediction below
+        When nothing tells the times, an option is out of range, the fit belongs to a different model, or a prediction below
         ``lower_bound`` cannot be corrected.
 
     Notes
@@ -155,7 +155,7 @@ def predictive_check(model, idata, outcome=None, x=None, **options) -> Vpc:
     rows = fitted.rows
     if rows.x is None:
         raise ValueError(
-            f"Nothing tells the times of outcome '{rows.outcome.name}'; give one per row as x=, as in x=data[\"time\"]."
+            f"The times of outcome '{rows.outcome.name}' are unknown; give one per row with x=, as in x=data[\"time\"]."
         )
     strata = _strata(rows, options["stratify"])
     smooth = is_smooth(options["bins"])
@@ -251,7 +251,7 @@ def _corrections(rows, strata, bins, lower_bound) -> np.ndarray:
     """Factors of the prediction correction, (row,)."""
     if rows.predicted is None:
         raise ValueError(
-            f"PyMC knows no mean of outcome '{rows.outcome.name}', so its predictions cannot be corrected for; use "
+            f"PyMC has no mean for outcome '{rows.outcome.name}', so its predictions cannot be corrected for; use "
             "prediction_corrected=False."
         )
     above = rows.predicted[POPULATION] - lower_bound

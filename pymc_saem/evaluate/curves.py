@@ -97,8 +97,8 @@ def _find_courses(rows):
 
 def _why_units_are_unknown(rows) -> str:
     return (
-        f"An ODE solution under outcome '{rows.outcome.name}' has other rows than the outcome and other units than subjects, so that "
-        "nothing tells which of its rows belong to whom, and predictions are connected from row to row. For smooth curves give "
+        f"An ODE solution under outcome '{rows.outcome.name}' has rows that differ from those of the outcome and units that are not subjects, so its "
+        "rows cannot be assigned to subjects and predictions are connected from row to row. For smooth curves give "
         "solve_ivp the rows of the outcome."
     )
 

@@ -48,7 +48,7 @@ def read_outcome(model, idata, outcome=None) -> FittedOutcome:
     Raises
     ------
     ValueError
-        When the outcome does not exist, is not unique, or the fit is of another model.
+        When the outcome does not exist, is not unique, or the fit belongs to a different model.
     """
     outcomes = read_outcomes(model)
     by_part = {o.observed_name: o.name for o in outcomes}  # as PyMC calls one with missing rows

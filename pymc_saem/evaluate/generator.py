@@ -151,8 +151,8 @@ class Generator:
             drawn = iter(self._outcomes_drawn(laws.n, rng, finite))
         except ValueError as error:
             raise ValueError(
-                f"The outcomes cannot be drawn ({error}): at these parameters a prediction is no possible argument of the "
-                "distribution of an outcome."
+                f"The outcomes cannot be drawn ({error}): at these parameters a prediction is not a valid argument of an "
+                "outcome's distribution."
             ) from error
         out, k = {}, 0
         for outcome in self.outcomes:

@@ -142,7 +142,7 @@ def rate_curves(
     found = _chosen(found, networks)
     unknown = set(ranges or {}) - {one.name for one in found}
     if unknown:
-        raise ValueError(f"ranges has {min(unknown)!r}, which is no network; there are {_names(found)}.")
+        raise ValueError(f"ranges has {min(unknown)!r}, which is not a network; the networks are {_names(found)}.")
     return [
         _curves(one, axis, subjects, raw, (ranges or {}).get(one.name), n_grid) for one in found for axis in one.axes
     ]

@@ -105,6 +105,6 @@ def _dims(model, net, dims):
     if length != net.n_weights:
         raise ValueError(
             f"dim {dim!r} has length {length}, but {net} has {net.n_weights} weights; "
-            "give the network coords of its own, coords={'my_weight': net.weight_names}, and dims='my_weight'"
+            "give the network its own coords, coords={'my_weight': net.weight_names}, and dims='my_weight'"
         )
     return dims

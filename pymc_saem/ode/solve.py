@@ -162,7 +162,7 @@ def solve_ivp(
     if plan is not None:
         if solver == "sunode":
             raise NotImplementedError(
-                "solver='sunode' knows no events and no interpolated covariates; use 'tsit5', or 'cvodes' for stiff systems."
+                "solver='sunode' does not support events or interpolated covariates; use 'tsit5', or 'cvodes' for stiff systems."
             )
         rhs, hidden = plan.right_hand_side(rhs), {n: pt.constant(v) for n, v in plan.hidden.items()}
         params |= hidden if skip else {n: v[0] for n, v in hidden.items()}

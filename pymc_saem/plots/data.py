@@ -149,7 +149,7 @@ def _styles(rows, by) -> dict:
     values = sorted(rows[by].dropna().unique(), key=lambda value: (str(type(value)), value))
     if len(values) > len(COLOURS):
         raise ValueError(
-            f"column {by!r} has {len(values)} values; colours tell {len(COLOURS)} apart. Cut it into groups."
+            f"column {by!r} has {len(values)} values; at most {len(COLOURS)} colours can be distinguished. Group the values."
         )
     return {v: {"color": c, "marker": m} for v, c, m in zip(values, COLOURS, MARKERS, strict=False)}
 

@@ -48,7 +48,7 @@ def read_covariates(given, effects, dim: str) -> list[Covariate]:
         raise ValueError("kind='covariates' needs covariates=, a table or a mapping with a value per subject.")
     labels = next((e.units for e in effects if e.dim == dim), None)
     if labels is None:
-        raise ValueError(f"None of these effects is of a {dim}, so there are no covariates for them.")
+        raise ValueError(f"None of these effects belongs to a {dim}, so covariates do not apply to them.")
     if isinstance(given, pd.DataFrame) and dim in given:
         given = _one_per_subject(given, dim, labels)
     columns = {str(name): np.asarray(values) for name, values in dict(given).items()}

@@ -114,7 +114,7 @@ def plot_fits(
     Raises
     ------
     ValueError
-        When a subject or outcome does not exist, ``x`` is missing or wrong, the fit is of another model, or the number
+        When a subject or outcome does not exist, ``x`` is missing or wrong, the fit belongs to a different model, or the number
         of columns or labels does not suit the outcomes.
 
     Examples
@@ -187,7 +187,7 @@ def _read(model, idata, name, subjects, x, samples, n_grid) -> _Part:
     rows = RowFunction(model, [location(fitted.rv)], fitted, samples, given)
     if rows.x is None:
         raise ValueError(
-            f"Nothing tells the times of outcome '{fitted.name}'; give one per row as x=, as in x=data[\"time\"]."
+            f"The times of outcome '{fitted.name}' are unknown; give one per row with x=, as in x=data[\"time\"]."
         )
     curves = draw_curves(rows, chosen, n_grid)
     return _Part(fitted, chosen, named_times(fitted.rv, given), rows.x, curves, censored_rows(model, fitted, samples, given))

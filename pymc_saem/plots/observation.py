@@ -78,7 +78,7 @@ def plot_observation_distribution(
     Raises
     ------
     ValueError
-        When a subject or outcome does not exist, or the fit is of another model or has no draws.
+        When a subject or outcome does not exist, or the fit belongs to a different model or has no draws.
     IndexError
         When the subject has no such row.
     NotImplementedError

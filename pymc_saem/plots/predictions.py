@@ -78,7 +78,7 @@ def plot_predictions(
     Raises
     ------
     ValueError
-        When a subject, outcome or kind does not exist, the fit is of another model, or PyMC knows no mean of the outcome.
+        When a subject, outcome or kind does not exist, the fit belongs to a different model, or PyMC knows no mean of the outcome.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def plot_predictions(
         raise ValueError(f"kinds must be of {', '.join(map(repr, _PANELS))}, got {kinds!r}.")
     rows = FittedRows(model, idata, outcome).rows
     if rows.predicted is None:
-        raise ValueError(f"PyMC knows no mean of outcome '{rows.outcome.name}', so there are no predictions to plot.")
+        raise ValueError(f"PyMC has no mean for outcome '{rows.outcome.name}', so there are no predictions to plot.")
     chosen = np.isin(rows.subject, find_subjects(rows, subjects))
     if not chosen.any():
         raise ValueError(f"The chosen subjects have no rows of outcome '{rows.outcome.name}'.")

@@ -94,7 +94,7 @@ def plot_residuals(
     if "x" not in table and "time" in kinds:
         if asked is not None:
             raise ValueError(
-                f"Nothing tells the times of outcome '{table.attrs['outcome']}'; give one per row as x=, as in "
+                f"The times of outcome '{table.attrs['outcome']}' are unknown; give one per row with x=, as in "
                 'x=data["time"].'
             )
         kinds = tuple(kind for kind in kinds if kind != "time")

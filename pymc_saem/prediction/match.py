@@ -64,9 +64,9 @@ def _warn_of_other_data(generator, design, fit, place) -> None:
             names.append(str(design.subjects[s]))
     if names:
         warnings.warn(
-            f"The fit knows {fit.subject_dim} {first_of(names)}, but their observed values in the model are not those of the fit. They are "
-            "taken for the subjects that were fitted, and predicted from the data of the fit alone. If they are others, or "
-            "their new data are to count, use subjects='new'; if they are the same, subjects='match' says so.",
+            f"The fit contains {fit.subject_dim} {first_of(names)}, but their observed values in the model differ from those of the fit. They are "
+            "treated as the subjects that were fitted and predicted from the data of the fit alone. Use subjects='new' if they "
+            "are different subjects or their new data should be used, and subjects='match' to confirm that they are the same.",
             UserWarning,
             stacklevel=4,
         )

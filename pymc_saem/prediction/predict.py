@@ -90,7 +90,7 @@ def predict(
     Raises
     ------
     ValueError
-        When an option is out of range, the outcome does not exist, or the fit is of another model.
+        When an option is out of range, the outcome does not exist, or the fit belongs to a different model.
     TypeError
         When ``model``, ``idata`` or ``data`` are of the wrong kind.
     NotImplementedError
@@ -162,7 +162,7 @@ def _check_effects(model, fit: Fit) -> None:
     names = {rv.name for rv in model.free_RVs}
     lacking = [name for name in fit.effects if name not in names]
     if lacking:
-        raise ValueError(f"This is not a fit of this model, which has no random effect '{lacking[0]}'.")
+        raise ValueError(f"The fit belongs to a different model: this one has no random effect '{lacking[0]}'.")
 
 
 def _columns(predicted: Predicted) -> dict[str, np.ndarray]:

@@ -65,7 +65,7 @@ def simulate(
     Raises
     ------
     ValueError
-        When a value is missing, unknown or of another shape, when the fit is of another model or has no draws, or an option
+        When a value is missing, unknown or of another shape, when the fit belongs to a different model or has no draws, or an option
         is out of range.
 
     Warns
@@ -84,7 +84,7 @@ def simulate(
     rng = random_generator(random_seed)
     if isinstance(idata_or_values, Mapping) and not hasattr(idata_or_values, "attrs"):
         if parameters == "draws":
-            raise ValueError("parameters='draws' needs a fit, which has draws; values by name are taken as they are.")
+            raise ValueError("parameters='draws' needs a fit, which has draws; values by name are used as given.")
         generator = Generator(model, names_of_effects(model, idata_or_values, random_effects))
         values = check_values(model, generator.parameters, generator.effects, idata_or_values)
     else:

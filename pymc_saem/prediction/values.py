@@ -145,7 +145,7 @@ def _check_names(parameters, effects, values) -> None:
     drawn = [name for name in values if name in effects]
     if drawn:
         raise ValueError(
-            f"{_listed(drawn)} cannot be given: random effects are drawn from their law. The parameters are "
+            f"{_listed(drawn)} cannot be given: random effects are drawn from their distribution. The parameters are "
             f"{_listed(parameters)}."
         )
     unknown = [name for name in values if name not in parameters]

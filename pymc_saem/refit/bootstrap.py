@@ -177,7 +177,7 @@ def _messages(failures, at_floor, n: int):
         yield describe_failures(failures, n, "replicates")
     if at_floor:
         listed = ", ".join(f"{name} in {count}" for name, count in at_floor.items())
-        yield f"Variances ended at their floors ({listed} of {n} replicates), where the intervals begin too high."
+        yield f"Variances ended at their floors ({listed} of {n} replicates), so the lower ends of their intervals are too high."
 
 
 def _table(fitted: Fitted, replicates: pd.DataFrame, ci_prob: float) -> pd.DataFrame:

@@ -100,7 +100,7 @@ def check_options(given: Mapping | None) -> dict:
     """Options of ``fit_saem`` as those of ``SAEM``; unknown ones are refused."""
     unknown = sorted(set(given or {}) - set(OPTIONS))
     if unknown:
-        raise ValueError(f"{unknown} are no options of a refit; the choices are {sorted(OPTIONS)}.")
+        raise ValueError(f"{unknown} are not options of a refit; the choices are {sorted(OPTIONS)}.")
     return _without_auto({OPTIONS[name]: value for name, value in (given or {}).items()})
 
 
@@ -116,7 +116,7 @@ def make_refitter(model: pm.Model, fitted: Fitted, n_explore=N_EXPLORE, n_smooth
     labels = fitted.table["parameter"].values.tolist()
     if refitter.labels != labels:
         raise ValueError(
-            f"The fit is of another model: its parameters are {labels}, those of the model {refitter.labels}."
+            f"The fit belongs to a different model: its parameters are {labels}, those of this model {refitter.labels}."
         )
     return refitter
 

@@ -191,7 +191,7 @@ def _entries(refitter: Refitter, fitted: Fitted, wanted: list[str]) -> list[Entr
             raise ValueError(f"parameters has '{text}'; the entries are {labels}.")
         found += [e for e in chosen if not held[e.column]]
         if all(held[e.column] for e in chosen):
-            raise ValueError(f"'{text}' was held constant by the fit, so it has no profile.")
+            raise ValueError(f"'{text}' was fixed in the fit, so it has no profile.")
     for entry in found:  # refuses entries that are tied to others
         u = refitter.theta(fitted.estimates)[entry.column]
         natural_values(refitter.mixed, entry.constant(refitter, u, fitted.estimates))

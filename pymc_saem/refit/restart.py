@@ -52,7 +52,7 @@ class RestartCheck(HeadedTable):
         if self.is_better:
             return "The fit had not reached its optimum: fit again with more n_explore and n_smooth, or with initvals from column 'again'."
         return (
-            "The fit is at an optimum as far as a run from there can tell; chains from dispersed starts look farther."
+            "A run from the fit found no better optimum; chains from dispersed starts search farther."
         )
 
     def _heading(self) -> list[str]:

@@ -207,13 +207,13 @@ def fit_saem(
         before = Resumable.read(resume)
         if initvals is not None or random_seed is not None:
             raise ValueError(
-                "A run that is resumed goes on where it was, with its own random numbers: leave out initvals and random_seed."
+                "A resumed run continues from its stored state and random numbers: do not give initvals or random_seed."
             )
         options = before.merge(options, fit_saem.__kwdefaults__)
         if extend:
             options["n_smooth"] = before.extended(options["n_explore"], options["n_smooth"], extend)
     elif extend:
-        raise ValueError(f"extend is {extend}, and there is no run to extend; give it as resume=.")
+        raise ValueError(f"extend is {extend}, but there is no run to extend; give one with resume=.")
     point = _starting_point(model, initvals)
     step = _step(model, options, compile_kwargs)
     engine = step.engine
@@ -256,7 +256,7 @@ def _warn(messages: list[str], idata) -> None:
             errors.append(error)
     if errors:
         errors[0].fit = idata
-        errors[0].add_note("The fit is complete: it is the attribute 'fit' of this warning, which was made an error.")
+        errors[0].add_note("The fit is complete: it is the attribute 'fit' of this warning, which was turned into an error.")
         raise errors[0]
 
 

@@ -162,7 +162,7 @@ def test_the_same_seed_gives_the_same_numbers(fitted):
 
 
 VPC_ERRORS = [
-    ({"x": None}, "Nothing tells the times of outcome 'y'; give one per row as x="),
+    ({"x": None}, "The times of outcome 'y' are unknown; give one per row with x="),
     ({"x": np.arange(5.0)}, r"x must hold one number per row of 'y', shape \(32,\); got shape \(5,\)"),
     ({"n_simulations": 1}, "n_simulations is 1; it must be a whole number of data sets, at least 2"),
     ({"quantiles": (5, 50, 95)}, "quantiles must lie between 0 and 1"),

@@ -138,7 +138,7 @@ def test_units_of_other_rows_are_told():
 
     model, fit = decay_model(build)
     times = np.tile(DAYS[:R], 2 * N)[::2]
-    with pytest.warns(UserWarning, match="has other rows than the outcome and other units than subjects"):
+    with pytest.warns(UserWarning, match="has rows that differ from those of the outcome and units that are not subjects"):
         axes = ps.plot_fits(model, fit, x=times)
     t, y = individual(axes[1])
     np.testing.assert_array_equal(t, np.sort(times[SUBJECT == 1]))

@@ -105,7 +105,7 @@ def test_dims():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"dim 'weight' has length 3, but MLP\(.*\) has 7 weights; give the network coords of its own"),
+        ({}, r"dim 'weight' has length 3, but MLP\(.*\) has 7 weights; give the network its own coords"),
         ({"dims": "length"}, "dim 'length' has length 4"),
         ({"dims": "missing"}, "dim 'missing' is unknown to the model; add coords="),
         ({"dims": ("weight", "weight")}, "has one dim"),

@@ -45,7 +45,7 @@ BEGIN_ANEW = {
 def test_a_clock_that_begins_anew_is_refused(case, who):
     table = BEGIN_ANEW[case]
     row = len(table["time"]) - 1
-    with pytest.raises(ValueError, match=rf"events row {row}: .*{who!r}.*time that goes on"):
+    with pytest.raises(ValueError, match=rf"events row {row}: .*{who!r}.*time that continues"):
         solved(table, who=who)
 
 

@@ -160,7 +160,7 @@ def test_product(solver, n, inputs):
 @pytest.mark.parametrize("kind", KINDS)
 def test_sunode_refuses_events(kind, monkeypatch):
     monkeypatch.setattr("pymc_saem.ode.solvers.sunode.require", lambda: None)
-    with pytest.raises(NotImplementedError, match="'sunode' knows no events"):
+    with pytest.raises(NotImplementedError, match="'sunode' does not support events"):
         solution_of([kind], "sunode", [], parameters([kind], "sunode", 1))
 
 

@@ -72,7 +72,7 @@ def test_errors(table):
         ({}, {"subjects": ["z"]}, "There is no subject z; there are a, b, c"),
         ({"conc": "high"}, {}, "column 'conc' must hold numbers"),
         ({"conc": np.nan}, {}, "no row of data has both 'time' and 'conc'"),
-        ({"dose": np.arange(12)}, {"by": "dose"}, "column 'dose' has 11 values; colours tell 7 apart"),
+        ({"dose": np.arange(12)}, {"by": "dose"}, "column 'dose' has 11 values; at most 7 colours"),
     ):
         with pytest.raises(ValueError, match=words):
             ps.plot_data(table.assign(**change), **{"x": "time", "y": "conc"} | options)

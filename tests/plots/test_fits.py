@@ -160,7 +160,7 @@ def test_several_outcomes_on_pages_and_on_axes_of_the_caller(two_outcomes):
         ps.plot_fits(model, fit, outcome=["effect", "drug"], x=x, ylabel="both")
     with pytest.raises(ValueError, match="outcome is an empty sequence"):
         ps.plot_fits(model, fit, outcome=[], x=x)
-    with pytest.raises(ValueError, match="Nothing tells the times of outcome 'effect'"):
+    with pytest.raises(ValueError, match="The times of outcome 'effect'"):
         ps.plot_fits(model, fit, outcome=["drug", "effect"], x={"drug": x["drug"]})
 
 
@@ -212,7 +212,7 @@ def test_errors(model, idata, data):
         ps.plot_fits({}, idata)
     with pytest.raises(ValueError, match="There is no subject 13; there are 1, 2, 3, .*12"):
         ps.plot_fits(model, idata, subjects=[1, 13], x=data["time"])
-    with pytest.raises(ValueError, match="Nothing tells the times of outcome 'conc'; give one per row as x="):
+    with pytest.raises(ValueError, match="The times of outcome 'conc' are unknown; give one per row with x="):
         ps.plot_fits(model, idata)
     with pytest.raises(ValueError, match=r"one number per row of 'conc', shape \(132,\); got shape \(5,\)"):
         ps.plot_fits(model, idata, x=np.arange(5.0))

@@ -216,5 +216,5 @@ def test_errors(model, idata, neural):
         ps.rates(*neural, along="time")
     with pytest.raises(ValueError, match=r"ranges\['w_in'\] must be \(low, high\) with low < high"):
         ps.rates(*neural, ranges={"w_in": (3, 1)})
-    with pytest.raises(ValueError, match="ranges has 'w', which is no network; there are w_in, w_out"):
+    with pytest.raises(ValueError, match="ranges has 'w', which is not a network; the networks are w_in, w_out"):
         ps.rates(*neural, ranges={"w": (1, 3)})

@@ -166,7 +166,7 @@ def test_trend():
 
 
 def test_errors(model, idata, data):
-    with pytest.raises(ValueError, match="Nothing tells the times of outcome 'conc'; give one per row as x="):
+    with pytest.raises(ValueError, match="The times of outcome 'conc' are unknown; give one per row with x="):
         ps.plot_residuals(model, idata, kinds="time", **FEW)
     with pytest.raises(ValueError, match="kinds must be of 'time', .*, got \\('violin',\\)"):
         ps.plot_residuals(model, idata, kinds="violin", **FEW)

@@ -64,7 +64,7 @@ def test_arguments_are_checked(intercepts, fit, arguments, message):
 
 
 def test_a_fit_of_another_model_is_refused(fit):
-    with pytest.raises(ValueError, match="The fit is of another model: its parameters are"):
+    with pytest.raises(ValueError, match="The fit belongs to a different model: its parameters are"):
         ps.bootstrap(theophylline(), fit, kind="case")
 
 

@@ -56,7 +56,7 @@ def test_limits_are_those_of_the_exact_profile(profile):
 def test_arguments_are_checked(intercepts, fit):
     for arguments, message in (
         ({"parameters": "b"}, r"parameters has 'b'; the entries are \['a', 'omega', 'sigma'\]"),
-        ({"parameters": "a", "fixed": {"a": 0.0}}, "'a' was held constant"),
+        ({"parameters": "a", "fixed": {"a": 0.0}}, "'a' was fixed"),
         ({"parameters": "a", "n_points": 1}, "n_points is 1"),
         ({"parameters": "a", "ci_prob": 2.0}, "between 0 and 1"),
         ({"parameters": "a", "likelihood": "exact"}, "likelihood is 'exact'"),

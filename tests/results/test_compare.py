@@ -131,7 +131,7 @@ def test_missing_values_are_equal():
 def test_fits_without_likelihood_and_other_things_are_refused():
     with pytest.raises(
         ValueError,
-        match="The fit 'two' has no log-likelihood: it was made with likelihood=None.*Fit again with likelihood=\"auto\"",
+        match="The fit 'two' has no log-likelihood: it was fitted with likelihood=None.*Fit again with likelihood=\"auto\"",
     ):
         ps.compare({"one": made_up(), "two": made_up(None)})
     with pytest.raises(ValueError, match="log-likelihood of the fit 'two' by laplace is nan"):

@@ -99,9 +99,9 @@ def test_errors_say_what_is_wrong(fit, tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no file '.*fit.nc'"):
         ps.load(tmp_path / "fit.nc")
     (tmp_path / "text.nc").write_text("not a fit")
-    with pytest.raises(ValueError, match="is no netCDF file or Zarr folder that can be read"):
+    with pytest.raises(ValueError, match="is not a readable netCDF file or Zarr folder"):
         ps.load(tmp_path / "text.nc")
-    with pytest.raises(ValueError, match="This is no fit of pymc_saem: it has no group 'saem_trace', but posterior"):
+    with pytest.raises(ValueError, match="This is not a fit of pymc_saem: it has no group 'saem_trace', but posterior"):
         ps.save(make_datatree({"posterior": get_group(fit[2], "posterior")}, {}), tmp_path / "fit.nc")
     get_group(fit[2], "posterior").to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
     with pytest.raises(ValueError, match="holds no fit of pymc_saem: it has no group 'saem_trace'"):

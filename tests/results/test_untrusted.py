@@ -179,5 +179,5 @@ def test_a_generator_is_one_of_numpy():
         parts = dict(found)
     parts["text"], changed = np.array(str(parts["text"]).replace("PCG64", "test")), io.BytesIO()
     np.savez(changed, **parts)
-    with pytest.raises(ValueError, match="'test' is no generator"):
+    with pytest.raises(ValueError, match="'test' is not a random number generator"):
         unpack(changed.getvalue())

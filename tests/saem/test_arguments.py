@@ -73,7 +73,7 @@ REFUSALS = {
     "likelihood": ("guess", "likelihood is 'guess'"),
     "standard_errors": ("guess", "standard_errors is 'guess'"),
     "resume": (3, "resume is 3; it must be what fit_saem returned"),
-    "extend": (5, "extend is 5, and there is no run to extend"),
+    "extend": (5, "extend is 5, but there is no run to extend"),
     "checkpoint": (3, "checkpoint is 3; it must be the path"),
     "compile_kwargs": ({"profile": True}, "compile_kwargs has .'profile'."),
 }

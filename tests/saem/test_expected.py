@@ -136,7 +136,7 @@ def test_auto_takes_it_where_louis_formula_fails():
     points = WeightedPoints.of_draws(conditional.draws)
     alone = information(engine, theta, points)
     assert alone.unknown.tolist() == [True, False, True, False]
-    why = "the data hardly determine a combination of mean and slope, as far as 1250 conditional draws tell (draws= makes more)"
+    why = "the data hardly determine a combination of mean and slope, as far as 1250 conditional draws show (increase draws)"
     assert alone.hints == (why,)
     found = information(engine, theta, points, linearized=lambda: Linearized(engine, conditional.mode, conditional.sd))
     assert found.method == "linearization" and found.note == f"Louis' formula failed ({why})"
@@ -163,7 +163,7 @@ def test_what_no_row_depends_on_is_named():
         engine, theta, WeightedPoints.of_draws(conditional.draws), method="linearization",
         linearized=lambda: Linearized(engine, conditional.mode, conditional.sd),
     )  # fmt: skip
-    assert found.hints == ("the data tell nothing of rate",)
+    assert found.hints == ("the data contain no information on rate",)
     names = [p.name for p in engine.mixed.parameters]
     assert [name for name, unknown in zip(names, found.unknown, strict=True) if unknown] == ["rate"]
     sd = np.sqrt(np.diag(found.covariance))[names.index("a")]

@@ -255,7 +255,7 @@ def test_abilities_with_a_known_law_are_no_parameters_unless_the_user_says_so(it
 def test_crossed_levels_with_constants_are_read_as_their_user_says():
     model = rasch(lambda: pm.Normal("d", 0.0, 3.0, dims="question"))
     with pytest.raises(
-        UnsupportedModelError, match=r"if its entries are parameters, say which .*random_effects=\['ability'"
+        UnsupportedModelError, match=r"if its entries are parameters, name .*random_effects=\['ability'"
     ):
         read_model(model)
     mixed = read_model(model, ["ability"])

@@ -123,7 +123,7 @@ def test_laplace_is_the_curvature_at_the_mode():
         ("logistic", "the outcome 'y' is Bernoulli"),
         ("bolus_censored", "the outcome 'conc' is Censored"),
         ("student_errors", "the outcome 'y' is StudentT"),
-        ("student_effect", "the random effect 'b' has no Gaussian law"),
+        ("student_effect", "the random effect 'b' has no Gaussian distribution"),
     ],
 )
 def test_what_is_not_gaussian_is_refused_before_the_fit(name, words):

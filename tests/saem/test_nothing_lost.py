@@ -115,7 +115,7 @@ def test_every_stage_may_fail_on_its_own(at_the_end, tmp_path, monkeypatch):
 
 
 #: Stages without which a group is empty.
-LARGE = ("Observed data", "Constant data", "What a later run goes on from")
+LARGE = ("Observed data", "Constant data", "The state for a later run")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_folder_that_goes_away_while_the_fit_runs(at_the_end, tmp_path, caplog
     chain = chains.run_chain(finisher.job, 0, rngs[0], watch, writer)
     idata, texts = finisher.finish([chain], after, writer)
     np.testing.assert_array_equal(estimates_of(idata), get_group(whole, "population")["estimate"].values)
-    assert "was not written, and the fit goes on" in caplog.text
+    assert "was not written; the fit continues" in caplog.text
     (text,) = [text for text in texts if "The checkpoint" in text]
     assert "could not be written (" in text and "FileNotFoundError" in text and "ps.save" in text
     folder.mkdir()  # a network that comes back
@@ -259,7 +259,7 @@ def test_notes_are_in_the_fit_and_its_diagnostics(at_the_end, tmp_path, monkeypa
         "Standard errors: failed (ValueError: no luck); the estimate is complete."
     ]
     line = ps.diagnostics(again).set_index("check").loc["failed"]
-    assert line["verdict"] == "look" and "no luck" in line["advice"]
+    assert line["verdict"] == "check" and "no luck" in line["advice"]
 
 
 def test_deterministics_that_fail_or_change_their_shape_take_no_others(at_the_end):

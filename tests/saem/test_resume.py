@@ -194,20 +194,20 @@ REFUSALS = {
     "another model": (
         lambda: CASES["orange"].build(),
         {},
-        "resume is of another model: it has 3 entries of parameters, and this",
+        "resume belongs to a different model: it has 3 entries of parameters, and this",
     ),
     "other data": (
         lambda: random_intercept(shift=0.01),
         {},
-        "resume is of another model or of other data: at the state of chain 0, the log density was",
+        "resume belongs to a different model or different data: at the state of chain 0 the log density was",
     ),
-    "another option": (random_intercept, {"annealing": 0.5}, "annealing is 0.5, but the run that is resumed has 0.95"),
+    "another option": (random_intercept, {"annealing": 0.5}, "annealing is 0.5, but the resumed run has 0.95"),
     "another kernel": (
         random_intercept,
         {"kernel": {"block": 1.0}},
-        "kernel is .* but the run that is resumed has 'auto'",
+        "kernel is .* but the resumed run has 'auto'",
     ),
-    "a seed": (random_intercept, {"random_seed": 1}, "leave out initvals and random_seed"),
+    "a seed": (random_intercept, {"random_seed": 1}, "do not give initvals or random_seed"),
 }
 
 
@@ -222,7 +222,7 @@ def test_what_is_no_fit_of_this_package(finished):
     without = finished.copy()
     del without["saem_state"]
     assert "saem_state" not in group_names(without)
-    with pytest.raises(ValueError, match="resume has no group 'saem_state', so it is no fit of fit_saem"):
+    with pytest.raises(ValueError, match="resume has no group 'saem_state', so it was not produced by fit_saem"):
         ps.fit_saem(random_intercept(), resume=without)
     with pytest.raises(FileNotFoundError, match="There is no file 'nowhere.nc'"):
         ps.fit_saem(random_intercept(), resume="nowhere.nc")

@@ -83,7 +83,7 @@ def test_a_scale_that_ends_at_zero_is_named():
             factor_model(0.0), random_seed=1, progressbar=False, objective="ml", likelihood=None, standard_errors=None
         )
     lines = ps.diagnostics(fit).set_index("check")
-    assert lines.loc["parameters on a bound", "verdict"] == "look"
+    assert lines.loc["parameters on a bound", "verdict"] == "check"
     assert "scale" in lines.loc["parameters on a bound", "where"]
 
 

@@ -64,7 +64,7 @@ def test_a_run_that_has_not_settled_says_so():
         )  # fmt: skip
     (drift,) = (str(w.message) for w in caught if "settled" in str(w.message))
     assert re.search(
-        "have not settled: 'sigma' moved by [1-9][0-9.]* rough standard errors .* Increase n_smooth", drift
+        "has not converged: 'sigma' drifted by [1-9][0-9.]* approximate standard errors .* Increase n_smooth", drift
     )
 
 
@@ -74,7 +74,7 @@ def test_chains_start_apart_and_agree():
     trace = get_group(idata, "saem_trace")
     assert trace.sizes["chain"] == 3 and np.ptp(trace["a"].values[:, 0]) > 0
     ends = trace["sigma"].values[:, -1]
-    assert np.ptp(ends) < 0.02  # rough standard error .035
+    assert np.ptp(ends) < 0.02  # approximate standard error .035
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_chains_that_end_in_different_maxima_are_reported():
     with pm.Model(coords={"subject": range(12)}) as model:
         b = pm.Normal("b", pm.Flat("m", initval=0.05), pm.HalfFlat("o", initval=1.0), dims="subject")
         pm.Normal("y", pm.math.abs(b)[subject], pm.HalfFlat("sigma", initval=1.0), observed=y)
-    with pytest.warns(UserWarning, match="The chains disagree: 'm' differs by [0-9.]+ rough standard errors"):
+    with pytest.warns(UserWarning, match="The chains disagree: 'm' differs by [0-9.]+ approximate standard errors"):
         ps.fit_saem(model, chains=4, random_seed=1, n_starts=0, **QUICK)
 
 

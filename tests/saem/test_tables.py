@@ -111,7 +111,7 @@ def test_chains_in_different_modes_are_reported(two_signs):
     assert int(trace.attrs["n_solves_of_draws"]) <= 0.25 * int(trace.attrs["n_solves"])
     table = ps.diagnostics(idata).set_index("check")
     rhat = table.loc["R-hat"]
-    assert (rhat["verdict"], rhat["where"]) == ("look", stuck.index[0]) and "increase draws" in rhat["advice"]
+    assert (rhat["verdict"], rhat["where"]) == ("check", stuck.index[0]) and "increase draws" in rhat["advice"]
     assert table.loc["agreement on the mode", "value"] < 1
 
 
@@ -142,8 +142,8 @@ def test_a_subject_without_a_mode_is_named(monkeypatch):
             compile_kwargs={"mode": "FAST_COMPILE"}, likelihood=None, standard_errors=None,
         )  # fmt: skip
     table = ps.diagnostics(idata).set_index("check")
-    assert table.loc["modes not found", ["where", "value", "verdict"]].tolist() == ["5, 7", 2.0, "look"]
-    assert table.loc["iterations", "verdict"] == "look" and "plot_convergence" in table.loc["iterations", "advice"]
+    assert table.loc["modes not found", ["where", "value", "verdict"]].tolist() == ["5, 7", 2.0, "check"]
+    assert table.loc["iterations", "verdict"] == "check" and "plot_convergence" in table.loc["iterations", "advice"]
 
 
 def test_what_is_wrong_is_looked_at(intercept, tmp_path):
@@ -159,7 +159,7 @@ def test_what_is_wrong_is_looked_at(intercept, tmp_path):
     individual["solver_error"] = xr.DataArray(np.linspace(3.0, 0.0, 12), dims="subject")
     individual["judged_ess"] = xr.DataArray([50.0, np.nan, *[500.0] * 10], dims="subject")
     table = ps.diagnostics(idata).set_index("check")
-    seen = table[table["verdict"] == "look"]["where"].to_dict()
+    seen = table[table["verdict"] == "check"]["where"].to_dict()
     assert seen == {
         "variances at their floor": "omega", "shrinkage of residuals": "y", "failed solves": "2", "error of solves": "1", "effective sample size": "2",
         "error of -2LL": "quadrature", "Pareto k": "12", "condition number": "",

@@ -124,7 +124,7 @@ def test_draws_that_are_no_variables_are_refused():
         e = pm.Normal("e", pm.Normal("mu") + pm.Normal.dist(0, 1), pm.HalfNormal("omega"), dims="subject")
         pm.Normal("y", e[G], 1.0, observed=Y)
 
-    refused(build, "computed from a random draw that is no variable of the model")
+    refused(build, "computed from a random draw that is not a variable of the model")
 
 
 POTENTIALS = {

@@ -89,7 +89,7 @@ class Dependence:
             if "Random variables detected" not in str(error):
                 raise
             raise UnsupportedModelError(
-                "A distribution of the model is computed from a random draw that is no variable of the model, such as Normal.dist(...). "
+                "A distribution of the model is computed from a random draw that is not a variable of the model, such as Normal.dist(...). "
                 f"Give it a name in the model, or its value as data. PyMC says: {str(error).splitlines()[0]}"
             ) from error
 

@@ -127,7 +127,7 @@ def refuse_orphans(name, hit: np.ndarray) -> None:
         row = int(np.flatnonzero(~hit)[0])
         raise UnsupportedModelError(
             f"Row {row} of '{name}' depends on no random effect ({(~hit).sum()} of {hit.size} rows in all), only on parameters. "
-            "SAEM needs the subject of every row. If these rows have one, check the index that maps rows to subjects. If they have none, as "
-            "a calibration or a value from the literature, leave them out of this model: what they say of a parameter can be its "
-            "prior, and what shares no parameter with the other rows can be fitted apart."
+            "SAEM needs the subject of every row. If these rows have one, check the index that maps rows to subjects. If they have none "
+            "(a calibration, a value from the literature), remove them from this model: information about a parameter can become its "
+            "prior, and rows that share no parameter with the others can be fitted separately."
         )

@@ -68,7 +68,7 @@ def _refuse_two_indices(look: Dependence, names: tuple, rows: list, labels: list
             row = int(wrong[0])
             raise UnsupportedModelError(
                 f"Row {row} of '{rv.name}' depends on entry {a[row]} of '{one}' and on entry {b[row]} of '{other}' ({wrong.size} such rows in "
-                "all), which have equally many entries, so both were taken for subjects. If they are subjects, check the two indices. If "
+                "all), which have equally many entries, so either could be the subjects. If they are subjects, check the two indices. If "
                 f"they are two levels, they are crossed, neither nested in the other: SAEM cannot integrate over both. {_advice(look.model, names, scaled)}"
             )
 
@@ -97,7 +97,7 @@ def add_units_of_constant_laws(look: Dependence, levels: dict, rows: dict, left_
             raise UnsupportedModelError(
                 f"'{rv.name}' has {axis[1]} entries, more than the {top[1]} of '{levels[top][0]}', and a distribution with constants, and the two are "
                 "crossed, neither nested in the other. If both are random effects, SAEM cannot integrate over both. If the entries of one "
-                f"of them are parameters, say which are the random effects: random_effects=[...]. pm.sample() can estimate the model as it stands."
+                f"of them are parameters, name the random effects: random_effects=[...]. pm.sample() can estimate the model as it stands."
             )
         levels, rows = levels | {axis: [rv.name]}, rows | {axis: [reach.labels() for reach in found]}
     levels = dict(sorted(levels.items(), key=lambda item: item[0][1]))
@@ -138,7 +138,7 @@ def _why_no_parameter(look: Dependence, name: str, effects: list[str], scale: st
     if rows is None or any(r.is_many.any() for r in rows) or all(r.is_none.all() for r in rows):
         return _shared_by_all(look, name, law, rows)
     return (
-        f"'{name}' and the random effect '{effects[0]}' are crossed: '{name}' has a level of its own ({law}), and neither level is nested in "
+        f"'{name}' and the random effect '{effects[0]}' are crossed: '{name}' is a separate level ({law}), and neither level is nested in "
         f"the other. SAEM integrates over the random effects of one subject at a time, and cannot integrate over both. '{name}' is "
         f"no parameter, because its joint mode with its scale has no meaning. {_AS_PARAMETERS}"
     )
@@ -149,8 +149,8 @@ def _shared_by_all(look: Dependence, name: str, law: str, rows) -> str:
     seen = "" if where is None else f" (row {where[1]} of '{where[0]}' depends on several of its entries)"
     return (
         f"'{name}' is a random effect that is shared by all subjects{seen}: {law}. SAEM integrates over the random effects of one "
-        f"subject at a time, and cannot integrate over this one. It is no parameter, because its joint mode with its scale has no "
-        f"meaning. {_AS_PARAMETERS}"
+        f"subject at a time, and cannot integrate over this one. It cannot be a parameter, because its joint mode with its scale is "
+        f"meaningless. {_AS_PARAMETERS}"
     )
 
 
@@ -206,7 +206,7 @@ def _advice(model, names: tuple, scaled) -> str:
     for name, other in (names, names[::-1]):
         if name not in scaled and not parents_of(model, name):
             return (
-                f"'{name}' has a distribution with constants: if its entries are parameters, say which are the random effects: "
+                f"'{name}' has a distribution with constants: if its entries are parameters, name the random effects: "
                 f"random_effects=['{other}', ...]. pm.sample() can estimate the model as it stands."
             )
     return _AS_PARAMETERS

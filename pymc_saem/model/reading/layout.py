@@ -86,8 +86,8 @@ def _refuse_shape(name, kind, rv, value, shape) -> None:
         None not in (a, b) and a != b for a, b in zip(value.type.shape, rv.type.shape, strict=True)
     ):
         raise UnsupportedModelError(
-            f"The random effect '{name}' is a {kind.removesuffix('RV')}, whose unconstrained value has another shape than "
-            f"itself ({shape}). Write it with a distribution of free entries, such as a Normal on a scale of your choice."
+            f"The random effect '{name}' is a {kind.removesuffix('RV')}, whose unconstrained value has a different "
+            f"shape ({shape}). Write it with a distribution of free entries, such as a Normal on a scale of your choice."
         )
 
 
@@ -126,7 +126,7 @@ def with_general_laws(mixed: MixedModel) -> MixedModel:
             raise UnsupportedModelError(
                 f"The random effect '{effect.name}' of the lower level ({effect.unit_dim or 'unit'}) must be Normal, LogNormal, "
                 f"LogitNormal or MvNormal, with the same covariance for all units. If '{upper.name}' is a parameter, such as the mean of "
-                f"a group, and no random effect, say so: random_effects=['{effect.name}']."
+                f"a group, and not a random effect, declare the effects: random_effects=['{effect.name}']."
             )
     return mixed
 

@@ -57,7 +57,7 @@ def _refuse_potentials(model) -> None:
         what = f"pm.Potential terms ({', '.join(p.name for p in model.potentials)}) are not read: "
         if not of_effects:
             raise UnsupportedModelError(
-                f"{what}'{potential.name}' is a term of {', '.join(repr(rv.name) for rv in free) or 'constants'} without a variable of its own, and "
+                f"{what}'{potential.name}' is a term of {', '.join(repr(rv.name) for rv in free) or 'constants'} without a variable, and "
                 "SAEM takes priors from the distributions of the parameters. Give a parameter that prior, such as by pm.CustomDist, "
                 "or remove the term."
             )
@@ -67,9 +67,9 @@ def _refuse_potentials(model) -> None:
             else "has entries of no known subject"
         )
         raise UnsupportedModelError(
-            f"{what}'{potential.name}' depends on {', '.join(repr(name) for name in of_effects)} and {whole}, and it is no observed variable, "
+            f"{what}'{potential.name}' depends on {', '.join(repr(name) for name in of_effects)} and {whole}, and it is not an observed variable, "
             "whose values could be drawn, compared and counted. Write such a likelihood as an observed variable: pm.Censored or "
-            "pm.Truncated for limits, pm.CustomDist('name', ..., logp=..., observed=...) for a density of your own."
+            "pm.Truncated for limits, pm.CustomDist('name', ..., logp=..., observed=...) for a custom density."
         )
 
 
@@ -77,8 +77,8 @@ def _refuse_simulators(model) -> None:
     for rv in observed_variables(model):
         if isinstance(rv.owner.op, SimulatorRV):
             raise UnsupportedModelError(
-                f"'{rv.name}' is a pm.Simulator, which has no likelihood: its density is a distance to random draws, another one at each "
-                "call. Write the law of its rows as a distribution."
+                f"'{rv.name}' is a pm.Simulator, which has no likelihood: its density is a distance to random draws and changes at each "
+                "call. Write its rows with a distribution."
             )
 
 
@@ -102,12 +102,12 @@ def _refuse_parts_of_the_data(model) -> None:
         }
         if any("MinibatchIndex" in kind or kind == "MinibatchOp" for kind in operations):
             raise UnsupportedModelError(
-                f"The data of '{name}' are a pm.Minibatch, which shows other rows at each call, so no row has a subject. Give the full arrays; "
+                f"The data of '{name}' are a pm.Minibatch, which returns different rows at each call, so rows have no fixed subject. Give the full arrays; "
                 "fit_saem(minibatch=0.2) then moves a fifth of the subjects in each iteration."
             )
         if any("MinibatchRandomVariable" in kind for kind in operations):
             raise UnsupportedModelError(
-                f"'{name}' has total_size=..., which multiplies its density as if the rows were a part of the data. Give the full "
+                f"'{name}' has total_size=..., which multiplies its density as if the rows were a subset of the data. Give the full "
                 "arrays without total_size; fit_saem(minibatch=0.2) moves a fifth of the subjects in each iteration."
             )
 

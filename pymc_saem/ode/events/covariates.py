@@ -65,10 +65,10 @@ def interpolate(table, kind="linear", *, value=None):
     if "time" not in columns or not (others or value is not None):
         raise ValueError(f"interpolate needs the columns 'time' and a value; the table has {list(table.columns)}.")
     if value is None and len(others) > 1:
-        raise ValueError(f"interpolate found the columns {others}; say which with value=...")
+        raise ValueError(f"interpolate found the columns {others}; choose one with value=...")
     value = others[0] if value is None else value
     if value not in table:
-        raise ValueError(f"value is {shown(value)}, which is no column of the table; it has {list(table.columns)}.")
+        raise ValueError(f"value is {shown(value)}, which is not a column of the table; it has {list(table.columns)}.")
     subject = np.zeros(len(table), dtype=np.int64)
     if "subject" in columns:
         subject, _ = as_column(table[columns["subject"]], "interpolate: subject")
@@ -88,7 +88,7 @@ def interpolate(table, kind="linear", *, value=None):
     if same.size:
         raise ValueError(
             f"interpolate: subject {shown(found[codes[same[0]]])} has two values at time {time[same[0]]}. If the clock begins anew in each "
-            "period, write time that goes on."
+            "period, write time that continues."
         )
     return Interpolation(kind, found[codes], time, values)
 

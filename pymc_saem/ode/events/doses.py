@@ -24,7 +24,7 @@ TIME, AMOUNT, DURATION, INTERVAL, N_NUMBERS = range(5)
 # make the duration: DURATION * F / R * D; -1: none. How many resets came before a dose, or -1 for what comes at a time that is
 # data, whatever was reset. How often a dose is repeated, and whether it has been given for ever before: 0 or 1.
 ACTION, TARGET, SCALE, LAG, F, R, D, PERIOD, MORE, PAST, N_PLACES = range(11)
-#: The places from SCALE on of what is no dose.
+#: The places from SCALE on of rows that are not doses.
 NO_DOSE = (-1,) * 6 + (0, 0)
 
 
@@ -220,8 +220,8 @@ def _used_columns(table, has_subject):
     for name, ours in _OTHER_NAMES.items():
         if name in columns and ours not in columns:
             raise ValueError(
-                f"events has the column {columns[name]!r}, and no column {ours!r}, which is the one that counts: "
-                "rename it, or leave it out if it means something else."
+                f"events has the column {columns[name]!r}, but no column {ours!r}, which is the one that is read: "
+                "rename it, or drop it if it means something else."
             )
     key = "subject" if "subject" in columns else "id"
     if has_subject and key not in columns:
@@ -254,8 +254,8 @@ def _check_amount(values, row):
         is_dose = values["evid"] in (1, 4)
     if is_dose:
         raise ValueError(
-            f"events row {row}: amt is missing ({values['amt']}). Give the amount; or say that the row is no dose, by a column evid "
-            "with 0; or leave the row out."
+            f"events row {row}: amt is missing ({values['amt']}). Give the amount, mark the row as not a dose (column evid, "
+            "value 0), or drop it."
         )
 
 
@@ -267,7 +267,7 @@ def _event(values, states, row):
     event["evid"] = evid = _number(values, "evid", row, 1.0 if event["amt"] != 0.0 or is_constant else 0.0)
     event["row"] = row
     if pd.isna(values.get("addl", 0.0)) and event["ii"] and not event["ss"]:
-        raise ValueError(f"events row {row}: ii is {event['ii']:g} and addl is missing; say how many doses follow, or 0.")
+        raise ValueError(f"events row {row}: ii is {event['ii']:g} and addl is missing; give the number of doses that follow, or 0.")
     if evid not in (0, 1, 2, 3, 4):
         flag = " Without NONMEM's flag of 100 it would be one of these: evid % 100." if evid >= 100 and evid % 100 in (0, 1, 2, 3, 4) else ""
         raise ValueError(
@@ -275,7 +275,7 @@ def _event(values, states, row):
         )
     if evid in (0, 2, 3) and event["amt"] != 0.0:
         raise ValueError(
-            f"events row {row}: amt is {event['amt']:g} and evid is {evid:g}, which is no dose; doses have evid 1 or 4."
+            f"events row {row}: amt is {event['amt']:g} and evid is {evid:g}, which is not a dose; doses have evid 1 or 4."
         )
     if evid in (0, 2):
         _check_other(values, evid, row)
@@ -342,7 +342,7 @@ def _check_parameters(doses, states, rows):
         for state in getattr(doses, option.name):
             if state not in states:
                 raise ValueError(
-                    f"Doses: {option.name} names {state!r}, which is no state; they are {', '.join(states)}."
+                    f"Doses: {option.name} names {state!r}, which is not a state; the states are {', '.join(states)}."
                 )
     for event in rows:
         for code, option in ((-1, "rate"), (-2, "duration")):

@@ -42,9 +42,9 @@ def _check_autonomous(event, derivatives, t, curves):
     for state, value in derivatives.items():
         if isinstance(value, Variable) and t in set(ancestors([value], blockers=curves)):
             raise ValueError(
-                f"events row {event['row']}: amt is 0 and ss is {event['ss']:g}, the steady state of an infusion that has run for ever; "
-                f"there is none, as the derivative of {state!r} depends on t. Let time enter by a covariate, which a steady state "
-                "holds at its value: interpolate(table)."
+                f"events row {event['row']}: amt is 0 and ss is {event['ss']:g}, the steady state of an infinitely long infusion; "
+                f"it does not exist, because the derivative of {state!r} depends on t. Let time enter through a covariate, which is "
+                "held at its value for the steady state: interpolate(table)."
             )
 
 

@@ -68,7 +68,7 @@ def warn_of_periods(doses, subjects):
             row = rows[back[0] + 1]
             warnings.warn(
                 f"Subject {subjects.name(i)!r} has a second dose at time {dose['time']:g} in events row {dose['row']}, and time goes back to "
-                f"{t[row]:g} in row {row} of t. Both doses count for all rows. If these are two periods, write time that goes on from one "
+                f"{t[row]:g} in row {row} of t. Both doses apply to all rows. If these are two periods, write time that continues from one "
                 "to the next, in t and in the table.",
                 UserWarning,
                 stacklevel=3,

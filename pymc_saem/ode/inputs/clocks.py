@@ -16,7 +16,7 @@ __all__ = ["check_clock", "period_columns", "refuse_no_numbers"]
 #: Columns, in small letters, that divide the rows of a subject into periods.
 _PERIODS = ("occ", "occasion", "period", "visit", "cycle", "day", "date", "dat1", "dat2", "dat3")
 _GO_ON = (
-    "write time that goes on from one period to the next, in this table and in t, for example time + 168 * (period - 1)"
+    "write time that continues from one period to the next, in this table and in t, for example time + 168 * (period - 1)"
 )
 _DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period)
 
@@ -81,14 +81,14 @@ def _check_order(what, label, rows, time, evid):
         why = "that has resets (evid 3 or 4)" if (evid >= 3).any() else "with doses and observations"
         raise ValueError(
             f"{what} row {rows[k]}: time {time[k]:g} of subject {shown(label)} goes back, after {time[k - 1]:g} in the row before, in a "
-            f"table {why}. If the clock begins anew in each period: {_GO_ON}. If it goes on, sort the table by subject and time."
+            f"table {why}. If the clock restarts in each period: {_GO_ON}. If it continues, sort the table by subject and time."
         )
     for k in np.flatnonzero(evid >= 3):
         before = np.flatnonzero(np.isin(evid[:k], (1, 4)) & (time[:k] == time[k]))
         if before.size:
             raise ValueError(
                 f"{what} row {rows[k]}: the reset of subject {shown(label)} at time {time[k]:g} would take away the dose of row "
-                f"{rows[before[0]]}, at the same time. If the clock begins anew in each period: {_GO_ON}. Else leave one out."
+                f"{rows[before[0]]}, at the same time. If the clock restarts in each period: {_GO_ON}. Else leave one out."
             )
 
 

@@ -204,7 +204,7 @@ def as_column(values, what, n_rows=None):
     missing = column.isna().to_numpy()
     if missing.any():
         row = int(missing.argmax())
-        raise ValueError(f"{what} of row {row} is missing ({list(values)[row]}). Drop that row or say whose it is.")
+        raise ValueError(f"{what} of row {row} is missing ({list(values)[row]}). Drop that row or give its subject.")
     if isinstance(column.dtype, pd.CategoricalDtype):
         categories = plain(column.cat.categories)
         return pd.Series(plain(column.astype(object)), dtype=object), categories

@@ -165,7 +165,7 @@ class OdeSolution(_OdeOp):
         """Warn that the gradient is not right, if the right-hand side jumps where states or parameters say so."""
         if self.system.jump:
             warnings.warn(
-                f"The right-hand side jumps at {self.system.jump}. Its solution is right, but not its gradient, which does not see that "
+                f"The right-hand side jumps at {self.system.jump}. Its solution is correct, but its gradient is not, because it ignores that "
                 "the jump moves. Make it continuous (pm.math.sigmoid of the difference, or pm.math.maximum); a delayed dose is "
                 "Doses(table, lag_time=...).",
                 UserWarning,

@@ -183,7 +183,7 @@ def _loop_sources(outputs, t, y, p, places, free):
     except UnsupportedOperation:
         return None
     sources = (printer.source() for printer in printers)
-    return *sources, "it is computed in loops over tensors, which are not looked into"
+    return *sources, "it is computed in loops over tensors, which are not analysed"
 
 
 def _simplified(pairs):
@@ -269,6 +269,6 @@ def _check_closed(outputs, known):
     for variable in graph_inputs(outputs, blockers=list(known)):
         if variable not in known and not isinstance(variable, Constant):
             raise ValueError(
-                f"rhs uses {variable.name or variable!s}, which is neither t, y nor p. Pass every "
+                f"rhs uses {variable.name or variable!s}, which is not t, y or p. Pass every "
                 "random variable and data container through params, and read it as p.<name>."
             )

@@ -13,7 +13,7 @@ import numpy as np
 __all__ = ["memory", "require", "task"]
 
 INSTALL_HINT = (
-    "solver='sunode' needs sunode, which is not installed here and not on PyPI. Install it with "
+    "solver='sunode' needs sunode, which is not installed and not on PyPI. Install it with "
     "`conda install -c conda-forge sunode`, or use solver='cvodes': the same method, from PyPI alone."
 )
 

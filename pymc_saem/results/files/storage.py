@@ -64,7 +64,7 @@ def save(idata, path) -> Path:
     check_types("save", locals())
     if _OURS not in group_names(idata):
         raise ValueError(
-            f"This is no fit of pymc_saem: it has no group '{_OURS}', but {', '.join(group_names(idata))}."
+            f"This is not a fit of pymc_saem: it has no group '{_OURS}', but {', '.join(group_names(idata))}."
         )
     path = Path(path)
     place = check_place(path)
@@ -159,7 +159,7 @@ def load(path):
         ) from error
     except Exception as error:  # HDF5, Zarr, their filters and xarray raise whatever they like on damaged bytes
         reason = str(error).rstrip(".") or type(error).__name__
-        raise ValueError(f"'{path}' is no netCDF file or Zarr folder that can be read: {reason}.") from error
+        raise ValueError(f"'{path}' is not a readable netCDF file or Zarr folder: {reason}.") from error
     if _OURS not in names:
         raise ValueError(
             f"'{path}' holds no fit of pymc_saem: it has no group '{_OURS}', but {', '.join(names) or 'none'}."

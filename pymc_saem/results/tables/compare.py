@@ -126,7 +126,7 @@ def _row(name: str, idata) -> dict:
     attrs = get_group(idata, "population").attrs
     if "loglik" not in attrs:
         raise ValueError(
-            f"The fit '{name}' has no log-likelihood: it was made with likelihood=None, or the likelihood failed with a warning. Fit "
+            f"The fit '{name}' has no log-likelihood: it was fitted with likelihood=None, or the likelihood failed with a warning. Fit "
             'again with likelihood="auto".'
         )
     if not np.isfinite(attrs["loglik"]):

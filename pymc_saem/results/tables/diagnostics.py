@@ -38,7 +38,7 @@ class DiagnosticsTable(PrintedTable):
         return self._printed().to_html(index=False)
 
     def _lines(self) -> list[str]:
-        rows = self[self["verdict"] == "look"]
+        rows = self[self["verdict"] == "check"]
         return [f"{check}: {advice}" for check, advice in zip(rows["check"], rows["advice"], strict=True)]
 
 
@@ -54,10 +54,10 @@ def diagnostics(idata) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns: ``check``; ``where`` (the parameter, subject, effect or kernel with the worst value); ``value``; ``threshold``;
-        ``verdict``, "ok" or "look"; ``advice``, empty where the verdict is "ok", and printed below the table. Lines, as far as they apply to the fit:
+        ``verdict``, "ok" or "check"; ``advice``, empty where the verdict is "ok", and printed below the table. Lines, as far as they apply to the fit:
 
         - *iterations* made (threshold: as many as were planned) and whether the run ended by itself; *drift* of an estimate in the
-          last half of the smoothing phase, and *disagreement of chains*, both in rough standard errors;
+          last half of the smoothing phase, and *disagreement of chains*, both in approximate standard errors;
         - *acceptance* of the proposals of each kernel; *failed solves*, as a share of the solves of the worst subject; *error of
           solves*, the change of that subject's log-likelihood with tight tolerances;
         - *variances at their floor*, and *parameters on a bound* (a scale at 0, a correlation at 1), how many; *shrinkage* of effects, and *shrinkage of residuals* of each outcome;
@@ -75,7 +75,7 @@ def diagnostics(idata) -> pd.DataFrame:
 
     Examples
     --------
-    >>> ps.diagnostics(idata).query("verdict == 'look'")  # doctest: +SKIP
+    >>> ps.diagnostics(idata).query("verdict == 'check'")  # doctest: +SKIP
     """
     check_types("diagnostics", locals())
     trace, population = get_group(idata, "saem_trace"), get_group(idata, "population")
@@ -89,7 +89,7 @@ def diagnostics(idata) -> pd.DataFrame:
 
 
 def _line(check: str, where, value: float, threshold: float, is_fine: bool, advice: str) -> tuple:
-    return check, str(where), float(value), float(threshold), "ok" if is_fine else "look", "" if is_fine else advice
+    return check, str(where), float(value), float(threshold), "ok" if is_fine else "check", "" if is_fine else advice
 
 
 def _highest(check: str, values: dict, threshold: float, advice: str) -> Iterator[tuple]:
@@ -119,7 +119,7 @@ def _of_iterations(trace) -> Iterator[tuple]:
     settled = converged or bool(drift) and max(drift.values()) <= thresholds.LARGE
     yield _line(
         "iterations", how, made, planned, settled and not interrupted,
-        "The stopping rule did not end the run: look at plot_convergence, and increase n_smooth.",
+        "The stopping rule did not end the run: inspect plot_convergence, and increase n_smooth.",
     )  # fmt: skip
     yield from _highest(
         "drift", drift, thresholds.LARGE,
@@ -127,7 +127,7 @@ def _of_iterations(trace) -> Iterator[tuple]:
     )  # fmt: skip
     yield from _highest(
         "disagreement of chains", seen.get("disagreement", {}), thresholds.LARGE,
-        "The likelihood may have several maxima: compare more chains, or start near the one that is meant with initvals.",
+        "The likelihood may have several maxima: compare more chains, or start near the intended maximum with initvals.",
     )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def _of_kernels(trace) -> Iterator[tuple]:
         else:
             yield _line(
                 "acceptance", kernel, rate, thresholds.SMALLEST_ACCEPTANCE, rate >= thresholds.SMALLEST_ACCEPTANCE,
-                "The kernel hardly moves: increase n_explore, so that its scale adapts, or leave it out of kernel.",
+                "The kernel hardly moves: increase n_explore so that its scale adapts, or remove it from kernel.",
             )  # fmt: skip
 
 
@@ -146,21 +146,21 @@ def _of_variances(trace, population) -> Iterator[tuple]:
     at_floor = population["parameter"].values[population["note"].values == "at its floor"].astype(str)
     yield _line(
         "variances at their floor", ", ".join(at_floor), at_floor.size, 0, not at_floor.size,
-        "The data show no variability there: fix the variance with fixed={...}, or remove the random effect.",
+        "The data do not support variability in this effect: fix the variance with fixed={...}, or remove the random effect.",
     )  # fmt: skip
     bounds = _read(trace.attrs, "checks", {}).get("boundary", {})
     yield _line(
         "parameters on a bound", ", ".join(bounds), len(bounds), 0, not bounds,
-        "A scale at 0 or a correlation at 1: hold it with fixed={...}, or compare the log-likelihood with that of other initvals.",
+        "A scale at 0 or a correlation at 1: fix it with fixed={...}, or compare log-likelihoods from different initvals.",
     )  # fmt: skip
     yield from _highest(
         "shrinkage", _read(trace.attrs, "checks", {}).get("shrinkage", {}), thresholds.SHRUNKEN,
-        "Conditional modes of this effect are near the population mean whatever the subject: use conditional draws instead.",
+        "Conditional modes of this effect are near the population mean for every subject: use conditional draws instead.",
     )  # fmt: skip
     for outcome, value in _read(population.attrs, "residual_shrinkage", {}).items():
         yield from _highest(
             "shrinkage of residuals", {outcome: value}, thresholds.RESIDUALS_SHRUNKEN,
-            "The random effects fit single rows: residuals at the modes look better than the model is; use simulated ones.",
+            "The random effects fit single rows: residuals at the modes flatter the model; use simulated ones.",
         )  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def _of_modes(group, dim: str) -> Iterator[tuple]:
     lost = [str(subject) for subject, logp in _by_subject(group, "mode_logp", dim).items() if not np.isfinite(logp)]
     yield _line(
         "modes not found", ", ".join(lost), len(lost), 0, not lost,
-        "log p(y, phi) is finite nowhere that was tried: check the rows of these subjects, or leave them out.",
+        "log p(y, phi) was not finite at any point tried: check the rows of these subjects, or exclude them.",
     )  # fmt: skip
     agreement = _by_subject(group, "mode_agreement", dim)
     if agreement:
@@ -189,7 +189,7 @@ def _of_modes(group, dim: str) -> Iterator[tuple]:
         yield _line(
             "agreement on the mode", where, agreement[where], thresholds.LEAST_AGREEMENT,
             agreement[where] >= thresholds.LEAST_AGREEMENT,
-            "Searches for the conditional mode of this subject end in different places: look at its conditional draws, not at its mode.",
+            "Searches for the conditional mode of this subject end in different places: use its conditional draws, not its mode.",
         )  # fmt: skip
 
 
@@ -233,7 +233,7 @@ def _of_errors(population) -> Iterator[tuple]:
     flat = [
         h
         for h in _read(attrs, "identifiability", [])
-        if h.startswith(("the data hardly determine", "the data tell nothing"))
+        if h.startswith(("the data hardly determine", "the data contain no information"))
     ]
     yield _line(
         "standard errors", attrs["standard_errors"], found, 1, found and not flat,
@@ -241,5 +241,5 @@ def _of_errors(population) -> Iterator[tuple]:
     )  # fmt: skip
     yield from _highest(
         "condition number", {"": float(attrs.get("condition_number", np.nan))}, thresholds.LARGEST_CONDITION,
-        "Some estimates can hardly be told apart: look at their correlations in the group population.",
+        "Some estimates can hardly be distinguished: see their correlations (ps.correlation).",
     )  # fmt: skip

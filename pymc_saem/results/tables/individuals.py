@@ -29,7 +29,7 @@ def _why_none(idata) -> str:
     """Why a fit has no conditional distributions, as far as its notes say so."""
     notes = json.loads(idata.attrs.get("notes", "[]"))
     about = [note for note in notes if "individual" in note or "conditional" in note.lower() or "random effects" in note]
-    reason = " ".join(about or notes) or "It was made without them (draws=0), or not run to its end."
+    reason = " ".join(about or notes) or "It was run without them (draws=0), or did not finish."
     return f"The fit has no group 'individual', so no conditional distributions of random effects. {reason}"
 
 

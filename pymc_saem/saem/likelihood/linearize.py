@@ -59,7 +59,7 @@ def why_not(mixed: MixedModel) -> str:
             return f"the outcome '{outcome.name}' is {kind}, and only Normal and LogNormal outcomes are Gaussian"
     for effect in mixed.random_effects:
         if not effect.is_gaussian:
-            return f"the random effect '{effect.name}' has no Gaussian law"
+            return f"the random effect '{effect.name}' has no Gaussian distribution"
     return ""
 
 

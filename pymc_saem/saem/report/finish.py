@@ -47,7 +47,7 @@ class Finisher:
         total = self.state.seconds + seconds
         result = collect(self.engine, runs, best, self.job, assessment, total, stages)
         result.state, result.group_attrs["saem_state"] = stages.attempt(
-            "What a later run goes on from", lambda: self.state.with_runs(runs, seconds), (None, {})
+            "The state for a later run", lambda: self.state.with_runs(runs, seconds), (None, {})
         )
         return build_datatree(result, stages.attempt)
 

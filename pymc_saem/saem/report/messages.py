@@ -23,7 +23,7 @@ def checks(engine: Engine, runs: list, run, job) -> dict[str, dict[str, float]]:
     Returns
     -------
     dict
-        "drift" and "disagreement" by parameter, in rough standard errors; "acceptance" by kernel; "shrinkage" by effect; "boundary"
+        "drift" and "disagreement" by parameter, in approximate standard errors; "acceptance" by kernel; "shrinkage" by effect; "boundary"
         by entry of a parameter. Empty where there is nothing to say, as with too few iterations.
     """
     return {
@@ -67,7 +67,7 @@ def _floors(run):
     if run.at_floor:
         yield (
             f"The variance of {', '.join(run.at_floor)} reached its floor (1e-4 of its starting value as a standard deviation): the data "
-            "show no variability there. Fix it with fit_saem(fixed={...}), or remove the random effect."
+            "do not support variability in this effect. Fix it with fit_saem(fixed={...}), or remove the random effect."
         )
 
 
@@ -82,9 +82,9 @@ def _on_bounds(boundary: dict[str, float]):
         listed = ", ".join(f"{label} ({share:.1g} of where it began)" for label, share in list(boundary.items())[:5])
         more = f" and {len(boundary) - 5} more" if len(boundary) > 5 else ""
         yield (
-            f"These parameters ended on a bound, such as a scale at 0 or a correlation at 1: {listed}{more}. The data show no sign of "
-            "them, or the run went astray: compare the log-likelihood with that of other initvals. If it is real, take the parameter "
-            "out of the model or hold it with fixed={...}; there are no standard errors on a bound."
+            f"These parameters ended on a bound, such as a scale at 0 or a correlation at 1: {listed}{more}. The data contain no evidence for "
+            "them, or the run diverged: compare log-likelihoods from different initvals. If the bound is real, remove the parameter "
+            "from the model or fix it with fixed={...}; there are no standard errors on a bound."
         )
 
 
@@ -94,7 +94,7 @@ _CURES = {
     "coordinate": _ADAPT,
     "block": _ADAPT,
     "mala": _ADAPT,
-    "independence": "The conditional distributions are not near enough to Gaussian ones: leave 'independence' out of kernel.",
+    "independence": "The conditional distributions are not near enough to Gaussian ones: remove 'independence' from kernel.",
 }
 
 
@@ -113,7 +113,7 @@ def _stuck(acceptance: dict[str, float]):
     for name, rate in acceptance.items():
         if name in _CURES and rate < SMALLEST_ACCEPTANCE:
             yield (
-                f"The {name} proposals were accepted in {100 * rate:.1f} % of the cases; below 10 % they hardly move the E-step. {_CURES[name]}"
+                f"The {name} proposals had an acceptance rate of {100 * rate:.1f} %; below 10 % they hardly move the E-step. {_CURES[name]}"
             )
 
 
@@ -132,7 +132,7 @@ def _no_mode(engine: Engine, run):
         yield (
             f"No conditional mode was found for {_subjects(engine, lost)}: log p(y, phi) is not finite at any start of the search, nor at any "
             "conditional draw, because every solve fails or the data are impossible there. Their modes in the result are the "
-            "population mean. Check their rows (and doses), or leave them out."
+            "population mean. Check their rows (and doses), or exclude them."
         )
 
 
@@ -158,18 +158,18 @@ def _too_few_draws(engine: Engine, run):
     rhat = np.where(np.isnan(found.worst_rhat), np.inf, found.worst_rhat)[missing]  # a chain that does not move
     order = np.argsort(-rhat)
     error = run.conditional.solver_error[missing].max()
-    cure = "A larger draws= makes longer chains."
+    cure = "Increase draws for longer chains."
     if error > LARGEST_SOLVER_ERROR:
         cure = (
-            f"Their log-likelihoods change by up to {error:.2g} with tighter tolerances of the differential equations: chains are held "
-            "by errors of the solver, and a lower rtol and atol will help."
+            f"Their log-likelihoods change by up to {error:.2g} with tighter ODE tolerances: solver errors keep the chains "
+            "from mixing; lower rtol and atol."
         )
     judged = ", by their log-likelihoods" if any(e.is_network for e in engine.mixed.random_effects) else ""
     yield (
         f"The conditional draws of {missing.size} of {engine.mixed.n_subjects} subjects are too few or disagree between chains{judged}: R-hat is "
         f"up to {rhat.max():.4g} (wanted: below {LARGEST_RHAT}), the effective sample size down to {np.min(found.worst_ess[missing]):.0f} (wanted: "
-        f"{LEAST_ESS:.0f}), worst for {_subjects(engine, missing[order])}. Do not rely on their conditional means and standard deviations; "
-        f"{run.conditional.draws.shape[1]} draws per chain were made from {run.conditional.n_solves} solves. {cure}"
+        f"{LEAST_ESS:.0f}), worst for {_subjects(engine, missing[order])}. Their conditional means and standard deviations are not reliable; "
+        f"{run.conditional.draws.shape[1]} draws per chain came from {run.conditional.n_solves} solves. {cure}"
     )
 
 
@@ -178,7 +178,7 @@ def _moved(run, drift: dict[str, float]):
     if not run.converged and max(drift.values(), default=0.0) > LARGE:
         name, size = max(drift.items(), key=lambda item: item[1])
         yield (
-            f"The estimates have not settled: '{name}' moved by {size:.2f} rough standard errors within the last half of the smoothing "
+            f"SAEM has not converged: '{name}' drifted by {size:.2f} approximate standard errors over the second half of the smoothing "
             "phase. Increase n_smooth, or n_explore if plot_convergence shows a trend from the start."
         )
 
@@ -194,8 +194,8 @@ def _apart(disagreement: dict[str, float]):
     if max(disagreement.values(), default=0.0) > LARGE:
         name, size = max(disagreement.items(), key=lambda item: item[1])
         yield (
-            f"The chains disagree: '{name}' differs by {size:.1f} rough standard errors between them. The likelihood may have several "
-            "maxima; the one with the best score is reported. More chains, or initvals near the one that is meant, will tell."
+            f"The chains disagree: '{name}' differs by {size:.1f} approximate standard errors between them. The likelihood may have several "
+            "maxima; the one with the best score is reported. Run more chains, or start near the intended maximum with initvals."
         )
 
 
@@ -229,7 +229,7 @@ def _shrunken(shrinkage: dict[str, float]):
     if shrunken:
         listed = ", ".join(shrunken[:5]) + (f" and {len(shrunken) - 5} more" if len(shrunken) > 5 else "")
         yield (
-            f"The shrinkage is above 50 % for {listed}: conditional modes of these effects are close to the population mean whatever the "
+            f"The shrinkage is above 50 % for {listed}: conditional modes of these effects are close to the population mean for every "
             "subject, so do not plot them against covariates; use conditional draws."
         )
 
@@ -239,7 +239,7 @@ def _too_many_parameters(engine: Engine):
     free = {p.name: int((~engine.maximizer.held[p.columns]).sum()) for p in mixed.parameters if not p.is_network}
     total = sum(free.values())
     if total > mixed.n_values:
-        yield f"{total} parameters are estimated from {mixed.n_values} observed values: more than the data can tell. Fix some, or remove them."
+        yield f"{total} parameters are estimated from {mixed.n_values} observed values: more parameters than observations. Fix or remove some."
         return
     for rule in engine.rules.omegas:
         if (

@@ -104,7 +104,7 @@ def _refuse_equal_labels(mixed: MixedModel) -> None:
         if str(label) in seen:
             raise UnsupportedModelError(
                 f"Two of the labels of '{mixed.subject_dim}' are the same as text: {seen[str(label)]!r} and {shown(label)}. Tables and figures could "
-                "not tell these subjects apart; give each its own label."
+                "not distinguish these subjects; give each a unique label."
             )
         seen[str(label)] = label
 

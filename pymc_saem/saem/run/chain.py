@@ -34,7 +34,7 @@ class Chain:
     trouble: list[str] = field(default_factory=list)  # of other chains
     notes: list[Note] = field(default_factory=list)  # of what failed after the iterations
     converged: bool = False  # whether the stopping rule ended the run
-    drift: np.ndarray | None = None  # (theta,): in rough standard errors, over the last half of the smoothing phase
+    drift: np.ndarray | None = None  # (theta,): in approximate standard errors, over the last half of the smoothing phase
     scale: np.ndarray | None = None  # (theta,): these standard errors
 
     @classmethod
@@ -154,7 +154,7 @@ class Course:
 
     def chain(self, number: int, interrupted: bool, stages: Stages) -> Chain:
         """The run as it is, with how far it still drifted."""
-        found = stages.attempt("What a later run goes on from", lambda: Chain.of(self.snapshot(), number))
+        found = stages.attempt("The state for a later run", lambda: Chain.of(self.snapshot(), number))
         if found is None:
             found = self._bare_chain(number)
         found.interrupted, found.converged = interrupted, bool(self.converged or self.rule.is_passed)

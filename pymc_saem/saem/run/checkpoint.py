@@ -124,7 +124,7 @@ class Writer:
             self.finish(self.build(runs))
         except Exception as error:  # noqa: BLE001 - a disk must not end a run
             self.failures.append(f"{type(error).__name__}: {error}")
-            _LOG.warning("The checkpoint '%s' was not written, and the fit goes on: %s", self.schedule.path, error)
+            _LOG.warning("The checkpoint '%s' was not written; the fit continues: %s", self.schedule.path, error)
 
     def finish(self, idata) -> None:
         """Write a fit in the place of the last one."""

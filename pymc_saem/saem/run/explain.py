@@ -9,9 +9,9 @@ def explained(error: Exception) -> str:
     """What an error means for a fit: the name of a library's exception tells nobody what to do."""
     if isinstance(error, np.linalg.LinAlgError):
         return (
-            f"a matrix has no inverse or no square root ({error}): a variance is 0, infinite or not a number, or nothing in the data "
-            "tells some parameters apart; look at the estimates, and at the scales of data and starting values"
+            f"a matrix has no inverse or no square root ({error}): a variance is 0, infinite or not a number, or the data do not "
+            "distinguish some parameters; check the estimates, and the scales of data and starting values"
         )
     if isinstance(error, ZeroDivisionError | OverflowError):
-        return f"a number became 0 or infinite ({error}); look at the estimates, and at the scales of data and starting values"
+        return f"a number became 0 or infinite ({error}); check the estimates, and the scales of data and starting values"
     return f"{type(error).__name__}: {error}"

@@ -31,7 +31,7 @@ class LostProcessError(RuntimeError):
 
 def lost(number: int, reason: str) -> str:
     """What the user reads of a chain without a result."""
-    return f"Chain {number} was lost ({reason}). The others are complete; resume= makes it anew."
+    return f"Chain {number} was lost ({reason}). The others are complete; resume= reruns it."
 
 
 def run_in_processes(

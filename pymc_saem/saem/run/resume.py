@@ -65,7 +65,7 @@ class Resumable:
         idata = source if hasattr(source, "attrs") else load(source)
         if "saem_state" not in group_names(idata):
             raise ValueError(
-                "resume has no group 'saem_state', so it is no fit of fit_saem, or of a version that could not go on with one. "
+                "resume has no group 'saem_state', so it was not produced by fit_saem, or by a version without resume support. "
                 f"It has {', '.join(group_names(idata))}."
             )
         group = get_group(idata, "saem_state")
@@ -105,7 +105,7 @@ class Resumable:
                 merged[name] = stored
             else:
                 raise ValueError(
-                    f"{name} is {shown(value)}, but the run that is resumed has {shown(stored)}. Leave it out, or begin a new fit."
+                    f"{name} is {shown(value)}, but the resumed run has {shown(stored)}. Omit it, or start a new fit."
                 )
         return merged
 
@@ -144,7 +144,7 @@ def check_same_model(engine: Engine, snapshots: Mapping[int, Snapshot]) -> None:
             ("entries of parameters", "subjects", "random effects a subject"), theirs, ours, strict=True
         ):
             if a != b:
-                raise ValueError(f"resume is of another model: it has {a} {what}, and this model has {b}.")
+                raise ValueError(f"resume belongs to a different model: it has {a} {what}, this model has {b}.")
         if len(snapshot.theta) < 2:
             continue
         # The E-step of the last iteration ended in these phi, and began with the theta of the iteration before.
@@ -155,6 +155,6 @@ def check_same_model(engine: Engine, snapshots: Mapping[int, Snapshot]) -> None:
         found = float((there.loglik + there.logprior).sum(axis=1).mean())
         if not np.isclose(found, stored, rtol=1e-8, atol=1e-8):
             raise ValueError(
-                f"resume is of another model or of other data: at the state of chain {number}, the log density was {stored:.8g} and is "
+                f"resume belongs to a different model or different data: at the state of chain {number} the log density was {stored:.8g} and is "
                 f"{found:.8g} with this model."
             )

@@ -123,5 +123,5 @@ def _checked(state: RandomGeneratorState) -> RandomGeneratorState:
     """The state itself: PyMC calls whatever function of ``numpy.random`` it names."""
     name = state.bit_generator_state["bit_generator"]
     if name not in _BIT_GENERATORS:
-        raise ValueError(f"'{name}' is no generator of random numbers.")
+        raise ValueError(f"'{name}' is not a random number generator.")
     return state

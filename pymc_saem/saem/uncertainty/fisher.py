@@ -135,9 +135,9 @@ def information(
         if not weights.any() or not found.unknown.any() or not others.size:
             return found
     if not others.size:
-        return Information.none(others, "no parameter was estimated but weights of networks, which are too many")
+        return Information.none(others, "only network weights were estimated, and they are too many")
     found = _information(engine, theta, others, points, method, max_solves, linearized)
-    return replace(found, note=_joined("the network weights count as known", found.note))
+    return replace(found, note=_joined("network weights are treated as known", found.note))
 
 
 def _information(engine, theta, columns, points, method, max_solves, linearized) -> Information:
@@ -195,7 +195,7 @@ def _louis(complete: CompleteData, groups: np.ndarray, prior: np.ndarray, labels
     found = determined(whole - groups.mean(axis=0), whole, LEAST_KEPT, lambda d: ERRORS * _spread(groups, d), rounding)
     few = ""
     if found.share > LEAST_KEPT:
-        few = f", as far as {len(complete.points.phi)} conditional draws tell (draws= makes more)"
+        few = f", as far as {len(complete.points.phi)} conditional draws show (increase draws)"
     return _told(complete.columns, found, "louis", labels, np.diag(whole), few, n_solves=complete.joint.n_solves)
 
 
@@ -226,7 +226,7 @@ def _of_linearized(engine, theta, columns, linearized: Linearized, prior: np.nda
 def _told(columns, found: Determined, method, labels, complete, few="", note="", n_solves=0) -> Information:
     """An information with sentences about what is not determined, of entries with ``complete`` information (p,)."""
     silent = [group[0] for group in found.groups if len(group) == 1 and not np.nan_to_num(complete[group[0]]) > 0]
-    hints = [f"the data tell nothing of {listed([labels[k] for k in silent])}"] if silent else []
+    hints = [f"the data contain no information on {listed([labels[k] for k in silent])}"] if silent else []
     for group in found.groups:
         if group[0] not in silent:
             kind = "a combination of " if len(group) > 1 else ""
@@ -236,7 +236,7 @@ def _told(columns, found: Determined, method, labels, complete, few="", note="",
         hints = [*hints[:MAX_SENTENCES], f"and {len(hints) - MAX_SENTENCES} more"]
     if found.unknown.all():
         return Information.none(columns, _joined(*hints, note), n_solves, tuple(hints))
-    held = "the standard errors of the others hold it fixed" if hints else ""
+    held = "the standard errors of the others treat it as fixed" if hints else ""
     hints, note = tuple(hints), _joined(*hints, held, note)
     return Information(columns, found.covariance, found.unknown, method, note, hints, n_solves, found.flat)
 

@@ -78,7 +78,7 @@ def uncertainty(
     if columns.size:
         hint += hints(labels.tolist(), covariance)
     if network_columns(engine)[found.columns].any():
-        note = "; ".join(part for part in (note, "network weights have no standard errors of their own") if part)
+        note = "; ".join(part for part in (note, "no standard errors for individual network weights") if part)
     drawn = ~network_columns(engine)[found.columns] & ~np.isin(found.columns, columns[endless])
     unit = np.where(sd > 0, sd, 1.0)
     values = np.linalg.eigvalsh(covariance / np.outer(unit, unit))
