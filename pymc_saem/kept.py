@@ -68,7 +68,7 @@ def _has_known_sources(function) -> bool:
 
 
 def _named(function, more):
-    """The function under a name that tells all it depends on, which is that of its symbol too: no two functions share one."""
+    """The function under a name that encodes everything it depends on, which is also the name of its symbol: no two functions share one."""
     if _has_known_sources(function):
         parts = (
             sources_hash(function.__module__), function.__module__, function.__name__, function.__code__.co_firstlineno, more,
@@ -93,7 +93,7 @@ class _Cache:
             path = self._path(signature, target_context.codegen())
             content = None if path is None else _read(path)
             return None if content is None else CompileResult._rebuild(target_context, *pickle.loads(content))
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, it is compiled anew
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, it is recompiled
             _log.info("Recompiling the machine code of %s: %s", self.name, error)
             return None
 

@@ -1,4 +1,4 @@
-"""Loaders of the CSV files in this folder; each call reads its file anew, so the frame is yours to change."""
+"""Loaders of the CSV files in this folder; each call reads its file again, so the frame may be modified freely."""
 
 from importlib.resources import files
 

@@ -55,7 +55,7 @@ class Windows:
         self.span = min(1.0, 2.0 / _n_bins(x, subject))
 
     def places(self, rows: np.ndarray, at: np.ndarray | None = None) -> Iterator[Place]:
-        """Windows over these rows (a mask); unless told, where there are rows: in a gap, curves would be steps."""
+        """Windows over these rows (a mask); by default, where there are rows: in a gap, curves would be steps."""
         own = np.flatnonzero(rows)
         at = np.unique(np.quantile(self.x[own], np.linspace(0, 1, _N_GRID), method="nearest")) if at is None else at
         for k, x in enumerate(at):  # one at a time: there may be as many as rows

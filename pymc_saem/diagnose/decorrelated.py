@@ -9,7 +9,7 @@ def ranks(observed: np.ndarray, simulated: np.ndarray, rng: np.random.Generator)
     """Randomized ranks of rows among simulated ones, as probabilities strictly between 0 and 1, shape (row,).
 
     (r + u (1 + e)) / (K + 1), where r of K simulated values lie below the observed one, e are equal to it, and u is uniform
-    on (0, 1). When observed and simulated values have the same law this is uniform exactly, whatever K, for discrete and
+    on (0, 1). When observed and simulated values have the same distribution this is uniform exactly, whatever K, for discrete and
     censored values as well, as the observed one is equally likely to have each place among all K + 1.
 
     Parameters
@@ -27,9 +27,9 @@ def ranks(observed: np.ndarray, simulated: np.ndarray, rng: np.random.Generator)
 
 
 def complete(observed, simulated, lower, upper, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Values in the place of censored ones, drawn from the marginal law of their row beyond its bound.
+    """Values in the place of censored ones, drawn from the marginal distribution of their row beyond its bound.
 
-    Observed and simulated rows are treated alike, so that they have the same joint law if the model is true (method "cdf" of
+    Observed and simulated rows are treated alike, so that they have the same joint distribution if the model is true (method "cdf" of
     Nguyen et al. 2012).
 
     Parameters

@@ -12,7 +12,7 @@ from pymc_saem.diagnose.decorrelated import ranks
 from pymc_saem.diagnose.rows import FittedRows
 from pymc_saem.evaluate.row_function import before_censoring
 
-#: Simulated data sets behind the residuals of a law whose distribution function PyMC does not know.
+#: Simulated data sets behind the residuals of an outcome whose distribution function PyMC does not have.
 _N_GIVEN_MODES = 2000
 
 
@@ -46,7 +46,7 @@ def _of_normal(fitted, part, base, rng):
 
 
 def _of_distribution_function(fitted, part, base, rng):
-    """Quantile of the normal law at the place of each row in its own law, random within a jump."""
+    """Quantile of the normal distribution at the place of each row in its own distribution, random within a jump."""
     rows = fitted.rows
     value = np.full(rows.outcome.n_rows, rows.observed[0])
     value[rows.number] = rows.observed

@@ -57,7 +57,7 @@ def vpc(
 
     Rows are sorted into bins by their time. In each bin a quantile of the observed rows stands beside the median and an interval of the
     same quantile in simulated data sets with new random effects. If the model is true the observed one lies
-    in the interval with probability ``ci_prob``, in each bin by itself.
+    in the interval with probability ``ci_prob``, separately in each bin.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def vpc(
     Raises
     ------
     ValueError
-        When nothing tells the times, an option is out of range, the fit belongs to a different model, or a prediction below
+        When the times are unknown, an option is out of range, the fit belongs to a different model, or a prediction below
         ``lower_bound`` cannot be corrected.
 
     Notes
@@ -145,7 +145,7 @@ def vpc(
 
 
 def predictive_check(model, idata, outcome=None, x=None, **options) -> Vpc:
-    """What :func:`vpc` tells, with the rows themselves; same arguments, all options needed."""
+    """The result of :func:`vpc`, with the rows themselves; same arguments, all options needed."""
     check_simulations(options["n_simulations"])
     quantiles = np.atleast_1d(np.asarray(options["quantiles"], dtype=float))
     if not quantiles.size or not np.all((quantiles > 0) & (quantiles < 1)):

@@ -152,7 +152,7 @@ def _are_equal(a, b) -> np.ndarray:
 
 
 def _runs_of_equal_rows(rows, values):
-    """Courses that only predictions at one time tell, such as occasions in a closed form; None where rows differ in another way.
+    """Segments of rows found from predictions at one time, such as occasions in a closed form; None where rows differ in another way.
 
     The rows of a course follow each other in the data. A covariate that comes and goes makes no courses: what it is between two
     rows, nothing tells.

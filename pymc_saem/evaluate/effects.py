@@ -1,4 +1,4 @@
-"""Random effects against the law that the model gives them: densities, and effects on a standard normal scale."""
+"""Random effects against the distribution that the model gives them: densities, and effects on a standard normal scale."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, sample_values
 from pymc_saem.evaluate.learned import _at_samples
 from pymc_saem.evaluate.row_function import INTERPRETED
 
-#: Scale on which a law is normal: (values to that scale, derivative of it).
+#: Scale on which a distribution is normal: (values to that scale, derivative of it).
 _SCALES = {
     "identity": (lambda x: x, lambda x: np.ones_like(x)),
     "log": (np.log, lambda x: 1.0 / x),
@@ -41,12 +41,12 @@ class Effect:
     mode : ndarray, shape (unit,)
     draws : ndarray, shape (draw, unit)
     z_mode, z_draws : ndarray
-        The same on the scale on which the law of the effect is standard normal.
+        The same on the scale on which the distribution of the effect is standard normal.
     shrinkage : float
         1 - mean(z_mode ** 2).
     law : NormalLaw or GeneralLaw
     correlation : ndarray, shape (entry,), or None
-        With the entries of the same variable, in its law.
+        With the entries of the same variable, in its distribution.
     """
 
     label: str
@@ -67,7 +67,7 @@ class Effect:
         return float(1.0 - np.mean(self.z_mode**2))
 
     def density(self, x: np.ndarray) -> np.ndarray:
-        """Of the population: the mean of the densities of all units, which covariates may tell apart; (point,)."""
+        """Of the population: the mean of the densities of all units, which may differ by covariates; (point,)."""
         return self.law.density(x, self.place)
 
 
@@ -90,7 +90,7 @@ class NormalLaw:
 
 
 class GeneralLaw:
-    """Effects of any law that PyMC has a density and a distribution function of; arguments (sample, unit, entry)."""
+    """Effects of any distribution that PyMC has a density and a distribution function of; arguments (sample, unit, entry)."""
 
     correlation = None
 
@@ -137,7 +137,7 @@ def find_effects(model, idata, names=None, n_draws: int = 200) -> list[Effect]:
     ValueError
         When a name does not exist.
     NotImplementedError
-        When the law of an effect is multivariate and not normal.
+        When the distribution of an effect is multivariate and not normal.
     """
     samples = sample_values(model, idata, n_draws)
     individual = get_group(idata, "individual")
@@ -146,7 +146,7 @@ def find_effects(model, idata, names=None, n_draws: int = 200) -> list[Effect]:
         names = [names] if isinstance(names, str) else list(names)
         asked = {str(name).split("[")[0] for name in names}
         variables = [rv for rv in variables if rv.name in asked] or variables
-    # the laws at the estimate: parameters do not vary, effects of a higher level do
+    # the distributions at the estimate: parameters do not vary, effects of a higher level do
     fixed = {n: v if f"{n}_mode" in individual else np.repeat(v[:1], len(v), axis=0) for n, v in samples.items()}
     found = [e for rv in variables for e in _entries(model, idata, individual, rv, samples[rv.name], fixed)]
     if names is None:
@@ -197,7 +197,7 @@ def _law(model, rv, samples, shape, axis):
     op, node = rv.owner.op, rv.owner
     if not hasattr(op, "dist_params") or (op.ndim_supp and not isinstance(op, MvNormalRV)):
         raise NotImplementedError(
-            f"The random effect '{rv.name}' has the law {op}; only univariate and normal laws can be drawn."
+            f"The random effect '{rv.name}' has the distribution {op}; only univariate and normal distributions can be drawn."
         )
     arguments = _at_samples(model, list(op.dist_params(node)), samples)
     if isinstance(op, MvNormalRV):
@@ -226,7 +226,7 @@ def _whole(values, rv, shape, axis):
 
 
 def random_effects(model, idata, effects=None, *, n_draws=200, ci_prob=0.9) -> pd.DataFrame:
-    """The random effects of a fit against the law that the model gives them, as a table.
+    """The random effects of a fit against the distribution that the model gives them, as a table.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ def random_effects(model, idata, effects=None, *, n_draws=200, ci_prob=0.9) -> p
     -------
     pandas.DataFrame
         A row for each effect and unit. Columns: ``effect``, ``unit`` (subject, or occasion), ``mode`` (conditional mode, natural scale), ``lower``, ``upper`` (of the
-        effect given the data), ``standardized`` (the mode, on the scale on which the effect's law is standard normal: (phi - mean) / omega_sd for normal laws,
+        effect given the data), ``standardized`` (the mode, on the scale on which the effect's distribution is standard normal: (phi - mean) / omega_sd for normal distributions,
         the normal quantile of its distribution function for others), ``standardized_lower``, ``standardized_upper``, and
         ``shrinkage`` of the effect, 1 - mean(standardized ** 2).
 
@@ -254,7 +254,7 @@ def random_effects(model, idata, effects=None, *, n_draws=200, ci_prob=0.9) -> p
     ValueError
         When an effect does not exist.
     NotImplementedError
-        When the law of an effect is multivariate and not normal.
+        When the distribution of an effect is multivariate and not normal.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a model generates for given parameters: random effects, the laws of its outcomes, and outcomes."""
+"""What a model generates for given parameters: random effects, the distributions of its outcomes, and outcomes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HARMLESS = 0.5
 
 @dataclass(frozen=True)
 class Laws:
-    """The laws of all outcomes for n values of parameters and random effects.
+    """The distributions of all outcomes for n values of parameters and random effects.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Laws:
 
 @dataclass(frozen=True)
 class Generated:
-    """n data sets: random effects (n, ...) and outcomes (n, ...) by name, and the laws that these were drawn from."""
+    """n data sets: random effects (n, ...) and outcomes (n, ...) by name, and the distributions that these were drawn from."""
 
     effects: dict[str, np.ndarray]
     outcomes: dict[str, np.ndarray]
@@ -113,23 +113,23 @@ class Generator:
         return Generated(effects, self.draw_outcomes(laws, rng), laws)
 
     def draw_effects(self, values, n: int, rng, given: Mapping | None = None, is_given: Mapping | None = None) -> dict:
-        """Random effects from their law given the parameters, (n, ...) by name.
+        """Random effects from their distribution given the parameters, (n, ...) by name.
 
         Parameters
         ----------
         given : mapping of str to array, shape (n, unit, ...), optional
-            Values of those that are not to be drawn. The law of others may depend on them.
+            Values of those that are not to be drawn. The distribution of others may depend on them.
         is_given : mapping of str to array of bool, shape (unit,), optional
             Whose values these are.
         """
         return self._effects(True, n, rng, values, given, is_given)
 
     def typical_effects(self, values, n: int, given: Mapping | None = None, is_given: Mapping | None = None) -> dict:
-        """Random effects at the typical value of their law, (n, ...) by name; arguments as in :meth:`draw_effects`."""
+        """Random effects at the typical value of their distribution, (n, ...) by name; arguments as in :meth:`draw_effects`."""
         return self._effects(False, n, None, values, given, is_given)
 
     def laws(self, values, effects, n: int) -> Laws:
-        """Laws of the outcomes for n values of parameters and random effects."""
+        """Distributions of the outcomes for n values of parameters and random effects."""
         batches = self.batch(values, self.parameters, n), self.batch(effects, self.effects, n)
         f, n_locations, nodes = self._law_function
         found = self._in_pieces(f, n, [*batches[0].values(), *batches[1].values()])
@@ -144,7 +144,7 @@ class Generator:
         return Laws(n, locations, found[n_locations : len(found) - len(nodes)], failed, tuple(sorted(causes)))
 
     def draw_outcomes(self, laws: Laws, rng) -> dict[str, np.ndarray]:
-        """New outcomes, (n, ...) by name. Rows without a law are NaN; an outcome that cannot be drawn is left out."""
+        """New outcomes, (n, ...) by name. Rows without a distribution are NaN; an outcome that cannot be drawn is left out."""
         finite, bad = zip(*map(_without_gaps, laws.arguments), strict=True) if laws.arguments else ((), ())
         self._outcomes_drawn.compile(finite)
         try:
@@ -170,7 +170,7 @@ class Generator:
         return out
 
     def marks(self, laws: Laws) -> list[np.ndarray]:
-        """A number per row of each outcome, each (n, row), which differs where the laws of the row differ."""
+        """A number per row of each outcome, each (n, row), which differs where the distributions of the row differ."""
         found, k = [], 0
         for outcome in self.outcomes:
             of_parts = []
@@ -343,7 +343,7 @@ def _without_gaps(values) -> tuple[np.ndarray, np.ndarray]:
     bad = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
     if not bad.any():
         return values, bad
-    first = np.argmin(bad, axis=0)  # another entry of the batch, whose value is one that the law can have
+    first = np.argmin(bad, axis=0)  # another entry of the batch, whose value is one that the distribution can have
     stand_in = np.take_along_axis(values, first[None], axis=0)
     return np.where(bad, np.where(np.isfinite(stand_in), stand_in, _HARMLESS), values), bad
 

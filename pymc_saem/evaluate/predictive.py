@@ -14,9 +14,9 @@ from pymc_saem.evaluate.row_function import INTERPRETED
 
 
 class RowLaw:
-    """The law of the rows of an outcome, compiled once for all of them.
+    """The distribution of the rows of an outcome, compiled once for all of them.
 
-    The density comes from PyMC, so every univariate outcome that PyMC can evaluate has one. Of a censored outcome it is the law
+    The density comes from PyMC, so every univariate outcome that PyMC can evaluate has one. Of a censored outcome it is the distribution
     before it was cut off, and the limits are known beside it.
 
     Raises
@@ -46,7 +46,7 @@ class RowLaw:
         return Predictive(self, values[:-2], *values[-2:])
 
     def variable(self, arguments, size=None):
-        """A random variable of this law, with a generator of its own."""
+        """A random variable of this distribution, with a generator of its own."""
         rng = pytensor.shared(np.random.default_rng(0))
         return self.op.make_node(rng, size, *arguments).outputs[1]
 
@@ -117,7 +117,7 @@ class Predictive:
         simulated = np.clip(simulated, self.lower, self.upper)
         lower, upper = np.quantile(simulated, [0.0005, 0.9995])
         margin = 0.2 * (upper - lower) or 0.2 * max(abs(upper), 1.0)
-        # The margin shows the tails; beyond the least value ever simulated by much, a positive law has none.
+        # The margin shows the tails; beyond the least value ever simulated by much, a positive distribution has none.
         lower = max(lower - margin, 0.0) if simulated.min() >= 0 else lower - margin
         lower, upper = min(lower, y - 0.1 * margin), max(upper + margin, y + 0.1 * margin)
         grid = np.linspace(lower, upper, n_grid)

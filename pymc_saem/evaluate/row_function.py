@@ -41,7 +41,7 @@ def location(rv):
     """Graph of the centre of an outcome in units of the data.
 
     The median of a LogNormal, the expected number of a category, else the mean; of a censored or truncated outcome that of
-    the law before it was cut off.
+    the distribution before it was cut off.
 
     Raises
     ------
@@ -110,14 +110,14 @@ class RowFunction:
     samples : dict of str to ndarray, shape (sample, ...)
         Values of the free variables.
     x : ndarray, shape (row,), optional
-        Time of each row. Needed where no ODE solution tells it.
+        Time of each row. Needed where no ODE solution provides it.
 
     Attributes
     ----------
     x : ndarray, shape (row,), or None
         Time of each row.
     course : ndarray of int, shape (row,)
-        Which rows lie on one curve, as far as ODE solutions tell: those of a subject, or of one of its occasions.
+        Which rows lie on one curve, as far as ODE solutions show: those of a subject, or of one of its occasions.
     t0 : ndarray, shape (row,), or None
         Where the ODE solution of each row begins.
     has_ode : bool
@@ -125,7 +125,7 @@ class RowFunction:
         Whether every ODE solution has the rows of the outcome, so that rows may have any times. If not, all
         rows of a subject must be given one time.
     has_other_units : bool
-        Whether an ODE solution of other rows has other units than subjects, whose times nothing tells.
+        Whether an ODE solution of other rows has other units than subjects, whose times are unknown.
     knows_time : bool
         Whether times reach the graphs at all.
 
@@ -167,7 +167,7 @@ class RowFunction:
         t = pt.tensor("t", dtype="float64", shape=(self.outcome.row_subject.size,))
         times = [t]
         for k in range(len(ode_nodes(graphs))):
-            node = ode_nodes(graphs)[k]  # anew, because a replacement copies what lies below it
+            node = ode_nodes(graphs)[k]  # again, because a replacement copies what lies below it
             if self._has_rows(node):
                 node_t = t
             else:
@@ -271,7 +271,7 @@ def _data_equal_to(graphs, x, shape):
     """Data that are the times, and whether subjects share them; an index of the same numbers is left alone.
 
     Times that all subjects of an outcome of two axes share are found where they have been given its axes, because before that
-    nothing tells which axis they are.
+    it is not known which axis they are.
     """
     found, indices = {}, set()
     for node in io_toposort([], graphs):

@@ -19,11 +19,11 @@ class RandomEffect:
 
     ``link`` maps the natural scale to phi. Where it is "value", phi is PyMC's value variable. ``value_is_phi`` says
     whether the value variable already lives on the scale of phi (a LogNormal has a log transform, a LogitNormal has
-    none). ``is_gaussian``: phi has a normal law with one covariance for all subjects, so that its law is a mean and a
+    none). ``is_gaussian``: phi has a normal distribution with one covariance for all subjects, so that its distribution is a mean and a
     covariance; the density of any other block is part of the compiled likelihood.
 
     A block of a lower level, such as occasions, has a column for each unit of a subject; subjects with fewer units than
-    others have columns that nothing depends on, and that follow the law of the block.
+    others have columns that nothing depends on, and that follow the distribution of the block.
     """
 
     name: str
@@ -111,7 +111,7 @@ class RandomEffect:
 
 @dataclass(frozen=True)
 class Block:
-    """Random effects that have one law together: one, or several that an affine image makes normal with one covariance."""
+    """Random effects that have one distribution together: one, or several that an affine image makes normal with one covariance."""
 
     effects: tuple[RandomEffect, ...]
 
@@ -207,7 +207,7 @@ class MixedModel:
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """The random effects, those with a common law together."""
+        """The random effects, those with a common distribution together."""
         found = {}
         for effect in self.random_effects:
             found.setdefault(effect.name if effect.image is None else id(effect.image), []).append(effect)
@@ -252,7 +252,7 @@ class MixedModel:
 
     @cached_property
     def is_gaussian(self) -> np.ndarray:
-        """Which columns of phi have a Gaussian law, (phi,)."""
+        """Which columns of phi have a Gaussian distribution, (phi,)."""
         gaussian = np.zeros(self.n_phi, dtype=bool)
         for effect in self.random_effects:
             gaussian[effect.columns] = effect.is_gaussian

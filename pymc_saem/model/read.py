@@ -35,7 +35,7 @@ from pymc_saem.model.reading.pairing import warn_of_unfounded_pairs
 from pymc_saem.model.reading.refusals import missing_rows, refuse_sparse_effects, refuse_unused, refuse_what_is_not_read
 
 
-@np.errstate(all="ignore")  # what is not finite is looked at, and told in words
+@np.errstate(all="ignore")  # values that are not finite are checked and reported
 def read_model(
     model: pm.Model, random_effects: Sequence[str] | None = None, *, rng: np.random.Generator | None = None
 ) -> MixedModel:
@@ -47,7 +47,7 @@ def read_model(
     random_effects : sequence of str, optional
         Names of the random effects, overriding the automatic choice.
     rng : numpy.random.Generator, optional
-        For the small perturbations that tell which rows belong to which subject.
+        For the small perturbations that show which rows belong to which subject.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def read_model(
 
 
 def _subjects_of_units(look: Dependence, levels: dict, units: dict, subjects: list, scaled: dict) -> dict:
-    """Subject of each unit of the lower axes, by the rows of the unit and by its law."""
+    """Subject of each unit of the lower axes, by the rows of the unit and by its distribution."""
     (top, uppers), *lower = levels.items()
     by_law = {}
     for axis, names in lower:

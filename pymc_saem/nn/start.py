@@ -6,7 +6,7 @@ from pymc_saem.arguments import check_types, shown
 
 # A rate softplus(net(x)) starts at softplus(-4) = 0.018 per unit of time, slow on the scale of a unit-sized input, so
 # that a state of a few hundred (a dose in mg) times the rate stays in the range of data. softplus(0) = 0.69 would
-# empty such a compartment at once, and gradients there tell little. Least-squares fits of the four-network theophylline
+# empty such a compartment at once, and gradients there carry little information. Least-squares fits of the four-network theophylline
 # model with one curve per dose ended at 240 to 246 mg^2/L^2 from each of 12 seeds with these two defaults; with the
 # range (0, 1), three of 12 ended above 600.
 DEFAULT_TYPICAL_OUTPUT = -4.0

@@ -17,7 +17,7 @@ MAX_SEPARATE = 6
 def plot_convergence(idata, var_names=None, *, max_separate=MAX_SEPARATE, ncols=None, ax=None, figsize=None):
     """Plot the iterates of every parameter, and where the exploratory phase ends.
 
-    A flat, quiet second half is what one hopes for. Chains that settle at different values have found
+    In a good run the second half is flat and quiet. Chains that end at different values have found
     different optima: compare their scores, and use more chains.
 
     Parameters

@@ -122,7 +122,7 @@ def _checked(data, x, y, subject, by):
         )
     for name in (x, y):
         if data[name].dtype.kind not in "iufb":
-            raise ValueError(f"column {name!r} must hold numbers, and is of type {data[name].dtype}.")
+            raise ValueError(f"column {name!r} must hold numbers, but has type {data[name].dtype}.")
     rows = data[np.isfinite(data[x].to_numpy(dtype=float)) & np.isfinite(data[y].to_numpy(dtype=float))]
     if rows.empty:
         raise ValueError(f"no row of data has both {x!r} and {y!r}.")

@@ -26,7 +26,7 @@ from pymc_saem.plots.style import (
 
 #: Up to here pairs are drawn one by one.
 MAX_PAIRS = 6
-#: From blue over white to orange, told apart with every kind of colour blindness.
+#: From blue over white to orange, distinguishable with every kind of colour blindness.
 _MAP = "PuOr_r"
 
 
@@ -164,7 +164,7 @@ def _draw_boxes(ax, covariate, mode):
 
 
 def draw_pairs(effects, axes, figsize):
-    """Effects against each other, on the scale on which their laws are standard normal."""
+    """Effects against each other, on the scale on which their distributions are standard normal."""
     effects = [e for e in effects if e.units.size == effects[0].units.size]
     if len(effects) < 2:
         raise ValueError(f"kind='pairs' needs two effects of the same units; there is {effects[0].label} alone.")
@@ -231,7 +231,7 @@ def _draw_pair(ax, row, column, limit, below):
 
 
 def model_correlation(one, other) -> float:
-    """Of two effects, in the law of the population."""
+    """Of two effects, in the distribution of the population."""
     if one.variable != other.variable:
         return 0.0
     if one.correlation is None:

@@ -65,7 +65,7 @@ def plot_fits(
     population prediction (random effects at their population value), and a band of the individual prediction from
     draws of its random effects given the data. The band is about the curve; residual error is not in it.
     Rows of a ``pm.Censored`` outcome that were observed at a limit are open triangles there, which point to where the value may be; the
-    curves are those of the law before it was cut off.
+    curves are those of the distribution before it was cut off.
 
     ODEs are solved at tolerance 1e-8 on a fine grid, whatever the tolerance of the model.
 

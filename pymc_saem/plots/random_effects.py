@@ -1,4 +1,4 @@
-"""Random effects: their distribution against the law of the population, in pairs, and against covariates."""
+"""Random effects against the distribution of the population, in pairs, and against covariates."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def plot_random_effects(
     ax=None,
     figsize=None,
 ):
-    """Plot random effects against the law that the model gives them.
+    """Plot random effects against the distribution that the model gives them.
 
     "marginals"
         The draws of all subjects' effects given the data, as a histogram, with the density of the population; the marks below are conditional modes. Draws
         have no shrinkage: in a true model they follow the density.
     "qq"
-        Sorted effects against normal quantiles, on the scale on which their law is standard normal: conditional modes and the band of the draws. Grey is where points of as
-        many independent normal effects lie with probability ``ci_prob``, each by itself. Modes that shrink lie flatter than the diagonal.
+        Sorted effects against normal quantiles, on the scale on which their distribution is standard normal: conditional modes and the band of the draws. Grey is where points of as
+        many independent normal effects lie with probability ``ci_prob``, pointwise. Modes that shrink lie flatter than the diagonal.
     "pairs"
         Effects against each other on that scale: modes with a draw of each, and the ellipses that hold 50 and 90 % of the population.
         Above the diagonal their correlation over draws. For more than 6 effects, all correlations as an image.
@@ -102,7 +102,7 @@ def plot_random_effects(
     ValueError
         When an effect or kind does not exist, covariates do not fit the subjects or are missing, or ``ax`` holds too few Axes.
     NotImplementedError
-        When the law of an effect is multivariate and not normal.
+        When the distribution of an effect is multivariate and not normal.
 
     See Also
     --------

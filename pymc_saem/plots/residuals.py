@@ -136,7 +136,7 @@ def _axes(n_rows, n_columns, axes, figsize):
 
 
 def _law(residual):
-    """The law of the residual if the model is true."""
+    """The distribution of the residual if the model is true."""
     return stats.uniform() if residual == "pit" else stats.norm()
 
 
@@ -180,7 +180,7 @@ def _qq(ax, table, residual):
     k = np.arange(1, y.size + 1)
     expected = law.ppf((k - 0.5) / y.size)
     tail = (1 - _PROBABILITY) / 2
-    # an order statistic of uniform numbers has a beta law
+    # an order statistic of uniform numbers has a beta distribution
     lower, upper = (law.ppf(stats.beta.ppf(p, k, y.size + 1 - k)) for p in (tail, 1 - tail))
     ax.fill_between(expected, lower, upper, **BAND | {"alpha": 0.18})
     ax.plot(expected[[0, -1]], expected[[0, -1]], **MARK)

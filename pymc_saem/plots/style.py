@@ -10,7 +10,7 @@ import numpy as np
 
 from pymc_saem.evaluate.row_function import ode_nodes
 
-# Okabe and Ito's colours, told apart with every kind of colour blindness; the line styles differ as well,
+# Okabe and Ito's colours, distinguishable with every kind of colour blindness; the line styles differ as well,
 # so the figures survive a black-and-white printer.
 DATA = {"color": "#222222", "marker": "o", "markersize": 3.5, "linestyle": "none", "zorder": 4}
 CENSORED = DATA | {"markersize": 4.5, "markerfacecolor": "none", "markeredgewidth": 0.9}

@@ -23,7 +23,7 @@ class Units:
     """What the axis of units of a random effect of a lower level stands for, such as occasions."""
 
     labels: list
-    subject: np.ndarray = field(repr=False)  # (unit,); -1 for a unit that no row and no mean tells
+    subject: np.ndarray = field(repr=False)  # (unit,); -1 for a unit that no row and no mean determines
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _with_graph(generator, values, experiment, top: list[str], rows: list) -> li
     Raises
     ------
     UnsupportedModelError
-        When the graph does not tell a subject either.
+        When the graph does not identify a subject either.
     """
     if all((of_row >= 0).all() for of_row in rows):
         return rows
@@ -150,7 +150,7 @@ class _Experiment:
         self.noise = SHARED_STEPS if has_python_only_ops(rvs) else 0.0
 
     def rows(self, effects) -> list[np.ndarray]:
-        """A number per row of each outcome, which changes with the law of the row."""
+        """A number per row of each outcome, which changes with the distribution of the row."""
         return [marks[0] for marks in self.generator.marks(self.generator.laws(self.values, effects, 1))]
 
     def owners(self, n: int, movable: list[str], read, names) -> list[np.ndarray]:
@@ -180,7 +180,7 @@ class _Experiment:
 
 
 def row_times(generator: Generator, outcome: Outcome, row_subject: np.ndarray) -> np.ndarray | None:
-    """Time of each row of an outcome, if a differential equation with these rows tells it."""
+    """Time of each row of an outcome, if a differential equation with these rows provides it."""
     graphs = [v for part in outcome.parts for v in part.rv.owner.inputs]
     for node in io_toposort([], graphs):
         if getattr(node.op, "is_ode_solution", False) and are_of_rows(node.op.subject, row_subject):

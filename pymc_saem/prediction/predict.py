@@ -41,7 +41,7 @@ def predict(
     Subjects are matched to the fit by their label in the coords. Those that the fit knows have the random effects that the fit
     found, whatever is observed in ``model``. The random effects of others are estimated from their own observed rows in
     ``model``, with the parameters at the estimate, so that no subject is predicted from another one's data; and those without
-    an observed row follow the law of the population. Differential equations are solved to 1e-8, whatever the tolerance of the model.
+    an observed row follow the distribution of the population. Differential equations are solved to 1e-8, whatever the tolerance of the model.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def predict(
         of a new observation, residual error included; ``source`` of the random effects: "fit", "own data" or "population".
 
         What is predicted is the location of the outcome: the median of a LogNormal, the expected number of a category, of a
-        censored or truncated outcome the mean of the law before it is cut off, and the mean of any other. At the level
+        censored or truncated outcome the mean of the distribution before it is cut off, and the mean of any other. At the level
         "marginal" ``prediction`` is the mean of new observations.
 
     Raises

@@ -35,7 +35,7 @@ def simulate(
 ) -> xr.Dataset:
     """Simulate data sets from a model.
 
-    Each data set has new random effects for every subject, drawn from their law given the parameters, and new outcomes for
+    Each data set has new random effects for every subject, drawn from their distribution given the parameters, and new outcomes for
     every row. What is observed in ``model`` is not used: only its design counts (subjects, rows, times, covariates). All data
     sets are evaluated together; differential equations are solved to 1e-8, whatever the tolerance of the model.
 

@@ -90,7 +90,7 @@ class Fit:
 def names_of_effects(model, values=None, random_effects=None) -> tuple[str, ...]:
     """Names of the random effects of a model that was not fitted.
 
-    Where the user gives a value for what looks like a random effect, the model is read in full, which tells vectors of
+    Where the user gives a value for what looks like a random effect, the model is read in full, which distinguishes vectors of
     parameters from random effects.
     """
     missing = missing_parts(model)

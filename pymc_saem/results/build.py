@@ -36,7 +36,7 @@ class FitResult:
     sample_stats: Mapping[str, Variable] | None = None
     individual: Mapping[str, Variable] | None = None
     individual_coords: Mapping[str, Any] = field(default_factory=dict)  # of dims of this group alone
-    state: Mapping[str, bytes] | None = None  # what a later run goes on from
+    state: Mapping[str, bytes] | None = None  # the state for a later run
     attrs: dict[str, Any] = field(default_factory=dict)
     group_attrs: dict[str, dict[str, Any]] = field(default_factory=dict)
 

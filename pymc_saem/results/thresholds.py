@@ -19,9 +19,9 @@ LARGEST_FAILED = 0.05
 LARGEST_RHAT = 1.05
 #: Effective conditional draws of a subject's effect: the error of its mean is then a tenth of its standard deviation.
 LEAST_ESS = 100.0
-#: Pareto k above which the mean of importance weights has no error that its draws could tell (Vehtari et al. 2024).
+#: Pareto k above which the mean of importance weights has no error that its draws could reveal (Vehtari et al. 2024).
 LARGEST_K = 0.7
-#: Condition number of the correlations of the estimates, above which some can hardly be told apart.
+#: Condition number of the correlations of the estimates, above which some can hardly be distinguished.
 LARGEST_CONDITION = 1000.0
 #: Monte-Carlo standard error of -2 log-likelihood above which differences of AIC and BIC between models may be noise.
 LARGEST_LOGLIK_ERROR = 0.5

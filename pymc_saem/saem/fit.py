@@ -143,14 +143,14 @@ def fit_saem(
         ``callback(chain, iteration, estimates, stats)`` after each iteration, with the natural
         estimates by name; with ``cores=1`` only.
     resume : arviz.InferenceData, xarray.DataTree or path, optional
-        A fit of the same model, interrupted or finished, or its file: the run goes on, with the options that it had, and every
+        A fit of the same model, interrupted or finished, or its file: continues the run with its original options; every
         iteration is what it would have been without the stop, bit by bit. ``n_smooth``, ``tolerance``, ``draws``, ``likelihood`` and
-        ``standard_errors`` may be given anew. (saemix and nlmixr2 begin anew from the last estimates.)
+        ``standard_errors`` may be given again. (saemix and nlmixr2 restart from the last estimates.)
     extend : int, default 0
         With ``resume``: so many more iterations of every chain, whatever the stopping rule says.
     checkpoint : path or Checkpoint, optional
         netCDF file to which the running fit is written every ten seconds, or as often as a :class:`Checkpoint` says, and the whole
-        result at the end. ``ps.load(path)`` reads it at any time; ``resume=path`` goes on after a crash.
+        result at the end. ``ps.load(path)`` reads it at any time; ``resume=path`` continues after a crash.
     compile_kwargs : dict, optional
         ``{"mode": ...}`` for PyTensor.
 
@@ -167,7 +167,7 @@ def fit_saem(
     UnsupportedModelError
         The model is not one that SAEM can estimate; the text says which part, and why.
     ValueError
-        An option is out of range, or ``resume`` is of another model or has other options; the text says which, and what was
+        An option is out of range, or ``resume`` belongs to a different model or has other options; the text says which, and what was
         expected.
 
     Examples
@@ -266,7 +266,7 @@ def _step(model: pm.Model, options: Mapping[str, Any], compile_kwargs: dict | No
         model=model,
         n_explore=200
         if options["n_explore"] == "auto"
-        else options["n_explore"],  # the job tells the step at its beginning
+        else options["n_explore"],  # the job passes it to the step at its beginning
         kernels=None if options["kernel"] == "auto" else options["kernel"],
         compile_kwargs=compile_kwargs,
         **{name: value for name, value in options.items() if name not in of_run},

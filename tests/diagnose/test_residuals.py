@@ -151,7 +151,7 @@ def test_a_wrong_model_does_not(other, rng):
 
 @pytest.mark.slow
 def test_individual_residuals_are_normal_at_the_true_effects(rng):
-    """With the true random effects in the place of modes, for laws with and without a formula."""
+    """With the true random effects in the place of modes, for distributions with and without a formula."""
 
     def mixture(mean, sigma, y):
         pm.NormalMixture("y", [0.3, 0.7], mu=pm.math.stack([mean - 1, mean + 1], axis=-1), sigma=sigma, observed=y)

@@ -146,7 +146,7 @@ def test_missing_rows_and_several_outcomes():
     other = ps.residuals(model, fit, "z", random_seed=1)
     assert other.attrs["scale"] == "log" and "x" not in other
     np.testing.assert_allclose(other["iwres"], (np.log([1.0, 2.0, 3.0]) - [1.0, 5.0, 9.0]) / 0.5)
-    # the law of log z: normal with variance w^2 + 0.5^2
+    # the distribution of log z: normal with variance w^2 + 0.5^2
     many = ps.residuals(model, fit, "z", n_simulations=20_000, random_seed=1)
     np.testing.assert_allclose(many["pwres"], (np.log([1.0, 2.0, 3.0]) - 5.0) / np.hypot(3.0, 0.5), atol=0.05)
     assert len(ps.vpc(model, fit, "y", np.arange(12), bins=1, stratify=s, n_simulations=50, random_seed=1)) == 9

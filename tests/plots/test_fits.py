@@ -184,7 +184,7 @@ def test_censored_rows_are_marked():
     np.testing.assert_array_equal(np.c_[line(a, "below its limit")], [[2.0, 1.0]])
     np.testing.assert_array_equal(np.c_[line(b, "above its limit")], [[0.5, 3.5], [1.0, 3.0]])
     x, y = line(a, "individual")
-    np.testing.assert_allclose(y, 3.0 * np.exp(-0.4 * x), rtol=1e-10)  # of the law before it was cut off
+    np.testing.assert_allclose(y, 3.0 * np.exp(-0.4 * x), rtol=1e-10)  # of the distribution before it was cut off
 
 
 @pytest.mark.filterwarnings("ignore:Data in y contains missing values")

@@ -46,7 +46,7 @@ def test_times_of_a_differential_equation_and_a_forecast():
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
 def test_occasions_of_subjects_and_later_ones(fraction):
-    """c ~ Normal(b, omega), or b + c; a later occasion of a known subject follows the law around its b."""
+    """c ~ Normal(b, omega), or b + c; a later occasion of a known subject follows the distribution around its b."""
 
     def occasions(subject_of, labels, occasion):
         with pm.Model(coords={"subject": ["u", "v"], "occasion": labels}) as model:

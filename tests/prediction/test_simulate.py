@@ -129,7 +129,7 @@ def test_a_law_that_is_drawn_by_rejection():
     p = 2.0 / (2.0 + np.exp(found["b"].values))
     u = (nbinom.cdf(found["n"], 2, p) - nbinom.cdf(1, 2, p)) / nbinom.sf(1, 2, p)
     assert found["n"].min() >= 2
-    assert 0.5 < u.mean() < 0.75  # of a discrete law: above 1/2
+    assert 0.5 < u.mean() < 0.75  # of a discrete distribution: above 1/2
 
 
 def test_compiled_once_and_drawn_often(fit):

@@ -66,13 +66,13 @@ NOT_OURS = {
     "a folder": ("results.zarr", folder_of_a_thesis, "other things in it, such as 'thesis/chapter.txt'"),
     "a folder with a file's name": ("results.nc", folder_of_a_thesis, "it is a folder"),
     "a fit with notes": ("fit.zarr", zarr_with_notes, "such as 'saem_trace/notes.txt'"),
-    "another Zarr folder": ("data.zarr", zarr_of_another, "holds no fit"),
+    "another Zarr folder": ("data.zarr", zarr_of_another, "does not hold a pymc_saem fit"),
     "another netCDF file": (
         "data.nc",
         lambda p: xr.Dataset({"x": 1.0}).to_netcdf(p, engine="h5netcdf"),
-        "holds no fit",
+        "does not hold a pymc_saem fit",
     ),
-    "a text": ("fit.nc", lambda p: p.write_text("years of work"), "holds no fit"),
+    "a text": ("fit.nc", lambda p: p.write_text("years of work"), "does not hold a pymc_saem fit"),
     "a file with a folder's name": ("fit.zarr", lambda p: p.write_text("years of work"), "it is a file"),
     "no regular file": ("fit.nc", lambda p: os.mkfifo(p), "no regular file"),
 }

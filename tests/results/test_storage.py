@@ -101,10 +101,10 @@ def test_errors_say_what_is_wrong(fit, tmp_path):
     (tmp_path / "text.nc").write_text("not a fit")
     with pytest.raises(ValueError, match="is not a readable netCDF file or Zarr folder"):
         ps.load(tmp_path / "text.nc")
-    with pytest.raises(ValueError, match="This is not a fit of pymc_saem: it has no group 'saem_trace', but posterior"):
+    with pytest.raises(ValueError, match="This is not a pymc_saem fit: it has no group 'saem_trace', but posterior"):
         ps.save(make_datatree({"posterior": get_group(fit[2], "posterior")}, {}), tmp_path / "fit.nc")
     get_group(fit[2], "posterior").to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
-    with pytest.raises(ValueError, match="holds no fit of pymc_saem: it has no group 'saem_trace'"):
+    with pytest.raises(ValueError, match="is not a pymc_saem fit: it has no group 'saem_trace'"):
         ps.load(tmp_path / "other.nc")
 
 

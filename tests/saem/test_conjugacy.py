@@ -176,7 +176,7 @@ def test_reasons_for_numeric_steps():
         b = pm.Normal("b", pm.Flat("m"), pm.HalfNormal("o") * (2 + X), dims="subject")
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    reason = "the Normal law of 'b' differs between subjects or depends on other random effects"
+    reason = "the Normal distribution of 'b' differs between subjects or depends on other random effects"
     assert reasons_of(unequal) == {"m": ("numeric", reason)}
 
     def twice():
@@ -190,7 +190,7 @@ def test_reasons_for_numeric_steps():
         b = pm.StudentT("b", nu=4, mu=pm.Flat("m"), sigma=pm.HalfNormal("o"), dims="subject")
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    reason = "the StudentT law of 'b' has no closed form"
+    reason = "the StudentT distribution of 'b' has no closed form"
     assert reasons_of(heavy) == {"m": ("numeric", reason), "o": ("numeric", reason)}
 
 
@@ -232,7 +232,7 @@ def test_refusals():
         b = pm.Normal("b", pm.Flat("m") * np.where(np.arange(12) == 1, np.nan, 1.0), 1.0, dims="subject")
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    refused(covariate_is_missing, "NaN in entry 1, so that the law of 'b', subject '1', has no density")
+    refused(covariate_is_missing, "NaN in entry 1, so that the distribution of 'b', subject '1', has no density")
 
 
 def test_summarize_prints_what_was_understood():

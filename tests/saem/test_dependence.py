@@ -1,4 +1,4 @@
-"""What rows and laws depend on is the same wherever a model starts, and whatever its rows do there."""
+"""What rows and distributions depend on is the same wherever a model starts, and whatever its rows do there."""
 
 import numpy as np
 import pymc as pm

@@ -92,7 +92,7 @@ def test_mixtures_of_normal_effects():
 
 @pytest.mark.slow
 def test_a_scale_that_differs_between_subjects():
-    """Variability twice as large in one group: a normal law, but not one covariance."""
+    """Variability twice as large in one group: a normal distribution, but not one covariance."""
     rng = np.random.default_rng(4)
     group = np.arange(N) % 2
     y = ((0.5 + 0.5 * group) * rng.normal(size=N) + 1.0)[SUBJECT] + 0.5 * rng.normal(size=SUBJECT.size)

@@ -1,4 +1,4 @@
-"""What the data do not tell apart is said in sentences, and nothing of healthy models."""
+"""What the data do not distinguish is said in sentences, and nothing of healthy models."""
 
 import json
 
@@ -30,10 +30,10 @@ def covariance_of(correlations, sd=(0.2, 0.05, 0.1, 3.0, 0.01)):
 
 def test_a_pair():
     assert hints(NAMES, covariance_of({(0, 2): 0.98, (1, 3): 0.5})) == [
-        "the data hardly tell log_ka and log_CL apart (correlation 0.98)"
+        "the data hardly distinguish log_ka and log_CL (correlation 0.98)"
     ]
     assert hints(NAMES, covariance_of({(0, 2): -0.9999})) == [
-        "the data hardly tell log_ka and log_CL apart (correlation -0.9999)"
+        "the data hardly distinguish log_ka and log_CL (correlation -0.9999)"
     ]
     assert hints(NAMES, covariance_of({(0, 2): 0.94})) == []
 
@@ -49,8 +49,8 @@ def test_three_that_go_together_and_two_others():
     shared = np.ones((3, 3)) * 0.97 + 0.03 * np.eye(3)
     covariance = np.block([[shared, np.zeros((3, 2))], [np.zeros((2, 3)), np.array([[1.0, -0.96], [-0.96, 1.0]])]])
     assert hints(NAMES, covariance) == [
-        "the data hardly tell log_ka, log_V and log_CL apart (correlations up to 0.97)",
-        "the data hardly tell sigma and omega apart (correlation -0.96)",
+        "the data hardly distinguish log_ka, log_V and log_CL (correlations up to 0.97)",
+        "the data hardly distinguish sigma and omega (correlation -0.96)",
     ]
 
 
@@ -59,9 +59,9 @@ def test_several_that_sum_to_a_constant():
     covariance = np.eye(5) - 0.2 * np.ones((5, 5)) + 1e-3 * np.eye(5)
     multiple = np.sqrt(1.0 - 1.0 / (covariance * np.linalg.inv(covariance)).diagonal()[0])
     (found,) = hints(NAMES, covariance)
-    assert found == f"the data hardly tell log_ka, log_V, log_CL and 2 more apart (multiple correlation {multiple:.3f})"
+    assert found == f"the data hardly distinguish log_ka, log_V, log_CL and 2 more (multiple correlation {multiple:.3f})"
     (found,) = hints(NAMES, np.eye(5) - 0.25 * np.outer([1, 1, 0, 1, 1], [1, 1, 0, 1, 1]) + 1e-3 * np.eye(5))
-    assert found.startswith("the data hardly tell log_ka, log_V, sigma and omega apart (multiple correlation 0.99")
+    assert found.startswith("the data hardly distinguish log_ka, log_V, sigma and omega (multiple correlation 0.99")
 
 
 def test_many_are_cut_short():
@@ -132,7 +132,7 @@ def test_what_is_hardly_told_apart_is_in_the_table_and_survives_a_file(tmp_path)
     idata = ps.fit_saem(product("bent"), likelihood=None, **QUICK)
     table, matrix = ps.summary(idata), ps.correlation(idata)
     (hint,) = table.attrs["identifiability"]
-    assert hint == f"the data hardly tell a and c apart (correlation {matrix.loc['a', 'c']:.2f})"
+    assert hint == f"the data hardly distinguish a and c (correlation {matrix.loc['a', 'c']:.2f})"
     assert matrix.loc["a", "c"] > 0.95 and str(table).endswith(f"\nnote: {hint}")
     assert matrix.attrs["identifiability"] == [hint] and matrix.attrs["condition_number"] > 30
     idata.to_netcdf(str(tmp_path / "fit.nc"))

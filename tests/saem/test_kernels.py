@@ -45,9 +45,9 @@ def linear_gaussian(**options):
 @pytest.mark.parametrize("kernel", ["prior", "coordinate", "block", "mala", "independence"])
 @pytest.mark.slow
 def test_invariance(linear, kernel):
-    """Started from exact draws, every kernel keeps their law (within 5 Monte-Carlo standard errors).
+    """Started from exact draws, every kernel keeps their distribution (within 5 Monte-Carlo standard errors).
 
-    Starting in the law makes the test independent of how fast a kernel mixes: only a wrong
+    Starting in the distribution makes the test independent of how fast a kernel mixes: only a wrong
     acceptance rule can move the moments.
     """
     check_invariance(linear, kernel)

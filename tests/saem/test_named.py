@@ -37,7 +37,7 @@ def test_a_missing_covariate_is_named_with_its_row_and_subject():
     ):
         ps.summarize(intercepts(row=with_nan(np.arange(12), 7), subject=np.arange(4.0)))
     with pytest.raises(
-        UnsupportedModelError, match=r"shape \(4,\)\) is NaN in entry 1, so that the law of 'b', subject 'b', has no"
+        UnsupportedModelError, match=r"shape \(4,\)\) is NaN in entry 1, so that the distribution of 'b', subject 'b', has no"
     ):
         ps.summarize(intercepts(row=np.arange(12.0), subject=with_nan(np.arange(4), 1)))
 

@@ -222,7 +222,7 @@ def test_the_upper_level_is_that_with_fewer_entries():
 
 
 def test_group_means_are_parameters_and_no_upper_level():
-    """As they are where the effects are written around them: only eta has a law with an estimated parameter."""
+    """As they are where the effects are written around them: only eta has a distribution with an estimated parameter."""
     with pm.Model(coords={"subject": range(12), "group": range(3)}) as model:
         b = pm.Normal("b", 0.0, 5.0, dims="group")
         eta = pm.Normal("eta", 0.0, 1.0, dims="subject")

@@ -136,7 +136,7 @@ def test_two_levels():
 @pytest.mark.parametrize("law", ["Normal", "StudentT"])
 @pytest.mark.slow
 def test_counts_with_a_shared_slope(law):
-    """Score steps: a parameter that all subjects share, and a law of the effects that is not Gaussian."""
+    """Score steps: a parameter that all subjects share, and a distribution of the effects that is not Gaussian."""
     rng = np.random.default_rng(5)
     subject, x = np.repeat(np.arange(30), 6), np.tile(np.linspace(-1, 1, 6), 30)
     y = rng.poisson(np.exp((1.0 + 0.5 * rng.standard_normal(30))[subject] + 0.6 * x))

@@ -18,7 +18,7 @@ def simulate(rng, n, omega=OMEGA, sigma=SIGMA):
 
 
 def build(y, outcome=None):
-    """The model with data ``y``; ``outcome(mean, sigma, y)`` may give another law than the normal one."""
+    """The model with data ``y``; ``outcome(mean, sigma, y)`` may give another distribution than the normal one."""
     with pm.Model(coords={"subject": [f"s{k}" for k in range(N)]}) as model:
         a, slope = pm.Flat("a"), pm.Flat("slope")
         omega, sigma = pm.HalfFlat("omega"), pm.HalfFlat("sigma")

@@ -382,7 +382,7 @@ def _per_subject(mixed: MixedModel, outcome: int, rows):
 
 
 def _effect_densities(mixed: MixedModel, phi, theta) -> list:
-    """Log densities per subject of the random effects without a Gaussian law, for whom a mean and a covariance do not do."""
+    """Log densities per subject of the random effects without a Gaussian distribution, for whom a mean and a covariance do not do."""
     effects = [effect for effect in mixed.random_effects if not effect.is_gaussian]
     logps = in_symbols(mixed, [effect_logp(mixed, effect) for effect in effects], phi, theta)
     densities = []

@@ -1,4 +1,4 @@
-"""The laws that a model gives its random effects, evaluated at trial parameters."""
+"""The distributions that a model gives its random effects, evaluated at trial parameters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LawOfPhi:
         phi, symbol = symbols(mixed)
         graphs = [g for b in self.blocks for g in law_of(mixed.model, b)]
         graphs = in_symbols(mixed, graphs, phi, symbol)
-        # A Gaussian law has no other random effect in it, so that phi is not used.
+        # A Gaussian distribution has no other random effect in it, so that phi is not used.
         self._f = quietly(pytensor.function([symbol], graphs, mode=INTERPRETED, on_unused_input="ignore"))
 
     def __getstate__(self):
@@ -36,7 +36,7 @@ class LawOfPhi:
 
     @cached_property
     def points(self) -> list[np.ndarray]:
-        """Trial values of theta at which questions about the law are asked: the start hides what is times 0 there."""
+        """Trial values of theta at which questions about the distribution are asked: the start hides what is times 0 there."""
 
         def is_fine(theta):
             return all(np.all(np.isfinite(value)) for value in self._f(theta))
@@ -155,7 +155,7 @@ class TypicalValues:
     def mean(self, theta: np.ndarray, gaussian_mean: np.ndarray) -> np.ndarray:
         """``gaussian_mean`` (subject, phi) with the typical values in the other columns.
 
-        The law of one effect may depend on another, so they are filled in one after the other.
+        The distribution of one effect may depend on another, so they are filled in one after the other.
         """
         mean = gaussian_mean.copy()
         for k, effect in enumerate(self.effects):

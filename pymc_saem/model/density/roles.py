@@ -34,7 +34,7 @@ class Roles:
         return [name for name in ("mean", "covariance", "scale", "prediction", "law") if getattr(self, name)]
 
     def reason(self, mixed: MixedModel) -> str | None:
-        """Why there is no closed form, as far as the places tell."""
+        """Why there is no closed form, as far as the places show."""
         if self.prediction:
             what = next(iter(self.prediction.values()))
             names = [f"'{mixed.outcomes[j].name}'" for j in self.seen or self.prediction]
@@ -43,8 +43,8 @@ class Roles:
         for effect in self.law:
             kind = type(mixed.model[effect.name].owner.op).__name__.removesuffix("RV")
             if effect.link == "value":
-                return f"the {kind} law of '{effect.name}' has no closed form"
-            return f"the {kind} law of '{effect.name}' differs between subjects or depends on other random effects"
+                return f"the {kind} distribution of '{effect.name}' has no closed form"
+            return f"the {kind} distribution of '{effect.name}' differs between subjects or depends on other random effects"
         if len(self.used()) > 1:
             return f"is at once a {' and a '.join(self.used())}"
         return None

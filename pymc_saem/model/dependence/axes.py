@@ -79,7 +79,7 @@ def _length(look, name: str, axis: int) -> int:
 
 
 def _is_plain(look, name: str) -> bool:
-    """Whether the law of a variable holds no other one."""
+    """Whether the distribution of a variable holds no other one."""
     return not set(look.model.free_RVs) & set(ancestors(look.model[name].owner.inputs))
 
 

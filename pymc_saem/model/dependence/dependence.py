@@ -74,7 +74,7 @@ class Dependence:
         return Tracer(seeds, self.points, lambda outputs: self._ask(outputs, seeds), through_zeros=True)(self._rows)
 
     def entries_on(self, upper: str, lower: str) -> np.ndarray:
-        """Entry of ``upper`` on which the law of each entry of ``lower`` depends; -1 for none, -2 for several."""
+        """Entry of ``upper`` on which the distribution of each entry of ``lower`` depends; -1 for none, -2 for several."""
         seeds, axis = self._seeds(upper, self.axes[upper]), self.axes[lower]
         value = self.model.rvs_to_values[self.model[lower]]
         if value not in seeds:
@@ -96,7 +96,7 @@ class Dependence:
     # -- how they are found -------------------------------------------------------------------
 
     def _seeds(self, name: str, axis: int) -> dict:
-        """Labels of the value variables: of ``name`` by its entries, and of those whose law depends on it."""
+        """Labels of the value variables: of ``name`` by its entries, and of those whose distribution depends on it."""
         model = self.model
         rv = model[name]
         value = model.rvs_to_values[rv]

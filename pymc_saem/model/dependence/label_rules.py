@@ -223,7 +223,7 @@ def _blockwise(node, inputs):
 
 
 def _random(node, inputs):
-    """Draws depend on the parameters of their law."""
+    """Draws depend on the parameters of their distribution."""
     op = node.op
     ranks = list(op.ndims_params)
     params = [_reach(i) for i in inputs[len(inputs) - len(ranks) :]]

@@ -2,7 +2,7 @@
 
 A row belongs to subject i when its density changes as phi_i changes. Perturbing subjects one by one
 would cost N evaluations; perturbing the subjects whose number has bit b set, and then those that
-have it clear, tells bit b of every row's subject at once: 2 log2(N) evaluations.
+have it clear, gives bit b of every row's subject at once: 2 log2(N) evaluations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which entries of a random effect each entry of a graph is computed from, told by the graph and not by experiment.
+"""Which entries of a random effect each entry of a graph is computed from, read from the graph and not found by experiment.
 
 A change of a random effect may leave a row where it is, near one point or everywhere but at a few: before a change point,
 at time zero, times a coefficient that is 0. The graph knows what a row is computed from all the same. Each operation is run

@@ -1,7 +1,7 @@
 """Random points in no special position, at which questions about a function are asked.
 
 At a model's start coefficients are 0 and groups are equal, so a function does not show there what it depends on. At a
-point without zeros and without symmetry it does; several points tell what is decided by cases, such as a switch.
+point without zeros and without symmetry it does; several points reveal what is decided by cases, such as a switch.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pytensor.graph.traversal import graph_inputs
 
 
 def merged(graphs: list) -> list:
-    """The graphs anew, with the same inputs, and equal computations in them only once."""
+    """The graphs rebuilt, with the same inputs, and equal computations in them only once."""
     inputs = list(dict.fromkeys(v for v in graph_inputs(graphs) if not hasattr(v, "data")))
     copies = clone_get_equiv(inputs, graphs, copy_inputs=False, copy_orphans=False)
     graph = FunctionGraph(inputs, [copies[v] for v in graphs], clone=False)

@@ -1,7 +1,7 @@
 """Copies of a model's graph with some variables replaced, and with randomness as an input.
 
 PyTensor's own replacements do not look into what they put in, nor do they vectorize draws that depend on nothing. Here the
-graph is built anew in one pass from inputs to outputs, so that a replacement sees the ones before it.
+graph is rebuilt in one pass from inputs to outputs, so that a replacement sees the ones before it.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class AffineImage:
         return [mean, pt.stack(columns, axis=-1)]
 
     def standard_of(self, columns, law: list) -> list:
-        """Values of the variables as graphs of the columns, at the graphs of the law."""
+        """Values of the variables as graphs of the columns, at the graphs of the distribution."""
         mean, factor = law
         if self.is_diagonal:
             standard = (columns - mean) / factor

@@ -1,4 +1,4 @@
-"""Free variables with a normal law that no parameter moves, such as ``Normal("z", 0, 1)``: candidates for effects in a spelling of their own."""
+"""Free variables with a normal distribution that no parameter moves, such as ``Normal("z", 0, 1)``: candidates for effects in another parameterization."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pymc_saem.model.graph.interpreted import INTERPRETED
 
 @dataclass(frozen=True, eq=False)
 class Latent:
-    """A free variable with a constant normal law, independent over the entries of one of its axes.
+    """A free variable with a constant normal distribution, independent over the entries of one of its axes.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Latent:
 
 
 def latent_of(model, name: str, shape: tuple[int, ...], axis: int) -> Latent | None:
-    """A free variable as a latent one; None where its law is another, or moves with parameters."""
+    """A free variable as a latent one; None where its distribution is another, or moves with parameters."""
     rv = model[name]
     kind = type(rv.owner.op).__name__
     if kind not in ("NormalRV", "MvNormalRV") or model.rvs_to_transforms.get(rv) is not None:

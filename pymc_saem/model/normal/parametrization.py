@@ -22,7 +22,7 @@ def location_and_scale(rv):
 
 
 def law_of(model, block) -> list:
-    """Location and scale of the normal law of the phi of a block, as graphs of the model's random variables."""
+    """Location and scale of the normal distribution of the phi of a block, as graphs of the model's random variables."""
     effect = block.effects[0]
     if effect.image is not None:
         return list(effect.image.law)

@@ -1,11 +1,11 @@
 """Vectors that look like parameters and are random effects: numbers around 0 times a scale that is estimated.
 
-The law of ``tau * z`` depends on tau, as that of ``d ~ Normal(0, tau)`` does, so z is no parameter. The likelihood sees tau
+The distribution of ``tau * z`` depends on tau, as that of ``d ~ Normal(0, tau)`` does, so z is no parameter. The likelihood sees tau
 and z through their product alone: their joint mode has a spread of z that only the priors choose, and no meaning.
 
-A vector is taken for one of these when it has two entries or more, a law with constants around 0, and
+A vector is taken for one of these when it has two entries or more, a distribution with constants around 0, and
 
-- the predictions stay where z is divided, and a parameter multiplied, by one factor, in any spelling: ``tau * z[i]``,
+- the predictions stay where z is divided, and a parameter multiplied, by one factor, in any parameterization: ``tau * z[i]``,
   ``tau * (z @ basis)``, ``exp(log_tau) * z``, ``chol @ z``; seen by slopes at generic points; or
 - it is standard normal, and parameters enter what it is multiplied with, entry by entry or by a square matrix: a Gaussian
   process whose length scale is estimated.
@@ -76,7 +76,7 @@ def _has_constant_law(model, rv) -> bool:
 
 
 def _is_around_zero(model, rv) -> bool:
-    """Whether a variable has a proper law with constants, whose centre is 0."""
+    """Whether a variable has a proper distribution with constants, whose centre is 0."""
     kind = type(rv.owner.op).__name__
     if "Flat" in kind or not _has_constant_law(model, rv) or getattr(rv.owner.op, "is_network_weights", False):
         return False
@@ -110,7 +110,7 @@ def _may_scale(shape: tuple[int, ...], rv) -> bool:
 
 
 def _targets(model, rv) -> list:
-    """What the laws of other variables are computed with, as far as ``rv`` enters it; of a solution, what it is solved with."""
+    """What the distributions of other variables are computed with, as far as ``rv`` enters it; of a solution, what it is solved with."""
     stop = {*model.free_RVs, *observed_variables(model)}
     targets = []
     for law in dict.fromkeys([*model.free_RVs, *observed_variables(model)]):

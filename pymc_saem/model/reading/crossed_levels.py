@@ -74,7 +74,7 @@ def _refuse_two_indices(look: Dependence, names: tuple, rows: list, labels: list
 
 
 def add_units_of_constant_laws(look: Dependence, levels: dict, rows: dict, left_out: set[str]) -> tuple[dict, dict]:
-    """The levels with normal effects whose law has constants only, such as those of occasions with a known spread.
+    """The levels with normal effects whose distribution has constants only, such as those of occasions with a known spread.
 
     A vector with constants may be one of parameters. Where it has more entries than there are subjects, and each belongs to
     one subject, it is a level of its own.
@@ -105,7 +105,7 @@ def add_units_of_constant_laws(look: Dependence, levels: dict, rows: dict, left_
 
 
 def refuse_latent_parameters(look: Dependence, effects: list[str], left_out: set[str]) -> None:
-    """No vector with a law that is estimated may be a parameter.
+    """No vector with a distribution that is estimated may be a parameter.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def refuse_latent_parameters(look: Dependence, effects: list[str], left_out: set
 
 
 def law_in_words(model, name: str, scale: str | None = None) -> str:
-    """Which estimated parameters are in the law of a vector."""
+    """Which estimated parameters are in the distribution of a vector."""
     parents = sorted(parents_of(model, name))
     if parents:
         return f"its distribution depends on {', '.join(repr(p) for p in parents)}"
@@ -139,8 +139,8 @@ def _why_no_parameter(look: Dependence, name: str, effects: list[str], scale: st
         return _shared_by_all(look, name, law, rows)
     return (
         f"'{name}' and the random effect '{effects[0]}' are crossed: '{name}' is a separate level ({law}), and neither level is nested in "
-        f"the other. SAEM integrates over the random effects of one subject at a time, and cannot integrate over both. '{name}' is "
-        f"no parameter, because its joint mode with its scale has no meaning. {_AS_PARAMETERS}"
+        f"the other. SAEM integrates over the random effects of one subject at a time, and cannot integrate over both. '{name}' "
+        f"cannot be a parameter, because its joint mode with its scale is meaningless. {_AS_PARAMETERS}"
     )
 
 
@@ -202,7 +202,7 @@ def _has_entries_of_two(rows: list, subjects: list) -> bool:
 
 
 def _advice(model, names: tuple, scaled) -> str:
-    """What to do about two crossed vectors: one of them with a constant law may be a vector of parameters as it stands."""
+    """What to do about two crossed vectors: one of them with a constant distribution may be a vector of parameters as it stands."""
     for name, other in (names, names[::-1]):
         if name not in scaled and not parents_of(model, name):
             return (

@@ -17,7 +17,7 @@ from pymc_saem.model.normal.scaled import scaled_vectors
 def find_random_effects(look, chosen: Sequence[str] | None, left_out: set[str]) -> list[str]:
     """Names of the random effects, in the model's order.
 
-    By default the free variables without children whose law depends on other free variables, written as such or as a
+    By default the free variables without children whose distribution depends on other free variables, written as such or as a
     vector times an estimated scale, and those whose first axis is that of one of them; where there is none, all without
     children. And those that are the mean of another effect. ``look`` is the Dependence of the model.
     """
@@ -41,7 +41,7 @@ def find_random_effects(look, chosen: Sequence[str] | None, left_out: set[str]) 
             "maximum."
         )
     found = {name for name in leaves if unit_axis(look, name) in axes}
-    # c ~ Normal(b[...], omega) with b ~ Normal(a, tau): b has a law with parameters, so it is no parameter itself.
+    # c ~ Normal(b[...], omega) with b ~ Normal(a, tau): b has a distribution with parameters, so it is no parameter itself.
     upper = {name for effect in found for name in parents[effect] if parents[name] and not is_scale(free[name])}
     upper = {name for name in upper | set(scaled) if unit_axis(look, name) is not None}
     return [name for name in free if name in found | upper]
@@ -107,20 +107,20 @@ def by_axis(look, names: list[str]) -> dict[tuple, list[str]]:
         of_axis.setdefault(axis, []).append(name)
     for dim, length in [axis for axis in of_axis if axis[0] is None]:
         named = [axis for axis in of_axis if axis[0] is not None and axis[1] == length]
-        if len(named) == 1:  # without dims, the length tells
+        if len(named) == 1:  # without dims, the length decides
             of_axis[named[0]] += of_axis.pop((dim, length))
     return dict(sorted(of_axis.items(), key=lambda item: item[0][1]))
 
 
 def refuse_laws_across_levels(model, lower: dict[tuple, list[str]], names: list[str]) -> None:
-    """A unit may depend on its subject by the mean of a normal law; phi is then the deviation from it."""
+    """A unit may depend on its subject by the mean of a normal distribution; phi is then the deviation from it."""
     for (dim, _), of_axis in lower.items():
         for name in of_axis:
             inside = sorted(parents_of(model, name) & set(names))
             if inside and form_of(model, name, names) != "deviation":
                 raise UnsupportedModelError(
-                    f"The distribution of '{name}' (one entry per {dim or 'unit'}) depends on the random effect '{inside[0]}', and not by "
-                    f"the mean of a Normal or LogNormal alone. Give '{name}' a law that does not depend on it, and join the two in "
+                    f"The distribution of '{name}' (one entry per {dim or 'unit'}) depends on the random effect '{inside[0]}', and not only "
+                    f"through the mean of a Normal or LogNormal. Give '{name}' a distribution that does not depend on it, and join the two in "
                     "the prediction."
                 )
 
@@ -145,9 +145,9 @@ def subjects_of_units(
     units : dict
         Of each axis: the unit of each row of each observed variable, -1 for none.
     subjects : list of ndarray
-        Subject of each row of each observed variable, -1 where only the units tell.
+        Subject of each row of each observed variable, -1 where only the units determine it.
     by_law : dict
-        Of each axis: subject on whose effects the law of a unit depends, (unit,), -1 for none.
+        Of each axis: subject on whose effects the distribution of a unit depends, (unit,), -1 for none.
     crossed : callable
         ``crossed(axis, unit, a, b)`` is the error where a unit has two subjects.
 
@@ -170,8 +170,8 @@ def subjects_of_units(
             raise crossed(axis, entry, *np.unique(subject[unit == entry])[:2].tolist())
         if (unit_subject < 0).any():
             raise UnsupportedModelError(
-                f"Entry {int(np.flatnonzero(unit_subject < 0)[0])} of the random effects per {axis[0] or 'unit'} has no row of data, and no "
-                "law that tells its subject. Leave such entries out."
+                f"Entry {int(np.flatnonzero(unit_subject < 0)[0])} of the random effects per {axis[0] or 'unit'} has no row of data, and its "
+                "distribution does not identify a subject. Remove such entries."
             )
         found[axis] = unit_subject
     return found

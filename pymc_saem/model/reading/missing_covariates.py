@@ -48,7 +48,7 @@ def refuse_missing_covariates(model, point: dict) -> None:
                 where = f"row {lost[0]} of '{rv.name}'"
                 of_whom = _subject_of_row(model, point, effects, free, complete, j, int(lost[0]))
             else:
-                where = f"the law of '{rv.name}'"
+                where = f"the distribution of '{rv.name}'"
                 of_whom = _label(model, point, rv.name, int(lost[0]) * len(point[_value(model, rv)]) // broken[j].size)
             data = _data(array)
             name = f"The covariate '{array.name}'" if array.name else f"A covariate (an array of shape {data.shape})"

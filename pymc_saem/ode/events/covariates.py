@@ -24,7 +24,7 @@ def interpolate(table, kind="linear", *, value=None):
     table : pandas.DataFrame
         Columns ``subject`` or ``id`` (labels or codes, as ``solve_ivp`` gets them as ``subject``; not needed for a single
         system), ``time``, and the value; in any order of rows. Columns that divide the rows into periods, such as ``occ``, are no
-        values, but time must go on from one period to the next.
+        values, but time must continue from one period to the next.
     kind : {"linear", "constant", "cubic"}
         "constant" keeps each value until the next; "linear" connects them; "cubic" is the natural cubic spline.
         Before the first time and after the last one the value stays as it is there.
@@ -87,7 +87,7 @@ def interpolate(table, kind="linear", *, value=None):
     same = np.flatnonzero((codes[1:] == codes[:-1]) & (time[1:] == time[:-1]))
     if same.size:
         raise ValueError(
-            f"interpolate: subject {shown(found[codes[same[0]]])} has two values at time {time[same[0]]}. If the clock begins anew in each "
+            f"interpolate: subject {shown(found[codes[same[0]]])} has two values at time {time[same[0]]}. If the clock restarts in each "
             "period, write time that continues."
         )
     return Interpolation(kind, found[codes], time, values)

@@ -56,12 +56,12 @@ class Doses:
     infusion longer. A reset empties all states, ends infusions and cancels doses that are still to come from rows before it.
 
     A steady state is found by as many intervals as it takes until the states at their end no longer change within tolerance. ``ss`` 1
-    resets before it. ``ss`` 2 adds it to the states as they are, while doses from rows before go on; so two regimens have their common
+    resets before it. ``ss`` 2 adds it to the states as they are, while doses from earlier rows continue; so two regimens have their common
     steady state, if the system is linear and nothing is there without doses. Lag times and infusions may be longer than ``ii``: lags
     apply to all doses of the past too. Covariates keep the values of that time, and the time is that of the interval before.
 
     A table beside rows with codes may have labels where they are certain: in a PyMC model whose ``coords`` name the subjects, and where
-    its observations (evid 0) are the very rows of ``t``. A clock that begins anew in each period is refused, as far as it can be seen:
+    its observations (evid 0) are the very rows of ``t``. A clock that restarts in each period is refused, as far as it can be seen:
     by time that goes back in a table with resets or observations, or by a column such as ``occ`` whose periods overlap.
 
     Examples
@@ -135,7 +135,7 @@ def set_records(subject, time, target, values):
 #: Of all subjects, until their last rows.
 MOST_DOSES = 1_000_000
 _COLUMNS = ("time", "amt", "cmt", "evid", "rate", "dur", "addl", "ii", "ss")
-#: What tells an observation where there is no evid.
+#: What marks an observation where there is no evid.
 _OBSERVED = ("dv", "mdv")
 #: Names that other programs have for a column.
 _OTHER_NAMES = {"duration": "dur", "tinf": "dur"}
@@ -157,7 +157,7 @@ def read_doses(doses, states, subjects, t0, has_subject):
     rows : list of dict
         By subject and time, rows that do nothing left out; ``cmt`` is the name of the state.
     subjects : Subjects
-        With names where the table tells what rows with codes are called.
+        With names where the table gives the labels of rows with codes.
     """
     table = doses.table
     if not isinstance(table, pd.DataFrame):

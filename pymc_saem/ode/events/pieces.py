@@ -226,7 +226,7 @@ def _make_table(table, parts, count):
 
 @innermost
 def _gather(table, parts, n_running):
-    """The next pieces of the running tasks, whose numbers stand in ``who``; how many go on."""
+    """The next pieces of the running tasks, whose numbers stand in ``who``; how many continue."""
     n_values, n_x, n_c, size = _sizes(table)
     who, m, n_taken = longs(parts.who), 0, 0
     for j in range(n_running):

@@ -113,7 +113,7 @@ class Plan:
         return [(i, time, 1, records)] if records else []
 
     def _held(self, i, time, places):
-        """Records that hold the covariates of a subject at their values of one time, and that let them go on."""
+        """Records that hold the covariates of a subject at their values of one time, and that release them again."""
         before, after = [], []
         for name, table in self.covariates.items():
             pieces = table.at_time(i, time)
@@ -190,7 +190,7 @@ def _covariate(name):
 
 def plan_events(events, covariates, states, subjects, t0, has_subject):
     """The :class:`Plan` of ``solve_ivp``'s events and interpolated parameters, or None if there are none; and the subjects, as far
-    as the table of events tells what they are called."""
+    with the labels that the table of events gives."""
     if events is None and not covariates:
         return None, subjects
     doses, rows = events if isinstance(events, Doses) else Doses(events), []

@@ -1,6 +1,6 @@
 """The steady state of a dose: its intervals, one after the other, until the states at their end no longer change.
 
-It is computed from nothing, with nothing else going on, and then added to what there is: a dose with ``ss`` 1 comes after a reset,
+It is computed from nothing, in isolation, and then added to what there is: a dose with ``ss`` 1 comes after a reset,
 one with ``ss`` 2 does not. Doses whose lag or infusion is longer than the interval overlap with the next; how many of them run at
 the start of an interval is a difference of whole numbers.
 
@@ -131,7 +131,7 @@ def _end_interval(table, task):
 def _is_steady(table, task, change):
     """Whether the sum of all changes to come, if they fall as the last two did, is small: over all, once, and for each state.
 
-    The largest change is that of the fastest state as long as it moves, and hides a slow one, which goes on.
+    The largest change is that of the fastest state as long as it moves, and hides a slow one that is still changing.
     """
     cells, ratio = longs(task.cells), change / doubles(task.memory)[CHANGE]
     if _left(change, ratio) <= _STEADY and change <= 1e3 * _STEADY and cells[INTERVALS] > 1:

@@ -51,7 +51,7 @@ def warn_of_doubled_doses(y0, doses, subjects, t0):
 
 
 def warn_of_periods(doses, subjects):
-    """Warn where both the rows and the doses of a subject look like several periods whose clock begins anew."""
+    """Warn where both the rows and the doses of a subject look like several periods whose clock restarts."""
     if subjects.rows is None or subjects.rows[1] is None:
         return
     twice, seen = {}, set()

@@ -1,4 +1,4 @@
-"""The clock of a table: numbers, no dates, and one that goes on.
+"""The clock of a table: numbers, not dates, and increasing throughout.
 
 A file of a crossover study often begins each period at time 0 again. Sorted by time, the periods would lie on each other.
 Which rows of ``t`` belong to which period nobody says, so such a table is refused.
@@ -46,7 +46,7 @@ def period_columns(table):
 
 
 def check_clock(what, subject, time, periods, evid=None):
-    """Refuse times that begin anew.
+    """Refuse times that restart.
 
     Parameters
     ----------

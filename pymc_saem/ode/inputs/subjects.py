@@ -32,7 +32,7 @@ class Subjects:
     def __init__(self, n, names=None, by_name=False, is_ordered=False):
         self.n, self.names, self.by_name = n, None if names is None else list(names), by_name
         self.is_ordered = is_ordered
-        self.is_told = False  # whether a table of events has told the names
+        self.is_told = False  # whether a table of events has given the names
         self.is_doubtful = False  # whether it has numbers for the rows of t that are other codes than theirs
         self.rows = None  # codes, times and index of the rows of t, where they are known
         self._place = {} if names is None else {name: i for i, name in enumerate(self.names)}

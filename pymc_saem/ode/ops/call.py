@@ -120,7 +120,7 @@ def _batched(what, array, batch, shape):
 
 def _address(array):
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # a fifth of the time that NumPy takes to tell
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # a fifth of the time that NumPy takes to decide
     except (TypeError, ValueError):  # read-only, or empty
         return array.__array_interface__["data"][0]
 

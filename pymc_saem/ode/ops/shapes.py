@@ -21,7 +21,7 @@ def check_times(t):
 
 
 def batch_shape(*arguments):
-    """Static batch shape; None where only the run tells."""
+    """Static batch shape; None if it is only known at run time."""
     shapes = [v.type.shape[: v.type.ndim - core] for v, core in arguments]
     n = max(map(len, shapes))
     shapes = [(1,) * (n - len(s)) + s for s in shapes]

@@ -163,7 +163,7 @@ def _elemwise(scalar_op, args):
 
 
 def apply_scalar(scalar_op, xs):
-    """One scalar operation; the overflowing spellings of softplus become softplus."""
+    """One scalar operation; overflowing forms of softplus become softplus."""
     if isinstance(scalar_op, Composite):
         inner = dict(zip(scalar_op.inputs, xs, strict=True))
         for node in toposort(scalar_op.outputs, blockers=scalar_op.inputs):

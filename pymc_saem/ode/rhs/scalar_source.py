@@ -126,7 +126,7 @@ class SourcePrinter:
 
     def _node(self, node):
         kind = type(node.op).__name__
-        # Derivatives spell zeros as second(x, 0): x need not be printed.
+        # Derivatives write zeros as second(x, 0): x need not be printed.
         if kind == "Second":
             return self._leaf(node.inputs[1])
         args = [self._leaf(v) for v in node.inputs]

@@ -28,7 +28,7 @@ TABLE_SIZE = 38
 def n_sens(table):
     """Sensitivities that a task carries beside each state: of gradients and derivatives all, of values none.
 
-    Every array of states is as wide as this says. No other cell of the table tells: the Jacobian is there for values too.
+    Every array of states is as wide as this says. No other cell of the table shows it: the Jacobian is there for values too.
     """
     return table[N_DY0] + table[N_DP] if table[GX] != 0 or table[SENS] != 0 else 0
 

@@ -116,7 +116,7 @@ def _use_corrector(handles, corrector):
 
 @inner
 def _first_after(t_rows, t0):
-    """Index of the first row that CVODE can tell from t0 (nearer ones are t0), or -1 for invalid times."""
+    """Index of the first row that CVODE can distinguish from t0 (nearer ones are t0), or -1 for invalid times."""
     first = t_rows.size
     for i in range(t_rows.size - 1, -1, -1):
         t = t_rows[i]

@@ -36,7 +36,7 @@ __all__ = ["task"]
 # go, which would cost as much as an implicit solve. As long as there is no sign, one step in so many is looked at.
 _STABLE, _MANY_SIGNS, _MANY_CALM, _MANY_LEFT, _LOOK = 2.5, 15, 6, 200, 20
 # Stiff too, whatever the signs: after so many steps, those left will not do. With coarse tolerances a stiff problem may
-# look harmless, because the stages of a step are too far from each other to tell how steep it is.
+# look harmless, because the stages of a step are too far from each other to show how steep it is.
 _MANY_STEPS = 250
 _LEAST_STEP = 16.0 * float(np.finfo(np.float64).eps)
 

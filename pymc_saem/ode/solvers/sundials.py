@@ -1,6 +1,6 @@
 """The SUNDIALS shared library as functions that Numba-compiled code can call.
 
-Every binding is an `ExternalFunction`: compiled code holds a *name*, and `load` tells LLVM the address
+Every binding is an `ExternalFunction`: compiled code holds a *name*, and `load` gives LLVM the address
 behind it. So no address is baked into machine code, compiled code can be cached on disk, and each process
 binds its own copy. The price: `load` must run before code that uses the names is compiled or read from a
 cache (or LLVM aborts).

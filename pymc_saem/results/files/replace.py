@@ -155,7 +155,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _is_abandoned(left: Path) -> bool:
-    """Whether no living process writes it; where no lock tells, that is so after a day."""
+    """Whether no living process writes it; without a lock, this is assumed after a day."""
     handle, is_locked = _lock(left)
     _unlock(handle)
     return time() - left.stat().st_mtime > 86400.0 if is_locked is None else is_locked

@@ -64,7 +64,7 @@ def save(idata, path) -> Path:
     check_types("save", locals())
     if _OURS not in group_names(idata):
         raise ValueError(
-            f"This is not a fit of pymc_saem: it has no group '{_OURS}', but {', '.join(group_names(idata))}."
+            f"This is not a pymc_saem fit: it has no group '{_OURS}', but {', '.join(group_names(idata))}."
         )
     path = Path(path)
     place = check_place(path)
@@ -162,7 +162,7 @@ def load(path):
         raise ValueError(f"'{path}' is not a readable netCDF file or Zarr folder: {reason}.") from error
     if _OURS not in names:
         raise ValueError(
-            f"'{path}' holds no fit of pymc_saem: it has no group '{_OURS}', but {', '.join(names) or 'none'}."
+            f"'{path}' is not a pymc_saem fit: it has no group '{_OURS}', but {', '.join(names) or 'none'}."
         )
     return idata
 
@@ -204,7 +204,7 @@ def _not_replaced_by_file(place: Path) -> str:
         return "it is a folder, and '.nc' is the ending of a file"
     if not place.is_file():
         return "it is no regular file"
-    return "" if is_ours_or_nothing(place.read_bytes()) else "it is a file that holds no fit of pymc_saem"
+    return "" if is_ours_or_nothing(place.read_bytes()) else "it is a file that does not hold a pymc_saem fit"
 
 
 def _not_replaced_by_folder(place: Path) -> str:
@@ -219,7 +219,7 @@ def _not_replaced_by_folder(place: Path) -> str:
     except (FileNotFoundError, DamagedError):
         known = {name for name in names if _ZARR_FILE.fullmatch(name)}
         if names and known and not any(name.startswith(f"{_OURS}/") for name in names):
-            return "it is a Zarr folder that holds no fit of pymc_saem"
+            return "it is a Zarr folder that does not hold a pymc_saem fit"
     others = [name for name in names if name not in known]
     return f"it is a folder with other things in it, such as '{others[0]}'" if others else ""
 

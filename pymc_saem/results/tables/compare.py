@@ -85,7 +85,7 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
     Raises
     ------
     ValueError
-        When there are fewer than two fits, when one has no log-likelihood, and when the fits are of different rows.
+        When there are fewer than two fits, when one has no log-likelihood, and when the fits have different rows.
     KeyError
         When something is not a fit.
 

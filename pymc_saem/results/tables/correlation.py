@@ -24,7 +24,7 @@ def correlation(idata) -> pd.DataFrame:
         Of the estimates on their natural scale, from the Fisher information that the standard errors come from. Parameters
         without a standard error (fixed, at a floor, weights of networks) are left out. ``attrs``: ``condition_number``,
         largest over smallest eigenvalue of the correlation matrix on the unconstrained scale; ``standard_errors``, the method;
-        ``identifiability``, a list of sentences about parameters that the data do not tell apart.
+        ``identifiability``, a list of sentences about parameters that the data do not distinguish.
 
     Raises
     ------

@@ -56,7 +56,7 @@ def diagnostics(idata) -> pd.DataFrame:
         Columns: ``check``; ``where`` (the parameter, subject, effect or kernel with the worst value); ``value``; ``threshold``;
         ``verdict``, "ok" or "check"; ``advice``, empty where the verdict is "ok", and printed below the table. Lines, as far as they apply to the fit:
 
-        - *iterations* made (threshold: as many as were planned) and whether the run ended by itself; *drift* of an estimate in the
+        - *iterations* made (threshold: as many as were planned) and whether the stopping rule ended the run; *drift* of an estimate in the
           last half of the smoothing phase, and *disagreement of chains*, both in approximate standard errors;
         - *acceptance* of the proposals of each kernel; *failed solves*, as a share of the solves of the worst subject; *error of
           solves*, the change of that subject's log-likelihood with tight tolerances;
@@ -115,7 +115,7 @@ def _of_iterations(trace) -> Iterator[tuple]:
     planned = int(attrs.get("n_explore", 0)) + int(attrs.get("n_smooth", 0))
     made, drift = int(attrs.get("n_iterations", trace.sizes["iteration"])), seen.get("drift", {})
     converged, interrupted = _read(attrs, "converged", False), _read(attrs, "interrupted", False)
-    how = "interrupted" if interrupted else "ended by itself" if converged else "all that were planned"
+    how = "interrupted" if interrupted else "ended by the stopping rule" if converged else "all that were planned"
     settled = converged or bool(drift) and max(drift.values()) <= thresholds.LARGE
     yield _line(
         "iterations", how, made, planned, settled and not interrupted,
@@ -133,7 +133,7 @@ def _of_iterations(trace) -> Iterator[tuple]:
 
 def _of_kernels(trace) -> Iterator[tuple]:
     for kernel, rate in _read(trace.attrs, "checks", {}).get("acceptance", {}).items():
-        if kernel == "prior":  # that few are accepted only tells of good data
+        if kernel == "prior":  # low acceptance only means that the data are informative
             yield _line("acceptance", kernel, rate, np.nan, True, "")
         else:
             yield _line(

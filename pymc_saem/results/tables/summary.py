@@ -103,7 +103,7 @@ def summary(idata, weights: bool = False) -> pd.DataFrame:
         table fits the terminal (columns ``role`` and ``m_step`` are left out where there is no room), and has -2 log-likelihood,
         AIC, BIC and corrected BIC below. ``attrs``
         has these (``loglik``, ``loglik_error``, ``loglik_method``, ``aic``, ``bic``, ``bicc``, ``n_parameters``), what is known of the standard errors
-        (``standard_errors``, ``condition_number``; ``identifiability``: sentences about parameters that the data do not tell apart,
+        (``standard_errors``, ``condition_number``; ``identifiability``: sentences about parameters that the data do not distinguish,
         see :func:`pymc_saem.correlation`), of the conditional draws (``conditional_draws``: what is wrong with them, or empty), and the
         options of the run. ``loglik_error`` is the Monte-Carlo standard error of ``loglik``; that of -2LL, which is printed, is twice as large.
 
@@ -155,7 +155,7 @@ def _of_draws(individual) -> str:
 
 
 def footer(attrs) -> list[str]:
-    """The lines below a table: likelihood, criteria, standard errors, what the data do not tell."""
+    """The lines below a table: likelihood, criteria, standard errors, what the data do not determine."""
     lines = []
     if "loglik" in attrs:
         error = f"{attrs['loglik_method']}, {error_of(attrs)}"

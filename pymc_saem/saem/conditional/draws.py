@@ -13,9 +13,9 @@ from pymc_saem.saem.core.closed_form import weighted
 from pymc_saem.saem.core.gaussian import Population
 from pymc_saem.saem.estep.mixture import Simulator
 
-#: Chains of conditional draws; with fewer, R-hat could not tell whether they agree.
+#: Chains of conditional draws; with fewer, R-hat could not show whether they agree.
 N_CHAINS = 4
-#: Drawing may go on for this share of the solves of the fit.
+#: Drawing may continue for this share of the solves of the fit.
 SHARE = 0.125
 #: A chain holds at most so many draws, or twice those that were asked for; then every other one goes, and the rest lie further apart.
 MAX_DRAWS = 500
@@ -128,7 +128,7 @@ def _solver_error(densities, theta, drawn: Draws) -> np.ndarray:
 
 
 class Draws:
-    """Chains of conditional draws that can go on.
+    """Chains of conditional draws that can be continued.
 
     When they are many, every other draw goes, and the next ones lie twice as far apart: a chain that mixes slowly needs to be
     long, not dense.
@@ -164,7 +164,7 @@ class Draws:
         return round((self.simulator.n_evaluations - self.n_before) * self.last[..., 0].size)
 
     def until_enough(self, n_draws: int, max_solves: float) -> Convergence:
-        """Make ``n_draws``, and go on until they suffice, ``max_solves`` are spent, or it is plain that these will not do.
+        """Make ``n_draws``, and continue until they suffice, ``max_solves`` are spent, or it is plain that these will not do.
 
         Each round doubles the length of the chains.
         """
@@ -175,7 +175,7 @@ class Draws:
             missing = ~found.is_enough
             if missing.any():
                 n_more, thins = self._next_round(max(2 * n_draws, MAX_DRAWS), max_solves)
-                # not if the draws were too few to tell, which is NaN
+                # not if the draws were too few to decide, which is NaN
                 is_hopeless = np.all(found.worst_ess[missing] * max_solves / self.n_solves < LEAST_ESS)
                 if is_hopeless or not n_more:
                     break

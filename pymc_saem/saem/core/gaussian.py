@@ -1,4 +1,4 @@
-"""The Gaussian law of phi for given parameters, and its log density."""
+"""The Gaussian distribution of phi for given parameters, and its log density."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Population:
     omega : ndarray, shape (phi, phi)
         Covariance; block diagonal over the random effects. Of columns that are not Gaussian: a rough scale.
     gaussian : ndarray of bool, shape (phi,), optional
-        Columns with this law; the density of the others is part of the likelihood, and counts as 1 here. All by default.
+        Columns with this distribution; the density of the others is part of the likelihood, and counts as 1 here. All by default.
     """
 
     mean: np.ndarray

@@ -29,7 +29,7 @@ TARGET_ACCEPTANCE = 0.4
 class Moves:
     """Proposals for every subject and replicate, one after the other: ``keep * phi + step``."""
 
-    keep: np.ndarray  # (move, phi): 1, or 0 for what is drawn anew
+    keep: np.ndarray  # (move, phi): 1, or 0 for what is drawn again
     step: np.ndarray  # (move, replicate, subject, phi)
     prior_cancels: np.ndarray  # (move,): drawn from the prior, so that only the likelihood decides
     log_proposal: np.ndarray  # (move, replicate, subject): log density of a proposal that ignores the state; else 0

@@ -20,7 +20,7 @@ class Langevin:
 
     ``phi' = phi + root (h^2 / 2 root' g + h z)``: g is the gradient of log p(y_i, phi_i; theta), root a Cholesky factor of the
     covariance within subjects, h a scale of each subject's own, and z standard normal. Its transitions run one after the
-    other, so that the gradient of each state is at hand: a transition costs one solve with derivatives, and a run of them
+    other, so that the gradient of each state is available: a transition costs one solve with derivatives, and a run of them
     one more at its begin, as other kernels have moved the states since the last.
 
     It pays where gradients cost little more than densities and the conditional distribution is near a Gaussian: three to four

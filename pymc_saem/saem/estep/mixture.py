@@ -50,7 +50,7 @@ class Simulator:
         values = [mixed.model.rvs_to_values[mixed.model[e.name]] for e in mixed.random_effects]
         sd = 0.5 * population.sd
         gaussian = [e.columns for e in mixed.random_effects if e.is_gaussian]
-        if not gaussian:  # nothing to draw from a Gaussian law
+        if not gaussian:  # nothing to draw from a Gaussian distribution
             self.shares = {name: share for name, share in self.shares.items() if name != "prior"}
             if not any(self.shares.values()):
                 raise ValueError(

@@ -162,7 +162,7 @@ class Linearized:
         return mean[0], slope, sd[0]
 
     def law(self, theta: np.ndarray, expansion: tuple) -> GaussianRows:
-        """Law of all rows, from :meth:`expand` at this theta."""
+        """Distribution of all rows, from :meth:`expand` at this theta."""
         population, (mean, slope, sd) = self.engine.maximizer.population(theta), expansion
         shift = np.einsum("rd,rd->r", slope, (population.mean - self.point)[self.predictions.subject])
         return GaussianRows(mean + shift, slope @ population.root, sd**2)

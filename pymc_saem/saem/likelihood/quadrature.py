@@ -37,7 +37,7 @@ def gauss_hermite(joint: Joint, center: np.ndarray, root: np.ndarray, n_nodes: i
     x, w = np.polynomial.hermite.hermgauss(n_nodes)
     nodes = np.array(list(product(x, repeat=d)))
     log_weights = np.array(list(product(np.log(w) + x**2, repeat=d))).sum(axis=1)
-    # What the corners of the grid weigh at most, if the density is that of the normal law: nothing worth a solve.
+    # What the corners of the grid weigh at most, if the density is that of the normal distribution: nothing worth a solve.
     kept = log_weights - np.sum(nodes**2, axis=1) > -30.0
     nodes, log_weights = nodes[kept], log_weights[kept]
     phi = center + np.sqrt(2.0) * np.einsum("sij,kj->ksi", root, nodes)

@@ -78,7 +78,7 @@ class Maximizer:
         self.floor_state = {"start": {}, "reached": set()}
 
     def population(self, theta: np.ndarray) -> Population:
-        """The law of phi at theta."""
+        """The distribution of phi at theta."""
         rules, omega = self.rules, self.rules.fixed_omega.copy()
         for block in rules.moving_omega:
             omega[np.ix_(block.columns, block.columns)] = rules.law.covariance(block, theta)

@@ -1,4 +1,4 @@
-"""Decides for each parameter how its M-step is done, by mathematics and not by spelling.
+"""Decides for each parameter how its M-step is done, by mathematics and not by how the model is written.
 
 "Affine" means that the numerical Jacobian does not depend on beta; "homogeneous" means that the scale
 divided by a power of the parameter does not depend on it. Each recognizer returns its rule, or raises
@@ -21,7 +21,7 @@ from pymc_saem.saem.mstep.recognize_scale import recognize_scales
 from pymc_saem.saem.mstep.rules import MeanRule, NoClosedForm, Rules, ScoreRule, affine_parts
 
 
-@np.errstate(all="ignore")  # what is not finite is looked at, and told in words
+@np.errstate(all="ignore")  # values that are not finite are checked and reported
 def recognize(mixed: MixedModel) -> Rules:
     """The M-step rule of every parameter.
 
@@ -115,7 +115,7 @@ def _refuse_unknown(mixed: MixedModel, law: LawOfPhi) -> None:
 
 
 def refuse_collinear(rule: MeanRule, held: np.ndarray | None = None) -> None:
-    """Refuse to estimate parameters that the means do not tell apart; ``held`` entries of theta are not estimated.
+    """Refuse to estimate parameters that the means do not determine; ``held`` entries of theta are not estimated.
 
     Raises
     ------

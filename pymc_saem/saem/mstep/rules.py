@@ -47,7 +47,7 @@ class MeanRule:
 def affine_parts(law: LawOfPhi, theta: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Slope (subject, phi, beta) and offset (subject, phi) of the means in the entries ``columns`` of theta."""
     base = theta.copy()
-    base[columns] = law.base[columns]  # where the law is known to be finite
+    base[columns] = law.base[columns]  # where the distribution is known to be finite
     at_base = law.mean(base)
     slopes = np.empty((*at_base.shape, columns.size))
     for k, column in enumerate(columns):

@@ -64,7 +64,7 @@ def check_assessment(engine: Engine, likelihood: str | None, standard_errors: st
         )
 
 
-@np.errstate(all="ignore")  # what is not finite is looked at, and told in words
+@np.errstate(all="ignore")  # values that are not finite are checked and reported
 def assess(
     engine: Engine,
     theta: np.ndarray,

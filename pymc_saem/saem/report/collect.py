@@ -21,7 +21,7 @@ from pymc_saem.saem.run.chains import Job, score
 from pymc_saem.saem.run.stages import Stages
 
 
-@np.errstate(all="ignore")  # what is not finite is looked at, and told in words
+@np.errstate(all="ignore")  # values that are not finite are checked and reported
 def collect(
     engine: Engine, runs: list[Chain], best: int, job: Job, assessment: Assessment, seconds: float, stages: Stages
 ) -> FitResult:

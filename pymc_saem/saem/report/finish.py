@@ -1,4 +1,4 @@
-"""From finished chains to a fit: whatever fails on the way, the estimate and its trace come out."""
+"""From finished chains to a fit: whatever fails on the way, the estimate and its trace are returned."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Finisher:
     Attributes
     ----------
     seconds : float
-        When the fit began, as ``perf_counter`` tells it.
+        When the fit began, by ``perf_counter``.
     """
 
     engine: Engine

@@ -109,7 +109,7 @@ def _acceptance(run, job) -> dict[str, float]:
 
 
 def _stuck(acceptance: dict[str, float]):
-    """Not of proposals from the prior: that few are accepted tells of good data."""
+    """Not of proposals from the prior, whose low acceptance only means that the data are informative."""
     for name, rate in acceptance.items():
         if name in _CURES and rate < SMALLEST_ACCEPTANCE:
             yield (

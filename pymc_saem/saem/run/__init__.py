@@ -1,1 +1,1 @@
-"""A run: the step method, chains and their processes, options, progress, stopping and going on."""
+"""A run: the step method, chains and their processes, options, progress, interruption and resuming."""

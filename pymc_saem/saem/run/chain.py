@@ -27,7 +27,7 @@ class Chain:
     at_floor: tuple[str, ...]
     start_scores: np.ndarray
     seconds: dict[str, float]
-    snapshot: Snapshot | None = field(repr=False)  # after the last iteration, from which the run can go on
+    snapshot: Snapshot | None = field(repr=False)  # after the last iteration, from which the run can be resumed
     number: int = 0
     interrupted: bool = False
     conditional: Conditional | None = None
@@ -39,7 +39,7 @@ class Chain:
 
     @classmethod
     def of(cls, snapshot: Snapshot, number: int) -> Chain:
-        """What a snapshot tells of a run."""
+        """A run as a snapshot describes it."""
         names = ("theta", "stats", "n_solves", "at_floor", "start_scores", "converged")
         known = {name: getattr(snapshot, name) for name in names}
         failures, seconds = snapshot.bookmark["failures"], dict(snapshot.seconds)

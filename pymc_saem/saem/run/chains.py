@@ -26,7 +26,7 @@ class Job:
     Attributes
     ----------
     begun : tuple of (Snapshot or None)
-        For each chain where it goes on; none at all for a new fit.
+        For each chain the state from which it resumes; empty for a new fit.
     extend : int
         Iterations beyond those of the snapshots.
     """
@@ -90,7 +90,7 @@ def run_chains(
     return chains
 
 
-@np.errstate(all="ignore")  # what is not finite is looked at, and told in words
+@np.errstate(all="ignore")  # values that are not finite are checked and reported
 def run_chain(
     job: Job,
     number: int,

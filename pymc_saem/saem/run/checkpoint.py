@@ -23,7 +23,7 @@ class Checkpoint:
     """Where and how often a running fit is written, so that a killed process loses little.
 
     The file always is a whole fit: it is written beside its place and then moved there in one step. While the fit runs, it has the
-    estimates so far, their trace, and what :func:`fit_saem` needs to go on (``resume=path``); at the end, everything.
+    estimates so far, their trace, and what :func:`fit_saem` needs to resume (``resume=path``); at the end, everything.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class Writer:
         self.failures: list[str] = []  # of writings that failed, since the last one that did not
 
     def __call__(self, chain: int, snapshot: Snapshot) -> None:
-        """Write the fit so far; a failure is told at once, and the fit goes on."""
+        """Write the fit so far; a failure is reported at once, and the fit continues."""
         self.snapshots[chain] = snapshot
         try:
             runs = [Chain.of(found, number) for number, found in sorted(self.snapshots.items())]

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def explained(error: Exception) -> str:
-    """What an error means for a fit: the name of a library's exception tells nobody what to do."""
+    """What an error means for a fit: the name of a library's exception does not help the user."""
     if isinstance(error, np.linalg.LinAlgError):
         return (
             f"a matrix has no inverse or no square root ({error}): a variance is 0, infinite or not a number, or the data do not "

@@ -34,7 +34,7 @@ _UNSAID = {int: _Int, float: _Float, str: _Str}
 
 
 def unsaid(value):
-    """A default that can be told from the same value written by the user, who may want it against that of a resumed run."""
+    """A default that can be distinguished from the same value written by the user, who may want it against that of a resumed run."""
     return _UNSAID[type(value)](value)
 
 

@@ -1,4 +1,4 @@
-"""A fit that goes on: what is stored of a run, and the checks that model and options are still those of the run."""
+"""Resumed fits: what is stored of a run, and the checks that model and options are still those of the run."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Resumable:
         Raises
         ------
         ValueError
-            When a run cannot go on from it.
+            When a run cannot be resumed from it.
         """
         if not hasattr(source, "attrs") and not isinstance(source, str | os.PathLike):
             raise ValueError(f"resume is {source!r}; it must be what fit_saem returned, or the file of such a fit.")
@@ -89,7 +89,7 @@ class Resumable:
         return {"random": self.random, **data}, {"options": self.options, "seconds": self.seconds + seconds}
 
     def merge(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-        """Options of the run that goes on: those of the first run, and of ``given`` what it may change.
+        """Options of the resumed run: those of the first run, and of ``given`` what it may change.
 
         Raises
         ------
@@ -129,7 +129,7 @@ def plain(value: Any) -> Any:
 
 
 def check_same_model(engine: Engine, snapshots: Mapping[int, Snapshot]) -> None:
-    """Refuse to go on with another model, or other data.
+    """Refuse to resume with another model, or other data.
 
     Raises
     ------

@@ -94,7 +94,7 @@ class Stages:
         stage : str
             What is being done, as the note calls it.
         is_long : bool
-            Whether Ctrl-C ends it. What is short ends by itself.
+            Whether Ctrl-C ends it. Short work runs to its end.
         """
         if is_long and self.announce is not None:
             self.announce(stage)
@@ -117,7 +117,7 @@ def _text_of(error: Exception) -> str:
 
 
 def texts_of(notes: list[Note]) -> list[str]:
-    """Sentences about notes; those that tell of the same reason make one."""
+    """Sentences about notes; those with the same reason are joined."""
     of_reason: dict[str, list[str]] = {}
     for note in notes:
         of_reason.setdefault(note.reason, []).append(note.stage)

@@ -191,7 +191,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         if self.simulator is not None:
             self.simulator.stop_tuning()
 
-    @np.errstate(all="ignore")  # what is not finite is looked at, and told in words
+    @np.errstate(all="ignore")  # values that are not finite are checked and reported
     def step(self, point: dict) -> tuple[dict, list[dict]]:
         """One SAEM iteration.
 

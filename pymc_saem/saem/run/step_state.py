@@ -1,4 +1,4 @@
-"""What a step method remembers between two iterations, for PyMC and for runs that go on."""
+"""What a step method remembers between two iterations, for PyMC and for resumed runs."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ ROUNDING = 1e-10
 def default_starts(mixed: MixedModel) -> int:
     """Twelve fits, or none where random effects are weights of networks, or more than the observed values of a typical subject.
 
-    Such random effects are regularized by their law alone, which a fit with phi at its mean ignores: it drives
+    Such random effects are regularized by their distribution alone, which a fit with phi at its mean ignores: it drives
     network weights to extremes that the run does not leave. Neural theophylline model, 28 weights and 11 rows a
     subject, 150 + 150 iterations: with Omega = I, seeds 1 to 3, sigma is 0.57, 0.57, 0.55 from the model's initial
     values and 0.75, 0.64, 0.62 from the best of 12 fits; with one variance per network, seed 1, 0.66 and 0.83.
@@ -65,7 +65,7 @@ class Start:
 
 
 class PooledObjective:
-    """Minus the log likelihood with phi at its mean, as a function of all but the laws of the random effects.
+    """Minus the log likelihood with phi at its mean, as a function of all but the distributions of the random effects.
 
     Priors of parameters without a closed form count: they may be weights of a network that only its prior keeps small. But what this
     likelihood does not hold stays: the scale of ``scale * z`` is nowhere at z = 0, and its prior alone would take it to 0.

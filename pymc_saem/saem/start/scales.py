@@ -16,7 +16,7 @@ from pymc_saem.saem.start.pooled import PooledObjective
 
 #: Factor between a residual scale and what the residuals say, from which the start is put right.
 FAR_OFF = 1e3
-#: Random effects so many times larger than their differences have variances that double precision cannot tell.
+#: Random effects so many times larger than their differences have variances that double precision cannot resolve.
 LARGEST_RATIO = 1e6
 #: A residual scale of this share of the observed values is that of a model without error.
 SMALLEST_SHARE = 1e-9

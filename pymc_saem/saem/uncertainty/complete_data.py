@@ -1,7 +1,7 @@
 """The complete-data log density log p(y_i | phi_i; theta) + log p(phi_i | theta) as a function of theta, and its derivatives.
 
 What theta moves decides how it is differentiated, all by central differences on the unconstrained scale:
-the Gaussian law of phi, whose mean and covariance `Maximizer.population` gives, costs no evaluation of the model; a residual
+the Gaussian distribution of phi, whose mean and covariance `Maximizer.population` gives, costs no evaluation of the model; a residual
 scale is a formula of its statistic, which is evaluated once; other parameters cost solves.
 """
 
@@ -83,7 +83,7 @@ class CompleteData:
             theta[self.columns[k]] += step
         return theta
 
-    # -- the law of phi -------------------------------------------------------------------------
+    # -- the distribution of phi -------------------------------------------------------------------------
 
     def _law(self, theta: np.ndarray) -> float:
         """Expected log p(phi; theta) over all subjects, from the first two moments."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import LinAlgError, eigh
 
-#: Share of its variance that a parameter may owe to a flat direction, and still be told without it.
+#: Share of its variance that a parameter may owe to a flat direction, and still be reported without it.
 OWED = 0.1
 #: Two parameters belong to one flat direction from this correlation within the flat space.
 BELONGS = 0.1
@@ -97,7 +97,7 @@ def determined(
 
 
 def _readable(matrix: np.ndarray, complete: np.ndarray) -> np.ndarray:
-    """Entries (p,) of which there are finite numbers, and complete data tell something."""
+    """Entries (p,) with finite numbers, about which complete data carry information."""
     with np.errstate(invalid="ignore"):
         finite = np.isfinite(matrix) & np.isfinite(complete)
         kept = np.diag(finite) & (np.diag(complete) > 0)
@@ -110,7 +110,7 @@ def _readable(matrix: np.ndarray, complete: np.ndarray) -> np.ndarray:
 def _relative(matrix, complete, floor) -> tuple[np.ndarray, np.ndarray]:
     """Shares (p,) of the complete information, ascending, and their directions (p, direction), of complete information 1.
 
-    ``floor`` (p,) is added to it, so that there are shares where complete data tell nothing either. At a point that is no maximum
+    ``floor`` (p,) is added to it, so that there are shares where complete data carry no information either. At a point that is no maximum
     it may be no covariance; then its diagonal stands for it.
     """
     unit = 1.0 / np.sqrt(np.diag(complete))

@@ -63,7 +63,7 @@ def _information(linearized: Linearized, theta, columns, step) -> tuple[np.ndarr
 
 
 def _at(linearized: Linearized, theta, column, step, here):
-    """The law with one entry of theta moved; solved again only where predictions or residual scales depend on it."""
+    """The distribution with one entry of theta moved; solved again only where predictions or residual scales depend on it."""
     moved = theta.copy()
     moved[column] += step
     return linearized.law(moved, linearized.expand(moved) if column in linearized.of_model else here)

@@ -1,9 +1,9 @@
-"""Which parameters the data do not tell apart, in sentences: near collinearity of the estimates.
+"""Which parameters the data do not distinguish, in sentences: near collinearity of the estimates.
 
 What matters is how much larger the variance of an estimate is than it would be if the other parameters were known, the variance
 inflation factor 1 / (1 - R^2), R its multiple correlation with the others. Regression texts call 10 serious (Marquardt 1970;
 Belsley, Kuh & Welsch 1980, section 3.2), which is a correlation of 0.95, where NONMEM users begin to worry. The healthy models of
-tests/support/cases stay below 2.6, so none of them is told off.
+tests/support/cases stay below 2.6, so none of them is flagged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_SENTENCES = 3
 
 
 def hints(labels: list[str], covariance: np.ndarray) -> list[str]:
-    """Sentences about estimates that the data do not tell apart; none where all is well.
+    """Sentences about estimates that the data do not distinguish; none where all is well.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def _by_pairs(labels: list[str], group: list[int], correlation: np.ndarray) -> s
 
 
 def _apart(names: list[str], how: str) -> str:
-    return f"the data hardly tell {listed(names)} apart ({how})"
+    return f"the data hardly distinguish {listed(names)} ({how})"
 
 
 def listed(names: list[str]) -> str:

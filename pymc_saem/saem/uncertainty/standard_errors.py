@@ -10,7 +10,7 @@ from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.uncertainty.fisher import Information, labels_of, network_columns
 from pymc_saem.saem.uncertainty.identifiability import hints, listed
 
-#: Quantile of the normal law for intervals of 95 %.
+#: Quantile of the normal distribution for intervals of 95 %.
 Z95 = 1.959963984540054
 #: Standard error of the logarithm or logit of a parameter beyond which its interval says nothing: it spans 17 orders of magnitude.
 LARGEST_SD = 10.0
@@ -32,10 +32,10 @@ class Uncertainty:
         "louis", "score", "linearization" or "none".
     note : str
     hints : list of str
-        Sentences about parameters that the data do not tell apart.
+        Sentences about parameters that the data do not distinguish.
     theta : ndarray or None, shape (draw, theta)
         Draws from N(theta_hat, I^-1) on the unconstrained scale. Directions that the data do not determine stay at the estimate, and what
-        lies across them varies, so that predictions have the whole error that the data tell.
+        lies across them varies, so that predictions have the whole error that the data imply.
     """
 
     se: np.ndarray
@@ -138,7 +138,7 @@ def _intervals(engine: Engine, theta, columns, sd, slope, se) -> tuple[np.ndarra
     """95 % intervals (entry,): ends on the unconstrained scale, transformed; where several of its entries make one, linear.
 
     Where an end is so far out that it says nothing, there is neither an interval nor a standard error (``se`` is changed); the
-    last array (p,) tells for which of the columns.
+    last array (p,) marks which of the columns.
     """
     estimate, endless = natural(engine, theta), np.zeros(columns.size, dtype=bool)
     lower, upper = estimate - Z95 * se, estimate + Z95 * se

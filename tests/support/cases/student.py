@@ -1,4 +1,4 @@
-"""Student-t laws with 4 degrees of freedom, of a random effect and of the errors; the trapezoid on a line."""
+"""Student-t distributions with 4 degrees of freedom, of a random effect and of the errors; the trapezoid on a line."""
 
 from functools import cache, partial
 
@@ -69,7 +69,7 @@ def joint(kind, v, phi):
 
 
 def marginal(kind, v, n_nodes: int = 501):
-    """Errors: over the normal law of the effect. Effect: around the mode, since five rows leave no tails."""
+    """Errors: over the normal distribution of the effect. Effect: around the mode, since five rows leave no tails."""
 
     def log_joint(phi):
         with np.errstate(all="ignore"):
