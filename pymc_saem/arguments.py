@@ -48,7 +48,7 @@ def _is_fit(x) -> bool:
 
 
 def _is_sequence(x) -> bool:
-    """Tables, fits and texts can be iterated over, and are no sequences of anything."""
+    """Tables, fits and texts can be iterated over, and are not sequences of anything."""
     return np.iterable(x) and not isinstance(x, str | bytes | Mapping | pd.DataFrame | xr.Dataset) and not _is_fit(x)
 
 

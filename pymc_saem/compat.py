@@ -22,7 +22,7 @@ def observed_variables(model: pm.Model) -> list:
     Raises
     ------
     TypeError
-        When this is no model.
+        When this is not a model.
     """
     if not isinstance(model, pm.Model):
         raise TypeError(f"model must be a pymc.Model, got {type(model).__name__}; the model comes first, then its fit.")
@@ -50,7 +50,7 @@ def group_names(idata) -> list[str]:
     Raises
     ------
     TypeError
-        When this is no fit.
+        When this is not a fit.
     """
     try:
         return list(idata.groups()) if HAS_INFERENCE_DATA else list(idata.children)

@@ -2,7 +2,7 @@
 
 Twelve people swallowed theophylline, and its concentration in serum was measured eleven times. Drug moves from a
 depot (the gut) to a central compartment (the blood) and leaves it; the four rates are small neural networks, and
-each person has weights of their own. :func:`theophylline_model` is the model, :func:`main` the program around it.
+each person has their own weights. :func:`theophylline_model` is the model, :func:`main` the program around it.
 """
 
 from time import perf_counter

@@ -67,7 +67,7 @@ def _modules(text: bytes) -> tuple[tuple[int, str], ...]:
 def _files(name: list[str], root: Path) -> list[Path]:
     """Files behind a dotted name, which may be a module or something in one.
 
-    A name that is no module comes from the package above it, whose names may be those of any of its files.
+    A name that is not a module comes from the package above it, whose names may be those of any of its files.
     """
     if name[0] != root.name:
         return []

@@ -71,7 +71,7 @@ class Windows:
 
 
 def is_smooth(bins) -> bool:
-    """Whether windows are asked for; edges may come as an array, which is no text to compare."""
+    """Whether windows are asked for; edges may come as an array, which is not a text to compare."""
     return isinstance(bins, str) and bins == "smooth"
 
 
@@ -82,7 +82,7 @@ def bin_edges(x: np.ndarray, bins, subject: np.ndarray) -> np.ndarray:
     ----------
     x : ndarray, shape (row,)
     bins : {"auto", "unique"}, int, or sequence of float
-        "unique": one for each value of x. A number: so many bins with about as many rows each, as far as equal values allow. A
+        "unique": one for each value of x. A number: this many bins with about as many rows each, as far as equal values allow. A
         sequence: the edges. "auto": "unique" where subjects share their times, else as many as a typical subject has rows.
     subject : ndarray of int, shape (row,)
 

@@ -55,7 +55,7 @@ def residuals(
         - "observed": y; of a censored row the bound;
         - "censored", for a ``Censored`` outcome: "no", "below" or "above";
         - "population", "individual": predictions with the random effects at their population value and at the
-          conditional mode (of a LogNormal the median; of a Censored outcome before censoring; NaN where PyMC knows no mean);
+          conditional mode (of a LogNormal the median; of a Censored outcome before censoring; NaN where PyMC has no mean);
         - "iwres", "pwres", "npde", "pit".
 
         ``attrs`` has "outcome", "scale" ("log" for LogNormal outcomes) and "n_simulations".
@@ -80,7 +80,7 @@ def residuals(
     *iwres* (IWRES): :math:`(y_{ij} - f_{ij}(\hat\phi_i)) / g_{ij}(\hat\phi_i)`, with f the mean and g the standard deviation of a
     Normal outcome given the random effects. For other outcomes :math:`\Phi^{-1}(F(y_{ij} \mid \hat\phi_i))`, which is the same
     for normal ones; between F(y - 1) and F(y) at random for discrete ones (randomized quantile residuals, Dunn & Smyth 1996,
-    section 2), and below F(bound) for censored ones. F is that of 2000 simulations where PyMC knows none.
+    section 2), and below F(bound) for censored ones. F is that of 2000 simulations where PyMC has none.
 
     *pwres* (PWRES): :math:`L_i^{-1} (y_i - m_i)`, with :math:`m_i = \frac 1K \sum_k y_i^{(k)}` and
     :math:`L_i L_i' = V_i = \frac 1{K-1} \sum_k (y_i^{(k)} - m_i)(y_i^{(k)} - m_i)'` (Cholesky). (Comets, Brendel & Mentré 2008,

@@ -38,7 +38,7 @@ class Rows:
     lower, upper : ndarray, shape (row,)
         Bounds of a ``Censored`` outcome; infinite where there is none.
     predicted : ndarray, shape (2, row), or None
-        With the random effects at their population value and at the conditional mode; None where PyMC knows no mean.
+        With the random effects at their population value and at the conditional mode; None where PyMC has no mean.
     x : ndarray, shape (row,), or None
         Time, where it is known.
     """

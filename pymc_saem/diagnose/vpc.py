@@ -70,7 +70,7 @@ def vpc(
     x : array_like, shape (row,), optional
         Time of each row, or any other number to sort by, such as time after dose. An ODE solution knows its times.
     bins : {"auto", "unique", "smooth"}, int or sequence of float, default "auto"
-        "unique": one for each time. A number: so many bins of about as many rows each. A sequence: the edges. "auto": "unique"
+        "unique": one for each time. A number: this many bins of about as many rows each. A sequence: the edges. "auto": "unique"
         where subjects share their times, else as many as a typical subject has rows, 20 at most. "smooth": no bins; quantiles
         in a window that moves over the times and has twice the rows of an automatic bin, near ones with larger (tricube) weights,
         the same for data and simulations.
@@ -82,7 +82,7 @@ def vpc(
     lower_bound : float, default 0
         Of the outcome, for the correction.
     stratify : array_like, shape (row,), optional
-        Group of each row, such as a column of treatments; each has a check of its own. A Series brings its name.
+        Group of each row, such as a column of treatments; each is checked separately. A Series brings its name.
     n_simulations : int, default 500
     random_seed : int or numpy.random.Generator, optional
         Same seed, same numbers.

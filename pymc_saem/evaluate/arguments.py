@@ -8,7 +8,7 @@ from pymc_saem.arguments import shown
 
 
 def check_probability(name: str, value) -> None:
-    """Refuse what is no probability strictly between 0 and 1."""
+    """Refuse what is not a probability strictly between 0 and 1."""
     if not isinstance(value, Real) or not 0 < value < 1:
         raise ValueError(f"{name} must lie between 0 and 1, got {shown(value)}.")
 

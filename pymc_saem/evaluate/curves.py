@@ -206,7 +206,7 @@ def _turns(user):
 
 
 def _one_time_a_pass(rows, owners, grids, users):
-    """All rows of a subject take the same point in each pass: for solutions with rows of their own."""
+    """All rows of a subject take the same point in each pass: for solutions with their own rows."""
     values = [np.empty((rows.n_samples, grid.size)) for grid in grids]
     for g in range(grids[0].size):
         times = np.full(rows.outcome.subjects.size, -np.inf)

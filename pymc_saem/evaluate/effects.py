@@ -72,7 +72,7 @@ class Effect:
 
 
 class NormalLaw:
-    """Effects that are normal on a scale of their own; ``mean`` and ``sd`` (sample, unit, entry)."""
+    """Effects that are normal on their own scale; ``mean`` and ``sd`` (sample, unit, entry)."""
 
     def __init__(self, mean, sd, scale, correlation=None):
         self.mean, self.sd, self.scale, self.correlation = mean, sd, scale, correlation

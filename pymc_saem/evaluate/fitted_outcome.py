@@ -134,7 +134,7 @@ def sample_values(model, idata, n_draws: int) -> dict[str, np.ndarray]:
     model : pymc.Model
     idata : arviz.InferenceData or xarray.DataTree
     n_draws : int
-        At most so many draws of the posterior, evenly spaced.
+        At most this many draws of the posterior, evenly spaced.
 
     Returns
     -------

@@ -29,7 +29,7 @@ class Laws:
 
     Attributes
     ----------
-    locations : dict of str to ndarray, shape (n, *outcome), or None where PyMC knows no mean
+    locations : dict of str to ndarray, shape (n, *outcome), or None where PyMC has no mean
     arguments : list of ndarray, each (n, ...)
         What the outcomes are drawn from.
     failed : ndarray of bool, shape (n, subject), or None
@@ -328,7 +328,7 @@ def _core(variable):
 
 
 def _of_rows(argument, shape) -> np.ndarray:
-    """An argument as one number per row; one with axes of its own, such as probabilities of categories, as a sum over them."""
+    """An argument as one number per row; one with its own axes, such as probabilities of categories, as a sum over them."""
     if argument.shape[: len(shape)] == shape and argument.ndim > len(shape):
         argument = argument.reshape(*shape, -1)
         return argument @ np.sqrt(3.0 + np.arange(argument.shape[-1]))
@@ -356,7 +356,7 @@ def _gaps(value, bad) -> np.ndarray:
             continue
         try:
             gap |= np.broadcast_to(of_argument, value.shape)
-        except ValueError:  # an argument with axes of its own: the whole outcome
+        except ValueError:  # an argument with its own axes: the whole outcome
             whole = of_argument.reshape(len(of_argument), -1).any(axis=1)
             gap |= whole.reshape(-1, *(1,) * (value.ndim - 1))
     return gap

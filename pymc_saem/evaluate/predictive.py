@@ -46,7 +46,7 @@ class RowLaw:
         return Predictive(self, values[:-2], *values[-2:])
 
     def variable(self, arguments, size=None):
-        """A random variable of this distribution, with a generator of its own."""
+        """A random variable of this distribution, with its own generator."""
         rng = pytensor.shared(np.random.default_rng(0))
         return self.op.make_node(rng, size, *arguments).outputs[1]
 

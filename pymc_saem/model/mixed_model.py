@@ -10,7 +10,7 @@ import pymc as pm
 
 
 class UnsupportedModelError(ValueError):
-    """The model is valid PyMC, but SAEM cannot estimate it; the text says which part, and why."""
+    """The model is valid PyMC, but SAEM cannot estimate it; the message names the part and the reason."""
 
 
 @dataclass(frozen=True)

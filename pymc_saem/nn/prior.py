@@ -1,4 +1,4 @@
-"""The random variables of network weights: flat and normal ones, with starting values of their own.
+"""The random variables of network weights: flat and normal ones, with their own starting values.
 
 The starting values are part of the variable and not PyMC's ``initval``, because PyMC cannot copy a model that has an
 ``initval``, and ``pm.do``, ``pm.observe`` and ``model.copy`` are built on copies.

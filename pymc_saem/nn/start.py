@@ -40,7 +40,7 @@ def initial_weights(net, rng, input_range=DEFAULT_INPUT_RANGE, typical_output=DE
 
     Notes
     -----
-    Each unit of the first layer has its activation point (where its input ``W1 x + b1`` is 0) in a stratum of its own
+    Each unit of the first layer has its activation point (where its input ``W1 x + b1`` is 0) in its own stratum
     of every input's range, so no two units start alike and none starts saturated; its slope is 1 to 3 per half range,
     in a random direction. Further hidden layers have weights of variance 1 / (number of inputs). Output weights are
     small and the output bias is the typical output, so the network starts nearly constant.

@@ -8,7 +8,7 @@ from pymc_saem.arguments import check_types, shown
 from pymc_saem.compat import get_group
 from pymc_saem.plots.style import INDIVIDUAL, MARK, OTHER, SERIES, add_legend, label_axes, panels, tidy
 
-#: Variables of the run, behind parameters; their last value is no estimate.
+#: Variables of the run, behind parameters; their last value is not an estimate.
 _OF_THE_RUN = ("step_size", "n_failed")
 #: Up to here every entry of an array has a panel of its own.
 MAX_SEPARATE = 6

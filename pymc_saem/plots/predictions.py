@@ -78,7 +78,7 @@ def plot_predictions(
     Raises
     ------
     ValueError
-        When a subject, outcome or kind does not exist, the fit belongs to a different model, or PyMC knows no mean of the outcome.
+        When a subject, outcome or kind does not exist, the fit belongs to a different model, or PyMC has no mean of the outcome.
 
     Examples
     --------

@@ -23,7 +23,7 @@ from pymc_saem.plots.style import (
 )
 
 KINDS = ("marginals", "qq", "pairs", "covariates")
-#: Up to so many effects each has a panel; of more, all entries of a variable share one.
+#: Up to this many effects each has a panel; of more, all entries of a variable share one.
 MAX_SEPARATE = 12
 _LEVELS = (0.25, 0.5, 0.75)
 _REFERENCE = {"color": "#DDDDDD", "alpha": 0.8, "linewidth": 0.0, "zorder": 0}

@@ -20,7 +20,7 @@ from pymc_saem.plots.style import (
     with_unit,
 )
 
-#: Up to so many subjects, each has a colour and a band of its own.
+#: Up to this many subjects, each has a colour and a band of its own.
 MAX_COLOURS = 4
 #: Marks of rows; more would be a bar.
 _MAX_MARKS = 400

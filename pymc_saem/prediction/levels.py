@@ -51,7 +51,7 @@ class Levels:
     outcome: Outcome
 
     def predict(self, level: str, rng: np.random.Generator, ci_prob: float) -> Predicted:
-        """Predictions of one level; each draws from a generator of its own, so that it does not depend on the others."""
+        """Predictions of one level; each draws from its own generator, so that it does not depend on the others."""
         which = choose_draws(self.fit.n_draws, self.n_draws, rng) if self.fit.n_draws else None
         values = self._values(which)
         if level == "individual":

@@ -94,9 +94,9 @@ def predict(
     TypeError
         When ``model``, ``idata`` or ``data`` are of the wrong kind.
     NotImplementedError
-        When PyMC knows no mean of the outcome.
+        When PyMC has no mean of the outcome.
     UnsupportedModelError
-        When a row belongs to no subject, or new subjects cannot be estimated; the text says why.
+        When a row belongs to no subject, or new subjects cannot be estimated; the message gives the reason.
 
     Warns
     -----

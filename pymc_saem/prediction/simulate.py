@@ -71,7 +71,7 @@ def simulate(
     Warns
     -----
     UserWarning
-        When outcomes could not be computed; the text names the subjects.
+        When outcomes could not be computed; the message names the subjects.
 
     Examples
     --------

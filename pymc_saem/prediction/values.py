@@ -111,7 +111,7 @@ def check_values(
     Raises
     ------
     ValueError
-        When a value is missing, has another shape, or is not finite, or a name is no parameter; the text names them.
+        When a value is missing, has another shape, or is not finite, or a name is not a parameter; the message names them.
     """
     _check_names(parameters, effects, values)
     checked = {}
@@ -209,6 +209,6 @@ def check_choice(name: str, value, known) -> None:
 
 
 def check_whole(name: str, value, least: int) -> None:
-    """Refuse what is no whole number of at least ``least``."""
+    """Refuse what is not a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} is {shown(value)}; it must be a whole number, at least {least}.")

@@ -78,7 +78,7 @@ def read_fit(idata, given: Mapping | None = None) -> Fitted:
     Raises
     ------
     ValueError
-        When ``idata`` is no such fit, or an option is unknown.
+        When ``idata`` is not such a fit, or an option is unknown.
     """
     try:
         trace, table = get_group(idata, "saem_trace"), get_group(idata, "population")

@@ -54,7 +54,7 @@ def rank_chains(
     Raises
     ------
     ValueError
-        When ``idata`` is no such fit, or of another model.
+        When ``idata`` is not such a fit, or belongs to a different model.
 
     Examples
     --------

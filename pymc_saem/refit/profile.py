@@ -23,7 +23,7 @@ from pymc_saem.saem.run.options import check_count, natural_values
 
 #: The grid ends beyond the limits of the interval by this factor, in standard deviations.
 BEYOND = 1.15
-#: A step is at most so many times as long as all those before it together.
+#: A step is at most this many times as long as all those before it together.
 LONGEST = 2.0
 
 

@@ -129,7 +129,7 @@ class Refitter:
         Parameters
         ----------
         weights : ndarray, shape (subject,), optional
-            The fit is that of so many copies of each subject; a subject of weight 0 has no influence. 1 by default.
+            The fit is that of this many copies of each subject; a subject of weight 0 has no influence. 1 by default.
         observed : mapping of str to ndarray, optional
             Other observed values, by name of the observed variable, in its shape.
         fixed : mapping, optional

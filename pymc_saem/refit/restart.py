@@ -93,7 +93,7 @@ def check_restart(
     Raises
     ------
     ValueError
-        When ``idata`` is no fit, or of another model.
+        When ``idata`` is not a fit, or belongs to a different model.
 
     Examples
     --------

@@ -64,7 +64,7 @@ class Engine:
         theta = self.maximizer.apply_fixed(self.points.theta_of(point))
         if dispersed:
             theta = self.maximizer.apply_fixed(theta + self._dispersion(theta) * rng.standard_normal(theta.size))
-        self.densities.warm_up(self._at_means(theta), theta)  # before anything asks, as its compilation has a time of its own
+        self.densities.warm_up(self._at_means(theta), theta)  # before anything asks, so that its compilation is timed separately
         theta = settled(self, theta)
         start = Start(theta, np.zeros(0))
         if n_fits:
@@ -80,7 +80,7 @@ class Engine:
         return np.repeat(self.maximizer.population(theta).mean[None], self.n_replicates, axis=0)
 
     def weigh(self, weight: np.ndarray | None) -> None:
-        """Give every subject a weight (subject,) in the runs that begin after this: that of so many copies of it; None: 1.
+        """Give every subject a weight (subject,) in the runs that begin after this: that of this many copies of it; None: 1.
 
         What comes after an estimate, likelihoods and standard errors, does not know of weights.
         """

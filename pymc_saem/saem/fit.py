@@ -71,18 +71,17 @@ def fit_saem(
         flat priors give maximum likelihood. "ml" ignores the priors.
         (Monolix, saemix and nlmixr2 have "ml" only; Monolix has priors on request.)
     n_explore : int or "auto"
-        Iterations with step size 1 and annealing, in which the run finds its region; the longer, the slower the annealing of
-        residual variances, which decides how good the optimum is that a network model ends in. "auto": 600 where random
-        effects are weights of networks or more than a typical subject's rows, and 200 elsewhere, where gradient fits have found
-        the region. (Monolix
-        ``nbexploratoryiterations`` 500 at most, saemix ``nbiter.saemix[1]`` 300, nlmixr2 ``nBurn`` 200.)
+        Length of the exploratory phase (step size 1, annealing). A longer phase anneals the residual variances more slowly, which
+        helps network models reach better optima. "auto": 600 if the random effects are network weights or outnumber a typical
+        subject's rows; otherwise 200, because gradient fits have found the region.
+        (Monolix ``nbexploratoryiterations`` 500 at most, saemix ``nbiter.saemix[1]`` 300, nlmixr2 ``nBurn`` 200.)
     n_smooth : int, default 350
-        Iterations with decreasing step sizes, which average the noise away; at most so many, see ``tolerance``.
+        Length of the smoothing phase (decreasing step sizes, which average the noise away). Upper limit; the run may stop earlier,
+        see ``tolerance``.
         (Monolix ``nbsmoothingiterations`` 200, saemix ``nbiter.saemix[2]`` 100, nlmixr2 ``nEm`` 300.)
     n_transitions : int, default 80
-        Proposals per subject and replicate in one iteration; each costs one solve. With 3 random effects it
-        brings the Monte-Carlo error of the variances below 2 % at the default iterations, with 28 it is about
-        one sweep and its blocks. (saemix ``nbiter.mcmc``, nlmixr2 ``nmc`` and ``nu`` count sweeps.)
+        Proposals per subject and replicate in one iteration; each costs one solve. With 3 random effects, 80 bring the Monte-Carlo
+        error of the variances below 2 % at the default iterations; with 28, they are about one sweep and its blocks. (saemix ``nbiter.mcmc``, nlmixr2 ``nmc`` and ``nu`` count sweeps.)
     n_replicates : int or "auto"
         Copies of phi per subject; "auto" makes n_subjects * n_replicates at least 50.
         (Monolix and saemix ``nb.chains``.)
@@ -90,66 +89,66 @@ def fit_saem(
         Share of the transitions of "prior", "coordinate" and "block" proposals (saemix ``nbiter.mcmc``), and of those that
         use gradients: "mala" (Langevin) and "independence" (f-SAEM: around each subject's mode, for few random effects).
     chains : int, default 1
-        Independent whole runs, the first from the initial values, the others from dispersed ones. The one with the best score
-        is reported, with a warning when they disagree.
+        Independent complete runs: the first from the initial values, the others from dispersed ones. The run with the best score
+        is reported, with a warning if they disagree.
     cores : int, default 1
         Processes for the chains. The solves of one chain use threads in any case.
     draws : int, default 250
-        Conditional draws per chain of the posterior group, at least. Where they are too few (R-hat above 1.05 or an effective
+        Minimum number of conditional draws per chain in the posterior group. If they are too few (R-hat above 1.05 or an effective
         sample size below 100 for an effect of some subject, or for the log-likelihoods of subjects with network weights), chains
-        get longer, up to an eighth of the solves of the fit; a chain keeps at most 500 draws, or twice ``draws``.
+        are extended, up to an eighth of the solves of the fit; a chain keeps at most 500 draws, or twice ``draws``.
         (Monolix: the conditional distribution task; saemix ``conddist.saemix(nsamp=)``.)
     fixed : mapping, optional
-        Parameters held at a natural value: ``{"sigma": 0.5}``; NaN for entries of an array that are estimated.
+        Parameters fixed at a value on the natural scale: ``{"sigma": 0.5}``; NaN marks entries of an array that are estimated.
     initvals : mapping, optional
-        Natural starting values by name, as in ``pm.sample``.
+        Starting values by name, on the natural scale, as in ``pm.sample``.
     n_starts : int or "auto"
         Gradient fits with every subject at its mean; the best one starts the run. 0 starts at the
-        initial values. "auto": 12, or none where random effects are weights of networks or more than a typical subject's rows:
+        initial values. "auto": 12, or none if the random effects are network weights or outnumber a typical subject's rows:
         there such a fit leads to worse optima (measured in ``saem/start/pooled.py``).
     step_size_exponent : float, default 0.75
-        a in gamma_k = k^-a of the smoothing phase, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
+        Exponent a of the step sizes gamma_k = k^-a of the smoothing phase, in (1/2, 1]. (saemix fixes 1; Monolix ``smoothingalpha`` 0.7.)
     annealing : float, default 0.95
         Smallest factor by which a variance of random effects may fall per iteration in the exploratory phase; a residual
         variance may fall by a factor of 400 in the whole of it. 0: no annealing. (Monolix ``tauomega``, saemix ``alpha.sa`` 0.97.)
     minibatch : float, default 1
-        Share of the subjects whose random effects move in an iteration; those of the others stay, and count in the statistics
-        as they are (Kuhn, Matias & Rebafka 2020). For thousands of subjects: with 0.1, an iteration costs a tenth of the solves.
+        Share of the subjects whose random effects move in an iteration; the others keep theirs, which enter the statistics
+        unchanged (Kuhn, Matias & Rebafka 2020). For thousands of subjects: with 0.1, an iteration costs a tenth of the solves.
     tolerance : float, default 0.05
         The smoothing phase ends when, three times in a row, no parameter has moved by more than this between the two halves
         of its last half, Monte-Carlo error included, in units of the standard error that it would have if the random effects
-        were known. 0 runs all of ``n_smooth``. (Monolix stops by criteria of its own; saemix and nlmixr2 run all iterations.)
+        were known. 0 runs all of ``n_smooth``. (Monolix stops by its own criteria; saemix and nlmixr2 run all iterations.)
     likelihood : {"auto", "quadrature", "importance", "annealed", "linearization", "laplace"} or None, default "auto"
         How the marginal log-likelihood is computed after the estimate, for -2LL, AIC and BIC. "quadrature": adaptive
         Gauss-Hermite, for up to 3 random effects; "importance": importance sampling from a t distribution with the
         conditional moments, until the Monte-Carlo error of -2LL is below 0.1; "annealed": annealed importance
-        sampling, for conditional distributions that are like no t, such as those of network weights. "auto" takes the
+        sampling, for conditional distributions that no t distribution covers, such as those of network weights. "auto" takes the
         first one that is reliable. (Monolix: importance sampling; saemix ``ll.is``, ``ll.gq``; nlmixr2 ``logLik`` by quadrature.)
         Two approximations cost next to nothing, and have no error estimate: "linearization" of the predictions around the
         conditional modes, for Normal and LogNormal outcomes with Gaussian random effects (Monolix "linearization"; saemix ``ll.lin``,
-        around the means; nlmixr2 FOCEi, which is the same where the residual scale does not depend on the prediction); and
+        around the means; nlmixr2 FOCEi, which is the same if the residual scale does not depend on the prediction); and
         "laplace", by the curvature at the modes, for any outcome (nlmixr2 ``laplace``). -2LL of theophylline is off by 1.3 and
         0.4, with a proportional error (30 subjects) by 4.7 and 0.8: compare such values with others of the same method only.
     standard_errors : {"auto", "louis", "score", "linearization"} or None, default "auto"
         Fisher information of the estimates: "louis", the observed one by Louis' formula; "linearization", the expected one of the
         model with linearized predictions, for the same models as above; "score", from first derivatives, which needs
-        many subjects per parameter. "auto" takes the first of these that gives one, "score" only with 5 subjects per parameter.
+        many subjects per parameter. "auto" uses the first of these that works, "score" only with 5 subjects per parameter.
         (Monolix: stochastic approximation of Louis' formula, or linearization; saemix ``fim`` and nlmixr2 ``linFim`` linearize.)
     random_seed : int, numpy.random.Generator, optional
         Same seed, same result, for any number of threads and cores.
     progressbar : bool, default True
-        Shown in terminals and notebooks only. Elsewhere the logger "pymc_saem" has the same at level INFO.
+        Shown in terminals and notebooks only. Elsewhere the logger "pymc_saem" reports the same at level INFO.
     callback : callable, optional
         ``callback(chain, iteration, estimates, stats)`` after each iteration, with the natural
         estimates by name; with ``cores=1`` only.
     resume : arviz.InferenceData, xarray.DataTree or path, optional
-        A fit of the same model, interrupted or finished, or its file: continues the run with its original options; every
-        iteration is what it would have been without the stop, bit by bit. ``n_smooth``, ``tolerance``, ``draws``, ``likelihood`` and
+        A fit of the same model, interrupted or finished, or its file: continues the run with its original options; results are
+        bit-identical to an uninterrupted run. ``n_smooth``, ``tolerance``, ``draws``, ``likelihood`` and
         ``standard_errors`` may be given again. (saemix and nlmixr2 restart from the last estimates.)
     extend : int, default 0
-        With ``resume``: so many more iterations of every chain, whatever the stopping rule says.
+        With ``resume``: number of additional iterations of every chain, regardless of the stopping rule.
     checkpoint : path or Checkpoint, optional
-        netCDF file to which the running fit is written every ten seconds, or as often as a :class:`Checkpoint` says, and the whole
+        netCDF file to which the running fit is written every ten seconds (or at the interval of a :class:`Checkpoint`), and the whole
         result at the end. ``ps.load(path)`` reads it at any time; ``resume=path`` continues after a crash.
     compile_kwargs : dict, optional
         ``{"mode": ...}`` for PyTensor.
@@ -165,9 +164,9 @@ def fit_saem(
     Raises
     ------
     UnsupportedModelError
-        The model is not one that SAEM can estimate; the text says which part, and why.
+        The model is not one that SAEM can estimate; the message names the part and the reason.
     ValueError
-        An option is out of range, or ``resume`` belongs to a different model or has other options; the text says which, and what was
+        An option is out of range, or ``resume`` belongs to a different model or has other options; the message says which, and what was
         expected.
 
     Examples

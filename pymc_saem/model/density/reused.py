@@ -2,7 +2,7 @@
 
 Numba never frees machine code, about 10 MB for each model; and it takes seconds to make. So what one fit has compiled goes to the next
 that computes the same: the same graph, of the same model, with the same data. It belongs to one fit at a time, because a function of
-PyTensor has memory of its own.
+PyTensor has its own memory.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def generic_points(
     n_points: int = 3,
     spreads: tuple[float, ...] = SPREADS,
 ) -> list[np.ndarray]:
-    """Points around a start, each entry moved away from it by an amount of its own.
+    """Points around a start, each entry moved away from it by its own amount.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ class Randomness:
         self.zero = pt.scalar("zero", dtype="float64")
 
     def inputs(self, node, inputs: list) -> list:
-        """Inputs of an operation that draws, with a generator of its own."""
+        """Inputs of an operation that draws, with its own generator."""
         number = len(self.generators)
         inputs = [self._new() if isinstance(v.type, RandomType) else v for v in inputs]
         if isinstance(node.op, RandomVariable):
@@ -84,7 +84,7 @@ def rebuild(
     known : mapping of Variable to Variable
         What to put in the place of some variables; nothing above them is looked at.
     randomness : Randomness, optional
-        Gives every operation that draws a generator of its own. Without it they keep theirs.
+        Gives every operation that draws its own generator. Without it they keep theirs.
     replace : callable, optional
         ``replace(old, new)`` gives what to put in the place of a variable, of which ``new`` is the copy; or None.
     tolerance : float, optional

@@ -352,7 +352,7 @@ def _users(targets) -> dict:
 
 
 def _is_barrier(node) -> bool:
-    """What is drawn, or solved, is no affine function of anything."""
+    """What is drawn, or solved, is not an affine function of anything."""
     return isinstance(node.op, RandomVariable) or bool(getattr(node.op, "is_ode_solution", False)) or _is_drawn(node)
 
 

@@ -1,6 +1,6 @@
 """Vectors that look like parameters and are random effects: numbers around 0 times a scale that is estimated.
 
-The distribution of ``tau * z`` depends on tau, as that of ``d ~ Normal(0, tau)`` does, so z is no parameter. The likelihood sees tau
+The distribution of ``tau * z`` depends on tau, as that of ``d ~ Normal(0, tau)`` does, so z is not a parameter. The likelihood sees tau
 and z through their product alone: their joint mode has a spread of z that only the priors choose, and no meaning.
 
 A vector is taken for one of these when it has two entries or more, a distribution with constants around 0, and
@@ -10,7 +10,7 @@ A vector is taken for one of these when it has two entries or more, a distributi
 - it is standard normal, and parameters enter what it is multiplied with, entry by entry or by a square matrix: a Gaussian
   process whose length scale is estimated.
 
-One entry is no vector: ``scale * z`` is the product of two parameters, and one number has no spread that could be estimated.
+One entry is not a vector: ``scale * z`` is the product of two parameters, and one number has no spread that could be estimated.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _between(targets, rv) -> list:
 
 
 def _factors(targets, rv) -> list:
-    """What stands beside ``rv`` in operations that are no sums, on its way to the targets."""
+    """What stands beside ``rv`` in operations that are not sums, on its way to the targets."""
     nodes = _between(targets, rv)
     reached = {rv, *(out for node in nodes for out in node.outputs)}
     names = [type(getattr(node.op, "scalar_op", node.op)).__name__ for node in nodes]

@@ -1,7 +1,7 @@
 """Words for models in which a vector belongs to no subject: crossed levels, and vectors that subjects share.
 
 Such a vector is a random effect that cannot be integrated one subject at a time, and its joint mode with its scale has no
-meaning, so it is no parameter either. The reasons are the same however the model is written.
+meaning, so it is not a parameter either. The reasons are the same however the model is written.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def add_units_of_constant_laws(look: Dependence, levels: dict, rows: dict, left_
     """The levels with normal effects whose distribution has constants only, such as those of occasions with a known spread.
 
     A vector with constants may be one of parameters. Where it has more entries than there are subjects, and each belongs to
-    one subject, it is a level of its own.
+    one subject, it is a separate level.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def _first_many(look: Dependence, rows):
 
 
 def several_entries(look: Dependence, name: str, scale: str | None, subjects: list | None) -> SharedRowError:
-    """Why a vector of which rows depend on several entries is no random effect of subjects.
+    """Why a vector of which rows depend on several entries is not a random effect of subjects.
 
     ``subjects`` has the entry of each row in another level, where there is one.
     """

@@ -41,7 +41,7 @@ def find_random_effects(look, chosen: Sequence[str] | None, left_out: set[str]) 
             "maximum."
         )
     found = {name for name in leaves if unit_axis(look, name) in axes}
-    # c ~ Normal(b[...], omega) with b ~ Normal(a, tau): b has a distribution with parameters, so it is no parameter itself.
+    # c ~ Normal(b[...], omega) with b ~ Normal(a, tau): b has a distribution with parameters, so it is not a parameter itself.
     upper = {name for effect in found for name in parents[effect] if parents[name] and not is_scale(free[name])}
     upper = {name for name in upper | set(scaled) if unit_axis(look, name) is not None}
     return [name for name in free if name in found | upper]

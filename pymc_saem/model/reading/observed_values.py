@@ -15,7 +15,7 @@ def observed_values(model, rv) -> np.ndarray:
     Raises
     ------
     UnsupportedModelError
-        When one of them is no number; the text says which.
+        When one of them is not a number; the message says which.
     """
     data = model.rvs_to_values[rv]
     if hasattr(data, "data"):

@@ -60,7 +60,7 @@ def _shift(table, task, e, before, after):
 
 @innermost
 def carry_out(table, task, e, scratch):
-    """Change states, sensitivities and parameters by an event that is no reset and no steady state."""
+    """Change states, sensitivities and parameters by an event that is neither a reset nor a steady state."""
     n, n_dy0, n_dp = table[tt.N_STATES], table[tt.N_DY0], table[tt.N_DP]
     places, amount, with_sens = places_of(task, e), numbers_of(task, e)[ev.AMOUNT], n_cells(table) > n
     z, c, target = doubles(task.z), doubles(task.c), places[ev.TARGET]

@@ -41,7 +41,7 @@ class Doses:
         unit of the state. ``cmt``: name of the state that gets the dose, or its number from 1 (default: the first).
         ``evid``: 1 dose (default where ``amt`` is positive), 3 reset, 4 reset and dose; rows with 0 (observation) and 2 (other) are
         skipped. ``rate``: 0 bolus (default), positive: infusion at that rate, -1: at the rate given by ``rate`` below, -2: over
-        the time given by ``duration`` below. ``dur``: infusion over that time, instead of a rate. ``addl`` and ``ii``: so many
+        the time given by ``duration`` below. ``dur``: infusion over that time, instead of a rate. ``addl`` and ``ii``: that many
         additional doses, at that interval. ``ss``: 1, the dose has been given every ``ii`` for ever; 2, the same on top of what is
         there; with ``amt`` 0, ``ii`` 0 and a ``rate``, an infusion that has run for ever and ends at this row. Columns that are not
         named here, such as ``mdv``, are not read.
@@ -287,7 +287,7 @@ def _event(values, states, row):
 
 
 def _check_dose(event, is_constant, row):
-    """Refuse what is no dose."""
+    """Refuse what is not a dose."""
     for name in ("amt", "dur", "addl", "ii"):
         if event[name] < 0 or (name == "amt" and event[name] == 0 and not is_constant):
             least = "positive" if name == "amt" else "0 or more"

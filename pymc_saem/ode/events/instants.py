@@ -33,7 +33,7 @@ __all__ = [
     "take_dose",
 ]
 
-# Times nearer than so many units in the last place of the latest time of a subject are one: the sums that make them round.
+# Times nearer than this many units in the last place of the latest time of a subject are one: the sums that make them round.
 UNITS = 8.0 * float(np.finfo(np.float64).eps)
 
 # Memory of a task (one subject of one replicate), float cells: time, how near is the same; of a steady state: where its interval
@@ -58,7 +58,7 @@ _PHASES, _TIMES, _COUNTS, _LASTS, _HEAP, N_ARRAYS = range(6)
 
 @innermost
 def n_schedule(n_events):
-    """Cells for the schedule of so many events."""
+    """Cells for the schedule of this many events."""
     return N_ARRAYS * n_events
 
 

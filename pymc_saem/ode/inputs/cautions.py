@@ -10,7 +10,7 @@ from pymc_saem.ode.inputs.values import is_constant
 
 __all__ = ["warn_of_doubled_doses", "warn_of_periods", "warn_of_small_states"]
 
-# Below so many atol, the error of a state is a tenth of it and more. (At 1 atol: 4 % with tsit5, 470 % with BDF; at 10: 0.6 %, 40 %; at 1000:
+# Below this many atol, the error of a state is a tenth of it and more. (At 1 atol: 4 % with tsit5, 470 % with BDF; at 10: 0.6 %, 40 %; at 1000:
 # 0.03 %, 0.3 %. Decay and growth by factors 10 and 1000.)
 _FEW = 10.0
 

@@ -182,7 +182,7 @@ def as_column(values, what, n_rows=None):
     Raises
     ------
     TypeError, ValueError
-        If it is no column, or if a row has none.
+        If it is not a column, or if a row has none.
     """
     if isinstance(values, Variable):
         raise TypeError(f"{what} must be known when solve_ivp is called; pass the array itself, not {values}.")

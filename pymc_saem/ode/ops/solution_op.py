@@ -240,7 +240,7 @@ class OdeDerivatives(OdeSolution):
     Only the states take part in the error control, so its steps are those of :class:`OdeSolution`: densities from both
     operations are equal up to rounding, and kernels of either kind leave the same distribution invariant. The derivatives are
     those of the numerical solution at fixed steps, which is the derivative of what is being accepted or rejected; for a
-    search for an optimum use :class:`OdeGradient` with tolerances of its own.
+    search for an optimum use :class:`OdeGradient` with its own tolerances.
     """
 
     has_derivatives = True

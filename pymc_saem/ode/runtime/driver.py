@@ -1,6 +1,6 @@
 """Run the tasks of a call, one per subject and replicate, in threads or one after the other.
 
-Every task writes to places of its own, so the result does not depend on the number of threads.
+Every task writes to its own places, so the result does not depend on the number of threads.
 """
 
 import os

@@ -32,10 +32,10 @@ from pymc_saem.ode.solvers.tsit5 import (
 __all__ = ["task"]
 
 
-# Stiff: so many steps at the bound of stability, with fewer than so many others in a row between them, and so many more to
-# go, which would cost as much as an implicit solve. As long as there is no sign, one step in so many is looked at.
+# Stiff: this many steps at the bound of stability, with fewer than this many others in a row between them, and this many more to
+# go, which would cost as much as an implicit solve. As long as there is no sign, one step in this many is looked at.
 _STABLE, _MANY_SIGNS, _MANY_CALM, _MANY_LEFT, _LOOK = 2.5, 15, 6, 200, 20
-# Stiff too, whatever the signs: after so many steps, those left will not do. With coarse tolerances a stiff problem may
+# Stiff too, whatever the signs: after this many steps, those left will not do. With coarse tolerances a stiff problem may
 # look harmless, because the stages of a step are too far from each other to show how steep it is.
 _MANY_STEPS = 250
 _LEAST_STEP = 16.0 * float(np.finfo(np.float64).eps)

@@ -105,7 +105,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 
 def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Names within the folder, and paths, of all that is no folder in it, but for the manifest."""
+    """Names within the folder, and paths, of all that is not a folder in it, but for the manifest."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if (path.is_symlink() or not path.is_dir()) and name != MANIFEST:

@@ -47,11 +47,11 @@ def save(idata, path) -> Path:
     Raises
     ------
     ValueError
-        When the path ends otherwise, or ``idata`` is no fit.
+        When the path ends otherwise, or ``idata`` is not a fit.
     FileNotFoundError
         When the folder does not exist.
     FileExistsError
-        When something else has that name: a folder or a file that is no stored fit.
+        When something else has that name: a folder or a file that is not a stored fit.
     OSError
         When the disk is full, or the file may not be written; it names the file. What was there before is unchanged.
     ImportError

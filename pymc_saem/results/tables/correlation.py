@@ -31,7 +31,7 @@ def correlation(idata) -> pd.DataFrame:
     KeyError
         When ``idata`` is not a fit.
     ValueError
-        When no parameter of the fit has a standard error; the text says why.
+        When no parameter of the fit has a standard error; the message gives the reason.
 
     Examples
     --------

@@ -17,9 +17,9 @@ from pymc_saem.saem.estep.mixture import Simulator
 N_CHAINS = 4
 #: Drawing may continue for this share of the solves of the fit.
 SHARE = 0.125
-#: A chain holds at most so many draws, or twice those that were asked for; then every other one goes, and the rest lie further apart.
+#: A chain holds at most this many draws, or twice those that were asked for; then every other one goes, and the rest lie further apart.
 MAX_DRAWS = 500
-#: Starts of each subject's mode search besides the mean of the population and the conditional one: the best draws of so many
+#: Starts of each subject's mode search besides the mean of the population and the conditional one: the best draws of this many
 #: chains, and draws from the population, which may find a mode that no chain has seen.
 N_BEST_DRAWS, N_FROM_POPULATION = 4, 3
 #: Draws at which the solves of the E-step are compared with tight ones.
@@ -108,7 +108,7 @@ def _shrinkage(mixed, population: Population, found: Modes) -> np.ndarray:
     eta = found.mode - population.mean
     with np.errstate(invalid="ignore"):  # no subject has a mode
         shrinkage = 1.0 - np.sum(eta**2 * used, axis=0) / used.sum(axis=0) / np.diag(population.omega)
-    shrinkage[~mixed.is_gaussian] = np.nan  # their rough scale is no standard deviation
+    shrinkage[~mixed.is_gaussian] = np.nan  # their rough scale is not a standard deviation
     return shrinkage
 
 
@@ -205,7 +205,7 @@ class Draws:
         return (n_more if n_more >= max(1, n_held // 10) else 0), thins
 
     def extend(self, n_draws: int) -> None:
-        """So many more draws of each chain."""
+        """This many more draws of each chain."""
         phi, logp, loglik = [], [], []
         for _ in range(n_draws):
             self.last, _, report = self.simulator(self.population, self.theta, self.last, self.spacing)

@@ -17,7 +17,7 @@ DF = 8.0
 #: Differences of gradients over this many standard deviations within subjects: large enough that the noise of coarse solves
 #: does not pass for curvature.
 PROBE = 0.25
-#: Proposals are at most so many times wider than the average subject's draws, in any direction.
+#: Proposals are at most this many times wider than the average subject's draws, in any direction.
 WIDEST = 3.0
 #: Lengths of a Newton step that are tried at once.
 _LENGTHS = np.array([1.0, 0.5, 0.2, 0.05, 0.01])

@@ -173,7 +173,7 @@ def _of_sample(sample: ImportanceSample, n_solves: int, subjects) -> Likelihood:
 
 
 def _affordable(solves_per_subject: float) -> dict:
-    """Options of ``annealed.marginal_loglik`` for about so many solves: 100,000 go to its pilot run of some 25 stages."""
+    """Options of ``annealed.marginal_loglik`` for about this many solves: 100,000 go to its pilot run of some 25 stages."""
     n_particles = int(np.clip((solves_per_subject - 100_000) / 800, 10, 50))
     return {"n_groups": 8, "n_particles": n_particles, "n_steps": 2, "n_moves": 2}
 

@@ -31,7 +31,7 @@ class Maximizer:
     fixed : dict
         Parameters held at a natural value: name -> flat value, NaN for entries that are estimated.
     weight : ndarray, shape (subject,), optional
-        Weight of each subject: the log density is that of a data set with so many copies of it. 1 by default.
+        Weight of each subject: the log density is that of a data set with this many copies of it. 1 by default.
     """
 
     mixed: MixedModel

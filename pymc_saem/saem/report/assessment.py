@@ -20,7 +20,7 @@ from pymc_saem.saem.run.stages import Stages
 from pymc_saem.saem.uncertainty import fisher
 from pymc_saem.saem.uncertainty.standard_errors import Uncertainty, uncertainty
 
-#: Either part may cost this share of the solves of the fit, and at least so many per subject.
+#: Either part may cost this share of the solves of the fit, and at least this many per subject.
 SHARE, LEAST_SOLVES = 0.5, 2000
 #: The parts, as notes call them.
 RESIDUALS, LIKELIHOOD, ERRORS = "Shrinkage of the residuals", "Marginal log-likelihood", "Standard errors"

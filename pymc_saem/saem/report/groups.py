@@ -159,7 +159,7 @@ def dims_of(variable) -> tuple:
 
 
 def dims_of_effect(mixed, effect) -> tuple:
-    """Units without a dim are no subjects: they get one of their own, by the variable's name."""
+    """Units without a dim are not subjects: they get one of their own, by the variable's name."""
     before = tuple(f"{effect.name}_dim_{axis}" for axis in range(effect.axis))
     return tuple(effect.dims) if any(effect.dims) or effect.is_nested else (*before, mixed.subject_dim)
 

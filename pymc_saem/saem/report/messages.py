@@ -200,7 +200,7 @@ def _apart(disagreement: dict[str, float]):
 
 
 def _by_parameter(engine: Engine, sizes: np.ndarray) -> dict[str, float]:
-    """Largest entry of each parameter that is no network."""
+    """Largest entry of each parameter that is not a network."""
     return {p.name: float(np.max(sizes[p.columns], initial=0.0)) for p in engine.mixed.parameters if not p.is_network}
 
 

@@ -24,7 +24,7 @@ N_WARM_UP, FEW, N_WARM_UP_MANY = 20, 6, 80
 N_TRANSITIONS = 80
 #: Chains of each subject, at least.
 N_CHAINS = 8
-#: The chains become twice as long at most so many times, until their draws suffice.
+#: The chains become twice as long at most this many times, until their draws suffice.
 N_DOUBLINGS = 2
 
 

@@ -110,7 +110,7 @@ def check_count(name: str, value, smallest: int, otherwise: str = "") -> None:
 
 
 def check_initvals(model, initvals: Mapping[str, Any]) -> None:
-    """Refuse starting values of other names or shapes, and what is no number; PyMC has two texts of its own."""
+    """Refuse starting values of other names or shapes, and what is not a number; PyMC has two texts of its own."""
     free = {rv.name: rv for rv in model.free_RVs}
     unknown = sorted(set(initvals) - set(free))
     if unknown:

@@ -67,7 +67,7 @@ def run_in_processes(
 
 @dataclass
 class _Crew:
-    """The processes of some chains. Each has a line of its own to this one: of a shared one, a killed process may keep the lock."""
+    """The processes of some chains. Each has its own line to this one: of a shared one, a killed process may keep the lock."""
 
     run_chain: Callable
     payload: bytes

@@ -72,7 +72,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
     Raises
     ------
     UnsupportedModelError
-        When the model is not one that SAEM can estimate; the text says which part of it, and why.
+        When the model is not one that SAEM can estimate; the message names the part and the reason.
 
     Examples
     --------

@@ -16,11 +16,11 @@ from pymc_saem.saem.start.pooled import PooledObjective
 
 #: Factor between a residual scale and what the residuals say, from which the start is put right.
 FAR_OFF = 1e3
-#: Random effects so many times larger than their differences have variances that double precision cannot resolve.
+#: Random effects this many times larger than their differences have variances that double precision cannot resolve.
 LARGEST_RATIO = 1e6
 #: A residual scale of this share of the observed values is that of a model without error.
 SMALLEST_SHARE = 1e-9
-#: A Newton step must promise this much of log-likelihood; so many are made, in at most so many parameters.
+#: A Newton step must promise this much of log-likelihood; this many are made, in at most this many parameters.
 LEAST_GAIN, N_STEPS, MAX_PARAMETERS = 1e-4, 20, 40
 
 
@@ -43,7 +43,7 @@ def refuse_constant_outcomes(engine) -> None:
 
 
 def refuse_fixed_out_of_range(engine) -> None:
-    """Constants of the user whose squares are no numbers."""
+    """Constants of the user whose squares are not numbers."""
     theta = engine.maximizer.apply_fixed(engine.points.theta_of(engine.points.template))
     _refuse_out_of_range(engine, theta, "fixed= gives", tuple(engine.maximizer.fixed))
 

@@ -12,7 +12,7 @@ import numpy as np
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.likelihood.joint import Joint, WeightedPoints
 
-#: Differences reach so many standard errors, as the complete data would give them.
+#: Differences reach this many standard errors, as the complete data would give them.
 REACH = 0.02
 #: Numbers in the scores that are kept at once.
 MAX_SCORES = 4_000_000

@@ -110,7 +110,7 @@ def _readable(matrix: np.ndarray, complete: np.ndarray) -> np.ndarray:
 def _relative(matrix, complete, floor) -> tuple[np.ndarray, np.ndarray]:
     """Shares (p,) of the complete information, ascending, and their directions (p, direction), of complete information 1.
 
-    ``floor`` (p,) is added to it, so that there are shares where complete data carry no information either. At a point that is no maximum
+    ``floor`` (p,) is added to it, so that there are shares where complete data carry no information either. At a point that is not a maximum
     it may be no covariance; then its diagonal stands for it.
     """
     unit = 1.0 / np.sqrt(np.diag(complete))

@@ -17,7 +17,7 @@ from scipy.linalg import solve_triangular
 
 from pymc_saem.saem.likelihood.linearize import Linearized, cholesky_or_none
 
-#: Central differences reach so many standard errors, as if the other parameters were known.
+#: Central differences reach this many standard errors, as if the other parameters were known.
 REACH = 0.01
 
 

@@ -50,7 +50,7 @@ LEAST_OF_SCORES = 5e-3
 LARGEST_SCORES = 2.0
 #: What -2LL may have left to fall at the estimate, and the part of a standard error from which a parameter is named for it.
 LARGEST_GAIN, FAR = 0.5, 0.3
-#: Beyond so many parameters, the weights of networks count as known.
+#: Beyond this many parameters, the weights of networks count as known.
 MAX_WITH_WEIGHTS = 60
 
 

@@ -15,7 +15,7 @@ from pymc_saem.saem.uncertainty.determined import joined
 #: Multiple correlation of an estimate with the others from which a sentence is written: variances ten times as large.
 LARGEST_CORRELATION = 0.95
 LARGEST_INFLATION = 1.0 / (1.0 - LARGEST_CORRELATION**2)
-#: Of a weak direction, entries of at least this share of the largest are named; so many names at most.
+#: Of a weak direction, entries of at least this share of the largest are named; this many names at most.
 NAMED_SHARE, MAX_NAMES = 0.3, 4
 MAX_SENTENCES = 3
 

@@ -54,7 +54,7 @@ def uncertainty(
 ) -> Uncertainty:
     """What an information says about the estimates.
 
-    The weights of networks get no standard errors of their own: they are exchangeable, so that single ones mean nothing. Their
+    The weights of networks get no individual standard errors: they are exchangeable, so that single ones mean nothing. Their
     uncertainty is part of that of the other parameters, where the information has it.
     """
     n_entries = natural(engine, theta).size
