@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = QUICK if options.quick else SETTINGS
     _title("Fit: {n_explore} + {n_smooth} iterations of {n_transitions} transitions".format(**settings))
     if options.quick:
-        print("These are too few iterations for estimates that mean something.")
+        print("These are too few iterations for meaningful estimates.")
     mark = perf_counter()
     idata = ps.fit_saem(model, random_seed=options.seed, **settings)
     split = split_seconds(idata, perf_counter() - mark)

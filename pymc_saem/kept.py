@@ -125,7 +125,7 @@ def folder() -> Path | None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode) or not _is_ours(found):
-            _log.warning("'%s' belongs to somebody else, so no machine code is kept.", path)
+            _log.warning("'%s' belongs to another user, so machine code is not kept.", path)
             return None
         if os.name == "posix" and stat.S_IMODE(found.st_mode) & 0o077:
             path.chmod(0o700)

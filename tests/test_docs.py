@@ -94,7 +94,7 @@ def test_the_first_fit_defines_what_other_pages_use(first):
     assert set(ps.summary(first["idata"]).index) >= {"log_ka", "omega_V", "sigma"}
 
 
-@pytest.mark.filterwarnings("ignore:The difference of")
+@pytest.mark.filterwarnings("ignore:The difference between")
 @pytest.mark.parametrize("columns", [80, 100])
 def test_printed_tables_fit_the_terminal(first, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))

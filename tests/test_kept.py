@@ -259,7 +259,7 @@ def test_a_module_knows_what_it_imports(pack, name):
 
 
 def test_no_module_has_no_hash():
-    with pytest.raises(ValueError, match="numpy.linalg is no module of the package"):
+    with pytest.raises(ValueError, match="numpy.linalg is not a module of the package"):
         sources_hash("numpy.linalg")
 
 

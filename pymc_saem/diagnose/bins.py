@@ -123,7 +123,7 @@ def bin_of(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _n_bins(x, subject):
-    """As many as a typical subject has rows."""
+    """The number of rows of a typical subject."""
     counts = np.bincount(subject)
     return int(np.clip(min(int(np.median(counts[counts > 0])), x.size // _ENOUGH_ROWS), 1, _MOST_BINS))
 

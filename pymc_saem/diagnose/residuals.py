@@ -38,7 +38,7 @@ def residuals(
     outcome : str, optional
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
-        Time of each row, or any other number, such as time after dose. An ODE solution knows its times; without either there is no column "x".
+        Time of each row, or any other number, such as time after dose. An ODE solution provides its times; without either there is no column "x".
     n_simulations : int, default 1000
         Data sets that are simulated at the estimates, K below.
     random_seed : int or numpy.random.Generator, optional

@@ -68,7 +68,7 @@ def vpc(
     outcome : str, optional
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
-        Time of each row, or any other number to sort by, such as time after dose. An ODE solution knows its times.
+        Time of each row, or any other number to sort by, such as time after dose. An ODE solution provides its times.
     bins : {"auto", "unique", "smooth"}, int or sequence of float, default "auto"
         "unique": one for each time. A number: this many bins of about as many rows each. A sequence: the edges. "auto": "unique"
         where subjects share their times, else as many as a typical subject has rows, 20 at most. "smooth": no bins; quantiles

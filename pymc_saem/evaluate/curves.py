@@ -111,8 +111,8 @@ def _why_not_between_rows(rows) -> str:
             "form), so predictions are connected from row to row."
         )
     return (
-        f"The graph of outcome '{name}' does not contain x as it is, so predictions are connected from row to row. For "
-        "smooth curves let the model use the very numbers given as x."
+        f"The graph of outcome '{name}' does not contain x itself, so predictions are connected from row to row. For "
+        "smooth curves use the same numbers in the model and in x."
     )
 
 

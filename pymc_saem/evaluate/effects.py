@@ -67,7 +67,7 @@ class Effect:
         return float(1.0 - np.mean(self.z_mode**2))
 
     def density(self, x: np.ndarray) -> np.ndarray:
-        """Of the population: the mean of the densities of all units, which may differ by covariates; (point,)."""
+        """Density of the population: the mean of the densities of all units, which may differ by covariates; (point,)."""
         return self.law.density(x, self.place)
 
 

@@ -259,7 +259,7 @@ class Generator:
 
     @cached_property
     def _argument_lists(self) -> list:
-        """Of each part of each outcome: the variables that it is drawn from."""
+        """The variables that each part of each outcome is drawn from."""
         free = [self.model[name] for name in (*self.parameters, *self.effects)]
         return [arguments(part.rv, free) for outcome in self.outcomes for part in outcome.parts]
 

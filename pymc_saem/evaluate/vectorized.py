@@ -72,7 +72,7 @@ class Vectorized:
         return [np.stack(values) for values in zip(*rows, strict=True)]
 
     def _generators(self, rng) -> list:
-        """Not ``rng`` itself: operations draw from a copy, so that two of them would draw the same."""
+        """New generators, not ``rng`` itself: operations draw from a copy, so that two of them would draw the same."""
         return [np.random.default_rng(rng.integers(2**63, size=4)) for _ in range(self.n_generators)]
 
 

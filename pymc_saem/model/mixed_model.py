@@ -1,4 +1,4 @@
-"""What SAEM knows of a PyMC model: its random effects, parameters and outcomes."""
+"""A PyMC model as SAEM sees it: its random effects, parameters and outcomes."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Block:
 
     @cached_property
     def columns(self) -> np.ndarray:
-        """Of phi."""
+        """Columns of phi."""
         return np.concatenate([np.arange(e.columns.start, e.columns.stop) for e in self.effects])
 
     @cached_property

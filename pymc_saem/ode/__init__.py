@@ -1,7 +1,7 @@
 """Differential equations inside PyMC models.
 
 :func:`solve_ivp` turns a right-hand side written in PyTensor into a differentiable solution, one
-system per subject, solved in parallel. Nothing here knows SAEM: it serves NUTS models as well.
+system per subject, solved in parallel. Nothing here depends on SAEM: it serves NUTS models as well.
 """
 
 from importlib import import_module

@@ -82,7 +82,7 @@ def solve_ivp(
         that package is installed. "linear" is the matrix exponential, stiff or not, for right-hand sides that
         are linear in the states with coefficients that do not change with time; doses, infusions and covariates
         of kind "constant" may change them. "auto" takes "linear" for such systems with up to 8 states,
-        where it is faster (``solution.solver`` says so). Else it finds out, for each subject at each call: it begins
+        where it is faster (see ``solution.solver``). Else it finds out, for each subject at each call: it begins
         explicit, and when stability and not accuracy limits the steps, or ``max_steps`` will not do, the subject
         is solved by "cvodes" from its start. The first stiff subject waits for compilation. Gradients are forward
         sensitivities, which the tolerances control too. Only with "auto", for right-hand sides so wide that they are

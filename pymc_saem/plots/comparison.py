@@ -1,4 +1,4 @@
-"""Several fits beside each other: estimates with intervals, and what their likelihoods say."""
+"""Several fits side by side: estimates with intervals, and their likelihoods."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def draw_pairs(effects, axes, figsize):
     """Effects against each other, on the scale on which their distributions are standard normal."""
     effects = [e for e in effects if e.units.size == effects[0].units.size]
     if len(effects) < 2:
-        raise ValueError(f"kind='pairs' needs two effects of the same units; there is {effects[0].label} alone.")
+        raise ValueError(f"kind='pairs' needs two effects of the same units; there is only {effects[0].label}.")
     if len(effects) > MAX_PAIRS:
         return _draw_image(effects, axes, figsize)
     n = len(effects)
@@ -231,7 +231,7 @@ def _draw_pair(ax, row, column, limit, below):
 
 
 def model_correlation(one, other) -> float:
-    """Of two effects, in the distribution of the population."""
+    """Correlation of two effects in the distribution of the population."""
     if one.variable != other.variable:
         return 0.0
     if one.correlation is None:
@@ -240,7 +240,7 @@ def model_correlation(one, other) -> float:
 
 
 def draws_correlation(one, other) -> float:
-    """Of two effects over all subjects, the mean over draws; of the modes where there are no draws."""
+    """Correlation of two effects over all subjects: the mean over draws, or that of the modes if there are no draws."""
     a, b = (e.z_draws if len(e.z_draws) else e.z_mode[None] for e in (one, other))
     a, b = (v - v.mean(axis=1, keepdims=True) for v in (a, b))
     with np.errstate(invalid="ignore", divide="ignore"):

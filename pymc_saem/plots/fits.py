@@ -80,7 +80,7 @@ def plot_fits(
     outcome : str or sequence of str, optional
         Name of the observed variable, when there are several. Of a sequence each subject has as many panels side by side.
     x : array_like, shape (row,), or dict of str to array_like, optional
-        Time of each row, by outcome where several have different rows. An ODE solution knows its times; a model written
+        Time of each row, by outcome where several have different rows. An ODE solution provides its times; a model written
         as a formula needs them here, and gets smooth curves when the formula uses the same numbers. A Series with
         ``attrs["units"]`` brings units; an ODE solution has those of the ``t`` that it was given.
     n_grid : int, default 150
@@ -194,7 +194,7 @@ def _read(model, idata, name, subjects, x, samples, n_grid) -> _Part:
 
 
 def _labels(parts, xlabel, ylabel) -> tuple[str, list[str]]:
-    """Of the common x axis, and of the y axis of each outcome."""
+    """Labels of the common x axis, and of the y axis of each outcome."""
     given = next((part.given for part in parts if part.given is not None), None)
     x_name = getattr(given, "name", None) or "time"
     xlabel = with_unit(x_name, unit_in(given, x_name)) if xlabel is None else xlabel
@@ -251,7 +251,7 @@ def _share_y_by_outcome(pages):
 
 
 def _same_limits(pages, sharex, sharey):
-    """The same axes on all pages, y axes by outcome; within a page Matplotlib sees to it."""
+    """Give all pages the same axis limits, y axes by outcome; within a page Matplotlib does so."""
     firsts = np.array([page[0] for page in pages])
     shared = [(firsts[:, 0], "x")] * sharex + [(own_axes, "y") for own_axes in firsts.T] * sharey
     for own_axes, name in shared:
@@ -274,7 +274,7 @@ def _draw_curve(ax, curve, ci_prob):
 
 
 def _warn_of_gaps(fitted, chosen, curves):
-    """Say which curves have gaps, because an empty panel explains nothing."""
+    """Warn about curves with gaps, because an empty panel explains nothing."""
     names = [
         str(fitted.subjects[s])
         for s, c in zip(chosen, curves, strict=True)

@@ -57,7 +57,7 @@ def plot_observation_distribution(
     outcome : str, optional
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
-        Time of each row of the outcome, for the title; an ODE solution knows it.
+        Time of each row of the outcome, for the title; an ODE solution provides it.
     n_grid : int, default 400
         Points of a density. Discrete outcomes are drawn at the whole numbers.
     n_draws : int, default 500
@@ -146,7 +146,7 @@ def _find_rows(fitted, subject, row) -> tuple[int, list[tuple[int, int]]]:
 
 
 def _place(x, value) -> str:
-    """Such as ``time 0.25 h``."""
+    """Time of a row with its unit, such as ``time 0.25 h``."""
     name = getattr(x, "name", None) or "time"
     return f"{name} {value:.4g} {unit_in(x, name) or ''}".rstrip()
 

@@ -61,7 +61,7 @@ def plot_predictions(
     subjects : label or sequence of labels, optional
         As in the model's coords; all subjects by default.
     log : bool, default False
-        Whether both axes are logarithmic; points at or below zero are left out then.
+        Whether both axes are logarithmic; non-positive points are not drawn.
     smooth : bool, default True
         Whether the trend is drawn.
     xlabel, ylabel : str, optional
@@ -88,7 +88,7 @@ def plot_predictions(
     kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     unknown = [kind for kind in kinds if kind not in _PANELS]
     if unknown or not kinds:
-        raise ValueError(f"kinds must be of {', '.join(map(repr, _PANELS))}, got {kinds!r}.")
+        raise ValueError(f"kinds must be among {', '.join(map(repr, _PANELS))}, got {kinds!r}.")
     rows = FittedRows(model, idata, outcome).rows
     if rows.predicted is None:
         raise ValueError(f"PyMC has no mean for outcome '{rows.outcome.name}', so there are no predictions to plot.")

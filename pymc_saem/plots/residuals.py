@@ -58,7 +58,7 @@ def plot_residuals(
     outcome : str, optional
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
-        Time of each row, or any other number such as time after dose. An ODE solution knows its times, and
+        Time of each row, or any other number such as time after dose. An ODE solution provides its times, and
         has the units of the ``t`` that it was given. A Series with ``attrs["units"]`` brings units.
     which : str or sequence of {"iwres", "pwres", "npde", "pit"}, default ("iwres", "npde")
     kinds : str or sequence of {"time", "prediction", "qq", "histogram", "autocorrelation"}, optional
@@ -122,7 +122,7 @@ def _several(argument, value, known) -> tuple:
     value = (value,) if isinstance(value, str) else tuple(value)
     wrong = [v for v in value if v not in known]
     if wrong or not value:
-        raise ValueError(f"{argument} must be of {', '.join(map(repr, known))}, got {shown(value)}.")
+        raise ValueError(f"{argument} must be among {', '.join(map(repr, known))}, got {shown(value)}.")
     return value
 
 

@@ -247,5 +247,5 @@ def legend_above(figure, handles, labels, n_columns, **style):
 
 
 def tidy(ax):
-    """Leave away the frame lines that carry no numbers."""
+    """Hide the top and right spines."""
     ax.spines[["top", "right"]].set_visible(False)

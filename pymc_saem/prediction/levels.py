@@ -97,7 +97,7 @@ class Levels:
     def _individual(self, which, values, rng) -> tuple[dict, dict]:
         """Random effects at the conditional mode (1, ...), and draws of them (draw, ...)."""
         if which is None:
-            raise ValueError("The fit has no draws of the random effects, so nothing is known of its subjects.")
+            raise ValueError("The fit has no draws of the random effects, so there is no information about its subjects.")
         shapes = {name: typical.shape[1:] for name, typical in self._typical.items()}
         modes, draws, is_given = fitted_effects(self.generator, self.design, self.fit, self.matched, shapes, which)
         new = self.matched.source == OWN_DATA
@@ -123,8 +123,8 @@ class Levels:
         if not found.is_enough.all():
             listed = first_of(self.design.subjects[s] for s in np.flatnonzero(~found.is_enough))
             warnings.warn(
-                f"The chains of conditional draws of the new {self.fit.subject_dim} {listed} do not agree, or are too short: their "
-                "intervals are rough. Their data may allow several curves.",
+                f"The chains of conditional draws of the new {self.fit.subject_dim} {listed} disagree or are too short: their "
+                "intervals are approximate. Their data may allow several curves.",
                 UserWarning,
                 stacklevel=5,
             )

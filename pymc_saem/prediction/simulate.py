@@ -53,7 +53,7 @@ def simulate(
         "draws" gives each data set other parameters, from the posterior group of the fit, so that their uncertainty is in
         the data sets.
     random_effects : sequence of str, optional
-        Names of the random effects, where they are not found from the model: see :func:`pymc_saem.fit_saem`. A fit knows them.
+        Names of the random effects, where they are not found from the model: see :func:`pymc_saem.fit_saem`. A fit stores them.
 
     Returns
     -------

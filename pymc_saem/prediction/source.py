@@ -83,7 +83,7 @@ def _set_data(model: pm.Model, data: Mapping) -> Iterator[None]:
     if unknown:
         raise ValueError(
             f"data names {', '.join(map(repr, unknown))}; the pm.Data of the model are {', '.join(map(repr, known)) or 'none'}. "
-            "What is not pm.Data is a constant of the model: give the function that builds it instead."
+            "Everything else is a constant of the model: pass the function that builds the model instead."
         )
     names = [name for name in data if name in known]
     before = {name: np.array(model[name].get_value()) for name in names}

@@ -23,7 +23,7 @@ from pymc_saem.model.reading.levels import find_random_effects
 
 @dataclass(frozen=True)
 class Fit:
-    """What a fit says about parameters and individuals.
+    """Parameters and individuals of a fit.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def fitted_values(model, parameters: tuple[str, ...], fit: Fit) -> dict[str, np.
         if value.shape != expected:
             raise ValueError(
                 f"Parameter '{name}' has shape {value.shape} in the fit and {expected} in the model. The model must have the "
-                "parameters that were estimated, whatever its rows and subjects."
+                "estimated parameters; its rows and subjects may differ."
             )
     return values
 

@@ -99,7 +99,7 @@ def bootstrap(
     progressbar : bool, default True
         Shown in terminals and notebooks only.
     **options
-        Options of ``fit_saem`` that count instead of those of the fit: ``fixed``, ``n_transitions``, ``kernel``, ...
+        Options of ``fit_saem`` that override those stored in the fit: ``fixed``, ``n_transitions``, ``kernel``, ...
 
     Returns
     -------
@@ -130,7 +130,7 @@ def bootstrap(
     if not 0.0 < ci_prob < 1.0:
         raise ValueError(f"ci_prob is {shown(ci_prob)}; it must be a probability between 0 and 1, such as 0.95.")
     if strata is not None and kind != "case":
-        raise ValueError("strata are for kind='case': a parametric bootstrap keeps the design as it is.")
+        raise ValueError("strata are for kind='case': a parametric bootstrap keeps the design.")
     fitted = read_fit(idata, options)
     refitter = make_refitter(model, fitted, n_explore, n_smooth, other_data=kind == "parametric")
     of_data, of_runs = random_generator(random_seed).spawn(2)

@@ -20,7 +20,7 @@ from pymc_saem.saem.start.pooled import default_exploration
 
 @dataclass(frozen=True, repr=False)
 class CrossValidation(HeadedTable):
-    """Scores of subjects by fits that did not know them.
+    """Scores of subjects by fits that did not include them.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a finished fit says of itself: estimates, constants and options, from which other fits of its kind are made."""
+"""What a finished fit contains: estimates, constants and options, from which other fits of its kind are made."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def read_fit(idata, given: Mapping | None = None) -> Fitted:
     idata : arviz.InferenceData or xarray.DataTree
         What ``fit_saem`` returned, also if it was read from a file.
     given : mapping, optional
-        Options of ``fit_saem`` that count instead of those of the fit.
+        Options of ``fit_saem`` that override those stored in the fit.
 
     Raises
     ------

@@ -24,7 +24,7 @@ from pymc_saem.saem.run.processes import leave_with_parent
 
 #: The refitter of this process: hash of its bytes -> unpickled copy. Only the last one is kept.
 _KEPT: dict[str, Refitter] = {}
-#: It does one fit at a time, also where joblib works in threads.
+#: Serializes refits, including under joblib's threading backend.
 _ALONE = threading.Lock()
 
 INTERRUPTED = "interrupted"
@@ -56,7 +56,7 @@ def run_tasks(
     progressbar : bool
         Shown in terminals and notebooks only.
     title : str
-        What the bar says.
+        Title of the bar.
 
     Returns
     -------

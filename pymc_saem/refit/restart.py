@@ -88,7 +88,7 @@ def check_restart(
     Returns
     -------
     RestartCheck
-        Printed, it says what it means.
+        Printed with its interpretation.
 
     Raises
     ------

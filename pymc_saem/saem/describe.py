@@ -1,4 +1,4 @@
-"""What SAEM understood of a model, before any iteration."""
+"""How SAEM reads a model, before any iteration."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ModelSummary:
 
 
 def summarize(model: pm.Model | None = None, *, random_effects: Sequence[str] | None = None) -> ModelSummary:
-    """What SAEM understands of a model: random effects, M-step of each parameter, data.
+    """How SAEM reads a model: random effects, M-step of each parameter, data.
 
     Parameters
     ----------

@@ -240,7 +240,7 @@ def fit_saem(
             runs = run_chains(job, rngs, cores, watch, writer, ctrl_c, progress.announce)
             idata, messages = finisher.finish(runs, after, writer, ctrl_c, progress.announce)
         if ctrl_c.is_waiting:
-            messages.append("Ctrl-C came while the result was put together; it is complete.")
+            messages.append("Ctrl-C was pressed while the result was assembled; the result is complete.")
         _warn(messages, idata)
         return idata
 

@@ -172,7 +172,7 @@ def test_several_outcomes_of_one_solution_and_start_times():
 
 
 @pytest.mark.parametrize(
-    ("scaled", "message"), [(DAYS / 24, "does not contain x as it is"), (DAYS * np.sqrt(DAYS), "another form")]
+    ("scaled", "message"), [(DAYS / 24, "does not contain x itself"), (DAYS * np.sqrt(DAYS), "another form")]
 )
 def test_times_that_the_graph_does_not_show_are_connected_from_row_to_row(scaled, message):
     both = message == "another form"

@@ -54,7 +54,7 @@ def test_subjects_have_their_own_curves_and_start_times():
     [
         ({"time": [0.0], "x": [1.0]}, {"kind": "spline"}, ValueError, "kind is 'spline'"),
         ({"x": [1.0]}, {}, ValueError, "needs the columns 'time' and a value"),
-        ({"time": [0.0], "x": [1.0], "z": [2.0]}, {}, ValueError, r"found the columns \['x', 'z'\]; say which"),
+        ({"time": [0.0], "x": [1.0], "z": [2.0]}, {}, ValueError, r"found the columns \['x', 'z'\]; choose one"),
         ({"time": [0.0], "x": [1.0]}, {"value": "y"}, ValueError, "value is 'y', which is not a column"),
         ({"time": [0.0], "x": [np.nan]}, {}, ValueError, "row 0: time 0.0 and x nan must be finite"),
         ({"time": [0.0], "x": ["much"]}, {}, TypeError, "must be numeric"),

@@ -53,6 +53,6 @@ def test_a_gradient_across_a_jump_is_a_warning():
     solution = solve_ivp(lambda t, y, p: {"c": slope(t, y, p)}, {"c": 1.0}, {"k": 0.5, "lag": lag}, t=[3.0])
     assert pytensor.function([lag], solution.c)(1.0)[0] == pytest.approx(np.exp(-1.0), rel=1e-4)
     with pytest.warns(
-        UserWarning, match=r"jumps at a comparison \(>=\) with p.lag. Its solution is right, but not its"
+        UserWarning, match=r"jumps at a comparison \(>=\) with p.lag. Its solution is correct, but its"
     ):
         pt.grad(solution.c.sum(), lag)

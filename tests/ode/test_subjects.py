@@ -129,7 +129,7 @@ def test_the_order_of_labels():
     with pm.Model(coords={"person": ["b", "a", "c", "d"]}):
         k = pm.Data("k", [0.3, 0.2, 0.1, 9.0], dims="person")
         by_coords = solved(rows, amounts, t, rate=k)
-        with pytest.raises(ValueError, match="another order than the coords"):
+        with pytest.raises(ValueError, match="a different order from the coords"):
             solved(pd.Categorical(rows, categories=list("abcd")), amounts, t, rate=k)
     for solution in (first, by_category, by_index, by_coords):
         np.testing.assert_allclose(solution.c.eval(), expected, rtol=1e-6)

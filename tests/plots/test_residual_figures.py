@@ -168,11 +168,11 @@ def test_trend():
 def test_errors(model, idata, data):
     with pytest.raises(ValueError, match="The times of outcome 'conc' are unknown; give one per row with x="):
         ps.plot_residuals(model, idata, kinds="time", **FEW)
-    with pytest.raises(ValueError, match="kinds must be of 'time', .*, got \\('violin',\\)"):
+    with pytest.raises(ValueError, match="kinds must be among 'time', .*, got \\('violin',\\)"):
         ps.plot_residuals(model, idata, kinds="violin", **FEW)
-    with pytest.raises(ValueError, match="which must be of 'iwres', .*, got \\('cwres',\\)"):
+    with pytest.raises(ValueError, match="which must be among 'iwres', .*, got \\('cwres',\\)"):
         ps.plot_residuals(model, idata, which="cwres", **FEW)
-    with pytest.raises(ValueError, match="kinds must be of 'population', 'individual', got \\('both',\\)"):
+    with pytest.raises(ValueError, match="kinds must be among 'population', 'individual', got \\('both',\\)"):
         ps.plot_predictions(model, idata, kinds="both")
     with pytest.raises(ValueError, match="There is no subject 13"):
         ps.plot_predictions(model, idata, subjects=13)

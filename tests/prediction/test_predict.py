@@ -135,7 +135,7 @@ def test_nothing_leaks_from_one_subject_into_another(fitted):
 def test_the_same_label_may_be_another_person(fitted):
     data, model, idata = fitted
     other = table(seed=9, subjects=("A", "B", "Z"))
-    with pytest.warns(UserWarning, match="The fit knows subject A, B, but their observed values .* subjects='new'"):
+    with pytest.warns(UserWarning, match="The fit contains subject A, B, but their observed values .* subjects='new'"):
         found = ps.predict(build, idata, other, random_seed=1)
     assert list(found["source"][::4]) == ["fit", "fit", "own data"]
     quiet = ps.predict(build, idata, other, subjects="match", random_seed=1)

@@ -55,7 +55,7 @@ def test_draws_of_subjects():
         ({"n": 1}, "n is 1; it must be an integer of at least 2"),
         ({"ci_prob": 95}, "between 0 and 1"),
         ({"strata": [1] * 12}, "strata are for kind='case'"),
-        ({"n_chains": 3}, r"\['n_chains'\] are no options of a refit"),
+        ({"n_chains": 3}, r"\['n_chains'\] are not options of a refit"),
     ],
 )
 def test_arguments_are_checked(intercepts, fit, arguments, message):

@@ -105,7 +105,7 @@ DIFFERENT = {
 @pytest.mark.parametrize("what", DIFFERENT)
 def test_different_rows_are_refused(what):
     change, words = DIFFERENT[what]
-    with pytest.raises(ValueError, match=f"The fits 'one' and 'two' are not of the same data: {words}"):
+    with pytest.raises(ValueError, match=f"The fits 'one' and 'two' do not have the same data: {words}"):
         ps.compare({"one": made_up(), "two": made_up(**change)})
 
 
@@ -146,7 +146,7 @@ def test_fits_without_likelihood_and_other_things_are_refused():
 def test_errors_larger_than_differences_are_doubted():
     fits = {"one": made_up(-10.0, 0.3), "two": made_up(-10.2, 0.2), "three": made_up(-15.0, 0.1)}
     with pytest.warns(
-        UserWarning, match="difference of 'one' and 'two' is 0.4, less than the error of their likelihoods, 0.72"
+        UserWarning, match="difference between 'one' and 'two' is 0.4, less than the error of their likelihoods, 0.72"
     ) as seen:
         table = ps.compare(fits)
     assert len(seen) == 1 and table.attrs["notes"] == [str(seen[0].message)]

@@ -76,7 +76,7 @@ TABLES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:The difference of .one. and .two. is 0")  # they are the same fit
+@pytest.mark.filterwarnings("ignore:The difference between .one. and .two. is 0")  # they are the same fit
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_of_what_was_read(loaded, name):
     model, t, idata, again = loaded

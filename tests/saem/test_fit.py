@@ -298,7 +298,7 @@ def test_a_kernel_that_is_hardly_accepted_is_reported():
         pm.Normal("y", pm.math.sqrt((b**2).sum(axis=1)), 0.01, observed=radius)
     kernel = {"block": 0.5, "independence": 0.5}
     with pytest.warns(
-        UserWarning, match="independence proposals were accepted in .* remove 'independence' from kernel"
+        UserWarning, match="independence proposals had an acceptance rate of .* remove 'independence' from kernel"
     ):
         idata = ps.fit_saem(
             model, kernel=kernel, n_explore=4, n_smooth=4, n_starts=0, draws=4, random_seed=1, progressbar=False,

@@ -51,8 +51,8 @@ REFUSED = {
     "whose row it is": ({"data": "y_subject"}, "'y_subject' .*'constant_data'"),
     "a dim that has no name": ({"mu": "z_dim_0", "k": None}, "'z_dim_0' is a dim of the model as well"),
     "a path of a dim": ({"k": "k/l"}, "'k/l' .*take '/' for a path"),
-    "equal labels": ({"labels": ["a", "a", "b", "c"]}, "same as text: 'a' and 'a'"),
-    "labels that print alike": ({"labels": [1, "1", 2, 3]}, "same as text: 1 and '1'"),
+    "equal labels": ({"labels": ["a", "a", "b", "c"]}, "identical as text: 'a' and 'a'"),
+    "labels that print alike": ({"labels": [1, "1", 2, 3]}, "identical as text: 1 and '1'"),
 }
 
 

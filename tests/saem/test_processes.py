@@ -121,7 +121,7 @@ def test_a_killed_chain_is_reported_and_takes_no_other():
     (chain,) = run_in_processes(end_badly, payload, [None] * 3, 2, lambda *seen: None, None)
     assert chain.number == 2
     killed, failed = chain.trouble
-    assert killed.startswith("Chain 0 was lost (its process ended with signal 9, as where memory is used up)")
+    assert killed.startswith("Chain 0 was lost (its process ended with signal 9, possibly out of memory)")
     assert failed.startswith("Chain 1 was lost (ArithmeticError: of chain 1)") and "resume=" in failed
     with pytest.raises(RuntimeError, match="ended with signal 9"):  # nothing is left
         run_in_processes(end_badly, payload, [None], 2, lambda *seen: None, None)

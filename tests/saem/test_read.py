@@ -313,6 +313,6 @@ def test_a_family_with_fewer_free_entries_is_refused():
         share = pm.Dirichlet("share", np.ones(3), shape=(12, 3))
         pm.Normal("y", share[SUBJECT, 0], pm.HalfNormal("sigma"), observed=Y)
     with pytest.raises(
-        UnsupportedModelError, match="'share' is a Dirichlet, whose unconstrained value has another shape"
+        UnsupportedModelError, match="'share' is a Dirichlet, whose unconstrained value has a different shape"
     ):
         read_model(model, ["share"])

@@ -194,7 +194,7 @@ REFUSALS = {
     "another model": (
         lambda: CASES["orange"].build(),
         {},
-        "resume belongs to a different model: it has 3 entries of parameters, and this",
+        "resume belongs to a different model: it has 3 entries of parameters, this",
     ),
     "other data": (
         lambda: random_intercept(shift=0.01),

@@ -134,7 +134,7 @@ def test_an_interval_without_ends_has_none():
         found = uncertainty(engine, theta, known, 5, np.random.default_rng(1))
     for values in (found.se, found.lower, found.upper):
         assert np.isnan(values).tolist() == [False, True, False]
-    assert found.hints == ["the data hardly determine omega (the interval has no ends)"] and found.hints[0] in found.note
+    assert found.hints == ["the data hardly determine omega (their intervals are unbounded)"] and found.hints[0] in found.note
     np.testing.assert_allclose([found.lower[0], found.upper[2]], [0.5 - 1.96 * 0.2, 0.3 * np.exp(1.96 * 0.1)], rtol=1e-3)
     assert np.all(found.theta[:, 1] == theta[1]) and np.all(np.isfinite(found.theta))
 

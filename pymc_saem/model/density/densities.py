@@ -96,7 +96,7 @@ class Densities:
         return self.__dict__ | {"_functions": {}, "_is_copy": True}  # compiled code does not travel between processes
 
     def solved_tightly(self) -> Densities:
-        """The same densities from solves to ``GRADIENT_TOLERANCE``; itself where there is nothing to solve better."""
+        """These densities with solves at ``GRADIENT_TOLERANCE``; itself if tighter solves change nothing."""
         if "tight" not in self._functions:
             loglik, _, _ = self._subject_graphs(*symbols(self.mixed))
             worst = max([max(node.op.rtol, node.op.atol) for node in ode_nodes([loglik])], default=0.0)
@@ -127,7 +127,7 @@ class Densities:
         return loglik, residual, status
 
     def outputs(self, phi: np.ndarray, theta: np.ndarray):
-        """The same as one sequence: log likelihood, residual statistics, status codes of each ODE."""
+        """Outputs as one sequence: log likelihood, residual statistics, status codes of each ODE."""
         return self._function("likelihood")(phi, theta)
 
     def outputs_quietly(self, phi: np.ndarray, theta: np.ndarray):

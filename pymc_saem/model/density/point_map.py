@@ -1,4 +1,4 @@
-"""theta and phi to and from a PyMC point: transforms, dtypes, key order. No other file knows them."""
+"""theta and phi to and from a PyMC point: transforms, dtypes, key order. No other file uses them."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _free_one(inputs: list, outputs: list, key: tuple) -> _Kept | None:
 
 
 def _hash_of_data(graphs: list) -> str:
-    """Of all constants as they are now: an array may change that a model refers to."""
+    """Hash of all constants as they are now, because arrays that a model refers to may change."""
     found = hashlib.sha256()
     for variable in ancestors(graphs):
         if isinstance(variable, Constant):

@@ -12,7 +12,7 @@ def unit_axes(look, left_out: set[str] = frozenset()) -> dict[str, int]:
 
     It is the first axis of which each row of data depends on one entry, and the first one of all where there is no such. Rows may
     depend on one entry of two axes, as with ``sd[outcome] * z[outcome, subject]``: an axis that parameters have and that is
-    shorter is none of units.
+    shorter cannot index units.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def unit_axes(look, left_out: set[str] = frozenset()) -> dict[str, int]:
 
 
 class FirstAxes:
-    """In the place of a Dependence where a model has no data yet, so that nothing can be asked: units run along first axes."""
+    """Stands in for a Dependence where a model has no data yet, so that nothing can be asked: units run along first axes."""
 
     def __init__(self, model, point: dict):
         self.model, self.template = model, point

@@ -60,7 +60,7 @@ class Dependence:
     # -- answers ------------------------------------------------------------------------------
 
     def rows_on(self, name: str, axis: int | None = None) -> list[Reach]:
-        """Of each observed variable: the entries of an axis of a free variable, that of units, that each row depends on."""
+        """For each observed variable, the entries of the unit axis of a free variable that each row depends on."""
         axis = self.axes[name] if axis is None else axis
         if (name, axis) not in self._found:
             seeds = self._seeds(name, axis)

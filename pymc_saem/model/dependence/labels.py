@@ -52,7 +52,7 @@ class Reach:
         return Reach(self.first.min(axis=axes, initial=NOBODY), self.last.max(axis=axes, initial=-1))
 
     def with_axes(self, ndim: int) -> Reach:
-        """The same with axes of length 1 at the end."""
+        """These labels with axes of length 1 at the end."""
         return self.map(lambda v: v.reshape(*v.shape, *(1,) * (ndim - v.ndim)))
 
     def or_else(self, other: Reach) -> Reach:

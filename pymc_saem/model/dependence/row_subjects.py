@@ -13,7 +13,7 @@ from pymc_saem.model.mixed_model import UnsupportedModelError
 
 
 class SharedRowError(UnsupportedModelError):
-    """A row depends on more than one entry of an axis, so the axis is none of subjects."""
+    """A row depends on several entries of an axis, so the axis cannot index subjects."""
 
 
 def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator, noise: float = 0.0) -> list[np.ndarray]:
@@ -118,7 +118,7 @@ def refuse_shared(name, both: np.ndarray) -> None:
         raise SharedRowError(
             f"Row {row} of '{name}' depends on more than one subject ({both.sum()} such rows in all). "
             "SAEM needs every row to depend on the random effects of exactly one subject: check the index that maps rows to "
-            "subjects, or name the random effects in random_effects=[...], if others were taken for them."
+            "subjects, or name the random effects in random_effects=[...], if the wrong ones were chosen."
         )
 
 

@@ -63,7 +63,7 @@ def lay_out_effects(model, point, axes: dict[str, int], unit_subjects) -> tuple[
 
 
 def with_images(mixed: MixedModel, point: dict) -> MixedModel:
-    """The same with the effects of the form "standard" found: standard normal ones that enter the model through affine images."""
+    """The layout with effects of the form "standard" found: standard normal ones that enter the model through affine images."""
     model, effects, latents, image_of = mixed.model, mixed.random_effects, {}, {}
     for effect in effects:
         if effect.form == "direct" and (latent := latent_of(model, effect.name, effect.shape, effect.axis)):
@@ -109,7 +109,7 @@ def lay_out_parameters(model, point, left_out) -> tuple[Parameter, ...]:
 
 
 def with_general_laws(mixed: MixedModel) -> MixedModel:
-    """The same with Gaussian blocks only where one mean and one covariance without other random effects say all.
+    """The layout with Gaussian blocks only where one mean and one covariance without other random effects say all.
 
     The density of the others joins the compiled likelihood.
     """

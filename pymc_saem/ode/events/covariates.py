@@ -125,7 +125,7 @@ class Interpolation:
         self._known = {}
 
     def of(self, name, subjects):
-        """The same with the places of the subjects of a solution instead of labels; every subject needs a value."""
+        """This table with the places of the subjects of a solution instead of labels; every subject needs a value."""
         places = subjects.places(self.subject, f"params[{name!r}]")
         missing = np.setdiff1d(np.arange(subjects.n), places)
         if missing.size:

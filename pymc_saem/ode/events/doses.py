@@ -298,11 +298,11 @@ def _check_dose(event, is_constant, row):
         raise ValueError(f"events row {row}: rate is {event['rate']:g} and dur is {event['dur']:g}; give one of them.")
     if event["ss"] not in (0, 1, 2):
         raise ValueError(
-            f"events row {row}: ss is {event['ss']:g}; it must be 0, 1 (steady state) or 2 (steady state on top of what is there)."
+            f"events row {row}: ss is {event['ss']:g}; it must be 0, 1 (steady state) or 2 (steady state added to the current states)."
         )
     if is_constant and (event["ii"] or event["addl"] or event["rate"] == -2):
         raise ValueError(
-            f"events row {row}: amt is 0 and ss is {event['ss']:g}, an infusion that has run for ever at the given rate and ends "
+            f"events row {row}: amt is 0 and ss is {event['ss']:g}, an infinitely long infusion at the given rate that ends "
             f"here; so ii and addl must be 0, and rate positive or -1. They are {event['ii']:g}, {event['addl']:g} and {event['rate']:g}."
         )
     if (event["ss"] or event["addl"]) and not event["ii"] and not is_constant:

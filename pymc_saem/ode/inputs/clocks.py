@@ -30,8 +30,8 @@ def refuse_no_numbers(values, what):
         found = any(isinstance(x, _DATES) for x in array.ravel())
     if found:
         raise TypeError(
-            f"{what} must hold numbers, got {array.dtype if dtype is None else dtype}; take the time since a start in a unit of your "
-            "choice, for example (t - t.min()) / np.timedelta64(1, 'h')."
+            f"{what} must hold numbers, got {array.dtype if dtype is None else dtype}; use the time since a start in any "
+            "unit, for example (t - t.min()) / np.timedelta64(1, 'h')."
         )
     if array.dtype.kind == "c":
         raise TypeError(f"{what} must hold real numbers, got {array.dtype}.")

@@ -120,7 +120,7 @@ def _names(found, categories, n, known, row_of):
     if n is None or len(names) == n:
         if known is not None and set(known) == set(names) and known != names:
             raise ValueError(
-                f"subject has the categories {listed(names)}, in another order than the coords of the model, "
+                f"subject has the categories {listed(names)}, in a different order from the coords of the model, "
                 f"{listed(known)}. Give both in the order of y0 and params."
             )
         return names
@@ -159,7 +159,7 @@ def aligned(values, subjects):
             if subjects.by_name and len(labels) == subjects.n and _is_telling(index):
                 raise ValueError(
                     f"{name!r} has the index {listed(labels)}, but the subjects of the rows are {listed(subjects.names)}. Give it their "
-                    "labels as index; or its values alone, in that order, if its index has another meaning."
+                    "labels as index; or pass its values alone, in that order, if its index has another meaning."
                 )
         if is_known or isinstance(value, Variable) or np.ndim(value) == 0 or len(value) != subjects.n:
             continue
@@ -167,8 +167,8 @@ def aligned(values, subjects):
         if (array != array[0]).any():
             warnings.warn(
                 f"The labels of subject are not in sorted order: {listed(subjects.names)}. The leading axis of {name!r} is "
-                "taken to be in that order, the order of first appearance, as factorize gives it. A Series with the labels as "
-                "index leaves no doubt.",
+                "taken to be in that order, the order of first appearance, as factorize gives it. Pass a Series with the labels "
+                "as index to be explicit.",
                 UserWarning,
                 stacklevel=3,
             )

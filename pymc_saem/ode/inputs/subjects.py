@@ -112,7 +112,7 @@ class Subjects:
         return in_range
 
     def told_by(self, labels, times, index):
-        """The same subjects with names, if a table holds the very rows of t with labels; else these.
+        """These subjects with names, if a table holds the very rows of t with labels; else these.
 
         Parameters
         ----------
@@ -147,7 +147,7 @@ class Subjects:
         return told
 
     def with_rows(self, codes, t, index):
-        """The same subjects, whose rows of t are known."""
+        """These subjects with known rows of t."""
         same = Subjects(self.n, self.names, self.by_name, self.is_ordered)
         same.rows = codes, t, index
         return same

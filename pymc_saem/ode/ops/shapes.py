@@ -7,7 +7,7 @@ __all__ = ["batch_shape", "check_times", "float_tensor", "symbolic_batch"]
 
 
 def float_tensor(x):
-    """As a tensor of floats."""
+    """Convert to a tensor of floats."""
     return pt.as_tensor_variable(x).astype("float64")
 
 

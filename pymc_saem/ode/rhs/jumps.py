@@ -95,7 +95,7 @@ def _points(rng, shapes, decades):
 
 
 def _jumps_between(evaluate, low, high):
-    """By how much outputs change at the first change of case on the way from one point to another, (ways with one,), in units
+    """How much outputs change at the first change of case on the way from one point to another, (ways with one,), in units
     of their size at the ends."""
     (first, start), (last, end) = evaluate(*low), evaluate(*high)
     changes = (end != start).any(axis=1)

@@ -53,7 +53,7 @@ class View:
         return f"{self.base}[({' + '.join(terms)}) * lanes + lane]"
 
     def broadcast(self, shape):
-        """The same with repeated axes."""
+        """This view with repeated axes."""
         strides = (0,) * (len(shape) - len(self.shape)) + tuple(
             0 if n == 1 else s for n, s in zip(self.shape, self.strides, strict=True)
         )

@@ -152,7 +152,7 @@ def _scalar_sources(outputs, t, y, p, places, n_dp):
 
 
 def _loop_sources(outputs, t, y, p, places, free):
-    """The same as loops; None for a narrow system, and if there is an operation that has no such form."""
+    """Sources as loops; None for a narrow system, and if an operation has no such form."""
     states, n = list(y.values()), len(outputs)
     n_dp = sum(math.prod(p[name].type.shape) for name in free)
     slopes = [(v, View("dy", i, (), ())) for i, v in enumerate(outputs)]

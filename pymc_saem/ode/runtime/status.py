@@ -49,7 +49,7 @@ _ADVICE = {
         "both methods), raise max_steps, or start from smaller rates."
     ),
     SolverStatus.STEP_TOO_SMALL: (
-        "The step size fell to the resolution of the time axis: the solution goes to infinity at these parameters, or the "
+        "The step size fell to the resolution of the time axis: the solution diverges at these parameters, or the "
         "right-hand side has a jump. Keep the parameters where the solution exists, or smooth the right-hand side."
     ),
     SolverStatus.NON_FINITE: (
@@ -62,7 +62,7 @@ _ADVICE = {
         "the time at which y0 holds."
     ),
     SolverStatus.SOLVER_FAILURE: (
-        "The solver library gave up on this subject (repeated error test or convergence "
+        "The solver library failed on this subject (repeated error test or convergence "
         "failures). Try the other solver, tighter tolerances, or parameters nearer to the data."
     ),
     SolverStatus.BAD_EVENT: (

@@ -210,7 +210,7 @@ def run_serially(task, table, n_tasks):
 
 
 def run_in_threads(task, table, n_tasks, n_threads):
-    """The same in this thread and ``n_threads - 1`` helpers; serially if another thread has the helpers now."""
+    """Run all tasks in this thread and ``n_threads - 1`` helpers; serially if another thread is using the helpers."""
     lead(memory_of_helpers(n_threads), task, table, n_tasks, _ranges(n_tasks, n_threads))
 
 

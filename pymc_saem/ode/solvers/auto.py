@@ -35,7 +35,7 @@ class _Cell:
         self.forget()
 
     def forget(self):
-        """As before the first stiff subject."""
+        """Return to the state before the first stiff subject."""
         self.task = None
         self.memory[:] = ctypes.cast(self.prepare, ctypes.c_void_p).value, 0
 

@@ -37,7 +37,7 @@ def without_checksum(data: bytes) -> bytes:
     content, trailer = data[:-_TRAILER_SIZE], data[-_TRAILER_SIZE:]
     if found := _TRAILER.fullmatch(trailer):
         if sha256(content).hexdigest().encode() != found[1]:
-            raise DamagedError("its checksum is wrong: bytes were changed since it was written")
+            raise DamagedError("its checksum is wrong: its bytes have changed since it was written")
         return content
     length = _length(data)
     if length is not None and length != len(data):
@@ -93,7 +93,7 @@ def check_manifest(folder: Path) -> None:
         if not path.is_file():
             raise DamagedError(f"its file '{name}' is missing")
         if sha256(path.read_bytes()).hexdigest() != checksum:
-            raise DamagedError(f"the checksum of its file '{name}' is wrong: bytes were changed since it was written")
+            raise DamagedError(f"the checksum of its file '{name}' is wrong: its bytes have changed since it was written")
 
 
 def read_manifest(folder: Path) -> dict[str, str]:

@@ -119,7 +119,7 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        text = f"The fit was not written ({reason}), and what was there is unchanged"
+        text = f"The fit was not written ({reason}); existing files are unchanged"
         raise OSError(error.errno or errno.EIO, text, str(path)) from error
 
 

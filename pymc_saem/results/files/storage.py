@@ -155,7 +155,7 @@ def load(path):
         ) from error
     except UntrustedError as error:
         raise ValueError(
-            f"'{path}' is not read: {error}. A stored fit is numbers and texts alone; this file was not written by pymc_saem.save."
+            f"'{path}' is not read: {error}. A stored fit contains only numbers and text; this file was not written by pymc_saem.save."
         ) from error
     except Exception as error:  # HDF5, Zarr, their filters and xarray raise whatever they like on damaged bytes
         reason = str(error).rstrip(".") or type(error).__name__

@@ -63,7 +63,7 @@ def _check_dataset(found: h5py.Dataset, where: str) -> None:
     for number in range(properties.get_nfilters()):
         code = properties.get_filter(number)[0]
         if code not in _FILTERS:
-            raise UntrustedError(f"{where} needs the filter {code} to be read, which is no part of HDF5")
+            raise UntrustedError(f"{where} needs the filter {code} to be read, which is not part of HDF5")
 
 
 def check_zarr(folder: Path) -> None:
@@ -93,7 +93,7 @@ def _check_metadata(found, where: str) -> None:
         if _name(codec) not in _CODECS:
             raise UntrustedError(f"{where} needs the codec {_name(codec)!r} to be read, which may run code")
     if found.get("storage_transformers"):
-        raise UntrustedError(f"{where} has its values changed on the way by {found['storage_transformers']}")
+        raise UntrustedError(f"{where} has values transformed by {found['storage_transformers']}")
     if "O" in json.dumps(found.get("dtype", "")) and not _OF_TEXT & {_name(codec) for codec in codecs}:
         raise UntrustedError(f"{where} has values that are Python objects")
     for key, value in found.items():

@@ -1,4 +1,4 @@
-"""Several fits of the same data beside each other."""
+"""Several fits of the same data side by side."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LONGEST_NAME = 18
 
 
 class ComparisonTable(PrintedTable):
-    """Fits by a criterion, and what to know of the comparison."""
+    """Fits sorted by a criterion, with notes on the comparison."""
 
     def _printed(self) -> pd.DataFrame:
         table = pd.DataFrame(self)[[name for name in _PRINTED if name in self]].rename(columns=_PRINTED)
@@ -157,7 +157,7 @@ def _refuse_different_rows(fits: Mapping) -> None:
         what = _what_differs(first, reference, name, rows)
         if what:
             raise ValueError(
-                f"The fits '{first}' and '{name}' are not of the same data: {what}. Their likelihoods cannot be compared."
+                f"The fits '{first}' and '{name}' do not have the same data: {what}. Their likelihoods cannot be compared."
             )
 
 
@@ -222,7 +222,7 @@ def _large_errors(table: pd.DataFrame):
     for (name, one), (other, two) in zip(table.iloc[:-1].iterrows(), table.iloc[1:].iterrows(), strict=True):
         gap, error = two["difference"] - one["difference"], np.hypot(one["error"], two["error"])
         if error > gap:
-            yield f"The difference of '{name}' and '{other}' is {gap:.2g}, less than the error of their likelihoods, {error:.2g}."
+            yield f"The difference between '{name}' and '{other}' is {gap:.2g}, less than the error of their likelihoods, {error:.2g}."
 
 
 def _modes(rows: dict):
@@ -231,5 +231,5 @@ def _modes(rows: dict):
         if row["priors"]:
             yield (
                 f"'{name}' maximizes the likelihood times priors (objective \"map\", of {', '.join(row['priors'][:4])}"
-                f"{' and others' if len(row['priors']) > 4 else ''}): its -2LL is not the smallest one of its model."
+                f"{' and others' if len(row['priors']) > 4 else ''}): its -2LL is not the minimum for its model."
             )

@@ -42,7 +42,7 @@ def correlation(idata) -> pd.DataFrame:
     attrs = population.attrs
     if "correlation" not in population:
         raise ValueError(
-            'The fit has no standard errors. Fit with standard_errors="auto", or another method than None.'
+            'The fit has no standard errors. Fit with standard_errors="auto", or another method.'
         )
     table = population["correlation"].to_pandas()
     table.index.name = table.columns.name = None

@@ -43,7 +43,7 @@ class DiagnosticsTable(PrintedTable):
 
 
 def diagnostics(idata) -> pd.DataFrame:
-    """All that should be checked after a fit, one line each, with a verdict and what to do.
+    """Checks of a fit, one per line, each with a verdict and advice.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def _of_iterations(trace) -> Iterator[tuple]:
     )  # fmt: skip
     yield from _highest(
         "drift", drift, thresholds.LARGE,
-        "The estimate still moves: increase n_smooth, or n_explore if plot_convergence shows a trend from the start.",
+        "The estimate is still moving: increase n_smooth, or n_explore if plot_convergence shows a trend from the start.",
     )  # fmt: skip
     yield from _highest(
         "disagreement of chains", seen.get("disagreement", {}), thresholds.LARGE,
@@ -173,7 +173,7 @@ def _of_solves(trace, group, dim: str) -> Iterator[tuple]:
     yield from _highest("failed solves", shares, thresholds.LARGEST_FAILED, f"Most often: {most}")
     yield from _highest(
         "error of solves", _by_subject(group, "solver_error", dim), thresholds.LARGEST_SOLVER_ERROR,
-        "Draws, and so estimates, follow the error of the solver: lower rtol and atol of solve_ivp.",
+        "Draws and estimates follow the solver error: lower rtol and atol of solve_ivp.",
     )  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def _of_likelihood(population, group, dim: str) -> Iterator[tuple]:
         yield from _highest(
             "error of -2LL", {population.attrs["loglik_method"]: 2.0 * float(population.attrs["loglik_error"])},
             thresholds.LARGEST_LOGLIK_ERROR,
-            "AIC and BIC differ between models by noise: compare models that differ by more than this, or take another likelihood=.",
+            "AIC and BIC contain noise of this size: compare only models that differ by more, or use another likelihood=.",
         )  # fmt: skip
     if group is not None:
         yield from _highest(

@@ -1,4 +1,4 @@
-"""What a fit says of each subject's random effects, as a table."""
+"""Random effects of each subject in a fit, as a table."""
 
 from __future__ import annotations
 

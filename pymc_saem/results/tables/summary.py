@@ -46,7 +46,7 @@ class FitTable(PrintedTable):
 
 
 def _without_empty(table) -> pd.DataFrame:
-    """Without columns that say nothing: no standard errors, no shrinkage, no notes."""
+    """Drop empty columns: no standard errors, no shrinkage, no notes."""
     return table[[name for name in table if not table[name].isin(["", np.nan]).all()]]
 
 
@@ -95,7 +95,7 @@ def summary(idata, weights: bool = False) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Index: parameter, in the model's order. Columns, the same of every fit (NaN where it does not know a number): ``estimate`` on the natural scale of the user's
+        Index: parameter, in the model's order. Columns, the same for every fit (NaN where a number is not available): ``estimate`` on the natural scale of the user's
         variable; ``se`` its standard error, ``rse`` that in percent of the estimate, ``lower`` and ``upper`` the ends
         of a 95 % confidence interval; ``m_step`` (how it was maximized), ``role``, ``note`` (fixed, at its floor, or
         empty), and ``shrinkage``: for each random effect with a variance parameter 1 - var(conditional mode) / omega
@@ -141,7 +141,7 @@ def summary(idata, weights: bool = False) -> pd.DataFrame:
 
 
 def _of_draws(individual) -> str:
-    """What is wrong with the conditional draws; empty if nothing is."""
+    """What is wrong with the conditional draws; empty if nothing."""
     if "judged_rhat" not in individual:
         return ""
     rhat, ess = individual["judged_rhat"].values, individual["judged_ess"].values

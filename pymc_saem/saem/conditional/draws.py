@@ -103,7 +103,7 @@ def describe_individuals(
 
 
 def _shrinkage(mixed, population: Population, found: Modes) -> np.ndarray:
-    """Of the subjects that have a mode, (phi,)."""
+    """Shrinkage over the subjects that have a mode, (phi,)."""
     used = mixed.is_used & np.isfinite(found.logp)[:, None]
     eta = found.mode - population.mean
     with np.errstate(invalid="ignore"):  # no subject has a mode
@@ -232,6 +232,6 @@ class Draws:
         return np.concatenate([means, self._best()[:N_BEST_DRAWS], more])
 
     def _best(self) -> np.ndarray:
-        """Of each chain and subject the draw of highest density, (chain, subject, phi)."""
+        """For each chain and subject, the draw of highest density, (chain, subject, phi)."""
         at = np.where(np.isnan(self.subject_logp), -np.inf, self.subject_logp).argmax(axis=1)
         return np.take_along_axis(self.phi, at[:, None, :, None], axis=1)[:, 0]

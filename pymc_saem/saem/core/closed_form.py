@@ -1,6 +1,6 @@
 """Closed-form maximizers of the expected complete-data log density, on sufficient statistics.
 
-Nothing here knows PyMC. Sources: Kuhn & Lavielle (2005), section 3, for the statistics of the
+Nothing here depends on PyMC. Sources: Kuhn & Lavielle (2005), section 3, for the statistics of the
 Gaussian model; generalized least squares for the mean.
 """
 

@@ -63,7 +63,7 @@ class Schedule:
         return self.annealing if iteration < self.n_explore else 0.0
 
     def smallest_residual_ratio(self, iteration: int) -> float:
-        """The same for residual variances, which may fall by ``exp(RESIDUAL_FALL)`` in the whole of exploration."""
+        """The bound for residual variances, which may fall by ``exp(RESIDUAL_FALL)`` in the whole of exploration."""
         ratio = self.smallest_ratio(iteration)
         return max(ratio, float(np.exp(-RESIDUAL_FALL / self.n_explore))) if ratio else 0.0
 

@@ -95,7 +95,7 @@ class Maximizer:
 
     @cached_property
     def _rough_sd(self) -> np.ndarray:
-        """Of the columns of phi that are not Gaussian; at the initial values, so that no chain depends on the one before."""
+        """Standard deviations of the non-Gaussian columns, evaluated at the initial values so that chains are independent."""
         base = self.rules.law.base
         typical = self.rules.typical
         return typical.sd(base, typical.mean(base, self.rules.mean.mean(base, self.mixed.n_subjects)))

@@ -1,4 +1,4 @@
-"""What the user of a fit should read: each message says what was seen, and what to do."""
+"""Messages for the user of a fit: what was found, and what to do."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _floors(run):
 
 
 def _boundary(engine: Engine, run) -> dict[str, float]:
-    """Entries on a bound, but for variances whose floor says it."""
+    """Entries on a bound, except variances reported as at their floor."""
     found = at_boundary(engine.mixed, engine.points, engine.maximizer.held, run.theta[0], run.theta[-1])
     return {label: share for label, share in found.items() if label.split("[")[0] not in run.at_floor}
 
@@ -88,13 +88,13 @@ def _on_bounds(boundary: dict[str, float]):
         )
 
 
-_ADAPT = "Increase n_explore, so that the scales adapt, or n_transitions."
+_ADAPT = "Increase n_explore (so that the scales adapt) or n_transitions."
 #: What to do when proposals of a kernel are hardly ever accepted.
 _CURES = {
     "coordinate": _ADAPT,
     "block": _ADAPT,
     "mala": _ADAPT,
-    "independence": "The conditional distributions are not near enough to Gaussian ones: remove 'independence' from kernel.",
+    "independence": "The conditional distributions are far from Gaussian: remove 'independence' from kernel.",
 }
 
 
@@ -109,7 +109,7 @@ def _acceptance(run, job) -> dict[str, float]:
 
 
 def _stuck(acceptance: dict[str, float]):
-    """Not of proposals from the prior, whose low acceptance only means that the data are informative."""
+    """Kernels that hardly move; not proposals from the prior, whose low acceptance only means that the data are informative."""
     for name, rate in acceptance.items():
         if name in _CURES and rate < SMALLEST_ACCEPTANCE:
             yield (
@@ -144,9 +144,9 @@ def _subjects(engine: Engine, which, limit: int = 5) -> str:
 
 
 def _too_few_draws(engine: Engine, run):
-    """Of conditional draws, not after a run that was too short for anything.
+    """Message about conditional draws; none after a run that was too short for anything.
 
-    Nor of network weights, where coarse solves make peaks that chains do not leave (28 weights, tolerance 1e-2: R-hat 1.35 after 450
+    None for network weights either, where coarse solves make peaks that chains do not leave (28 weights, tolerance 1e-2: R-hat 1.35 after 450
     draws in 1.2 million solves; benchmarks/README.md): such fits are exploration, and their table says it in its last line.
     """
     if run.conditional is None or run.drift is None or all(e.is_network for e in engine.mixed.random_effects):
@@ -205,9 +205,9 @@ def _by_parameter(engine: Engine, sizes: np.ndarray) -> dict[str, float]:
 
 
 def _shrinkage(engine: Engine, run) -> dict[str, float]:
-    """Of effects with an estimated variance; where one variance serves several columns, their mean.
+    """Shrinkage of effects with an estimated variance; their mean if one variance serves several columns.
 
-    Not of network weights, which nobody reads one by one.
+    Network weights are skipped, because nobody reads them one by one.
     """
     if run.conditional is None:
         return {}
@@ -248,6 +248,6 @@ def _too_many_parameters(engine: Engine):
             and not engine.maximizer.is_fixed(rule.parameter)
         ):
             yield (
-                f"The full covariance '{rule.parameter.name}' of {rule.columns.size} random effects is estimated from {mixed.n_subjects} subjects, and "
+                f"The full covariance '{rule.parameter.name}' of {rule.columns.size} random effects is estimated from {mixed.n_subjects} subjects and "
                 "will be singular. Make it diagonal, or give it a prior."
             )

@@ -68,17 +68,17 @@ def refuse_names(mixed: MixedModel, stats: Iterable[str]) -> None:
         for name in named:
             _refuse_unstorable(name)
             if name in own[group]:
-                _refuse(name, f"a fit has a variable or dim of that name itself, in its group '{group}'")
+                _refuse(name, f"a fit already has a variable or dim of that name, in its group '{group}'")
             if name in dims:
                 _refuse(name, f"'{name}' is a dim of the model as well, and the group '{group}' of a fit has both")
         for dim in dims:
             _refuse_unstorable(dim)
             if dim in own[group]:
-                _refuse(dim, f"it is a dim of the model, and a fit has the same name itself, in its group '{group}'")
+                _refuse(dim, f"it is a dim of the model, and a fit already uses this name, in its group '{group}'")
     if mixed.subject_dim in own["individual"] | set(OWN_DIMS):
         _refuse(
             mixed.subject_dim,
-            "it is the dim of the subjects, and a fit has the same name itself, in its group 'individual'",
+            "it is the dim of the subjects, and a fit already uses this name, in its group 'individual'",
         )
     _refuse_equal_labels(mixed)
     _refuse_unstorable_labels(mixed, {dim for named in of_model.values() for dims in named.values() for dim in dims})
@@ -103,7 +103,7 @@ def _refuse_equal_labels(mixed: MixedModel) -> None:
     for label in mixed.subjects:
         if str(label) in seen:
             raise UnsupportedModelError(
-                f"Two of the labels of '{mixed.subject_dim}' are the same as text: {seen[str(label)]!r} and {shown(label)}. Tables and figures could "
+                f"Two of the labels of '{mixed.subject_dim}' are identical as text: {seen[str(label)]!r} and {shown(label)}. Tables and figures could "
                 "not distinguish these subjects; give each a unique label."
             )
         seen[str(label)] = label

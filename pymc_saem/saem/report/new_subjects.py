@@ -1,4 +1,4 @@
-"""Random effects of subjects that a fit does not know: p(phi_i | y_i, theta) from their own rows, with theta fixed."""
+"""Random effects of subjects that are not in the fit: p(phi_i | y_i, theta) from their own rows, with theta fixed."""
 
 from __future__ import annotations
 

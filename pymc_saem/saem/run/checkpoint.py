@@ -136,6 +136,6 @@ class Writer:
         if not self.failures:
             return []
         return [
-            f"The checkpoint '{self.schedule.path}' could not be written ({len(self.failures)} times; the last one: {self.failures[-1]}). What it "
-            "has, if anything, is an earlier state. The result is complete: store it elsewhere, by ps.save(idata, ...)."
+            f"The checkpoint '{self.schedule.path}' could not be written ({len(self.failures)} times; the last one: {self.failures[-1]}). If the "
+            "file exists, it holds an earlier state. The result is complete: store it elsewhere with ps.save(idata, ...)."
         ]

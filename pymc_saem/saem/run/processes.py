@@ -168,7 +168,7 @@ def _deaf_children():
 def _ending(code: int | None) -> str:
     """How a process ended that gave no result."""
     if code is not None and code < 0:
-        return f"signal {-code}" + (", as where memory is used up" if code == -9 else "")
+        return f"signal {-code}" + (", possibly out of memory" if code == -9 else "")
     return f"exit code {code}; a script that uses cores= needs the line: if __name__ == '__main__':"
 
 

@@ -47,7 +47,7 @@ class Resumable:
 
     @classmethod
     def new(cls, options: Mapping[str, Any], rng: np.random.Generator) -> Resumable:
-        """Of a run that begins."""
+        """The state of a new run."""
         random = pack({"chains": rng.spawn(options["chains"]), "after": rng.spawn(1)[0]})
         return cls({name: plain(value) for name, value in options.items()}, random, {})
 

@@ -26,7 +26,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Determined:
-    """Of p entries of theta.
+    """What an information matrix determines about p entries of theta.
 
     Attributes
     ----------

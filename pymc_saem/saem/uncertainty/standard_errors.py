@@ -18,7 +18,7 @@ LARGEST_SD = 10.0
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Of every entry of every parameter, in the order of the table; NaN where it is not known.
+    """Standard errors and intervals of every entry of every parameter, in the order of the table; NaN where unknown.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ def uncertainty(
     labels = np.array(labels_of(engine))[columns]
     hint, note = list(found.hints), found.note
     if endless.any():
-        hint.append(f"the data hardly determine {listed(labels[endless].tolist())} (the interval has no ends)")
+        hint.append(f"the data hardly determine {listed(labels[endless].tolist())} (their intervals are unbounded)")
         note = "; ".join(part for part in (note, hint[-1]) if part)
     if columns.size:
         hint += hints(labels.tolist(), covariance)
