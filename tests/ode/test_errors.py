@@ -34,7 +34,7 @@ def call(**changed):
         ({"solver": "rk45"}, ValueError, "Unknown solver 'rk45'; choose one of 'auto', 'tsit5', 'cvodes', 'linear', 'sunode'"),
         ({"t": [1.0, np.nan, 3.0, 4.0]}, ValueError, "t must be finite; row 1 is nan"),
         ({"t": ["1", "2", "noon", "4"]}, TypeError, "t must hold numbers; row 2 is 'noon'"),
-        ({"t": np.array(["2020-01-01", "2020-01-02", "2020-01-03", "2020-01-04"], "M8[ns]")}, TypeError, r"got datetime64\[ns\]; take the time since"),
+        ({"t": np.array(["2020-01-01", "2020-01-02", "2020-01-03", "2020-01-04"], "M8[ns]")}, TypeError, r"got datetime64\[ns\]; use the time since"),
         ({"t": np.arange(4) + 1j}, TypeError, "t must hold real numbers, got complex128"),
         ({"t": np.ma.masked_array(np.arange(1.0, 5.0), [0, 0, 1, 0])}, ValueError, r"t is masked at \[2\]"),
         ({"params": {"k": np.ones(N) * 1j}}, TypeError, r"params\['k'\] must hold real numbers"),
