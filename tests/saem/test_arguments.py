@@ -156,6 +156,8 @@ def test_a_log_tells_the_progress_where_it_is_asked_for(caplog):
     with caplog.at_level("INFO", logger="pymc_saem"):
         fitted(chains=2)
     pattern = r"chain (\d) (explore|smooth) (\d+)/8  sigma \d\S*  accept 0\.\d\d  \d+ s left"
-    found = [re.fullmatch(pattern, record.getMessage()).groups() for record in caplog.records]
+    lines = [record.getMessage() for record in caplog.records]
+    found = [match.groups() for line in lines if (match := re.fullmatch(pattern, line))]
     n_explore = str(BASE["n_explore"])
     assert found == [(chain, *line) for chain in "01" for line in (("explore", n_explore), ("smooth", "8"))]
+    assert lines.count("conditional distributions") == 2 and "standard errors" in lines

@@ -9,6 +9,9 @@ from scipy.special import betaln, gammaln
 from scipy.stats import multivariate_normal, norm
 
 import pymc_saem as ps
+from pymc_saem.model.density.laws import TypicalValues
+from pymc_saem.model.density.point_map import PointMap
+from pymc_saem.model.read import read_model
 
 N = 60
 SUBJECT = np.repeat(np.arange(N), 4)
@@ -155,3 +158,16 @@ def test_skew_normal_effects_run():
 
     location, scale, alpha = estimates(model, ["location", "scale", "alpha"])
     assert judged(np.array([location, np.log(scale), alpha]), objective, np.array([0.0, 0.4, 3.0])) < 0.1
+
+
+@pytest.mark.parametrize("bounds", [{"lower": -1e3}, {"upper": 1e3}, {"lower": -1e3, "upper": 5e3}])
+def test_effects_with_distant_bounds_begin_where_their_distribution_has_its_mass(bounds):
+    """PyMC's own starting values are 1 beyond a bound, or between the two."""
+    with pm.Model(coords={"subject": range(3)}) as model:
+        e = pm.TruncatedNormal("e", pm.Normal("mu", 0, 5), pm.HalfNormal("omega"), **bounds, dims="subject")
+        pm.Normal("y", e[np.arange(9) % 3], 1.0, observed=np.arange(9.0))
+    mixed = read_model(model)
+    points = PointMap(mixed)
+    theta = points.theta_at({"mu": 2.5, "omega": 1.0})
+    mean = TypicalValues(mixed).mean(theta, np.zeros((3, 1)))
+    np.testing.assert_allclose(points.natural_phi(mean[None], theta)["e"], 2.5 * np.ones((1, 3)))

@@ -6,6 +6,8 @@ from functools import cached_property
 
 import numpy as np
 import pytensor
+import pytensor.tensor as pt
+from pymc.distributions.continuous import TruncatedNormalRV
 from pymc.distributions.distribution import support_point
 
 from pymc_saem.model.density.densities import effect_logp
@@ -128,6 +130,17 @@ def _of_batches(value: np.ndarray, effect: RandomEffect) -> np.ndarray:
     return covariance.reshape(effect.n_units, n * k, n * k)
 
 
+def _middle(rv):
+    """Where a distribution has its mass: PyMC's support point, but the mode of a truncated normal.
+
+    PyMC takes 1 beyond a bound, however far away mu is: from -999, for mu = 0 and a lower bound of -1000, no run came back.
+    """
+    if not isinstance(rv.owner.op, TruncatedNormalRV):
+        return support_point(rv)
+    mu, _, lower, upper = rv.owner.op.dist_params(rv.owner)
+    return pt.switch((mu > lower) & (mu < upper), mu, support_point(rv))
+
+
 class TypicalValues:
     """Typical values and rough scales of the columns of phi that are not Gaussian."""
 
@@ -149,7 +162,7 @@ class TypicalValues:
     def _typical(self, effect: RandomEffect):
         model = self.mixed.model
         rv = model[effect.name]
-        point, transform = support_point(rv), model.rvs_to_transforms.get(rv)
+        point, transform = _middle(rv), model.rvs_to_transforms.get(rv)
         return point if transform is None else transform.forward(point, *rv.owner.inputs)
 
     def mean(self, theta: np.ndarray, gaussian_mean: np.ndarray) -> np.ndarray:
