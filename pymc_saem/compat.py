@@ -12,6 +12,11 @@ import xarray as xr
 from rich.progress import TextColumn
 from rich.table import Column
 
+try:  # PyTensor 3.3
+    from pytensor.conditional.op import IfElse
+except ModuleNotFoundError:
+    from pytensor.ifelse import IfElse  # noqa: F401 - for other modules
+
 #: ArviZ below 1 has InferenceData; above, xarray's DataTree took its place.
 HAS_INFERENCE_DATA = int(az.__version__.split(".")[0]) < 1
 

@@ -8,9 +8,8 @@ import pytensor
 from pymc.distributions.simulator import SimulatorRV
 from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import ancestors
-from pytensor.ifelse import IfElse
 
-from pymc_saem.compat import observed_variables
+from pymc_saem.compat import IfElse, observed_variables
 from pymc_saem.model.graph.interpreted import INTERPRETED
 from pymc_saem.model.mixed_model import UnsupportedModelError
 from pymc_saem.model.reading.observed_values import observed_values
