@@ -6,6 +6,28 @@ Every public name is imported on first use, so ``import pymc_saem`` compiles not
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what _HOMES says, for editors and type checkers, which run nothing
+    from . import datasets, nn, ode
+    from .diagnose import residuals, vpc
+    from .evaluate import random_effects, rates
+    from .plots import (
+        plot_comparison,
+        plot_convergence,
+        plot_data,
+        plot_fits,
+        plot_observation_distribution,
+        plot_predictions,
+        plot_random_effects,
+        plot_rates,
+        plot_residuals,
+        plot_vpc,
+    )
+    from .prediction import predict, simulate
+    from .refit import bootstrap, check_restart, cross_validate, profile_likelihood, rank_chains
+    from .results import compare, correlation, diagnostics, individuals, load, save, summary
+    from .saem import SAEM, Checkpoint, fit_saem, summarize
 
 __version__ = "0.1.0"
 
@@ -45,18 +67,55 @@ _HOMES = {
     "plot_vpc": "plots",
 }
 
-__all__ = [*_SUBMODULES, *_HOMES]  # noqa: PLE0604 (they are strings)
+__all__ = [
+    "datasets",
+    "nn",
+    "ode",
+    "Checkpoint",
+    "SAEM",
+    "fit_saem",
+    "summarize",
+    "compare",
+    "correlation",
+    "diagnostics",
+    "individuals",
+    "load",
+    "save",
+    "summary",
+    "predict",
+    "simulate",
+    "bootstrap",
+    "check_restart",
+    "cross_validate",
+    "profile_likelihood",
+    "rank_chains",
+    "residuals",
+    "vpc",
+    "random_effects",
+    "rates",
+    "plot_comparison",
+    "plot_convergence",
+    "plot_data",
+    "plot_fits",
+    "plot_observation_distribution",
+    "plot_predictions",
+    "plot_random_effects",
+    "plot_rates",
+    "plot_residuals",
+    "plot_vpc",
+]
+
+if not TYPE_CHECKING:  # a type checker that saw it would accept every name
+
+    def __getattr__(name: str):
+        if name in _SUBMODULES:
+            return import_module(f"{__name__}.{name}")
+        if name in _HOMES:
+            value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+            globals()[name] = value  # the next access does not come here
+            return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __getattr__(name):
-    if name in _SUBMODULES:
-        return import_module(f"{__name__}.{name}")
-    if name in _HOMES:
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        globals()[name] = value  # the next access does not come here
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

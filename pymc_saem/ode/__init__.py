@@ -5,6 +5,13 @@ system per subject, solved in parallel. Nothing here depends on SAEM: it serves 
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what _HOMES says, for editors and type checkers, which run nothing
+    from .events.covariates import interpolate
+    from .events.doses import Doses
+    from .runtime.status import SolverStatus
+    from .solve import Solution, solve_ivp
 
 _HOMES = {
     "Doses": "events.doses",
@@ -14,16 +21,17 @@ _HOMES = {
     "solve_ivp": "solve",
 }
 
-__all__ = list(_HOMES)
+__all__ = ["Doses", "Solution", "SolverStatus", "interpolate", "solve_ivp"]
+
+if not TYPE_CHECKING:  # a type checker that saw it would accept every name
+
+    def __getattr__(name: str):
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
-def __getattr__(name):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
