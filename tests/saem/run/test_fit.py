@@ -152,7 +152,7 @@ def test_a_first_fit_is_no_other_than_a_later_one(tmp_path):
     command, env = [sys.executable, "-c", code], os.environ | {"PYTENSOR_FLAGS": flags}
     first, later = (
         subprocess.run(
-            command, env=env, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+            command, env=env, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
         ).stdout
         for _ in range(2)
     )

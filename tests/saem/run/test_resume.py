@@ -162,7 +162,7 @@ def test_after_kill_9_the_trace_is_the_same(tmp_path):
     path = str(tmp_path / "fit.nc")
     code = textwrap.dedent(KILLED.format(path=path, options=options))
     assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=Path(__file__).parents[2]).returncode
+        subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=Path(__file__).parents[3]).returncode
         == -9
     )
     left = ps.load(path)

@@ -1,9 +1,9 @@
 """solver="auto": explicit until a subject is stiff, then implicit; against SciPy and finite differences, and its promises."""
 
-import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numba
@@ -233,9 +233,7 @@ def test_not_compiled_for_a_harmless_model():
         "assert abs(s.y.eval()[0] - np.exp(-0.5)) < 1e-5\n"
         "assert 'pymc_saem.ode.solvers.cvodes' not in sys.modules\n"
     )
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 
 def test_without_sundials(monkeypatch):

@@ -20,7 +20,7 @@ from tests.support import made_up_chains
 from tests.support.made_up_chains import count, end_badly
 from tests.support.models import random_intercept
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def wait_for(condition, seconds=300.0):

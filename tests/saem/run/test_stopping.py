@@ -107,7 +107,7 @@ def test_shrinkage_is_reported():
 @pytest.mark.slow
 def test_minibatches_have_the_same_limit():
     """A fifth of the subjects in each iteration; within 0.1 of the exact maximum of the log-likelihood, as all of them."""
-    from tests.saem.test_fit import estimates, exact_slopes
+    from tests.saem.run.test_fit import estimates, exact_slopes
 
     data = slopes_data(n_subjects=100, n_rows=5)
     _, top = exact_slopes(data)
