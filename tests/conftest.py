@@ -1,6 +1,7 @@
 """Shared test setup."""
 
 import os
+import signal
 import time
 
 # Figures are drawn into memory: the tests run where there is no display.
@@ -8,6 +9,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, which some tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cases.quadrature import gauss_hermite, log_normal_density, modes  # noqa: E402
+from tests.support.cases.quadrature import gauss_hermite, log_normal_density, modes  # noqa: E402
 
 N_NODES = 9  # per dimension; with 7, 50 subjects with proportional error miss 0.03
 N_TURNS = 30

@@ -7,11 +7,15 @@ import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
-from pytensor.ifelse import ifelse
 from scipy.sparse import csr_matrix
 
 from pymc_saem.model.read import read_model
 from pymc_saem.saem import UnsupportedModelError
+
+try:
+    from pytensor.conditional.op import ifelse
+except ImportError:  # before PyTensor 3.3.8
+    from pytensor.ifelse import ifelse
 
 N, M = 6, 4
 G = np.repeat(np.arange(N), M)
@@ -114,9 +118,7 @@ def test_a_missing_covariate_is_named():
         x = np.where(np.arange(Y.size) == 5, np.nan, 1.0)
         pm.Normal("y", effects()[G] * x, 1.0, observed=Y)
 
-    refused(
-        build, "NaN in entry 5, so that row 5 of 'y'"
-    )
+    refused(build, "NaN in entry 5, so that row 5 of 'y'")
 
 
 def test_draws_that_are_no_variables_are_refused():

@@ -190,5 +190,5 @@ def test_given_axes_and_errors(model, idata):
         ps.plot_random_effects(model, idata, covariates={"age": [1, 2, 3]})
     with pytest.raises(ValueError, match="covariates has no row of the subject '2'"):
         ps.plot_random_effects(model, idata, covariates=pd.DataFrame({"subject": [1], "age": [3.0]}))
-    with pytest.raises(ValueError, match="needs two effects of the same units; there is ka alone"):
+    with pytest.raises(ValueError, match="needs two effects of the same units; there is only ka"):
         ps.plot_random_effects(model, idata, "ka", "pairs")

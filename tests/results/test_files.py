@@ -117,7 +117,7 @@ def test_a_full_disk_is_an_error_and_changes_nothing(fit, tmp_path, name):
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
         with pytest.raises(
-            OSError, match="The fit was not written .File too large., and what was there is unch"
+            OSError, match="The fit was not written .File too large.; existing files are unch"
         ) as found:
             ps.save(big, path)
     finally:

@@ -59,7 +59,9 @@ def test_several_that_sum_to_a_constant():
     covariance = np.eye(5) - 0.2 * np.ones((5, 5)) + 1e-3 * np.eye(5)
     multiple = np.sqrt(1.0 - 1.0 / (covariance * np.linalg.inv(covariance)).diagonal()[0])
     (found,) = hints(NAMES, covariance)
-    assert found == f"the data hardly distinguish log_ka, log_V, log_CL and 2 more (multiple correlation {multiple:.3f})"
+    assert (
+        found == f"the data hardly distinguish log_ka, log_V, log_CL and 2 more (multiple correlation {multiple:.3f})"
+    )
     (found,) = hints(NAMES, np.eye(5) - 0.25 * np.outer([1, 1, 0, 1, 1], [1, 1, 0, 1, 1]) + 1e-3 * np.eye(5))
     assert found.startswith("the data hardly distinguish log_ka, log_V, sigma and omega (multiple correlation 0.99")
 
@@ -108,7 +110,7 @@ def test_what_is_not_determined_takes_no_other_standard_errors(kind, method):
     assert sorted(hint.removeprefix("the data hardly determine a combination of ").split(" and ")) == ["a", "c"]
     for column in ("se", "lower", "upper"):
         assert np.flatnonzero(table[column].isna()).tolist() == [table.index.get_loc(name) for name in ("a", "c")]
-    assert hint in str(table) and list(ps.correlation(idata).index) == ["omega", "sigma"]
+    assert hint in " ".join(str(table).split()) and list(ps.correlation(idata).index) == ["omega", "sigma"]
     omega, sigma = table["estimate"][["omega", "sigma"]]
     within, between = N * (ROWS.size - 1), omega**2 + sigma**2 / ROWS.size
     information = 2.0 * N / between**2 * np.outer([omega, sigma / ROWS.size], [omega, sigma / ROWS.size])
@@ -123,7 +125,7 @@ def test_a_product_is_noted_by_louis_formula_too():
     table = ps.summary(ps.fit_saem(product("product"), likelihood=None, **QUICK))
     (hint,) = table.attrs["identifiability"]
     assert hint.startswith("the data hardly ") and " a" in hint and " c" in hint and "omega" not in hint
-    assert hint in str(table)
+    assert hint in " ".join(str(table).split())
 
 
 @pytest.mark.slow
@@ -133,7 +135,7 @@ def test_what_is_hardly_told_apart_is_in_the_table_and_survives_a_file(tmp_path)
     table, matrix = ps.summary(idata), ps.correlation(idata)
     (hint,) = table.attrs["identifiability"]
     assert hint == f"the data hardly distinguish a and c (correlation {matrix.loc['a', 'c']:.2f})"
-    assert matrix.loc["a", "c"] > 0.95 and str(table).endswith(f"\nnote: {hint}")
+    assert matrix.loc["a", "c"] > 0.95 and " ".join(str(table).split()).endswith(f"note: {hint}")
     assert matrix.attrs["identifiability"] == [hint] and matrix.attrs["condition_number"] > 30
     idata.to_netcdf(str(tmp_path / "fit.nc"))
     population = get_group(idata, "population")
