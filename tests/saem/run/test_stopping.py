@@ -62,7 +62,7 @@ def test_a_run_that_has_not_settled_says_so():
             random_intercept(), initvals=far, n_explore=0, n_smooth=120, n_starts=0, step_size_exponent=1.0,
             random_seed=1, **QUICK,
         )  # fmt: skip
-    (drift,) = (str(w.message) for w in caught if "settled" in str(w.message))
+    (drift,) = (str(w.message) for w in caught if "has not converged" in str(w.message))
     assert re.search(
         "has not converged: 'sigma' drifted by [1-9][0-9.]* approximate standard errors .* Increase n_smooth", drift
     )
