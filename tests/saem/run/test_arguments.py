@@ -8,6 +8,7 @@ import pytest
 
 import pymc_saem as ps
 from pymc_saem.compat import get_group
+from pymc_saem.saem.run.progress import Progress
 from tests.support.models import random_intercept
 
 BASE = {
@@ -144,7 +145,8 @@ def test_draws_and_callback_and_mode_and_bar(reference, monkeypatch):
     compiled = fitted(compile_kwargs={"mode": "NUMBA"})
     assert np.allclose(trace(compiled), trace(reference), rtol=1e-9)
     shown = []
-    monkeypatch.setattr("pymc_saem.saem.fit.Progress.__enter__", lambda self: shown.append(self.show) or self)
+    made = Progress.__init__
+    monkeypatch.setattr(Progress, "__init__", lambda self, *given: shown.append(given[-1]) or made(self, *given))
     for show in (True, False):
         fitted(progressbar=show)
     assert shown == [True, False]
