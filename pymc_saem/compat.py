@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from io import BytesIO
+from typing import Any, TypeAlias
 
 import arviz as az
 import numpy as np
@@ -19,6 +20,9 @@ except ModuleNotFoundError:
 
 #: ArviZ below 1 has InferenceData; above, xarray's DataTree took its place.
 HAS_INFERENCE_DATA = int(az.__version__.split(".")[0]) < 1
+
+#: A fit in annotations: arviz.InferenceData with ArviZ 0.x, xarray.DataTree with 1.x, and no type is both.
+InferenceData: TypeAlias = Any
 
 
 def observed_variables(model: pm.Model) -> list:
