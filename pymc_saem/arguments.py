@@ -189,6 +189,8 @@ RULES = {
     "value": TEXT | NONE,
     "rhs": FUNCTION,
     "fit_saem.model": MODEL | NONE,
+    **dict.fromkeys(("fit_saem.n_smooth", "fit_saem.draws"), COUNT | NONE),
+    "fit_saem.tolerance": NUMBER | NONE,
     "Doses.table": TABLE | NONE,
     "summarize.model": MODEL | NONE,
     "SAEM.model": MODEL | NONE,

@@ -56,7 +56,7 @@ for one in OPTIONAL.split():
 #: Where a name means something else.
 OF_FUNCTION = {
     "fit_saem.model": {"none"}, "summarize.model": {"none"}, "SAEM.model": {"none"}, "SAEM.blocked": {"flag", "none"}, "predict.model": {"function"}, "predict.subjects": {"text"},
-    "fit_saem.n_explore": {"text"}, "cross_validate.idata": {"none"}, "cross_validate.n_explore": {"none"}, "cross_validate.n_smooth": {"none"},
+    "fit_saem.n_explore": {"text"}, "fit_saem.n_smooth": {"none"}, "fit_saem.draws": {"none"}, "fit_saem.tolerance": {"number", "none"}, "cross_validate.idata": {"none"}, "cross_validate.n_explore": {"none"}, "cross_validate.n_smooth": {"none"},
     "plot_fits.x": {"mapping", "none"}, "plot_random_effects.kind": {"text", "none"}, "plot_data.data": {"table"}, "plot_data.x": {"text"},
     "plot_data.y": {"text"}, "plot_data.subject": {"text"}, "predict.data": set(KINDS), "fit_saem.resume": {"text", "none"},
     "solve_ivp.subject": {"none", "sequence"}, "Doses.lag_time": {"mapping"}, "weights.input_range": set(), "Doses.table": {"table", "none"}, "softplus.x": {"number"}, "kernel": {"mapping"},

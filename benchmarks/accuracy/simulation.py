@@ -28,6 +28,7 @@ from pymc.util import get_random_generator
 import pymc_saem as ps
 from pymc_saem.refit.refitter import Refit, Refitter
 from pymc_saem.saem.likelihood.annealed import marginal_loglik
+from pymc_saem.saem.run.options import OF_A_NEW_FIT
 from pymc_saem.saem.start.pooled import default_exploration
 
 SIZES = (12, 50, 200)
@@ -35,7 +36,7 @@ SIZES = (12, 50, 200)
 N_FROM_TRUTH = 10
 #: Annealing of the marginal log-likelihood: sums over subjects need no more.
 EFFORT = {"n_groups": 4, "n_particles": 50, "n_steps": 2}
-N_EXPLORE, N_SMOOTH, TOLERANCE = (ps.fit_saem.__kwdefaults__[name] for name in ("n_explore", "n_smooth", "tolerance"))
+N_EXPLORE, N_SMOOTH, TOLERANCE = "auto", OF_A_NEW_FIT["n_smooth"], OF_A_NEW_FIT["tolerance"]
 
 
 class Refitted:

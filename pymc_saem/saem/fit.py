@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from time import perf_counter
 from typing import Any
@@ -13,13 +14,14 @@ import pymc as pm
 from pymc.initial_point import make_initial_point_fn
 
 from pymc_saem.arguments import check_types, random_generator
+from pymc_saem.compat import InferenceData
 from pymc_saem.model.density.point_map import initial_point
 from pymc_saem.saem.report.assessment import check_assessment, check_methods
 from pymc_saem.saem.report.finish import Finisher
 from pymc_saem.saem.report.names import refuse_names
 from pymc_saem.saem.run.chains import Job, run_chains
 from pymc_saem.saem.run.checkpoint import Checkpoint, Writer, as_checkpoint
-from pymc_saem.saem.run.options import check_count, check_fit_options, check_initvals, unsaid
+from pymc_saem.saem.run.options import Options, check_count, check_initvals
 from pymc_saem.saem.run.progress import Progress
 from pymc_saem.saem.run.resume import Resumable, check_same_model
 from pymc_saem.saem.run.stages import CtrlC
@@ -33,30 +35,30 @@ def fit_saem(
     random_effects: Sequence[str] | None = None,
     objective: str = "map",
     n_explore: int | str = "auto",
-    n_smooth: int = unsaid(350),
+    n_smooth: int | None = None,
     n_transitions: int = 80,
     n_replicates: int | str = "auto",
     kernel: Mapping[str, float] | str = "auto",
     chains: int = 1,
     cores: int = 1,
-    draws: int = unsaid(250),
+    draws: int | None = None,
     fixed: Mapping[str, Any] | None = None,
     initvals: Mapping[str, Any] | None = None,
     n_starts: int | str = "auto",
     step_size_exponent: float = 0.75,
     annealing: float = 0.95,
     minibatch: float = 1.0,
-    tolerance: float = unsaid(0.05),
-    likelihood: str | None = unsaid("auto"),
-    standard_errors: str | None = unsaid("auto"),
-    random_seed=None,
+    tolerance: float | None = None,
+    likelihood: str | None = "default",
+    standard_errors: str | None = "default",
+    random_seed: int | np.random.Generator | None = None,
     progressbar: bool = True,
     callback: Callable | None = None,
-    resume=None,
+    resume: InferenceData | str | PathLike | None = None,
     extend: int = 0,
     checkpoint: str | PathLike | Checkpoint | None = None,
     compile_kwargs: dict | None = None,
-):
+) -> InferenceData:
     """Estimate a nonlinear mixed-effects model by SAEM.
 
     Parameters
@@ -75,9 +77,9 @@ def fit_saem(
         helps network models reach better optima. "auto": 600 if the random effects are network weights or outnumber a typical
         subject's rows; otherwise 200, because gradient fits have found the region.
         (Monolix ``nbexploratoryiterations`` 500 at most, saemix ``nbiter.saemix[1]`` 300, nlmixr2 ``nBurn`` 200.)
-    n_smooth : int, default 350
-        Length of the smoothing phase (decreasing step sizes, which average the noise away). Upper limit; the run may stop earlier,
-        see ``tolerance``.
+    n_smooth : int, optional
+        Length of the smoothing phase (decreasing step sizes, which average the noise away), 350 by default. Upper limit; the run may
+        stop earlier, see ``tolerance``.
         (Monolix ``nbsmoothingiterations`` 200, saemix ``nbiter.saemix[2]`` 100, nlmixr2 ``nEm`` 300.)
     n_transitions : int, default 80
         Proposals per subject and replicate in one iteration; each costs one solve. With 3 random effects, 80 bring the Monte-Carlo
@@ -93,8 +95,8 @@ def fit_saem(
         is reported, with a warning if they disagree.
     cores : int, default 1
         Processes for the chains. The solves of one chain use threads in any case.
-    draws : int, default 250
-        Minimum number of conditional draws per chain in the posterior group. If they are too few (R-hat above 1.05 or an effective
+    draws : int, optional
+        Minimum number of conditional draws per chain in the posterior group, 250 by default. If they are too few (R-hat above 1.05 or an effective
         sample size below 100 for an effect of some subject, or for the log-likelihoods of subjects with network weights), chains
         are extended, up to an eighth of the solves of the fit; a chain keeps at most 500 draws, or twice ``draws``.
         (Monolix: the conditional distribution task; saemix ``conddist.saemix(nsamp=)``.)
@@ -114,25 +116,26 @@ def fit_saem(
     minibatch : float, default 1
         Share of the subjects whose random effects move in an iteration; the others keep theirs, which enter the statistics
         unchanged (Kuhn, Matias & Rebafka 2020). For thousands of subjects: with 0.1, an iteration costs a tenth of the solves.
-    tolerance : float, default 0.05
-        The smoothing phase ends when, three times in a row, no parameter has moved by more than this between the two halves
+    tolerance : float, optional
+        The smoothing phase ends when, three times in a row, no parameter has moved by more than this (0.05 by default) between the two halves
         of its last half, Monte-Carlo error included, in units of the standard error that it would have if the random effects
         were known. 0 runs all of ``n_smooth``. (Monolix stops by its own criteria; saemix and nlmixr2 run all iterations.)
-    likelihood : {"auto", "quadrature", "importance", "annealed", "linearization", "laplace"} or None, default "auto"
+    likelihood : {"auto", "quadrature", "importance", "annealed", "linearization", "laplace"} or None
         How the marginal log-likelihood is computed after the estimate, for -2LL, AIC and BIC. "quadrature": adaptive
         Gauss-Hermite, for up to 3 random effects; "importance": importance sampling from a t distribution with the
         conditional moments, until the Monte-Carlo error of -2LL is below 0.1; "annealed": annealed importance
-        sampling, for conditional distributions that no t distribution covers, such as those of network weights. "auto" takes the
-        first one that is reliable. (Monolix: importance sampling; saemix ``ll.is``, ``ll.gq``; nlmixr2 ``logLik`` by quadrature.)
+        sampling, for conditional distributions that no t distribution covers, such as those of network weights. "auto", the default, takes
+        the first one that is reliable; None: none. (Monolix: importance sampling; saemix ``ll.is``, ``ll.gq``; nlmixr2 ``logLik`` by quadrature.)
         Two approximations cost next to nothing, and have no error estimate: "linearization" of the predictions around the
         conditional modes, for Normal and LogNormal outcomes with Gaussian random effects (Monolix "linearization"; saemix ``ll.lin``,
         around the means; nlmixr2 FOCEi, which is the same if the residual scale does not depend on the prediction); and
         "laplace", by the curvature at the modes, for any outcome (nlmixr2 ``laplace``). -2LL of theophylline is off by 1.3 and
         0.4, with a proportional error (30 subjects) by 4.7 and 0.8: compare such values with others of the same method only.
-    standard_errors : {"auto", "louis", "score", "linearization"} or None, default "auto"
+    standard_errors : {"auto", "louis", "score", "linearization"} or None
         Fisher information of the estimates: "louis", the observed one by Louis' formula; "linearization", the expected one of the
         model with linearized predictions, for the same models as above; "score", from first derivatives, which needs
-        many subjects per parameter. "auto" uses the first of these that works, "score" only with 5 subjects per parameter.
+        many subjects per parameter. "auto", the default, uses the first of these that works, "score" only with 5 subjects
+        per parameter; None: none.
         (Monolix: stochastic approximation of Louis' formula, or linearization; saemix ``fim`` and nlmixr2 ``linFim`` linearize.)
     random_seed : int, numpy.random.Generator, optional
         Same seed, same result, for any number of threads and cores.
@@ -144,7 +147,7 @@ def fit_saem(
     resume : arviz.InferenceData, xarray.DataTree or path, optional
         A fit of the same model, interrupted or finished, or its file: continues the run with its original options; results are
         bit-identical to an uninterrupted run. ``n_smooth``, ``tolerance``, ``draws``, ``likelihood`` and
-        ``standard_errors`` may be given again. (saemix and nlmixr2 restart from the last estimates.)
+        ``standard_errors`` may be given again; otherwise they are those of the run. (saemix and nlmixr2 restart from the last estimates.)
     extend : int, default 0
         With ``resume``: number of additional iterations of every chain, regardless of the stopping rule.
     checkpoint : path or Checkpoint, optional
@@ -175,64 +178,39 @@ def fit_saem(
     ...     idata = ps.fit_saem(random_seed=21)
     >>> ps.summary(idata)  # doctest: +SKIP
     """
-    check_types("fit_saem", locals())
+    arguments = locals()
+    check_types("fit_saem", arguments)
     began = perf_counter()
     model = pm.modelcontext(model)
-    options = {
-        "random_effects": random_effects,
-        "objective": objective,
-        "n_explore": n_explore,
-        "n_smooth": n_smooth,
-        "n_transitions": n_transitions,
-        "n_replicates": n_replicates,
-        "kernel": kernel,
-        "chains": chains,
-        "draws": draws,
-        "fixed": fixed,
-        "n_starts": n_starts,
-        "step_size_exponent": step_size_exponent,
-        "annealing": annealing,
-        "minibatch": minibatch,
-        "tolerance": tolerance,
-        "likelihood": likelihood,
-        "standard_errors": standard_errors,
-    }
-    check_methods(likelihood, standard_errors)
-    check_fit_options(**options, cores=cores, callback=callback)
     schedule = as_checkpoint(checkpoint)
-    check_count("extend", extend, 0)
-    before = None
-    if resume is not None:
-        before = Resumable.read(resume)
-        if initvals is not None or random_seed is not None:
-            raise ValueError(
-                "A resumed run continues from its stored state and random numbers: do not give initvals or random_seed."
-            )
-        options = before.merge(options, fit_saem.__kwdefaults__)
-        if extend:
-            options["n_smooth"] = before.extended(options["n_explore"], options["n_smooth"], extend)
-    elif extend:
-        raise ValueError(f"extend is {extend}, but there is no run to extend; give one with resume=.")
+    before = _resumed(resume, initvals, random_seed, extend)
+    if before is None:
+        options = Options.of(arguments)
+    else:
+        options = before.options.merge(arguments, fit_saem.__kwdefaults__ or {})
+    options.check(cores, callback)
+    if before is not None and extend:
+        options = before.extended(options, extend)
+    check_methods(options.likelihood, options.standard_errors)
     point = _starting_point(model, initvals)
-    step = _step(model, options, compile_kwargs)
+    step = SAEM(model=model, compile_kwargs=compile_kwargs, **options.for_step())
     engine = step.engine
     refuse_names(engine.mixed, [name for name in step.stats_dtypes_shapes if name != "tune"])
-    check_assessment(engine, options["likelihood"], options["standard_errors"])
-    if options["n_explore"] == "auto":
-        options["n_explore"] = default_exploration(engine.mixed)
+    check_assessment(engine, options.likelihood, options.standard_errors)
+    if isinstance(options.n_explore, str):  # "auto"
+        options = replace(options, n_explore=default_exploration(engine.mixed))
     state = Resumable.new(options, random_generator(random_seed))
     if before is not None:
         check_same_model(engine, before.snapshots)
         state.random, state.snapshots, state.seconds = before.random, before.snapshots, before.seconds
-    of_job = (options[name] for name in ("n_explore", "n_smooth", "draws", "tolerance"))
-    job = Job(step, point, *of_job, state.begun(), extend)
+    job = Job(step, point, int(options.n_explore), options.n_smooth, options.draws, options.tolerance, state.begun(), extend)
     finisher = Finisher(engine, job, state, options, began)
     writer = None if schedule is None else Writer(schedule, state.snapshots, finisher.build)
     rngs, after = state.generators()
     with CtrlC() as ctrl_c:
         with Progress(engine, job.n_explore, job.n_smooth, len(rngs), progressbar) as progress:
 
-            def watch(chain, iteration, theta, stats):
+            def watch(chain: int, iteration: int, theta: np.ndarray, stats: Mapping[str, Any]) -> None:
                 progress.update(chain, iteration, theta, stats)
                 if callback is not None:
                     callback(chain, iteration, engine.points.natural_theta(theta), stats)
@@ -245,7 +223,7 @@ def fit_saem(
         return idata
 
 
-def _warn(messages: list[str], idata) -> None:
+def _warn(messages: list[str], idata: InferenceData) -> None:
     """Show messages to the user; where warnings are errors, the fit is in the error."""
     errors = []
     for message in messages:
@@ -254,22 +232,24 @@ def _warn(messages: list[str], idata) -> None:
         except Warning as error:
             errors.append(error)
     if errors:
-        errors[0].fit = idata
+        errors[0].__dict__["fit"] = idata
         errors[0].add_note("The fit is complete: it is the attribute 'fit' of this warning, which was turned into an error.")
         raise errors[0]
 
 
-def _step(model: pm.Model, options: Mapping[str, Any], compile_kwargs: dict | None) -> SAEM:
-    of_run = ("n_smooth", "chains", "draws", "tolerance", "likelihood", "standard_errors", "kernel", "n_explore")
-    return SAEM(
-        model=model,
-        n_explore=200
-        if options["n_explore"] == "auto"
-        else options["n_explore"],  # the job passes it to the step at its beginning
-        kernels=None if options["kernel"] == "auto" else options["kernel"],
-        compile_kwargs=compile_kwargs,
-        **{name: value for name, value in options.items() if name not in of_run},
-    )
+def _resumed(resume: Any, initvals: Mapping | None, random_seed: Any, extend: int) -> Resumable | None:
+    """The run that this one resumes, if it does."""
+    check_count("extend", extend, 0)
+    if resume is None:
+        if extend:
+            raise ValueError(f"extend is {extend}, but there is no run to extend; give one with resume=.")
+        return None
+    before = Resumable.read(resume)
+    if initvals is not None or random_seed is not None:
+        raise ValueError(
+            "A resumed run continues from its stored state and random numbers: do not give initvals or random_seed."
+        )
+    return before
 
 
 def _starting_point(model: pm.Model, initvals: Mapping[str, Any] | None) -> dict:

@@ -18,6 +18,7 @@ from pymc_saem.saem.report.messages import messages
 from pymc_saem.saem.run.chain import Chain
 from pymc_saem.saem.run.chains import Job, score
 from pymc_saem.saem.run.checkpoint import Writer
+from pymc_saem.saem.run.options import Options
 from pymc_saem.saem.run.resume import Resumable
 from pymc_saem.saem.run.stages import CtrlC, Note, Stages, texts_of
 
@@ -35,7 +36,7 @@ class Finisher:
     engine: Engine
     job: Job
     state: Resumable
-    options: dict[str, Any]
+    options: Options
     seconds: float = field(default_factory=perf_counter)
 
     def build(
@@ -94,8 +95,8 @@ class Finisher:
             run.theta[-1],
             run.conditional,
             rng,
-            likelihood=self.options["likelihood"],
-            standard_errors=self.options["standard_errors"],
+            likelihood=self.options.likelihood,
+            standard_errors=self.options.standard_errors,
             at_floor=run.at_floor,
             n_solves=run.n_solves,
             stages=stages,

@@ -1,12 +1,13 @@
-"""Checks of the options that SAEM and fit_saem share."""
+"""The options of a fit, and the checks of those that SAEM and fit_saem share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from numbers import Real
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+import pymc as pm
 import pytensor
 from pymc.distributions.transforms import Interval
 from pymc.logprob.transforms import LogOddsTransform, LogTransform
@@ -17,33 +18,122 @@ from pymc_saem.model.density.point_map import PointMap
 from pymc_saem.model.mixed_model import MixedModel, Parameter
 from pymc_saem.saem.estep.mixture import KERNELS
 
-
-class _Int(int):
-    pass
-
-
-class _Float(float):
-    pass
+#: How an argument that was not given looks, where a resumed run may change it: what decides when it ends, and what comes after.
+UNSET = {"n_smooth": None, "draws": None, "tolerance": None, "likelihood": "default", "standard_errors": "default"}
+#: What these options are in a new fit.
+OF_A_NEW_FIT = {"n_smooth": 350, "draws": 250, "tolerance": 0.05, "likelihood": "auto", "standard_errors": "auto"}
 
 
-class _Str(str):
-    pass
+@dataclass(frozen=True)
+class Options:
+    """Options of a fit: those of :func:`fit_saem` that a fit stores, and a resumed run goes on with."""
+
+    random_effects: Sequence[str] | None
+    objective: str
+    n_explore: int | str
+    n_smooth: int
+    n_transitions: int
+    n_replicates: int | str
+    kernel: Mapping[str, float] | str
+    chains: int
+    draws: int
+    fixed: Mapping[str, Any] | None
+    n_starts: int | str
+    step_size_exponent: float
+    annealing: float
+    minibatch: float
+    tolerance: float
+    likelihood: str | None
+    standard_errors: str | None
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Options:
+        """Options of a new fit among ``arguments``, which are by name; those that are unset have their defaults."""
+        given = {field.name: arguments[field.name] for field in fields(cls)}
+        return cls(**given | {name: OF_A_NEW_FIT[name] for name, unset in UNSET.items() if given[name] == unset})
+
+    def merge(self, arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> Options:
+        """Options of a run that resumes one with these: the same, but for what was given and may change.
+
+        Parameters
+        ----------
+        arguments, defaults : mapping
+            By name; an argument that is its default was not given.
+
+        Raises
+        ------
+        ValueError
+            When another option was given than the run has.
+        """
+        for name in vars(self).keys() - UNSET.keys():
+            stored = plain(getattr(self, name))
+            if plain(arguments[name]) not in (stored, plain(defaults[name])):
+                raise ValueError(
+                    f"{name} is {shown(arguments[name])}, but the resumed run has {shown(stored)}. Omit it, or start a new fit."
+                )
+        return replace(self, **{name: arguments[name] for name, unset in UNSET.items() if arguments[name] != unset})
+
+    def check(self, cores: int, callback: Callable | None) -> None:
+        """Refuse what makes no sense, as far as the step method does not check it."""
+        for name, value, least in (
+            ("n_smooth", self.n_smooth, 0),
+            ("chains", self.chains, 1),
+            ("cores", cores, 1),
+            ("draws", self.draws, 2),
+        ):
+            check_count(name, value, least)
+        if not 0.0 <= self.tolerance < np.inf:
+            raise ValueError(
+                f"tolerance is {shown(self.tolerance)}; it must be a number of standard errors, or 0 to run all of n_smooth."
+            )
+        if self.n_explore == 0 and self.n_smooth == 0:
+            raise ValueError("n_explore and n_smooth are both 0; at least one iteration is needed.")
+        if callback is not None and cores > 1 and self.chains > 1:
+            raise ValueError("callback runs in this process and needs cores=1.")
+
+    def for_step(self) -> dict[str, Any]:
+        """Arguments of the step method. Its exploration is planned anew when a chain begins."""
+        return {
+            "random_effects": self.random_effects,
+            "objective": self.objective,
+            "n_explore": 200 if self.n_explore == "auto" else self.n_explore,
+            "n_transitions": self.n_transitions,
+            "n_replicates": self.n_replicates,
+            "kernels": None if self.kernel == "auto" else self.kernel,
+            "fixed": self.fixed,
+            "n_starts": self.n_starts,
+            "step_size_exponent": self.step_size_exponent,
+            "annealing": self.annealing,
+            "minibatch": self.minibatch,
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """By name, as JSON gives them back."""
+        return plain(vars(self))
 
 
-_UNSAID = {int: _Int, float: _Float, str: _Str}
+def plain(value: Any) -> Any:
+    """An option as JSON gives it back."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(x) for name, x in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(x) for x in value]
+    if isinstance(value, float) and np.isnan(value):
+        return "NaN"  # which equals itself, unlike the number
+    return value
 
 
-def unsaid(value):
-    """A default that can be distinguished from the same value written by the user, who may want it against that of a resumed run."""
-    return _UNSAID[type(value)](value)
-
-
-def is_unsaid(value) -> bool:
-    return type(value) in _UNSAID.values()
-
-
-def check_options(
-    objective, n_explore, n_transitions, n_replicates, kernels, n_starts, minibatch, compile_kwargs
+def check_step_options(
+    objective: str,
+    n_explore: int,
+    n_transitions: int,
+    n_replicates: int | str,
+    kernels: Mapping[str, float] | None,
+    n_starts: int | str,
+    minibatch: float,
+    compile_kwargs: Mapping[str, Any] | None,
 ) -> None:
     """Refuse options that make no sense, with the value, what was expected, and what to do."""
     if objective not in ("map", "ml"):
@@ -70,7 +160,7 @@ def check_options(
     _check_mode((compile_kwargs or {}).get("mode"))
 
 
-def _check_mode(mode) -> None:
+def _check_mode(mode: Any) -> None:
     try:
         get_mode(mode)
     except Exception as error:  # PyTensor's own, of several kinds
@@ -80,36 +170,13 @@ def _check_mode(mode) -> None:
         ) from error
 
 
-def check_fit_options(*, n_explore, n_smooth, kernel, chains, draws, tolerance, cores, callback, **others) -> None:
-    """Refuse options of ``fit_saem`` that the step method does not have; it checks ``others`` itself."""
-    for name, value, least in (
-        ("n_smooth", n_smooth, 0),
-        ("chains", chains, 1),
-        ("cores", cores, 1),
-        ("draws", draws, 2),
-    ):
-        check_count(name, value, least)
-    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0.0 <= tolerance < np.inf:
-        raise ValueError(
-            f"tolerance is {shown(tolerance)}; it must be a number of standard errors, or 0 to run all of n_smooth."
-        )
-    if n_explore == 0 and n_smooth == 0:
-        raise ValueError("n_explore and n_smooth are both 0; at least one iteration is needed.")
-    if kernel != "auto" and not isinstance(kernel, Mapping):
-        raise ValueError(
-            f"kernel is {shown(kernel)}; it must be 'auto' or shares such as {{'coordinate': 0.5, 'block': 0.5}}."
-        )
-    if callback is not None and cores > 1 and chains > 1:
-        raise ValueError("callback runs in this process and needs cores=1.")
-
-
-def check_count(name: str, value, smallest: int, otherwise: str = "") -> None:
+def check_count(name: str, value: Any, smallest: int, otherwise: str = "") -> None:
     """Refuse what is not an integer of at least ``smallest``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
         raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least {smallest}{otherwise}.")
 
 
-def check_initvals(model, initvals: Mapping[str, Any]) -> None:
+def check_initvals(model: pm.Model, initvals: Mapping[str, Any]) -> None:
     """Refuse starting values of other names or shapes, and what is not a number; PyMC has two texts of its own."""
     free = {rv.name: rv for rv in model.free_RVs}
     unknown = sorted(set(initvals) - set(free))

@@ -5,23 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from pymc_saem.arguments import shown
-from pymc_saem.compat import get_group, group_names
+from pymc_saem.compat import InferenceData, get_group, group_names
 from pymc_saem.results.files.storage import load
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.estep.kernels import Target
 from pymc_saem.saem.estep.mixture import N_CODES
 from pymc_saem.saem.run.chain import Chain
-from pymc_saem.saem.run.options import is_unsaid
+from pymc_saem.saem.run.options import Options
 from pymc_saem.saem.run.snapshot import Snapshot, pack, unpack
-
-#: Options that a resumed run may change: they decide when it ends, and what comes after it. Their defaults are ``unsaid``.
-FREE = ("n_smooth", "draws", "tolerance", "likelihood", "standard_errors")
 
 
 @dataclass
@@ -30,8 +26,7 @@ class Resumable:
 
     Attributes
     ----------
-    options : dict
-        Of :func:`fit_saem`, by name.
+    options : Options
     random : bytes
         Packed generators as they were before the run: "chains", a list, and "after", for what comes after the estimate.
     snapshots : dict of int to Snapshot
@@ -40,19 +35,18 @@ class Resumable:
         That the fit has taken.
     """
 
-    options: dict[str, Any]
+    options: Options
     random: bytes
     snapshots: dict[int, Snapshot]
     seconds: float = 0.0
 
     @classmethod
-    def new(cls, options: Mapping[str, Any], rng: np.random.Generator) -> Resumable:
+    def new(cls, options: Options, rng: np.random.Generator) -> Resumable:
         """The state of a new run."""
-        random = pack({"chains": rng.spawn(options["chains"]), "after": rng.spawn(1)[0]})
-        return cls({name: plain(value) for name, value in options.items()}, random, {})
+        return cls(options, pack({"chains": rng.spawn(options.chains), "after": rng.spawn(1)[0]}), {})
 
     @classmethod
-    def read(cls, source) -> Resumable:
+    def read(cls, source: InferenceData | str | os.PathLike) -> Resumable:
         """From ArviZ data or a file.
 
         Raises
@@ -72,7 +66,7 @@ class Resumable:
         data = {str(name): np.asarray(group[name].values, dtype=np.uint8).tobytes() for name in group.data_vars}
         random = data.pop("random")
         snapshots = {int(name.removeprefix("chain_")): Snapshot.from_bytes(found) for name, found in data.items()}
-        return cls(json.loads(group.attrs["options"]), random, snapshots, float(group.attrs["seconds"]))
+        return cls(Options.of(json.loads(group.attrs["options"])), random, snapshots, float(group.attrs["seconds"]))
 
     def generators(self) -> tuple[list[np.random.Generator], np.random.Generator]:
         """One for each chain, and one for what comes after the estimate."""
@@ -80,52 +74,20 @@ class Resumable:
         return found["chains"], found["after"]
 
     def begun(self) -> tuple[Snapshot | None, ...]:
-        return tuple(self.snapshots.get(c) for c in range(self.options["chains"]))
+        return tuple(self.snapshots.get(c) for c in range(self.options.chains))
 
     def with_runs(self, runs: list[Chain], seconds: float) -> tuple[dict[str, bytes], dict[str, Any]]:
         """Variables and attributes of the group after these runs."""
         snapshots = self.snapshots | {run.number: run.snapshot for run in runs if run.snapshot is not None}
         data = {f"chain_{number}": snapshot.to_bytes() for number, snapshot in sorted(snapshots.items())}
-        return {"random": self.random, **data}, {"options": self.options, "seconds": self.seconds + seconds}
+        return {"random": self.random, **data}, {"options": self.options.plain(), "seconds": self.seconds + seconds}
 
-    def merge(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-        """Options of the resumed run: those of the first run, and of ``given`` what it may change.
-
-        Raises
-        ------
-        ValueError
-            When an option was given that is another than that of the run.
-        """
-        merged = {}
-        for name, value in given.items():
-            stored = self.options[name]
-            if name in FREE:
-                merged[name] = stored if is_unsaid(value) else value
-            elif plain(value) in (stored, plain(defaults[name])):
-                merged[name] = stored
-            else:
-                raise ValueError(
-                    f"{name} is {shown(value)}, but the resumed run has {shown(stored)}. Omit it, or start a new fit."
-                )
-        return merged
-
-    def extended(self, n_explore: int, n_smooth: int, extend: int) -> int:
-        """``n_smooth`` of a run that is extended."""
+    def extended(self, options: Options, extend: int) -> Options:
+        """Those of this many further iterations, whatever the stopping rule says."""
         done = max(len(snapshot.theta) for snapshot in self.snapshots.values())
-        return extend + (done - n_explore if done >= n_explore else n_smooth)
-
-
-def plain(value: Any) -> Any:
-    """An option as JSON gives it back."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(x) for name, x in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(x) for x in value]
-    if isinstance(value, float) and np.isnan(value):
-        return "NaN"  # which equals itself, unlike the number
-    return value
+        n_explore = int(options.n_explore)  # a number since the run began
+        rest = done - n_explore if done >= n_explore else options.n_smooth
+        return replace(options, n_smooth=extend + rest)
 
 
 def check_same_model(engine: Engine, snapshots: Mapping[int, Snapshot]) -> None:

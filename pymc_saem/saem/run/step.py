@@ -16,7 +16,7 @@ from pymc_saem.saem.core.algorithm import State, Statistics, iterate
 from pymc_saem.saem.core.schedule import Schedule
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.mstep.recognize import refuse_collinear
-from pymc_saem.saem.run.options import check_options, natural_values
+from pymc_saem.saem.run.options import check_step_options, natural_values
 from pymc_saem.saem.run.step_state import Interruptible, SAEMState
 from pymc_saem.saem.start.scales import refuse_constant_outcomes, refuse_fixed_out_of_range
 
@@ -123,7 +123,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
             raise ValueError(
                 f"SAEM must own every free variable, or PyMC samples the rest by NUTS; {missing} were left out."
             )
-        check_options(objective, n_explore, n_transitions, n_replicates, kernels, n_starts, minibatch, compile_kwargs)
+        check_step_options(objective, n_explore, n_transitions, n_replicates, kernels, n_starts, minibatch, compile_kwargs)
         self._data = {v.name: np.array(v.get_value()) for v in model.data_vars if hasattr(v, "get_value")}
         self.schedule = Schedule(n_explore, step_size_exponent, annealing)
         mixed = read_model(model, random_effects)
