@@ -14,12 +14,15 @@ import xarray as xr
 from pymc_saem.compat import make_datatree
 from pymc_saem.results.labels import as_labels
 
+#: Names of the axes of an array; None for one without a name.
+Dims = tuple[str | None, ...]
+
 
 @dataclass(frozen=True)
 class Variable:
     """An array with the names of its dims, before the leading chain, draw or iteration axes."""
 
-    dims: tuple[str, ...]
+    dims: Dims
     values: np.ndarray
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -101,21 +103,21 @@ def assess(
     max_solves = max(SHARE * n_solves, LEAST_SOLVES * engine.mixed.n_subjects)
     of_likelihood, of_errors = rng.spawn(2)  # so that one part does not change the other
 
-    def residuals():
+    def residuals() -> tuple[dict[str, float], dict[str, float]]:
         return residual_shrinkage(engine.mixed, conditional.mode, theta)
 
-    def marginal():
-        one = marginal_likelihood(engine, theta, conditional, of_likelihood, likelihood, max_solves=max_solves)
+    def marginal(method: str) -> tuple[Likelihood, Criteria]:
+        one = marginal_likelihood(engine, theta, conditional, of_likelihood, method, max_solves=max_solves)
         return one, information_criteria(engine, one.total)
 
-    def errors():
+    def errors(method: str) -> Uncertainty:
         points = getattr(found.likelihood, "points", None) or WeightedPoints.of_draws(conditional.draws)
         linearized = None if why_not(engine.mixed) else partial(_linearized, engine, theta, conditional)
-        information = fisher.information(engine, theta, points, at_floor, standard_errors, max_solves, linearized)
+        information = fisher.information(engine, theta, points, at_floor, method, max_solves, linearized)
         n_draws = int(np.prod(conditional.draws.shape[:2]))
         return uncertainty(engine, theta, information, n_draws, of_errors)
 
-    def part(key: str, stage: str, work, otherwise):
+    def part(key: str, stage: str, work: Callable[[], Any], otherwise: Any) -> Any:
         mark = perf_counter()
         result = stages.attempt(stage, work, otherwise, is_long=True)
         found.seconds[key] = perf_counter() - mark
@@ -123,11 +125,11 @@ def assess(
 
     found.residual_shrinkage, found.scale_shrinkage = part("residuals", RESIDUALS, residuals, ({}, {}))
     if likelihood is not None:
-        found.likelihood, found.criteria = part("likelihood", LIKELIHOOD, marginal, (None, None))
+        found.likelihood, found.criteria = part("likelihood", LIKELIHOOD, partial(marginal, likelihood), (None, None))
         if found.likelihood is not None and found.likelihood.warning:
             found.messages.append(found.likelihood.warning)
     if standard_errors is not None:
-        found.uncertainty = part("standard_errors", ERRORS, errors, None)
+        found.uncertainty = part("standard_errors", ERRORS, partial(errors, standard_errors), None)
     return found
 
 

@@ -36,7 +36,7 @@ def at_boundary(
     return found
 
 
-def _distances(mixed: MixedModel, points: PointMap, p: Parameter, start, end) -> dict[str, float]:
+def _distances(mixed: MixedModel, points: PointMap, p: Parameter, start: np.ndarray, end: np.ndarray) -> dict[str, float]:
     kind = points.transform_name(p)
     labels = element_labels(mixed.model, p.name, p.shape, p.dims)
     with np.errstate(all="ignore"):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.model.density.densities import ode_nodes
-from pymc_saem.model.mixed_model import parameter_labels
+from pymc_saem.model.mixed_model import MixedModel, Parameter, parameter_labels
 from pymc_saem.results.build import FitResult, Variable
 from pymc_saem.results.labels import as_labels
 from pymc_saem.saem.engine import Engine
@@ -19,6 +21,7 @@ from pymc_saem.saem.report.messages import checks
 from pymc_saem.saem.run.chain import Chain
 from pymc_saem.saem.run.chains import Job, score
 from pymc_saem.saem.run.stages import Stages
+from pymc_saem.saem.uncertainty.standard_errors import Uncertainty
 
 
 @np.errstate(all="ignore")  # values that are not finite are checked and reported
@@ -27,7 +30,6 @@ def collect(
 ) -> FitResult:
     """The result of a fit, or of one that still runs; what cannot be computed is left out, with a note."""
     mixed, run = engine.mixed, runs[best]
-    finished = groups.Finished(engine, run, assessment)
     result = FitResult(
         coords=stages.attempt("Labels of dims", lambda: _coords(mixed), {}),
         trace=_trace(engine, runs, stages),
@@ -42,6 +44,7 @@ def collect(
         },
     )
     if run.conditional is not None:
+        finished = groups.Finished(engine, run, assessment, run.conditional)
         result.individual = groups.individual(finished, stages)
         result.posterior = groups.posterior(finished, stages)
         result.sample_stats = {"lp": Variable((), run.conditional.logp)}
@@ -60,9 +63,9 @@ def collect(
     return result
 
 
-def _coords(mixed) -> dict:
+def _coords(mixed: MixedModel) -> dict[str, Any]:
     """Labels of the model's dims; those of subjects and units as text where that is what functions compare."""
-    coords = {dim: list(values) for dim, values in mixed.model.coords.items() if values is not None}
+    coords: dict[str, Any] = {dim: list(values) for dim, values in mixed.model.coords.items() if values is not None}
     coords.setdefault(mixed.subject_dim, list(mixed.subjects))
     for dim in {effect.unit_dim for effect in mixed.random_effects} | {mixed.subject_dim}:
         if dim not in coords:
@@ -73,8 +76,8 @@ def _coords(mixed) -> dict:
 
 
 def _trace_attrs(
-    engine: Engine, runs: list[Chain], best: int, job: Job, assessment: Assessment, seconds, stages
-) -> dict:
+    engine: Engine, runs: list[Chain], best: int, job: Job, assessment: Assessment, seconds: float, stages: Stages
+) -> dict[str, Any]:
     run = runs[best]
     return {
         "n_explore": job.n_explore,
@@ -96,12 +99,12 @@ def _trace_attrs(
     }
 
 
-def _assessment_attrs(engine: Engine, found: Assessment) -> dict:
+def _assessment_attrs(engine: Engine, found: Assessment) -> dict[str, Any]:
     """What is known of the fit as a whole."""
-    attrs = {"n_subjects": engine.mixed.n_subjects, "n_observations": engine.mixed.n_values}
+    attrs: dict[str, Any] = {"n_subjects": engine.mixed.n_subjects, "n_observations": engine.mixed.n_values}
     attrs["networks"] = [p.name for p in engine.mixed.parameters if p.is_network]
     attrs["priors"] = sorted(engine.maximizer.priors)  # parameters whose estimates priors have moved
-    if found.likelihood is not None:
+    if found.likelihood is not None and found.criteria is not None:
         attrs |= {
             "loglik": found.likelihood.total,
             "loglik_error": found.likelihood.total_error,
@@ -123,7 +126,7 @@ def _trace(engine: Engine, runs: list[Chain], stages: Stages) -> dict[str, Varia
     """Iterates of all chains; one that ended earlier keeps its last parameters, and has NaN for its statistics."""
     length = max(run.theta.shape[0] for run in runs)
 
-    def padded(values, fill):
+    def padded(values: np.ndarray, fill: Any) -> np.ndarray:
         return np.concatenate([values, np.repeat(fill, length - values.shape[0], axis=0)])
 
     theta = np.stack([padded(run.theta, run.theta[-1:]) for run in runs])
@@ -146,7 +149,7 @@ def _natural_trace(engine: Engine, theta: np.ndarray) -> dict[str, Variable]:
     }
 
 
-def _stacked(runs: list[Chain], name: str, padded) -> np.ndarray:
+def _stacked(runs: list[Chain], name: str, padded: Callable[[np.ndarray, Any], np.ndarray]) -> np.ndarray:
     return np.stack([padded(run.stats[name].astype(float), [np.nan]) for run in runs])
 
 
@@ -166,8 +169,8 @@ def _population(engine: Engine, run: Chain, assessment: Assessment, stages: Stag
     ):
         otherwise = [_WITHOUT[name]] * len(table["estimate"])
         table[name] = np.array(stages.attempt(f"The column '{name}' of estimates", work, otherwise))
-    if assessment.uncertainty is not None:
-        table |= stages.attempt("The columns of standard errors", lambda: _errors(assessment, table["estimate"]), {})
+    if (found := assessment.uncertainty) is not None:
+        table |= stages.attempt("The columns of standard errors", lambda: _errors(found, table["estimate"]), {})
     return table
 
 
@@ -185,7 +188,7 @@ def _estimates(engine: Engine, theta: np.ndarray) -> dict[str, np.ndarray]:
     return {"parameter": np.array(labels), "estimate": estimate}
 
 
-def _per_entry(engine: Engine, of_parameter, otherwise=None) -> list:
+def _per_entry(engine: Engine, of_parameter: Mapping[str, Any], otherwise: Any = None) -> list:
     """A value of each parameter for each of its entries."""
     return [
         of_parameter.get(p.name, otherwise)
@@ -216,20 +219,19 @@ def _effects_of(engine: Engine) -> list[str]:
     return found
 
 
-def _errors(assessment: Assessment, estimate: np.ndarray) -> dict[str, np.ndarray]:
-    found = assessment.uncertainty
+def _errors(found: Uncertainty, estimate: np.ndarray) -> dict[str, np.ndarray]:
     with np.errstate(divide="ignore", invalid="ignore"):
         rse = 100.0 * found.se / np.abs(estimate)
     return {"se": found.se, "rse": rse, "lower": found.lower, "upper": found.upper, "correlation": found.correlation}
 
 
-def _held_entries(engine: Engine, p, n_labels: int) -> np.ndarray:
+def _held_entries(engine: Engine, p: Parameter, n_labels: int) -> np.ndarray:
     """Which entries of a parameter on the natural scale were fixed; those of a vector that is constrained as a whole, all or none."""
     held = engine.maximizer.held[p.columns]
     return held if held.size == n_labels else np.full(n_labels, held.all())
 
 
-def describe_failures(mixed, run: Chain) -> dict[str, list[int]]:
+def describe_failures(mixed: MixedModel, run: Chain) -> dict[str, list[int]]:
     """Text of each solver status -> number of failed proposals per subject."""
     if not run.failures:
         return {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pymc_saem.compat import InferenceData
 from pymc_saem.results import build_datatree
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.report.assessment import Assessment, assess
@@ -41,7 +42,7 @@ class Finisher:
 
     def build(
         self, runs: list[Chain], best: int = 0, assessment: Assessment | None = None, stages: Stages | None = None
-    ):
+    ) -> InferenceData:
         """ArviZ data of chains, as far as they have come; what cannot be computed is left out, and noted in ``stages``."""
         stages, seconds = stages or Stages(), perf_counter() - self.seconds
         assessment = assessment or Assessment()
@@ -59,7 +60,7 @@ class Finisher:
         writer: Writer | None = None,
         ctrl_c: CtrlC | None = None,
         announce: Callable[[str], Any] | None = None,
-    ) -> tuple[Any, list[str]]:
+    ) -> tuple[InferenceData, list[str]]:
         """The fit, and what its user should read.
 
         Parameters
@@ -117,6 +118,6 @@ def _notes_of(runs: list[Chain]) -> list[Note]:
     return [Note(f"{note.stage} of chain {run.number}", note.reason) for run in runs for note in run.notes]
 
 
-def _write_notes(idata, notes: list[Note]) -> None:
+def _write_notes(idata: InferenceData, notes: list[Note]) -> None:
     if notes:
         idata.attrs["notes"] = json.dumps(texts_of(notes))

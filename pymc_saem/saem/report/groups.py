@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
+import pymc as pm
 import pytensor
+from pytensor.graph.basic import Variable as GraphVariable
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.model.graph.interpreted import INTERPRETED
-from pymc_saem.results.build import Variable
+from pymc_saem.model.mixed_model import MixedModel, Parameter, RandomEffect
+from pymc_saem.results.build import Dims, Variable
+from pymc_saem.saem.conditional.draws import Conditional
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.report.assessment import Assessment
 from pymc_saem.saem.run.chain import Chain
@@ -29,14 +34,11 @@ class Finished:
     engine: Engine
     run: Chain
     assessment: Assessment
+    found: Conditional
 
     @property
-    def mixed(self):
+    def mixed(self) -> MixedModel:
         return self.engine.mixed
-
-    @property
-    def found(self):
-        return self.run.conditional
 
     @property
     def theta(self) -> np.ndarray:
@@ -69,7 +71,7 @@ class Finished:
         blocks = [effect.to_columns(values[effect.name], mixed.n_subjects) for effect in mixed.random_effects]
         return np.where(mixed.is_used, np.concatenate(blocks, axis=-1), np.nan)
 
-    def over_draws(self, statistic, **options) -> np.ndarray:
+    def over_draws(self, statistic: Callable[..., np.ndarray], **options: Any) -> np.ndarray:
         return self.as_columns({name: statistic(x, axis=(0, 1), **options) for name, x in self.natural.items()})
 
 
@@ -111,7 +113,7 @@ def individual(finished: Finished, stages: Stages) -> dict[str, Variable]:
     mixed, out = finished.mixed, {}
     sizes = {"subject": mixed.n_subjects, "effect": mixed.n_phi}
 
-    def add(name: str, dims: tuple, values: Callable, shape: tuple[int, ...]) -> None:
+    def add(name: str, dims: Dims, values: Callable[[], np.ndarray | None], shape: tuple[int, ...]) -> None:
         found = stages.attempt(f"'{name}' of individuals", values, np.full(shape, np.nan))
         if found is not None:
             out[name] = Variable(dims, found)
@@ -120,10 +122,14 @@ def individual(finished: Finished, stages: Stages) -> dict[str, Variable]:
         of_model = tuple(mixed.subject_dim if dim == "subject" else dim for dim in dims)
         add(name, of_model, partial(get, finished), tuple(sizes[dim] for dim in dims))
     for effect in mixed.random_effects:
-        for name, get in OF_EFFECT.items():
-            dims = apart(effect.name, dims_of_effect(mixed, effect))
-            add(f"{effect.name}_{name}", dims, lambda get=get, of=effect.name: get(finished)[of], effect.shape)
+        for name, of_all in OF_EFFECT.items():
+            own = apart(effect.name, dims_of_effect(mixed, effect))
+            add(f"{effect.name}_{name}", own, partial(_of_effect, of_all, finished, effect.name), effect.shape)
     return out
+
+
+def _of_effect(of_all: Callable[[Finished], dict[str, np.ndarray]], finished: Finished, name: str) -> np.ndarray:
+    return of_all(finished)[name]
 
 
 def posterior(finished: Finished, stages: Stages) -> dict[str, Variable]:
@@ -154,22 +160,24 @@ def draws_of(assessment: Assessment) -> np.ndarray | None:
     return None if assessment.uncertainty is None else assessment.uncertainty.theta
 
 
-def dims_of(variable) -> tuple:
+def dims_of(variable: Parameter) -> Dims:
     return tuple(variable.dims) if any(variable.dims) else ()
 
 
-def dims_of_effect(mixed, effect) -> tuple:
+def dims_of_effect(mixed: MixedModel, effect: RandomEffect) -> Dims:
     """Units without a dim are not subjects: they get one of their own, by the variable's name."""
     before = tuple(f"{effect.name}_dim_{axis}" for axis in range(effect.axis))
     return tuple(effect.dims) if any(effect.dims) or effect.is_nested else (*before, mixed.subject_dim)
 
 
-def apart(name: str, dims: tuple) -> tuple:
+def apart(name: str, dims: Dims) -> Dims:
     """Dims of a variable of the model, those with a name that a group of a fit uses itself renamed."""
     return tuple(f"{name}_{dim}" if dim in OWN_DIMS else dim for dim in dims)
 
 
-def deterministics(mixed, posterior, lead, stages: Stages) -> dict[str, Variable]:
+def deterministics(
+    mixed: MixedModel, posterior: Mapping[str, Variable], lead: tuple[int, ...], stages: Stages
+) -> dict[str, Variable]:
     """pm.Deterministic variables at every draw, as pm.sample reports them; one by one where together they fail."""
     left_out = {rv for rv in mixed.model.free_RVs if rv.name not in posterior}  # missing rows
     wanted = [d for d in mixed.model.deterministics if not left_out & set(ancestors([d]))]
@@ -180,7 +188,7 @@ def deterministics(mixed, posterior, lead, stages: Stages) -> dict[str, Variable
     )
     if together is not None:
         return together
-    out = {}
+    out: dict[str, Variable] = {}
     if stages.notes[-1].was_interrupted:
         return out
     for one in wanted:
@@ -189,7 +197,9 @@ def deterministics(mixed, posterior, lead, stages: Stages) -> dict[str, Variable
     return out
 
 
-def _at_draws(mixed, wanted: list, posterior, lead) -> dict[str, Variable]:
+def _at_draws(
+    mixed: MixedModel, wanted: list[GraphVariable], posterior: Mapping[str, Variable], lead: tuple[int, ...]
+) -> dict[str, Variable]:
     reached = set(ancestors(wanted))
     inputs = [rv for rv in mixed.model.free_RVs if rv in reached]
     f = pytensor.function(inputs, wanted, mode=INTERPRETED, on_unused_input="ignore")
@@ -201,33 +211,33 @@ def _at_draws(mixed, wanted: list, posterior, lead) -> dict[str, Variable]:
     for k, rv in enumerate(wanted):
         values = np.stack([row[k] for row in rows])
         dims = tuple(mixed.model.named_vars_to_dims.get(rv.name) or ())
-        out[rv.name] = Variable(dims, values.reshape(*lead, *values.shape[1:]))
+        out[str(rv.name)] = Variable(dims, values.reshape(*lead, *values.shape[1:]))
     return out
 
 
-def observed(mixed) -> dict[str, Variable]:
+def observed(mixed: MixedModel) -> dict[str, Variable]:
     """Data of the outcomes."""
     model = mixed.model
-    return {rv.name: _data(model, rv.name, model.rvs_to_values[rv]) for rv in observed_variables(model)}
+    return {str(rv.name): _data(model, str(rv.name), model.rvs_to_values[rv]) for rv in observed_variables(model)}
 
 
-def constants(mixed) -> dict[str, Variable]:
+def constants(mixed: MixedModel) -> dict[str, Variable]:
     """Other data of the model, and who the rows and units belong to."""
     model, outcomes = mixed.model, {rv.name for rv in observed_variables(mixed.model)}
     out = {v.name: _data(model, v.name, model[v.name]) for v in model.data_vars if v.name not in outcomes}
     return out | owners(mixed)
 
 
-def owners(mixed) -> dict[str, Variable]:
+def owners(mixed: MixedModel) -> dict[str, Variable]:
     """Number of the subject of each row of each outcome, and of each unit of a lower level."""
     out = {f"{outcome.name}_subject": Variable((), outcome.row_subject) for outcome in mixed.outcomes}
     for effect in mixed.random_effects:
-        if effect.is_nested:
+        if effect.unit_subject is not None:
             out[f"{effect.name}_subject"] = Variable((effect.unit_dim,) if effect.unit_dim else (), effect.unit_subject)
     return out
 
 
-def _data(model, name: str, data) -> Variable:
+def _data(model: pm.Model, name: str, data: Any) -> Variable:
     """What a variable without inputs holds; not by ``eval()``, which calls the C compiler for a second."""
     if hasattr(data, "get_value"):
         values = np.asarray(data.get_value())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from pymc_saem.results.thresholds import (
@@ -15,9 +17,11 @@ from pymc_saem.results.thresholds import (
 )
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.report.boundary import at_boundary
+from pymc_saem.saem.run.chain import Chain
+from pymc_saem.saem.run.chains import Job
 
 
-def checks(engine: Engine, runs: list, run, job) -> dict[str, dict[str, float]]:
+def checks(engine: Engine, runs: list[Chain], run: Chain, job: Job) -> dict[str, dict[str, float]]:
     """What the messages are about, in numbers, for the attributes of a fit and :func:`pymc_saem.diagnostics`.
 
     Returns
@@ -35,7 +39,7 @@ def checks(engine: Engine, runs: list, run, job) -> dict[str, dict[str, float]]:
     }
 
 
-def messages(engine: Engine, runs: list, run, failures: dict, job) -> list[str]:
+def messages(engine: Engine, runs: list[Chain], run: Chain, failures: dict[str, list[int]], job: Job) -> list[str]:
     """Messages about the reported chain ``run``, and about the agreement of all ``runs``."""
     seen = checks(engine, runs, run, job)
     found = [
@@ -52,7 +56,7 @@ def messages(engine: Engine, runs: list, run, failures: dict, job) -> list[str]:
     return [*found, *_too_many_parameters(engine)]
 
 
-def _interruption(runs, run, job):
+def _interruption(runs: list[Chain], run: Chain, job: Job) -> Iterator[str]:
     total = job.n_explore + job.n_smooth
     for one in runs:
         if one.interrupted:
@@ -63,7 +67,7 @@ def _interruption(runs, run, job):
             )
 
 
-def _floors(run):
+def _floors(run: Chain) -> Iterator[str]:
     if run.at_floor:
         yield (
             f"The variance of {', '.join(run.at_floor)} reached its floor (1e-4 of its starting value as a standard deviation): the data "
@@ -71,13 +75,13 @@ def _floors(run):
         )
 
 
-def _boundary(engine: Engine, run) -> dict[str, float]:
+def _boundary(engine: Engine, run: Chain) -> dict[str, float]:
     """Entries on a bound, except variances reported as at their floor."""
     found = at_boundary(engine.mixed, engine.points, engine.maximizer.held, run.theta[0], run.theta[-1])
     return {label: share for label, share in found.items() if label.split("[")[0] not in run.at_floor}
 
 
-def _on_bounds(boundary: dict[str, float]):
+def _on_bounds(boundary: dict[str, float]) -> Iterator[str]:
     if boundary:
         listed = ", ".join(f"{label} ({share:.1g} of where it began)" for label, share in list(boundary.items())[:5])
         more = f" and {len(boundary) - 5} more" if len(boundary) > 5 else ""
@@ -98,7 +102,7 @@ _CURES = {
 }
 
 
-def _acceptance(run, job) -> dict[str, float]:
+def _acceptance(run: Chain, job: Job) -> dict[str, float]:
     """Share of the proposals of each kernel that were accepted in the smoothing phase."""
     rates = {}
     for name in ("prior", *_CURES):
@@ -108,7 +112,7 @@ def _acceptance(run, job) -> dict[str, float]:
     return rates
 
 
-def _stuck(acceptance: dict[str, float]):
+def _stuck(acceptance: dict[str, float]) -> Iterator[str]:
     """Kernels that hardly move; not proposals from the prior, whose low acceptance only means that the data are informative."""
     for name, rate in acceptance.items():
         if name in _CURES and rate < SMALLEST_ACCEPTANCE:
@@ -117,14 +121,14 @@ def _stuck(acceptance: dict[str, float]):
             )
 
 
-def _failures(run, failures):
+def _failures(run: Chain, failures: dict[str, list[int]]) -> Iterator[str]:
     total = sum(sum(counts) for counts in failures.values())
     if total > LARGEST_FAILED * run.n_solves:
         worst = max(failures, key=lambda text: sum(failures[text]))
         yield f"{total} of {run.n_solves} solves failed and were rejected as proposals; most often: {worst}"
 
 
-def _no_mode(engine: Engine, run):
+def _no_mode(engine: Engine, run: Chain) -> Iterator[str]:
     if run.conditional is None:
         return
     lost = np.flatnonzero(~np.isfinite(run.conditional.mode_logp))
@@ -136,14 +140,14 @@ def _no_mode(engine: Engine, run):
         )
 
 
-def _subjects(engine: Engine, which, limit: int = 5) -> str:
+def _subjects(engine: Engine, which: np.ndarray, limit: int = 5) -> str:
     """ "subject 3", or "subjects 3, 5 and 2 more" """
     names = [str(engine.mixed.subjects[i]) for i in which]
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"{engine.mixed.subject_dim}{'s' if len(names) > 1 else ''} {', '.join(names[:limit])}{more}"
 
 
-def _too_few_draws(engine: Engine, run):
+def _too_few_draws(engine: Engine, run: Chain) -> Iterator[str]:
     """Message about conditional draws; none after a run that was too short for anything.
 
     None for network weights either, where coarse solves make peaks that chains do not leave (28 weights, tolerance 1e-2: R-hat 1.35 after 450
@@ -173,7 +177,7 @@ def _too_few_draws(engine: Engine, run):
     )
 
 
-def _moved(run, drift: dict[str, float]):
+def _moved(run: Chain, drift: dict[str, float]) -> Iterator[str]:
     """Estimates that still move; not those of network weights, which may wander where predictions do not change."""
     if not run.converged and max(drift.values(), default=0.0) > LARGE:
         name, size = max(drift.items(), key=lambda item: item[1])
@@ -183,14 +187,15 @@ def _moved(run, drift: dict[str, float]):
         )
 
 
-def _disagreement(engine: Engine, runs: list) -> dict[str, float]:
-    if len(runs) < 2 or any(one.drift is None for one in runs):  # too few iterations to agree
+def _disagreement(engine: Engine, runs: list[Chain]) -> dict[str, float]:
+    scales = [run.scale for run in runs if run.drift is not None and run.scale is not None]
+    if len(runs) < 2 or len(scales) < len(runs):  # too few iterations to agree
         return {}
-    ends, scale = np.stack([run.theta[-1] for run in runs]), np.min([run.scale for run in runs], axis=0)
+    ends, scale = np.stack([run.theta[-1] for run in runs]), np.min(scales, axis=0)
     return _by_parameter(engine, np.ptp(ends, axis=0) / scale)
 
 
-def _apart(disagreement: dict[str, float]):
+def _apart(disagreement: dict[str, float]) -> Iterator[str]:
     if max(disagreement.values(), default=0.0) > LARGE:
         name, size = max(disagreement.items(), key=lambda item: item[1])
         yield (
@@ -204,7 +209,7 @@ def _by_parameter(engine: Engine, sizes: np.ndarray) -> dict[str, float]:
     return {p.name: float(np.max(sizes[p.columns], initial=0.0)) for p in engine.mixed.parameters if not p.is_network}
 
 
-def _shrinkage(engine: Engine, run) -> dict[str, float]:
+def _shrinkage(engine: Engine, run: Chain) -> dict[str, float]:
     """Shrinkage of effects with an estimated variance; their mean if one variance serves several columns.
 
     Network weights are skipped, because nobody reads them one by one.
@@ -224,7 +229,7 @@ def _shrinkage(engine: Engine, run) -> dict[str, float]:
     return found
 
 
-def _shrunken(shrinkage: dict[str, float]):
+def _shrunken(shrinkage: dict[str, float]) -> Iterator[str]:
     shrunken = [f"{label} {100 * value:.0f} %" for label, value in shrinkage.items() if value > SHRUNKEN]
     if shrunken:
         listed = ", ".join(shrunken[:5]) + (f" and {len(shrunken) - 5} more" if len(shrunken) > 5 else "")
@@ -234,7 +239,7 @@ def _shrunken(shrinkage: dict[str, float]):
         )
 
 
-def _too_many_parameters(engine: Engine):
+def _too_many_parameters(engine: Engine) -> Iterator[str]:
     mixed = engine.mixed
     free = {p.name: int((~engine.maximizer.held[p.columns]).sum()) for p in mixed.parameters if not p.is_network}
     total = sum(free.values())

@@ -48,7 +48,7 @@ def names_of_model(mixed: MixedModel) -> dict[str, Named]:
     }
 
 
-def _named(name: str, dims, ndim: int) -> tuple[str, ...]:
+def _named(name: str, dims: Iterable[str | None], ndim: int) -> tuple[str, ...]:
     """Dims as a group has them: those without a name get the variable's."""
     dims = (tuple(dims) + (None,) * ndim)[:ndim]
     return tuple(dim or f"{name}_dim_{axis}" for axis, dim in enumerate(dims))

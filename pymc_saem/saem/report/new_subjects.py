@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pymc as pm
 
 from pymc_saem.model.graph.interpreted import INTERPRETED
 from pymc_saem.model.read import read_model
 from pymc_saem.saem.conditional.convergence import assess_draws
 from pymc_saem.saem.conditional.draws import Draws
 from pymc_saem.saem.conditional.modes import best_modes
+from pymc_saem.saem.core.gaussian import Population
 from pymc_saem.saem.core.schedule import Schedule
 from pymc_saem.saem.engine import Engine, default_replicates
+from pymc_saem.saem.estep.mixture import Simulator
 
 #: Calls of the simulator in which the kernels learn their scales and the chains leave their start, which is p(phi | theta), with
 #: up to 6 random effects and with more. Mean log-likelihood of all subjects of theophylline in the draws that follow: 28 network
@@ -47,7 +50,7 @@ class Individuals:
 
 
 def describe_new_subjects(
-    model,
+    model: pm.Model,
     random_effects: tuple[str, ...],
     values: Mapping[str, np.ndarray],
     which: np.ndarray,
@@ -92,7 +95,14 @@ def describe_new_subjects(
     return Individuals(engine.points.natural_phi(mode, theta), engine.points.natural_phi(kept, theta), is_enough)
 
 
-def _draw(simulator, population, theta, phi, which, n_draws) -> tuple[Draws, np.ndarray]:
+def _draw(
+    simulator: Simulator,
+    population: Population,
+    theta: np.ndarray,
+    phi: np.ndarray,
+    which: np.ndarray,
+    n_draws: int,
+) -> tuple[Draws, np.ndarray]:
     drawn = Draws(simulator, population, theta, phi)
     drawn.extend(max(50, -(-n_draws // len(drawn.phi))))
     asked, is_enough = np.flatnonzero(which), np.ones(which.size, dtype=bool)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.model.density.densities import GRADIENT_TOLERANCE, solved_to
@@ -13,13 +16,16 @@ from pymc_saem.model.density.symbols import in_symbols, model_value, symbols
 from pymc_saem.model.graph.interpreted import INTERPRETED
 from pymc_saem.model.mixed_model import MixedModel
 
+#: Mean, standard deviation and scale.
+Moments = tuple[TensorVariable, TensorVariable, TensorVariable]
 
-def _of_student(nu, mu, sigma):
+
+def _of_student(nu: TensorVariable, mu: TensorVariable, sigma: TensorVariable) -> Moments:
     return mu, sigma * pt.sqrt(nu / (nu - 2.0)), sigma  # no variance, and NaN, for nu up to 2
 
 
 #: Mean, standard deviation and scale of outcomes (of the logarithm of a LogNormal), as functions of their parameters.
-_MOMENTS = {
+_MOMENTS: dict[str, Callable[..., Moments]] = {
     "NormalRV": lambda mu, sigma: (mu, sigma, sigma),
     "LogNormalRV": lambda mu, sigma: (mu, sigma, sigma),
     "StudentTRV": _of_student,
@@ -44,7 +50,7 @@ def standardized_residuals(mixed: MixedModel, phi: np.ndarray, theta: np.ndarray
         y = pt.log(y) if type(rv.owner.op).__name__ == "LogNormalRV" else y
         mean, sd = in_symbols(mixed, [mean, sd], phi_symbol, theta_symbol)
         graphs.append((pt.zeros_like(y, dtype="float64") + (y - mean) / sd).ravel())
-        names.append(rv.name)
+        names.append(str(rv.name))
     if not graphs:
         return {}
     graphs = solved_to(graphs, GRADIENT_TOLERANCE)
@@ -79,7 +85,7 @@ def _shrinkage(residuals: np.ndarray) -> float:
     return 1.0 - float(known.std(ddof=1)) if known.size > 1 else np.nan
 
 
-def _moments(mixed: MixedModel):
+def _moments(mixed: MixedModel) -> Iterator[tuple[TensorVariable, Moments]]:
     """Outcomes with their mean, standard deviation and scale."""
     for rv in observed_variables(mixed.model):
         moments = _MOMENTS.get(type(rv.owner.op).__name__)
@@ -96,5 +102,5 @@ def _scaled_by(mixed: MixedModel) -> dict[str, list[str]]:
         for p in mixed.parameters:
             value = model_value(mixed, p.name)
             if value in in_scale and value not in in_mean:
-                found.setdefault(p.name, []).append(rv.name)
+                found.setdefault(p.name, []).append(str(rv.name))
     return found
