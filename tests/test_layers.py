@@ -288,7 +288,7 @@ GOOD_FILES = [
     ("evaluate/generator.py", "from ..model.outcomes import read_outcomes"),
     (
         "ode/solve.py",
-        "import numba\nfrom ..compat import NEW\nfrom .ops.call import SOLVERS\nfrom .events import doses",
+        "import numba\nfrom ..compat import NEW\nfrom .solvers.registry import SOLVERS\nfrom .events import doses",
     ),
     ("ode/__init__.py", "from .solve import solve_ivp"),
     ("saem/__init__.py", "from .fit import fit_saem\nfrom .run.step import SAEM"),

@@ -5,7 +5,7 @@ import numbers
 import numpy as np
 import pytensor.tensor as pt
 
-from pymc_saem.arguments import check_types, shown
+from pymc_saem.arguments import check_types
 from pymc_saem.ode.events.covariates import Interpolation
 from pymc_saem.ode.events.plan import plan_events
 from pymc_saem.ode.inputs.cautions import warn_of_doubled_doses, warn_of_periods, warn_of_small_states
@@ -23,14 +23,11 @@ from pymc_saem.ode.inputs.values import (
     labels_of_times,
     shapes_of,
 )
-from pymc_saem.ode.ops.call import SOLVERS
 from pymc_saem.ode.ops.solution_op import OdeSolution
 from pymc_saem.ode.rhs.system import flat_places, trace
+from pymc_saem.ode.solvers.registry import solver_named
 
 __all__ = ["Solution", "solve_ivp"]
-
-# Up to this number of states, "auto" takes "linear" (benchmarks/linear.py).
-_LINEAR_STATES = 8
 
 
 def solve_ivp(
@@ -131,12 +128,8 @@ def solve_ivp(
     array([9.048, 8.187, 3.679])
     """
     check_types("ode.solve_ivp", locals())
-    if solver not in SOLVERS:
-        raise ValueError(f"Unknown solver {shown(solver)}; choose one of {', '.join(map(repr, SOLVERS))}.")
-    if solver == "sunode":
-        from pymc_saem.ode.solvers.sunode import require
-
-        require()
+    chosen = solver_named(solver)
+    chosen.check_installed()
     as_positive(rtol, "rtol")
     as_positive(atol, "atol")
     as_positive(max_steps, "max_steps", numbers.Integral)
@@ -160,27 +153,19 @@ def solve_ivp(
     skip = 1 if subject is not None else 0
     plan, subjects = plan_events(events, covariates, list(y0), subjects, rows.t0, subject is not None)
     if plan is not None:
-        if solver == "sunode":
-            raise NotImplementedError(
-                "solver='sunode' does not support events or interpolated covariates; use 'tsit5', or 'cvodes' for stiff systems."
-            )
+        chosen.check_events()
         rhs, hidden = plan.right_hand_side(rhs), {n: pt.constant(v) for n, v in plan.hidden.items()}
         params |= hidden if skip else {n: v[0] for n, v in hidden.items()}
         shapes |= {("params", n): v.shape if skip else v.shape[1:] for n, v in plan.hidden.items()}
     constant = {name for name, v in params.items() if is_constant(v)}
     of_subject = {n: shapes["params", n][skip:] for n in params}
     system = trace(rhs, list(y0), of_subject, constant, {} if plan is None else plan.changing)
-    if solver == "linear" and system.not_linear:
-        raise ValueError(
-            "solver='linear' needs derivatives that are linear in the states, with coefficients that do not change with "
-            f"time; {system.not_linear}. Use solver='auto'."
-        )
-    if solver == "auto" and not system.not_linear and system.n_states <= _LINEAR_STATES:
-        solver = "linear"
+    chosen.check_system(system)
+    chosen = chosen.for_system(system)
     doses = [] if plan is None else plan.rows
     warn_of_doubled_doses(y0, doses, subjects, rows.t0)
     warn_of_periods(doses, subjects)
-    if solver != "linear":  # which is exact
+    if not chosen.is_exact:
         warn_of_small_states(y0, doses, n_subjects, rtol, atol)
     table = None if plan is None else plan.table(of_subject, flat_places(of_subject, constant))
     y0_index = [i for i, v in enumerate(y0.values()) if not is_constant(v)]
@@ -190,7 +175,7 @@ def solve_ivp(
     constants += [v for n, v in params.items() if n in constant]
     columns = [_columns(v, n_subjects, skip) for v in (differentiable, constants)]
     columns[1] = folded(columns[1])
-    op = OdeSolution(system, rows, y0_index, solver, rtol, atol, max_steps, n_threads, table)
+    op = OdeSolution(system, rows, y0_index, chosen.name, rtol, atol, max_steps, n_threads, table)
     solution = Solution(op, times, *columns, subjects)
     solution._values.tag.times = labels_of_times(t)  # for figures
     return solution

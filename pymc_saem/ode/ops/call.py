@@ -1,7 +1,6 @@
 """From an operation and its arrays to a call of the compiled solver.
 
-A solver is a module with ``task(gradient)``, compiled code that serves every system by address; with
-``memory(compiled, gradient, n_dy0)`` too if it keeps memory between solves.
+What the table of a call holds depends on the solver, which ``ode/solvers/registry`` describes.
 """
 
 import ctypes
@@ -10,7 +9,6 @@ import math
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 
 import numpy as np
 
@@ -18,10 +16,10 @@ from pymc_saem.ode.rhs.compiled import compile_system
 from pymc_saem.ode.runtime import task_table as tt
 from pymc_saem.ode.runtime.driver import Pace, run
 from pymc_saem.ode.runtime.status import SolverStatus
+from pymc_saem.ode.solvers.registry import SOLVERS
 
-__all__ = ["SOLVERS", "call", "plan_of", "silenced"]
+__all__ = ["call", "plan_of", "silenced"]
 
-SOLVERS = {"auto": "auto", "tsit5": "lanes", "cvodes": "cvodes", "linear": "matrix_exponential", "sunode": "sunode"}
 _MAX_PLANS = 64
 _log = logging.getLogger(__name__)
 _plans = OrderedDict()
@@ -157,6 +155,36 @@ def plan_of(op, t, gradient):
 
 
 def _layout(op, t, gradient):
+    """The task of an operation at these times, the table of its calls, and the arrays and objects that the table leads to."""
+    table, kept = _table(op, t)
+    solver, compiled, has_events = SOLVERS[op.solver], compile_system(op.system), op.events is not None
+    module = solver.load()
+    adjoint = solver.load_adjoint(op.system, has_events) if gradient else None
+    if solver.hands_over:
+        table[tt.STIFF] = module.cell(op.system, gradient).address
+    if solver.has_memory:
+        kept["memory"] = module.memory(compiled, gradient, int(table[tt.N_DY0]))
+        table[tt.RHS] = _address(kept["memory"].cells)
+    else:
+        table[tt.RHS] = compiled.lanes_rhs_address
+    if adjoint is not None:  # it lets the solver record the solution
+        table[tt.VJP] = compiled.lanes_vjp_address
+        task, recorder = adjoint.task(), module.task(False)
+        kept[tt.SOLVER], table[tt.SOLVER] = recorder, recorder.address
+        return task, table, kept
+    if not solver.has_memory and (gradient or op.has_derivatives or solver.needs_jacobian):
+        table[tt.JAC] = compiled.lanes_jac_address
+    task = module.task(gradient)
+    if not has_events:
+        return task, table, kept
+    from pymc_saem.ode.events import pieces
+
+    kept[tt.SOLVER], table[tt.SOLVER] = task, task.address
+    return pieces.task(), table, kept
+
+
+def _table(op, t):
+    """What the table of a call holds whatever the solver, and the arrays whose addresses are in it."""
     system, rows = op.system, op.rows
     order = rows.order(t)
     y0_index = np.array(op.y0_index, dtype=np.int64)
@@ -184,28 +212,4 @@ def _layout(op, t, gradient):
     table[tt.N_DY0], table[tt.N_DP], table[tt.N_P] = y0_index.size, system.n_dp, system.n_p
     table[tt.MAX_STEPS] = op.max_steps
     table[tt.N_INFUSIONS] = 0 if op.events is None else op.events.infusions.size
-    compiled = compile_system(system)
-    if gradient and op.solver == "auto" and op.events is None and system.vjp_source:
-        from pymc_saem.ode.solvers import adjoint, auto
-
-        table[tt.RHS], table[tt.VJP] = compiled.lanes_rhs_address, compiled.lanes_vjp_address
-        kept[tt.SOLVER], table[tt.STIFF] = auto.task(False), auto.cell(system, True).address
-        table[tt.SOLVER] = kept[tt.SOLVER].address
-        return adjoint.task(), table, kept
-    solver = import_module(f"pymc_saem.ode.solvers.{SOLVERS[op.solver]}")
-    if hasattr(solver, "memory"):
-        kept["memory"] = solver.memory(compiled, gradient, y0_index.size)
-        table[tt.RHS] = _address(kept["memory"].cells)
-    else:
-        table[tt.RHS] = compiled.lanes_rhs_address
-        # auto compiles the Jacobian for its solutions only when one is stiff.
-        with_jac = gradient or op.has_derivatives or op.solver == "cvodes"
-        table[tt.JAC] = compiled.lanes_jac_address if with_jac else 0
-        table[tt.STIFF] = solver.cell(system, gradient).address if op.solver == "auto" else 0
-    task = solver.task(gradient)
-    if op.events is None:
-        return task, table, kept
-    from pymc_saem.ode.events import pieces
-
-    table[tt.SOLVER] = task.address
-    return pieces.task(), table, kept | {tt.SOLVER: task}
+    return table, kept

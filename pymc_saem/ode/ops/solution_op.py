@@ -21,6 +21,7 @@ from pymc_saem.ode.ops.pull_back import NO_SECOND, PullBack
 from pymc_saem.ode.ops.shapes import batch_shape, check_times, float_tensor, symbolic_batch
 from pymc_saem.ode.runtime.driver import compiled_calls
 from pymc_saem.ode.runtime.status import SolverStatus
+from pymc_saem.ode.solvers.registry import SOLVERS
 
 __all__ = ["OdeDerivatives", "OdeGradient", "OdeSolution"]
 
@@ -222,9 +223,8 @@ class OdeGradient(_OdeOp):
 
 
 def _has_derivatives_in_one_solve(op):
-    """Whether one solve gives both: explicit and linear solvers, no events, and not so many parameters that the adjoint is used."""
-    wide = op.solver == "auto" and op.system.vjp_source
-    return op.solver in ("auto", "tsit5", "linear") and op.events is None and not wide and op.n_x > 0
+    """Whether one solve gives both, and there is something to derive by."""
+    return op.n_x > 0 and SOLVERS[op.solver].gives_derivatives(op.system, op.events is not None)
 
 
 class OdeDerivatives(OdeSolution):
