@@ -10,7 +10,6 @@ or by the density of the complete data. The exit code is 1 if fewer than 8 of 10
 """
 
 import argparse
-import inspect
 import sys
 from time import perf_counter, process_time
 
@@ -18,17 +17,15 @@ import numpy as np
 from evaluate import MODELS, evaluate
 from pymc.util import get_random_generator
 
-from pymc_saem import fit_saem
 from pymc_saem.model.density.point_map import initial_point
 from pymc_saem.model.read import read_model  # noqa: E402
 from pymc_saem.saem.core.schedule import StoppingRule
+from pymc_saem.saem.run.options import OF_A_NEW_FIT
 from pymc_saem.saem.run.step import SAEM
 from pymc_saem.saem.start.pooled import default_exploration  # noqa: E402
 
 CASES = {"identity": ("neural", -220.0), "weight": ("neural_weight", -200.0)}
-DEFAULTS = {
-    name: inspect.signature(fit_saem).parameters[name].default for name in ("n_explore", "n_smooth", "tolerance")
-}
+DEFAULTS = {"n_explore": "auto", "n_smooth": OF_A_NEW_FIT["n_smooth"], "tolerance": OF_A_NEW_FIT["tolerance"]}
 HEADER = "case       seed   log p(y)  error   sigma   start s   CPU  iterate s   CPU  iterations  Msolves"
 
 
