@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pymc as pm
+
+if TYPE_CHECKING:
+    from pymc_saem.model.normal.affine import AffineImage
 
 
 class UnsupportedModelError(ValueError):
@@ -37,7 +42,7 @@ class RandomEffect:
     unit_subject: np.ndarray | None = field(default=None, repr=False)  # (unit,): subject of each unit of a lower level
     is_network: bool = False  # weights of a network, which the data of a subject hardly determine one by one
     form: str = "direct"  # "direct", "deviation", "standard"; see parametrization.py
-    image: object = field(
+    image: AffineImage | None = field(
         default=None, repr=False, compare=False
     )  # the AffineImage that phi is, of the form "standard"
     axis: int = 0  # of the subjects or units, in ``shape``
@@ -70,9 +75,10 @@ class RandomEffect:
     @cached_property
     def unit_slot(self) -> np.ndarray:
         """Number of each unit within its subject, (unit,)."""
-        slot = np.zeros(self.unit_subject.size, dtype=int)
-        for subject in np.unique(self.unit_subject):
-            units = np.flatnonzero(self.unit_subject == subject)
+        unit_subject = self.row_subject(self.n_units)
+        slot = np.zeros(unit_subject.size, dtype=int)
+        for subject in np.unique(unit_subject):
+            units = np.flatnonzero(unit_subject == subject)
             slot[units] = np.arange(units.size)
         return slot
 
@@ -106,7 +112,7 @@ class RandomEffect:
 
     def row_subject(self, n_subjects: int) -> np.ndarray:
         """Subject of each unit."""
-        return self.unit_subject if self.is_nested else np.arange(n_subjects)
+        return np.arange(n_subjects) if self.unit_subject is None else self.unit_subject
 
 
 @dataclass(frozen=True)
@@ -208,7 +214,7 @@ class MixedModel:
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The random effects, those with a common distribution together."""
-        found = {}
+        found: dict[str | int, list[RandomEffect]] = {}
         for effect in self.random_effects:
             found.setdefault(effect.name if effect.image is None else id(effect.image), []).append(effect)
         return tuple(Block(tuple(effects)) for effects in found.values())
@@ -259,12 +265,14 @@ class MixedModel:
         return gaussian
 
 
-def parameter_labels(model, p: Parameter) -> list[str]:
+def parameter_labels(model: pm.Model, p: Parameter) -> list[str]:
     """Label the natural entries of a parameter."""
     return element_labels(model, p.name, p.natural_shape, p.dims)
 
 
-def element_labels(model, name: str, shape, dims) -> list[str]:
+def element_labels(
+    model: pm.Model, name: str, shape: Sequence[int], dims: Sequence[str | None]
+) -> list[str]:
     """Label the entries of an array variable by its coordinates: ``z[W1[0,0]]``."""
     if not shape:
         return [name]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pymc as pm
 import pytensor
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.model.graph.rebuild import rebuild
@@ -18,7 +22,7 @@ _OBSERVED, _UNOBSERVED = "_observed", "_unobserved"
 class Part:
     """A random variable, and which rows of the outcome it holds."""
 
-    rv: object = field(repr=False)
+    rv: TensorVariable = field(repr=False)
     rows: np.ndarray = field(repr=False)  # (k,)
 
 
@@ -43,7 +47,7 @@ class Outcome:
         """Which rows have a value, (row,)."""
         return ~np.isnan(self.observed)
 
-    def join(self, values: list[np.ndarray], n: int) -> np.ndarray:
+    def join(self, values: Sequence[np.ndarray], n: int) -> np.ndarray:
         """Values of the parts, each (n, ...), as one array (n, *shape)."""
         if len(self.parts) == 1:
             return np.broadcast_to(values[0], (n, *self.shape))
@@ -53,7 +57,7 @@ class Outcome:
         return out.reshape(n, *self.shape)
 
 
-def read_outcomes(model) -> tuple[Outcome, ...]:
+def read_outcomes(model: pm.Model) -> tuple[Outcome, ...]:
     """The outcomes of a model, in its order.
 
     A missing row (NaN) makes PyMC split an outcome ``y`` into ``y_observed`` and ``y_unobserved``; here it is ``y`` again.
@@ -61,7 +65,7 @@ def read_outcomes(model) -> tuple[Outcome, ...]:
     return tuple(_read(model, rv) for rv in observed_variables(model))
 
 
-def choose_outcome(outcomes, name: str | None) -> Outcome:
+def choose_outcome(outcomes: Sequence[Outcome], name: str | None) -> Outcome:
     """The outcome of a name; the only one by default.
 
     Raises
@@ -83,13 +87,13 @@ def subject_of_values(subject: np.ndarray, n_values: int) -> np.ndarray:
     return np.repeat(np.asarray(subject, dtype=int), n_values // max(np.size(subject), 1))
 
 
-def missing_parts(model) -> set[str]:
+def missing_parts(model: pm.Model) -> set[str]:
     """Names of the free variables that stand for missing rows."""
     names = {rv.name.removesuffix(_OBSERVED) for rv in observed_variables(model) if rv.name.endswith(_OBSERVED)}
     return {name + _UNOBSERVED for name in names} & {rv.name for rv in model.free_RVs}
 
 
-def data_value(variable) -> np.ndarray:
+def data_value(variable: Variable) -> np.ndarray:
     """What data hold: a constant, shared data, or a cast of them."""
     if hasattr(variable, "data"):
         return np.asarray(variable.data)
@@ -98,13 +102,14 @@ def data_value(variable) -> np.ndarray:
     return np.asarray(pytensor.function([], variable, mode="FAST_COMPILE")())
 
 
-def _read(model, rv) -> Outcome:
+def _read(model: pm.Model, rv: TensorVariable) -> Outcome:
     values = data_value(model.rvs_to_values[rv])
-    name = rv.name.removesuffix(_OBSERVED)
-    if not rv.name.endswith(_OBSERVED) or name + _UNOBSERVED not in missing_parts(model):
-        dims = _dims(model, rv.name, values.ndim)
+    own = str(rv.name)
+    name = own.removesuffix(_OBSERVED)
+    if not own.endswith(_OBSERVED) or name + _UNOBSERVED not in missing_parts(model):
+        dims = _dims(model, own, values.ndim)
         part = Part(rv, np.arange(values.size))
-        return Outcome(rv.name, (part,), values.shape, dims, _floats(values), rv.name, rv.dtype)
+        return Outcome(own, (part,), values.shape, dims, _floats(values), own, rv.dtype)
     missing = model[name + _UNOBSERVED]
     place = _places(model[name], rv, missing, values.shape)
     at, gaps = np.flatnonzero(place >= 0), np.flatnonzero(place < 0)
@@ -112,13 +117,15 @@ def _read(model, rv) -> Outcome:
     observed = np.full(place.size, np.nan)
     observed[at] = values.ravel()
     if rv.owner is missing.owner:  # PyMC could not split the distribution, and draws it whole
-        parts = (Part(rv.owner.inputs[0], np.arange(place.size)),)
+        parts = [Part(rv.owner.inputs[0], np.arange(place.size))]
     else:
-        parts = (Part(rv, at), Part(missing, gaps))
-    return Outcome(name, parts, place.shape, _dims(model, name, place.ndim), observed, rv.name, rv.dtype)
+        parts = [Part(rv, at), Part(missing, gaps)]
+    return Outcome(name, tuple(parts), place.shape, _dims(model, name, place.ndim), observed, own, rv.dtype)
 
 
-def _places(joined, rv, missing, shape) -> np.ndarray:
+def _places(
+    joined: Variable, rv: TensorVariable, missing: TensorVariable, shape: tuple[int, ...]
+) -> np.ndarray:
     """Number of the observed value in each place of the whole outcome; -1 where it is missing."""
     numbers = pt.constant(np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(rv.dtype))
     gaps = pt.constant(np.full((1,) * missing.type.ndim, -1).astype(missing.dtype))
@@ -126,10 +133,10 @@ def _places(joined, rv, missing, shape) -> np.ndarray:
     return pytensor.function([], graph, mode="FAST_COMPILE")().astype(int)
 
 
-def _dims(model, name, ndim) -> tuple:
+def _dims(model: pm.Model, name: str, ndim: int) -> tuple[str | None, ...]:
     dims = tuple(model.named_vars_to_dims.get(name) or ())
     return dims + (None,) * (ndim - len(dims))
 
 
-def _floats(values) -> np.ndarray:
+def _floats(values: np.ndarray) -> np.ndarray:
     return np.ravel(values).astype(float)

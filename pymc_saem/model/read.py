@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pymc as pm
 
 from pymc_saem.model.density.point_map import initial_point
+from pymc_saem.model.dependence.axes import Axis
 from pymc_saem.model.dependence.dependence import Dependence
 from pymc_saem.model.dependence.row_subjects import refuse_orphans
-from pymc_saem.model.mixed_model import MixedModel, Outcome
+from pymc_saem.model.mixed_model import MixedModel, Outcome, UnsupportedModelError
 from pymc_saem.model.normal.scaled import scaled_vectors
 from pymc_saem.model.reading.crossed_levels import (
     add_units_of_constant_laws,
@@ -21,6 +22,8 @@ from pymc_saem.model.reading.crossed_levels import (
 )
 from pymc_saem.model.reading.layout import lay_out_effects, lay_out_parameters, with_general_laws, with_images
 from pymc_saem.model.reading.levels import (
+    Levels,
+    RowsOfAxes,
     by_axis,
     fill_subjects,
     find_random_effects,
@@ -89,7 +92,13 @@ def read_model(
     return with_general_laws(with_images(replace(mixed, outcomes=tuple(outcomes)), point))
 
 
-def _subjects_of_units(look: Dependence, levels: dict, units: dict, subjects: list, scaled: dict) -> dict:
+def _subjects_of_units(
+    look: Dependence,
+    levels: Levels,
+    units: RowsOfAxes,
+    subjects: list[np.ndarray],
+    scaled: Mapping[str, str],
+) -> dict[Axis, np.ndarray]:
     """Subject of each unit of the lower axes, by the rows of the unit and by its distribution."""
     (top, uppers), *lower = levels.items()
     by_law = {}
@@ -97,14 +106,16 @@ def _subjects_of_units(look: Dependence, levels: dict, units: dict, subjects: li
         pairs = [(upper, name) for upper in uppers for name in names]
         by_law[axis] = np.max([look.entries_on(upper, name) for upper, name in pairs], axis=0)
 
-    def crossed(axis, unit, a, b):
+    def crossed(axis: Axis, unit: int, a: int, b: int) -> UnsupportedModelError:
         names = uppers[0], levels[axis][0]
         return crossed_levels(look.model, names, (top[0], axis[0]), unit, (a, b), scaled)
 
     return subjects_of_units(units, subjects, by_law, crossed)
 
 
-def _fill_through_zeros(look: Dependence, subjects: list, levels: dict, of_axis: dict) -> list:
+def _fill_through_zeros(
+    look: Dependence, subjects: list[np.ndarray], levels: Levels, of_axis: Mapping[Axis, np.ndarray]
+) -> list[np.ndarray]:
     """Subjects of rows that no random effect moves because it is multiplied by a zero of the data."""
     for axis, names in levels.items():
         for name in names if any((subject < 0).any() for subject in subjects) else ():
@@ -114,7 +125,9 @@ def _fill_through_zeros(look: Dependence, subjects: list, levels: dict, of_axis:
     return subjects
 
 
-def _lay_out(look: Dependence, top: list[str], missing: set[str], unit_subjects: dict) -> MixedModel:
+def _lay_out(
+    look: Dependence, top: list[str], missing: set[str], unit_subjects: Mapping[str, np.ndarray]
+) -> MixedModel:
     model, point = look.model, look.template
     dim, _, labels = subject_axis(look, top)
     chosen = {*top, *unit_subjects}

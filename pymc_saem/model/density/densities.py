@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pymc.logprob.basic import transformed_conditional_logp
-from pytensor.compile.mode import get_mode
+from pytensor.compile.mode import Mode, get_mode
 from pytensor.gradient import NullTypeGradError
-from pytensor.graph.replace import clone_replace, graph_replace, vectorize_graph
+from pytensor.graph.basic import Variable
+from pytensor.graph.replace import graph_replace, vectorize_graph
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.model.density.reused import compiled_for
 from pymc_saem.model.density.symbols import in_symbols, symbols
+from pymc_saem.model.density.terms import Scored, SummedTerm
+from pymc_saem.model.graph.gradient import gradients
 from pymc_saem.model.graph.interpreted import INTERPRETED, has_python_only_ops
-from pymc_saem.model.graph.sum_rows import SumRows
+from pymc_saem.model.graph.solves import ode_nodes, solved_once, solved_to
+from pymc_saem.model.graph.sum_rows import sum_rows
 from pymc_saem.model.mixed_model import MixedModel, RandomEffect
 
 #: Gradients for optimizers. An E-step accepts densities from coarse solves; a line search would take their noise for slope,
@@ -31,10 +38,11 @@ GRADIENT_TOLERANCE = 1e-6
 NO_CHECKS = "local_remove_check_parameter"
 
 
-def row_logps(mixed: MixedModel) -> list:
+def row_logps(mixed: MixedModel) -> list[TensorVariable]:
     """Log density of each row of each observed variable, as graphs of the model's value variables and of symbols of cuts."""
     model, observed = mixed.model, observed_variables(mixed.model)
-    cuts = {cut.variable: cut.symbol for b in mixed.blocks if b.effects[0].image for cut in b.effects[0].image.cuts}
+    images = [image for b in mixed.blocks if (image := b.effects[0].image) is not None]
+    cuts: dict[Variable, Variable] = {cut.variable: cut.symbol for image in images for cut in image.cuts}
     if not cuts or set(cuts) & set(ancestors([v for rv in model.free_RVs for v in rv.owner.inputs])):
         return model.logp(vars=observed, sum=False)
     # The symbols go in first: PyMC's densities are rewritten copies, in which a cut may not be found again.
@@ -45,7 +53,7 @@ def row_logps(mixed: MixedModel) -> list:
     return transformed_conditional_logp(rows, rvs_to_values=values, rvs_to_transforms=transforms, jacobian=False)
 
 
-def effect_logp(mixed: MixedModel, effect: RandomEffect):
+def effect_logp(mixed: MixedModel, effect: RandomEffect) -> TensorVariable:
     """Log density of a random effect up to terms without parameters, as a graph of the model's value variables, (unit, ...).
 
     Of the effects that share an affine image, the first has the logarithm of its volume.
@@ -58,7 +66,7 @@ def effect_logp(mixed: MixedModel, effect: RandomEffect):
     return logp.sum(axis=1) - volume.sum(axis=1)  # the density of mu + omega * eta
 
 
-def row_density(mixed: MixedModel):
+def row_density(mixed: MixedModel) -> Callable[[np.ndarray, np.ndarray], list[np.ndarray]]:
     """Interpreted ``density(phi, theta)`` that lists the row log densities of each observed variable."""
     phi, theta = symbols(mixed)
     rows = [r.ravel() for r in in_symbols(mixed, row_logps(mixed), phi, theta)]
@@ -85,14 +93,14 @@ class Densities:
     """
 
     mixed: MixedModel
-    residuals: list
+    residuals: Sequence[SummedTerm]
     mode: object = "NUMBA"
     tolerance: float = np.inf
     compile_seconds: float = field(default=0.0, init=False)
-    _functions: dict = field(default_factory=dict, init=False, repr=False)
+    _functions: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _is_copy: bool = field(default=False, init=False, repr=False)  # of those of another process, or of a job for one
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_functions": {}, "_is_copy": True}  # compiled code does not travel between processes
 
     def solved_tightly(self) -> Densities:
@@ -106,7 +114,9 @@ class Densities:
             self._functions["tight"] = self if is_tight else tight
         return self._functions["tight"]
 
-    def likelihood(self, phi: np.ndarray, theta: np.ndarray):
+    def likelihood(
+        self, phi: np.ndarray, theta: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Log likelihood and residual statistics of every subject and replicate.
 
         Parameters
@@ -126,16 +136,16 @@ class Densities:
         loglik, residual, *status = self.outputs(phi, theta)
         return loglik, residual, status
 
-    def outputs(self, phi: np.ndarray, theta: np.ndarray):
+    def outputs(self, phi: np.ndarray, theta: np.ndarray) -> Sequence[np.ndarray]:
         """Outputs as one sequence: log likelihood, residual statistics, status codes of each ODE."""
         return self._function("likelihood")(phi, theta)
 
-    def outputs_quietly(self, phi: np.ndarray, theta: np.ndarray):
+    def outputs_quietly(self, phi: np.ndarray, theta: np.ndarray) -> Sequence[np.ndarray]:
         """``outputs`` without reports of failed solves: for points that were not chosen to have a solution."""
         with self._silenced("likelihood"):
             return self.outputs(phi, theta)
 
-    def derivative(self, phi: np.ndarray, theta: np.ndarray):
+    def derivative(self, phi: np.ndarray, theta: np.ndarray) -> Sequence[np.ndarray]:
         """Log likelihood, residual statistics, gradient with respect to phi, status codes of each ODE, from one solve.
 
         The densities are those of ``likelihood`` up to rounding, at its tolerances, and the gradients theirs; ``gradient`` is
@@ -144,7 +154,9 @@ class Densities:
         with self._silenced("derivative"):
             return self._function("derivative")(phi, theta)
 
-    def compiled_likelihood(self, kind: str = "likelihood"):
+    def compiled_likelihood(
+        self, kind: str = "likelihood"
+    ) -> tuple[Callable[..., Any], tuple] | None:
         """``(f, others)``: Numba function ``f(phi, theta, *others)`` behind ``likelihood``; None in other modes of PyTensor.
 
         With ``kind="derivative"``, that behind ``derivative``.
@@ -153,7 +165,9 @@ class Densities:
         f = getattr(function.vm, "jit_fn", None)
         return None if f is None else (f, tuple(c.storage[0] for c in function.input_storage[2:]))
 
-    def runner(self, walk, kind: str, phi: np.ndarray, n_evaluations: int):
+    def runner(
+        self, walk: Any, kind: str, phi: np.ndarray, n_evaluations: int
+    ) -> tuple[Callable[..., Any], Callable[..., Any], tuple, AbstractContextManager]:
         """``(walk, f, others, context)`` to run a compiled walk, or the same walk interpreted in other modes of PyTensor."""
         compiled = self.compiled_likelihood() if kind == "likelihood" else self.compiled_likelihood(kind)
         if compiled is None:
@@ -161,7 +175,9 @@ class Densities:
         return walk, *compiled, self.compiled_solves(phi, n_evaluations, kind)
 
     @contextmanager
-    def compiled_solves(self, phi: np.ndarray, n_evaluations: int, kind: str = "likelihood"):
+    def compiled_solves(
+        self, phi: np.ndarray, n_evaluations: int, kind: str = "likelihood"
+    ) -> Iterator[None]:
         """While ``compiled_likelihood`` is evaluated that often at such phi, without the global interpreter lock."""
         with ExitStack() as stack:
             for node in self._function(kind).maker.fgraph.apply_nodes:
@@ -169,7 +185,9 @@ class Densities:
                     stack.enter_context(node.op.compiled_calls(phi.shape[0] * phi.shape[1], n_evaluations))
             yield
 
-    def gradient(self, phi: np.ndarray, theta: np.ndarray, weight: np.ndarray | None = None):
+    def gradient(
+        self, phi: np.ndarray, theta: np.ndarray, weight: np.ndarray | None = None
+    ) -> Sequence[np.ndarray]:
         """Log likelihood (replicate, subject) with its gradients, from solves to ``GRADIENT_TOLERANCE``.
 
         Parameters
@@ -191,7 +209,13 @@ class Densities:
         with self._silenced(kind):
             return self._function(kind)(phi, theta, *inputs)
 
-    def score(self, rules: tuple, phi: np.ndarray, theta: np.ndarray, weight: np.ndarray | None = None):
+    def score(
+        self,
+        rules: Sequence[Scored],
+        phi: np.ndarray,
+        theta: np.ndarray,
+        weight: np.ndarray | None = None,
+    ) -> tuple[float, np.ndarray]:
         """Log density of all that some parameters enter, and its gradient with respect to theta; means over replicates.
 
         Parameters
@@ -216,7 +240,7 @@ class Densities:
             value, gradient = self._functions[kind](phi, theta, *inputs)
         return float(value) / phi.shape[0], np.asarray(gradient) / phi.shape[0]
 
-    def _compile_score(self, rules: tuple, is_weighted: bool):
+    def _compile_score(self, rules: Sequence[Scored], is_weighted: bool) -> Callable[..., Any]:
         mixed = self.mixed
         phi, theta = symbols(mixed)
         outcomes = sorted({j for rule in rules for j in rule.outcomes})
@@ -232,14 +256,13 @@ class Densities:
             subjects = [mixed.outcomes[j].row_subject for j in outcomes]
             subjects += [e.row_subject(mixed.n_subjects) for e in effects.values()]
             graphs = [_weighted_rows(g, inputs[-1][s]) for g, s in zip(graphs, subjects, strict=True)]
-        total = sum(g.sum() for g in graphs)
+        total = pt.as_tensor_variable(sum(g.sum() for g in graphs))
         if any(rule.needs_gradient_of_prediction for rule in rules):
             (total,) = solved_to([total], GRADIENT_TOLERANCE)
         # The sum over replicates; a total that phi does not reach counts once for each of them.
         total = (vectorize_graph(total, {phi: phi3}) + pt.zeros(phi3.shape[0])).sum()
-        gradient = pt.grad(total, theta, disconnected_inputs="ignore")
         mode = INTERPRETED.including(NO_CHECKS)
-        f = pytensor.function(inputs, [total, gradient], mode=mode, on_unused_input="ignore")
+        f = pytensor.function(inputs, [total, *gradients(total, [theta])], mode=mode, on_unused_input="ignore")
         f.trust_input = True
         return f
 
@@ -251,7 +274,7 @@ class Densities:
             self.compile_seconds += perf_counter() - start
 
     @contextmanager
-    def _silenced(self, kind: str):
+    def _silenced(self, kind: str) -> Iterator[None]:
         """While searches try points without a solution, which they turn back from; the solver need not say so."""
         with ExitStack() as stack:
             for node in self._function(kind).maker.fgraph.apply_nodes:
@@ -259,12 +282,12 @@ class Densities:
                     stack.enter_context(node.op.silenced())
             yield
 
-    def _function(self, kind: str):
+    def _function(self, kind: str) -> Any:
         if kind not in self._functions:
             self._functions[kind] = self._compile(kind)
         return self._functions[kind]
 
-    def _compile(self, kind: str):
+    def _compile(self, kind: str) -> Any:
         mixed = self.mixed
         phi, theta = symbols(mixed)
         phi3 = pt.tensor("phi", dtype="float64", shape=(None, mixed.n_subjects, mixed.n_phi))
@@ -273,20 +296,19 @@ class Densities:
         if kind in ("likelihood", "derivative"):
             outputs = solved_to([loglik, residual, *status], self.tolerance)
             if kind == "derivative":
-                outputs = _solved_once(outputs)
+                outputs = solved_once(outputs)
             ranks = (2, 3, *(2 for _ in status))
-            outputs = vectorize_graph(outputs, {phi: phi3})
-            outputs = [self._with_replicates(out, phi3, ndim) for out, ndim in zip(outputs, ranks, strict=True)]
+            many = vectorize_graph(outputs, {phi: phi3})
+            outputs = [self._with_replicates(out, phi3, ndim) for out, ndim in zip(many, ranks, strict=True)]
             if kind == "derivative":
-                outputs.insert(2, _gradient_of(outputs[0], phi3))
+                outputs[2:2] = _gradients_of(outputs[0], [phi3])
         else:
-            (loglik,) = vectorize_graph(solved_to([loglik], GRADIENT_TOLERANCE), {phi: phi3})
-            total = loglik
+            (loglik,) = solved_to([loglik], GRADIENT_TOLERANCE)
+            total = loglik = pt.as_tensor_variable(vectorize_graph(loglik, {phi: phi3}))
             if kind == "weighted gradient":
                 inputs.append(_weight_symbol(mixed))
                 total = _weighted(loglik, inputs[-1])
-            d_phi, d_theta = _gradient_of(total, [phi3, theta], _SEARCHES)
-            outputs = [loglik, d_phi, d_theta]
+            outputs = [loglik, *_gradients_of(total, [phi3, theta], _SEARCHES)]
         # A gradient runs some hundred times in a fit, which does not repay 30 s of compilation.
         if "gradient" in kind or has_python_only_ops(outputs):
             return self._compile_in(INTERPRETED, inputs, outputs)
@@ -294,62 +316,50 @@ class Densities:
         return compiled_for(self, origin, partial(self._compile_in, get_mode(self.mode)), inputs, outputs, self.mode)
 
     @staticmethod
-    def _compile_in(mode, inputs: list, outputs: list):
+    def _compile_in(mode: Mode, inputs: Sequence[Variable], outputs: Sequence[Variable]) -> Any:
         # Fast mathematics reorders sums, one way in functions that are compiled now and inlined, and another in those that PyTensor
         # has on disk: the first fit of a model would differ from all later ones of the same seed.
         with pytensor.config.change_flags(numba__fastmath=False):
-            f = pytensor.function(inputs, outputs, mode=mode.including(NO_CHECKS), on_unused_input="ignore")
+            f = pytensor.function(list(inputs), list(outputs), mode=mode.including(NO_CHECKS), on_unused_input="ignore")
         f.trust_input = True  # callers pass float64 arrays of the right rank; checking costs as much as a solve
         return f
 
     @staticmethod
-    def _with_replicates(out, phi3, ndim: int):
+    def _with_replicates(graph: Variable, phi3: TensorVariable, ndim: int) -> TensorVariable:
         """Give the replicate axis to an output that phi does not reach."""
+        out = pt.as_tensor_variable(graph)
         if out.ndim == ndim:
             return out
         return pt.broadcast_to(out, (phi3.shape[0], *(out.shape[i] for i in range(out.ndim))))
 
-    def _subject_graphs(self, phi, theta):
+    def _subject_graphs(
+        self, phi: TensorVariable, theta: TensorVariable
+    ) -> tuple[TensorVariable, TensorVariable, list[TensorVariable]]:
         mixed = self.mixed
         rows = [r.ravel() for r in in_symbols(mixed, row_logps(mixed), phi, theta)]
-        loglik = sum(_per_subject(mixed, j, row) for j, row in enumerate(rows))
+        n, outcomes = mixed.n_subjects, mixed.outcomes
+        terms = [sum_rows(row, o.row_subject, n) for row, o in zip(rows, outcomes, strict=True)]
+        loglik = pt.as_tensor_variable(sum(terms))
         loglik = loglik + sum(_effect_densities(mixed, phi, theta))
-        columns = [SumRows(mixed.n_subjects)(term(phi, theta), term.row_subject) for term in self.residuals]
-        residual = pt.stack(columns, axis=-1) if columns else pt.zeros((mixed.n_subjects, 0))
-        status = [node.outputs[1] for node in ode_nodes([loglik])]
+        columns = [sum_rows(term(phi, theta), term.row_subject, n) for term in self.residuals]
+        residual = pt.stack(columns, axis=-1) if columns else pt.zeros((n, 0))
+        status = [pt.as_tensor_variable(node.outputs[1]) for node in ode_nodes([loglik])]
         return loglik, residual, status
 
 
-def ode_nodes(graphs) -> list:
-    """Nodes that solve differential equations, found by their protocol: this layer does not import ``ode``."""
-    nodes = {v.owner for v in ancestors(graphs) if v.owner is not None}
-    return [node for node in nodes if getattr(node.op, "is_ode_solution", False)]
-
-
-def _weight_symbol(mixed: MixedModel):
+def _weight_symbol(mixed: MixedModel) -> TensorVariable:
     return pt.tensor("weight", dtype="float64", shape=(mixed.n_subjects,))
 
 
-def _weighted(x, weight):
+def _weighted(x: TensorVariable, weight: TensorVariable) -> TensorVariable:
     """``weight * x``; 0 where the weight is 0, whatever x is."""
     return pt.switch(weight > 0, weight * x, 0.0)
 
 
-def _weighted_rows(x, weight):
+def _weighted_rows(x: TensorVariable, weight: TensorVariable) -> TensorVariable:
     """Log densities of rows or units, in any shape, weighted along their first axis or, if they are flat, one by one."""
     flat = x.reshape((weight.shape[0], -1))
     return _weighted(flat, weight[:, None])
-
-
-def solved_to(graphs: list, largest: float) -> list:
-    """The graphs with differential equations solved to this tolerance at least."""
-    tight = {}
-    for node in ode_nodes(graphs):
-        rtol, atol = (min(tolerance, largest) for tolerance in (node.op.rtol, node.op.atol))
-        if (rtol, atol) == (node.op.rtol, node.op.atol):
-            continue
-        tight |= zip(node.outputs, node.op.with_tolerances(rtol, atol)(*node.inputs), strict=True)
-    return clone_replace(graphs, tight) if tight else graphs
 
 
 _KERNELS = "The kernels 'mala' and 'independence' need", "Leave them out of the kernel shares."
@@ -359,34 +369,26 @@ _SEARCHES = (
 )
 
 
-def _gradient_of(loglik, wrt, words=_KERNELS):
-    """The derivative in one variable, or in several; ``words`` say who needs it, and what to do where there is none."""
+def _gradients_of(
+    loglik: TensorVariable, wrt: Sequence[TensorVariable], words: tuple[str, str] = _KERNELS
+) -> list[TensorVariable]:
+    """Derivatives in some variables; ``words`` name who needs them, and what to do where there are none."""
     try:
-        return pt.grad(loglik.sum(), wrt, disconnected_inputs="ignore")
+        return gradients(loglik.sum(), wrt)
     except (NotImplementedError, AttributeError, NullTypeGradError) as error:
         raise ValueError(
             f"{words[0]} the gradient of the log likelihood, and an operation of this model has none ({error}). {words[1]}"
         ) from error
 
 
-def _solved_once(graphs: list) -> list:
-    """The graphs with operations whose gradient needs no second solve, where there are such."""
-    nodes = [node for node in ode_nodes(graphs) if hasattr(node.op, "with_derivatives")]
-    once = {node: node.op.with_derivatives()(*node.inputs) for node in nodes}
-    pairs = {old: new for node in nodes for old, new in zip(node.outputs, once[node], strict=False)}
-    return clone_replace(graphs, pairs) if pairs else graphs
-
-
-def _per_subject(mixed: MixedModel, outcome: int, rows):
-    return SumRows(mixed.n_subjects)(rows, mixed.outcomes[outcome].row_subject)
-
-
-def _effect_densities(mixed: MixedModel, phi, theta) -> list:
+def _effect_densities(
+    mixed: MixedModel, phi: TensorVariable, theta: TensorVariable
+) -> list[TensorVariable]:
     """Log densities per subject of the random effects without a Gaussian distribution, for whom a mean and a covariance do not do."""
     effects = [effect for effect in mixed.random_effects if not effect.is_gaussian]
     logps = in_symbols(mixed, [effect_logp(mixed, effect) for effect in effects], phi, theta)
     densities = []
     for effect, logp in zip(effects, logps, strict=True):
         per_unit = logp.reshape((effect.n_units, -1)).sum(axis=1)
-        densities.append(SumRows(mixed.n_subjects)(per_unit, effect.row_subject(mixed.n_subjects)))
+        densities.append(sum_rows(per_unit, effect.row_subject(mixed.n_subjects), mixed.n_subjects))
     return densities

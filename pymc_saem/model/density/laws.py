@@ -9,19 +9,20 @@ import pytensor
 import pytensor.tensor as pt
 from pymc.distributions.continuous import TruncatedNormalRV
 from pymc.distributions.distribution import support_point
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.model.density.densities import effect_logp
 from pymc_saem.model.density.symbols import in_symbols, symbols
 from pymc_saem.model.graph.generic_points import generic_points, quietly
 from pymc_saem.model.graph.interpreted import INTERPRETED
-from pymc_saem.model.mixed_model import Block, MixedModel, RandomEffect
+from pymc_saem.model.mixed_model import Block, MixedModel, Parameter, RandomEffect
 from pymc_saem.model.normal.parametrization import law_of
 
 
 class LawOfPhi:
     """Evaluates the means and covariances of the Gaussian columns of phi at trial values of theta."""
 
-    def __init__(self, mixed: MixedModel, theta: np.ndarray):
+    def __init__(self, mixed: MixedModel, theta: np.ndarray) -> None:
         self.mixed, self.base, self.rng = mixed, theta, np.random.default_rng(0)
         self.blocks = [b for b in mixed.blocks if b.is_gaussian]
         phi, symbol = symbols(mixed)
@@ -30,28 +31,25 @@ class LawOfPhi:
         # A Gaussian distribution has no other random effect in it, so that phi is not used.
         self._f = quietly(pytensor.function([symbol], graphs, mode=INTERPRETED, on_unused_input="ignore"))
 
-    def __getstate__(self):
-        return {"mixed": self.mixed, "theta": self.base}  # compiled functions are rebuilt in the other process
-
-    def __setstate__(self, state):
-        self.__init__(**state)
+    def __reduce__(self) -> tuple[type[LawOfPhi], tuple[MixedModel, np.ndarray]]:
+        return type(self), (self.mixed, self.base)  # compiled functions are rebuilt in the other process
 
     @cached_property
     def points(self) -> list[np.ndarray]:
         """Trial values of theta at which questions about the distribution are asked: the start hides what is times 0 there."""
 
-        def is_fine(theta):
+        def is_fine(theta: np.ndarray) -> bool:
             return all(np.all(np.isfinite(value)) for value in self._f(theta))
 
         return generic_points(self.base, is_fine, np.random.default_rng(1))
 
-    def moved(self, theta: np.ndarray, parameter) -> np.ndarray:
+    def moved(self, theta: np.ndarray, parameter: Parameter) -> np.ndarray:
         """theta with another value of one parameter."""
         moved = theta.copy()
         moved[parameter.columns] += self.rng.uniform(0.1, 0.5, size=moved[parameter.columns].shape)
         return moved
 
-    def roles(self, block: Block, parameter) -> list[str]:
+    def roles(self, block: Block, parameter: Parameter) -> list[str]:
         """Which of "mean" and "covariance" of a block change with a parameter, somewhere.
 
         By value, not by the graph: PyMC broadcasts a mean against its covariance, so that each mean of an
@@ -130,7 +128,7 @@ def _of_batches(value: np.ndarray, effect: RandomEffect) -> np.ndarray:
     return covariance.reshape(effect.n_units, n * k, n * k)
 
 
-def _middle(rv):
+def _middle(rv: TensorVariable) -> TensorVariable:
     """Where a distribution has its mass: PyMC's support point, but the mode of a truncated normal.
 
     PyMC takes 1 beyond a bound, however far away mu is: from -999, for mu = 0 and a lower bound of -1000, no run came back.
@@ -144,7 +142,7 @@ def _middle(rv):
 class TypicalValues:
     """Typical values and rough scales of the columns of phi that are not Gaussian."""
 
-    def __init__(self, mixed: MixedModel):
+    def __init__(self, mixed: MixedModel) -> None:
         self.mixed = mixed
         self.effects = [e for e in mixed.random_effects if not e.is_gaussian]
         phi, theta = symbols(mixed)
@@ -153,13 +151,10 @@ class TypicalValues:
             [phi, theta], in_symbols(mixed, graphs, phi, theta), mode=INTERPRETED, on_unused_input="ignore"
         )
 
-    def __getstate__(self):
-        return {"mixed": self.mixed}
+    def __reduce__(self) -> tuple[type[TypicalValues], tuple[MixedModel]]:
+        return type(self), (self.mixed,)
 
-    def __setstate__(self, state):
-        self.__init__(**state)
-
-    def _typical(self, effect: RandomEffect):
+    def _typical(self, effect: RandomEffect) -> TensorVariable:
         model = self.mixed.model
         rv = model[effect.name]
         point, transform = _middle(rv), model.rvs_to_transforms.get(rv)

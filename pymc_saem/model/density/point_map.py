@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import pymc as pm
 import pytensor
 import pytensor.tensor as pt
+from numpy.typing import ArrayLike
 from pymc.distributions.transforms import Interval
 from pymc.logprob.transforms import LogOddsTransform, LogTransform
+from pytensor.tensor.variable import TensorVariable
 from scipy.special import expit, logit
 
 from pymc_saem.model.density.symbols import model_value, substitution, symbols
@@ -21,14 +26,16 @@ _FROM_PHI = {"identity": lambda x: x, "log": np.exp, "logit": expit}
 _TO_PHI = {"identity": lambda x: x, "log": np.log, "logit": logit}
 
 
-def compile_transform(model, rv, direction: str, ndim: int):
+def compile_transform(
+    model: pm.Model, rv: TensorVariable, direction: str, ndim: int
+) -> Callable[[np.ndarray], np.ndarray]:
     """The transform of a variable, "forward" to its unconstrained value or "backward", as a function of arrays."""
     x = pt.tensor(shape=(None,) * ndim, dtype="float64")
     y = getattr(model.rvs_to_transforms[rv], direction)(x, *rv.owner.inputs)
     return pytensor.function([x], y, mode=INTERPRETED, on_unused_input="ignore")
 
 
-def natural_shape(model, rv, value: np.ndarray) -> tuple[int, ...]:
+def natural_shape(model: pm.Model, rv: TensorVariable, value: np.ndarray) -> tuple[int, ...]:
     """Shape of a variable with this unconstrained value; another where a transform drops entries that follow from others."""
     transform = model.rvs_to_transforms.get(rv)
     if transform is None or isinstance(transform, LogTransform | LogOddsTransform | Interval):
@@ -36,7 +43,7 @@ def natural_shape(model, rv, value: np.ndarray) -> tuple[int, ...]:
     return compile_transform(model, rv, "backward", value.ndim)(value).shape
 
 
-def initial_point(model) -> dict:
+def initial_point(model: pm.Model) -> dict[str, np.ndarray]:
     """PyMC's initial point, without the C compiler, which would take half a second to save a millisecond."""
     with pytensor.config.change_flags(cxx=""):
         return model.initial_point(random_seed=0)
@@ -53,24 +60,24 @@ class PointMap:
     mixed: MixedModel
     _compiled: dict = field(default_factory=dict, init=False, repr=False)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {"mixed": self.mixed, "_compiled": {}}  # compiled functions are rebuilt in the other process
 
     # -- points -------------------------------------------------------------------------------
 
-    def theta_of(self, point: dict) -> np.ndarray:
+    def theta_of(self, point: Mapping[str, np.ndarray]) -> np.ndarray:
         """Flat theta of a point with value-variable keys."""
         parts = [np.ravel(point[p.value_name]) for p in self.mixed.parameters]
         return np.concatenate(parts).astype(float) if parts else np.zeros(0)
 
-    def theta_at(self, values) -> np.ndarray:
+    def theta_at(self, values: Mapping[str, ArrayLike]) -> np.ndarray:
         """Flat theta of the natural values of all parameters, by name, in any shape of the right size."""
         theta = np.zeros(self.mixed.n_theta)
         for p in self.mixed.parameters:
             theta[p.columns] = self.unconstrained(p, np.ravel(np.asarray(values[p.name], dtype=float)))
         return theta
 
-    def phi_of(self, point: dict) -> np.ndarray:
+    def phi_of(self, point: Mapping[str, np.ndarray]) -> np.ndarray:
         """phi of a point, shape (subject, phi)."""
         parts, indirect = [], self._indirect_phi(point)
         for effect in self.mixed.random_effects:
@@ -82,7 +89,7 @@ class PointMap:
             parts.append(effect.to_columns(value, self.mixed.n_subjects))
         return np.concatenate(parts, axis=-1)
 
-    def _indirect_phi(self, point: dict) -> dict[str, np.ndarray]:
+    def _indirect_phi(self, point: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """phi of the random effects that are deviations or standard normal, in their shapes."""
         effects = [e for e in self.mixed.random_effects if e.form != "direct"]
         if not effects:
@@ -119,7 +126,9 @@ class PointMap:
         lead = phi.shape[:-2]
         return {e.name: np.reshape([row[k] for row in rows], (*lead, *e.shape)) for k, e in enumerate(effects)}
 
-    def to_point(self, theta: np.ndarray, phi: np.ndarray, like: dict) -> dict:
+    def to_point(
+        self, theta: np.ndarray, phi: np.ndarray, like: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         """Point with the keys, key order and dtypes of ``like``, since PyMC's trace depends on them."""
         new, indirect = {}, self._indirect_values(theta, phi)
         for p in self.mixed.parameters:
@@ -194,7 +203,9 @@ class PointMap:
         transform = self.mixed.model.rvs_to_transforms.get(self.mixed.model[parameter.name])
         return "" if transform is None else type(transform).__name__
 
-    def _transform(self, variable: Parameter | RandomEffect, direction: str):
+    def _transform(
+        self, variable: Parameter | RandomEffect, direction: str
+    ) -> Callable[[np.ndarray], np.ndarray]:
         key = (variable.name, direction)
         if key not in self._compiled:
             rv = self.mixed.model[variable.name]
@@ -205,6 +216,6 @@ class PointMap:
         return self._compiled[key]
 
     @cached_property
-    def template(self) -> dict:
+    def template(self) -> dict[str, np.ndarray]:
         """PyMC's initial point: names, order and dtypes of a full point."""
         return initial_point(self.mixed.model)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pymc as pm
@@ -11,11 +13,12 @@ import pytensor
 import pytensor.tensor as pt
 
 from pymc_saem.model.density.symbols import model_value
+from pymc_saem.model.graph.gradient import gradients
 from pymc_saem.model.graph.interpreted import INTERPRETED
 from pymc_saem.model.mixed_model import MixedModel, Parameter
 
 
-def _elementary_functions(x):
+def _elementary_functions(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """1, log x, (log x)^2, x, x^2, 1/x and 1/x^2 with their first and second derivatives, each (function, k)."""
     t, zero, one = np.log(x), np.zeros_like(x), np.ones_like(x)
     return (
@@ -31,9 +34,9 @@ class Prior:
 
     mixed: MixedModel
     parameter: Parameter
-    _functions: dict = field(default_factory=dict, init=False, repr=False)
+    _functions: dict[str, Callable[..., Any]] = field(default_factory=dict, init=False, repr=False)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_functions": {}}
 
     @property
@@ -41,13 +44,13 @@ class Prior:
         """How the prior prints, such as ``HalfNormal``."""
         return type(self.mixed.model[self.parameter.name].owner.op).__name__.removesuffix("RV").lstrip("_")
 
-    def natural(self, x: np.ndarray):
+    def natural(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Log density, first and second derivative of each entry; x (k,) > 0 on the natural scale."""
         if self._elementary is None:
             return self._function("natural")(x)
         return tuple(np.einsum("fk,fk->k", self._elementary, f) for f in _elementary_functions(x))
 
-    def unconstrained(self, u: np.ndarray):
+    def unconstrained(self, u: np.ndarray) -> tuple[float, np.ndarray]:
         """Log density (a float) and its gradient with respect to u (k,), the flat unconstrained value."""
         value, gradient = self._function("unconstrained")(u)
         return float(value), gradient
@@ -58,7 +61,7 @@ class Prior:
         values = [self.unconstrained(u)[0] for u in probes]
         return bool(np.all(np.isfinite(values)) and np.ptp(values) == 0.0)
 
-    def quadratic(self):
+    def quadratic(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Precision (k, k) and shift (k,) if the log density is quadratic in u; otherwise None."""
         rng = np.random.default_rng(0)  # probes a fixed function: any points do
         origin = self.unconstrained(np.zeros(self._size))[1]
@@ -72,7 +75,7 @@ class Prior:
         return -0.5 * (hessian + hessian.T), origin
 
     @cached_property
-    def _elementary(self):
+    def _elementary(self) -> np.ndarray | None:
         """Coefficients (function, k) if the log density is a sum of elementary functions; otherwise None.
 
         LogNormal, Gamma, InverseGamma, HalfNormal and Exponential are. Sums take a hundredth of the time of an
@@ -93,12 +96,12 @@ class Prior:
     def _size(self) -> int:
         return self.parameter.columns.stop - self.parameter.columns.start
 
-    def _function(self, scale: str):
+    def _function(self, scale: str) -> Callable[..., Any]:
         if scale not in self._functions:
             self._functions[scale] = self._compile(scale)
         return self._functions[scale]
 
-    def _compile(self, scale: str):
+    def _compile(self, scale: str) -> Callable[..., Any]:
         rv = self.mixed.model[self.parameter.name]
         flat = pt.tensor("u", dtype="float64", shape=(self._size,))
         if scale == "natural":
@@ -108,9 +111,9 @@ class Prior:
             u = flat.reshape(self.parameter.shape)
             x = u if transform is None else transform.backward(u, *rv.owner.inputs)
         density = pm.logp(rv, x.astype(model_value(self.mixed, self.parameter.name).dtype))
-        gradient = pt.grad(density.sum(), flat, disconnected_inputs="ignore")
+        (gradient,) = gradients(density.sum(), [flat])
         if scale == "natural":
-            second = pt.grad(gradient.sum(), flat, disconnected_inputs="ignore")
+            (second,) = gradients(gradient.sum(), [flat])
             outputs = [pt.broadcast_to(density, self.parameter.shape).ravel(), gradient, second]
         else:
             outputs = [density.sum(), gradient]

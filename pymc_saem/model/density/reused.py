@@ -11,12 +11,12 @@ import gc
 import hashlib
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pytensor.graph.basic import Constant, equal_computations
+from pytensor.graph.basic import Constant, Variable, equal_computations
 from pytensor.graph.traversal import ancestors
 
 #: Functions that are kept for later fits; each holds the graph and the data of its model.
@@ -25,8 +25,8 @@ _MOST = 8
 
 @dataclass(eq=False)
 class _Kept:
-    inputs: list
-    outputs: list
+    inputs: Sequence[Variable]
+    outputs: Sequence[Variable]
     key: tuple
     function: Any
     owner: weakref.ref
@@ -36,11 +36,11 @@ class _Kept:
         """Whether it has an owner, or may get one."""
         return self.owner() is not None or isinstance(self.key[0], str) or self.key[0]() is not None
 
-    def computes(self, inputs: list, outputs: list, key: tuple) -> bool:
+    def computes(self, inputs: Sequence[Variable], outputs: Sequence[Variable], key: tuple) -> bool:
         if self.key != key or len(self.outputs) != len(outputs) or len(self.inputs) != len(inputs):
             return False
         try:
-            return equal_computations(outputs, self.outputs, inputs, self.inputs)
+            return equal_computations([*outputs], [*self.outputs], [*inputs], [*self.inputs])
         except RecursionError:  # a graph of thousands of nodes in a row
             return False
 
@@ -49,7 +49,14 @@ _kept: list[_Kept] = []
 _lock = threading.Lock()
 
 
-def compiled_for(owner, origin, compile_it: Callable, inputs: list, outputs: list, mode):
+def compiled_for(
+    owner: object,
+    origin: object,
+    compile_it: Callable[[Sequence[Variable], Sequence[Variable]], Any],
+    inputs: Sequence[Variable],
+    outputs: Sequence[Variable],
+    mode: object,
+) -> Any:
     """A function of these graphs that belongs to ``owner`` as long as that lives.
 
     Parameters
@@ -78,14 +85,14 @@ def compiled_for(owner, origin, compile_it: Callable, inputs: list, outputs: lis
     return kept.function
 
 
-def _free_one(inputs: list, outputs: list, key: tuple) -> _Kept | None:
+def _free_one(inputs: Sequence[Variable], outputs: Sequence[Variable], key: tuple) -> _Kept | None:
     fitting = [kept for kept in _kept if kept.computes(inputs, outputs, key)]
     if fitting and all(kept.owner() is not None for kept in fitting):
         gc.collect()  # an owner may be waiting for that, as fits are full of circles
     return next((kept for kept in fitting if kept.owner() is None), None)
 
 
-def _hash_of_data(graphs: list) -> str:
+def _hash_of_data(graphs: Sequence[Variable]) -> str:
     """Hash of all constants as they are now, because arrays that a model refers to may change."""
     found = hashlib.sha256()
     for variable in ancestors(graphs):

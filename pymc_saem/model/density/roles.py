@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import observed_variables
@@ -62,7 +64,7 @@ def find_roles(mixed: MixedModel, law: LawOfPhi) -> dict[str, Roles]:
     values = {model_value(mixed, p.name): p for p in mixed.parameters}
     phi, _ = symbols(mixed)
 
-    def parameters_in(graphs):
+    def parameters_in(graphs: Sequence[Variable]) -> list[Parameter]:
         reached = set(ancestors(in_symbols(mixed, list(graphs), phi, None)))
         return [p for value, p in values.items() if value in reached]
 

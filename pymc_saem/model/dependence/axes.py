@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import pymc as pm
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.model.normal.scaled import scaled_vectors
 
+if TYPE_CHECKING:
+    from pymc_saem.model.dependence.dependence import Dependence
 
-def unit_axes(look, left_out: set[str] = frozenset()) -> dict[str, int]:
+#: An axis of subjects or units: its dim, if it has one, and its length.
+Axis: TypeAlias = tuple[str | None, int]
+
+
+def unit_axes(look: Dependence, left_out: Collection[str] = frozenset()) -> dict[str, int]:
     """The axis of each free variable along which units may run; variables of a single entry have none.
 
     It is the first axis of which each row of data depends on one entry, and the first one of all where there is no such. Rows may
@@ -20,7 +31,8 @@ def unit_axes(look, left_out: set[str] = frozenset()) -> dict[str, int]:
     left_out : set of str
         Free variables that do not count.
     """
-    axes, several = {}, {}
+    axes: dict[str, int] = {}
+    several: dict[str, list[int]] = {}
     for rv in look.model.free_RVs:
         if rv.name in left_out:
             continue
@@ -56,7 +68,7 @@ def unit_axes(look, left_out: set[str] = frozenset()) -> dict[str, int]:
 class FirstAxes:
     """Stands in for a Dependence where a model has no data yet, so that nothing can be asked: units run along first axes."""
 
-    def __init__(self, model, point: dict):
+    def __init__(self, model: pm.Model, point: Mapping[str, np.ndarray]) -> None:
         self.model, self.template = model, point
         of_value = {rv.name: point[model.rvs_to_values[rv].name].shape for rv in model.free_RVs}
         self.axes = {
@@ -64,26 +76,26 @@ class FirstAxes:
         }
 
 
-def unit_axis(look, name: str) -> tuple | None:
+def unit_axis(look: Dependence | FirstAxes, name: str) -> Axis | None:
     """Dim (or None) and length of the axis of units of a variable; None for one of a single entry."""
     return _key(look, name, look.axes[name]) if name in look.axes else None
 
 
-def _key(look, name: str, axis: int) -> tuple:
+def _key(look: Dependence | FirstAxes, name: str, axis: int) -> Axis:
     dims = look.model.named_vars_to_dims.get(name)
     return (dims[axis] if dims else None), _length(look, name, axis)
 
 
-def _length(look, name: str, axis: int) -> int:
+def _length(look: Dependence | FirstAxes, name: str, axis: int) -> int:
     return look.template[look.model.rvs_to_values[look.model[name]].name].shape[axis]
 
 
-def _is_plain(look, name: str) -> bool:
+def _is_plain(look: Dependence | FirstAxes, name: str) -> bool:
     """Whether the distribution of a variable holds no other one."""
     return not set(look.model.free_RVs) & set(ancestors(look.model[name].owner.inputs))
 
 
-def _is_one(look, name: str, axis: int) -> bool:
+def _is_one(look: Dependence, name: str, axis: int) -> bool:
     """Whether each row depends on one entry of an axis at most, and some row on one."""
     rows = look.rows_on(name, axis)
     return not any(r.is_many.any() for r in rows) and not all(r.is_none.all() for r in rows)

@@ -6,15 +6,20 @@ several generic points.
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import TypeAlias
 
 import numpy as np
+import pymc as pm
 import pytensor
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.compat import observed_variables
-from pymc_saem.model.density.densities import NO_CHECKS, ode_nodes
+from pymc_saem.model.density.densities import NO_CHECKS
 from pymc_saem.model.density.point_map import initial_point
 from pymc_saem.model.dependence.axes import unit_axes
 from pymc_saem.model.dependence.labels import Reach, join
@@ -22,6 +27,7 @@ from pymc_saem.model.dependence.row_subjects import decode, find_finite_start
 from pymc_saem.model.dependence.tracer import Tracer
 from pymc_saem.model.graph.generic_points import NEAR, SPREADS, generic_points, quietly
 from pymc_saem.model.graph.interpreted import INTERPRETED, has_python_only_ops
+from pymc_saem.model.graph.solves import ode_nodes
 from pymc_saem.model.mixed_model import UnsupportedModelError
 
 #: A solver that takes all subjects as one system chooses its steps for all of them, so each row changes a little with
@@ -30,6 +36,10 @@ from pymc_saem.model.mixed_model import UnsupportedModelError
 SHARED_STEPS = 1e-4
 #: Experiments far from the start, which meet thresholds there: how many, and how far.
 _N_WIDE, _WIDE = 6, 10.0
+
+#: Values of the value variables, and what is computed from them.
+Point: TypeAlias = dict[Variable, np.ndarray]
+Evaluated: TypeAlias = Callable[[Point], list[np.ndarray]]
 
 
 class Dependence:
@@ -41,7 +51,7 @@ class Dependence:
         When the density of a row is finite nowhere near the model's start.
     """
 
-    def __init__(self, model, rng: np.random.Generator):
+    def __init__(self, model: pm.Model, rng: np.random.Generator) -> None:
         self.model, self.rng = model, rng
         self.observed = observed_variables(model)
         self._rows = [row.ravel() for row in self._densities()]
@@ -81,7 +91,7 @@ class Dependence:
             return np.full(self.template[value.name].shape[axis], -1)
         return seeds[value].over(tuple(a for a in range(len(seeds[value].shape)) if a != axis)).labels()
 
-    def _densities(self) -> list:
+    def _densities(self) -> list[TensorVariable]:
         """Log densities of the observed variables, rows apart; those of the free ones are made to see that they exist."""
         try:
             return self.model.logp(vars=[*self.observed, *self.model.free_RVs], sum=False)[: len(self.observed)]
@@ -95,7 +105,7 @@ class Dependence:
 
     # -- how they are found -------------------------------------------------------------------
 
-    def _seeds(self, name: str, axis: int) -> dict:
+    def _seeds(self, name: str, axis: int) -> dict[Variable, Reach]:
         """Labels of the value variables: of ``name`` by its entries, and of those whose distribution depends on it."""
         model = self.model
         rv = model[name]
@@ -107,19 +117,19 @@ class Dependence:
                 continue
             (law,) = model.logp(vars=[child], sum=False, jacobian=False)
             known = dict(seeds)
-            (found,) = Tracer(known, self.points, lambda outputs, known=known: self._ask(outputs, known))([law])
+            (found,) = Tracer(known, self.points, partial(self._ask, seeds=known))([law])
             whole = self.template[model.rvs_to_values[child].name].shape
             if not found.is_none.all():
                 seeds[model.rvs_to_values[child]] = join([found.with_axes(len(whole)), Reach.nobody(whole)])
         return seeds
 
-    def _ask(self, outputs: list, seeds: dict) -> list[Reach]:
+    def _ask(self, outputs: Sequence[Variable], seeds: Mapping[Variable, Reach]) -> list[Reach]:
         f = self._compile([pt.as_tensor(out) for out in outputs])
         shapes = [out.shape for out in f(self._trials[0])]
         found = self._by_experiment(lambda point: [out.ravel() for out in f(point)], seeds, self._trials, with_nan=True)
         return [reach.map(lambda v, s=shape: v.reshape(s)) for reach, shape in zip(found, shapes, strict=True)]
 
-    def _confirm(self, by_graph: list[Reach], seeds: dict) -> list[Reach]:
+    def _confirm(self, by_graph: Sequence[Reach], seeds: Mapping[Variable, Reach]) -> list[Reach]:
         """Rows of several entries by the graph belong to one of them if no experiment says otherwise."""
         by_value = self._by_experiment(self._density, seeds, self._trials)
         wide = [self._point(self._start + _WIDE * self.rng.standard_normal(self._start.shape)) for _ in range(_N_WIDE)]
@@ -135,18 +145,23 @@ class Dependence:
         return confirmed
 
     def _by_experiment(
-        self, f, seeds: dict, points: list[dict], with_nan: bool = False, length: float = 0.02
+        self,
+        f: Evaluated,
+        seeds: Mapping[Variable, Reach],
+        points: Sequence[Point],
+        with_nan: bool = False,
+        length: float = 0.02,
     ) -> list[Reach]:
         """Labels of what ``f(point)`` lists, each an array (row,), by moving the entries of some labels at a time."""
         n_labels = 1 + max(int(seed.last.max(initial=-1)) for seed in seeds.values())
-        found = None
+        found: list[Reach] = []
         for point in points:
             step = {
                 v: self.rng.uniform(0.5, 1.0, s.shape) * self.rng.choice([-length, length], s.shape)
                 for v, s in seeds.items()
             }
             new = _decoded(f, point, _moving(seeds, step), n_labels, self._noise)
-            found = new if found is None else [join(pair) for pair in zip(found, new, strict=True)]
+            found = new if not found else [join(pair) for pair in zip(found, new, strict=True)]
         if with_nan:
             nan = {v: np.full(s.shape, np.nan) for v, s in seeds.items()}
             by_nan = _decoded(f, points[0], _moving(seeds, nan), n_labels, 0.0)
@@ -154,7 +169,7 @@ class Dependence:
         return found
 
     @cached_property
-    def _trials(self) -> list[dict]:
+    def _trials(self) -> list[Point]:
         """Points of experiments, where rows have a density."""
         return [self._point(x) for x in generic_points(self._start, self._is_finite, self.rng, spreads=self._spreads)]
 
@@ -164,14 +179,15 @@ class Dependence:
 
     # -- points -------------------------------------------------------------------------------
 
-    def _compile(self, graphs: list):
+    def _compile(self, graphs: Sequence[Variable]) -> Evaluated:
         mode = INTERPRETED.including(NO_CHECKS)
         f = quietly(pytensor.function(self._inputs, graphs, mode=mode, on_unused_input="ignore"))
         return lambda point: [np.asarray(out) for out in f(*(point[v] for v in self._inputs))]
 
-    def _point(self, x: np.ndarray) -> dict:
+    def _point(self, x: np.ndarray) -> Point:
         """Value variables of a flat point."""
-        point, start = {}, 0
+        point: Point = {}
+        start = 0
         for v in self._inputs:
             like = np.asarray(self.template[v.name])
             point[v] = x[start : start + like.size].reshape(like.shape).astype(like.dtype)
@@ -192,10 +208,12 @@ class Dependence:
             ) from error
 
 
-def _moving(seeds: dict, step: dict):
+def _moving(
+    seeds: Mapping[Variable, Reach], step: Mapping[Variable, np.ndarray]
+) -> Callable[[Point, np.ndarray], Point]:
     """``moved(point, mask)``: a point with the entries of some labels moved."""
 
-    def moved(point, mask):
+    def moved(point: Point, mask: np.ndarray) -> Point:
         new = dict(point)
         for v, seed in seeds.items():
             labels = seed.labels()
@@ -206,7 +224,13 @@ def _moving(seeds: dict, step: dict):
     return moved
 
 
-def _decoded(f, point: dict, moved, n_labels: int, noise: float) -> list[Reach]:
+def _decoded(
+    f: Evaluated,
+    point: Point,
+    moved: Callable[[Point, np.ndarray], Point],
+    n_labels: int,
+    noise: float,
+) -> list[Reach]:
     base = f(point)
     by_label = decode(lambda mask: f(moved(point, mask > 0)), base, n_labels, noise)
     return [
@@ -215,7 +239,7 @@ def _decoded(f, point: dict, moved, n_labels: int, noise: float) -> list[Reach]:
     ]
 
 
-def _with_shared(label, hit, shared, n_labels: int) -> Reach:
+def _with_shared(label: np.ndarray, hit: np.ndarray, shared: np.ndarray, n_labels: int) -> Reach:
     """What depends on several labels: on any of them, as far as is known."""
     one = Reach.of_labels(np.where(hit, label, -1))
     return Reach(np.where(shared, 0, one.first), np.where(shared, n_labels - 1, one.last))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ class Reach:
         return cls(np.where(labels < 0, NOBODY, labels), labels)
 
     @classmethod
-    def nobody(cls, shape) -> Reach:
+    def nobody(cls, shape: tuple[int, ...]) -> Reach:
         return cls.of_labels(np.full(shape, -1))
 
     @property
@@ -47,7 +47,7 @@ class Reach:
     def map(self, f: Callable) -> Reach:
         return Reach(np.asarray(f(self.first)), np.asarray(f(self.last)))
 
-    def over(self, axes) -> Reach:
+    def over(self, axes: int | tuple[int, ...]) -> Reach:
         """Labels joined over some axes."""
         return Reach(self.first.min(axis=axes, initial=NOBODY), self.last.max(axis=axes, initial=-1))
 
@@ -64,7 +64,7 @@ class Reach:
         return Reach(np.where(where, self.first, NOBODY), np.where(where, self.last, -1))
 
 
-def join(reaches: list[Reach]) -> Reach:
+def join(reaches: Sequence[Reach]) -> Reach:
     """Labels of what is computed entry by entry from several arrays."""
     first = np.broadcast_arrays(*(r.first for r in reaches))
     last = np.broadcast_arrays(*(r.last for r in reaches))
@@ -77,7 +77,7 @@ class Values(tuple):
     __slots__ = ()
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         return np.shape(self[0])
 
     def always(self, test: Callable) -> np.ndarray:

@@ -7,6 +7,8 @@ have it clear, gives bit b of every row's subject at once: 2 log2(N) evaluations
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from pymc_saem.model.mixed_model import UnsupportedModelError
@@ -16,7 +18,14 @@ class SharedRowError(UnsupportedModelError):
     """A row depends on several entries of an axis, so the axis cannot index subjects."""
 
 
-def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator, noise: float = 0.0) -> list[np.ndarray]:
+def subjects_of_rows(
+    density: Callable[[np.ndarray, np.ndarray], list[np.ndarray]],
+    theta: np.ndarray,
+    phi: np.ndarray,
+    names: Sequence[str],
+    rng: np.random.Generator,
+    noise: float = 0.0,
+) -> list[np.ndarray]:
     """Subject index of each (flattened) row of each observed variable; -1 where no subject moves it.
 
     Parameters
@@ -58,12 +67,17 @@ def subjects_of_rows(density, theta, phi, names, rng: np.random.Generator, noise
     return found
 
 
-def decode(evaluate, base, n_subjects: int, noise: float = 0.0) -> list[tuple]:
+def decode(
+    evaluate: Callable[[np.ndarray], list[np.ndarray]],
+    base: Sequence[np.ndarray],
+    n_subjects: int,
+    noise: float = 0.0,
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Subject of each row, whether any subject reaches it, and whether more than one does."""
     numbers = np.arange(n_subjects)
     whole = evaluate(np.ones(n_subjects))
 
-    def moved(mask):
+    def moved(mask: np.ndarray) -> list[np.ndarray]:
         changed = zip(base, evaluate(mask), whole, strict=True)
         if not noise:
             return [_differs(a, b) for a, b, _ in changed]
@@ -81,11 +95,16 @@ def decode(evaluate, base, n_subjects: int, noise: float = 0.0) -> list[tuple]:
     return list(zip(subject, hit, shared, strict=True))
 
 
-def _differs(a, b):
+def _differs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return ~((a == b) | (np.isnan(a) & np.isnan(b)))
 
 
-def find_finite_start(density, start: np.ndarray, names, rng: np.random.Generator) -> np.ndarray:
+def find_finite_start(
+    density: Callable[[np.ndarray], list[np.ndarray]],
+    start: np.ndarray,
+    names: Sequence[str],
+    rng: np.random.Generator,
+) -> np.ndarray:
     """A point at which every row has a finite density: the model's own start, or one near it.
 
     Raises
@@ -93,7 +112,7 @@ def find_finite_start(density, start: np.ndarray, names, rng: np.random.Generato
     UnsupportedModelError
         Names the first row that never has one.
     """
-    never = None
+    never: list[np.ndarray] = []
     for attempt in range(20):
         spread = 0.0 if attempt == 0 else 0.1 * 1.3**attempt
         near = start + spread * rng.standard_normal(start.shape)
@@ -101,7 +120,7 @@ def find_finite_start(density, start: np.ndarray, names, rng: np.random.Generato
         bad = [~np.isfinite(r) for r in rows]
         if not any(b.any() for b in bad):
             return near
-        never = bad if never is None else [old & new for old, new in zip(never, bad, strict=True)]
+        never = [old & new for old, new in zip(never, bad, strict=True)] if never else bad
     chosen = never if any(b.any() for b in never) else bad
     j = next(j for j, b in enumerate(chosen) if b.any())
     row, count = int(np.flatnonzero(chosen[j])[0]), int(chosen[j].sum())
@@ -112,7 +131,7 @@ def find_finite_start(density, start: np.ndarray, names, rng: np.random.Generato
     )
 
 
-def refuse_shared(name, both: np.ndarray) -> None:
+def refuse_shared(name: str, both: np.ndarray) -> None:
     if both.any():
         row = int(np.flatnonzero(both)[0])
         raise SharedRowError(
@@ -122,7 +141,7 @@ def refuse_shared(name, both: np.ndarray) -> None:
         )
 
 
-def refuse_orphans(name, hit: np.ndarray) -> None:
+def refuse_orphans(name: str, hit: np.ndarray) -> None:
     if not hit.all():
         row = int(np.flatnonzero(~hit)[0])
         raise UnsupportedModelError(

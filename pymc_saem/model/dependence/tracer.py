@@ -9,16 +9,18 @@ at all of them takes no part in a product.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
+import numpy as np
 import pytensor
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.graph.basic import Constant
+from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.traversal import io_toposort
 
 from pymc_saem.compat import inner_graph
-from pymc_saem.model.dependence.label_rules import follow, is_product_or_switch, perform
+from pymc_saem.model.dependence.label_rules import Found, follow, is_product_or_switch, perform
 from pymc_saem.model.dependence.labels import Reach, Values
 from pymc_saem.model.graph.interpreted import INTERPRETED
 
@@ -38,23 +40,30 @@ class Tracer:
         Follow factors of zeros too, and both branches of each switch: what a row would be computed from with other data.
     """
 
-    def __init__(self, seeds: dict, points: list[dict], ask: Callable, through_zeros: bool = False):
+    def __init__(
+        self,
+        seeds: Mapping[Variable, Found],
+        points: Sequence[Mapping[Variable, np.ndarray]],
+        ask: Callable[[Sequence[Variable]], Sequence[Found]],
+        through_zeros: bool = False,
+    ) -> None:
         self.known, self.points, self.ask, self.through_zeros = dict(seeds), points, ask, through_zeros
 
-    def __call__(self, graphs: list) -> list[Reach]:
+    def __call__(self, graphs: Sequence[Variable]) -> list[Reach]:
         for node in io_toposort(list(self.known), graphs):
             if all(out in self.known for out in node.outputs):
                 continue
             inputs = [self._find(v) for v in node.inputs]
-            if any(isinstance(i, Reach) for i in inputs):
+            values = [i for i in inputs if isinstance(i, Values)]
+            if len(values) < len(inputs):
                 outputs = self._follow(node, inputs) or self.ask(node.outputs)
             else:
-                outputs = _evaluate(node, inputs)
+                outputs = _evaluate(node, values)
             self.known.update(zip(node.outputs, outputs, strict=True))
         found = [self._find(graph) for graph in graphs]
         return [f if isinstance(f, Reach) else Reach.nobody(f.shape) for f in found]
 
-    def _follow(self, node, inputs: list) -> list[Reach] | None:
+    def _follow(self, node: Apply, inputs: Sequence[Found]) -> Sequence[Found] | None:
         """Labels of the outputs of a node; None where they are not known."""
         if not isinstance(node.op, OpFromGraph) or getattr(node.op, "is_ode_solution", False):
             if self.through_zeros and is_product_or_switch(node):
@@ -66,7 +75,7 @@ class Tracer:
         except NotKnown:
             return None
 
-    def _find(self, variable):
+    def _find(self, variable: Variable) -> Found:
         if variable not in self.known:
             if isinstance(variable, Constant):
                 found = Values([variable.data])
@@ -78,7 +87,7 @@ class Tracer:
         return self.known[variable]
 
 
-def _evaluate(node, inputs: list[Values]) -> list[Values]:
+def _evaluate(node: Apply, inputs: Sequence[Values]) -> list[Values]:
     n = max((len(i) for i in inputs), default=1)
     at = [[i[k if len(i) > 1 else 0] for i in inputs] for k in range(n)]
     try:
@@ -94,6 +103,6 @@ class NotKnown(Exception):
     """An operation has no rule."""
 
 
-def not_known(outputs):
+def not_known(outputs: Sequence[Variable]) -> NoReturn:
     """For tracers that ask nobody."""
     raise NotKnown

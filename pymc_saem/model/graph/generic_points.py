@@ -7,6 +7,7 @@ point without zeros and without symmetry it does; several points reveal what is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ NEAR = SPREADS[2:]
 def quietly(f: Callable) -> Callable:
     """A function without NumPy's warnings: at trial points it may overflow, which the caller sees by the result."""
 
-    def quiet(*arguments):
+    def quiet(*arguments: Any) -> Any:
         with np.errstate(all="ignore"):
             return f(*arguments)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import in2out, node_rewriter
 from pytensor.graph.traversal import ancestors
 
 
 @node_rewriter([pt.add, pt.mul])
-def _in_pairs(fgraph, node):
+def _in_pairs(fgraph: FunctionGraph, node: Apply) -> list[Variable] | None:
     """a + b + c as (a + b) + c: NumPy has no sum of three arrays, so PyTensor would call Python for each element."""
     total, *others = node.inputs
     if len(others) < 2:
@@ -23,7 +27,7 @@ def _in_pairs(fgraph, node):
 INTERPRETED = Mode(linker="py", optimizer="fast_run").excluding("fusion", "inplace").register((in2out(_in_pairs), 60))
 
 
-def has_python_only_ops(graphs: list) -> bool:
+def has_python_only_ops(graphs: Sequence[Variable]) -> bool:
     """Whether an operation of another package runs in Python only, as the solvers of sunode do.
 
     Numba would call Python for it too, with a warning, and fails where the operation cannot be pickled. PyTensor's own

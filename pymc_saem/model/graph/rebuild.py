@@ -6,13 +6,13 @@ graph is rebuilt in one pass from inputs to outputs, so that a replacement sees 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytensor.tensor as pt
 from pymc.distributions.distribution import support_point
 from pytensor.compile.builders import OpFromGraph
-from pytensor.graph.basic import Constant
+from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.traversal import io_toposort
 from pytensor.scalar.basic import Second
 from pytensor.scalar.math import Softplus
@@ -44,18 +44,19 @@ class Randomness:
         The shapes that the graph computes.
     """
 
-    def __init__(self, sizes: Mapping | None = None):
-        self.sizes, self.unknown = sizes or {}, {}
-        self.generators = []
+    def __init__(self, sizes: Mapping[int, np.ndarray] | None = None) -> None:
+        self.sizes = sizes or {}
+        self.unknown: dict[int, Variable] = {}
+        self.generators: list[Variable] = []
         self.zero = pt.scalar("zero", dtype="float64")
 
-    def inputs(self, node, inputs: list) -> list:
+    def inputs(self, node: Apply, inputs: list[Variable]) -> list[Variable]:
         """Inputs of an operation that draws, with its own generator."""
         number = len(self.generators)
         inputs = [self._new() if isinstance(v.type, RandomType) else v for v in inputs]
         if isinstance(node.op, RandomVariable):
             first = node.inputs.index(node.op.dist_params(node)[0])
-            inputs[first] = inputs[first] + self.zero.astype(inputs[first].dtype)
+            inputs[first] = inputs[first] + self.zero.astype(inputs[first].type.dtype)
             size = node.inputs.index(node.op.size_param(node))
             if number in self.sizes:
                 inputs[size] = pt.constant(np.asarray(self.sizes[number], dtype="int64"))
@@ -63,19 +64,19 @@ class Randomness:
                 self.unknown[number] = inputs[size]
         return inputs
 
-    def _new(self):
+    def _new(self) -> Variable:
         self.generators.append(random_generator_type())
         return self.generators[-1]
 
 
 def rebuild(
-    outputs: list,
-    known: Mapping,
+    outputs: Sequence[Variable],
+    known: Mapping[Variable, Variable],
     *,
     randomness: Randomness | None = None,
-    replace: Callable | None = None,
+    replace: Callable[[Variable, Variable], Variable | None] | None = None,
     tolerance: float | None = None,
-) -> list:
+) -> list[Variable]:
     """The outputs as graphs of what is known.
 
     Parameters
@@ -101,7 +102,9 @@ def rebuild(
     return [memo.get(v, v) for v in outputs]
 
 
-def _node_outputs(node, inputs, randomness, tolerance) -> list:
+def _node_outputs(
+    node: Apply, inputs: list[Variable], randomness: Randomness | None, tolerance: float | None
+) -> list[Variable]:
     draws = any(isinstance(v.type, RandomType) for v in node.inputs)
     if randomness is not None and isinstance(node.op, OpFromGraph):
         # Composed distributions: as one operation each would be called for every simulation, and hide its generators.
@@ -120,7 +123,7 @@ def _node_outputs(node, inputs, randomness, tolerance) -> list:
     return node.clone_with_new_inputs(inputs, strict=False).outputs
 
 
-def _known_length(node, x):
+def _known_length(node: Apply, x: Variable) -> Variable | None:
     """The constant that a shape, or an entry of one, is known to be; else None."""
     if isinstance(node.op, Shape) and None not in x.type.shape:
         return pt.constant(np.array(x.type.shape, dtype="int64"))
@@ -129,7 +132,7 @@ def _known_length(node, x):
     return None
 
 
-def typical(new):
+def typical(new: Variable) -> Variable:
     """Graph of the typical value of a random effect: the median of a LogNormal, else PyMC's central point."""
     node = new.owner
     if isinstance(node.op, LogNormalRV):
@@ -138,9 +141,10 @@ def typical(new):
     return support_point(new)
 
 
-def arguments(rv, free: list) -> list:
+def arguments(rv: Variable, free: Sequence[Variable]) -> list[Variable]:
     """Variables from which a random variable is drawn, and that depend on the free variables of a model."""
-    reached, random, found = set(free), set(), {}
+    reached, random = set(free), set[Variable]()
+    found: dict[Variable, None] = {}  # in the order of the graph
     for node in io_toposort(free, [rv]):
         if reached.intersection(node.inputs):
             reached.update(node.outputs)
@@ -152,7 +156,7 @@ def arguments(rv, free: list) -> list:
     return list(found)
 
 
-def for_numpy(old, new):
+def for_numpy(old: Variable, new: Variable) -> Variable | None:
     """What to put for operations that are computed entry by entry in Python when they are interpreted: others, which NumPy computes whole.
 
     For ``replace`` of :func:`rebuild`. A softplus took a microsecond per entry, and so did the shape that PyMC gives a mean.
@@ -169,6 +173,6 @@ def for_numpy(old, new):
     return None
 
 
-def is_vectorizable(graphs: list) -> bool:
+def is_vectorizable(graphs: Sequence[Variable]) -> bool:
     """Whether a graph has no loop, which could be called for a batch entry by entry only."""
     return not any(isinstance(node.op, Scan) for node in io_toposort([], graphs))

@@ -7,15 +7,19 @@ deviations and a correlation by hand. phi are their values, so that parameters i
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import pymc as pm
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
+from pytensor.tensor.variable import TensorVariable
 from scipy.optimize import linear_sum_assignment
 
-from pymc_saem.model.normal.entry_by_unit import Region
+from pymc_saem.model.normal.entry_by_unit import Entries, Region
 from pymc_saem.model.normal.latents import Latent
 
 #: A matrix B whose determinant is smaller than this share of the product of its rows' lengths has no inverse.
@@ -29,25 +33,25 @@ class Cut:
     ``whole`` is the same variable with an entry per unit and one column, where an index could be taken out of it.
     """
 
-    variable: object
+    variable: TensorVariable
     unit: np.ndarray  # in the shape of the variable
     column: np.ndarray
-    whole: object = None
+    whole: TensorVariable | None = None
 
     @cached_property
-    def symbol(self):
+    def symbol(self) -> TensorVariable:
         """Stands for the variable in graphs that are made without it."""
         return self.variable.type()
 
     @property
-    def source(self) -> tuple:
+    def source(self) -> tuple[TensorVariable, np.ndarray, np.ndarray]:
         """What the columns are computed from: graph, and unit and column of each of its entries, flat."""
         if self.whole is None:
             return self.variable.ravel(), self.unit.ravel(), self.column.ravel()
         n = self.whole.type.shape[0]
         return self.whole, np.arange(n), np.full(n, self.column.flat[0])
 
-    def of_columns(self, columns):
+    def of_columns(self, columns: TensorVariable) -> TensorVariable:
         """The variable as a graph of the columns (unit, column)."""
         n_units, n_columns = columns.type.shape
         for axis in np.flatnonzero(np.array(self.unit.shape) == n_units):  # without an index, where it is the same
@@ -85,7 +89,7 @@ class AffineImage:
         return sum(latent.size for latent in self.latents)
 
     @cached_property
-    def columns(self):
+    def columns(self) -> TensorVariable:
         """The columns (unit, column) as a graph of the model's random variables."""
         place, start, parts = np.full((self.n_units, self.n_columns), -1), 0, []
         for cut in self.cuts:
@@ -98,7 +102,7 @@ class AffineImage:
             return pt.specify_shape(parts[0].reshape(place.shape), place.shape)
         return (pt.concatenate(parts) if len(parts) > 1 else parts[0])[place]
 
-    def of_latent(self, rv):
+    def of_latent(self, rv: TensorVariable) -> TensorVariable:
         """The columns that stand beside one of the variables, in its shape."""
         start = 0
         for latent in self.latents:
@@ -109,18 +113,19 @@ class AffineImage:
             start += latent.size
         raise KeyError(rv)
 
-    def at(self, standard: np.ndarray):
+    def at(self, standard: np.ndarray) -> TensorVariable:
         """The columns where the variables take the values of standard normal ones (unit, column), as a graph."""
-        replaced, start = {}, 0
+        replaced: dict[Variable, Variable] = {}
+        start = 0
         for latent in self.latents:
             value = latent.value(standard[:, start : start + latent.size])
             replaced[latent.rv] = pt.constant(value.astype(latent.rv.dtype))
             start += latent.size
         # graph_replace, because clone_replace would copy the other random variables, and nothing would find them any more
-        return graph_replace(self.columns, replaced, strict=False)
+        return pt.as_tensor_variable(graph_replace(self.columns, replaced, strict=False))
 
     @cached_property
-    def law(self) -> list:
+    def law(self) -> list[TensorVariable]:
         """Mean (unit, column), and the factor B: its diagonal (unit, column), or (unit, column, column)."""
         mean, shape = self.at(np.zeros((self.n_units, self.n_columns))), (self.n_units, self.n_columns)
         if self.is_diagonal:
@@ -128,7 +133,9 @@ class AffineImage:
         columns = [self.at(np.broadcast_to(row, shape)) - mean for row in np.eye(self.n_columns)]
         return [mean, pt.stack(columns, axis=-1)]
 
-    def standard_of(self, columns, law: list) -> list:
+    def standard_of(
+        self, columns: TensorVariable, law: Sequence[TensorVariable]
+    ) -> list[TensorVariable]:
         """Values of the variables as graphs of the columns, at the graphs of the distribution."""
         mean, factor = law
         if self.is_diagonal:
@@ -139,7 +146,7 @@ class AffineImage:
         parts = [standard[:, a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
         return [latent.value(part) for latent, part in zip(self.latents, parts, strict=True)]
 
-    def log_volume(self, law: list):
+    def log_volume(self, law: Sequence[TensorVariable]) -> TensorVariable:
         """Logarithm of |det B|: (unit, column) of a diagonal, else (unit, 1)."""
         factor = law[1]
         if self.is_diagonal:
@@ -147,7 +154,12 @@ class AffineImage:
         return pt.log(pt.abs(pt.linalg.det(factor)))[:, None]
 
 
-def find_images(model, point, latents: list[Latent], others: set) -> list[AffineImage]:
+def find_images(
+    model: pm.Model,
+    point: Mapping[str, np.ndarray],
+    latents: list[Latent],
+    others: set[TensorVariable],
+) -> list[AffineImage]:
     """The affine images of these variables; none of those whose scale would stay where it is.
 
     Parameters
@@ -174,17 +186,18 @@ def find_images(model, point, latents: list[Latent], others: set) -> list[Affine
     return [image for images, _ in alone for image in images]
 
 
-def _find(region: Region) -> tuple[list[AffineImage], set]:
+def _find(region: Region) -> tuple[list[AffineImage], set[TensorVariable]]:
     """Images, and the parameters that they leave in the predictions."""
     everything = region.left_by(region.start)
     inside = region.valid_inside()
-    if inside is None or len(left := region.left_by(inside)) >= len(everything):
+    entries = None if inside is None else region.entries(inside)
+    if inside is None or entries is None or len(left := region.left_by(inside)) >= len(everything):
         return [], everything
-    found = _image_of(region, region.entries(inside))
+    found = _image_of(region, entries)
     return (_components(region, *found), left) if found is not None else ([], everything)
 
 
-def _image_of(region: Region, entries: list[tuple]):
+def _image_of(region: Region, entries: Sequence[Entries]) -> tuple[AffineImage, np.ndarray] | None:
     """The image with its matrices B (point, unit, column, column); None where one of them has no inverse."""
     image = AffineImage(tuple(region.latents), tuple(Cut(*cut) for cut in entries), False)
     factors = _factors(region, image)

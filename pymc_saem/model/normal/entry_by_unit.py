@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias, TypeGuard
+
 import numpy as np
+import pymc as pm
 import pytensor
 import pytensor.tensor as pt
-from pytensor.graph.basic import Variable
+from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.traversal import ancestors, walk
 from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.shape import Shape, Shape_i
 from pytensor.tensor.type import TensorType
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.model.graph.interpreted import INTERPRETED
+from pymc_saem.model.normal.latents import Latent
 from pymc_saem.model.normal.without_index import without_index
 
 #: Digits in which two functions of the parameters must agree at random points to be one.
 DIGITS = 9
+
+#: A variable of the frontier, unit and column of each of its entries, and the variable without its index.
+Entries: TypeAlias = tuple[TensorVariable, np.ndarray, np.ndarray, TensorVariable | None]
+Evaluated: TypeAlias = Callable[[Mapping[str, np.ndarray], np.ndarray], list[np.ndarray]]
 
 
 class Region:
@@ -37,7 +47,13 @@ class Region:
         Two random points of the other free variables.
     """
 
-    def __init__(self, model, point: dict, latents: list, others: set):
+    def __init__(
+        self,
+        model: pm.Model,
+        point: Mapping[str, np.ndarray],
+        latents: Sequence[Latent],
+        others: set[TensorVariable],
+    ) -> None:
         self.model, self.latents = model, latents
         self.start = {latent.rv for latent in latents}
         self.n_units = latents[0].n_units
@@ -49,11 +65,12 @@ class Region:
         self._values = [model.rvs_to_values[rv] for rv in model.free_RVs]
         self._value_of = {latent.rv: model.rvs_to_values[latent.rv].name for latent in latents}
         self.points = [self._random(point) for _ in range(2)]
-        self.users, self._wholes = _users(self.targets), {}
+        self.users = _users(self.targets)
+        self._wholes: dict[TensorVariable, TensorVariable | None] = {}
         self.order = self._affine(self._live(others))
         self.inside = self.start | set(self.order)
 
-    def _random(self, point: dict) -> dict:
+    def _random(self, point: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A point away from zeros and symmetric values."""
         return {
             v.name: point[v.name] + self.rng.normal(0.0, 0.5, size=np.shape(point[v.name]))
@@ -64,9 +81,9 @@ class Region:
 
     # -- the graph ------------------------------------------------------------------------------
 
-    def _live(self, others: set) -> list:
+    def _live(self, others: set[TensorVariable]) -> list[TensorVariable]:
         """Variables made of the latent ones and of parameters, in the order of computation."""
-        live, waiting, order = set(self.start), list(self.start), []
+        live, waiting = set(self.start), list(self.start)
         while waiting:
             for node in self.users.get(waiting.pop(), ()):
                 if node is None or _is_barrier(node):
@@ -75,12 +92,10 @@ class Region:
                 live |= set(new)
                 waiting += new
         forbidden = {rv for rv in others if rv not in self.start}
-        for v in walk_in_order(self.targets):
-            if v in live and v not in self.start and not forbidden & set(ancestors([v])):
-                order.append(v)
-        return order
+        made = [v for v in walk_in_order(self.targets) if _is_number(v) and v in live and v not in self.start]
+        return [v for v in made if not forbidden & set(ancestors([v]))]
 
-    def _affine(self, live: list) -> list:
+    def _affine(self, live: list[TensorVariable]) -> list[TensorVariable]:
         """Those of which each entry is an affine function of one unit, with all that they are made of."""
         if not live:
             return []
@@ -105,12 +120,14 @@ class Region:
             self.signature[latent.rv] = signature
         return found
 
-    def function(self, graphs: list):
+    def function(
+        self, graphs: Sequence[Variable]
+    ) -> Evaluated:
         """``f(point, standard)``: values of graphs where standard normal variables (unit, column) take these values."""
         graphs = self.model.replace_rvs_by_values(graphs)
         f = pytensor.function(self._values, graphs, mode=INTERPRETED, on_unused_input="ignore")
 
-        def evaluate(point, standard):
+        def evaluate(point: Mapping[str, np.ndarray], standard: np.ndarray) -> list[np.ndarray]:
             values, start = dict(point), 0
             for latent in self.latents:
                 values[self._value_of[latent.rv]] = latent.value(standard[:, start : start + latent.size])
@@ -122,7 +139,7 @@ class Region:
 
     # -- experiments ----------------------------------------------------------------------------
 
-    def _tables(self, live: list) -> list:
+    def _tables(self, live: list[TensorVariable]) -> list[tuple[np.ndarray, np.ndarray] | None]:
         """Unit and signature of each entry, in the shape of the variable; None for a variable that is not affine."""
         f, shape = self.function(live), (self.n_units, self.n_columns)
         one, two = self.rng.standard_normal((2, *shape))
@@ -140,18 +157,20 @@ class Region:
                 same &= np.abs(a + back - 2 * base) <= 1e-9 * size + 1e-12  # NaN is not small
                 is_affine[k] &= bool(np.all(same))
         units = self._units(f, zero[0], one)
-        found = []
+        found: list[tuple[np.ndarray, np.ndarray] | None] = []
         for k, unit in enumerate(units):
             first, second = (slope[k] - base[k] for slope, base in zip(slopes, zero, strict=True))
             parts = [np.array(zero[0][k]), np.array(zero[1][k]), first, second]
-            is_good = is_affine[k] and unit is not None and unit.size and np.all(first != 0)
-            found.append((unit, self._signature(parts)) if is_good else None)
+            if unit is None or not (unit.size and is_affine[k] and np.all(first != 0)):
+                found.append(None)
+            else:
+                found.append((unit, self._signature(parts)))
         return found
 
-    def _signature(self, parts) -> np.ndarray:
+    def _signature(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         return sum(weight * part for weight, part in zip(self.weights, parts, strict=True))
 
-    def _latent_signatures(self):
+    def _latent_signatures(self) -> Iterator[np.ndarray]:
         start = 0
         for latent in self.latents:
             value = [
@@ -161,7 +180,12 @@ class Region:
             yield self._signature([value[0], value[0], value[1] - value[0], value[1] - value[0]])
             start += latent.size
 
-    def _units(self, f, zero, step) -> list:
+    def _units(
+        self,
+        f: Evaluated,
+        zero: Sequence[np.ndarray],
+        step: np.ndarray,
+    ) -> list[np.ndarray | None]:
         """Unit of each entry of each variable; None where an entry depends on several."""
         numbers = np.arange(self.n_units)
         units = [np.zeros(x.shape, dtype=int) for x in zero]
@@ -178,18 +202,18 @@ class Region:
 
     # -- cuts -----------------------------------------------------------------------------------
 
-    def frontier(self, inside: set) -> list:
+    def frontier(self, inside: set[TensorVariable]) -> list[TensorVariable]:
         """Variables inside that something outside uses, in the order of computation."""
         ordered = [*(latent.rv for latent in self.latents), *self.order]
         return [v for v in ordered if v in inside and self._is_used_outside(v, inside)]
 
-    def _is_used_outside(self, v, inside) -> bool:
+    def _is_used_outside(self, v: TensorVariable, inside: set[TensorVariable]) -> bool:
         for node in self.users.get(v, ()):
             if node is None or (not isinstance(node.op, Shape | Shape_i) and not inside.issuperset(node.outputs)):
                 return True
         return False
 
-    def left_by(self, inside: set) -> set:
+    def left_by(self, inside: set[TensorVariable]) -> set[TensorVariable]:
         """Free variables that the data depend on beside the frontier."""
         blocked, found = set(self.frontier(inside)), set()
         free = set(self.model.free_RVs)
@@ -198,7 +222,7 @@ class Region:
                 found.add(v)
         return found - self.start
 
-    def valid_inside(self) -> set | None:
+    def valid_inside(self) -> set[TensorVariable] | None:
         """The largest region whose frontier holds as many functions per unit as there are columns, and its smallest form; None if none."""
         inside = set(self.inside)
         while self.entries(inside) is None:
@@ -216,20 +240,20 @@ class Region:
             else:
                 return inside
 
-    def _last(self, inside: set) -> list:
+    def _last(self, inside: set[TensorVariable]) -> list[TensorVariable]:
         """Variables that nothing inside uses, but the latent ones."""
         used = {i for v in inside if v not in self.start for i in v.owner.inputs}
         return [v for v in self.order if v in inside and v not in used]
 
-    def _functions_per_unit(self, v) -> int:
+    def _functions_per_unit(self, v: TensorVariable) -> int:
         pairs = np.unique(np.stack([self.unit[v].ravel(), self._numbered(v).ravel()], axis=1), axis=0)
         return int(np.bincount(pairs[:, 0]).max(initial=0))
 
-    def _numbered(self, v) -> np.ndarray:
+    def _numbered(self, v: TensorVariable) -> np.ndarray:
         return self._numbers[v]
 
     @property
-    def _numbers(self) -> dict:
+    def _numbers(self) -> dict[TensorVariable, np.ndarray]:
         """A number for each function that entries are, by variable."""
         if not hasattr(self, "_numbers_found"):
             variables = list(self.signature)
@@ -243,7 +267,7 @@ class Region:
             }
         return self._numbers_found
 
-    def entries(self, inside: set) -> list[tuple] | None:
+    def entries(self, inside: set[TensorVariable]) -> list[Entries] | None:
         """The frontier as columns, as many as there are different functions of every unit; None if not so.
 
         Returns
@@ -252,7 +276,8 @@ class Region:
             (variable, unit and column of each of its entries, the variable without its index or None).
         """
         frontier = self.frontier(inside)
-        columns, cuts = [], []
+        columns: list[np.ndarray] = []
+        cuts: list[Entries] = []
         for v in frontier:
             column = np.full(self.unit[v].shape, -1)
             for where in self._places(v):
@@ -268,13 +293,13 @@ class Region:
                 if len(columns) > self.n_columns:
                     return None
             cuts.append((v, self.unit[v], column, self._whole(v)))
-        is_complete = [(number >= 0).all() for number in columns]
+        is_complete = [bool((number >= 0).all()) for number in columns]
         for _, _, column, whole in cuts:
             if whole is not None:
                 is_complete[column.flat[0]] = True
         return cuts if len(columns) == self.n_columns and all(is_complete) else None
 
-    def _whole(self, v):
+    def _whole(self, v: TensorVariable) -> TensorVariable | None:
         """The variable with an entry per unit; None where it has one, or where its entries are more than an index of them."""
         if v not in self._wholes:
             self._wholes[v] = None
@@ -282,7 +307,7 @@ class Region:
                 self._wholes[v] = self._checked(v, without_index(v, self.unit[v], self.n_units))
         return self._wholes[v]
 
-    def _checked(self, v, whole):
+    def _checked(self, v: TensorVariable, whole: TensorVariable | None) -> TensorVariable | None:
         if whole is None:
             return None
         whole = pt.specify_shape(whole, (self.n_units,))
@@ -293,7 +318,7 @@ class Region:
             return None
         return whole if np.allclose(values[0], values[1][self.unit[v]], rtol=1e-9, atol=1e-12) else None
 
-    def _places(self, v: Variable) -> list:
+    def _places(self, v: TensorVariable) -> list:
         """Index tuples of a variable whose entries are one column: along the axis of units; else by function, where units share them."""
         unit = self.unit[v]
         for axis in range(unit.ndim):
@@ -306,7 +331,7 @@ class Region:
         return [self._numbers[v] == number for number in functions[: self.n_columns + 1]]
 
 
-def _match(columns: list, number: np.ndarray) -> int | None:
+def _match(columns: list[np.ndarray], number: np.ndarray) -> int | None:
     """Place of a column (unit,) of function numbers, -1 where unknown, among those so far, which it may complete or join; None if it contradicts."""
     for k, known in enumerate(columns):
         both = (known >= 0) & (number >= 0)
@@ -320,7 +345,7 @@ def _match(columns: list, number: np.ndarray) -> int | None:
     return len(columns) - 1
 
 
-def walk_in_order(targets: list) -> list:
+def walk_in_order(targets: Sequence[Variable]) -> list[Variable]:
     """All variables that targets are made of, each after what it is made of."""
     order, seen, stack = [], set(), [(v, False) for v in reversed(targets)]
     while stack:
@@ -336,9 +361,10 @@ def walk_in_order(targets: list) -> list:
     return order
 
 
-def _users(targets) -> dict:
+def _users(targets: Sequence[Variable]) -> dict[Variable, list[Apply | None]]:
     """Nodes that use each variable, in the graph of the targets; None for a target."""
-    users, seen = {}, set()
+    users: dict[Variable, list[Apply | None]] = {}
+    seen = set()
     for variable in walk(targets, lambda v: v.owner.inputs if v.owner is not None else []):
         node = variable.owner
         if node is None or node in seen:
@@ -351,14 +377,14 @@ def _users(targets) -> dict:
     return users
 
 
-def _is_barrier(node) -> bool:
+def _is_barrier(node: Apply) -> bool:
     """What is drawn, or solved, is not an affine function of anything."""
     return isinstance(node.op, RandomVariable) or bool(getattr(node.op, "is_ode_solution", False)) or _is_drawn(node)
 
 
-def _is_drawn(node) -> bool:
+def _is_drawn(node: Apply) -> bool:
     return any(type(v.type).__name__ == "RandomGeneratorType" for v in (*node.inputs, *node.outputs))
 
 
-def _is_number(v) -> bool:
-    return isinstance(v.type, TensorType) and v.dtype.startswith("float")
+def _is_number(v: Variable) -> TypeGuard[TensorVariable]:
+    return isinstance(v.type, TensorType) and v.type.dtype.startswith("float")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
+import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.model.graph.interpreted import INTERPRETED
 
@@ -27,7 +30,7 @@ class Latent:
         Standard deviations, or a factor of the covariance of a unit.
     """
 
-    rv: object
+    rv: TensorVariable
     shape: tuple[int, ...]
     axis: int
     mean: np.ndarray
@@ -43,7 +46,13 @@ class Latent:
         """Entries of a unit."""
         return int(np.prod(self.shape, dtype=int)) // self.n_units
 
-    def value(self, standard):
+    @overload
+    def value(self, standard: np.ndarray) -> np.ndarray: ...
+
+    @overload
+    def value(self, standard: TensorVariable) -> TensorVariable: ...
+
+    def value(self, standard: np.ndarray | TensorVariable) -> np.ndarray | TensorVariable:
         """Values in the shape of the variable, where independent standard normal ones (unit, size) take these.
 
         Of graphs a graph, of arrays (..., unit, size) an array (..., *shape).
@@ -63,7 +72,7 @@ class Latent:
         return np.linalg.solve(self.root, gap[..., None])[..., 0] if self.is_matrix else gap / self.root
 
 
-def latent_of(model, name: str, shape: tuple[int, ...], axis: int) -> Latent | None:
+def latent_of(model: pm.Model, name: str, shape: tuple[int, ...], axis: int) -> Latent | None:
     """A free variable as a latent one; None where its distribution is another, or moves with parameters."""
     rv = model[name]
     kind = type(rv.owner.op).__name__

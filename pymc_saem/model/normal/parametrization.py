@@ -12,16 +12,24 @@ form           the user's model                    phi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pymc as pm
 import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
+
+if TYPE_CHECKING:
+    from pymc_saem.model.mixed_model import Block
 
 
-def location_and_scale(rv):
+def location_and_scale(rv: TensorVariable) -> tuple[TensorVariable, TensorVariable]:
     """Location and scale graphs of a Normal, LogNormal, LogitNormal or MvNormal variable."""
     return rv.owner.op.dist_params(rv.owner)[:2]
 
 
-def law_of(model, block) -> list:
+def law_of(model: pm.Model, block: Block) -> list[TensorVariable]:
     """Location and scale of the normal distribution of the phi of a block, as graphs of the model's random variables."""
     effect = block.effects[0]
     if effect.image is not None:
@@ -30,7 +38,7 @@ def law_of(model, block) -> list:
     return [pt.zeros(effect.shape), scale] if effect.form == "deviation" else [location, scale]
 
 
-def form_of(model, name: str, effects: list[str]) -> str:
+def form_of(model: pm.Model, name: str, effects: Sequence[str]) -> str:
     """ "deviation" for a Normal or LogNormal effect whose mean depends on other effects, and its scale does not."""
     rv = model[name]
     others = {model[other] for other in effects if other != name}

@@ -15,12 +15,17 @@ One entry is not a vector: ``scale * z`` is the product of two parameters, and o
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 from pymc.distributions.distribution import support_point
+from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors, io_toposort, walk
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.model.graph.generic_points import quietly
@@ -34,7 +39,9 @@ _STEP, _TOLERANCE = 1e-4, 1e-5
 _MOST_ENTRIES = 100
 
 
-def scaled_vectors(model, point: dict, left_out: set[str], effects: set[str]) -> dict[str, str]:
+def scaled_vectors(
+    model: pm.Model, point: Mapping[str, np.ndarray], left_out: set[str], effects: set[str]
+) -> dict[str, str]:
     """Name of each such vector, and of the parameter that scales it.
 
     Parameters
@@ -57,25 +64,25 @@ def scaled_vectors(model, point: dict, left_out: set[str], effects: set[str]) ->
         beside = set(walk(_factors(targets, rv), lambda v: [] if v in shapes else _inputs(v)))
         scales = [s for s in free if s in beside and s.name not in effects and _may_scale(shapes[s], s)]
         if scales and (scale := _scale_among(targets, rv, scales, shapes)) is not None:
-            found[rv.name] = scale.name
+            found[rv.name] = str(scale.name)
     return found
 
 
-def _shape(model, rv, point) -> tuple[int, ...]:
+def _shape(model: pm.Model, rv: TensorVariable, point: Mapping[str, np.ndarray]) -> tuple[int, ...]:
     """Shape of a variable itself, which may be that of its value or not."""
     value = point[model.rvs_to_values[rv].name]
     return value.shape if rv.type.ndim == value.ndim and None in rv.type.shape else tuple(rv.type.shape) or value.shape
 
 
-def _constants(graphs) -> list[np.ndarray]:
+def _constants(graphs: Sequence[Variable]) -> list[np.ndarray]:
     return [np.asarray(x) for x in pytensor.function([], graphs, mode=INTERPRETED)()]
 
 
-def _has_constant_law(model, rv) -> bool:
+def _has_constant_law(model: pm.Model, rv: TensorVariable) -> bool:
     return not set(model.free_RVs) & set(ancestors(rv.owner.inputs))
 
 
-def _is_around_zero(model, rv) -> bool:
+def _is_around_zero(model: pm.Model, rv: TensorVariable) -> bool:
     """Whether a variable has a proper distribution with constants, whose centre is 0."""
     kind = type(rv.owner.op).__name__
     if "Flat" in kind or not _has_constant_law(model, rv) or getattr(rv.owner.op, "is_network_weights", False):
@@ -84,19 +91,19 @@ def _is_around_zero(model, rv) -> bool:
     return not np.any(centre)
 
 
-def is_normal_around_zero(model, rv) -> bool:
+def is_normal_around_zero(model: pm.Model, rv: TensorVariable) -> bool:
     """Whether a variable is normal with constants, and mean 0."""
     return type(rv.owner.op).__name__ == "NormalRV" and _is_around_zero(model, rv)
 
 
-def _is_standard_normal(rv) -> bool:
+def _is_standard_normal(rv: TensorVariable) -> bool:
     if type(rv.owner.op).__name__ != "NormalRV":
         return False
     location, scale = _constants(rv.owner.op.dist_params(rv.owner))
     return not np.any(location) and bool(np.all(scale == 1.0))
 
 
-def _may_scale(shape: tuple[int, ...], rv) -> bool:
+def _may_scale(shape: tuple[int, ...], rv: TensorVariable) -> bool:
     """One number of any sign, or a few positive ones, or a Cholesky factor; loadings around 0 are no scale of their factor."""
     size = int(np.prod(shape, dtype=int))
     if size == 1:
@@ -109,7 +116,7 @@ def _may_scale(shape: tuple[int, ...], rv) -> bool:
     )
 
 
-def _targets(model, rv) -> list:
+def _targets(model: pm.Model, rv: TensorVariable) -> list[Variable]:
     """What the distributions of other variables are computed with, as far as ``rv`` enters it; of a solution, what it is solved with."""
     stop = {*model.free_RVs, *observed_variables(model)}
     targets = []
@@ -126,13 +133,14 @@ def _targets(model, rv) -> list:
     return list(dict.fromkeys(targets))
 
 
-def _inputs(variable) -> list:
+def _inputs(variable: Variable) -> list[Variable]:
     return variable.owner.inputs if variable.owner is not None else []
 
 
-def _between(targets, rv) -> list:
+def _between(targets: Sequence[Variable], rv: TensorVariable) -> list[Apply]:
     """Nodes on the way from ``rv`` to the targets, in order."""
-    nodes, reached = [], {rv}
+    nodes: list[Apply] = []
+    reached: set[Variable] = {rv}
     for node in io_toposort([rv], targets):
         if reached & set(node.inputs):
             nodes.append(node)
@@ -140,7 +148,7 @@ def _between(targets, rv) -> list:
     return nodes
 
 
-def _factors(targets, rv) -> list:
+def _factors(targets: Sequence[Variable], rv: TensorVariable) -> list[Variable]:
     """What stands beside ``rv`` in operations that are not sums, on its way to the targets."""
     nodes = _between(targets, rv)
     reached = {rv, *(out for node in nodes for out in node.outputs)}
@@ -150,7 +158,12 @@ def _factors(targets, rv) -> list:
     ]
 
 
-def _scale_among(targets, rv, scales: list, shapes: dict):
+def _scale_among(
+    targets: Sequence[Variable],
+    rv: TensorVariable,
+    scales: Sequence[TensorVariable],
+    shapes: Mapping[TensorVariable, tuple[int, ...]],
+) -> TensorVariable | None:
     """The first of ``scales`` that is one of ``rv``; None where there is none."""
     slopes = _Slopes(targets, rv, shapes)
     for scale in scales:
@@ -170,16 +183,21 @@ def _scale_among(targets, rv, scales: list, shapes: dict):
 class _Slopes:
     """Asks how graphs change with a vector and with its possible scales, at generic values of all variables."""
 
-    def __init__(self, graphs: list, rv, shapes: dict):
+    def __init__(
+        self,
+        graphs: Sequence[Variable],
+        rv: TensorVariable,
+        shapes: Mapping[TensorVariable, tuple[int, ...]],
+    ) -> None:
         self.rv, self.rng = rv, np.random.default_rng(0)  # probes a fixed function: any points do
         above = set(walk(graphs, lambda v: [] if v in shapes else _inputs(v)))
         self.free = [v for v in shapes if v in above]
-        symbols = {v: v.type() for v in self.free}
+        symbols: dict[Variable, Variable] = {v: v.type() for v in self.free}
         graphs = graph_replace(graphs, symbols, strict=False)
         self._f = quietly(pytensor.function(list(symbols.values()), graphs, mode=INTERPRETED, on_unused_input="ignore"))
         self.points = [{v: self.rng.uniform(0.5, 1.5, shapes[v]) for v in self.free} for _ in range(2)]
 
-    def at(self, point: dict) -> np.ndarray:
+    def at(self, point: Mapping[TensorVariable, np.ndarray]) -> np.ndarray:
         values = [np.asarray(point[v]).astype(v.dtype) for v in self.free]
         return np.concatenate([np.ravel(x).astype(float) for x in self._f(*values)])
 
@@ -192,10 +210,10 @@ class _Slopes:
         zero, one, two = (self.at(point | {self.rv: k * point[self.rv]}) for k in (0.0, 1.0, 2.0))
         return np.allclose(two - zero, 2 * (one - zero), rtol=1e-8, atol=1e-10)
 
-    def depends_on(self, scale) -> bool:
+    def depends_on(self, scale: TensorVariable) -> bool:
         return scale in self.free and any(np.any(self._along(p, scale, p[scale])) for p in self.points)
 
-    def vanish_at_zero(self, scale) -> bool:
+    def vanish_at_zero(self, scale: TensorVariable) -> bool:
         """Whether the scale has no effect where the vector is 0, so that it enters by products with it only."""
         if scale not in self.free:
             return False
@@ -206,7 +224,7 @@ class _Slopes:
                 return False
         return True
 
-    def compensate(self, scale) -> bool:
+    def compensate(self, scale: TensorVariable) -> bool:
         """Whether the slope along the vector is one along the scale: one factor may move from one to the other."""
         for point in self.points:
             own = self._along(point, self.rv, point[self.rv])
@@ -219,6 +237,11 @@ class _Slopes:
                 return False
         return True
 
-    def _along(self, point: dict, variable, direction) -> np.ndarray:
+    def _along(
+        self,
+        point: dict[TensorVariable, np.ndarray],
+        variable: TensorVariable,
+        direction: np.ndarray,
+    ) -> np.ndarray:
         ends = [self.at(point | {variable: point[variable] + sign * _STEP * direction}) for sign in (1, -1)]
         return (ends[0] - ends[1]) / (2 * _STEP)

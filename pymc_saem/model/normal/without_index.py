@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.model.graph.interpreted import INTERPRETED
 
 
-def without_index(variable, unit: np.ndarray, n_units: int):
+def without_index(
+    variable: TensorVariable, unit: np.ndarray, n_units: int
+) -> TensorVariable | None:
     """The graph of ``mu + omega * z`` for ``mu + omega * z[index]``; None where more than this index has an entry per row.
 
     Parameters
@@ -49,7 +53,7 @@ def without_index(variable, unit: np.ndarray, n_units: int):
     return found if found is not None and found.type.ndim == 1 else None
 
 
-def _is_index(v) -> bool:
+def _is_index(v: Variable) -> bool:
     is_vector = getattr(v.type, "ndim", None) == 1 and getattr(v.type, "dtype", "").startswith(("int", "uint"))
     return is_vector and all(
         i.owner is not None or hasattr(i, "data") or hasattr(i, "get_value") for i in ancestors([v])

@@ -6,15 +6,18 @@ meaning, so it is not a parameter either. The reasons are the same however the m
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Collection, Iterator, Mapping
 
-from pymc_saem.model.dependence.axes import unit_axis
+import numpy as np
+import pymc as pm
+
+from pymc_saem.model.dependence.axes import Axis, unit_axis
 from pymc_saem.model.dependence.dependence import Dependence
-from pymc_saem.model.dependence.labels import NOBODY
+from pymc_saem.model.dependence.labels import NOBODY, Reach
 from pymc_saem.model.dependence.row_subjects import SharedRowError
 from pymc_saem.model.mixed_model import UnsupportedModelError
 from pymc_saem.model.normal.scaled import is_normal_around_zero, scaled_vectors
-from pymc_saem.model.reading.levels import is_scale, parents_of
+from pymc_saem.model.reading.levels import Levels, RowsOfAxes, is_scale, parents_of
 
 _AS_PARAMETERS = (
     "Only where its entries are meant as fixed effects: give it a distribution with constants, and multiply it by nothing that is "
@@ -22,7 +25,9 @@ _AS_PARAMETERS = (
 )
 
 
-def find_levels(look: Dependence, of_axis: dict, may_drop, scaled: dict) -> tuple[dict, dict]:
+def find_levels(
+    look: Dependence, of_axis: Levels, may_drop: Collection[str], scaled: Mapping[str, str]
+) -> tuple[Levels, RowsOfAxes]:
     """The axes of subjects and units with their random effects, and the entry of each row; the upper level first.
 
     Parameters
@@ -40,7 +45,9 @@ def find_levels(look: Dependence, of_axis: dict, may_drop, scaled: dict) -> tupl
     UnsupportedModelError
         When rows depend on several entries of another one, or on different entries of two of the same axis.
     """
-    levels, rows, refused = {}, {}, {}
+    levels: Levels = {}
+    rows: RowsOfAxes = {}
+    refused: dict[str, Axis] = {}
     for axis, names in of_axis.items():
         for name in names:
             found = look.rows_on(name)
@@ -56,11 +63,17 @@ def find_levels(look: Dependence, of_axis: dict, may_drop, scaled: dict) -> tupl
     for name, axis in refused.items():
         if name not in may_drop or not levels:
             subjects = next((of for other, of in rows.items() if other != axis), None)
-            raise several_entries(look, name, scaled.get(name), subjects)
+            raise several_entries(look, name, axis[1], scaled.get(name), subjects)
     return levels, rows
 
 
-def _refuse_two_indices(look: Dependence, names: tuple, rows: list, labels: list, scaled) -> None:
+def _refuse_two_indices(
+    look: Dependence,
+    names: tuple[str, str],
+    rows: list[np.ndarray],
+    labels: list[np.ndarray],
+    scaled: Mapping[str, str],
+) -> None:
     """Two random effects with equally many entries, of which a row picks different ones."""
     one, other = names
     for rv, a, b in zip(look.observed, rows, labels, strict=True):
@@ -73,7 +86,9 @@ def _refuse_two_indices(look: Dependence, names: tuple, rows: list, labels: list
             )
 
 
-def add_units_of_constant_laws(look: Dependence, levels: dict, rows: dict, left_out: set[str]) -> tuple[dict, dict]:
+def add_units_of_constant_laws(
+    look: Dependence, levels: Levels, rows: RowsOfAxes, left_out: set[str]
+) -> tuple[Levels, RowsOfAxes]:
     """The levels with normal effects whose distribution has constants only, such as those of occasions with a known spread.
 
     A vector with constants may be one of parameters. Where it has more entries than there are subjects, and each belongs to
@@ -124,7 +139,7 @@ def refuse_latent_parameters(look: Dependence, effects: list[str], left_out: set
             raise UnsupportedModelError(_why_no_parameter(look, name, effects, scaled.get(name)))
 
 
-def law_in_words(model, name: str, scale: str | None = None) -> str:
+def law_in_words(model: pm.Model, name: str, scale: str | None = None) -> str:
     """Which estimated parameters are in the distribution of a vector."""
     parents = sorted(parents_of(model, name))
     if parents:
@@ -144,8 +159,8 @@ def _why_no_parameter(look: Dependence, name: str, effects: list[str], scale: st
     )
 
 
-def _shared_by_all(look: Dependence, name: str, law: str, rows) -> str:
-    where = _first_many(look, rows)
+def _shared_by_all(look: Dependence, name: str, law: str, rows: list[Reach] | None) -> str:
+    where = next(_with_several(look, rows), None)
     seen = "" if where is None else f" (row {where[1]} of '{where[0]}' depends on several of its entries)"
     return (
         f"'{name}' is a random effect that is shared by all subjects{seen}: {law}. SAEM integrates over the random effects of one "
@@ -154,23 +169,25 @@ def _shared_by_all(look: Dependence, name: str, law: str, rows) -> str:
     )
 
 
-def _first_many(look: Dependence, rows):
-    """Name of the outcome, row, first and last entry, and number of such rows; None without one."""
+def _with_several(
+    look: Dependence, rows: list[Reach] | None
+) -> Iterator[tuple[str, int, int, int, int]]:
+    """Outcomes with rows that depend on several entries: name, first such row, its first and last entry, number of such rows."""
     for rv, reach in zip(look.observed, rows or [], strict=bool(rows)):
         if reach.is_many.any():
             row = int(np.flatnonzero(reach.is_many)[0])
-            return rv.name, row, int(reach.first[row]), int(reach.last[row]), int(reach.is_many.sum())
-    return None
+            yield rv.name, row, int(reach.first[row]), int(reach.last[row]), int(reach.is_many.sum())
 
 
-def several_entries(look: Dependence, name: str, scale: str | None, subjects: list | None) -> SharedRowError:
+def several_entries(
+    look: Dependence, name: str, n_entries: int, scale: str | None, subjects: list[np.ndarray] | None
+) -> SharedRowError:
     """Why a vector of which rows depend on several entries is not a random effect of subjects.
 
     ``subjects`` has the entry of each row in another level, where there is one.
     """
     rows = look.rows_on(name)
-    outcome, row, first, last, n = _first_many(look, rows)
-    n_entries = unit_axis(look, name)[1]
+    outcome, row, first, last, n = next(_with_several(look, rows))
     everywhere = n_entries > 2 and all((r.is_none | ((r.first == 0) & (r.last == n_entries - 1))).all() for r in rows)
     if everywhere or (subjects is not None and _has_entries_of_two(rows, subjects)):
         law = (
@@ -192,7 +209,7 @@ def several_entries(look: Dependence, name: str, scale: str | None, subjects: li
     )
 
 
-def _has_entries_of_two(rows: list, subjects: list) -> bool:
+def _has_entries_of_two(rows: list[Reach], subjects: list[np.ndarray]) -> bool:
     """Whether an entry occurs in rows of two subjects; the first and the last entry of a row are known."""
     entry = np.concatenate([part for r in rows for part in (r.first, r.last)])
     subject = np.concatenate([part for s in subjects for part in (s, s)])
@@ -201,7 +218,7 @@ def _has_entries_of_two(rows: list, subjects: list) -> bool:
     return np.unique(pairs[0]).size < pairs.shape[1]
 
 
-def _advice(model, names: tuple, scaled) -> str:
+def _advice(model: pm.Model, names: tuple[str, str], scaled: Mapping[str, str]) -> str:
     """What to do about two crossed vectors: one of them with a constant distribution may be a vector of parameters as it stands."""
     for name, other in (names, names[::-1]):
         if name not in scaled and not parents_of(model, name):
@@ -212,7 +229,14 @@ def _advice(model, names: tuple, scaled) -> str:
     return _AS_PARAMETERS
 
 
-def crossed_levels(model, names: tuple, dims: tuple, entry: int, owners: tuple, scaled) -> UnsupportedModelError:
+def crossed_levels(
+    model: pm.Model,
+    names: tuple[str, str],
+    dims: tuple[str | None, ...],
+    entry: int,
+    owners: tuple[int, int],
+    scaled: Mapping[str, str],
+) -> UnsupportedModelError:
     """Two levels, the upper and the lower of ``names``: an ``entry`` of the lower occurs with both ``owners`` of the upper."""
     upper, lower = names
     of = f" ({' and '.join(f'one entry per {d}' for d in dims if d)})" if any(dims) else ""

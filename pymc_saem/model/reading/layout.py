@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import pymc as pm
 from pymc.logprob.transforms import LogOddsTransform, LogTransform
+from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.model.density.laws import LawOfPhi
 from pymc_saem.model.density.point_map import PointMap, natural_shape
 from pymc_saem.model.density.symbols import model_value
 from pymc_saem.model.mixed_model import Block, MixedModel, Parameter, RandomEffect, UnsupportedModelError
-from pymc_saem.model.normal.affine import find_images
-from pymc_saem.model.normal.latents import latent_of
+from pymc_saem.model.normal.affine import AffineImage, find_images
+from pymc_saem.model.normal.latents import Latent, latent_of
 from pymc_saem.model.normal.parametrization import form_of, law_of
 
 _LINKS = {"NormalRV": "identity", "MvNormalRV": "identity", "LogNormalRV": "log", "LogitNormal": "logit"}
 _TRANSFORMS = {"identity": type(None), "log": LogTransform, "logit": LogOddsTransform}
 
 
-def lay_out_effects(model, point, axes: dict[str, int], unit_subjects) -> tuple[RandomEffect, ...]:
+def lay_out_effects(
+    model: pm.Model,
+    point: Mapping[str, np.ndarray],
+    axes: dict[str, int],
+    unit_subjects: Mapping[str, np.ndarray],
+) -> tuple[RandomEffect, ...]:
     """Blocks of random effects; those of a known family are Gaussian until :func:`with_general_laws` looks closer.
 
     Parameters
@@ -62,9 +71,11 @@ def lay_out_effects(model, point, axes: dict[str, int], unit_subjects) -> tuple[
     return tuple(effects)
 
 
-def with_images(mixed: MixedModel, point: dict) -> MixedModel:
+def with_images(mixed: MixedModel, point: Mapping[str, np.ndarray]) -> MixedModel:
     """The layout with effects of the form "standard" found: standard normal ones that enter the model through affine images."""
-    model, effects, latents, image_of = mixed.model, mixed.random_effects, {}, {}
+    model, effects = mixed.model, mixed.random_effects
+    latents: dict[int, list[Latent]] = {}
+    image_of: dict[str | None, AffineImage] = {}
     for effect in effects:
         if effect.form == "direct" and (latent := latent_of(model, effect.name, effect.shape, effect.axis)):
             latents.setdefault(effect.n_units, []).append(latent)
@@ -72,16 +83,18 @@ def with_images(mixed: MixedModel, point: dict) -> MixedModel:
     for of_axis in latents.values():
         for image in find_images(model, point, of_axis, others):
             image_of |= {latent.rv.name: image for latent in image.latents}
-    effects = [replace(e, form="standard", image=image_of[e.name]) if e.name in image_of else e for e in effects]
-    return replace(mixed, random_effects=tuple(effects))
+    found = [replace(e, form="standard", image=image_of[e.name]) if e.name in image_of else e for e in effects]
+    return replace(mixed, random_effects=tuple(found))
 
 
-def _is_network(variable) -> bool:
+def _is_network(variable: Variable) -> bool:
     """Whether ``nn.weights`` made a variable; known by its protocol, as this layer does not import ``nn``."""
     return variable.owner is not None and getattr(variable.owner.op, "is_network_weights", False)
 
 
-def _refuse_shape(name, kind, rv, value, shape) -> None:
+def _refuse_shape(
+    name: str, kind: str, rv: TensorVariable, value: TensorVariable, shape: tuple[int, ...]
+) -> None:
     if value.type.ndim != rv.type.ndim or any(
         None not in (a, b) and a != b for a, b in zip(value.type.shape, rv.type.shape, strict=True)
     ):
@@ -91,7 +104,9 @@ def _refuse_shape(name, kind, rv, value, shape) -> None:
         )
 
 
-def lay_out_parameters(model, point, left_out) -> tuple[Parameter, ...]:
+def lay_out_parameters(
+    model: pm.Model, point: Mapping[str, np.ndarray], left_out: set[str]
+) -> tuple[Parameter, ...]:
     """Every free variable that is not left out, as a slice of theta."""
     parameters, start = [], 0
     for rv in model.free_RVs:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pymc as pm
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
 
-from pymc_saem.model.dependence.axes import unit_axis
+from pymc_saem.model.dependence.axes import Axis, FirstAxes, unit_axis
+from pymc_saem.model.dependence.dependence import Dependence
 from pymc_saem.model.mixed_model import UnsupportedModelError
 from pymc_saem.model.normal.parametrization import form_of
 from pymc_saem.model.normal.scaled import scaled_vectors
 
+#: Names of the random effects of each axis.
+Levels: TypeAlias = dict[Axis, list[str]]
+#: Of each axis, the entry of each row of each observed variable; -1 for none.
+RowsOfAxes: TypeAlias = dict[Axis, list[np.ndarray]]
 
-def find_random_effects(look, chosen: Sequence[str] | None, left_out: set[str]) -> list[str]:
+
+def find_random_effects(
+    look: Dependence | FirstAxes, chosen: Sequence[str] | str | None, left_out: set[str]
+) -> list[str]:
     """Names of the random effects, in the model's order.
 
     By default the free variables without children whose distribution depends on other free variables, written as such or as a
@@ -47,7 +57,7 @@ def find_random_effects(look, chosen: Sequence[str] | None, left_out: set[str]) 
     return [name for name in free if name in found | upper]
 
 
-def _refuse_whole_vectors(model, names: list[str]) -> None:
+def _refuse_whole_vectors(model: pm.Model, names: list[str]) -> None:
     """A vector that is one draw, such as a ZeroSumNormal, has no entries of single subjects."""
     for name in names:
         rv = model[name]
@@ -59,7 +69,7 @@ def _refuse_whole_vectors(model, names: list[str]) -> None:
             )
 
 
-def _check_chosen(chosen, free) -> list[str]:
+def _check_chosen(chosen: Sequence[str] | str, free: Mapping[str, TensorVariable]) -> list[str]:
     chosen = [chosen] if isinstance(chosen, str) else list(chosen)
     unknown = [name for name in chosen if name not in free]
     if unknown:
@@ -71,21 +81,21 @@ def _check_chosen(chosen, free) -> list[str]:
 
 def parents_of(model: pm.Model, name: str) -> set[str]:
     """Names of the free variables that the distribution of a variable depends on."""
-    free = set(model.free_RVs)
-    return {v.name for v in ancestors(model[name].owner.inputs) if v in free}
+    reached = set(ancestors(model[name].owner.inputs))
+    return {rv.name for rv in model.free_RVs if rv in reached}
 
 
-def is_scale(rv) -> bool:
+def is_scale(rv: TensorVariable) -> bool:
     """Whether a vector is one of standard deviations or correlations, whose prior has parameters."""
     kind = type(rv.owner.op).__name__
     return kind.startswith(("Half", "Exponential", "LKJ")) or "LKJ" in kind or "Cholesky" in kind
 
 
-def _shapes(model, point) -> str:
+def _shapes(model: pm.Model, point: Mapping[str, np.ndarray]) -> str:
     return ", ".join(f"{rv.name}{point[model.rvs_to_values[rv].name].shape}" for rv in model.free_RVs)
 
 
-def by_axis(look, names: list[str]) -> dict[tuple, list[str]]:
+def by_axis(look: Dependence, names: list[str]) -> Levels:
     """Names of the random effects of each axis of subjects or units, those with the fewest entries first.
 
     Units are nested in subjects, so there are at least as many of them.
@@ -95,7 +105,7 @@ def by_axis(look, names: list[str]) -> dict[tuple, list[str]]:
     UnsupportedModelError
         When a random effect has no axis of its own.
     """
-    of_axis: dict[tuple, list[str]] = {}
+    of_axis: Levels = {}
     for name in names:
         axis = unit_axis(look, name)
         if axis is None:
@@ -112,7 +122,7 @@ def by_axis(look, names: list[str]) -> dict[tuple, list[str]]:
     return dict(sorted(of_axis.items(), key=lambda item: item[0][1]))
 
 
-def refuse_laws_across_levels(model, lower: dict[tuple, list[str]], names: list[str]) -> None:
+def refuse_laws_across_levels(model: pm.Model, lower: Levels, names: list[str]) -> None:
     """A unit may depend on its subject by the mean of a normal distribution; phi is then the deviation from it."""
     for (dim, _), of_axis in lower.items():
         for name in of_axis:
@@ -125,9 +135,9 @@ def refuse_laws_across_levels(model, lower: dict[tuple, list[str]], names: list[
                 )
 
 
-def subject_axis(look, names: list[str]) -> tuple[str, int, tuple]:
+def subject_axis(look: Dependence, names: list[str]) -> tuple[str, int, tuple]:
     """Dim, number and labels of the subjects, whose random effects are given."""
-    axes = [unit_axis(look, name) for name in names]
+    axes = [axis for name in names if (axis := unit_axis(look, name)) is not None]
     dim = next((axis[0] for axis in axes if axis[0]), None)
     n_subjects = int(axes[0][1])
     coords = look.model.coords.get(dim) if dim else None
@@ -136,8 +146,11 @@ def subject_axis(look, names: list[str]) -> tuple[str, int, tuple]:
 
 
 def subjects_of_units(
-    units: dict[tuple, list[np.ndarray]], subjects: list[np.ndarray], by_law: dict[tuple, np.ndarray], crossed
-) -> dict[tuple, np.ndarray]:
+    units: RowsOfAxes,
+    subjects: list[np.ndarray],
+    by_law: Mapping[Axis, np.ndarray],
+    crossed: Callable[[Axis, int, int, int], UnsupportedModelError],
+) -> dict[Axis, np.ndarray]:
     """Subject of each unit of the lower axes.
 
     Parameters
@@ -177,7 +190,9 @@ def subjects_of_units(
     return found
 
 
-def fill_subjects(subjects: list[np.ndarray], units: dict, unit_subjects: dict) -> list[np.ndarray]:
+def fill_subjects(
+    subjects: list[np.ndarray], units: RowsOfAxes, unit_subjects: Mapping[Axis, np.ndarray]
+) -> list[np.ndarray]:
     """Subjects of the rows, where a row reaches its subject through a unit only."""
     filled = [subject.copy() for subject in subjects]
     for axis, rows_of_outcomes in units.items():

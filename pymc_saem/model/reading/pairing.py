@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
-from pymc_saem.model.reading.levels import parents_of
+from pymc_saem.model.dependence.dependence import Dependence
+from pymc_saem.model.reading.levels import Levels, parents_of
 
 
-def warn_of_unfounded_pairs(look, levels: dict[tuple, list[str]]) -> None:
+def warn_of_unfounded_pairs(look: Dependence, levels: Levels) -> None:
     """Warn of random effects that only their equal lengths make effects of the same subjects.
 
     Two halves of the subjects, ``concatenate([e, f])[g]``, look like two effects of half as many subjects: the likelihood is the same,
@@ -29,7 +31,7 @@ def warn_of_unfounded_pairs(look, levels: dict[tuple, list[str]]) -> None:
             )
 
 
-def _meet(look, one: str, other: str) -> bool:
+def _meet(look: Dependence, one: str, other: str) -> bool:
     """Whether some row depends on both, or the distribution of one on the other."""
     if one in parents_of(look.model, other) or other in parents_of(look.model, one):
         return True
@@ -37,7 +39,7 @@ def _meet(look, one: str, other: str) -> bool:
     return any(bool(np.any(~a.is_none & ~b.is_none)) for a, b in pairs)
 
 
-def _connected(names: list[str], meet) -> list[list[str]]:
+def _connected(names: list[str], meet: Callable[[str, str], bool]) -> list[list[str]]:
     parts: list[list[str]] = []
     for name in names:
         touched = [part for part in parts if any(meet(name, other) for other in part)]

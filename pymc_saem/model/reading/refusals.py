@@ -6,7 +6,7 @@ import numpy as np
 import pymc as pm
 import pytensor
 from pymc.distributions.simulator import SimulatorRV
-from pytensor.graph.basic import Constant
+from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import ancestors
 
 from pymc_saem.compat import IfElse, observed_variables
@@ -39,7 +39,7 @@ def refuse_what_is_not_read(model: pm.Model) -> None:
     _refuse_negative_codes(model)
 
 
-def _refuse_dims(model) -> None:
+def _refuse_dims(model: pm.Model) -> None:
     named = [v.name for v in (*model.free_RVs, *observed_variables(model)) if "XTensor" in type(v.type).__name__]
     if named:
         raise UnsupportedModelError(
@@ -48,7 +48,7 @@ def _refuse_dims(model) -> None:
         )
 
 
-def _refuse_potentials(model) -> None:
+def _refuse_potentials(model: pm.Model) -> None:
     """Say of each kind of a potential why it is none of the terms that SAEM knows, and how it is written as one."""
     for potential in model.potentials:
         free = [rv for rv in model.free_RVs if rv in set(ancestors([potential]))]
@@ -72,7 +72,7 @@ def _refuse_potentials(model) -> None:
         )
 
 
-def _refuse_simulators(model) -> None:
+def _refuse_simulators(model: pm.Model) -> None:
     for rv in observed_variables(model):
         if isinstance(rv.owner.op, SimulatorRV):
             raise UnsupportedModelError(
@@ -81,7 +81,7 @@ def _refuse_simulators(model) -> None:
             )
 
 
-def _refuse_ifelse(model) -> None:
+def _refuse_ifelse(model: pm.Model) -> None:
     """PyTensor cannot evaluate its lazy conditional for many values of the random effects at a time."""
     free = set(model.free_RVs)
     for rv in observed_variables(model):
@@ -93,7 +93,7 @@ def _refuse_ifelse(model) -> None:
                 )
 
 
-def _refuse_parts_of_the_data(model) -> None:
+def _refuse_parts_of_the_data(model: pm.Model) -> None:
     for rv in observed_variables(model):
         name = rv.name.removesuffix("_observed")
         operations = {
@@ -111,7 +111,7 @@ def _refuse_parts_of_the_data(model) -> None:
             )
 
 
-def _refuse_missing(model) -> None:
+def _refuse_missing(model: pm.Model) -> None:
     for rv in model.free_RVs:
         if type(rv.owner.op).__name__ == "PartialObservedRV":
             name = rv.name.removesuffix("_unobserved")
@@ -135,7 +135,7 @@ def _refuse_missing(model) -> None:
             )
 
 
-def refuse_sparse_effects(model, effects: list[str]) -> None:
+def refuse_sparse_effects(model: pm.Model, effects: list[str]) -> None:
     """Products of a sparse matrix with random effects, which PyTensor cannot compute for many copies of the effects at once.
 
     Raises
@@ -160,7 +160,7 @@ def missing_rows(model: pm.Model) -> set[str]:
     return {f"{name}_unobserved" for name in names} & {rv.name for rv in model.free_RVs}
 
 
-def _refuse_imputed(model, name: str) -> None:
+def _refuse_imputed(model: pm.Model, name: str) -> None:
     """Missing values that something else depends on do not integrate to 1: they are unknowns of the model."""
     rv, own = model[name], name.removesuffix("_unobserved")
     for other in (*model.free_RVs, *observed_variables(model)):
@@ -172,7 +172,7 @@ def _refuse_imputed(model, name: str) -> None:
             )
 
 
-def _refuse_negative_codes(model) -> None:
+def _refuse_negative_codes(model: pm.Model) -> None:
     """Codes below 0 count from the end, so that rows of nobody would become rows of the last subject."""
     laws = [i for rv in (*model.free_RVs, *observed_variables(model)) for i in rv.owner.inputs]
     for node in dict.fromkeys(v.owner for v in ancestors(laws) if v.owner is not None):
@@ -190,7 +190,7 @@ def _refuse_negative_codes(model) -> None:
                 )
 
 
-def _integers(model, index) -> np.ndarray:
+def _integers(model: pm.Model, index: Variable) -> np.ndarray:
     """Entries of an array of integers that no free variable changes; nothing for anything else."""
     if (
         getattr(index.type, "ndim", 0) == 0
@@ -203,11 +203,11 @@ def _integers(model, index) -> np.ndarray:
     return np.ravel(pytensor.function([], index, mode=INTERPRETED)())
 
 
-def _name_of(variable, free: list[str]) -> str:
+def _name_of(variable: Variable, free: list[str]) -> str:
     return f"'{variable.name}'" if variable.name else f"what is computed from {', '.join(repr(name) for name in free)}"
 
 
-def refuse_unused(model, missing: set[str]) -> None:
+def refuse_unused(model: pm.Model, missing: set[str]) -> None:
     """A free variable that no data depend on has nothing to be estimated from.
 
     Raises

@@ -37,9 +37,10 @@ from pytensor.graph.replace import vectorize_graph
 from scipy.linalg import solve_triangular
 
 from pymc_saem.compat import observed_variables
-from pymc_saem.model.density.densities import GRADIENT_TOLERANCE, NO_CHECKS, solved_to
+from pymc_saem.model.density.densities import GRADIENT_TOLERANCE, NO_CHECKS
 from pymc_saem.model.density.symbols import in_symbols, symbols
 from pymc_saem.model.graph.interpreted import INTERPRETED
+from pymc_saem.model.graph.solves import solved_to
 from pymc_saem.model.mixed_model import MixedModel
 from pymc_saem.model.normal.parametrization import location_and_scale
 from pymc_saem.saem.conditional.draws import Conditional

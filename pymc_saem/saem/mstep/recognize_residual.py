@@ -10,10 +10,10 @@ import pytensor.tensor as pt
 from pytensor.graph.replace import clone_replace
 
 from pymc_saem.compat import observed_variables
-from pymc_saem.model.density.densities import ode_nodes
 from pymc_saem.model.density.symbols import in_symbols, symbols
 from pymc_saem.model.graph.generic_points import NEAR, SPREADS, generic_points, quietly
 from pymc_saem.model.graph.interpreted import INTERPRETED
+from pymc_saem.model.graph.solves import ode_nodes
 from pymc_saem.model.mixed_model import MixedModel, Parameter
 from pymc_saem.model.normal.parametrization import location_and_scale
 from pymc_saem.saem.mstep.rules import FAR, NoClosedForm, ResidualRule, homogeneity

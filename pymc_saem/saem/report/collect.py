@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pymc_saem.compat import observed_variables
-from pymc_saem.model.density.densities import ode_nodes
+from pymc_saem.model.graph.solves import ode_nodes
 from pymc_saem.model.mixed_model import MixedModel, Parameter, parameter_labels
 from pymc_saem.results.build import FitResult, Variable
 from pymc_saem.results.labels import as_labels

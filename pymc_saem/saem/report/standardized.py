@@ -11,9 +11,10 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.compat import observed_variables
-from pymc_saem.model.density.densities import GRADIENT_TOLERANCE, solved_to
+from pymc_saem.model.density.densities import GRADIENT_TOLERANCE
 from pymc_saem.model.density.symbols import in_symbols, model_value, symbols
 from pymc_saem.model.graph.interpreted import INTERPRETED
+from pymc_saem.model.graph.solves import solved_to
 from pymc_saem.model.mixed_model import MixedModel
 
 #: Mean, standard deviation and scale.
