@@ -1,11 +1,14 @@
 """Loaders of the CSV files in this folder; each call reads its file again, so the frame may be modified freely."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from importlib.resources import files
 
 import pandas as pd
 
 
-def load_theophylline():
+def load_theophylline() -> pd.DataFrame:
     """Load the theophylline concentrations of 12 subjects after one oral dose.
 
     Returns
@@ -60,7 +63,7 @@ def load_theophylline():
     )
 
 
-def load_orange():
+def load_orange() -> pd.DataFrame:
     """Load the trunk circumferences of five orange trees, measured at seven ages.
 
     Returns
@@ -99,12 +102,12 @@ def load_orange():
     )
 
 
-def _read(file_name):
+def _read(file_name: str) -> pd.DataFrame:
     with files("pymc_saem.datasets").joinpath(file_name).open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
 
-def _with_units(columns):
+def _with_units(columns: Mapping[str, tuple[pd.Series, str]]) -> pd.DataFrame:
     """A frame from ``{name: (values, unit)}``; a column without a unit has an empty one."""
     frame = pd.DataFrame({name: values for name, (values, _) in columns.items()})
     frame.attrs["units"] = {name: unit for name, (_, unit) in columns.items()}

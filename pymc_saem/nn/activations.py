@@ -1,15 +1,22 @@
 """Activation functions, each for NumPy and for PyTensor, safe for inputs of any finite size."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytensor.tensor as pt
+from numpy.typing import ArrayLike
+from pytensor.graph.basic import Variable
+from pytensor.tensor.variable import TensorVariable
 from scipy import special
 
 from pymc_saem.arguments import check_types
 
 
-def softplus(x):
+def softplus(x: ArrayLike | Variable) -> TensorVariable:
     """log(1 + exp(x)), which keeps a rate positive and nearly as large as a large x; it cannot overflow.
 
     PyMC 6 has it as ``pm.math.softplus``, PyMC 5 does not.
@@ -32,13 +39,17 @@ def softplus(x):
     return pt.softplus(x)
 
 
-def _gelu(x, erfc):
+#: NumPy in, NumPy out; PyTensor in, PyTensor out.
+Tensor: TypeAlias = np.ndarray | TensorVariable
+
+
+def _gelu(x: Tensor, erfc: Callable[[Tensor], Tensor]) -> Tensor:
     # 1 + erf(u) loses all digits for large negative u; erfc(-u) is the same number and keeps them.
     return 0.5 * x * erfc(-x / math.sqrt(2.0))
 
 
 # name: (NumPy form, PyTensor form)
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "identity": (lambda x: x, lambda x: x),
     "tanh": (np.tanh, pt.tanh),
     # `switch`, because PyTensor's gradient of `maximum` at a tie is 1 for both arguments

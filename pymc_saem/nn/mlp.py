@@ -1,16 +1,21 @@
 """The description of a multilayer perceptron, and its output for given weights."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from numpy.typing import ArrayLike
 from pytensor.graph.basic import Variable
 from pytensor.raise_op import Assert
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.arguments import check_types, shown
 
-from .activations import ACTIVATIONS
+from .activations import ACTIVATIONS, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +87,7 @@ class MLP:
     activation: str = "tanh"
     output_activation: str = "identity"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_types("MLP", {name: getattr(self, name) for name in ("activation", "output_activation")})
         for name, lowest in (("in_size", 1), ("out_size", 1), ("width_size", 1), ("depth", 0)):
             value = getattr(self, name)
@@ -96,18 +101,18 @@ class MLP:
                 raise ValueError(f"unknown {name} {shown(value)}; choose one of {', '.join(ACTIVATIONS)}")
 
     @property
-    def layer_sizes(self):
+    def layer_sizes(self) -> tuple[int, ...]:
         """The number of inputs, of units in each hidden layer, and of outputs."""
         return (self.in_size, *(self.width_size,) * self.depth, self.out_size)
 
     @cached_property
-    def n_weights(self):
+    def n_weights(self) -> int:
         """The length of the weight vector."""
         sizes = self.layer_sizes
         return sum((n_in + 1) * n_out for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True))
 
     @cached_property
-    def weight_names(self):
+    def weight_names(self) -> tuple[str, ...]:
         """The names of the weights in their order, for the coords of a model."""
         names = []
         sizes = self.layer_sizes
@@ -116,7 +121,7 @@ class MLP:
             names += [f"b{layer}[{row}]" for row in range(n_out)]
         return tuple(names)
 
-    def __call__(self, weights, x):
+    def __call__(self, weights: ArrayLike | Variable, x: ArrayLike | Variable) -> Tensor:
         """Return the network's output at an input.
 
         Parameters
@@ -149,12 +154,18 @@ class MLP:
         >>> net(weights[:, None, :], np.linspace(0, 1, 50)).shape
         (12, 50)
         """
-        symbolic = _is_symbolic(weights) or _is_symbolic(x)
-        convert = pt.as_tensor_variable if symbolic else np.asarray
-        weights, h = convert(weights), convert(x)
-        given = weights, h
-        h = self._checked_input(h)
-        weights = self._checked_weights(weights, symbolic)
+        if not (_is_symbolic(weights) or _is_symbolic(x)):
+            return self._output(np.asarray(weights), np.asarray(x))
+        given = pt.as_tensor_variable(weights), pt.as_tensor_variable(x)
+        output = self._output(*given)
+        output.tag.network_call = NetworkCall(self, *given)
+        return output
+
+    def _output(self, weights: Tensor, x: Tensor) -> Any:
+        """The output as NumPy or PyTensor, as the arguments are."""
+        symbolic = isinstance(x, Variable)
+        h = self._checked_input(x)
+        weights = self._checked_weights(weights)
         sizes = self.layer_sizes
         start = 0
         for layer, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
@@ -165,17 +176,13 @@ class MLP:
             name = self.output_activation if layer == self.depth else self.activation
             h = ACTIVATIONS[name][symbolic](h)
             start = stop
-        if symbolic:
-            h.tag.network_call = NetworkCall(self, *given)
         return h
 
-    def _checked_weights(self, weights, symbolic):
-        length = weights.type.shape[-1:] if symbolic else weights.shape[-1:]
+    def _checked_weights(self, weights: Tensor) -> Tensor:
+        length = weights.type.shape[-1:] if isinstance(weights, Variable) else weights.shape[-1:]
         if length == (None,):  # known only when the graph runs, so checked there
             message = f"the last axis of the weights must have length {self.n_weights}, the n_weights of {self}"
-            weights = Assert(message)(weights, pt.eq(weights.shape[-1], self.n_weights))
-            # this gives the layers static shapes; as a check it would not do: PyTensor drops it where it only indexes
-            return pt.specify_shape(weights, (*(None,) * (weights.ndim - 1), self.n_weights))
+            return _of_length(self.n_weights, weights, message)
         if length != (self.n_weights,):
             found = f"has length {length[0]}" if length else "is a scalar"
             raise ValueError(
@@ -185,27 +192,35 @@ class MLP:
             )
         return weights
 
-    def _checked_input(self, x):
+    def _checked_input(self, x: Tensor) -> Tensor:
         if self.in_size == 1:
             return x
         shape = x.type.shape if isinstance(x, Variable) else x.shape
         advice = "put the inputs on the last axis, for example with pm.math.stack([...], axis=-1)"
         if shape and shape[-1] is None:  # as with weights
             message = f"the last axis of the input must have length {self.in_size}, the in_size of {self}; {advice}"
-            x = Assert(message)(x, pt.eq(x.shape[-1], self.in_size))
-            return pt.specify_shape(x, (*(None,) * (x.ndim - 1), self.in_size))
+            return _of_length(self.in_size, x, message)
         if not shape or shape[-1] != self.in_size:
             raise ValueError(f"the input has shape {shape}, but the network has in_size={self.in_size}; {advice}")
         return x
 
 
-def _is_symbolic(value):
+def _is_symbolic(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_is_symbolic, value))
     return isinstance(value, Variable)
 
 
-def _product(weights, start, n_in, n_out, h):
+def _of_length(length: int, x: Any, message: str) -> TensorVariable:
+    """A tensor whose last axis has this length, else an error when the graph runs.
+
+    Its static shape says so too, for the layers; that alone would not do: PyTensor drops it where it only indexes.
+    """
+    checked: Any = Assert(message)(x, pt.eq(x.shape[-1], length))
+    return pt.as_tensor_variable(pt.specify_shape(checked, (*(None,) * (x.ndim - 1), length)))
+
+
+def _product(weights: Tensor, start: int, n_in: int, n_out: int, h: Tensor) -> Tensor:
     """W h for the matrix of shape (n_out, n_in) at ``start``; an axis of length 1 is absent from ``h`` and the result.
 
     One weight vector and one input take the plainest operations, because a right-hand side is traced from them.
@@ -223,5 +238,5 @@ def _product(weights, start, n_in, n_out, h):
     return matrix @ h if h.ndim == 1 else h @ matrix.T
 
 
-def _batch_shape(weights):
+def _batch_shape(weights: Tensor) -> tuple[Any, ...]:
     return tuple(weights.shape[axis] for axis in range(weights.ndim - 1))

@@ -1,8 +1,13 @@
 """Where network weights start: useful, and different for every network."""
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pymc_saem.arguments import check_types, shown
+
+from .mlp import MLP
 
 # A rate softplus(net(x)) starts at softplus(-4) = 0.018 per unit of time, slow on the scale of a unit-sized input, so
 # that a state of a few hundred (a dose in mg) times the rate stays in the range of data. softplus(0) = 0.69 would
@@ -15,7 +20,12 @@ DEFAULT_INPUT_RANGE = (-1.0, 1.0)
 OUTPUT_WEIGHT_SD = 0.3
 
 
-def initial_weights(net, rng, input_range=DEFAULT_INPUT_RANGE, typical_output=DEFAULT_TYPICAL_OUTPUT):
+def initial_weights(
+    net: MLP,
+    rng: np.random.Generator,
+    input_range: ArrayLike = DEFAULT_INPUT_RANGE,
+    typical_output: ArrayLike = DEFAULT_TYPICAL_OUTPUT,
+) -> np.ndarray:
     """Draw starting weights of a network.
 
     Parameters
@@ -61,7 +71,7 @@ def initial_weights(net, rng, input_range=DEFAULT_INPUT_RANGE, typical_output=DE
     bias = _broadcast("typical_output", typical_output, (net.out_size,))
     middle, half_range = (lower + upper) / 2, (upper - lower) / 2
     sizes = net.layer_sizes
-    parts = []
+    parts: list[np.ndarray] = []
     for layer, (n_in, n_out) in enumerate(zip(sizes[:-2], sizes[1:-1], strict=True)):
         if layer == 0:
             parts += _spread_units(rng, n_out, middle, half_range)
@@ -74,7 +84,9 @@ def initial_weights(net, rng, input_range=DEFAULT_INPUT_RANGE, typical_output=DE
     return np.concatenate([*parts, output.ravel(), bias])
 
 
-def _spread_units(rng, n_units, middle, half_range):
+def _spread_units(
+    rng: np.random.Generator, n_units: int, middle: np.ndarray, half_range: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Weights and biases of a first layer, both flat, whose activation points fill the input range."""
     n_in = len(middle)
     # one stratum of each input's range per unit, in random order (a Latin hypercube)
@@ -86,7 +98,7 @@ def _spread_units(rng, n_units, middle, half_range):
     return matrix.ravel(), -(matrix * points).sum(axis=1)
 
 
-def _broadcast(name, value, shape):
+def _broadcast(name: str, value: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     try:
         array = np.broadcast_to(np.asarray(value, dtype=float), shape)
     except ValueError as error:

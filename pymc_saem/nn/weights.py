@@ -1,27 +1,33 @@
 """Network weights as a variable of a PyMC model, and where they start."""
 
+from __future__ import annotations
+
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import pymc as pm
+from numpy.typing import ArrayLike
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.arguments import check_types, shown
 
+from .mlp import MLP
 from .prior import flat_weights, normal_weights
 from .start import DEFAULT_INPUT_RANGE, DEFAULT_TYPICAL_OUTPUT, initial_weights
 
 
 def weights(
-    name,
-    net,
+    name: str,
+    net: MLP,
     *,
-    prior_sd=None,
-    input_range=DEFAULT_INPUT_RANGE,
-    typical_output=DEFAULT_TYPICAL_OUTPUT,
-    dims=None,
-    random_seed=None,
-    initval=None,
-):
+    prior_sd: float | None = None,
+    input_range: ArrayLike = DEFAULT_INPUT_RANGE,
+    typical_output: ArrayLike = DEFAULT_TYPICAL_OUTPUT,
+    dims: str | Sequence[str] | None = None,
+    random_seed: int | np.random.Generator | None = None,
+    initval: ArrayLike | None = None,
+) -> TensorVariable:
     """Add the weight vector of a network to the current PyMC model.
 
     Parameters
@@ -88,7 +94,7 @@ def weights(
     return model.register_rv(rv, name, dims=dims)
 
 
-def _dims(model, net, dims):
+def _dims(model: pm.Model, net: MLP, dims: str | Sequence[str] | None) -> tuple[str, ...] | None:
     """The dims of the vector, as PyMC wants them; checked against the coords of the model."""
     if dims is None:
         if "weight" not in model.coords:
