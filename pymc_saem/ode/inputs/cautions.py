@@ -1,11 +1,17 @@
 """Warnings of what is allowed but rarely meant, where initial values and doses are known."""
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Constant
+from pytensor.tensor.variable import TensorVariable
 
+from pymc_saem.ode.inputs.subjects import Subjects
 from pymc_saem.ode.inputs.values import is_constant
 
 __all__ = ["warn_of_doubled_doses", "warn_of_periods", "warn_of_small_states"]
@@ -15,14 +21,19 @@ __all__ = ["warn_of_doubled_doses", "warn_of_periods", "warn_of_small_states"]
 _FEW = 10.0
 
 
-def _known(y0, n_subjects):
+def _known(y0: Mapping[str, TensorVariable], n_subjects: int) -> dict[str, np.ndarray]:
     """Initial values of the states that depend on data alone, each (n_subjects,)."""
     mode = Mode("py", "fast_compile")
     values = {n: v.data if isinstance(v, Constant) else v.eval(mode=mode) for n, v in y0.items() if is_constant(v)}
     return {state: np.broadcast_to(value, (n_subjects,)) for state, value in values.items()}
 
 
-def warn_of_doubled_doses(y0, doses, subjects, t0):
+def warn_of_doubled_doses(
+    y0: Mapping[str, TensorVariable],
+    doses: Sequence[Mapping[str, Any]],
+    subjects: Subjects,
+    t0: np.ndarray,
+) -> None:
     """Warn where a table gives at t0 what ``y0`` holds already.
 
     Parameters
@@ -50,17 +61,20 @@ def warn_of_doubled_doses(y0, doses, subjects, t0):
             return
 
 
-def warn_of_periods(doses, subjects):
+def warn_of_periods(doses: Sequence[Mapping[str, Any]], subjects: Subjects) -> None:
     """Warn where both the rows and the doses of a subject look like several periods whose clock restarts."""
-    if subjects.rows is None or subjects.rows[1] is None:
+    if subjects.rows is None:
         return
-    twice, seen = {}, set()
+    codes, t, _ = subjects.rows
+    if t is None:
+        return
+    twice: dict[int, Mapping[str, Any]] = {}
+    seen = set()
     for dose in doses:
         key = dose["subject"], dose["time"], dose.get("cmt")
         if dose["evid"] != 3 and key in seen:
             twice.setdefault(dose["subject"], dose)
         seen.add(key)
-    codes, t, _ = subjects.rows
     for i, dose in twice.items():
         rows = np.flatnonzero(codes == i)
         back = np.flatnonzero(np.diff(t[rows]) < 0)
@@ -76,7 +90,13 @@ def warn_of_periods(doses, subjects):
             return
 
 
-def warn_of_small_states(y0, doses, n_subjects, rtol, atol):
+def warn_of_small_states(
+    y0: Mapping[str, TensorVariable],
+    doses: Sequence[Mapping[str, Any]],
+    n_subjects: int,
+    rtol: float,
+    atol: float,
+) -> None:
     """Warn of states that start, and are dosed, so small that the absolute tolerance decides on their steps."""
     for state, values in _known(y0, n_subjects).items():
         amounts = [dose["amt"] for dose in doses if dose["evid"] != 3 and dose["cmt"] == state]

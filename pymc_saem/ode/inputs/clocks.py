@@ -4,10 +4,15 @@ A file of a crossover study often begins each period at time 0 again. Sorted by 
 Which rows of ``t`` belong to which period nobody says, so such a table is refused.
 """
 
+from __future__ import annotations
+
 import datetime
+from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from pymc_saem.arguments import shown
 
@@ -21,7 +26,7 @@ _GO_ON = (
 _DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period)
 
 
-def refuse_no_numbers(values, what):
+def refuse_no_numbers(values: Any, what: str) -> None:
     """What a conversion to float would take: dates as nanoseconds, of complex numbers a part, of masked ones what is hidden."""
     dtype = getattr(values, "dtype", None)
     array = np.asarray(values)
@@ -40,12 +45,18 @@ def refuse_no_numbers(values, what):
         raise ValueError(f"{what} is masked at {place}. Leave those entries out, or give their values.")
 
 
-def period_columns(table):
+def period_columns(table: pd.DataFrame) -> list[Hashable]:
     """Columns of a table that divide the rows of a subject into periods."""
     return [column for column in table.columns if str(column).lower() in _PERIODS]
 
 
-def check_clock(what, subject, time, periods, evid=None):
+def check_clock(
+    what: str,
+    subject: ArrayLike,
+    time: np.ndarray,
+    periods: pd.DataFrame,
+    evid: np.ndarray | None = None,
+) -> None:
     """Refuse times that restart.
 
     Parameters
@@ -70,7 +81,9 @@ def check_clock(what, subject, time, periods, evid=None):
                 _check_order(what, labels[codes[rows[0]]], rows, time[rows], evid[rows])
 
 
-def _check_order(what, label, rows, time, evid):
+def _check_order(
+    what: str, label: Hashable, rows: np.ndarray, time: np.ndarray, evid: np.ndarray
+) -> None:
     """With resets, or observations among the doses, the rows of a subject have an order, which time must follow."""
     back = np.flatnonzero(np.diff(time) < 0) + 1
     if not (evid >= 3).any():
@@ -83,7 +96,7 @@ def _check_order(what, label, rows, time, evid):
             f"{what} row {rows[k]}: time {time[k]:g} of subject {shown(label)} goes back, after {time[k - 1]:g} in the row before, in a "
             f"table {why}. If the clock restarts in each period: {_GO_ON}. If it continues, sort the table by subject and time."
         )
-    for k in np.flatnonzero(evid >= 3):
+    for k in np.flatnonzero(evid >= 3).tolist():
         before = np.flatnonzero(np.isin(evid[:k], (1, 4)) & (time[:k] == time[k]))
         if before.size:
             raise ValueError(
@@ -92,7 +105,14 @@ def _check_order(what, label, rows, time, evid):
             )
 
 
-def _check_periods(what, codes, labels, time, period, column):
+def _check_periods(
+    what: str,
+    codes: np.ndarray,
+    labels: np.ndarray,
+    time: np.ndarray,
+    period: np.ndarray,
+    column: Hashable,
+) -> None:
     """Periods of a subject must follow each other."""
     rows = pd.DataFrame({"subject": codes, "period": period, "time": time, "row": range(len(time))})
     spans = rows.groupby(["subject", "period"], sort=False, observed=True).agg(

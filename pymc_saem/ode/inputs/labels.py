@@ -1,19 +1,24 @@
 """Labels and codes of the rows: which of both they are, and the order of the subjects that follows."""
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import ArrayLike
 from pytensor.graph.basic import Variable
 
 from pymc_saem.arguments import shown
-from pymc_saem.ode.inputs.subjects import Subjects, as_column, in_order, listed, plain
+from pymc_saem.ode.inputs.subjects import Label, Subjects, as_column, in_order, listed, plain
 
 __all__ = ["aligned", "read_subjects"]
 
 
-def _names_in_model(values, n):
+def _names_in_model(values: Iterable[Any], n: int) -> list[Label] | None:
     """Labels of the leading axis of named variables, from the coords of the PyMC model around; None where there are none.
 
     Parameters
@@ -37,14 +42,21 @@ def _names_in_model(values, n):
     return found[0] if found and all(names == found[0] for names in found) else None
 
 
-def _expected_number(counts, shapes):
+def _expected_number(
+    counts: tuple[int, ...], shapes: Mapping[tuple[str, str], tuple[int, ...]]
+) -> int | None:
     """Number of subjects by the leading axes of ``y0`` and ``params``: one of ``counts`` if there is such an axis, else the
     most common one; None where no entry has an axis."""
     lengths = [shape[0] for shape in shapes.values() if shape]
     return next((n for n in counts if n in lengths), max(lengths, key=lengths.count, default=None))
 
 
-def read_subjects(subject, n_rows, shapes, values):
+def read_subjects(
+    subject: ArrayLike,
+    n_rows: int | None,
+    shapes: Mapping[tuple[str, str], tuple[int, ...]],
+    values: Iterable[Any],
+) -> tuple[np.ndarray, Subjects]:
     """Codes of the rows, and the subjects.
 
     Parameters
@@ -81,7 +93,7 @@ def read_subjects(subject, n_rows, shapes, values):
     return np.array([place[label] for label in found], dtype=np.int64)[index], subjects
 
 
-def _rows_have_codes(found, n, known):
+def _rows_have_codes(found: list[int], n: int | None, known: list[Label] | None) -> bool:
     """Whether integers are codes; an error if that is not certain."""
     if n is None or not found:
         return sorted(found) == list(range(len(found)))
@@ -102,7 +114,13 @@ def _rows_have_codes(found, n, known):
     )
 
 
-def _names(found, categories, n, known, row_of):
+def _names(
+    found: list[Label],
+    categories: list[Label] | None,
+    n: int | None,
+    known: list[Label] | None,
+    row_of: Callable[[int], int],
+) -> list[Label]:
     """Labels of the subjects by place."""
     if categories is not None:
         used = [label for label in categories if label in set(found)]
@@ -137,7 +155,7 @@ def _names(found, categories, n, known, row_of):
     )
 
 
-def aligned(values, subjects):
+def aligned(values: Any, subjects: Subjects) -> Any:
     """Entries of y0 or params, those with an index of labels in the order of the subjects.
 
     Beside rows with codes these are the labels that the coords of the model give the places. Where labels first appear in an
@@ -176,14 +194,14 @@ def aligned(values, subjects):
     return out
 
 
-def _index(value):
+def _index(value: Any) -> pd.Index | None:
     """The index of the leading axis of a pandas or xarray object; None if there is none."""
     if isinstance(value, xr.DataArray):
         return value.indexes.get(value.dims[0]) if value.ndim else None
     return value.index if isinstance(value, pd.Series | pd.DataFrame) else None
 
 
-def _is_telling(index):
+def _is_telling(index: pd.Index) -> bool:
     """Whether an index holds names of subjects, and not numbers of the rows of a file or of nothing."""
     if isinstance(index, pd.MultiIndex) or index.equals(pd.RangeIndex(len(index))):
         return False

@@ -4,14 +4,22 @@ Rows (:mod:`pymc_saem.ode.inputs.labels`) and tables name a subject by a code 0,
 could be read in two ways is refused: a dose that goes to the next subject would be a wrong number without a word.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from pytensor.graph.basic import Variable
 
 from pymc_saem.arguments import shown
 
-__all__ = ["Subjects", "as_column", "in_order", "listed", "plain"]
+__all__ = ["Label", "Subjects", "as_column", "in_order", "listed", "plain"]
 
+#: What the user calls a subject: a number, a text, a tuple, anything that hashes.
+Label: TypeAlias = Any
 _SAY_LABELS = "Pass labels in both places: subject=data['ID'] for the rows, and the same labels in the table"
 
 
@@ -29,19 +37,27 @@ class Subjects:
         Whether the user said the order of the labels, by categories or coords; else it is that of first appearance.
     """
 
-    def __init__(self, n, names=None, by_name=False, is_ordered=False):
-        self.n, self.names, self.by_name = n, None if names is None else list(names), by_name
+    def __init__(
+        self,
+        n: int,
+        names: Sequence[Label] | None = None,
+        by_name: bool = False,
+        is_ordered: bool = False,
+    ) -> None:
+        self.n, self.by_name = n, by_name
+        self.names = None if names is None else list(names)
         self.is_ordered = is_ordered
         self.is_told = False  # whether a table of events has given the names
         self.is_doubtful = False  # whether it has numbers for the rows of t that are other codes than theirs
-        self.rows = None  # codes, times and index of the rows of t, where they are known
-        self._place = {} if names is None else {name: i for i, name in enumerate(self.names)}
+        #: Codes, times and index of the rows of t, where they are known.
+        self.rows: tuple[np.ndarray, np.ndarray | None, pd.Index | None] | None = None
+        self._place = {name: i for i, name in enumerate(self.names or ())}
 
-    def name(self, place):
+    def name(self, place: int) -> Label:
         """What to call a subject in a message: its label, or its code."""
-        return self.names[place] if self.by_name else place
+        return self.names[place] if self.by_name and self.names is not None else place
 
-    def places(self, values, what, has_names=False):
+    def places(self, values: ArrayLike, what: str, has_names: bool = False) -> np.ndarray:
         """Places of the subjects that rows of a table or of a dense grid name.
 
         Parameters
@@ -65,12 +81,12 @@ class Subjects:
                 row = int(np.flatnonzero(index == found.index(unknown[0]))[0])
                 raise ValueError(
                     f"{what} row {row}: subject {shown(unknown[0])} has no row in t; the subjects of the rows are "
-                    f"{listed([name for name in self.names if name is not None])}."
+                    f"{listed([name for name in self.names or () if name is not None])}."
                 )
             found = [self._place[label] for label in found]
         return np.asarray(found, dtype=np.int64)[index]
 
-    def places_of_rows(self, values, n_rows):
+    def places_of_rows(self, values: ArrayLike, n_rows: int | None) -> np.ndarray:
         """The same for rows of t, whose codes nobody takes for labels."""
         column, _ = as_column(values, "subject", n_rows)
         index, found = pd.factorize(column)
@@ -83,14 +99,14 @@ class Subjects:
             return np.asarray(found, dtype=np.int64)[index]
         return self.places(column, "t")
 
-    def _are_codes(self, found, what):
+    def _are_codes(self, found: list[Label], what: str) -> bool:
         """Whether a table beside rows with codes holds codes too; an error if that is not certain."""
         in_range = all(_is_code(label, self.n) for label in found)
         named = bool(self._place) and all(label in self._place for label in found)
         if in_range and named and any(self._place[label] != label for label in found):
             raise ValueError(
                 f"{what}: subject is {listed(found)}, which may be codes, places on the leading axis, or labels of the "
-                f"subjects {listed(self.names)}. {_SAY_LABELS}."
+                f"subjects {listed(self.names or ())}. {_SAY_LABELS}."
             )
         if in_range and not named and found and 0 not in found and self.names is None:
             raise ValueError(
@@ -111,7 +127,7 @@ class Subjects:
             )
         return in_range
 
-    def told_by(self, labels, times, index):
+    def told_by(self, labels: np.ndarray, times: np.ndarray, index: pd.Index) -> Subjects:
         """These subjects with names, if a table holds the very rows of t with labels; else these.
 
         Parameters
@@ -146,37 +162,41 @@ class Subjects:
         told.rows, told.is_told = self.rows, True
         return told
 
-    def with_rows(self, codes, t, index):
+    def with_rows(
+        self, codes: np.ndarray, t: np.ndarray | None, index: pd.Index | None
+    ) -> Subjects:
         """These subjects with known rows of t."""
         same = Subjects(self.n, self.names, self.by_name, self.is_ordered)
         same.rows = codes, t, index
         return same
 
 
-def _is_code(label, n):
+def _is_code(label: Label, n: int) -> bool:
     return isinstance(label, int) and 0 <= label < n
 
 
-def plain(values):
+def plain(values: Iterable[Label]) -> list[Label]:
     """List of Python's own objects, whole floats as int, so that 1, 1.0 and NumPy's 1 are one label."""
     values = pd.Index(values).tolist() if not isinstance(values, list) else values
     return [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
 
 
-def in_order(labels):
+def in_order(labels: Sequence[Label]) -> bool:
     try:
         return all(a <= b for a, b in zip(labels, labels[1:], strict=False))
     except TypeError:  # labels of several types have no order
         return True
 
 
-def listed(names, most=6):
+def listed(names: Sequence[Label], most: int = 6) -> str:
     """Some names in words."""
     first = ", ".join(map(shown, names[:most]))
     return f"{first}, ... ({len(names)} in all)" if len(names) > most else first
 
 
-def as_column(values, what, n_rows=None):
+def as_column(
+    values: Any, what: str, n_rows: int | None = None
+) -> tuple[pd.Series, list[Label] | None]:
     """A column of labels or codes as a Series, and its categories if it has such.
 
     Raises

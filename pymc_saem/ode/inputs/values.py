@@ -1,20 +1,26 @@
 """Check what the user gives to ``solve_ivp`` and bring it into one form."""
 
+from __future__ import annotations
+
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from numpy.typing import ArrayLike
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.random.type import RandomType
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.arguments import shown
 from pymc_saem.ode.inputs.clocks import refuse_no_numbers
+from pymc_saem.ode.inputs.subjects import Subjects
 
 __all__ = [
     "TimeLabels",
@@ -30,7 +36,7 @@ __all__ = [
 ]
 
 
-def as_tensors(values, what):
+def as_tensors(values: Any, what: str) -> dict[str, TensorVariable]:
     """Dict of float64 tensors from numbers, arrays, Series and PyTensor variables."""
     if not isinstance(values, dict):
         raise TypeError(f"{what} must be a dict from names to values, got {type(values).__name__}.")
@@ -48,7 +54,7 @@ def as_tensors(values, what):
     return out
 
 
-def is_constant(tensor):
+def is_constant(tensor: Variable) -> bool:
     """Whether a tensor depends on data alone: no random draw and no symbolic input."""
     return all(
         isinstance(v, Constant) or (isinstance(v, SharedVariable) and not isinstance(v.type, RandomType))
@@ -56,7 +62,7 @@ def is_constant(tensor):
     )
 
 
-def folded(tensor):
+def folded(tensor: TensorVariable) -> TensorVariable:
     """One constant instead of a graph of constants; a graph with shared variables stays.
 
     PyTensor does not fold all of it, so that two copies of a solution might not merge, and be solved twice.
@@ -66,7 +72,7 @@ def folded(tensor):
     return pt.constant(tensor.eval(mode=Mode("py", "fast_compile")))
 
 
-def shapes_of(tensors):
+def shapes_of(tensors: Mapping[Any, TensorVariable]) -> dict[Any, tuple[int, ...]]:
     """Shapes as tuples of int, by graph inference where they are not static; draws nothing."""
     shapes = {name: v.type.shape for name, v in tensors.items()}
     open_names = [name for name, shape in shapes.items() if None in shape]
@@ -84,7 +90,7 @@ def shapes_of(tensors):
     return shapes
 
 
-def as_times(t):
+def as_times(t: ArrayLike | Variable) -> tuple[TensorVariable, np.ndarray | None]:
     """Observation times as a float64 vector; checked where the values are known."""
     if isinstance(t, Variable):
         tensor = pt.as_tensor_variable(t).astype("float64")
@@ -115,10 +121,10 @@ class TimeLabels:
     """Name and units of a column of times, for figures."""
 
     name: str | None
-    attrs: dict
+    attrs: dict[str, Any]
 
 
-def labels_of_times(t):
+def labels_of_times(t: Any) -> TimeLabels | None:
     """Name and units that a pandas Series or an xarray array carries; None if it has neither."""
     name, attrs = getattr(t, "name", None), getattr(t, "attrs", None)
     if not isinstance(attrs, Mapping) or (name is None and not attrs):
@@ -127,7 +133,7 @@ def labels_of_times(t):
     return TimeLabels(None if name is None else str(name), units)
 
 
-def _is_number(x):
+def _is_number(x: Any) -> bool:
     try:
         float(x)
     except (TypeError, ValueError):
@@ -135,7 +141,7 @@ def _is_number(x):
     return True
 
 
-def check_axes(shapes, n_subjects):
+def check_axes(shapes: Mapping[tuple[str, str], tuple[int, ...]], n_subjects: int) -> None:
     """Every entry of ``y0`` and ``params`` with an axis must have that of the subjects first.
 
     Parameters
@@ -157,7 +163,9 @@ def check_axes(shapes, n_subjects):
             )
 
 
-def as_start(t0, subjects, subject, times):
+def as_start(
+    t0: ArrayLike, subjects: Subjects, subject: np.ndarray, times: np.ndarray | None
+) -> np.ndarray:
     """Start time of each subject; no known row may lie before it."""
     n_subjects = subjects.n
     if isinstance(t0, Variable):
@@ -179,7 +187,7 @@ def as_start(t0, subjects, subject, times):
     return start
 
 
-def as_positive(value, name, kind=numbers.Real):
+def as_positive(value: Any, name: str, kind: type[Any] = numbers.Real) -> Any:
     """The number, if it is positive and finite."""
     if isinstance(value, bool) or not isinstance(value, kind) or not (0 < value < np.inf):
         whole = "integer" if kind is numbers.Integral else "number"
