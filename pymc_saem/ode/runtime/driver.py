@@ -3,9 +3,13 @@
 Every task writes to its own places, so the result does not depend on the number of threads.
 """
 
+from __future__ import annotations
+
 import os
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import numba
 
@@ -16,11 +20,11 @@ __all__ = ["Pace", "compiled_calls", "run"]
 # Below this number of tasks, and this duration, starting threads costs more than it saves.
 _MIN_TASKS = 4
 _MIN_SECONDS = 50e-6
-_PACES = {}
+_PACES: dict[tuple[Solvable, int], Pace] = {}
 _forked = False
 
 
-def _after_fork():
+def _after_fork() -> None:
     # Forked processes belong to samplers that already use every core, so they solve serially.
     global _forked
     _forked = True
@@ -28,6 +32,12 @@ def _after_fork():
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+class Solvable(Protocol):
+    """An operation that solves, of which calls are timed; equal ones share their pace."""
+
+    n_threads: int | None
 
 
 class Pace:
@@ -38,11 +48,11 @@ class Pace:
     when that costs at most a twentieth of the time.
     """
 
-    def __init__(self):
-        self.seconds = {False: None, True: None}
+    def __init__(self) -> None:
+        self.seconds: dict[bool, float | None] = {False: None, True: None}
         self.since_trial = 0.0
 
-    def parallel(self, calls=1):
+    def parallel(self, calls: int = 1) -> bool:
         """Whether the next calls shall use threads."""
         serial, threads = self.seconds[False], self.seconds[True]
         if serial is None or serial < _MIN_SECONDS:
@@ -50,12 +60,12 @@ class Pace:
         if threads is None:
             return True
         best = threads < serial
-        if self.since_trial > 20.0 * calls * self.seconds[not best]:
+        if self.since_trial > 20.0 * calls * (serial if best else threads):
             self.since_trial = 0.0
             return not best
         return best
 
-    def record(self, parallel, seconds, calls=1):
+    def record(self, parallel: bool, seconds: float, calls: int = 1) -> None:
         """Take the duration of a call into account, or the mean of some calls."""
         before = self.seconds[parallel]
         # One interruption by another program may last as long as a hundred calls: it counts as two.
@@ -64,7 +74,13 @@ class Pace:
         self.since_trial += calls * seconds
 
 
-def run(task_address, table_address, n_tasks, n_threads=None, pace=None):
+def run(
+    task_address: int,
+    table_address: int,
+    n_tasks: int,
+    n_threads: int | None = None,
+    pace: Pace | None = None,
+) -> None:
     """Call ``task(begin, end, table)`` for ranges that cover ``range(n_tasks)``.
 
     Parameters
@@ -86,7 +102,7 @@ def run(task_address, table_address, n_tasks, n_threads=None, pace=None):
         pace.record(n_used > 1, time.perf_counter() - start)
 
 
-def _choose_threads(n_tasks, wanted, pace, calls=1):
+def _choose_threads(n_tasks: int, wanted: int | None, pace: Pace | None, calls: int = 1) -> int:
     """Number of threads of the next calls; their code is compiled."""
     limit = 1
     if n_tasks >= _MIN_TASKS and not _forked:
@@ -98,7 +114,7 @@ def _choose_threads(n_tasks, wanted, pace, calls=1):
 
 
 @contextmanager
-def compiled_calls(op, n_tasks, n_calls):
+def compiled_calls(op: Solvable, n_tasks: int, n_calls: int) -> Iterator[None]:
     """See :meth:`OdeSolution.compiled_calls`."""
     known = (op, n_tasks) in _PACES
     pace = _PACES.setdefault((op, n_tasks), Pace())

@@ -1,5 +1,7 @@
 """What a solve can end in, and what to do about it."""
 
+from __future__ import annotations
+
 from enum import IntEnum
 
 __all__ = ["SolverStatus"]
@@ -30,12 +32,12 @@ class SolverStatus(IntEnum):
     STIFF = 8
 
     @property
-    def advice(self):
+    def advice(self) -> str:
         """str: what happened and what to do."""
         return _ADVICE[self]
 
     @property
-    def gradient_advice(self):
+    def gradient_advice(self) -> str:
         """str: the same where a gradient failed, which takes more steps than the solution."""
         more = " Gradients take more steps than solutions." if self in _OF_STEPS else ""
         return self.advice + more

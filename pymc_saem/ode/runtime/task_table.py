@@ -1,8 +1,10 @@
 """The table of one call of a solver, which its task gets by address: its places, and how tasks read and write through it."""
 
+from __future__ import annotations
+
 import numpy as np
 
-from pymc_saem.ode.runtime.native import doubles, floats, inner, innermost, integers, longs
+from pymc_saem.ode.runtime.native import Doubles, Longs, doubles, floats, inner, innermost, integers, longs
 
 # Places in the int64 table that describes one call: addresses of row-major arrays, then sizes.
 TIMES, ORDER, STARTS, T0, X, C, Y0_INDEX, Y0_CONSTANT, TOLERANCES = range(9)
@@ -25,7 +27,7 @@ TABLE_SIZE = 38
 
 
 @innermost
-def n_sens(table):
+def n_sens(table: Longs) -> int:
     """Sensitivities that a task carries beside each state: of gradients and derivatives all, of values none.
 
     Every array of states is as wide as this says. No other cell of the table shows it: the Jacobian is there for values too.
@@ -34,7 +36,7 @@ def n_sens(table):
 
 
 @innermost
-def values_of(table, replicate, i):
+def values_of(table: Longs, replicate: int, i: int) -> tuple[int, int]:
     """Addresses of the differentiable and of the constant values of a subject, in both the entries of y0 first."""
     n_x = table[N_DY0] + table[N_DP]
     n_c = table[N_STATES] + table[N_P] - n_x
@@ -43,7 +45,7 @@ def values_of(table, replicate, i):
 
 
 @innermost
-def load_parameters(table, task, lane, lanes, p):
+def load_parameters(table: Longs, task: int, lane: int, lanes: int, p: int) -> None:
     """Write the parameters of a task to address ``p``: number j of a lane at ``j * lanes + lane``."""
     n_dp, n_constant = table[N_DP], table[N_STATES] - table[N_DY0]
     x_address, c_address = values_of(table, task // table[N_SUBJECTS], task % table[N_SUBJECTS])
@@ -53,7 +55,9 @@ def load_parameters(table, task, lane, lanes, p):
 
 
 @innermost
-def load_start(table, task, lane, lanes, z, width, skip):
+def load_start(
+    table: Longs, task: int, lane: int, lanes: int, z: int, width: int, skip: int
+) -> None:
     """Write where a task starts to address ``z``: its states, ``skip`` places left alone, ``width`` sensitivities of each.
 
     In a piece between two events this is where the last piece ended.
@@ -76,7 +80,7 @@ def load_start(table, task, lane, lanes, z, width, skip):
 
 
 @inner
-def read_subject(table, task):
+def read_subject(table: Longs, task: int) -> tuple[int, int, float, np.ndarray, np.ndarray]:
     """``(first, last, t0, y0, p)`` of a task: its range of sorted rows, start and parameters."""
     i, n, width = task % table[N_SUBJECTS], table[N_STATES], n_sens(table)
     z, p = np.empty(n * (1 + width)), np.empty(table[N_P])
@@ -86,7 +90,9 @@ def read_subject(table, task):
 
 
 @inner
-def write_solution(table, replicate, i, first, solution, status):
+def write_solution(
+    table: Longs, replicate: int, i: int, first: int, solution: np.ndarray, status: int
+) -> None:
     """Store the rows of a subject in the order of the input; NaN after a failure."""
     n, m = table[N_STATES], solution.shape[0]
     order = integers(table[ORDER] + 8 * first, m)
@@ -99,7 +105,7 @@ def write_solution(table, replicate, i, first, solution, status):
 
 
 @innermost
-def write_status(table, replicate, i, status):
+def write_status(table: Longs, replicate: int, i: int, status: int) -> None:
     """Store the status of a subject, and NaN in its rows after a failure."""
     longs(table[STATUS])[replicate * table[N_SUBJECTS] + i] = status
     if status != 0 and table[OUT] != 0:
@@ -110,7 +116,7 @@ def write_status(table, replicate, i, status):
 
 
 @innermost
-def forget_derivatives(table, replicate, i):
+def forget_derivatives(table: Longs, replicate: int, i: int) -> None:
     """Zero for the derivatives of all rows of a subject, which could not be found."""
     starts, order, n = longs(table[STARTS]), longs(table[ORDER]), table[N_STATES] * (table[N_DY0] + table[N_DP])
     for k in range(starts[i], starts[i + 1]):
@@ -120,7 +126,7 @@ def forget_derivatives(table, replicate, i):
 
 
 @inner
-def read_cotangent(table, replicate, first, m):
+def read_cotangent(table: Longs, replicate: int, first: int, m: int) -> np.ndarray:
     """Cotangent of the sorted rows of a subject, shape ``(m, n_states)``."""
     n = table[N_STATES]
     order = integers(table[ORDER] + 8 * first, m)
@@ -133,7 +139,7 @@ def read_cotangent(table, replicate, first, m):
 
 
 @innermost
-def write_gradient(table, replicate, i, gradient, status):
+def write_gradient(table: Longs, replicate: int, i: int, gradient: Doubles, status: int) -> None:
     """Store the gradient of a subject, an array or a pointer; NaN after a failure. The status too, if there is room."""
     if table[STATUS] != 0:
         longs(table[STATUS])[replicate * table[N_SUBJECTS] + i] = status

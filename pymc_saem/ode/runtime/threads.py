@@ -10,6 +10,8 @@ did not change meanwhile, and neither did the job: a new job has a new number, a
 range of the last one is done.
 """
 
+from __future__ import annotations
+
 import os
 import platform
 import threading
@@ -17,10 +19,11 @@ import threading
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.typing.context import BaseContext as TypingContext
 from numba.extending import intrinsic
 
 from pymc_saem.kept import keep_function
-from pymc_saem.ode.runtime.native import call_task, inner, longs
+from pymc_saem.ode.runtime.native import Intrinsic, call_task, inner, longs, writing
 
 __all__ = ["SWITCH", "memory_of_helpers", "prepare", "run_as_switched", "run_in_threads", "run_serially"]
 
@@ -33,82 +36,76 @@ _MAX_RANGE = 256
 _I64 = ir.IntType(64)
 
 
-def _pointer(builder, address):
+def _pointer(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
     return builder.inttoptr(address, _I64.as_pointer())
 
 
 @intrinsic
-def _read(typingctx, address):
+def _read(typingctx: TypingContext, address: types.Type) -> Intrinsic:
     """Atomic load."""
-
-    def codegen(context, builder, signature, args):
-        return builder.load_atomic(_pointer(builder, args[0]), "acquire", 8)
-
-    return types.int64(types.int64), codegen
+    return types.int64(types.int64), writing(lambda b, address: b.load_atomic(_pointer(b, address), "acquire", 8))
 
 
 @intrinsic
-def _write(typingctx, address, value):
+def _write(typingctx: TypingContext, address: types.Type, value: types.Type) -> Intrinsic:
     """Atomic store."""
 
-    def codegen(context, builder, signature, args):
-        builder.store_atomic(args[1], _pointer(builder, args[0]), "release", 8)
-        return context.get_dummy_value()
+    def write(builder: ir.IRBuilder, address: ir.Value, value: ir.Value) -> None:
+        builder.store_atomic(value, _pointer(builder, address), "release", 8)
 
-    return types.void(types.int64, types.int64), codegen
+    return types.void(types.int64, types.int64), writing(write)
 
 
 @intrinsic
-def _add(typingctx, address, value):
+def _add(typingctx: TypingContext, address: types.Type, value: types.Type) -> Intrinsic:
     """Atomic increment."""
 
-    def codegen(context, builder, signature, args):
-        return builder.atomic_rmw("add", _pointer(builder, args[0]), args[1], "acq_rel")
+    def write(builder: ir.IRBuilder, address: ir.Value, value: ir.Value) -> ir.Value:
+        return builder.atomic_rmw("add", _pointer(builder, address), value, "acq_rel")
 
-    return types.int64(types.int64, types.int64), codegen
+    return types.int64(types.int64, types.int64), writing(write)
 
 
 @intrinsic
-def _swap(typingctx, address, expected, value):
+def _swap(typingctx: TypingContext, address: types.Type, expected: types.Type, value: types.Type) -> Intrinsic:
     """Atomic compare and swap; whether ``expected`` was found and replaced."""
 
-    def codegen(context, builder, signature, args):
-        pair = builder.cmpxchg(_pointer(builder, args[0]), args[1], args[2], "acq_rel", "acquire")
+    def write(builder: ir.IRBuilder, address: ir.Value, expected: ir.Value, value: ir.Value) -> ir.Value:
+        pair = builder.cmpxchg(_pointer(builder, address), expected, value, "acq_rel", "acquire")
         return builder.extract_value(pair, 1)
 
-    return types.boolean(types.int64, types.int64, types.int64), codegen
+    return types.boolean(types.int64, types.int64, types.int64), writing(write)
 
 
 @intrinsic
-def _pause(typingctx):
+def _pause(typingctx: TypingContext) -> Intrinsic:
     """Tell an x86 processor that this is a waiting loop; nothing elsewhere."""
 
-    def codegen(context, builder, signature, args):
+    def write(builder: ir.IRBuilder) -> None:
         if platform.machine().lower() in ("x86_64", "amd64"):
             nothing = ir.FunctionType(ir.VoidType(), [])
             builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=nothing), [])
-        return context.get_dummy_value()
 
-    return types.void(), codegen
+    return types.void(), writing(write)
 
 
-def _ranges(n_tasks, n_threads):
+def _ranges(n_tasks: int, n_threads: int) -> int:
     """Equal ranges, as few as possible: a solver keeps its lanes full until a range ends."""
     rounds = -(-n_tasks // (_MAX_RANGE * n_threads))
     return min(n_tasks, n_threads * rounds)
 
 
 @inner
-def _run_range(task, table, n_tasks, n_ranges, k):
+def _run_range(task: int, table: int, n_tasks: int, n_ranges: int, k: int) -> None:
     call_task(task, k * n_tasks // n_ranges, (k + 1) * n_tasks // n_ranges, table)
 
 
-def _serially(task, table, n_tasks, n_ranges):
+def _serially(task: int, table: int, n_tasks: int, n_ranges: int) -> None:
     for k in range(n_ranges):
         _run_range(task, table, n_tasks, n_ranges, k)
 
 
-def _help(memory, patience):
+def _help(memory: int, patience: int) -> None:
     """Work on whatever comes, until nothing has come for a while."""
     job, word = longs(memory), memory + 8 * _WORD
     idle = 0
@@ -125,7 +122,7 @@ def _help(memory, patience):
             _pause()
 
 
-def _lead(memory, task, table, n_tasks, n_ranges):
+def _lead(memory: int, task: int, table: int, n_tasks: int, n_ranges: int) -> None:
     """Publish a job, work on it, and wait until all of it is done; serially if another thread leads a job now."""
     job, word, done = longs(memory), memory + 8 * _WORD, memory + 8 * _DONE
     if not _swap(memory + 8 * _LED, 0, 1):
@@ -152,7 +149,7 @@ def _lead(memory, task, table, n_tasks, n_ranges):
 SWITCH = np.zeros(2, np.int64)
 
 
-def _run_as_switched(switch, task, table, n_tasks):
+def _run_as_switched(switch: int, task: int, table: int, n_tasks: int) -> None:
     n_threads, memory = longs(switch)[0], longs(switch)[1]
     n_ranges = ranges(n_tasks, n_threads)
     if n_threads > 1 and n_tasks > 1:
@@ -169,12 +166,13 @@ ranges, run_as_switched = inner(_ranges), inner(_run_as_switched)
 class _Pool:
     """The helpers of a process; they are daemons, so they do not keep it alive."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.memory = np.zeros(_SIZE, np.int64)
         self.address = self.memory.ctypes.data
-        self.wanted, self.helpers = [], 0
+        self.wanted: list[threading.Event] = []
+        self.helpers = 0
 
-    def wake(self, n_helpers):
+    def wake(self, n_helpers: int) -> None:
         """Let that many helpers look out for jobs."""
         while self.helpers < n_helpers:
             event = threading.Event()
@@ -185,7 +183,7 @@ class _Pool:
             if not event.is_set():
                 event.set()
 
-    def _serve(self, event):
+    def _serve(self, event: threading.Event) -> None:
         while True:
             event.wait()
             help_out(self.address, _PATIENCE)
@@ -195,7 +193,7 @@ class _Pool:
 _pool = None
 
 
-def prepare(parallel):
+def prepare(parallel: bool) -> None:
     """Compile now, so that the first real call is timed fairly."""
     if not serially.overloads:
         serially(0, 0, 0, 0)
@@ -204,17 +202,17 @@ def prepare(parallel):
         lead(np.zeros(_SIZE, np.int64).ctypes.data, 0, 0, 0, 0)
 
 
-def run_serially(task, table, n_tasks):
+def run_serially(task: int, table: int, n_tasks: int) -> None:
     """Call ``task(begin, end, table)`` for ranges that cover ``range(n_tasks)``, one after the other."""
     serially(task, table, n_tasks, _ranges(n_tasks, 1))
 
 
-def run_in_threads(task, table, n_tasks, n_threads):
+def run_in_threads(task: int, table: int, n_tasks: int, n_threads: int) -> None:
     """Run all tasks in this thread and ``n_threads - 1`` helpers; serially if another thread is using the helpers."""
     lead(memory_of_helpers(n_threads), task, table, n_tasks, _ranges(n_tasks, n_threads))
 
 
-def memory_of_helpers(n_threads):
+def memory_of_helpers(n_threads: int) -> int:
     """int: address of the memory of the pool, whose helpers are awake."""
     global _pool
     if _pool is None:
@@ -223,7 +221,7 @@ def memory_of_helpers(n_threads):
     return _pool.address
 
 
-def _forget():
+def _forget() -> None:
     """A forked child has none of the parent's threads, and perhaps a pool that was at work."""
     global _pool
     _pool = None

@@ -5,13 +5,21 @@ for it. That takes longer than the arithmetic where a loop does little. With ``l
 take and give nothing is asked, and there is less to compile. Multiplications and additions become fused ones.
 """
 
+from __future__ import annotations
+
 import operator
+from collections.abc import Callable
+from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core.datamodel import DataModelManager
 from numba.core.imputils import lower_builtin
+from numba.core.typing.context import BaseContext as TypingContext
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
+
+from pymc_saem.ode.runtime.native import Intrinsic, writing
 
 __all__ = ["LANES", "VECTOR", "larger", "load", "root", "splat", "store", "where_one"]
 
@@ -22,7 +30,7 @@ _CONTRACT = ("contract",)
 
 
 class _Vector(types.Type):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(name="EightLanes")
 
 
@@ -31,31 +39,28 @@ _vector = _Vector()
 
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager, numba_type):
+    def __init__(self, manager: DataModelManager, numba_type: types.Type) -> None:
         super().__init__(manager, numba_type, _IR)
 
 
-def _spread(builder, number):
+def _spread(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
     """The vector of a number."""
     one = builder.insert_element(ir.Constant(_IR, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
     order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     return builder.shuffle_vector(one, ir.Constant(_IR, ir.Undefined), order)
 
 
-def _define(symbol, instruction):
+def _define(symbol: Callable[[Any, Any], Any], instruction: str) -> None:
     """An operator between vectors, or a number and a vector."""
 
     @infer_global(symbol)
     class Typing(ConcreteTemplate):
         cases = [signature(_vector, _vector, _vector), signature(_vector, types.float64, _vector)]
 
-    @lower_builtin(symbol, _vector, _vector)
-    def of_vectors(context, builder, sig, args):
-        return getattr(builder, instruction)(*args, flags=_CONTRACT)
-
-    @lower_builtin(symbol, types.float64, _vector)
-    def of_number_and_vector(context, builder, sig, args):
-        return getattr(builder, instruction)(_spread(builder, args[0]), args[1], flags=_CONTRACT)
+    of_vectors = writing(lambda builder, a, b: getattr(builder, instruction)(a, b, flags=_CONTRACT))
+    of_number = writing(lambda builder, a, b: getattr(builder, instruction)(_spread(builder, a), b, flags=_CONTRACT))
+    lower_builtin(symbol, _vector, _vector)(of_vectors)
+    lower_builtin(symbol, types.float64, _vector)(of_number)
 
 
 for _symbol, _instruction in (
@@ -67,74 +72,60 @@ for _symbol, _instruction in (
     _define(_symbol, _instruction)
 
 
-def _place(builder, address, index):
+def _place(builder: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
     return builder.gep(builder.inttoptr(address, _IR.as_pointer()), [index])
 
 
-def _call(builder, name, vector):
+def _call(builder: ir.IRBuilder, name: str, vector: ir.Value) -> ir.Value:
     """A function of LLVM for each lane."""
     function = ir.FunctionType(_IR, [_IR])
     return builder.call(builder.module.declare_intrinsic(f"llvm.{name}.v{LANES}f64", fnty=function), [vector])
 
 
 @intrinsic
-def load(typingctx, address, index):
+def load(typingctx: TypingContext, address: types.Type, index: types.Type) -> Intrinsic:
     """Vector number ``index`` from ``address`` on."""
-
-    def codegen(context, builder, sig, args):
-        return builder.load(_place(builder, *args), align=8)
-
-    return _vector(types.int64, types.int64), codegen
+    return _vector(types.int64, types.int64), writing(lambda b, *place: b.load(_place(b, *place), align=8))
 
 
 @intrinsic
-def store(typingctx, address, index, vector):
+def store(typingctx: TypingContext, address: types.Type, index: types.Type, vector: types.Type) -> Intrinsic:
     """Write it there."""
 
-    def codegen(context, builder, sig, args):
-        builder.store(args[2], _place(builder, *args[:2]), align=8)
-        return context.get_dummy_value()
+    def write(builder: ir.IRBuilder, address: ir.Value, index: ir.Value, vector: ir.Value) -> None:
+        builder.store(vector, _place(builder, address, index), align=8)
 
-    return types.none(types.int64, types.int64, _vector), codegen
+    return types.none(types.int64, types.int64, _vector), writing(write)
 
 
 @intrinsic
-def splat(typingctx, number):
+def splat(typingctx: TypingContext, number: types.Type) -> Intrinsic:
     """The vector that has a number in each lane."""
-
-    def codegen(context, builder, sig, args):
-        return _spread(builder, args[0])
-
-    return _vector(types.float64), codegen
+    return _vector(types.float64), writing(_spread)
 
 
 @intrinsic
-def larger(typingctx, a, b):
+def larger(typingctx: TypingContext, a: types.Type, b: types.Type) -> Intrinsic:
     """Larger absolute value of each lane; that of ``b`` where one is NaN."""
 
-    def codegen(context, builder, sig, args):
-        a, b = (_call(builder, "fabs", v) for v in args)
+    def write(builder: ir.IRBuilder, *vectors: ir.Value) -> ir.Value:
+        a, b = (_call(builder, "fabs", v) for v in vectors)
         return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
-    return _vector(_vector, _vector), codegen
+    return _vector(_vector, _vector), writing(write)
 
 
 @intrinsic
-def root(typingctx, a):
+def root(typingctx: TypingContext, a: types.Type) -> Intrinsic:
     """Square root of each lane."""
-
-    def codegen(context, builder, sig, args):
-        return _call(builder, "sqrt", args[0])
-
-    return _vector(_vector), codegen
+    return _vector(_vector), writing(lambda builder, a: _call(builder, "sqrt", a))
 
 
 @intrinsic
-def where_one(typingctx, mask, a, b):
+def where_one(typingctx: TypingContext, mask: types.Type, a: types.Type, b: types.Type) -> Intrinsic:
     """Lanes of ``a`` where the mask is 1, else those of ``b``."""
 
-    def codegen(context, builder, sig, args):
-        ones = ir.Constant(_IR, [1.0] * LANES)
-        return builder.select(builder.fcmp_ordered("==", args[0], ones), args[1], args[2])
+    def write(builder: ir.IRBuilder, mask: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+        return builder.select(builder.fcmp_ordered("==", mask, ir.Constant(_IR, [1.0] * LANES)), a, b)
 
-    return _vector(_vector, _vector, _vector), codegen
+    return _vector(_vector, _vector, _vector), writing(write)
