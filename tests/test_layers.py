@@ -52,7 +52,7 @@ ROOMS = {
     "ode.solve": "ode.ops",
     "ode.ops": "ode.solvers",
     "ode.solvers": "ode.events ode.rhs",
-    "ode.events": "ode.inputs ode.runtime",
+    "ode.events": "ode.inputs ode.rhs",
     "ode.rhs": "ode.runtime",
     "ode.inputs": "",
     "ode.runtime": "",

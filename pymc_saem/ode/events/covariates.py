@@ -1,19 +1,31 @@
 """Covariates that change with time, for use in a right-hand side."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Literal
+
 import numpy as np
 import pandas as pd
+from pytensor.graph.basic import Variable
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.arguments import check_types, shown
-from pymc_saem.ode.events.doses import set_records
+from pymc_saem.ode.events.doses import Record, set_records
 from pymc_saem.ode.inputs.clocks import check_clock, period_columns, refuse_no_numbers
-from pymc_saem.ode.inputs.subjects import as_column
+from pymc_saem.ode.inputs.subjects import Subjects, as_column
 
 __all__ = ["Interpolation", "interpolate"]
 
 _KINDS = ("constant", "linear", "cubic")
 
 
-def interpolate(table, kind="linear", *, value=None):
+def interpolate(
+    table: pd.DataFrame,
+    kind: Literal["constant", "linear", "cubic"] = "linear",
+    *,
+    value: str | None = None,
+) -> Interpolation:
     """A covariate that changes with time, as an entry of ``solve_ivp``'s ``params``.
 
     In the right-hand side, ``p.name(t)`` is its value. The solver stops where one piece of the curve meets the next, so
@@ -90,12 +102,12 @@ def interpolate(table, kind="linear", *, value=None):
             f"interpolate: subject {shown(found[codes[same[0]]])} has two values at time {time[same[0]]}. If the clock restarts in each "
             "period, write time that continues."
         )
-    return Interpolation(kind, found[codes], time, values)
+    return Interpolation(kind, found[codes], time, values, columns | {"value": value})
 
 
-def _columns(table):
+def _columns(table: pd.DataFrame) -> dict[str, Hashable]:
     """The columns of subject and time, in any case; ``subject`` may be called ``id``."""
-    columns = {}
+    columns: dict[str, Hashable] = {}
     for column in table.columns:
         name = str(column).lower()
         if name in ("subject", "id", "time"):
@@ -109,7 +121,7 @@ def _columns(table):
     return columns
 
 
-def _numbers(column, name):
+def _numbers(column: pd.Series, name: Hashable) -> np.ndarray:
     refuse_no_numbers(column, f"interpolate: {name}")
     try:
         return column.to_numpy(dtype=float, na_value=np.nan)
@@ -120,11 +132,19 @@ def _numbers(column, name):
 class Interpolation:
     """Pieces of a covariate's curve; made by :func:`interpolate`. ``subject`` has labels or codes, as the table had them."""
 
-    def __init__(self, kind, subject, time, values):
+    def __init__(
+        self,
+        kind: str,
+        subject: np.ndarray,
+        time: np.ndarray,
+        values: np.ndarray,
+        columns: Mapping[str, Hashable],
+    ) -> None:
         self.kind, self.subject, self.time, self.values = kind, subject, time, values
-        self._known = {}
+        self.columns = columns
+        self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def of(self, name, subjects):
+    def of(self, name: str, subjects: Subjects) -> Interpolation:
         """This table with the places of the subjects of a solution instead of labels; every subject needs a value."""
         places = subjects.places(self.subject, f"params[{name!r}]")
         missing = np.setdiff1d(np.arange(subjects.n), places)
@@ -133,9 +153,9 @@ class Interpolation:
                 f"params[{name!r}]: subject {subjects.name(missing[0])} has no row in the interpolated table."
             )
         order = np.argsort(places, kind="stable")
-        return Interpolation(self.kind, places[order], self.time[order], self.values[order])
+        return Interpolation(self.kind, places[order], self.time[order], self.values[order], self.columns)
 
-    def function(self, coefficients):
+    def function(self, coefficients: TensorVariable) -> Callable[[Variable], TensorVariable]:
         """The covariate as a function of time, from the coefficients of the current piece."""
         if self.kind == "constant":
             return lambda t: coefficients[0]
@@ -144,20 +164,20 @@ class Interpolation:
         )
 
     @staticmethod
-    def value(coefficients, time):
+    def value(coefficients: np.ndarray, time: float) -> float:
         """The covariate at a time, from the coefficients of its piece, which are numbers."""
         return sum(c * (time - coefficients[0]) ** k for k, c in enumerate(coefficients[1:]))
 
-    def at_time(self, i, time):
+    def at_time(self, i: int, time: float) -> np.ndarray:
         """Coefficients of one subject from one time on."""
         times, pieces = self._pieces(i)
         return pieces[np.searchsorted(times, time, side="right")]
 
-    def at(self, t0):
+    def at(self, t0: np.ndarray) -> np.ndarray:
         """Coefficients at the start of each subject, (n_subjects, k)."""
         return np.array([self.at_time(i, start) for i, start in enumerate(t0)])
 
-    def records(self, place, t0):
+    def records(self, place: int, t0: np.ndarray) -> list[Record]:
         """Events that set the coefficients, from place ``place`` of the parameters on, at the times after the start."""
         out = []
         for i, start in enumerate(t0):
@@ -167,13 +187,13 @@ class Interpolation:
                     out += set_records(i, time, place, piece)
         return out
 
-    def _pieces(self, i):
+    def _pieces(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Times of change, and the coefficients before the first and after each of them."""
         if i not in self._known:
             self._known[i] = self._computed_pieces(i)
         return self._known[i]
 
-    def _computed_pieces(self, i):
+    def _computed_pieces(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         own = self.subject == i
         time, values = self.time[own], self.values[own]
         if self.kind == "constant":

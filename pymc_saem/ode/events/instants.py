@@ -7,14 +7,16 @@ the logarithm of their number. An event is taken once, by its place in this orde
 Times that differ by rounding are one instant. The order within an instant: covariates, resets and steady states, rows, doses.
 """
 
+from __future__ import annotations
+
 import math
-from collections import namedtuple
+from typing import NamedTuple
 
 import numpy as np
 
 from pymc_saem.ode.events import doses as ev
 from pymc_saem.ode.runtime import task_table as tt
-from pymc_saem.ode.runtime.native import doubles, innermost, longs
+from pymc_saem.ode.runtime.native import Doubles, Longs, doubles, innermost, longs
 
 __all__ = [
     "UNITS",
@@ -44,59 +46,73 @@ NOW, NEAR, UNTIL, LENGTH, CHANGE, PACE, PHASE, _, N_FLOATS = range(9)
 # them were calm.
 STATUS, ROW, FIXED, DOSE, PERIOD, N_HEAP, CYCLE, DONE, INTERVALS, CALM, N_INTS = range(11)
 
-# Addresses of a task: float cells, integer cells, states with sensitivities: now, at the ends of the last interval of a steady state
-# and of the one before, and before all of it; differentiable and constant values, the latter also before a steady state; gradient; when doses come; and the events
-# of its subject.
-Task = namedtuple(
-    "Task",
-    "replicate subject memory cells z saved earlier before x c c_before gradient schedule numbers places n_events",
-)
+
+class Task(NamedTuple):
+    """One subject of one replicate, and the addresses of what belongs to it."""
+
+    replicate: int
+    subject: int
+    memory: int  # float cells
+    cells: int  # integer cells
+    z: int  # states with sensitivities
+    saved: int  # those at the end of the last interval of a steady state,
+    earlier: int  # at the end of the interval before,
+    before: int  # and before the steady state began
+    x: int  # differentiable values
+    c: int  # constant values
+    c_before: int  # rates of infusions before the steady state began
+    gradient: int
+    schedule: int  # when doses come
+    numbers: int  # the events of the subject
+    places: int
+    n_events: int
+
 
 # What is known of each dose: phase, next time; which repetition that is, the last one, and a place of the heap.
 _PHASES, _TIMES, _COUNTS, _LASTS, _HEAP, N_ARRAYS = range(6)
 
 
 @innermost
-def n_schedule(n_events):
+def n_schedule(n_events: int) -> int:
     """Cells for the schedule of this many events."""
     return N_ARRAYS * n_events
 
 
 @innermost
-def _floats(task, which):
+def _floats(task: Task, which: int) -> Doubles:
     return doubles(task.schedule + 8 * which * task.n_events)
 
 
 @innermost
-def _ints(task, which):
+def _ints(task: Task, which: int) -> Longs:
     return longs(task.schedule + 8 * which * task.n_events)
 
 
 @innermost
-def numbers_of(task, e):
+def numbers_of(task: Task, e: int) -> Doubles:
     return doubles(task.numbers + 8 * e * ev.N_NUMBERS)
 
 
 @innermost
-def places_of(task, e):
+def places_of(task: Task, e: int) -> Longs:
     return longs(task.places + 8 * e * ev.N_PLACES)
 
 
 @innermost
-def n_cells(table):
+def n_cells(table: Longs) -> int:
     """Number of states and sensitivities."""
     return table[tt.N_STATES] * (1 + tt.n_sens(table))
 
 
 @innermost
-def parameter_of(table, task, j):
+def parameter_of(table: Longs, task: Task, j: int) -> float:
     """Parameter j of a task, from its differentiable and its constant values."""
     n_dp, n_dy0 = table[tt.N_DP], table[tt.N_DY0]
     return doubles(task.x)[n_dy0 + j] if j < n_dp else doubles(task.c)[table[tt.N_STATES] - n_dy0 + j - n_dp]
 
 
 @innermost
-def duration_of(table, task, e):
+def duration_of(table: Longs, task: Task, e: int) -> float:
     """How long after the start of a dose the event comes: 0, or the duration of the infusion that it ends."""
     value, places = numbers_of(task, e)[ev.DURATION], places_of(task, e)
     if value != 0.0:
@@ -110,7 +126,7 @@ def duration_of(table, task, e):
 
 
 @innermost
-def phase_of(table, task, e):
+def phase_of(table: Longs, task: Task, e: int) -> tuple[float, int]:
     """How long after the time of its record a dose first comes, and how many intervals before the record it was given.
 
     Without a past, that is the lag and the duration. A dose that has been given for ever comes at all multiples of the interval
@@ -136,13 +152,13 @@ def phase_of(table, task, e):
 
 
 @innermost
-def instant(task, e, phase, count):
+def instant(task: Task, e: int, phase: float, count: int) -> float:
     """The time of a dose's repetition number ``count`` from its phase on."""
     return numbers_of(task, e)[ev.TIME] + (phase + count * numbers_of(task, e)[ev.INTERVAL])
 
 
 @innermost
-def next_fixed(task):
+def next_fixed(task: Task) -> float:
     """Time of the next event at a given time; infinity if there is none."""
     e = longs(task.cells)[FIXED]
     if e >= task.n_events or places_of(task, e)[ev.PERIOD] >= 0:
@@ -151,20 +167,20 @@ def next_fixed(task):
 
 
 @innermost
-def next_dose(task):
+def next_dose(task: Task) -> float:
     """Time of the next dose, or end of an infusion; infinity if there is none."""
     return _floats(task, _TIMES)[_ints(task, _HEAP)[0]] if longs(task.cells)[N_HEAP] > 0 else math.inf
 
 
 @innermost
-def _is_before(task, a, b):
+def _is_before(task: Task, a: int, b: int) -> bool:
     """Whether one dose comes before another: by time, then by their order in the table."""
     times = _floats(task, _TIMES)
     return times[a] < times[b] or (times[a] == times[b] and a < b)
 
 
 @innermost
-def _push(task, e):
+def _push(task: Task, e: int) -> None:
     heap, k = _ints(task, _HEAP), longs(task.cells)[N_HEAP]
     longs(task.cells)[N_HEAP] = k + 1
     while k > 0 and _is_before(task, e, heap[(k - 1) // 2]):
@@ -174,7 +190,7 @@ def _push(task, e):
 
 
 @innermost
-def _sink(task, e):
+def _sink(task: Task, e: int) -> None:
     """Put a dose in place of the first one of the heap."""
     heap, size, k = _ints(task, _HEAP), longs(task.cells)[N_HEAP], 0
     while 2 * k + 1 < size:
@@ -189,7 +205,7 @@ def _sink(task, e):
 
 
 @innermost
-def take_dose(task):
+def take_dose(task: Task) -> int:
     """The next dose, whose following repetition takes its place."""
     e, cells = _ints(task, _HEAP)[0], longs(task.cells)
     count = _ints(task, _COUNTS)[e] + 1
@@ -205,7 +221,7 @@ def take_dose(task):
 
 
 @innermost
-def begin_period(table, task):
+def begin_period(table: Longs, task: Task) -> bool:
     """Forget the doses from before a reset, and arrange those until the next one; False if a time is bad."""
     cells = longs(task.cells)
     cells[N_HEAP] = 0

@@ -6,11 +6,14 @@ the states and sensitivities of the last one. When an event's time depends on a 
 1967). Compiled on first use of events, and kept on disk.
 """
 
+from __future__ import annotations
+
 import math
-from collections import namedtuple
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+from numba.core.ccallback import CFunc
 
 from pymc_saem.ode.events import doses as ev
 from pymc_saem.ode.events.changes import carry_out, copy, empty
@@ -38,13 +41,13 @@ from pymc_saem.ode.events.instants import (
 from pymc_saem.ode.events.steady import begin_steady_state, go_on_in_cycle
 from pymc_saem.ode.runtime import status as st
 from pymc_saem.ode.runtime import task_table as tt
-from pymc_saem.ode.runtime.native import call_task, compile_task, doubles, innermost, longs
+from pymc_saem.ode.runtime.native import Longs, call_task, compile_task, doubles, innermost, longs
 
 __all__ = ["task"]
 
 
 @innermost
-def _write_rows(table, task):
+def _write_rows(table: Longs, task: Task) -> None:
     """Store the solution at the rows of this time, or add their part to the gradient."""
     n, n_sens, last = table[tt.N_STATES], tt.n_sens(table), longs(table[tt.STARTS])[task.subject + 1]
     cells, z, gradient = longs(task.cells), doubles(task.z), doubles(task.gradient)
@@ -61,7 +64,7 @@ def _write_rows(table, task):
 
 
 @innermost
-def _take_fixed(table, task, scratch):
+def _take_fixed(table: Longs, task: Task, scratch: int) -> None:
     """Carry out the next event at a given time: a covariate, a reset, or the beginning of a steady state."""
     cells = longs(task.cells)
     e = cells[FIXED]
@@ -80,7 +83,7 @@ def _take_fixed(table, task, scratch):
 
 
 @innermost
-def _plan(table, task, scratch):
+def _plan(table: Longs, task: Task, scratch: int) -> float:
     """Carry out all events of the present instant; then where the next piece ends. Sets the status if there is none."""
     cells, memory = longs(task.cells), doubles(task.memory)
     last = longs(table[tt.STARTS])[task.subject + 1]
@@ -104,7 +107,7 @@ def _plan(table, task, scratch):
 
 
 @innermost
-def _start(table, task):
+def _start(table: Longs, task: Task) -> None:
     """A task at its start time; the status is BAD_TIMES if its rows are not after it."""
     n, n_dy0, n_dp, i = table[tt.N_STATES], table[tt.N_DY0], table[tt.N_DP], task.subject
     x, c = tt.values_of(table, task.replicate, i)
@@ -125,7 +128,9 @@ def _start(table, task):
 
 
 @innermost
-def _gather_rows(table, task, stop, times, order, n_taken):
+def _gather_rows(
+    table: Longs, task: Task, stop: float, times: int, order: int, n_taken: int
+) -> int:
     """Rows of the piece that ends at ``stop``, which the solver itself writes; how many rows all pieces have."""
     cells, last = longs(task.cells), longs(table[tt.STARTS])[task.subject + 1]
     # In units of rows, whichever array of the replicate they are in.
@@ -140,15 +145,31 @@ def _gather_rows(table, task, stop, times, order, n_taken):
     return n_taken
 
 
-# Addresses of what all tasks of a range share: cells of the tasks, schedules of doses; then of every piece: whose it is, start, end,
-# status, first row, states at both ends, values, gradient, constants; the rows of all pieces; scratch, and the table of the pieces.
-Range = namedtuple(
-    "Range", "begin tasks size schedules who t0 t_end status starts z0 z1 x gradient c times order scratch table"
-)
+class Range(NamedTuple):
+    """The tasks of a range, and the addresses of what they share; pieces stand in the order of the running tasks."""
+
+    begin: int  # number of the first task
+    tasks: int  # cells of the tasks,
+    size: int  # and how many each has
+    schedules: int  # when the doses of the tasks come
+    who: int  # of every piece: number of its task in the range,
+    t0: int  # start,
+    t_end: int  # end,
+    status: int
+    starts: int  # first row,
+    z0: int  # states at the start
+    z1: int  # and at the end,
+    x: int  # differentiable values,
+    gradient: int
+    c: int  # constant values
+    times: int  # rows of all pieces: times
+    order: int  # and places
+    scratch: int
+    table: int  # of the solver's call for the pieces
 
 
 @innermost
-def _sizes(table):
+def _sizes(table: Longs) -> tuple[int, int, int, int]:
     """Numbers of states with sensitivities, of differentiable and of constant values; cells of a task."""
     n_values, n_x = n_cells(table), table[tt.N_DY0] + table[tt.N_DP]
     n_c = table[tt.N_STATES] + table[tt.N_P] - n_x
@@ -156,20 +177,20 @@ def _sizes(table):
 
 
 @innermost
-def _before(starts, n_subjects, k):
+def _before(starts: Longs, n_subjects: int, k: int) -> int:
     """Sum of the lengths of tasks 0 to k - 1, from where those of each subject start."""
     return k // n_subjects * starts[n_subjects] + starts[k % n_subjects]
 
 
 @innermost
-def _n_of_range(table, which, begin, end):
+def _n_of_range(table: Longs, which: int, begin: int, end: int) -> int:
     """Rows or events of the tasks of a range."""
     starts, n = longs(table[which]), table[tt.N_SUBJECTS]
     return _before(starts, n, end) - _before(starts, n, begin)
 
 
 @innermost
-def _split(table, begin, end, a):
+def _split(table: Longs, begin: int, end: int, a: int) -> tuple[Range, int]:
     """The parts of the memory at address ``a``, and where it ends; called with 0, the latter is its size."""
     n_values, n_x, n_c, size = _sizes(table)
     b, n_rows = 8 * (end - begin), _n_of_range(table, tt.STARTS, begin, end)
@@ -192,7 +213,7 @@ def _split(table, begin, end, a):
 
 
 @innermost
-def _task_at(table, parts, k):
+def _task_at(table: Longs, parts: Range, k: int) -> Task:
     """Task number k of a range."""
     n_values, n_x, n_c, size = _sizes(table)
     n, number = table[tt.N_SUBJECTS], parts.begin + k
@@ -211,7 +232,7 @@ def _task_at(table, parts, k):
 
 
 @innermost
-def _make_table(table, parts, count):
+def _make_table(table: Longs, parts: Range, count: int) -> None:
     """The table of a solver's call for one piece of each task."""
     piece = longs(parts.table)
     for k in range(tt.TABLE_SIZE):
@@ -225,7 +246,7 @@ def _make_table(table, parts, count):
 
 
 @innermost
-def _gather(table, parts, n_running):
+def _gather(table: Longs, parts: Range, n_running: int) -> int:
     """The next pieces of the running tasks, whose numbers stand in ``who``; how many continue."""
     n_values, n_x, n_c, size = _sizes(table)
     who, m, n_taken = longs(parts.who), 0, 0
@@ -245,7 +266,7 @@ def _gather(table, parts, n_running):
 
 
 @innermost
-def _spread(table, parts, n_running):
+def _spread(table: Longs, parts: Range, n_running: int) -> None:
     """Give the tasks what the solver made of their pieces."""
     n_values, n_x, n_c, size = _sizes(table)
     for j in range(n_running):
@@ -258,7 +279,7 @@ def _spread(table, parts, n_running):
             longs(task.cells)[STATUS] = longs(parts.status)[j]
 
 
-def _task(begin, end, table_address):
+def _task(begin: int, end: int, table_address: int) -> int:
     table, count = longs(table_address), end - begin
     _, n_bytes = _split(table, begin, end, 0 * begin)
     memory = np.zeros(n_bytes // 8)
@@ -284,6 +305,6 @@ def _task(begin, end, table_address):
 
 
 @lru_cache
-def task():
+def task() -> CFunc:
     """Compiled task for systems with events; the table holds the solver of the pieces."""
     return compile_task(_task)

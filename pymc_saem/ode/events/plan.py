@@ -1,8 +1,17 @@
 """From doses and covariate tables to what a solver needs: hidden parameters, terms of the right-hand side, events."""
 
-import numpy as np
+from __future__ import annotations
 
-from pymc_saem.ode.events.curve import Curve
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from pytensor.graph.basic import Variable
+
+from pymc_saem.ode.events.covariates import Interpolation
+from pymc_saem.ode.events.dose_rows import read_doses
 from pymc_saem.ode.events.doses import (
     ADD_PARAMETER,
     ADD_STATE,
@@ -11,13 +20,18 @@ from pymc_saem.ode.events.doses import (
     STEADY,
     Doses,
     EventTable,
-    read_doses,
+    Record,
+    Row,
     set_records,
 )
 from pymc_saem.ode.events.steady_rules import check_steady_states
+from pymc_saem.ode.inputs.subjects import Subjects
+from pymc_saem.ode.rhs.curve import Curve
 
 __all__ = ["Plan", "plan_events"]
 
+#: Shape of each parameter for one subject.
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 # More repetitions of a dose than could ever be given, and still an integer.
 _MOST_REPEATS = 2**53
 
@@ -33,18 +47,26 @@ class Plan:
         Those that are pieces of a covariate's curve: their values (n_subjects, k) at one time per subject.
     """
 
-    def __init__(self, doses, rows, covariates, states, n_subjects, t0):
+    def __init__(
+        self,
+        doses: Doses,
+        rows: list[Row],
+        covariates: Mapping[str, Interpolation],
+        states: Sequence[str],
+        n_subjects: int,
+        t0: np.ndarray,
+    ) -> None:
         self.doses, self.rows, self.covariates = doses, rows, covariates
         self.states, self.n_subjects, self.t0 = list(states), n_subjects, t0
-        self.infusions = sorted({(e["cmt"], _kind(e, doses)) for e in rows} - {(e["cmt"], None) for e in rows})
+        self.infusions = sorted({(e["cmt"], kind) for e in rows if (kind := _kind(e, doses)) is not None})
         self.hidden = {_weight(*infusion): np.zeros(n_subjects) for infusion in self.infusions}
         self.hidden |= {_covariate(name): table.at(t0) for name, table in covariates.items()}
         self.changing = {_covariate(name): table.at for name, table in covariates.items()}
 
-    def right_hand_side(self, rhs):
+    def right_hand_side(self, rhs: Callable[..., Any]) -> Callable[..., Any]:
         """The user's right-hand side with infusions added, and covariates that can be called with the time."""
 
-        def with_inputs(t, y, p):
+        def with_inputs(t: Variable, y: SimpleNamespace, p: SimpleNamespace) -> Any:
             curves = []
             for name, table in self.covariates.items():
                 value = table.function(getattr(p, _covariate(name)))(t)
@@ -62,7 +84,7 @@ class Plan:
 
         return with_inputs
 
-    def _factor(self, state, kind, p):
+    def _factor(self, state: str, kind: str, p: SimpleNamespace) -> Any:
         doses, factor = self.doses, 1.0
         if kind in ("F", "D") and state in doses.bioavailability:
             factor = getattr(p, doses.bioavailability[state])
@@ -70,7 +92,7 @@ class Plan:
             factor = getattr(p, doses.rate[state])
         return factor / getattr(p, doses.duration[state]) if kind == "D" else factor
 
-    def table(self, shapes, places):
+    def table(self, shapes: Shapes, places: Mapping[str, int]) -> EventTable:
         """The events of all subjects.
 
         Parameters
@@ -93,9 +115,12 @@ class Plan:
         subject, numbers, what = zip(*records, strict=True) if records else ((), (), ())
         return EventTable(np.array(subject, dtype=np.int64), np.array(numbers), np.array(what), self.n_subjects)
 
-    def _resets(self, event, shapes, places, periods):
+    def _resets(
+        self, event: Row, shapes: Shapes, places: Mapping[str, int], periods: list[int]
+    ) -> list[tuple[int, float, int, list[Record]]]:
         """What an event does at its own time, whatever the parameters: groups (subject, time, 1, records)."""
-        i, time, records = event["subject"], event["time"], []
+        i, time = event["subject"], event["time"]
+        records: list[Record] = []
         for is_reset in (event["evid"] >= 3, event["evid"] != 3 and event["ss"] == 1):
             if is_reset:
                 records.append((i, (time, 0.0, 0.0, 0.0), (RESET, -1, *NO_DOSE)))
@@ -112,7 +137,9 @@ class Plan:
             records += after
         return [(i, time, 1, records)] if records else []
 
-    def _held(self, i, time, places):
+    def _held(
+        self, i: int, time: float, places: Mapping[str, int]
+    ) -> tuple[list[Record], list[Record]]:
         """Records that hold the covariates of a subject at their values of one time, and that release them again."""
         before, after = [], []
         for name, table in self.covariates.items():
@@ -124,7 +151,9 @@ class Plan:
                 after += set_records(i, time, places[_covariate(name)], pieces)
         return before, after
 
-    def _doses(self, event, shapes, places, periods):
+    def _doses(
+        self, event: Row, shapes: Shapes, places: Mapping[str, int], periods: list[int]
+    ) -> list[Record]:
         """The doses of an event, which come at times that depend on parameters."""
         if event["evid"] == 3:
             return []
@@ -137,11 +166,13 @@ class Plan:
             for (amount, duration), what in parts
         ]
 
-    def _dose(self, event, shapes, places):
+    def _dose(
+        self, event: Row, shapes: Shapes, places: Mapping[str, int]
+    ) -> list[tuple[tuple[float, float], tuple[int, ...]]]:
         """Start and end of a dose, each as ((amount, duration), places up to those of parameters); no end for a bolus."""
         state, amt, doses = event["cmt"], event["amt"], self.doses
 
-        def place(option):
+        def place(option: str) -> int:
             name = getattr(doses, option).get(state)
             if name is None:
                 return -1
@@ -171,7 +202,7 @@ class Plan:
         return [start, ((-weight, duration), (ADD_PARAMETER, target, -1, lag, *factors))]
 
 
-def _kind(event, doses):
+def _kind(event: Row, doses: Doses) -> str | None:
     """What an infusion's weight is multiplied with: nothing, F, the rate R, or F / D; None for a bolus."""
     if event["evid"] == 3 or not (event["rate"] or event["dur"]):
         return None
@@ -180,20 +211,46 @@ def _kind(event, doses):
     return "F" if event["dur"] and event["cmt"] in doses.bioavailability else ""
 
 
-def _weight(state, kind):
+def _weight(state: str, kind: str) -> str:
     return f"_infusion{kind}_{state}"
 
 
-def _covariate(name):
+def _covariate(name: str) -> str:
     return f"_covariate_{name}"
 
 
-def plan_events(events, covariates, states, subjects, t0, has_subject):
-    """The :class:`Plan` of ``solve_ivp``'s events and interpolated parameters, or None if there are none; and the subjects, as far
-    with the labels that the table of events gives."""
+def plan_events(
+    events: pd.DataFrame | Doses | None,
+    covariates: Mapping[str, Interpolation],
+    states: Sequence[str],
+    subjects: Subjects,
+    t0: np.ndarray,
+    has_subject: bool,
+) -> tuple[Plan | None, Subjects]:
+    """What events and covariates add to a system.
+
+    Parameters
+    ----------
+    events : pandas.DataFrame, Doses or None
+    covariates : dict of str to Interpolation
+        By the name of the parameter.
+    states : list of str
+    subjects : Subjects
+    t0 : ndarray of float, shape (n_subjects,)
+    has_subject : bool
+        Whether there are several subjects, so that the table needs a column with them.
+
+    Returns
+    -------
+    plan : Plan or None
+        None if there are neither events nor covariates.
+    subjects : Subjects
+        The same; with names, if the table of events gives labels for the codes of the rows.
+    """
     if events is None and not covariates:
         return None, subjects
-    doses, rows = events if isinstance(events, Doses) else Doses(events), []
+    doses = events if isinstance(events, Doses) else Doses(events)
+    rows: list[Row] = []
     if events is not None:
         rows, subjects = read_doses(doses, states, subjects, t0, has_subject)
     covariates = {name: table.of(name, subjects) for name, table in covariates.items()}

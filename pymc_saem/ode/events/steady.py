@@ -7,6 +7,8 @@ the start of an interval is a difference of whole numbers.
 An infusion without end has no interval. Its lengths grow until the states follow.
 """
 
+from __future__ import annotations
+
 import math
 
 from pymc_saem.ode.events import doses as ev
@@ -24,6 +26,7 @@ from pymc_saem.ode.events.instants import (
     PHASE,
     STATUS,
     UNTIL,
+    Task,
     instant,
     n_cells,
     numbers_of,
@@ -32,7 +35,7 @@ from pymc_saem.ode.events.instants import (
 )
 from pymc_saem.ode.runtime import status as st
 from pymc_saem.ode.runtime import task_table as tt
-from pymc_saem.ode.runtime.native import doubles, innermost, longs
+from pymc_saem.ode.runtime.native import Longs, doubles, innermost, longs
 
 __all__ = ["begin_steady_state", "go_on_in_cycle"]
 
@@ -46,7 +49,7 @@ _FIRST_LENGTH, _MAX_LENGTHS, _CALM = 2.0**-10, 60, 2.0
 
 
 @innermost
-def begin_steady_state(table, task, steady):
+def begin_steady_state(table: Longs, task: Task, steady: int) -> None:
     """Begin the intervals of a steady state, or set the status if lag or duration is bad."""
     cells, memory, c = longs(task.cells), doubles(task.memory), doubles(task.c)
     copy(task.z, task.before, n_cells(table))
@@ -74,7 +77,7 @@ def begin_steady_state(table, task, steady):
 
 
 @innermost
-def _next_in_cycle(task):
+def _next_in_cycle(task: Task) -> tuple[int, float]:
     """What comes next in an interval, and when; -1 is its end."""
     cells, memory, best = longs(task.cells), doubles(task.memory), -1
     at, steady = memory[UNTIL], cells[CYCLE]
@@ -88,7 +91,7 @@ def _next_in_cycle(task):
 
 
 @innermost
-def go_on_in_cycle(table, task, scratch):
+def go_on_in_cycle(table: Longs, task: Task, scratch: int) -> tuple[float, bool]:
     """Carry out what a steady state has at the present time. Where the next piece ends, or 0 and False if there is none."""
     cells, memory = longs(task.cells), doubles(task.memory)
     e, at = _next_in_cycle(task)
@@ -103,7 +106,7 @@ def go_on_in_cycle(table, task, scratch):
 
 
 @innermost
-def _end_interval(table, task):
+def _end_interval(table: Longs, task: Task) -> None:
     """Judge the change over an interval: the state is steady, or the next interval begins, or there were too many."""
     cells, memory, z, saved = longs(task.cells), doubles(task.memory), doubles(task.z), doubles(task.saved)
     tolerances, change, is_constant = (
@@ -128,7 +131,7 @@ def _end_interval(table, task):
 
 
 @innermost
-def _is_steady(table, task, change):
+def _is_steady(table: Longs, task: Task, change: float) -> bool:
     """Whether the sum of all changes to come, if they fall as the last two did, is small: over all, once, and for each state.
 
     The largest change is that of the fastest state as long as it moves, and hides a slow one that is still changing.
@@ -156,13 +159,13 @@ def _is_steady(table, task, change):
 
 
 @innermost
-def _left(change, ratio):
+def _left(change: float, ratio: float) -> float:
     """What is left of a geometric approach: the sum of all changes to come."""
     return change * ratio / (1.0 - ratio) if ratio < 1.0 else math.inf
 
 
 @innermost
-def _is_calm(task, change):
+def _is_calm(task: Task, change: float) -> bool:
     """Whether twice in a row the change was small and grew less than time did, as that of a slow state would not."""
     cells, memory = longs(task.cells), doubles(task.memory)
     pace = change / memory[LENGTH]
@@ -172,7 +175,7 @@ def _is_calm(task, change):
 
 
 @innermost
-def _end_cycle(table, task):
+def _end_cycle(table: Longs, task: Task) -> None:
     """Add the steady state to what there was, and the infusions that run in it to those that ran."""
     z, c, before = doubles(task.z), doubles(task.c), doubles(task.before)
     for m in range(n_cells(table)):

@@ -1,6 +1,11 @@
 """What the steady states that a table asks for need of a right-hand side."""
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytensor
@@ -12,7 +17,13 @@ __all__ = ["check_steady_states"]
 _SEED, _EQUAL = 2024, 1e-8
 
 
-def check_steady_states(rows, derivatives, t, y, curves):
+def check_steady_states(
+    rows: Sequence[Mapping[str, Any]],
+    derivatives: Mapping[str, Any],
+    t: Variable,
+    y: SimpleNamespace,
+    curves: Sequence[Variable],
+) -> None:
     """Refuse what has no steady state, and warn where one is added that does not add up.
 
     Parameters
@@ -38,7 +49,12 @@ def check_steady_states(rows, derivatives, t, y, curves):
             break
 
 
-def _check_autonomous(event, derivatives, t, curves):
+def _check_autonomous(
+    event: Mapping[str, Any],
+    derivatives: Mapping[str, Any],
+    t: Variable,
+    curves: Sequence[Variable],
+) -> None:
     for state, value in derivatives.items():
         if isinstance(value, Variable) and t in set(ancestors([value], blockers=curves)):
             raise ValueError(
@@ -48,7 +64,9 @@ def _check_autonomous(event, derivatives, t, curves):
             )
 
 
-def _warn_unless_additive(event, derivatives, states):
+def _warn_unless_additive(
+    event: Mapping[str, Any], derivatives: Mapping[str, Any], states: Sequence[Variable]
+) -> None:
     """Whether f(a + b) = f(a) + f(b), tried at random states and parameters."""
     outputs = [v for v in derivatives.values() if isinstance(v, Variable)]
     inputs = [v for v in graph_inputs(outputs) if not isinstance(v, Constant)]

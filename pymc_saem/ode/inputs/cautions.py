@@ -40,7 +40,7 @@ def warn_of_doubled_doses(
     ----------
     y0 : dict of str to TensorVariable
     doses : list of dict
-        As :func:`pymc_saem.ode.events.doses.read_doses` gives them.
+        As :func:`pymc_saem.ode.events.dose_rows.read_doses` gives them.
     subjects : Subjects
     t0 : ndarray of float, shape (n_subjects,)
     """

@@ -4,14 +4,17 @@ A call of the C library cannot be vectorized and ends the vectorization of the l
 no branches and no calls: within 2 units in the last place of the exact result, which the tests verify.
 """
 
+from __future__ import annotations
+
 import math
 
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core.typing.context import BaseContext as TypingContext
 from numba.extending import intrinsic
 
-from pymc_saem.ode.runtime.native import FLOATING
+from pymc_saem.ode.runtime.native import FLOATING, Intrinsic, writing
 
 __all__ = ["exp", "exp_of_negative", "log"]
 
@@ -29,27 +32,20 @@ _E10, _E11 = 2.7632632406249117e-07, 2.510952234724359e-08
 _L1, _L2, _L3, _L4, _L5, _L6, _L7, _L8, _L9, _L10 = (2.0 / (2 * k + 1) for k in range(1, 11))
 
 
-def _bitcast(result):
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], result)
-
-    return codegen
-
-
 @intrinsic
-def _bits(typingctx, x):
+def _bits(typingctx: TypingContext, x: types.Type) -> Intrinsic:
     """The 64 bits of a float."""
-    return types.int64(types.float64), _bitcast(ir.IntType(64))
+    return types.int64(types.float64), writing(lambda builder, x: builder.bitcast(x, ir.IntType(64)))
 
 
 @intrinsic
-def _float(typingctx, bits):
+def _float(typingctx: TypingContext, bits: types.Type) -> Intrinsic:
     """The float that has these 64 bits."""
-    return types.float64(types.int64), _bitcast(ir.DoubleType())
+    return types.float64(types.int64), writing(lambda builder, bits: builder.bitcast(bits, ir.DoubleType()))
 
 
 @numba.njit(**FLOATING)
-def _exp(x):
+def _exp(x: float) -> float:
     """e**x between -708 and 709."""
     rounded = x * _LOG2_E + _ROUNDER
     k = rounded - _ROUNDER
@@ -65,20 +61,20 @@ def _exp(x):
 
 
 @numba.njit(**FLOATING)
-def exp(x):
+def exp(x: float) -> float:
     """e**x; 0 below -708 and inf above 709, where powers of two end."""
     result = _exp(709.0 if x > 709.0 else (-708.0 if x < -708.0 else x))
     return math.inf if x > 709.0 else (0.0 if x < -708.0 else result)
 
 
 @numba.njit(**FLOATING)
-def exp_of_negative(x):
+def exp_of_negative(x: float) -> float:
     """e**x for x <= 0; 3e-308 below -708. For sums, in which that is as good as 0."""
     return _exp(-708.0 if x < -708.0 else x)
 
 
 @numba.njit(**FLOATING)
-def log(x):
+def log(x: float) -> float:
     """Natural logarithm; -inf at zero, NaN below."""
     small = x < _SMALLEST_NORMAL
     bits = _bits(x * 2.0**54 if small else x)

@@ -5,13 +5,19 @@ the jump itself comes earlier or later. The gradient by a lag in ``switch(t > p.
 harmless: where both cases are equal at the change, as in a hockey stick, the derivatives are right. So it is tried out.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
+from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.replace import vectorize_graph
 from pytensor.graph.traversal import ancestors, toposort
 from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.variable import TensorVariable
 
 __all__ = ["find_jump"]
 
@@ -35,7 +41,9 @@ _HALVINGS = 60
 _JUMP, _SHARE = 1e-3, 0.2
 
 
-def find_jump(outputs, y, free):
+def find_jump(
+    outputs: Sequence[TensorVariable], y: Sequence[Variable], free: Sequence[Variable]
+) -> str:
     """The first case of a right-hand side at whose change it jumps, if states or parameters with derivatives decide it.
 
     Parameters
@@ -65,10 +73,10 @@ def find_jump(outputs, y, free):
     return ""
 
 
-def _jumps(outputs, node):
+def _jumps(outputs: Sequence[TensorVariable], node: Apply) -> bool:
     """Whether the outputs jump where the case changes, along ways between random points."""
     inputs = [v for v in ancestors(outputs) if v.owner is None and not hasattr(v, "data")]
-    case = node.outputs[0].astype("float64").ravel()
+    case = pt.as_tensor_variable(node.outputs[0]).astype("float64").ravel()
     batched = {v: pt.tensor(dtype="float64", shape=(None, *v.type.shape)) for v in inputs}
     graph = vectorize_graph([pt.stack(outputs), case], batched)
     evaluate = pytensor.function(
@@ -85,7 +93,9 @@ def _jumps(outputs, node):
     return bool((sizes > _JUMP).sum() > _SHARE * sizes.size)
 
 
-def _points(rng, shapes, decades):
+def _points(
+    rng: np.random.Generator, shapes: Sequence[tuple[int, ...]], decades: tuple[float, float]
+) -> list[np.ndarray]:
     """Values of each input, (point, *shape); one in four is negative."""
     values = []
     for shape in shapes:
@@ -94,7 +104,9 @@ def _points(rng, shapes, decades):
     return values
 
 
-def _jumps_between(evaluate, low, high):
+def _jumps_between(
+    evaluate: Callable[..., Sequence[np.ndarray]], low: list[np.ndarray], high: list[np.ndarray]
+) -> np.ndarray:
     """How much outputs change at the first change of case on the way from one point to another, (ways with one,), in units
     of their size at the ends."""
     (first, start), (last, end) = evaluate(*low), evaluate(*high)

@@ -5,10 +5,15 @@ on a state or on t, df/dt is zero, and f does not jump (a jump has the slope zer
 matter: sums, products and quotients with parameters, ``pt.dot``, indexing and nonlinear functions of parameters are all fine.
 """
 
-import re
+from __future__ import annotations
 
-from pytensor.graph.basic import Constant
+import re
+from collections.abc import Mapping, Sequence
+
+from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import toposort
+
+from pymc_saem.ode.rhs.scalar_source import SourcePrinter
 
 __all__ = ["why_not_linear"]
 
@@ -21,7 +26,14 @@ _NAME = re.compile(r"\bv\d+\b")
 _MOVING = re.compile(r"\bt\b|\by\[(\d+)\]")
 
 
-def why_not_linear(state_names, t, states, dy, slopes, printer):
+def why_not_linear(
+    state_names: Sequence[str],
+    t: Variable,
+    states: Sequence[Variable],
+    dy: Sequence[Variable],
+    slopes: Sequence[Sequence[Variable | None]],
+    printer: SourcePrinter,
+) -> str:
     """The reason why a system is not linear with constant coefficients; empty if it is.
 
     Parameters
@@ -43,7 +55,7 @@ def why_not_linear(state_names, t, states, dy, slopes, printer):
         operation, what = _jump(output, names)
         if operation:
             return f"the derivative of {state!r} takes {operation} of something that changes with {what}"
-    of_name = {}
+    of_name: dict[str, set[str]] = {}
     for state, row in zip(state_names, slopes, strict=True):
         for other, slope in zip(state_names, row[:-1], strict=True):
             moving = [] if slope is None else _moving(printer, slope, state_names, of_name)
@@ -59,7 +71,7 @@ def why_not_linear(state_names, t, states, dy, slopes, printer):
     return ""
 
 
-def _jump(output, names):
+def _jump(output: Variable, names: Mapping[Variable, str]) -> tuple[str, str]:
     """The first operation with jumps or kinks in something that moves, and what moves it; else empty."""
     moves = dict(names)
     for node in toposort([output], blockers=list(names)):
@@ -74,7 +86,12 @@ def _jump(output, names):
     return "", ""
 
 
-def _moving(printer, variable, state_names, of_name):
+def _moving(
+    printer: SourcePrinter,
+    variable: Variable,
+    state_names: Sequence[str],
+    of_name: dict[str, set[str]],
+) -> list[str]:
     """Names of the states, and t, on which a printed variable depends."""
     value = 0.0 if isinstance(variable, Constant) else printer.value(variable)
     if isinstance(value, float):

@@ -5,14 +5,20 @@ per tensor operation, whatever the width. Every tensor is a view of memory in wh
 ``m * lanes + l``: of the states ``y``, the parameters ``p``, the times ``ts``, or scratch ``s``.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from pytensor.compile.builders import OpFromGraph
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.op import Op
 from pytensor.graph.traversal import toposort
 from pytensor.scalar import as_scalar, float64
-from pytensor.scalar.basic import Add
-from pytensor.tensor.basic import Join, MakeVector
+from pytensor.scalar.basic import Add, ScalarOp
+from pytensor.tensor.basic import Join, MakeVector, as_tensor_variable
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, Elemwise
 from pytensor.tensor.math import Dot
@@ -39,10 +45,10 @@ class View:
 
     base: str
     offset: int
-    shape: tuple
-    strides: tuple
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
 
-    def at(self, indices):
+    def at(self, indices: Sequence[str]) -> str:
         """Source text of an element, the indices being texts; axes of length 1 have none."""
         terms = [str(self.offset)] * (self.offset != 0)
         for index, stride, n in zip(indices, self.strides, self.shape, strict=True):
@@ -52,7 +58,7 @@ class View:
             return f"{self.base}[lane]"
         return f"{self.base}[({' + '.join(terms)}) * lanes + lane]"
 
-    def broadcast(self, shape):
+    def broadcast(self, shape: Sequence[int]) -> View:
         """This view with repeated axes."""
         strides = (0,) * (len(shape) - len(self.shape)) + tuple(
             0 if n == 1 else s for n, s in zip(self.shape, self.strides, strict=True)
@@ -60,7 +66,7 @@ class View:
         return View(self.base, self.offset, tuple(shape), strides)
 
     @property
-    def numbers(self):
+    def numbers(self) -> np.ndarray:
         """ndarray of int: the number of each element."""
         out = np.full(self.shape, self.offset)
         for axis, (n, stride) in enumerate(zip(self.shape, self.strides, strict=True)):
@@ -68,7 +74,11 @@ class View:
         return out
 
 
-def contiguous(base, offset, shape):
+#: A tensor in memory, or a constant.
+Value: TypeAlias = View | np.ndarray
+
+
+def contiguous(base: str, offset: int, shape: Sequence[int]) -> View:
     """View of a row-major tensor."""
     strides = (0 if n == 1 else int(np.prod(shape[axis + 1 :], dtype=int)) for axis, n in enumerate(shape))
     return View(base, offset, tuple(shape), tuple(strides))
@@ -83,17 +93,21 @@ class LoopPrinter:
         Where the inputs stand.
     """
 
-    def __init__(self, leaves):
-        self.values = dict(leaves)  # variable -> View or constant
-        self.lines = []
+    def __init__(self, leaves: Mapping[Variable, View]) -> None:
+        self.values: dict[Variable, Value] = dict(leaves)
+        self.lines: list[str] = []
         self.size = 0  # of the scratch
         self.work = 0  # numbers computed by operations on tensors, products counted one by one
-        self.known = {}  # operation and operands -> results, so that equal expressions are computed once
-        self.group = None  # the open loop of elementwise operations
-        self.places = {}  # results of set operations that are built where the output shall stand
-        self.owned = set()  # views that a set operation made, of which nobody else knows
+        #: Operation and operands -> results, so that equal expressions are computed once.
+        self.known: dict[Hashable, Any] = {}
+        #: The open loop of elementwise operations: its shape, what it reads and what it computes.
+        self.group: tuple[tuple[int, ...], dict[View, Variable], dict[View, Variable]] | None = None
+        #: Results of set operations that are built where the output shall stand.
+        self.places: dict[Variable, View] = {}
+        #: Views that a set operation made and nothing else reads.
+        self.owned: set[View] = set()
 
-    def store(self, pairs):
+    def store(self, pairs: Sequence[tuple[Variable, View]]) -> None:
         """Print what computes outputs; each comes with the View where it shall stand."""
         outputs = list({v: None for v, _ in pairs})
         _, clients = self._nodes(outputs)
@@ -107,7 +121,7 @@ class LoopPrinter:
                 self._copy(place, value)
         self._close()
 
-    def source(self):
+    def source(self) -> str:
         """Text of the body, indented once."""
         # A loop of known length would be unrolled, and the code as long as without loops.
         head, tail = ["one = min(lanes, 1)"], []
@@ -116,24 +130,24 @@ class LoopPrinter:
             tail = ["memory[0] = 0.0"]  # Numba frees an array after its last use
         return "".join(f"    {line}\n" for line in (*head, *self.lines, *tail))
 
-    def _nodes(self, outputs):
+    def _nodes(self, outputs: Sequence[Variable]) -> tuple[list[Apply], dict[Variable, int]]:
         """What is to be computed for outputs, in order; and how many want each variable."""
         nodes, clients = list(toposort(outputs, blockers=list(self.values))), dict.fromkeys(outputs, 1)
         for v in (v for node in nodes for v in node.inputs):
             clients[v] = clients.get(v, 0) + 1
         return nodes, clients
 
-    def _run(self, outputs):
+    def _run(self, outputs: Sequence[Variable]) -> None:
         nodes, clients = self._nodes(outputs)
         for node in nodes:
             args = [value_in(self.values, v) for v in node.inputs]
             if isinstance(node.op, SETS):
-                results = [self._set(node, args, clients[node.inputs[0]] == 1)]
+                results: Sequence[Value] = [self._set(node, args, clients[node.inputs[0]] == 1)]
             else:
                 results = self._node(node, args)
             self.values |= zip(node.outputs, results, strict=True)
 
-    def _node(self, node, args):
+    def _node(self, node: Apply, args: Sequence[Value]) -> Sequence[Value]:
         op = node.op
         known = known_without_computing(op, args)
         if known is not None:
@@ -152,12 +166,12 @@ class LoopPrinter:
             self.known[key] = self._compute(node, args)
         return self.known[key]
 
-    def _compute(self, node, args):
+    def _compute(self, node: Apply, args: Sequence[Value]) -> Sequence[Value]:
         op = node.op
         if isinstance(op, Elemwise):
             return self._elemwise(op.scalar_op, args)
         if isinstance(op, CAReduce) and isinstance(op.scalar_op, Add):
-            return [self._sum(op, args[0])]
+            return [self._sum(op, self._view(args[0]))]
         if isinstance(op, Dot):
             return [self._dot(*map(self._view, args))]
         if isinstance(op, Join | MakeVector):
@@ -165,15 +179,15 @@ class LoopPrinter:
         if isinstance(op, MOVES):
             return self._move(node, args)
         if isinstance(op, Blockwise) and not op.batch_ndim(node):
-            return self._compute(op._create_dummy_core_node(node.inputs), args)
+            return self._compute(op._create_dummy_core_node([as_tensor_variable(v) for v in node.inputs]), args)
         raise UnsupportedOperation(op)
 
-    def _new(self, shape):
+    def _new(self, shape: Sequence[int]) -> View:
         view = contiguous("s", self.size, shape)
         self.size += int(np.prod(shape, dtype=int))
         return view
 
-    def _view(self, value):
+    def _view(self, value: Value) -> View:
         """The value; a constant is written into the scratch."""
         if isinstance(value, View):
             return value
@@ -186,13 +200,13 @@ class LoopPrinter:
             self.lines += ["for lane in range(lanes):", *("    " + text for text in texts)]
         return self.known[_key(value)]
 
-    def _close(self):
+    def _close(self) -> None:
         """Print the open loop."""
         group, self.group = self.group, None
         if group is not None:
             shape, leaves, values = group
 
-            def statements(*texts):
+            def statements(*texts: str) -> list[str]:
                 printer = SourcePrinter(dict(zip(leaves.values(), texts, strict=False)))
                 results = [number_text(printer.value(x)) for x in values.values()]
                 stores = zip(texts[len(leaves) :], results, strict=True)
@@ -200,7 +214,9 @@ class LoopPrinter:
 
             self._loop(shape, [*leaves, *values], statements)
 
-    def _loop(self, shape, views, statements):
+    def _loop(
+        self, shape: Sequence[int], views: Sequence[View], statements: Callable[..., list[str]]
+    ) -> None:
         """Print statements for all elements and lanes of views, given the texts of their elements."""
         views = [v.broadcast(shape) for v in views]
         if all(v == contiguous(v.base, v.offset, shape) for v in views):
@@ -216,27 +232,32 @@ class LoopPrinter:
             depth, texts = depth + 1, [v.at(indices) for v in views]
         self.lines += ("    " * depth + statement for statement in statements(*texts))
 
-    def _elemwise(self, scalar_op, args):
+    def _elemwise(self, scalar_op: ScalarOp, args: Sequence[Value]) -> Sequence[Value]:
         shape = np.broadcast_shapes(*(a.shape for a in args))
-        constants = [not isinstance(a, View) and a.size == 1 for a in args]
-        views = [a if c else self._view(a).broadcast(shape) for a, c in zip(args, constants, strict=True)]
-        reads = [v for v, c in zip(views, constants, strict=True) if not c]
+        operands = [self._operand(a, shape) for a in args]
+        reads = [v for v in operands if isinstance(v, View)]
         if self.group is None or self.group[0] != shape or any(_meets(v, self.group[2]) for v in reads):
             self._close()
             self.group = shape, {}, {}
         _, leaves, values = self.group
-        xs = []
-        for v, is_constant in zip(views, constants, strict=True):
-            if is_constant:
-                xs.append(as_scalar(v.item()))
-            else:
+        xs: list[Variable] = []
+        for v in operands:
+            if isinstance(v, View):
                 xs.append(values[v] if v in values else leaves.setdefault(v, float64()))
+            else:
+                xs.append(as_scalar(v.item()))
         self.work += np.prod(shape, dtype=int) if shape else 0
         results = [self._new(shape) for _ in range(scalar_op.nout)]
         values.update(zip(results, apply_scalar(scalar_op, xs), strict=True))
         return results
 
-    def _sum(self, op, x):
+    def _operand(self, value: Value, shape: Sequence[int]) -> Value:
+        """A view in the shape of the result; a single number as it is, to be written out."""
+        if not isinstance(value, View) and value.size == 1:
+            return value
+        return self._view(value).broadcast(shape)
+
+    def _sum(self, op: CAReduce, x: View) -> View:
         axes = tuple(range(len(x.shape))) if op.axis is None else tuple(op.axis)
         out = self._new([n for axis, n in enumerate(x.shape) if axis not in axes])
         self._copy(out, np.zeros(()))
@@ -249,7 +270,7 @@ class LoopPrinter:
         )
         return out
 
-    def _dot(self, a, b):
+    def _dot(self, a: View, b: View) -> View:
         """Matrix product; a vector is a matrix with one row or column."""
         self._close()
         shape = (*a.shape[:-1], *b.shape[1:])
@@ -264,7 +285,7 @@ class LoopPrinter:
         self.lines.append(f"multiply({places}, {', '.join(map(str, numbers))}, lanes)")
         return out
 
-    def _copy(self, target, source, sign="="):
+    def _copy(self, target: View, source: Value, sign: str = "=") -> None:
         if 0 in target.shape:
             return
         if isinstance(source, View) or not (source == source.flat[0]).all():
@@ -276,11 +297,11 @@ class LoopPrinter:
             number = number_text(float(source.flat[0]))
             self._loop(target.shape, [target], lambda to: [f"{to} {sign} {number}"])
 
-    def _join(self, op, args):
-        axis, parts = getattr(op, "axis", 0), args
+    def _join(self, op: Join | MakeVector, args: Sequence[Value]) -> View:
+        axis: Any = getattr(op, "axis", 0)
         if isinstance(op, Join) and not hasattr(op, "axis"):  # in PyTensor 2.38 it is the first input
-            axis, *parts = args
-        parts = [self._view(part) for part in parts]
+            axis, *args = args
+        parts = [self._view(part) for part in args]
         if isinstance(op, MakeVector):
             parts = [View(part.base, part.offset, (1,), (0,)) for part in parts]
         axis, shape, begin = int(axis) % len(parts[0].shape), list(parts[0].shape), 0
@@ -291,18 +312,18 @@ class LoopPrinter:
             begin += part.shape[axis]
         return out
 
-    def _move(self, node, args):
+    def _move(self, node: Apply, args: Sequence[Value]) -> Sequence[Value]:
         """Run the operation on the numbers of the elements: it stays a view if those are at regular distances."""
         (source,) = (a for a in args if isinstance(a, View))
         storage = [[None] for _ in node.outputs]
         node.op.perform(node, [a.numbers.astype("float64") if a is source else a for a in args], storage)
         return [_as_view(source.base, np.asarray(s[0]).astype(int), node.op) for s in storage]
 
-    def _set(self, node, args, is_last_use):
+    def _set(self, node: Apply, args: Sequence[Value], is_last_use: bool) -> View:
         """Set a part of a tensor, or add to it; in place if nobody else uses the tensor."""
         x, y, *_ = args
         numbers = np.arange(int(np.prod(y.shape, dtype=int)), dtype="float64").reshape(y.shape)
-        storage = [[None]]
+        storage: list[list[Any]] = [[None]]
         # In zeros, the operation leaves the number of the element that it puts there, plus 1.
         node.op.perform(node, [np.zeros(x.shape), numbers + 1.0, *args[2:]], storage)
         changed = storage[0][0]
@@ -322,7 +343,7 @@ class LoopPrinter:
         return out
 
 
-def _chain_of_sets(variable, clients):
+def _chain_of_sets(variable: Variable, clients: Mapping[Variable, int]) -> list[Variable]:
     """The variable, and the tensors that become it by set operations in place, if it is made by such."""
     chain = []
     while variable.owner is not None and isinstance(variable.owner.op, SETS) and clients[variable] == 1:
@@ -331,7 +352,7 @@ def _chain_of_sets(variable, clients):
     return chain
 
 
-def _as_view(base, numbers, op):
+def _as_view(base: str, numbers: np.ndarray, op: Op) -> View:
     """The view whose elements have these numbers, which must be at regular distances."""
     strides = []
     for axis, n in enumerate(numbers.shape):
@@ -343,7 +364,7 @@ def _as_view(base, numbers, op):
     return view
 
 
-def _meets(view, values):
+def _meets(view: View, values: Iterable[View]) -> bool:
     """Whether a view reads what the open loop computes, in another order than the loop."""
     if view.base != "s" or view in values:
         return False
@@ -351,9 +372,9 @@ def _meets(view, values):
     return any(first < v.offset + max(1, int(np.prod(v.shape))) and v.offset <= last for v in values)
 
 
-def _indices(shape):
+def _indices(shape: Sequence[int]) -> tuple[str, ...]:
     return tuple(f"i{axis}" for axis in range(len(shape)))
 
 
-def _key(value):
+def _key(value: Any) -> Hashable:
     return (value.shape, str(value.dtype), value.tobytes()) if isinstance(value, np.ndarray) else str(value)

@@ -5,14 +5,32 @@ allocation; as straight-line scalar code the whole thing costs about as much as 
 Every tensor becomes a NumPy object array of scalar variables, and every operation acts on those.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
 import numpy as np
 from pytensor.compile.builders import OpFromGraph
 from pytensor.gradient import DisconnectedType, NullType
-from pytensor.graph.basic import Constant
+from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.op import Op
 from pytensor.graph.traversal import toposort
 from pytensor.raise_op import CheckAndRaise
 from pytensor.scalar import Exp, Log, Log1p, as_scalar, softplus
-from pytensor.scalar.basic import Add, Composite, ScalarConstant, add, exp, log, maximum, true_div
+from pytensor.scalar.basic import (
+    Add,
+    BinaryScalarOp,
+    Composite,
+    Mul,
+    ScalarConstant,
+    ScalarOp,
+    add,
+    exp,
+    log,
+    maximum,
+    true_div,
+)
 from pytensor.tensor import subtensor as sub
 from pytensor.tensor.basic import (
     Alloc,
@@ -22,6 +40,7 @@ from pytensor.tensor.basic import (
     ScalarFromTensor,
     Split,
     TensorFromScalar,
+    as_tensor_variable,
 )
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
@@ -32,7 +51,11 @@ from pytensor.tensor.special import LogSoftmax, Softmax
 __all__ = ["UnsupportedOperation", "apply_scalar", "differentiate", "lower", "perform", "value_in"]
 
 
-def _subtensors(*names):
+#: A scalar variable: arithmetic of scalars gives scalars, which their own annotations do not say.
+Scalar: TypeAlias = Any
+
+
+def _subtensors(*names: str) -> tuple[Any, ...]:
     # PyTensor 3.3 has dropped some of these classes.
     return tuple(getattr(sub, name) for name in names if hasattr(sub, name))
 
@@ -55,7 +78,7 @@ SETS = _subtensors("IncSubtensor", "AdvancedIncSubtensor", "AdvancedIncSubtensor
 class UnsupportedOperation(NotImplementedError):
     """A right-hand side uses an operation that has no scalar form."""
 
-    def __init__(self, op):
+    def __init__(self, op: Op | str) -> None:
         super().__init__(
             f"The right-hand side uses {op}, which solve_ivp cannot compile. Write it with "
             "elementwise functions, sums, dot products, indexing, concatenation and pt.switch; "
@@ -63,7 +86,7 @@ class UnsupportedOperation(NotImplementedError):
         )
 
 
-def lower(outputs, inputs):
+def lower(outputs: Sequence[Variable], inputs: Mapping[Variable, Any]) -> list[np.ndarray]:
     """Scalar variables that compute ``outputs`` from the elements of ``inputs``.
 
     Parameters
@@ -84,7 +107,7 @@ def lower(outputs, inputs):
     return [value_in(values, v) for v in outputs]
 
 
-def value_in(values, variable):
+def value_in(values: Mapping[Variable, Any], variable: Variable) -> Any:
     """Its value, or that of a constant."""
     if variable in values:
         return values[variable]
@@ -94,11 +117,11 @@ def value_in(values, variable):
     raise KeyError(variable)
 
 
-def _is_constant(x):
+def _is_constant(x: Any) -> bool:
     return not (isinstance(x, np.ndarray) and x.dtype == object)
 
 
-def _lower_node(node, args):
+def _lower_node(node: Apply, args: list[Any]) -> list[np.ndarray]:
     op = node.op
     known = known_without_computing(op, args)
     if known is not None:
@@ -122,7 +145,7 @@ def _lower_node(node, args):
     raise UnsupportedOperation(op)
 
 
-def known_without_computing(op, args):
+def known_without_computing(op: Op, args: Sequence[Any]) -> list[Any] | None:
     """Outputs of an operation that asks for a shape or changes nothing; None for any other."""
     if isinstance(op, Shape):
         return [np.asarray(args[0].shape)]
@@ -131,7 +154,7 @@ def known_without_computing(op, args):
     return [args[0]] if isinstance(op, SAME) else None
 
 
-def perform(node, args):
+def perform(node: Apply, args: Sequence[Any]) -> list[np.ndarray]:
     """Outputs of an operation on constants."""
     storage = [[None] for _ in node.outputs]
     arrays = [
@@ -145,7 +168,7 @@ def perform(node, args):
     return [np.asarray(s[0]) for s in storage]
 
 
-def _objects(array):
+def _objects(array: Any) -> np.ndarray:
     """The array with every constant element as a scalar constant."""
     out = np.empty(np.shape(array), dtype=object)
     for index, element in np.ndenumerate(np.asarray(array)):
@@ -153,7 +176,7 @@ def _objects(array):
     return out
 
 
-def _elemwise(scalar_op, args):
+def _elemwise(scalar_op: ScalarOp, args: Sequence[Any]) -> list[np.ndarray]:
     arrays = np.broadcast_arrays(*map(_objects, args))
     outs = [np.empty(arrays[0].shape, dtype=object) for _ in range(scalar_op.nout)]
     for index in np.ndindex(arrays[0].shape):
@@ -162,7 +185,7 @@ def _elemwise(scalar_op, args):
     return outs
 
 
-def apply_scalar(scalar_op, xs):
+def apply_scalar(scalar_op: ScalarOp, xs: Sequence[Scalar]) -> list[Scalar]:
     """One scalar operation; overflowing forms of softplus become softplus."""
     if isinstance(scalar_op, Composite):
         inner = dict(zip(scalar_op.inputs, xs, strict=True))
@@ -182,7 +205,7 @@ def apply_scalar(scalar_op, xs):
     return scalar_op.make_node(*xs).outputs
 
 
-def _exponents(total):
+def _exponents(total: Scalar) -> list[Scalar]:
     """The x of a sum of exp(x), that of 1 last; empty for any other expression."""
     if _is_number(total, 1):
         return [as_scalar(0.0)]
@@ -195,11 +218,11 @@ def _exponents(total):
     return sorted(sum(parts, []), key=lambda x: _is_number(x, 0)) if all(parts) else []
 
 
-def _is_number(variable, number):
+def _is_number(variable: Variable, number: float) -> bool:
     return isinstance(variable, ScalarConstant) and variable.data == number
 
 
-def _reduce(scalar_op, array, axis):
+def _reduce(scalar_op: BinaryScalarOp | Add | Mul, array: Any, axis: Sequence[int] | None) -> np.ndarray:
     array = _objects(array)
     axes = tuple(range(array.ndim)) if axis is None else tuple(axis)
     kept = [a for a in range(array.ndim) if a not in axes]
@@ -214,7 +237,7 @@ def _reduce(scalar_op, array, axis):
     return out
 
 
-def _move(node, args):
+def _move(node: Apply, args: list[Any]) -> list[np.ndarray]:
     """Move element numbers through the operation, then put the elements back."""
     pool, numbered = [as_scalar(0.0)], []
     for a, variable in zip(args, node.inputs, strict=True):
@@ -232,7 +255,7 @@ def _move(node, args):
     return [_objects(elements[np.asarray(s[0]).astype(int)]) for s in storage]
 
 
-def _softmax(op, x):
+def _softmax(op: Softmax | LogSoftmax, x: np.ndarray) -> np.ndarray:
     axis = tuple(range(x.ndim)) if op.axis is None else (op.axis % x.ndim,)
     keep = tuple(1 if a in axis else n for a, n in enumerate(x.shape))
     shifted = x - _reduce(maximum, x, axis).reshape(keep)
@@ -243,13 +266,13 @@ def _softmax(op, x):
     return _elemwise(true_div, [powers, total])[0]
 
 
-def _blockwise(op, node, args):
+def _blockwise(op: Blockwise, node: Apply, args: list[Any]) -> list[np.ndarray]:
     """Loop over the batch dimensions, lowering the core operation for each."""
     core_ndims = [len(s) for s in op.inputs_sig]
     batch = np.broadcast_shapes(*(a.shape[: a.ndim - n] for a, n in zip(args, core_ndims, strict=True)))
     args = [np.broadcast_to(a, batch + a.shape[a.ndim - n :]) for a, n in zip(args, core_ndims, strict=True)]
-    core_node = op._create_dummy_core_node([v for v in node.inputs])
-    outs = [None] * len(node.outputs)
+    core_node = op._create_dummy_core_node([as_tensor_variable(v) for v in node.inputs])
+    outs: list[Any] = [None] * len(node.outputs)
     for index in np.ndindex(batch):
         for k, result in enumerate(_lower_node(core_node, [a[index] for a in args])):
             if outs[k] is None:
@@ -258,7 +281,7 @@ def _blockwise(op, node, args):
     return outs
 
 
-def differentiate(output, wrt):
+def differentiate(output: Variable, wrt: Sequence[Variable]) -> list[Variable | None]:
     """Derivatives of one scalar variable by reverse mode.
 
     Returns a list with one scalar variable per entry of ``wrt``, None where it is zero.

@@ -3,11 +3,14 @@
 Compiled once per machine and called through a symbol, because code that Numba links would be compiled again with each model.
 """
 
+from __future__ import annotations
+
 from functools import cache
 
 from numba import types
+from numba.core.ccallback import CFunc
 
-from pymc_saem.ode.runtime.native import external, kept_cfunc, register
+from pymc_saem.ode.runtime.native import Doubles, external, kept_cfunc, register
 
 __all__ = ["load", "multiply"]
 
@@ -15,7 +18,22 @@ _memory, _n = types.CPointer(types.float64), types.int64
 _SIGNATURE = _n(_memory, _n, _memory, _n, _memory, _n, *[_n] * 8)
 
 
-def _multiply(out, o, a, a0, b, b0, rows, inner, columns, a_row, a_inner, b_inner, b_column, lanes):
+def _multiply(
+    out: Doubles,
+    o: int,
+    a: Doubles,
+    a0: int,
+    b: Doubles,
+    b0: int,
+    rows: int,
+    inner: int,
+    columns: int,
+    a_row: int,
+    a_inner: int,
+    b_inner: int,
+    b_column: int,
+    lanes: int,
+) -> int:
     """``out[i, k] = sum over j of a[i, j] b[j, k]``; memory, number of the first element, sizes and distances.
 
     Four lanes at a time in four sums, which the compiler turns into one vector.
@@ -51,7 +69,7 @@ multiply = external("multiply", _SIGNATURE)
 
 
 @cache
-def load():
+def load() -> CFunc:
     """Compile the product, or read it from Numba's cache, and give its symbol the address."""
     compiled = kept_cfunc(_SIGNATURE, _multiply)
     register("multiply", compiled.address)

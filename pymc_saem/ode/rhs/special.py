@@ -3,6 +3,8 @@
 The derivative of each is the next one, so the operations of right-hand sides are closed under differentiation.
 """
 
+from __future__ import annotations
+
 import math
 
 import numba
@@ -17,7 +19,7 @@ _LOWEST = -1e5  # below, the sum from pole to pole would take too long
 
 
 @numba.njit(**FLOATING)
-def digamma(x):
+def digamma(x: float) -> float:
     """Derivative of log Gamma; NaN at its poles."""
     total = 0.0
     if x <= 0.0:
@@ -37,7 +39,7 @@ def digamma(x):
 
 
 @numba.njit(**FLOATING)
-def polygamma(order, x):
+def polygamma(order: float, x: float) -> float:
     """Derivative of order ``order`` of digamma; NaN at its poles."""
     n = int(order)
     if n == 0:

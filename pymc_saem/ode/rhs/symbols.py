@@ -4,10 +4,14 @@ A right-hand side is called once, to read its graph. What Python decides in that
 be decided for ever, so it is refused, with the function that decides at each time.
 """
 
+from __future__ import annotations
+
 import re
 import sys
 import traceback
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType, SimpleNamespace
+from typing import Any, NoReturn
 
 import pymc as pm
 from pytensor.graph.basic import Variable
@@ -15,7 +19,7 @@ from pytensor.graph.traversal import ancestors
 from pytensor.graph.utils import MissingInputError
 from pytensor.tensor.variable import TensorVariable
 
-__all__ = ["Named", "call"]
+__all__ = ["OPERATORS", "Named", "call"]
 
 _LIBRARIES = ("functools", "numpy", "pymc", "pymc_saem", "pytensor", "scipy")
 _ADVICE = (
@@ -34,9 +38,10 @@ _NO_NUMBER = re.compile(
 # And when it cannot do what is asked for.
 _NO_SYMBOL = re.compile(r"_Symbol|Tensor(Variable|Type)|tensor variable|Undeclared input|not callable|operand type")
 _ERRORS = (TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError, MissingInputError)
-_OPERATORS = (
+#: Python's names of what can be done with numbers, but for == and !=.
+OPERATORS = (
     *("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "rmod", "pow", "rpow"),
-    *("neg", "abs", "lt", "le", "gt", "ge", "and", "rand", "or", "ror", "xor", "rxor", "invert", "getitem", "matmul", "rmatmul"),
+    *("neg", "pos", "abs", "lt", "le", "gt", "ge", "and", "rand", "or", "ror", "xor", "rxor", "invert", "getitem", "matmul", "rmatmul"),
 )
 
 
@@ -45,21 +50,21 @@ class _Symbol(TensorVariable):
 
     __hash__ = TensorVariable.__hash__
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return self is other if _is_library(sys._getframe(1)) else _refuse("==", "eq")
 
-    def __ne__(self, other):
+    def __ne__(self, other: object) -> bool:
         return self is not other if _is_library(sys._getframe(1)) else _refuse("!=", "neq")
 
 
-def _refuse(operator, function):
+def _refuse(operator: str, function: str) -> NoReturn:
     raise TypeError(f"{operator} compares Python objects, not values; write pm.math.{function}(a, b).")
 
 
-def _passed_on(name):
+def _passed_on(name: str) -> Callable[..., Any]:
     method = getattr(TensorVariable, name)
 
-    def operator(self, *args):
+    def operator(self: TensorVariable, *args: Any) -> Any:
         result = method(self, *args)
         if type(result) is TensorVariable:
             result.__class__ = _Symbol
@@ -68,12 +73,12 @@ def _passed_on(name):
     return operator
 
 
-for _name in (f"__{name}__" for name in _OPERATORS):
+for _name in (f"__{name}__" for name in OPERATORS):
     if hasattr(TensorVariable, _name):
         setattr(_Symbol, _name, _passed_on(_name))
 
 
-def _is_library(frame):
+def _is_library(frame: FrameType) -> bool:
     return frame.f_globals.get("__name__", "").partition(".")[0] in _LIBRARIES
 
 
@@ -82,17 +87,17 @@ class Named(SimpleNamespace):
 
     __slots__ = ("_what",)  # not in vars()
 
-    def __init__(self, argument, kind, values):
+    def __init__(self, argument: str, kind: str, values: Mapping[str, Any]) -> None:
         super().__init__(**values)
         self._what = argument, kind
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):  # of Python's own protocols
             raise AttributeError(name)
         argument, _ = self._what
         raise AttributeError(self._unknown(f"{argument}.{name}"))
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Any:
         if isinstance(name, str) and name in vars(self):
             return vars(self)[name]
         argument, _ = self._what
@@ -100,19 +105,24 @@ class Named(SimpleNamespace):
         written = "" if isinstance(name, str) else f" They have names, not places: write {argument}.{example}."
         raise KeyError(self._unknown(f"{argument}[{name!r}]") + written)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(vars(self))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(vars(self))
 
-    def _unknown(self, asked):
+    def _unknown(self, asked: str) -> str:
         _, kind = self._what
         known = [name for name in vars(self) if not name.startswith("_")]  # those with _ are added by events
         return f"the right-hand side asks for {asked}, but the {kind} are {', '.join(known) or 'none'}."
 
 
-def call(rhs, t, y, p):
+def call(
+    rhs: Callable[..., Any],
+    t: TensorVariable,
+    y: Mapping[str, TensorVariable],
+    p: Mapping[str, TensorVariable],
+) -> Any:
     """What ``rhs(t, y, p)`` returns.
 
     Parameters
@@ -127,8 +137,8 @@ def call(rhs, t, y, p):
         If it uses a symbol as a number; the message has the line, and what to write instead.
     """
     leaves = [t, *y.values(), *p.values()]
-    for v in leaves:
-        v.__class__ = _Symbol
+    for leaf in leaves:
+        leaf.__class__ = _Symbol
     result = None
     try:
         result = rhs(t, Named("y", "states", y), Named("p", "params", p))
@@ -139,13 +149,14 @@ def call(rhs, t, y, p):
         raise explained from error
     finally:
         outputs = result.values() if isinstance(result, dict) else [result]
-        for v in ancestors([*leaves, *(v for v in outputs if isinstance(v, Variable))]):
-            if type(v) is _Symbol:
-                v.__class__ = TensorVariable
+        reached = ancestors([*leaves, *(v for v in outputs if isinstance(v, Variable))])
+        symbols: list[TensorVariable] = [v for v in reached if type(v) is _Symbol]
+        for symbol in symbols:
+            symbol.__class__ = TensorVariable
     return result
 
 
-def _explained(error):
+def _explained(error: Exception) -> Exception | None:
     """The error to raise instead; None if this one is not about symbols."""
     if isinstance(error, AttributeError) and error.obj is pm.math and error.name == "softplus":
         return AttributeError("This PyMC has no pm.math.softplus; pymc_saem.nn.softplus is the same on every PyMC.")
@@ -159,7 +170,7 @@ def _explained(error):
     return None
 
 
-def _place(error, what):
+def _place(error: Exception, what: str) -> str:
     """Where in the user's code an error came up."""
     own = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if not _is_library(frame)]
     steps = [step for step in traceback.extract_tb(error.__traceback__) if own and step.filename == own[-1].f_code.co_filename]

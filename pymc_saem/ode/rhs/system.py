@@ -1,80 +1,46 @@
 """A system of differential equations: the user's right-hand side, traced once.
 
-``trace`` calls the right-hand side with PyTensor symbols and returns an :class:`OdeSystem`, a frozen
-text that hashes, compares and pickles. `compiled` turns it into machine code.
+``trace`` calls the right-hand side with PyTensor symbols and returns an :class:`OdeSystem`, which `compiled` turns into
+machine code.
 """
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.graph.basic import Constant
+from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import graph_inputs
 from pytensor.scalar import as_scalar, float64
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.ode.rhs.jumps import find_jump
 from pymc_saem.ode.rhs.linear_form import why_not_linear
 from pymc_saem.ode.rhs.loop_source import LoopPrinter, View, contiguous
 from pymc_saem.ode.rhs.lower import UnsupportedOperation, differentiate, lower
-from pymc_saem.ode.rhs.right_hand_side import RightHandSide
+from pymc_saem.ode.rhs.right_hand_side import OdeSystem, RightHandSide
 from pymc_saem.ode.rhs.scalar_source import SourcePrinter, interleaved, number_text
 from pymc_saem.ode.rhs.symbols import call
 
-__all__ = ["OdeSystem", "flat_places", "trace"]
+__all__ = ["flat_places", "trace"]
 
+#: An output of loops, and where it shall stand.
+Placed: TypeAlias = tuple[Variable, View]
 # From this size on, loops are as fast as numbers written out, and compile in 3 to 8 s whatever the width.
 MOST_WORK = 100
 
 
-@dataclass(frozen=True)
-class OdeSystem:
-    """Source text of a system and its sizes; everything needed to rebuild the compiled code.
-
-    Attributes
-    ----------
-    state_names : tuple of str
-    n_p : int
-        Length of the flat parameter vector of one subject: differentiable, then constant.
-    n_dp : int
-        Number of differentiable parameters.
-    rhs_source, jac_source : str
-        Bodies of ``rhs(t, y, p, dy)`` and ``jac(t, y, p, dy, jy, jp)``.
-    vjp_source : str
-        Of wide systems, body of ``vjp(t, y, p, dy, jy, jp)``: the products of a vector ``dy`` with the Jacobians, ``jy`` (n_states)
-        and ``jp`` (n_dp); else empty.
-    not_linear : str
-        Why this is not A(p) y + b(p); empty if it is.
-    is_wide : bool
-        Whether the bodies are loops over tensors and lanes, and not the numbers of one lane.
-    jump : str
-        Where it jumps depending on a state or a differentiable parameter, so that its gradients are not right; else empty.
-    graph : RightHandSide or None
-        Where the text comes from. It takes no part in comparisons, and a pickle does not have it.
-    """
-
-    state_names: tuple
-    n_p: int
-    n_dp: int
-    rhs_source: str = field(repr=False)
-    jac_source: str = field(repr=False)
-    vjp_source: str = field(repr=False)
-    not_linear: str = field(repr=False)
-    is_wide: bool
-    jump: str = field(default="", repr=False)
-    graph: RightHandSide | None = field(default=None, repr=False, compare=False)
-
-    def __getstate__(self):
-        return self.__dict__ | {"graph": None}
-
-    @property
-    def n_states(self):
-        """int: number of states."""
-        return len(self.state_names)
-
-
-def trace(rhs, state_names, shapes, constant=(), changing=None):
+def trace(
+    rhs: Callable[..., Any],
+    state_names: Sequence[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    constant: Collection[str] = (),
+    changing: Mapping[str, Callable[..., np.ndarray]] | None = None,
+) -> OdeSystem:
     """Trace ``rhs(t, y, p)`` for one subject.
 
     Parameters
@@ -126,15 +92,27 @@ def trace(rhs, state_names, shapes, constant=(), changing=None):
     )
 
 
-def _leaves(t, y, p, places):
+def _leaves(
+    t: Variable,
+    y: Mapping[str, TensorVariable],
+    p: Mapping[str, TensorVariable],
+    places: Mapping[str, int],
+) -> dict[Variable, View]:
     """Where inputs stand in the memory of loops."""
     leaves = {t: View("ts", 0, (), ())} | {v: View("y", i, (), ()) for i, v in enumerate(y.values())}
     return leaves | {p[name]: contiguous("p", place, p[name].type.shape) for name, place in places.items()}
 
 
-def _scalar_sources(outputs, t, y, p, places, n_dp):
+def _scalar_sources(
+    outputs: list[TensorVariable],
+    t: TensorVariable,
+    y: Mapping[str, TensorVariable],
+    p: Mapping[str, TensorVariable],
+    places: Mapping[str, int],
+    n_dp: int,
+) -> tuple[str, str, str, str]:
     """Right-hand side, Jacobian, no product; number by number. And why it is not linear."""
-    elements = {v: _elements(v, v.type.shape) for v in (t, *y.values(), *p.values())}
+    elements: dict[Variable, np.ndarray] = {v: _elements(v, v.type.shape) for v in (t, *y.values(), *p.values())}
     dy = [as_scalar(out[()]) for out in lower(outputs, elements)]  # a derivative may be a number
     states = [elements[v].item() for v in y.values()]
     flat = [x for name in places for x in elements[p[name]].ravel()]
@@ -151,16 +129,23 @@ def _scalar_sources(outputs, t, y, p, places, n_dp):
     )
 
 
-def _loop_sources(outputs, t, y, p, places, free):
+def _loop_sources(
+    outputs: list[TensorVariable],
+    t: TensorVariable,
+    y: Mapping[str, TensorVariable],
+    p: Mapping[str, TensorVariable],
+    places: Mapping[str, int],
+    free: Sequence[str],
+) -> tuple[str, str, str, str] | None:
     """Sources as loops; None for a narrow system, and if an operation has no such form."""
     states, n = list(y.values()), len(outputs)
     n_dp = sum(math.prod(p[name].type.shape) for name in free)
     slopes = [(v, View("dy", i, (), ())) for i, v in enumerate(outputs)]
 
-    def derivatives(v, i):
+    def derivatives(v: TensorVariable, i: int) -> list[Placed]:
         """Those of ``v``, with row i of the Jacobians as their place."""
         wrt = [*states, *(p[name] for name in free)]
-        row = pt.grad(v, wrt, disconnected_inputs="ignore", return_disconnected="zero")
+        row: Any = pt.grad(v, wrt, disconnected_inputs="ignore", return_disconnected="zero")
         along_states = [(d, View("jy", i * n + k, (), ())) for k, d in enumerate(row[:n])]
         return along_states + [
             (d, contiguous("jp", i * n_dp + places[name], p[name].type.shape))
@@ -182,53 +167,58 @@ def _loop_sources(outputs, t, y, p, places, free):
         )
     except UnsupportedOperation:
         return None
-    sources = (printer.source() for printer in printers)
-    return *sources, "it is computed in loops over tensors, which are not analysed"
+    rhs_source, jac_source, vjp_source = (printer.source() for printer in printers)
+    return rhs_source, jac_source, vjp_source, "it is computed in loops over tensors, which are not analysed"
 
 
-def _simplified(pairs):
+def _simplified(pairs: Sequence[Placed]) -> list[Placed]:
     """Outputs that come with their places, as simple graphs; this takes half a second, for which narrow systems do not wait."""
-    simple = rewrite_graph([v for v, _ in pairs], include=("canonicalize", "stabilize"))
+    simple: Any = rewrite_graph([v for v, _ in pairs], include=("canonicalize", "stabilize"))
     return [(v, place) for v, (_, place) in zip(simple, pairs, strict=True)]
 
 
-def _printed(pairs, leaves):
+def _printed(pairs: Sequence[Placed], leaves: Mapping[Variable, View]) -> LoopPrinter:
     """LoopPrinter that has printed what computes outputs."""
     printer = LoopPrinter(leaves)
     printer.store(pairs)
     return printer
 
 
-def flat_places(shapes, constant=()):
+def flat_places(
+    shapes: Mapping[str, tuple[int, ...]], constant: Collection[str] = ()
+) -> dict[str, int]:
     """Where each parameter begins in the flat vector of one subject, in its order: constants come last."""
     ordered = [n for n in shapes if n not in constant] + [n for n in shapes if n in constant]
     ends = np.cumsum([math.prod(shapes[n]) for n in ordered])
     return {n: int(end) - math.prod(shapes[n]) for n, end in zip(ordered, ends, strict=True)}
 
 
-def _elements(variable, shape):
+def _elements(variable: Variable, shape: tuple[int, ...]) -> np.ndarray:
     out = np.empty(shape, dtype=object)
     for index in np.ndindex(shape):
         out[index] = float64(f"{variable.name}{list(index) if index else ''}")
     return out
 
 
-def _with_derivatives(dy, slopes):
+def _with_derivatives(
+    dy: Sequence[Variable], slopes: Sequence[Sequence[Variable | None]]
+) -> dict[str, Variable | None]:
     """Places of the derivatives, and of their slopes along states and parameters."""
-    targets, n = {f"dy[{i}]": v for i, v in enumerate(dy)}, len(dy)
+    n = len(dy)
+    targets: dict[str, Variable | None] = {f"dy[{i}]": v for i, v in enumerate(dy)}
     for i, derivatives in enumerate(slopes):
         targets |= {f"jy[{i}, {j}]": d for j, d in enumerate(derivatives[:n])}
         targets |= {f"jp[{i}, {j}]": d for j, d in enumerate(derivatives[n + 1 :])}
     return targets
 
 
-def _source(printer, targets):
+def _source(printer: SourcePrinter, targets: Mapping[str, Variable | None]) -> str:
     values = {place: 0.0 if v is None else printer.value(v) for place, v in targets.items()}
     stores = [f"{place} = {number_text(value)}" for place, value in values.items()]
     return "".join(f"    {line}\n" for line in [*interleaved(printer.lines), *stores])
 
 
-def _checked(result, state_names):
+def _checked(result: Any, state_names: Sequence[str]) -> list[TensorVariable]:
     expected = ", ".join(state_names)
     if not isinstance(result, dict):
         raise TypeError(
@@ -254,7 +244,7 @@ def _checked(result, state_names):
     return outputs
 
 
-def _as_number(name, value):
+def _as_number(name: str, value: Any) -> TensorVariable:
     try:
         out = pt.as_tensor_variable(value)
     except (TypeError, ValueError, NotImplementedError) as error:
@@ -265,7 +255,7 @@ def _as_number(name, value):
     return out
 
 
-def _check_closed(outputs, known):
+def _check_closed(outputs: Sequence[Variable], known: Collection[Variable]) -> None:
     for variable in graph_inputs(outputs, blockers=list(known)):
         if variable not in known and not isinstance(variable, Constant):
             raise ValueError(
