@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.arguments import check_types, shown
+from pymc_saem.ode.events.described import as_html, as_text
 from pymc_saem.ode.events.doses import Record, set_records
 from pymc_saem.ode.inputs.clocks import check_clock, period_columns, refuse_no_numbers
 from pymc_saem.ode.inputs.subjects import Subjects, as_column
@@ -143,6 +144,16 @@ class Interpolation:
         self.kind, self.subject, self.time, self.values = kind, subject, time, values
         self.columns = columns
         self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __repr__(self) -> str:
+        return as_text("Interpolation", self._contents())
+
+    def _repr_html_(self) -> str:
+        return as_html("Interpolation", self._contents())
+
+    def _contents(self) -> dict[str, Any]:
+        found = {"kind": self.kind, **self.columns, "rows": self.time.size}
+        return found | ({"subjects": pd.unique(self.subject).size} if "subject" in self.columns else {})
 
     def of(self, name: str, subjects: Subjects) -> Interpolation:
         """This table with the places of the subjects of a solution instead of labels; every subject needs a value."""

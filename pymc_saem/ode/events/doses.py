@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pymc_saem.arguments import check_types
+from pymc_saem.ode.events.described import as_html, as_text, contents
 
 __all__ = ["Doses", "EventTable", "Record", "Row", "set_records"]
 
@@ -96,6 +97,17 @@ class Doses:
 
     def __post_init__(self) -> None:
         check_types("Doses", vars(self))
+
+    def __repr__(self) -> str:
+        return as_text("Doses", self._contents())
+
+    def _repr_html_(self) -> str:
+        return as_html("Doses", self._contents())
+
+    def _contents(self) -> dict[str, Any]:
+        found = contents(self.table) if isinstance(self.table, pd.DataFrame) else {}
+        named = ("lag_time", "bioavailability", "rate", "duration")
+        return found | {option: dict(getattr(self, option)) for option in named if getattr(self, option)}
 
 
 class EventTable:
