@@ -6,7 +6,7 @@ from numba import types
 from pymc_saem.ode.runtime.native import floats, inner
 from pymc_saem.ode.runtime.status import SUCCESS
 from pymc_saem.ode.solvers import sundials as sun
-from pymc_saem.ode.solvers.cvodes_engine import ADAMS, BDF, engine, forward, sensitivities
+from pymc_saem.ode.solvers.cvodes_engine import ADAMS, BDF, PROBLEM, engine, forward, sensitivities
 
 METHODS = {"bdf": BDF, "adams": ADAMS}
 
@@ -31,22 +31,39 @@ def _by_address(system):
     return rhs_by_address, jac_by_address, n, n_p, n_dp
 
 
+def _make_problem(system, method):
+    """njit `problem(t_rows, t0, y0, p, rtol, atol, max_steps, n_steps)`: the record that the engine is given."""
+    (rhs, jac, n, n_p, n_dp), method = _by_address(system), METHODS[method]
+
+    @inner
+    def make_problem(t_rows, t0, y0, p, rtol, atol, max_steps, n_steps):
+        problem = np.zeros(1, PROBLEM)
+        own = problem[0]
+        own.method, own.rhs, own.jac, own.n, own.n_p, own.n_dp = method, address_of(rhs), address_of(jac), n, n_p, n_dp
+        own.n_rows, own.times, own.t0 = t_rows.size, t_rows.ctypes.data, t0
+        own.y0, own.p, own.steps = y0.ctypes.data, p.ctypes.data, n_steps.ctypes.data
+        own.rtol, own.atol, own.max_steps = rtol, atol, max_steps
+        return problem
+
+    return make_problem
+
+
 def make_solve_one(system, method="bdf"):
     """njit `solve_one(t_rows, t0, y0, p, rtol, atol, max_steps, out) -> (status, n_steps)`.
 
     `t_rows` ascends, may repeat and may contain t0. `out` is NaN after a failure. All arrays are C-contiguous.
     """
     engine(gradient=False)
-    (rhs, jac, n, n_p, n_dp), method = _by_address(system), METHODS[method]
+    make_problem, n = _make_problem(system, method), system.n_states
 
     @inner
     def solve_one(t_rows, t0, y0, p, rtol, atol, max_steps, out):
-        n_rows, n_steps = t_rows.size, np.zeros(1, np.int64)
-        status = forward(
-            method, address_of(rhs), address_of(jac), n, n_p, n_dp, n_rows, t_rows.ctypes.data,
-            t0, y0.ctypes.data, p.ctypes.data, rtol, atol, max_steps, out.ctypes.data, n_steps.ctypes.data,
-        )  # fmt: skip
-        for r in range(n_rows if status != SUCCESS else 0):
+        n_steps = np.zeros(1, np.int64)
+        problem = make_problem(t_rows, t0, y0, p, rtol, atol, max_steps, n_steps)
+        problem[0].out = out.ctypes.data
+        status = forward(problem.ctypes.data)
+        problem[0].out = 0  # a use after the call: Numba frees an array after its last one
+        for r in range(t_rows.size if status != SUCCESS else 0):
             for i in range(n):
                 out[r, i] = np.nan
         return status, n_steps[0]
@@ -61,17 +78,17 @@ def make_sens_one(system, method="bdf"):
     parameters; out_gy0 likewise for the entries of y0 in `y0_index`. Both are NaN after a failure.
     """
     engine(gradient=True)
-    (rhs, jac, n, n_p, n_dp), method = _by_address(system), METHODS[method]
+    make_problem, n_dp = _make_problem(system, method), system.n_dp
 
     @inner
     def sens_one(t_rows, t0, y0, p, y0_index, rtol, atol, max_steps, g, out_gy0, out_gp):
         n_y0, n_steps = y0_index.size, np.zeros(1, np.int64)
         total = np.zeros(n_dp + n_y0)
-        status = sensitivities(
-            method, address_of(rhs), address_of(jac), n, n_p, n_dp, t_rows.size,
-            t_rows.ctypes.data, t0, y0.ctypes.data, p.ctypes.data, n_y0, y0_index.ctypes.data, rtol, atol,
-            max_steps, g.ctypes.data, total.ctypes.data, n_steps.ctypes.data, 0, 0,
-        )  # fmt: skip
+        problem = make_problem(t_rows, t0, y0, p, rtol, atol, max_steps, n_steps)
+        own = problem[0]
+        own.n_y0, own.y0_index, own.g, own.total = n_y0, y0_index.ctypes.data, g.ctypes.data, total.ctypes.data
+        status = sensitivities(problem.ctypes.data)
+        problem[0].g = 0  # as above
         for j in range(n_dp):
             out_gp[j] = total[j] if status == SUCCESS else np.nan
         for j in range(n_y0):

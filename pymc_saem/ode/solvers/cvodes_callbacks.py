@@ -31,9 +31,10 @@ CORRECTOR_ITERATIONS = 5
 
 
 @inner
-def user_data(rhs, jac, y0, p, y0_index, n_dp, rtol, atol):
-    """The array; `y0_index` is empty and n_dp 0 for a solve without sensitivities, but jp must still fit."""
-    n, n_p = y0.size, p.size
+def user_data(problem):
+    """The array of a problem; without sensitivities n_y0 is 0, but jp must still fit."""
+    n, n_p, n_dp, n_y0 = problem.n, problem.n_p, problem.n_dp, problem.n_y0
+    y0, p, y0_index = floats(problem.y0, n), floats(problem.p, n_p), integers(problem.y0_index, n_y0)
     sizes = (n_p, n_dp + n, n, n, n, n, n * n, n * n, n * n_dp)
     total = N_HEAD
     for size in sizes:
@@ -44,14 +45,14 @@ def user_data(rhs, jac, y0, p, y0_index, n_dp, rtol, atol):
     for k, size in enumerate(sizes):
         head[P + k] = place
         place += 8 * size
-    head[RHS], head[JAC], head[N], head[N_P], head[N_DP] = rhs, jac, n, n_p, n_dp
-    head[N_SENS] = n_dp + y0_index.size
-    data[RTOL], data[ATOL] = rtol, atol
+    head[RHS], head[JAC], head[N], head[N_P], head[N_DP] = problem.rhs, problem.jac, n, n_p, n_dp
+    head[N_SENS] = n_dp + n_y0
+    data[RTOL], data[ATOL] = problem.rtol, problem.atol
     copy_values(floats(head[P], n_p), p, n_p)
     scale = floats(head[SCALE], n_dp + n)
     for j in range(n_dp):
         scale[j] = 1.0 / max(1.0, abs(p[j]))
-    for j in range(y0_index.size):
+    for j in range(n_y0):
         scale[n_dp + j] = 1.0 / max(1.0, abs(y0[y0_index[j]]))
     return data
 

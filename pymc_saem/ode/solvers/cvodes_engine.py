@@ -14,18 +14,50 @@ The engine is compiled once per machine and kept on disk; a model adds only its 
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numba import types
+from numba.core.ccallback import CFunc
 
 from pymc_saem.ode.runtime import status as st
-from pymc_saem.ode.runtime.native import copy_values, external, floats, inner, integers, kept_cfunc, register
+from pymc_saem.ode.runtime.native import copy_values, external, floats, innermost, integers, kept_cfunc, register
 from pymc_saem.ode.solvers import cvodes_callbacks as callbacks
 from pymc_saem.ode.solvers import sundials as sun
 
-__all__ = ["engine", "forward", "sensitivities"]
+__all__ = ["PROBLEM", "engine", "forward", "sensitivities"]
 
 BDF, ADAMS = sun.CV_BDF, sun.CV_ADAMS
+
+
+# What one solve is given, as a record in memory, by its address: a call through a symbol takes numbers only. Addresses of the
+# right-hand side and its Jacobian; number of states, parameters, of both with derivatives, rows; addresses of sorted times,
+# y0, p and the places of differentiable entries in y0; where the number of steps goes.
+_NUMBERS = "method", "rhs", "jac", "n", "n_p", "n_dp", "n_y0", "n_rows", "max_steps"
+_ADDRESSES = "times", "y0", "p", "y0_index", "steps"
+# Where the solution goes (rows, n). Of a gradient: the cotangent g (rows, n), its total (parameters first, then y0), and in a
+# piece between two events the states and sensitivities at its start and end (y0 first, then parameters), or zero.
+_RESULTS = "out", "g", "total", "z0", "z1"
+_REALS = "t0", "rtol", "atol"
+PROBLEM = np.dtype([(k, np.int64) for k in (*_NUMBERS, *_ADDRESSES, *_RESULTS)] + [(k, np.float64) for k in _REALS])
+_SIZE = PROBLEM.itemsize // 8
+
+
+@innermost
+def _problem_at(address):
+    return floats(address, _SIZE).view(PROBLEM)[0]
+
+
+class _Run(NamedTuple):
+    """One solve under way: its objects, the memory of their two vectors, and the rows to reach."""
+
+    handles: np.ndarray
+    state: np.ndarray
+    row: np.ndarray
+    t_rows: np.ndarray
+    first: int  # the first row that is not the start
+    t0: float
+    max_steps: int
 
 
 # Cells for handles, in one array, because C functions want their addresses.
@@ -36,7 +68,7 @@ jac_address = sun.c_address(sun.integer(sun.real, *[sun.handle] * 7))
 weights_address = sun.c_address(sun.integer(*[sun.handle] * 3))
 
 
-@inner
+@innermost
 def _status(flag):
     """SolverStatus of a CVODE return flag."""
     if flag >= 0:
@@ -48,9 +80,10 @@ def _status(flag):
     return st.SOLVER_FAILURE
 
 
-@inner
-def _open(handles, state, row, method):
+@innermost
+def _open(run, method):
     """Context, vectors over `state` and `row`, solver memory; False if out of memory."""
+    handles, state, row = run.handles, run.state, run.row
     address = handles.ctypes.data
     if sun.SUNContext_Create(0, address + 8 * CONTEXT) != 0:
         return False
@@ -62,7 +95,7 @@ def _open(handles, state, row, method):
     return handles[VECTOR] != 0 and handles[ROW] != 0 and handles[MEMORY] != 0
 
 
-@inner
+@innermost
 def _close(handles):
     """Free what was made, in reverse; also after a failure half way through opening."""
     address = handles.ctypes.data
@@ -82,7 +115,7 @@ def _close(handles):
         sun.SUNContext_Free(address + 8 * CONTEXT)
 
 
-@inner
+@innermost
 def _start(handles, rhs, t0, work):
     """What both problems set; user data first: a callback without it would read address 0."""
     memory = handles[MEMORY]
@@ -91,7 +124,7 @@ def _start(handles, rhs, t0, work):
     return min(flag, sun.CVodeSetMaxHnilWarns(memory, -1))  # -1: no warnings on the terminal
 
 
-@inner
+@innermost
 def _use_newton(handles, n, jacobian):
     context, memory = handles[CONTEXT], handles[MEMORY]
     handles[MATRIX] = sun.SUNDenseMatrix(n, n, context)
@@ -102,7 +135,7 @@ def _use_newton(handles, n, jacobian):
     return min(flag, sun.CVodeSetJacFn(memory, jacobian))
 
 
-@inner
+@innermost
 def _use_corrector(handles, corrector):
     memory = handles[MEMORY]
     handles[NONLINEAR] = sun.SUNNonlinSol_FixedPoint(handles[VECTOR], 0, handles[CONTEXT])
@@ -114,7 +147,7 @@ def _use_corrector(handles, corrector):
     return min(flag, sun.CVodeSetNonlinConvCoef(memory, 1e100))
 
 
-@inner
+@innermost
 def _first_after(t_rows, t0):
     """Index of the first row that CVODE can distinguish from t0 (nearer ones are t0), or -1 for invalid times."""
     first = t_rows.size
@@ -127,16 +160,16 @@ def _first_after(t_rows, t0):
     return first if np.isfinite(t0) else -1
 
 
-@inner
-def _advance(handles, t_now, t, t_first, n_steps, max_steps, cells):
+@innermost
+def _advance(run, t_now, t, n_steps, cells):
     """Step until `t` is passed, then interpolate into the row vector.
 
     Returns status, time reached, steps so far.
     One step per call (not CV_NORMAL), so that `max_steps` counts the whole solve and not each output.
     """
-    memory = handles[MEMORY]
+    handles, memory, t_first = run.handles, run.handles[MEMORY], run.t_rows[run.first]
     while t_now < t:
-        if n_steps >= max_steps:
+        if n_steps >= run.max_steps:
             return st.MAX_STEPS, t_now, n_steps
         flag = sun.CVode(memory, t_first, handles[VECTOR], cells.ctypes.data, sun.CV_ONE_STEP)
         n_steps += 1
@@ -148,32 +181,34 @@ def _advance(handles, t_now, t, t_first, n_steps, max_steps, cells):
     return _status(sun.CVodeGetDky(memory, t, 0, handles[ROW])), t_now, n_steps
 
 
-@inner
-def _run_forward(handles, state, row, t_rows, first, t0, max_steps, out):
-    n = state.size
-    t_now, n_steps, cells = t0, 0, np.zeros(1)
+@innermost
+def _run_forward(run, out):
+    """Write the states of all rows; status and steps."""
+    n, t_rows, first = run.state.size, run.t_rows, run.first
+    t_now, n_steps, cells = run.t0, 0, np.zeros(1)
     for r in range(t_rows.size):
         if r == first or (r > first and t_rows[r] != t_rows[r - 1]):
-            status, t_now, n_steps = _advance(handles, t_now, t_rows[r], t_rows[first], n_steps, max_steps, cells)
+            status, t_now, n_steps = _advance(run, t_now, t_rows[r], n_steps, cells)
             if status != st.SUCCESS:
                 return status, n_steps
-        source = state if r < first else row
+        source = run.state if r < first else run.row
         for i in range(n):
             out[r * n + i] = source[i]
     return st.SUCCESS, n_steps
 
 
-@inner
-def _run_sens(handles, state, row, t_rows, first, t0, max_steps, g, total):
-    n_sens = total.size
-    n = state.size // (1 + n_sens)
-    t_now, n_steps, cells = t0, 0, np.zeros(1)
+@innermost
+def _run_sens(run, g, total):
+    """Add the sensitivities of all rows, times the cotangent `g`, to `total`; status and steps."""
+    n_sens, t_rows, first = total.size, run.t_rows, run.first
+    n = run.state.size // (1 + n_sens)
+    t_now, n_steps, cells = run.t0, 0, np.zeros(1)
     for r in range(t_rows.size):
         if r == first or (r > first and t_rows[r] != t_rows[r - 1]):
-            status, t_now, n_steps = _advance(handles, t_now, t_rows[r], t_rows[first], n_steps, max_steps, cells)
+            status, t_now, n_steps = _advance(run, t_now, t_rows[r], n_steps, cells)
             if status != st.SUCCESS:
                 return status, n_steps
-        source = state if r < first else row
+        source = run.state if r < first else run.row
         for i in range(n):
             weight = g[r * n + i]
             for j in range(n_sens):
@@ -181,7 +216,7 @@ def _run_sens(handles, state, row, t_rows, first, t0, max_steps, g, total):
     return st.SUCCESS, n_steps
 
 
-@inner
+@innermost
 def _reorder(source, target, n, n_first, n_second):
     """Copy states and sensitivities; the first n_first columns of the sensitivities become the last ones."""
     copy_values(target, source, n)
@@ -194,53 +229,52 @@ def _reorder(source, target, n, n_first, n_second):
             target[row + j] = source[row + n_first + j]
 
 
-def _forward(method, rhs, jac, n, n_p, n_dp, n_rows, times, t0, y0, p, rtol, atol, max_steps, out, steps):
-    t_rows, y0, p = floats(times, n_rows), floats(y0, n), floats(p, n_p)
-    first, no_y0 = _first_after(t_rows, t0), np.empty(0, np.int64)
+def _forward(address):
+    problem = _problem_at(address)
+    n, n_rows, t0, rtol, atol = problem.n, problem.n_rows, problem.t0, problem.rtol, problem.atol
+    t_rows, y0 = floats(problem.times, n_rows), floats(problem.y0, n)
+    first = _first_after(t_rows, t0)
     if first < 0:
         return st.BAD_TIMES
-    data = callbacks.user_data(rhs, jac, y0, p, no_y0, n_dp, rtol, atol)
-    handles, state, row = np.zeros(N_HANDLES, np.int64), y0.copy(), np.empty(n)
+    data, handles = callbacks.user_data(problem), np.zeros(N_HANDLES, np.int64)
+    run = _Run(handles, y0.copy(), np.empty(n), t_rows, first, t0, problem.max_steps)
     status = st.SOLVER_FAILURE
-    if _open(handles, state, row, method):
+    if _open(run, problem.method):
         flag = _start(handles, rhs_address(callbacks.forward_rhs), t0, data)
         flag = min(flag, sun.CVodeSStolerances(handles[MEMORY], rtol, atol))
         flag = min(flag, _use_newton(handles, n, jac_address(callbacks.forward_jacobian)))
         if flag == 0:
-            result = floats(out, n_rows * n)
-            status, integers(steps, 1)[0] = _run_forward(handles, state, row, t_rows, first, t0, max_steps, result)
+            status, integers(problem.steps, 1)[0] = _run_forward(run, floats(problem.out, n_rows * n))
     _close(handles)
     data[0] = 0.0  # a use after the last callback: Numba frees an array after its last use
     return status
 
 
-def _sensitivities(
-    method, rhs, jac, n, n_p, n_dp, n_rows, times, t0, y0, p, n_y0, y0_index, rtol, atol, max_steps,
-    g, total, steps, z0, z1,
-):  # fmt: skip
-    t_rows, y0, p, y0_index = floats(times, n_rows), floats(y0, n), floats(p, n_p), integers(y0_index, n_y0)
-    n_sens = n_dp + n_y0
-    first = _first_after(t_rows, t0)
+def _sensitivities(address):
+    problem = _problem_at(address)
+    n, n_rows, n_dp, n_y0, t0 = problem.n, problem.n_rows, problem.n_dp, problem.n_y0, problem.t0
+    t_rows, y0, y0_index = floats(problem.times, n_rows), floats(problem.y0, n), integers(problem.y0_index, n_y0)
+    n_sens, first = n_dp + n_y0, _first_after(t_rows, t0)
     if first < 0:
         return st.BAD_TIMES
-    data = callbacks.user_data(rhs, jac, y0, p, y0_index, n_dp, rtol, atol)
+    data, handles = callbacks.user_data(problem), np.zeros(N_HANDLES, np.int64)
     state, row = np.zeros(n + n * n_sens), np.empty(n + n * n_sens)
     copy_values(state, y0, n)
     for j in range(n_y0):
         state[n + y0_index[j] * n_sens + n_dp + j] = 1.0
-    if z0 != 0:
-        _reorder(floats(z0, state.size), state, n, n_y0, n_dp)
-    handles, status = np.zeros(N_HANDLES, np.int64), st.SOLVER_FAILURE
-    if _open(handles, state, row, method):
+    if problem.z0 != 0:
+        _reorder(floats(problem.z0, state.size), state, n, n_y0, n_dp)
+    run, status = _Run(handles, state, row, t_rows, first, t0, problem.max_steps), st.SOLVER_FAILURE
+    if _open(run, problem.method):
         data.view(np.int64)[callbacks.MEMORY] = handles[MEMORY]
         flag = _start(handles, rhs_address(callbacks.augmented_rhs), t0, data)
         flag = min(flag, sun.CVodeWFtolerances(handles[MEMORY], weights_address(callbacks.error_weights)))
         flag = min(flag, _use_corrector(handles, rhs_address(callbacks.corrector)))
         if flag == 0:
-            result = floats(g, n_rows * n), floats(total, n_sens)
-            status, integers(steps, 1)[0] = _run_sens(handles, state, row, t_rows, first, t0, max_steps, *result)
-            if z1 != 0:
-                _reorder(row if first < t_rows.size else state, floats(z1, state.size), n, n_dp, n_y0)
+            g, total = floats(problem.g, n_rows * n), floats(problem.total, n_sens)
+            status, integers(problem.steps, 1)[0] = _run_sens(run, g, total)
+            if problem.z1 != 0:
+                _reorder(row if first < n_rows else state, floats(problem.z1, state.size), n, n_dp, n_y0)
     _close(handles)
     data[0] = 0.0  # a use after the last callback: Numba frees an array after its last use
     return status
@@ -248,18 +282,16 @@ def _sensitivities(
 
 # Both are called through a symbol, like SUNDIALS itself: a call that Numba links would compile them again
 # for each model, even when they come from its cache.
-_f, _i = types.float64, types.int64
-_FORWARD = _i(*[_i] * 8, _f, _i, _i, _f, _f, _i, _i, _i)
-_SENSITIVITIES = _i(*[_i] * 8, _f, _i, _i, _i, _i, _f, _f, _i, _i, _i, _i, _i, _i)
-forward = external("cvodes_forward", _FORWARD)
-sensitivities = external("cvodes_sensitivities", _SENSITIVITIES)
+_SIGNATURE = types.int64(types.int64)
+forward = external("cvodes_forward", _SIGNATURE)
+sensitivities = external("cvodes_sensitivities", _SIGNATURE)
 
 
 @lru_cache
-def engine(gradient):
+def engine(gradient: bool) -> CFunc:
     """Compile one of the two, or read it from Numba's cache, and give its symbol the address."""
     sun.load()
-    function, signature = (_sensitivities, _SENSITIVITIES) if gradient else (_forward, _FORWARD)
-    compiled = kept_cfunc(signature, function)
+    function = _sensitivities if gradient else _forward
+    compiled = kept_cfunc(_SIGNATURE, function)
     register("cvodes" + function.__name__, compiled.address)
     return compiled  # the code lives as long as this object

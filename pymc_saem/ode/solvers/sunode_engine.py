@@ -6,6 +6,8 @@ that sunode was built with, and nothing here makes or frees an object of it. The
 (`sunode_`): the process may also hold the SUNDIALS of the `cvodes` solver, of another version.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from pymc_saem.ode.runtime import status as st
@@ -93,6 +95,25 @@ _SIGNATURES = {
 }
 
 
+class _Subject(NamedTuple):
+    """What is solved: sorted times, start, parameters, and the places of differentiable entries in y0."""
+
+    t_rows: np.ndarray
+    t0: float
+    y0: np.ndarray
+    p: np.ndarray
+    y0_index: np.ndarray
+
+
+class _Results(NamedTuple):
+    """Where the rows go (rows, n), or for a gradient their products with the cotangent g (rows, n), summed."""
+
+    gradient: bool
+    out: np.ndarray
+    g: np.ndarray
+    total: np.ndarray
+
+
 @inner
 def _reached(flag):
     """SolverStatus of a flag of CVODES: those of CVODE, and -41 to -44 when the sensitivities' derivative refused."""
@@ -100,8 +121,9 @@ def _reached(flag):
 
 
 @inner
-def _start(place, table, t0, y0, p, y0_index, gradient):
+def _start(place, table, subject, gradient):
     """Put a subject into the solver: values, tolerances, and where it has sensitivities their start and scale."""
+    y0, p, y0_index = subject.y0, subject.p, subject.y0_index
     n, n_dp = y0.size, table[tt.N_DP]
     solver, tolerances = place[SOLVER], floats(table[tt.TOLERANCES], 2)
     state, parameters = floats(place[STATE], n), floats(place[PARAMETERS], p.size)
@@ -109,7 +131,7 @@ def _start(place, table, t0, y0, p, y0_index, gradient):
         state[i] = y0[i]
     for j in range(p.size):
         parameters[j] = p[j]
-    flag = reinit(solver, t0, place[VECTOR])
+    flag = reinit(solver, subject.t0, place[VECTOR])
     flag = min(flag, set_tolerances(solver, tolerances[0], tolerances[1]))
     if gradient:
         # A derivative is as accurate as the state by a relative change of its parameter.
@@ -151,30 +173,31 @@ def _advance(place, t_now, t, t_first, n_steps, max_steps, gradient):
 
 
 @inner
-def _record(place, r, n, n_sens, out, g, total, gradient):
+def _record(place, r, n, results):
     """The row of the solution, or its share of the gradient."""
-    state = floats(place[STATE], n)
+    state, total = floats(place[STATE], n), results.total
     for i in range(n):
-        if not gradient:
-            out[r, i] = state[i]
+        if not results.gradient:
+            results.out[r, i] = state[i]
             continue
-        for j in range(n_sens):
-            total[j] += g[r, i] * floats(longs(place[SENS])[j], n)[i]
+        for j in range(total.size):
+            total[j] += results.g[r, i] * floats(longs(place[SENS])[j], n)[i]
 
 
 @inner
-def _solve(place, table, t_rows, t0, y0, p, y0_index, out, g, total, gradient):
-    first = _first_after(t_rows, t0)
+def _solve(place, table, subject, results):
+    t_rows, gradient = subject.t_rows, results.gradient
+    first = _first_after(t_rows, subject.t0)
     if first < 0:
         return st.BAD_TIMES
-    status, t_now, n_steps = _reached(_start(place, table, t0, y0, p, y0_index, gradient)), t0, 0
+    status, t_now, n_steps = _reached(_start(place, table, subject, gradient)), subject.t0, 0
     for r in range(t_rows.size):
         if status == st.SUCCESS and r >= first and (r == first or t_rows[r] != t_rows[r - 1]):
             status, t_now, n_steps = _advance(
                 place, t_now, t_rows[r], t_rows[first], n_steps, table[tt.MAX_STEPS], gradient
             )
         if status == st.SUCCESS:
-            _record(place, r, y0.size, total.size, out, g, total, gradient)
+            _record(place, r, subject.y0.size, results)
     return status
 
 
@@ -184,14 +207,14 @@ def _one(place, table, task, gradient):
     first, last, t0, y0, p = tt.read_subject(table, task)
     t_rows = floats(table[tt.TIMES] + 8 * first, last - first)
     n_dy0, n_dp = table[tt.N_DY0], table[tt.N_DP]
-    y0_index = integers(table[tt.Y0_INDEX], n_dy0)
+    subject = _Subject(t_rows, t0, y0, p, integers(table[tt.Y0_INDEX], n_dy0))
     out = np.empty((last - first, y0.size))
     if not gradient:
-        status = _solve(place, table, t_rows, t0, y0, p, y0_index, out, out, np.empty(0), False)
+        status = _solve(place, table, subject, _Results(False, out, out, np.empty(0)))
         tt.write_solution(table, replicate, i, first, out, status)
         return
     g, total = tt.read_cotangent(table, replicate, first, last - first), np.zeros(n_dp + n_dy0)
-    status = _solve(place, table, t_rows, t0, y0, p, y0_index, out, g, total, True)
+    status = _solve(place, table, subject, _Results(True, out, g, total))
     result = np.empty(total.size)  # entries of y0 first
     for j in range(total.size):
         result[j] = total[n_dp + j] if j < n_dy0 else total[j - n_dy0]
