@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+CONSTRAINTS ?=
 
 BIN := $(VENV)/bin
 # The stamp carries the interpreter's version, so that a change of PYTHON rebuilds the environment.
@@ -19,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all notebooks docs benchmarks lint clean
+.PHONY: help demo test test-all test-oldest notebooks docs benchmarks lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -35,6 +36,10 @@ test: $(INSTALLED_DEV) ## run the tests that take a moment each, in minutes
 
 test-all: $(INSTALLED_DEV) ## run all tests, notebooks and pages among them, in half an hour
 	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+
+# Python 3.11, because the oldest PyMC and Numba have no wheels for later ones.
+test-oldest: ## run the tests of `make test` with the lower bounds of all requirements, in .venv-oldest
+	$(MAKE) test VENV=.venv-oldest PYTHON=python3.11 CONSTRAINTS="-c tests/oldest.txt"
 
 notebooks: $(INSTALLED_DEV) ## execute the notebooks in place
 	@test -n "$(NOTEBOOKS)" || { echo "there are no notebooks"; exit 1; }
@@ -57,7 +62,7 @@ lint: $(INSTALLED_DEV) ## check the style
 	$(BIN)/python -m ruff check pymc_saem tests
 
 clean: ## remove the environments, caches and demo outputs
-	rm -rf .venv .venv-* demo build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* demo build dist .pytest_cache .ruff_cache .mypy_cache
 	rm -rf docs/_build docs/_outputs docs/notebooks docs/reference
 	find pymc_saem tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -79,7 +84,7 @@ $(INSTALLED): pyproject.toml $(CREATED)
 
 # The development install contains the plain one.
 $(INSTALLED_DEV): pyproject.toml $(CREATED)
-	$(PIP) install --quiet -e ".[dev]"
+	$(PIP) install --quiet -e ".[dev]" $(CONSTRAINTS)
 	$(BIN)/python -m pymc_saem.precompile
 	@touch "$(INSTALLED)" "$@"
 
