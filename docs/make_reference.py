@@ -70,6 +70,12 @@ GROUPS = {
 }
 OTHERS = Group("Other names", "Public names that belong to no group.", ())
 RETURNED = Group("Returned objects and errors", "Users meet these without importing them.", ())
+FOREWORD = """All public names, grouped by purpose. The pages are generated from the docstrings.
+
+The examples run in the tests. They use ``data``, ``model`` and ``idata`` of :doc:`A first fit </first_fit>`, with ``np``, ``pd``, ``pm`` and
+``ps`` for NumPy, pandas, PyMC and this package; ``build`` of :doc:`Predict and simulate </howto/predict>`; and ``network_model`` with its fit
+``network_fit``, a model in which ``w_in`` are the weights of a network of the time ``t``, as in the :doc:`tutorial </tutorials>`.
+"""
 #: Met without being named in a docstring of its own module.
 ALSO_MET = ("pymc_saem.saem.UnsupportedModelError",)
 
@@ -118,7 +124,7 @@ def met(paths) -> list[str]:
 
 def overview() -> str:
     """The front page in reStructuredText: all names in tables, and the pages of the groups for the sidebar."""
-    parts = [_title("Reference", "="), "All public names, grouped by purpose. The pages are generated from the docstrings.\n"]
+    parts = [_title("Reference", "="), f"{FOREWORD}\n"]
     for page, (group, paths) in sections().items():
         parts += [_title(f":doc:`{group.title} <{page}>`", "-"), f"{group.line}\n", _table(paths)]
     pages = "\n".join(f"   {page}" for page in sections())

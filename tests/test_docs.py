@@ -4,11 +4,8 @@ Sphinx is not needed: `make docs` builds the pages, with warnings as errors. Pag
 `first_fit.md`, with few iterations.
 """
 
-import importlib.util
 import re
-import sys
 import tomllib
-import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,21 +14,12 @@ import pymc as pm
 import pytest
 
 import pymc_saem as ps
+from tests.support.documentation import DOCS, first_fit, program
 from tests.support.small import SMALL, SMALL_FIT, SMALL_SAMPLE, WITHOUT, smaller
 
 ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
 #: Pages that compare likelihoods.
 COMPARE = ("refits", "gallery")
-
-
-def program(name):
-    """A module of docs/, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look there for the names in their annotations
-    spec.loader.exec_module(module)
-    return module
 
 
 run_pages = program("run_pages")
@@ -69,9 +57,7 @@ PAGES = [page for page in run_pages.pages() if page != run_pages.FIRST and list(
 @pytest.fixture(scope="module")
 def first():
     """What `first_fit.md` defines, with all that follows an estimate."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore"):
-        patch.setattr(ps, "fit_saem", smaller(ps.fit_saem, **SMALL_FIT))
-        return run_pages.run(run_pages.FIRST, {})
+    return first_fit()
 
 
 # Six iterations are too few for everything, and everything may say so.

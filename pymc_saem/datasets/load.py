@@ -15,7 +15,6 @@ def load_theophylline() -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row per observation, 132 rows (12 subjects x 11 times), subjects in the order of the file, times ascending.
-        The units are also in ``attrs["units"]``.
 
         ======== ======= ====================================================================
         column   unit    content
@@ -26,6 +25,13 @@ def load_theophylline() -> pd.DataFrame:
         weight   kg      body weight
         dose     mg      the oral dose at time 0, the same in every row of a subject
         ======== ======= ====================================================================
+
+        The units are also in ``attrs["units"]``.
+
+    See Also
+    --------
+    pymc_saem.datasets.load_orange : Five trees, for a curve of growth.
+    pymc_saem.plot_data : Draws the data.
 
     Notes
     -----
@@ -70,7 +76,6 @@ def load_orange() -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row per observation, 35 rows (5 trees x 7 ages), trees in the order of the file, ages ascending.
-        The units are also in ``attrs["units"]``.
 
         ============= ====== ======================
         column        unit   content
@@ -79,6 +84,13 @@ def load_orange() -> pd.DataFrame:
         age           days   age of the tree
         circumference mm     of the trunk
         ============= ====== ======================
+
+        The units are also in ``attrs["units"]``.
+
+    See Also
+    --------
+    pymc_saem.datasets.load_theophylline : Twelve subjects, for pharmacokinetics.
+    pymc_saem.plot_data : Draws the data.
 
     References
     ----------

@@ -23,7 +23,7 @@ def residuals(
     n_simulations=1000,
     random_seed=None,
 ) -> pd.DataFrame:
-    r"""Residuals of every observed row of an outcome.
+    r"""Compute residuals of every observed row of an outcome.
 
     If the model is true, ``npde`` and ``pwres`` are standard normal and uncorrelated within a subject (``pwres`` where the
     outcome is normal), and ``pit`` is uniform on (0, 1), although not independent within a subject. ``iwres``
@@ -72,6 +72,12 @@ def residuals(
         When differential equations of simulated subjects have no solution, or simulations are few for the
         covariance of a subject (under five per row).
 
+    See Also
+    --------
+    pymc_saem.plot_residuals : The same as figures.
+    pymc_saem.vpc : Quantiles of the data beside those of simulations.
+    pymc_saem.diagnostics : Checks of the fit.
+
     Notes
     -----
     Let y_i be the rows of subject i in the order of the data, :math:`\hat\phi_i` its conditional mode, and
@@ -111,8 +117,10 @@ def residuals(
 
     Examples
     --------
-    >>> table = ps.residuals(model, idata, random_seed=1)  # doctest: +SKIP
-    >>> table.nlargest(5, "npde")  # doctest: +SKIP
+    >>> table = ps.residuals(model, idata, x=data["time"], random_seed=1)
+    >>> list(table.columns)
+    ['subject', 'row', 'x', 'observed', 'population', 'individual', 'iwres', 'pwres', 'npde', 'pit']
+    >>> largest = table.nlargest(5, "npde")
     """
     check_types("residuals", locals())
     check_simulations(n_simulations)

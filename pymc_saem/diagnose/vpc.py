@@ -53,7 +53,7 @@ def vpc(
     n_simulations=500,
     random_seed=None,
 ) -> pd.DataFrame:
-    r"""Numbers of a visual predictive check: quantiles of the data, and of simulated data sets.
+    r"""Compute a visual predictive check: quantiles of the data, and of simulated data sets.
 
     Rows are sorted into bins by their time. In each bin a quantile of the observed rows stands beside the median and an interval of the
     same quantile in simulated data sets with new random effects. If the model is true the observed one lies
@@ -75,6 +75,7 @@ def vpc(
         in a window that moves over the times and has twice the rows of an automatic bin, near ones with larger (tricube) weights,
         the same for data and simulations.
     quantiles : sequence of float, default (0.1, 0.5, 0.9)
+        Probabilities of the quantiles.
     ci_prob : float, default 0.9
         Probability of the intervals, equal tails.
     prediction_corrected : bool, default False
@@ -84,6 +85,7 @@ def vpc(
     stratify : array_like, shape (row,), optional
         Group of each row, such as a column of treatments; each is checked separately. A Series brings its name.
     n_simulations : int, default 500
+        Simulated data sets.
     random_seed : int or numpy.random.Generator, optional
         Same seed, same numbers.
 
@@ -107,6 +109,12 @@ def vpc(
         When the times are unknown, an option is out of range, the fit belongs to a different model, or a prediction below
         ``lower_bound`` cannot be corrected.
 
+    See Also
+    --------
+    pymc_saem.plot_vpc : The same as a figure.
+    pymc_saem.residuals : Residuals of each row.
+    pymc_saem.simulate : The simulated data sets.
+
     Notes
     -----
     Prediction correction (Bergstrand et al. 2011, equation 1): for row j of subject i, with PRED the population prediction and
@@ -124,8 +132,13 @@ def vpc(
 
     Examples
     --------
-    >>> ps.vpc(model, idata, x=data["time"], random_seed=1)  # doctest: +SKIP
-    >>> ps.vpc(model, idata, stratify=data["sex"], prediction_corrected=True, bins=8)  # doctest: +SKIP
+    >>> table = ps.vpc(model, idata, x=data["time"], random_seed=1)
+    >>> sorted(set(table["level"]))
+    [0.1, 0.5, 0.9]
+    >>> heavy = (data["weight"] > 70).rename("above 70 kg")
+    >>> table = ps.vpc(model, idata, x=data["time"], stratify=heavy, prediction_corrected=True, bins=4, random_seed=1)
+    >>> table.columns[0]
+    'above 70 kg'
     """
     check_types("vpc", locals())
     return predictive_check(

@@ -226,7 +226,7 @@ def _whole(values, rv, shape, axis):
 
 
 def random_effects(model, idata, effects=None, *, n_draws=200, ci_prob=0.9) -> pd.DataFrame:
-    """The random effects of a fit against the distribution that the model gives them, as a table.
+    """Tabulate the random effects of a fit against the distribution that the model gives them.
 
     Parameters
     ----------
@@ -256,9 +256,18 @@ def random_effects(model, idata, effects=None, *, n_draws=200, ci_prob=0.9) -> p
     NotImplementedError
         When the distribution of an effect is multivariate and not normal.
 
+    See Also
+    --------
+    pymc_saem.plot_random_effects : The same as figures.
+    pymc_saem.individuals : Conditional distributions of the effects.
+
     Examples
     --------
-    >>> ps.random_effects(model, idata, "ka")  # doctest: +SKIP
+    >>> table = ps.random_effects(model, idata, "ka")
+    >>> list(table.columns[:5])
+    ['effect', 'unit', 'mode', 'lower', 'upper']
+    >>> len(table)
+    12
     """
     check_types("random_effects", locals())
     levels = [0.5 - ci_prob / 2, 0.5 + ci_prob / 2]

@@ -68,7 +68,7 @@ def rates(
     n_draws=200,
     ci_prob=0.9,
 ):
-    """What the networks of a model have learned: their output over their input, as a table.
+    """Tabulate what the networks of a model have learned: their output over their input.
 
     The networks are found in the model, in the right-hand side of its differential equations and elsewhere; nothing needs to be said about them.
 
@@ -110,10 +110,19 @@ def rates(
     ValueError
         When the model has no networks, or not those that were asked for.
 
+    See Also
+    --------
+    pymc_saem.plot_rates : The same as figures.
+    pymc_saem.nn.MLP : A network.
+    pymc_saem.nn.weights : Its weights as a variable of a model.
+
     Examples
     --------
-    >>> table = ps.rates(model, idata, "w_a1")  # doctest: +SKIP
-    >>> table[table["subject"] == "population"].plot("x", "value")  # doctest: +SKIP
+    >>> table = ps.rates(network_model, network_fit, "w_in")
+    >>> typical = table[table["subject"] == "population"]
+    >>> typical["variable"].unique().tolist()
+    ['t']
+    >>> ax = typical.plot("x", "value")
     """
     check_types("rates", locals())
     check_arguments(ci_prob, n_grid, along)

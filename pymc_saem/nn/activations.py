@@ -17,17 +17,23 @@ from pymc_saem.arguments import check_types
 
 
 def softplus(x: ArrayLike | Variable) -> TensorVariable:
-    """log(1 + exp(x)), which keeps a rate positive and nearly as large as a large x; it cannot overflow.
+    """Compute log(1 + exp(x)), which keeps a rate positive and nearly as large as a large x; it cannot overflow.
 
     PyMC 6 has it as ``pm.math.softplus``, PyMC 5 does not.
 
     Parameters
     ----------
     x : tensor_like
+        Any number, such as the output of a network.
 
     Returns
     -------
     TensorVariable
+        Positive, of the shape of ``x``.
+
+    See Also
+    --------
+    pymc_saem.nn.MLP : Networks whose output it makes a rate.
 
     Examples
     --------

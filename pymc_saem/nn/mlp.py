@@ -61,6 +61,12 @@ class MLP:
     ValueError
         If a size is not a positive integer, the depth is negative, or an activation is unknown.
 
+    See Also
+    --------
+    pymc_saem.nn.weights : The weight vector as a variable of a model.
+    pymc_saem.nn.initial_weights : Starting weights.
+    pymc_saem.rates : What a fitted network has learned.
+
     Notes
     -----
     Layer l computes ``activation(W_l h + b_l)``. The flat vector holds ``W1, b1, W2, b2, ...``, each matrix row by row;

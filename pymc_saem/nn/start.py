@@ -41,12 +41,18 @@ def initial_weights(
 
     Returns
     -------
-    numpy.ndarray, shape (n_weights,)
+    numpy.ndarray
+        Of shape (n_weights,).
 
     Raises
     ------
     ValueError
         If ``input_range`` or ``typical_output`` is not finite, has another shape, or a range is empty.
+
+    See Also
+    --------
+    pymc_saem.nn.weights : Starts the weights of a model there.
+    pymc_saem.nn.MLP : The network.
 
     Notes
     -----

@@ -62,6 +62,12 @@ def weights(
         If ``dims`` is unknown to the model or not ``n_weights`` long, if ``initval`` has another shape, or if
         ``prior_sd`` or ``input_range`` is impossible.
 
+    See Also
+    --------
+    pymc_saem.nn.MLP : The network.
+    pymc_saem.nn.initial_weights : The starting values.
+    pymc_saem.plot_rates : What a fitted network has learned.
+
     Notes
     -----
     A flat prior is improper and has no draws. So that ``pm.sample_prior_predictive`` runs all the same, its "draws"

@@ -113,6 +113,13 @@ def solve_ivp(
     ImportError
         If ``solver="sunode"`` and sunode is not installed; the message says how to get it.
 
+    See Also
+    --------
+    pymc_saem.ode.Doses : Doses with lag times and bioavailabilities.
+    pymc_saem.ode.interpolate : Covariates that change with time.
+    pymc_saem.ode.SolverStatus : Why a subject has no solution.
+    pymc_saem.nn.MLP : A network in the right-hand side.
+
     Examples
     --------
     >>> import numpy as np
@@ -192,6 +199,22 @@ class Solution:
         ``SolverStatus`` of each subject; 0 is success.
     solver : str
         The solver; "linear" where "auto" has chosen it.
+
+    See Also
+    --------
+    pymc_saem.ode.solve_ivp : Makes it.
+    pymc_saem.ode.SolverStatus : The codes in ``status``.
+
+    Examples
+    --------
+    >>> from pymc_saem.ode import solve_ivp
+    >>> solution = solve_ivp(lambda t, y, p: {"drug": -0.1 * y.drug}, {"drug": 10.0}, {}, t=[1.0, 2.0])
+    >>> solution.drug.eval().round(3)
+    array([9.048, 8.187])
+    >>> solution.at([4.0]).drug.eval().round(3)
+    array([6.703])
+    >>> solution.solver, int(solution.status.eval()[0])
+    ('linear', 0)
     """
 
     def __init__(self, op, t, x, c, subjects):
@@ -200,6 +223,7 @@ class Solution:
 
     @property
     def solver(self):
+        """The solver; "linear" where "auto" has chosen it."""
         return self._op.solver
 
     def __getitem__(self, state):
@@ -214,11 +238,12 @@ class Solution:
         return sorted({*super().__dir__(), *self._op.state_names})
 
     def at(self, t, subject=None, *, rtol=None, atol=None, max_steps=None):
-        """The same subjects, initial values and parameters at other rows, as for a smooth curve.
+        """Solve for the same subjects, initial values and parameters at other rows, as for a smooth curve.
 
         Parameters
         ----------
         t : array_like or tensor, shape (rows,)
+            Times of the other rows.
         subject : array_like, shape (rows,), optional
             Labels if the rows of this solution had labels, else codes. Not needed for a single system.
         rtol, atol : float, optional
@@ -229,6 +254,12 @@ class Solution:
         Returns
         -------
         Solution
+            At the other rows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong type, shape or value; the message says what is expected.
         """
         op = self._op
         times, known = as_times(t)

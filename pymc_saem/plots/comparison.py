@@ -56,7 +56,8 @@ def plot_comparison(
 
     Returns
     -------
-    ndarray of matplotlib.axes.Axes, shape (panel,)
+    ndarray of matplotlib.axes.Axes
+        Of shape (panel,).
 
     Raises
     ------
@@ -65,11 +66,13 @@ def plot_comparison(
 
     See Also
     --------
-    pymc_saem.compare : the criteria as a table, with doubts about them.
+    pymc_saem.compare : The criteria as a table, with doubts about them.
+    pymc_saem.summary : The estimates of one fit as a table.
 
     Examples
     --------
-    >>> ps.plot_comparison({"fixed Omega": first, "estimated Omega": second})  # doctest: +SKIP
+    >>> fixed = ps.fit_saem(model, fixed={"omega_CL": 0.3}, random_seed=1)
+    >>> axes = ps.plot_comparison({"estimated": idata, "fixed": fixed})
     """
     check_types("plot_comparison", locals())
     if not isinstance(fits, Mapping) or not fits:

@@ -38,7 +38,8 @@ def plot_convergence(idata, var_names=None, *, max_separate=MAX_SEPARATE, ncols=
 
     Returns
     -------
-    ndarray of matplotlib.axes.Axes, shape (panel,)
+    ndarray of matplotlib.axes.Axes
+        Of shape (panel,).
 
     Raises
     ------
@@ -47,9 +48,16 @@ def plot_convergence(idata, var_names=None, *, max_separate=MAX_SEPARATE, ncols=
     ValueError
         When a variable does not exist, or ``ax`` holds too few Axes.
 
+    See Also
+    --------
+    pymc_saem.diagnostics : Checks of the run, with verdicts.
+    pymc_saem.rank_chains : Chains by their marginal log-likelihood.
+
     Examples
     --------
-    >>> ps.plot_convergence(idata, var_names=["sigma", "complete_logp"])  # doctest: +SKIP
+    >>> axes = ps.plot_convergence(idata, var_names=["sigma", "complete_logp"])
+    >>> axes.shape
+    (2,)
     """
     check_types("plot_convergence", locals())
     trace = get_group(idata, "saem_trace")

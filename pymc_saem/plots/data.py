@@ -76,10 +76,17 @@ def plot_data(
     ValueError
         When a column or subject does not exist, a column does not hold numbers, or ``by`` has too many values.
 
+    See Also
+    --------
+    pymc_saem.plot_fits : Data with the curves of a fit.
+    pymc_saem.summarize : How a model of the data is read.
+
     Examples
     --------
-    >>> data = ps.datasets.load_theophylline()  # doctest: +SKIP
-    >>> ps.plot_data(data, "time", "conc", kind="panels")  # doctest: +SKIP
+    >>> data = ps.datasets.load_theophylline()
+    >>> axes = ps.plot_data(data, "time", "conc", kind="panels")
+    >>> axes.shape
+    (12,)
     """
     check_types("plot_data", locals())
     if kind not in KINDS:

@@ -109,7 +109,8 @@ def plot_fits(
 
     Returns
     -------
-    ndarray of matplotlib.axes.Axes, shape (subject,), or (subject, outcome) with a sequence of outcomes
+    ndarray of matplotlib.axes.Axes
+        Of shape (subject,), or (subject, outcome) with a sequence of outcomes.
 
     Raises
     ------
@@ -117,9 +118,17 @@ def plot_fits(
         When a subject or outcome does not exist, ``x`` is missing or wrong, the fit belongs to a different model, or the number
         of columns or labels does not suit the outcomes.
 
+    See Also
+    --------
+    pymc_saem.predict : The predictions as a table.
+    pymc_saem.plot_predictions : Observed values against predictions.
+    pymc_saem.plot_data : The data alone.
+
     Examples
     --------
-    >>> ps.plot_fits(model, idata, subjects=[1, 2], xlabel="time [h]")  # doctest: +SKIP
+    >>> axes = ps.plot_fits(model, idata, subjects=[1, 2], x=data["time"], xlabel="time [h]")
+    >>> axes.shape
+    (2,)
     """
     check_types("plot_fits", locals())
     check_probability("ci_prob", ci_prob)

@@ -73,7 +73,8 @@ def plot_observation_distribution(
 
     Returns
     -------
-    matplotlib.axes.Axes, or ndarray of them, shape (row,), for several rows
+    matplotlib.axes.Axes or ndarray of them
+        One for one row, shape (row,) for several.
 
     Raises
     ------
@@ -84,9 +85,15 @@ def plot_observation_distribution(
     NotImplementedError
         When the outcome is multivariate or composed of other distributions (truncated, a mixture).
 
+    See Also
+    --------
+    pymc_saem.plot_residuals : All rows.
+    pymc_saem.residuals : Where each row lies in its distribution, as numbers.
+
     Examples
     --------
-    >>> ps.plot_observation_distribution(model, idata, subject=1, row=3)  # doctest: +SKIP
+    >>> ax = ps.plot_observation_distribution(model, idata, subject=1, row=3)
+    >>> axes = ps.plot_observation_distribution(model, idata, subject=1, row=[3, 4], x=data["time"])
     """
     check_types("plot_observation_distribution", locals())
     fitted = read_outcome(model, idata, outcome)

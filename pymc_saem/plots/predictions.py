@@ -73,16 +73,25 @@ def plot_predictions(
 
     Returns
     -------
-    ndarray of matplotlib.axes.Axes, shape (kind,)
+    ndarray of matplotlib.axes.Axes
+        Of shape (kind,).
 
     Raises
     ------
     ValueError
         When a subject, outcome or kind does not exist, the fit belongs to a different model, or PyMC has no mean of the outcome.
 
+    See Also
+    --------
+    pymc_saem.predict : The predictions as a table.
+    pymc_saem.plot_residuals : The differences, standardized.
+    pymc_saem.plot_fits : Curves of each subject.
+
     Examples
     --------
-    >>> ps.plot_predictions(model, idata, log=True)  # doctest: +SKIP
+    >>> axes = ps.plot_predictions(model, idata, log=True)
+    >>> axes.shape
+    (2,)
     """
     check_types("plot_predictions", locals())
     kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)

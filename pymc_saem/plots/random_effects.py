@@ -95,7 +95,8 @@ def plot_random_effects(
 
     Returns
     -------
-    ndarray of matplotlib.axes.Axes, shape (panel,)
+    ndarray of matplotlib.axes.Axes
+        Of shape (panel,).
 
     Raises
     ------
@@ -106,11 +107,15 @@ def plot_random_effects(
 
     See Also
     --------
-    pymc_saem.random_effects : the numbers.
+    pymc_saem.random_effects : The numbers.
+    pymc_saem.individuals : Conditional distributions of the effects.
 
     Examples
     --------
-    >>> ps.plot_random_effects(model, idata, covariates=data)  # doctest: +SKIP
+    >>> axes = ps.plot_random_effects(model, idata)
+    >>> axes.shape
+    (3,)
+    >>> axes = ps.plot_random_effects(model, idata, covariates=data)
     """
     check_types("plot_random_effects", locals())
     kind = kind or ("marginals" if covariates is None else "covariates")

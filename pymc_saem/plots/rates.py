@@ -96,7 +96,8 @@ def plot_rates(
 
     Returns
     -------
-    ndarray of matplotlib.axes.Axes, shape (panel,)
+    ndarray of matplotlib.axes.Axes
+        Of shape (panel,).
 
     Raises
     ------
@@ -105,11 +106,14 @@ def plot_rates(
 
     See Also
     --------
-    pymc_saem.rates : the numbers.
+    pymc_saem.rates : The numbers.
+    pymc_saem.nn.MLP : A network.
 
     Examples
     --------
-    >>> ps.plot_rates(model, idata, labels={"t": "time"}, units={"t": "h"})  # doctest: +SKIP
+    >>> axes = ps.plot_rates(network_model, network_fit, labels={"t": "time"}, units={"t": "h"})
+    >>> axes.shape
+    (1,)
     """
     check_types("plot_rates", locals())
     check_arguments(ci_prob, n_grid, along)

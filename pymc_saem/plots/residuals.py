@@ -61,11 +61,14 @@ def plot_residuals(
         Time of each row, or any other number such as time after dose. An ODE solution provides its times, and
         has the units of the ``t`` that it was given. A Series with ``attrs["units"]`` brings units.
     which : str or sequence of {"iwres", "pwres", "npde", "pit"}, default ("iwres", "npde")
+        Residuals, one row of panels each.
     kinds : str or sequence of {"time", "prediction", "qq", "histogram", "autocorrelation"}, optional
         By default all but the last, and "time" only where it is known. "prediction" is the individual one for
         "iwres", else the population's. "autocorrelation" is within subjects, by the number of rows between, in order of time.
     n_simulations : int, default 1000
+        Simulated data sets.
     random_seed : int or numpy.random.Generator, optional
+        Same seed, same residuals.
     xlabel : str, optional
         Of the panels over time; by default the name of ``x`` or "time", with its unit where known.
     ax : Axes or array of Axes, optional
@@ -75,17 +78,26 @@ def plot_residuals(
 
     Returns
     -------
-    ndarray of matplotlib.axes.Axes, shape (residual, kind)
+    ndarray of matplotlib.axes.Axes
+        Of shape (residual, kind).
 
     Raises
     ------
     ValueError
         When a residual or kind does not exist, "time" is asked for and not known, or as :func:`pymc_saem.residuals`.
 
+    See Also
+    --------
+    pymc_saem.residuals : The numbers, and what each residual is.
+    pymc_saem.plot_vpc : Quantiles of the data beside those of simulations.
+    pymc_saem.plot_predictions : Observed values against predictions.
+
     Examples
     --------
-    >>> ps.plot_residuals(model, idata, x=data["time"], random_seed=1)  # doctest: +SKIP
-    >>> ps.plot_residuals(model, idata, which="pit", kinds=("histogram", "autocorrelation"))  # doctest: +SKIP
+    >>> axes = ps.plot_residuals(model, idata, x=data["time"], random_seed=1)
+    >>> axes.shape
+    (2, 4)
+    >>> axes = ps.plot_residuals(model, idata, which="pit", kinds="histogram", random_seed=1)
     """
     check_types("plot_residuals", locals())
     which, asked = _several("which", which, _RESIDUALS), kinds

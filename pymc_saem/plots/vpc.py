@@ -68,9 +68,31 @@ def plot_vpc(
 
     Parameters
     ----------
-    model, idata, outcome, x, bins, quantiles, ci_prob, prediction_corrected, lower_bound, stratify, n_simulations, random_seed
-        As in :func:`pymc_saem.vpc`. A Series ``x`` with ``attrs["units"]`` brings units; an ODE solution has those of
-        the ``t`` that it was given.
+    model : pymc.Model
+        The model that was fitted.
+    idata : arviz.InferenceData or xarray.DataTree
+        What ``fit_saem`` returned, or the same read from a file.
+    outcome : str, optional
+        Name of the observed variable, when there are several.
+    x : array_like, shape (row,), optional
+        Time of each row, or any other number to sort by. A Series with ``attrs["units"]`` brings units; an ODE solution
+        provides its times, and has the units of the ``t`` that it was given.
+    bins : {"auto", "unique", "smooth"}, int or sequence of float, default "auto"
+        How rows are sorted by their time, see :func:`pymc_saem.vpc`.
+    quantiles : sequence of float, default (0.1, 0.5, 0.9)
+        Probabilities of the quantiles.
+    ci_prob : float, default 0.9
+        Probability of the intervals, equal tails.
+    prediction_corrected : bool, default False
+        Whether differences in the prediction within a bin are taken out.
+    lower_bound : float, default 0
+        Of the outcome, for the correction.
+    stratify : array_like, shape (row,), optional
+        Group of each row; each has a panel. A Series brings its name.
+    n_simulations : int, default 500
+        Simulated data sets.
+    random_seed : int or numpy.random.Generator, optional
+        Same seed, same figure.
     show_data : bool, default True
         Whether the observed rows are drawn as points.
     log : bool, default False
@@ -84,17 +106,27 @@ def plot_vpc(
 
     Returns
     -------
-    ndarray of matplotlib.axes.Axes, shape (stratum,), or (2, stratum) for a ``Censored`` outcome
+    ndarray of matplotlib.axes.Axes
+        Of shape (stratum,), or (2, stratum) for a ``Censored`` outcome.
 
     Raises
     ------
     ValueError
         As :func:`pymc_saem.vpc`, or when fewer axes are given than needed.
 
+    See Also
+    --------
+    pymc_saem.vpc : The numbers.
+    pymc_saem.plot_residuals : Residuals of each row.
+    pymc_saem.simulate : The simulated data sets.
+
     Examples
     --------
-    >>> ps.plot_vpc(model, idata, x=data["time"], random_seed=1)  # doctest: +SKIP
-    >>> ps.plot_vpc(model, idata, prediction_corrected=True, stratify=data["sex"], log=True)  # doctest: +SKIP
+    >>> axes = ps.plot_vpc(model, idata, x=data["time"], random_seed=1)
+    >>> heavy = (data["weight"] > 70).rename("above 70 kg")
+    >>> axes = ps.plot_vpc(model, idata, x=data["time"], stratify=heavy, bins=4, random_seed=1)
+    >>> axes.shape
+    (2,)
     """
     check_types("plot_vpc", locals())
     check = predictive_check(

@@ -103,11 +103,21 @@ def predict(
     UserWarning
         When labels seem to mean other subjects, draws of new subjects do not suffice, or predictions could not be computed.
 
+    See Also
+    --------
+    pymc_saem.simulate : New data sets from the fit.
+    pymc_saem.plot_fits : Curves of each subject.
+    pymc_saem.plot_predictions : Observed values against predictions.
+
     Examples
     --------
-    >>> ps.predict(model, idata, level=["individual", "population"])  # doctest: +SKIP
-    >>> later = pd.concat([data, pd.DataFrame({"subject": 1, "time": [36.0, 48.0]})])  # doctest: +SKIP
-    >>> ps.predict(build_model, idata, later)  # doctest: +SKIP
+    >>> table = ps.predict(model, idata, level=["individual", "population"], random_seed=1)
+    >>> sorted(set(table["level"]))
+    ['individual', 'population']
+    >>> later = pd.DataFrame({"subject": 1, "time": [36.0, 48.0], "dose": 319.992, "conc": np.nan})
+    >>> forecast = ps.predict(build, idata, pd.concat([data, later]), random_seed=1)
+    >>> int(forecast["observed"].isna().sum())
+    2
     """
     check_types("predict", locals())
     levels = _check_levels(level)

@@ -73,10 +73,20 @@ def simulate(
     UserWarning
         When outcomes could not be computed; the message names the subjects.
 
+    See Also
+    --------
+    pymc_saem.vpc : Simulated data sets beside the data.
+    pymc_saem.predict : Predictions with intervals.
+    pymc_saem.bootstrap : Refits to simulated data sets.
+
     Examples
     --------
-    >>> ps.simulate(model, idata, n=100, random_seed=1)["conc"]  # doctest: +SKIP
-    >>> ps.simulate(model, {"a": 1.0, "omega": 0.5, "sigma": 0.1}, n=100, random_seed=1)  # doctest: +SKIP
+    >>> sets = ps.simulate(model, idata, n=100, random_seed=1)
+    >>> sets["conc"].sizes["simulation"]
+    100
+    >>> values = {"log_ka": 0.5, "log_V": 3.5, "log_CL": 1.0, "omega_ka": 0.6, "omega_V": 0.2, "omega_CL": 0.3, "sigma": 0.7}
+    >>> ps.simulate(model, values, n=100, random_seed=1)["ka"].dims
+    ('simulation', 'subject')
     """
     check_types("simulate", locals())
     check_whole("n", n, 1)

@@ -84,6 +84,7 @@ def cross_validate(
     Parameters
     ----------
     model : pymc.Model
+        The model of all subjects. It is not changed.
     idata : arviz.InferenceData or xarray.DataTree, optional
         A fit of the model to all subjects: refits start at its estimate, with its settings. Without one they start as
         ``fit_saem`` does.
@@ -96,22 +97,32 @@ def cross_validate(
     n_jobs : int, default 1
         Processes, as joblib counts them, or workers of joblib's backend. Results do not depend on it.
     random_seed : int or numpy.random.Generator, optional
+        Same seed, same folds and scores.
     progressbar : bool, default True
+        Shown in terminals and notebooks only.
     **options
         Options of ``fit_saem``, instead of those of the fit: ``objective``, ``fixed``, ``n_transitions``, ...
 
     Returns
     -------
     CrossValidation
+        Printed with the total score and its errors; ``table`` has the scores of the subjects.
 
     Raises
     ------
     ValueError
         For options out of range, or a fit of another model.
 
+    See Also
+    --------
+    pymc_saem.compare : Models compared by information criteria.
+    pymc_saem.bootstrap : Refits to subjects drawn with replacement.
+
     Examples
     --------
-    >>> ps.cross_validate(model, idata, folds="loo", n_jobs=4, random_seed=1).total  # doctest: +SKIP
+    >>> found = ps.cross_validate(model, idata, folds=4, random_seed=1)
+    >>> found.table.shape[0], len(found.estimates)
+    (12, 4)
     """
     check_types("cross_validate", locals())
     refitter, start = _refitter(model, idata, n_explore, n_smooth, options)

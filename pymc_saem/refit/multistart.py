@@ -26,7 +26,7 @@ def rank_chains(
     progressbar: bool = True,
     **options,
 ) -> pd.DataFrame:
-    """Marginal log-likelihood at the end of every chain of a fit.
+    """Compute the marginal log-likelihood at the end of every chain of a fit.
 
     ``fit_saem(chains=8, cores=4)`` is multi-start: whole runs, the first from the initial values, the others from dispersed ones. It
     chooses among them by a score that needs no integral, exact for Gaussian conditional distributions. This table
@@ -35,13 +35,17 @@ def rank_chains(
     Parameters
     ----------
     model : pymc.Model
+        The model of the fit. It is not changed.
     idata : arviz.InferenceData or xarray.DataTree
         A fit of the model with several chains.
     likelihood : {"auto", "quadrature", "importance", "annealed"}
+        How the log-likelihoods are computed; see :func:`pymc_saem.fit_saem`.
     n_jobs : int, default 1
         Processes, as joblib counts them.
     random_seed : int or numpy.random.Generator, optional
+        Same seed, same numbers.
     progressbar : bool, default True
+        Shown in terminals and notebooks only.
     **options
         Options of ``fit_saem`` instead of those of the fit.
 
@@ -56,10 +60,18 @@ def rank_chains(
     ValueError
         When ``idata`` is not such a fit, or belongs to a different model.
 
+    See Also
+    --------
+    pymc_saem.fit_saem : Several chains by ``chains``.
+    pymc_saem.plot_convergence : The iterates of all chains.
+    pymc_saem.check_restart : A run from the result of a fit.
+
     Examples
     --------
-    >>> idata = ps.fit_saem(model, chains=8, cores=4, random_seed=1)  # doctest: +SKIP
-    >>> ps.rank_chains(model, idata)  # doctest: +SKIP
+    >>> idata = ps.fit_saem(model, chains=2, random_seed=1)
+    >>> table = ps.rank_chains(model, idata)
+    >>> list(table.columns[:5])
+    ['loglik', 'error', 'log_prior', 'objective', 'below']
     """
     check_types("rank_chains", locals())
     fitted = read_fit(idata, options)

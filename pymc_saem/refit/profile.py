@@ -102,7 +102,7 @@ def profile_likelihood(
     progressbar: bool = True,
     **options,
 ) -> Profile:
-    """Profile likelihood intervals.
+    """Compute profile likelihood intervals.
 
     For each parameter and side, refits with the parameter held at ``n_points`` values or more, from the estimate outwards, until
     twice the log-likelihood has fallen below its maximum by more than the quantile of the chi-squared distribution with one degree
@@ -113,11 +113,13 @@ def profile_likelihood(
     Parameters
     ----------
     model : pymc.Model
+        The model of the fit. It is not changed.
     idata : arviz.InferenceData or xarray.DataTree
         A fit of the model.
     parameters : str or sequence of str
         Names of parameters, of which all entries are taken, or of entries as :func:`pymc_saem.summary` has them.
     ci_prob : float, default 0.95
+        Probability of the intervals.
     n_points : int, default 4
         Grid points per side up to the limit.
     likelihood : {"auto", "quadrature", "importance", "annealed"}
@@ -127,27 +129,40 @@ def profile_likelihood(
     n_jobs : int, default 1
         Processes, as joblib counts them; a side of a parameter is a task. Results do not depend on it.
     random_seed : int or numpy.random.Generator, optional
+        Same seed, same profiles.
     progressbar : bool, default True
+        Shown in terminals and notebooks only.
     **options
         Options of ``fit_saem`` instead of those of the fit.
 
     Returns
     -------
     Profile
+        Printed with the intervals; ``points`` has all refits.
 
     Raises
     ------
     ValueError
         For unknown or fixed parameters, entries that cannot be fixed alone, options out of range, or a fit of another model.
+    RuntimeError
+        When the fit could not be repeated; the text has the reason.
 
     Warns
     -----
     UserWarning
         When sides were lost, limits were not reached, or a point is better than the estimate by more than 0.1.
 
+    See Also
+    --------
+    pymc_saem.bootstrap : Intervals by refits to other data.
+    pymc_saem.summary : Intervals by the Fisher information.
+    pymc_saem.correlation : What the data do not distinguish.
+
     Examples
     --------
-    >>> ps.profile_likelihood(model, idata, ["omega", "sigma"]).table  # doctest: +SKIP
+    >>> profile = ps.profile_likelihood(model, idata, ["omega_CL"], random_seed=1)
+    >>> list(profile.table.columns)
+    ['estimate', 'lower', 'upper']
     """
     check_types("profile_likelihood", locals())
     check_count("n_points", n_points, 2)

@@ -75,6 +75,7 @@ def check_restart(
     Parameters
     ----------
     model : pymc.Model
+        The model of the fit. It is not changed.
     idata : arviz.InferenceData or xarray.DataTree
         A fit of the model.
     n_explore, n_smooth : int
@@ -82,6 +83,7 @@ def check_restart(
     likelihood : {"auto", "quadrature", "importance", "annealed"}
         How both marginal log-likelihoods are computed.
     random_seed : int or numpy.random.Generator, optional
+        Same seed, same run.
     **options
         Options of ``fit_saem`` instead of those of the fit.
 
@@ -95,9 +97,16 @@ def check_restart(
     ValueError
         When ``idata`` is not a fit, or belongs to a different model.
 
+    See Also
+    --------
+    pymc_saem.diagnostics : Checks of the run itself.
+    pymc_saem.rank_chains : Several runs from dispersed starts.
+
     Examples
     --------
-    >>> print(ps.check_restart(model, idata, random_seed=1))  # doctest: +SKIP
+    >>> check = ps.check_restart(model, idata, random_seed=1)
+    >>> list(check.table.columns)
+    ['estimate', 'again', 'moved']
     """
     check_types("check_restart", locals())
     fitted = read_fit(idata, options)

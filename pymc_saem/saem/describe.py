@@ -57,7 +57,9 @@ class ModelSummary:
 
 
 def summarize(model: pm.Model | None = None, *, random_effects: Sequence[str] | None = None) -> ModelSummary:
-    """How SAEM reads a model: random effects, M-step of each parameter, data.
+    """Report how SAEM reads a model: random effects, M-step of each parameter, data.
+
+    It runs no iterations.
 
     Parameters
     ----------
@@ -76,9 +78,20 @@ def summarize(model: pm.Model | None = None, *, random_effects: Sequence[str] | 
     UnsupportedModelError
         When the model is not one that SAEM can estimate.
 
+    See Also
+    --------
+    pymc_saem.fit_saem : Estimates the model.
+    pymc_saem.plot_data : The data themselves.
+
     Examples
     --------
-    >>> print(ps.summarize(model))  # doctest: +SKIP
+    >>> read = ps.summarize(model)
+    >>> read.data
+             rows  subjects  fewest  most
+    outcome
+    conc      132        12      11    11
+    >>> read.random_effects.loc["ka", "mean"]
+    'log_ka'
     """
     check_types("summarize", locals())
     mixed = read_model(pm.modelcontext(model), random_effects)

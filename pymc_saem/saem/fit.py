@@ -151,7 +151,7 @@ def fit_saem(
     extend : int, default 0
         With ``resume``: number of additional iterations of every chain, regardless of the stopping rule.
     checkpoint : path or Checkpoint, optional
-        netCDF file to which the running fit is written every ten seconds (or at the interval of a :class:`Checkpoint`), and the whole
+        A netCDF file to which the running fit is written every ten seconds (or at the interval of a :class:`Checkpoint`), and the whole
         result at the end. ``ps.load(path)`` reads it at any time; ``resume=path`` continues after a crash.
     compile_kwargs : dict, optional
         ``{"mode": ...}`` for PyTensor.
@@ -172,11 +172,20 @@ def fit_saem(
         An option is out of range, or ``resume`` belongs to a different model or has other options; the message says which, and what was
         expected.
 
+    See Also
+    --------
+    pymc_saem.summarize : How the model is read; it runs no iterations.
+    pymc_saem.summary : The estimates as a table.
+    pymc_saem.diagnostics : What to check afterwards.
+    pymc_saem.SAEM : The iteration as a PyMC step method.
+    pymc_saem.save : Writes a fit to a file.
+
     Examples
     --------
-    >>> with model:  # doctest: +SKIP
+    >>> with model:
     ...     idata = ps.fit_saem(random_seed=21)
-    >>> ps.summary(idata)  # doctest: +SKIP
+    >>> list(ps.summary(idata).index)
+    ['log_ka', 'omega_ka', 'log_V', 'omega_V', 'log_CL', 'omega_CL', 'sigma']
     """
     arguments = locals()
     check_types("fit_saem", arguments)

@@ -1,11 +1,9 @@
 """The shipped data: shapes, units, known values, and independence of the copies."""
 
-import doctest
 
 import numpy as np
 import pytest
 
-import pymc_saem.datasets.load
 from pymc_saem.datasets import load_orange, load_theophylline
 
 
@@ -59,7 +57,3 @@ def test_every_call_gives_a_fresh_copy(load):
     second = load()
     assert (second.iloc[:, 1] >= 0).all()
     assert second.attrs["units"]
-
-
-def test_docstring_examples_run():
-    assert doctest.testmod(pymc_saem.datasets.load).failed == 0

@@ -1,6 +1,5 @@
 """MLP against formulas written out here; PyTensor against NumPy; shapes, names, errors, extreme inputs."""
 
-import doctest
 import pickle
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytensor.tensor as pt
 import pytest
 from scipy import special
 
-import pymc_saem.nn.mlp
 from pymc_saem.nn import MLP
 
 FORMULAS = {
@@ -225,7 +223,3 @@ def test_description_is_frozen_hashable_and_pickles():
     assert pickle.loads(pickle.dumps(net)) == net
     with pytest.raises(AttributeError):
         net.depth = 2
-
-
-def test_docstring_examples_run():
-    assert doctest.testmod(pymc_saem.nn.mlp).failed == 0

@@ -1,6 +1,5 @@
 """nn.weights in a model: start, names, priors, dims, errors."""
 
-import doctest
 import subprocess
 import sys
 
@@ -8,7 +7,6 @@ import numpy as np
 import pymc as pm
 import pytest
 
-import pymc_saem.nn.start
 from pymc_saem import nn
 
 NET = nn.MLP(in_size=1, out_size=1, width_size=2, depth=1)
@@ -146,8 +144,3 @@ def test_ranges_of_several_inputs(rng):
 def test_affine_network_is_typical_in_the_middle(rng):
     net = nn.MLP(1, 1, 1, 0)
     assert net(nn.initial_weights(net, rng, (10, 30), 5.0), 20.0) == pytest.approx(5.0)
-
-
-@pytest.mark.parametrize("module", [pymc_saem.nn.start, sys.modules["pymc_saem.nn.weights"]], ids=str)
-def test_docstring_examples_run(module):
-    assert doctest.testmod(module).failed == 0

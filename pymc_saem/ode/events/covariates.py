@@ -47,11 +47,17 @@ def interpolate(
     Returns
     -------
     Interpolation
+        An entry of ``params``.
 
     Raises
     ------
     TypeError, ValueError
         If the table lacks a column, or has values that are missing, not finite, or twice at one time.
+
+    See Also
+    --------
+    pymc_saem.ode.solve_ivp : Takes it as an entry of ``params``.
+    pymc_saem.ode.Doses : Events of the same subjects.
 
     Examples
     --------

@@ -58,6 +58,11 @@ class Doses:
         By state, the name of the entry of ``params`` that delays its doses, multiplies their amount, or is the rate or the
         duration of its infusions; one number per subject. They carry gradients as all parameters do.
 
+    See Also
+    --------
+    pymc_saem.ode.solve_ivp : Takes it as ``events``.
+    pymc_saem.ode.interpolate : Covariates that change with time.
+
     Notes
     -----
     At one time, resets and steady states come first, then observations, then doses: a row at the time of a dose sees the

@@ -12,6 +12,10 @@ class SolverStatus(IntEnum):
 
     The rows of a failed subject are NaN. The text of a code says what to do.
 
+    See Also
+    --------
+    pymc_saem.ode.Solution : Has the status of each subject.
+
     Examples
     --------
     >>> from pymc_saem.ode import SolverStatus
@@ -33,12 +37,12 @@ class SolverStatus(IntEnum):
 
     @property
     def advice(self) -> str:
-        """str: what happened and what to do."""
+        """What happened and what to do."""
         return _ADVICE[self]
 
     @property
     def gradient_advice(self) -> str:
-        """str: the same where a gradient failed, which takes more steps than the solution."""
+        """The same where a gradient failed, which takes more steps than the solution."""
         more = " Gradients take more steps than solutions." if self in _OF_STEPS else ""
         return self.advice + more
 

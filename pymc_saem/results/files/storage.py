@@ -57,9 +57,15 @@ def save(idata, path) -> Path:
     ImportError
         When a Zarr folder is asked for and zarr is not installed.
 
+    See Also
+    --------
+    pymc_saem.load : Reads the file.
+    pymc_saem.Checkpoint : Writes a fit while it runs.
+
     Examples
     --------
-    >>> ps.save(idata, "fit.nc")  # doctest: +SKIP
+    >>> ps.save(idata, "fit.nc").name
+    'fit.nc'
     """
     check_types("save", locals())
     if _OURS not in group_names(idata):
@@ -134,9 +140,17 @@ def load(path):
         When the file has no fit in it, is not as it was written, or asks for more than reading numbers and texts, such as running code
         or opening other files; it names the file.
 
+    See Also
+    --------
+    pymc_saem.save : Writes the file.
+    pymc_saem.Checkpoint : Writes it while a fit runs.
+
     Examples
     --------
-    >>> idata = ps.load("fit.nc")  # doctest: +SKIP
+    >>> path = ps.save(idata, "fit.nc")
+    >>> again = ps.load(path)
+    >>> ps.summary(again).equals(ps.summary(idata))
+    True
     """
     check_types("load", locals())
     path = Path(path)

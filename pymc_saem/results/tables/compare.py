@@ -94,9 +94,17 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
     UserWarning
         When approximate likelihoods stand beside others, or errors are larger than differences.
 
+    See Also
+    --------
+    pymc_saem.plot_comparison : The same as a figure, with the estimates.
+    pymc_saem.cross_validate : Compares models by subjects that they were not fitted to.
+
     Examples
     --------
-    >>> ps.compare({"additive": first, "proportional": second}, criterion="bicc")  # doctest: +SKIP
+    >>> fixed = ps.fit_saem(model, fixed={"omega_CL": 0.3}, random_seed=1)
+    >>> table = ps.compare({"estimated": idata, "fixed": fixed}, criterion="bicc")
+    >>> sorted(table.index)
+    ['estimated', 'fixed']
     """
     check_types("compare", locals())
     if not isinstance(fits, Mapping) or len(fits) < 2:

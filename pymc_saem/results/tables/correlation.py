@@ -11,7 +11,9 @@ from pymc_saem.compat import get_group
 
 
 def correlation(idata) -> pd.DataFrame:
-    """Correlations of the population estimates of a fit.
+    """Tabulate the correlations of the population estimates of a fit.
+
+    Estimates that are nearly exchangeable for the data have a correlation near 1 or -1.
 
     Parameters
     ----------
@@ -33,9 +35,16 @@ def correlation(idata) -> pd.DataFrame:
     ValueError
         When no parameter of the fit has a standard error; the message gives the reason.
 
+    See Also
+    --------
+    pymc_saem.summary : The estimates with their standard errors.
+    pymc_saem.profile_likelihood : Intervals without a normal approximation.
+
     Examples
     --------
-    >>> ps.correlation(idata)  # doctest: +SKIP
+    >>> table = ps.correlation(idata)
+    >>> bool((table.columns == table.index).all())
+    True
     """
     check_types("correlation", locals())
     population = get_group(idata, "population")

@@ -43,7 +43,7 @@ class DiagnosticsTable(PrintedTable):
 
 
 def diagnostics(idata) -> pd.DataFrame:
-    """Checks of a fit, one per line, each with a verdict and advice.
+    """Check a fit; each check has a line with a verdict and advice.
 
     Parameters
     ----------
@@ -73,9 +73,18 @@ def diagnostics(idata) -> pd.DataFrame:
     KeyError
         When ``idata`` is not a fit.
 
+    See Also
+    --------
+    pymc_saem.plot_convergence : The iterates of the run.
+    pymc_saem.residuals : How the fit agrees with its data, row by row.
+    pymc_saem.check_restart : Whether a run from the fit finds a better optimum.
+
     Examples
     --------
-    >>> ps.diagnostics(idata).query("verdict == 'check'")  # doctest: +SKIP
+    >>> table = ps.diagnostics(idata)
+    >>> list(table.columns)
+    ['check', 'where', 'value', 'threshold', 'verdict', 'advice']
+    >>> to_check = table.query("verdict == 'check'")
     """
     check_types("diagnostics", locals())
     trace, population = get_group(idata, "saem_trace"), get_group(idata, "population")

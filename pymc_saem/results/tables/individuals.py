@@ -34,7 +34,7 @@ def _why_none(idata) -> str:
 
 
 def individuals(idata) -> pd.DataFrame:
-    """Conditional distributions of the random effects of a fit, one line per subject and effect.
+    """Tabulate the conditional distributions of the random effects of a fit, one line per subject and effect.
 
     Parameters
     ----------
@@ -59,9 +59,17 @@ def individuals(idata) -> pd.DataFrame:
     KeyError
         When ``idata`` is not a fit, or has no conditional distributions.
 
+    See Also
+    --------
+    pymc_saem.random_effects : The effects against the distribution of the population.
+    pymc_saem.predict : The predictions that follow from them.
+
     Examples
     --------
-    >>> ps.individuals(idata).loc[(1, "ka")]  # doctest: +SKIP
+    >>> table = ps.individuals(idata)
+    >>> list(table.index.names)
+    ['subject', 'effect']
+    >>> mode = table.loc[(1, "ka"), "natural_mode"]
     """
     check_types("individuals", locals())
     if "individual" not in group_names(idata) and "saem_trace" in group_names(idata):

@@ -82,7 +82,7 @@ def _one_line(name: str, entries: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(idata, weights: bool = False) -> pd.DataFrame:
-    """Population estimates of a fit as a table.
+    """Tabulate the population estimates of a fit.
 
     Parameters
     ----------
@@ -112,9 +112,20 @@ def summary(idata, weights: bool = False) -> pd.DataFrame:
     KeyError
         When ``idata`` is not a fit.
 
+    See Also
+    --------
+    pymc_saem.individuals : The random effects of each subject.
+    pymc_saem.correlation : Correlations of the estimates.
+    pymc_saem.bootstrap : Standard errors by refits.
+    pymc_saem.compare : Several fits side by side.
+
     Examples
     --------
-    >>> ps.summary(idata)  # doctest: +SKIP
+    >>> table = ps.summary(idata)
+    >>> list(table.columns[:5])
+    ['estimate', 'se', 'rse', 'lower', 'upper']
+    >>> table.loc["sigma", "m_step"]
+    'closed form'
     """
     check_types("summary", locals())
     population = get_group(idata, "population")

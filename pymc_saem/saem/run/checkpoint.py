@@ -28,7 +28,7 @@ class Checkpoint:
     Parameters
     ----------
     path : str or path
-        netCDF file, ending in ``.nc``; its folder must exist.
+        A netCDF file, ending in ``.nc``; its folder must exist.
     seconds : float, default 10
         Time between two writings.
     iterations : int, optional
@@ -39,9 +39,15 @@ class Checkpoint:
     ValueError
         When the file cannot be written there, or something else than a fit is there; or when the times make no sense.
 
+    See Also
+    --------
+    pymc_saem.fit_saem : Takes it as ``checkpoint``, and the file as ``resume``.
+    pymc_saem.load : Reads the file at any time.
+
     Examples
     --------
-    >>> idata = ps.fit_saem(model, checkpoint=ps.Checkpoint("fit.nc", iterations=50))  # doctest: +SKIP
+    >>> idata = ps.fit_saem(model, checkpoint=ps.Checkpoint("fit.nc", iterations=50))
+    >>> so_far = ps.load("fit.nc")
     """
 
     path: str | os.PathLike
@@ -69,9 +75,6 @@ class Checkpoint:
             check_count("iterations of a Checkpoint", self.iterations, 1)
         if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not self.seconds >= 0.0:
             raise ValueError(f"seconds of a Checkpoint is {shown(self.seconds)}; it must be a number of at least 0.")
-
-    def clock(self) -> Clock:
-        return Clock(self)
 
 
 def as_checkpoint(value) -> Checkpoint | None:
@@ -113,7 +116,7 @@ class Writer:
 
     def __init__(self, schedule: Checkpoint, begun: dict[int, Snapshot], build: Callable):
         self.schedule, self.snapshots, self.build = schedule, dict(begun), build
-        self.is_due = schedule.clock().is_due
+        self.is_due = Clock(schedule).is_due
         self.failures: list[str] = []  # of writings that failed, since the last one that did not
 
     def __call__(self, chain: int, snapshot: Snapshot) -> None:

@@ -15,6 +15,7 @@ from time import perf_counter, sleep
 
 import cloudpickle
 
+from pymc_saem.saem.run.checkpoint import Clock
 from pymc_saem.saem.run.explain import explained
 from pymc_saem.saem.run.snapshot import Snapshot
 from pymc_saem.saem.run.stages import CtrlC
@@ -234,7 +235,7 @@ class _Keep:
     """A checkpoint writer's stand-in here: snapshots go to the parent, which writes them."""
 
     def __init__(self, schedule, line):
-        self.clock, self.line = schedule.clock(), line
+        self.clock, self.line = Clock(schedule), line
 
     def is_due(self, iteration: int) -> bool:
         return self.clock.is_due(iteration)

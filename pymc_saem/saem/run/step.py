@@ -41,6 +41,8 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
     ----------
     vars : list of variables, optional
         All free variables of the model. SAEM must own every one of them.
+    model : pymc.Model, optional
+        The model in context by default.
     random_effects : sequence of str, optional
         Names of the random effects; found from the graph by default.
     objective : {"map", "ml"}
@@ -68,16 +70,30 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         Share of the subjects whose random effects move in an iteration, in (0, 1].
     compile_kwargs : dict, optional
         ``mode`` for the compiled densities; Numba by default.
+    initial_point : dict, optional
+        Given by PyMC, and not used: a chain starts at the point of its first step.
+    rng : int, numpy.random.Generator, optional
+        Random numbers of a step that is called without ``pm.sample``, which seeds every chain itself.
+    blocked : bool, default True
+        As in PyMC's step methods: all variables move together.
 
     Raises
     ------
     UnsupportedModelError
         When the model is not one that SAEM can estimate; the message names the part and the reason.
+    ValueError
+        When a free variable is left out, or an option is out of range.
+
+    See Also
+    --------
+    pymc_saem.fit_saem : Runs this step, and computes what follows the estimate.
 
     Examples
     --------
-    >>> with model:  # doctest: +SKIP
-    ...     idata = pm.sample(draws=300, tune=150, chains=1, step=ps.SAEM())
+    >>> with model:
+    ...     trace = pm.sample(draws=300, tune=150, chains=1, step=ps.SAEM())
+    >>> trace.posterior["sigma"].dims
+    ('chain', 'draw')
     """
 
     name = "saem"
@@ -158,7 +174,17 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         self._evaluations_before = 0.0
 
     def begin_chain(self, rng, n_explore: int, dispersed: bool = False) -> None:
-        """Forget the last chain and take over the generator of the next; ``dispersed``: it starts away from the point."""
+        """Forget the last chain and take over the generator of the next.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Generator of the new chain.
+        n_explore : int
+            Iterations of its exploratory phase.
+        dispersed : bool, default False
+            Whether it starts away from the point.
+        """
         self._forget()
         self.dispersed = dispersed
         self.rng = get_random_generator(rng, copy=False)
@@ -166,12 +192,29 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         if not n_explore:
             self.stop_tuning()
 
-    # PyMC 5 calls set_rng at the start of a chain, PyMC 6 setup_chain.
     def set_rng(self, rng) -> None:
+        """Begin a chain; PyMC 5 calls it.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Generator of the chain.
+        """
         self._check_data()
         self.begin_chain(rng, self.schedule.n_explore)
 
     def setup_chain(self, rng, tune: int, draws: int) -> None:
+        """Begin a chain; PyMC 6 calls it.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Generator of the chain.
+        tune : int
+            Iterations of its exploratory phase.
+        draws : int
+            Iterations of its smoothing phase.
+        """
         self._check_data()
         self.begin_chain(rng, tune)
 
@@ -187,13 +230,14 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
                 )
 
     def stop_tuning(self) -> None:
+        """End the exploratory phase: step sizes decrease, and kernels keep their scales."""
         self.tune = False
         if self.simulator is not None:
             self.simulator.stop_tuning()
 
     @np.errstate(all="ignore")  # values that are not finite are checked and reported
     def step(self, point: dict) -> tuple[dict, list[dict]]:
-        """One SAEM iteration.
+        """Run one SAEM iteration.
 
         Parameters
         ----------
