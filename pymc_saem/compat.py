@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from io import BytesIO
+from os import PathLike
 from typing import Any, TypeAlias
 
 import arviz as az
 import numpy as np
 import pymc as pm
 import xarray as xr
+from pytensor.graph.basic import Variable
+from pytensor.tensor.variable import TensorVariable
 from rich.progress import TextColumn
 from rich.table import Column
 
@@ -25,7 +28,7 @@ HAS_INFERENCE_DATA = int(az.__version__.split(".")[0]) < 1
 InferenceData: TypeAlias = Any
 
 
-def observed_variables(model: pm.Model) -> list:
+def observed_variables(model: pm.Model) -> list[TensorVariable]:
     """Observed variables, each once: PyMC 5's posterior predictive sampling leaves them doubled in the model.
 
     Raises
@@ -38,13 +41,13 @@ def observed_variables(model: pm.Model) -> list:
     return list(dict.fromkeys(model.observed_RVs))
 
 
-def inner_graph(op) -> tuple[list, list]:
+def inner_graph(op: Any) -> tuple[list[Variable], list[Variable]]:
     """Inputs and outputs of the graph inside an operation; PyTensor 3 freezes it, so this is a copy there."""
     graph = op.fgraph.unfreeze() if hasattr(op.fgraph, "unfreeze") else op.fgraph
     return list(graph.inputs), list(graph.outputs)
 
 
-def make_datatree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, object]):
+def make_datatree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, object]) -> InferenceData:
     """The container of the installed ArviZ: ``arviz.InferenceData`` or ``xarray.DataTree``."""
     if HAS_INFERENCE_DATA:
         return az.InferenceData(**groups, attrs=dict(attrs), warn_on_custom_groups=False)
@@ -53,7 +56,7 @@ def make_datatree(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, object])
     return tree
 
 
-def group_names(idata) -> list[str]:
+def group_names(idata: InferenceData) -> list[str]:
     """Names of the groups of a fit.
 
     Raises
@@ -69,7 +72,7 @@ def group_names(idata) -> list[str]:
         ) from None
 
 
-def get_group(idata, name: str) -> xr.Dataset:
+def get_group(idata: InferenceData, name: str) -> xr.Dataset:
     """One group as a Dataset.
 
     Raises
@@ -111,17 +114,16 @@ def rhat_and_ess(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         if HAS_INFERENCE_DATA:
             # not az.convert_to_dataset, which warns of more chains than draws
             data = xr.Dataset({"x": (("chain", "draw", *(f"x{k}" for k in range(draws.ndim - 2))), draws)})
-            found = az.rhat(data), az.ess(data), az.ess(data, method="sd")
-            return tuple(np.asarray(one["x"].values) for one in found)
+            rhat, bulk, sd = az.rhat(data), az.ess(data), az.ess(data, method="sd")
+            return np.asarray(rhat["x"].values), np.asarray(bulk["x"].values), np.asarray(sd["x"].values)
         from arviz_stats.base import array_stats
 
         axes = {"chain_axis": 0, "draw_axis": 1}
-        found = (
-            array_stats.rhat(draws, **axes),
-            array_stats.ess(draws, **axes),
-            array_stats.ess(draws, **axes, method="sd"),
+        return (
+            np.asarray(array_stats.rhat(draws, **axes)),
+            np.asarray(array_stats.ess(draws, **axes)),
+            np.asarray(array_stats.ess(draws, **axes, method="sd")),
         )
-        return tuple(np.asarray(one) for one in found)
 
 
 def progress_column(text: str, header: str) -> TextColumn:
@@ -129,7 +131,7 @@ def progress_column(text: str, header: str) -> TextColumn:
     return TextColumn(text, table_column=Column(header, ratio=1))
 
 
-def _tree(idata) -> xr.DataTree:
+def _tree(idata: InferenceData) -> xr.DataTree:
     """All groups, of which ArviZ 0.x cannot write some with Zarr 3."""
     if not HAS_INFERENCE_DATA:
         return idata
@@ -138,30 +140,30 @@ def _tree(idata) -> xr.DataTree:
     return tree
 
 
-def netcdf_bytes(idata) -> bytes:
+def netcdf_bytes(idata: InferenceData) -> bytes:
     """All groups as a netCDF file in memory: HDF5 ends Python where it cannot write to a disk."""
     return bytes(_tree(idata).to_netcdf(engine="h5netcdf"))
 
 
-def write_zarr(idata, folder) -> None:
+def write_zarr(idata: InferenceData, folder: str | PathLike[str]) -> None:
     """Write all groups to a Zarr folder."""
     _tree(idata).to_zarr(str(folder), mode="w", zarr_format=2)  # the third format has no text yet
 
 
-def read_netcdf(data: bytes):
+def read_netcdf(data: bytes) -> tuple[InferenceData, list[str]]:
     """``(container, names of its groups)`` of the bytes of a netCDF file."""
     return _container(xr.open_datatree(BytesIO(data), engine="h5netcdf"))
 
 
-def read_zarr(folder):
+def read_zarr(folder: str | PathLike[str]) -> tuple[InferenceData, list[str]]:
     """``(container, names of its groups)`` of a Zarr folder, in memory."""
     return _container(xr.open_datatree(str(folder), engine="zarr"))
 
 
-def _container(opened: xr.DataTree):
+def _container(opened: xr.DataTree) -> tuple[InferenceData, list[str]]:
     with opened as tree:
         groups = {node.path.lstrip("/"): node.to_dataset().load() for node in tree.descendants}
-        attrs = dict(tree.attrs)
+        attrs = {str(name): value for name, value in tree.attrs.items()}
     if HAS_INFERENCE_DATA:  # which has no groups within groups
         groups = {name: group for name, group in groups.items() if "/" not in name}
     return make_datatree(groups, attrs), [name for name in groups if "/" not in name]

@@ -5,30 +5,62 @@ depot (the gut) to a central compartment (the blood) and leaves it; the four rat
 each person has their own weights. :func:`theophylline_model` is the model, :func:`main` the program around it.
 """
 
+from __future__ import annotations
+
 from time import perf_counter
 
 _BEGAN = perf_counter()  # before the imports, which take some of the time that the demo reports
 
 import argparse  # noqa: E402
 import json  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any, TypedDict  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pymc as pm  # noqa: E402
+from pytensor.tensor.variable import TensorVariable  # noqa: E402
 
 import pymc_saem as ps  # noqa: E402
-from pymc_saem.compat import get_group  # noqa: E402
+from pymc_saem.compat import InferenceData, get_group  # noqa: E402
+
+
+class Settings(TypedDict, total=False):
+    """Options of ``fit_saem`` that the demo sets."""
+
+    n_explore: int
+    n_smooth: int
+    n_transitions: int
+    n_starts: int
+    draws: int
+
 
 #: 1000 iterations of 80 transitions each, of which the first 600 explore. With 30 + 970, as the model was
 #: first published, seed 2 ends at a marginal log-likelihood of -220; benchmarks/accuracy/README.md has what a long exploration gives.
-SETTINGS = {"n_explore": 600, "n_smooth": 400, "n_transitions": 80}
+SETTINGS: Settings = {"n_explore": 600, "n_smooth": 400, "n_transitions": 80}
 #: As few as show that everything works; the estimates mean nothing.
-QUICK = {"n_explore": 5, "n_smooth": 5, "n_transitions": 20, "n_starts": 1, "draws": 4}
+QUICK: Settings = {"n_explore": 5, "n_smooth": 5, "n_transitions": 20, "n_starts": 1, "draws": 4}
 SEED = 21
 
 
-def theophylline_model(data: pd.DataFrame | None = None, **options) -> pm.Model:
+def neural_rates(net: ps.nn.MLP) -> Callable[..., dict[str, TensorVariable]]:
+    """The right-hand side of the model: two compartments, and a copy of the network for each of four rates."""
+
+    def rates(t: TensorVariable, y: Any, p: Any) -> dict[str, TensorVariable]:
+        f_a1 = ps.nn.softplus(net(p.w_a1, t / 24))
+        f_a2 = ps.nn.softplus(net(p.w_a2, ps.nn.softplus(y.depot)))
+        f_c1 = -ps.nn.softplus(net(p.w_c1, ps.nn.softplus(y.center)))
+        f_c2 = ps.nn.softplus(net(p.w_c2, t / 24))
+        return {
+            "depot": -p.dose * f_a1 - f_a2,
+            "center": p.dose * f_a1 + f_a2 + f_c1 + p.dose * f_c2,
+        }
+
+    return rates
+
+
+def theophylline_model(data: pd.DataFrame | None = None, **options: Any) -> pm.Model:
     """The neural ODE model of the theophylline data: two compartments, four networks, Omega = I.
 
     Parameters
@@ -47,16 +79,6 @@ def theophylline_model(data: pd.DataFrame | None = None, **options) -> pm.Model:
     dose = data.groupby("subject", sort=False)["dose"].first().to_numpy()
     net = ps.nn.MLP(in_size=1, out_size=1, width_size=2, depth=1, activation="tanh")
 
-    def rates(t, y, p):
-        f_a1 = ps.nn.softplus(net(p.w_a1, t / 24))
-        f_a2 = ps.nn.softplus(net(p.w_a2, ps.nn.softplus(y.depot)))
-        f_c1 = -ps.nn.softplus(net(p.w_c1, ps.nn.softplus(y.center)))
-        f_c2 = ps.nn.softplus(net(p.w_c2, t / 24))
-        return {
-            "depot": -p.dose * f_a1 - f_a2,
-            "center": p.dose * f_a1 + f_a2 + f_c1 + p.dose * f_c2,
-        }
-
     with pm.Model(coords={"subject": ids, "weight": net.weight_names}) as model:
         sigma = pm.LogNormal("sigma", 0.0, 0.5)
         w = {}
@@ -64,7 +86,7 @@ def theophylline_model(data: pd.DataFrame | None = None, **options) -> pm.Model:
             z = ps.nn.weights(f"z_{name}", net)
             w[f"w_{name}"] = pm.MvNormal(f"w_{name}", z, np.eye(net.n_weights), dims=("subject", "weight"))
         solution = ps.ode.solve_ivp(
-            rates,
+            neural_rates(net),
             y0={"depot": dose, "center": 0.0},
             params=w | {"dose": dose},
             t=data["time"],
@@ -87,7 +109,7 @@ def describe_data(data: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def split_seconds(idata, fit_wall: float) -> dict[str, float]:
+def split_seconds(idata: InferenceData, fit_wall: float) -> dict[str, float]:
     """Wall seconds of a fit by what they were spent on.
 
     Parameters
@@ -148,7 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{path}  {content}")
 
 
-def _options(arguments):
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     description = "Fit a neural ODE to the theophylline data; print tables, write figures and the fit."
     parser = argparse.ArgumentParser(prog="python -m pymc_saem.demo", description=description)
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder for the files")
@@ -167,7 +189,7 @@ def _finish_imports() -> float:
     return perf_counter() - _BEGAN
 
 
-def _figures(model, idata, out: Path):
+def _figures(model: pm.Model, idata: InferenceData, out: Path) -> Iterator[tuple[Path, str]]:
     """Draw and save every figure; yields the path of each, and what it shows."""
     import matplotlib.pyplot as plt
 
@@ -187,7 +209,7 @@ def _figures(model, idata, out: Path):
         yield out / name, content
 
 
-def _rates(model, idata):
+def _rates(model: pm.Model, idata: InferenceData) -> np.ndarray:
     labels = {
         "w_a1": "absorbed by time",
         "w_a2": "absorbed by amount",
@@ -198,7 +220,7 @@ def _rates(model, idata):
     return ps.plot_rates(model, idata, labels=labels | {"t": "time"}, units=units)
 
 
-def _store(idata, out: Path):
+def _store(idata: InferenceData, out: Path) -> tuple[Path, str]:
     path = out / "fit.nc"
     ps.save(idata, path)
     return path, "the fit: az.from_netcdf reads it"

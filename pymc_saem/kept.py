@@ -16,9 +16,11 @@ import os
 import pickle
 import stat
 import tempfile
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from platform import python_version
+from typing import Any
 
 import numba
 import pytensor
@@ -37,7 +39,7 @@ _log = logging.getLogger(__name__)
 _version = functools.cache(metadata.version)
 
 
-def keep_function(function, **options):
+def keep_function(function: Callable[..., Any], **options: Any) -> Any:
     """``numba.njit`` whose machine code is kept."""
     dispatcher = numba.njit(**options)(_named(function, f"{options}"))
     if _has_known_sources(function):
@@ -45,7 +47,9 @@ def keep_function(function, **options):
     return dispatcher
 
 
-def keep_callback(signature, function, text="", **options):
+def keep_callback(
+    signature: Any, function: Callable[..., Any], text: str = "", **options: Any
+) -> Any:
     """``numba.cfunc`` whose machine code is kept; it lives as long as this object.
 
     Parameters
@@ -62,12 +66,12 @@ def keep_callback(signature, function, text="", **options):
     return callback
 
 
-def _has_known_sources(function) -> bool:
+def _has_known_sources(function: Callable[..., Any]) -> bool:
     """Whether it stands in this package, and takes nothing from a function around it."""
     return function.__module__.split(".")[0] == __name__.split(".")[0] and function.__closure__ is None
 
 
-def _named(function, more):
+def _named(function: Callable[..., Any], more: str) -> Callable[..., Any]:
     """The function under a name that encodes everything it depends on, which is also the name of its symbol: no two functions share one."""
     if _has_known_sources(function):
         parts = (
@@ -83,10 +87,10 @@ class _Cache:
 
     cache_path = None
 
-    def __init__(self, function):
+    def __init__(self, function: Callable[..., Any]) -> None:
         self.name = function.__qualname__
 
-    def load_overload(self, signature, target_context):
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
         """The compiled function, or None."""
         target_context.refresh()
         try:
@@ -97,7 +101,7 @@ class _Cache:
             _log.info("Recompiling the machine code of %s: %s", self.name, error)
             return None
 
-    def save_overload(self, signature, result):
+    def save_overload(self, signature: Any, result: Any) -> None:
         """Keep it, if that can be done."""
         if result.library.has_dynamic_globals or result.lifted:
             return
@@ -108,13 +112,13 @@ class _Cache:
         except Exception as error:  # noqa: BLE001 - it is compiled, and that is what counts
             _log.info("Machine code of %s is not kept: %s", self.name, error)
 
-    def _path(self, signature, codegen):
+    def _path(self, signature: Any, codegen: Any) -> Path | None:
         """Its file for these types and this processor; None where nothing is kept."""
         where = folder()
         key = hashlib.sha256(repr((str(signature), codegen.magic_tuple())).encode()).hexdigest()[:16]
         return None if where is None else where / f"{self.name}_{key}{_SUFFIX}"
 
-    def flush(self):
+    def flush(self) -> None:
         """Numba's word for forgetting; nothing is held here."""
 
 
@@ -138,11 +142,11 @@ def _place() -> Path:
     return Path(pytensor.config.compiledir) / "pymc_saem"
 
 
-def _is_ours(found) -> bool:
+def _is_ours(found: os.stat_result) -> bool:
     return os.name != "posix" or found.st_uid == os.geteuid()
 
 
-def _read(path) -> bytes | None:
+def _read(path: Path) -> bytes | None:
     """What `_write` wrote, or None if it is anything else, or anybody else's."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
@@ -160,7 +164,7 @@ def _read(path) -> bytes | None:
     return content
 
 
-def _write(path, content) -> None:
+def _write(path: Path, content: bytes) -> None:
     """At once, because another process may want the same file."""
     _make_room(path.parent)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
@@ -174,11 +178,11 @@ def _write(path, content) -> None:
         raise
 
 
-def _checksum(path, content) -> bytes:
+def _checksum(path: Path, content: bytes) -> bytes:
     return hashlib.sha256(path.name.encode() + content).digest()
 
 
-def _make_room(where) -> None:
+def _make_room(where: Path) -> None:
     """Remove the files that were not used for the longest time, and those of killed processes, so that one more can come."""
     with os.scandir(where) as entries:
         files = [(entry.stat().st_mtime, entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
@@ -195,7 +199,7 @@ def _forgive_pytensor() -> None:
     load, save = Cache.load_overload, Cache.save_overload
 
     @functools.wraps(load)
-    def load_or_forget(self, signature, target_context):
+    def load_or_forget(self: Any, signature: Any, target_context: Any) -> Any:
         try:
             return load(self, signature, target_context)
         except Exception:
@@ -206,7 +210,7 @@ def _forgive_pytensor() -> None:
             return None
 
     @functools.wraps(save)
-    def save_or_not(self, signature, data):
+    def save_or_not(self: Any, signature: Any, data: Any) -> None:
         try:
             save(self, signature, data)
         except Exception:

@@ -5,6 +5,7 @@ takes a small model through all of them.
 """
 
 from time import perf_counter
+from typing import Any
 
 _BEGAN = perf_counter()  # before the imports: the seconds printed at the end are all that the user waits
 
@@ -14,16 +15,18 @@ import pymc as pm  # noqa: E402
 import pytensor  # noqa: E402
 import pytensor.tensor as pt  # noqa: E402
 from pytensor.compile.mode import Mode  # noqa: E402
+from pytensor.tensor.variable import TensorVariable  # noqa: E402
 
 import pymc_saem as ps  # noqa: E402
 from pymc_saem.kept import folder  # noqa: E402
+from pymc_saem.model.graph.gradient import gradients  # noqa: E402
 from pymc_saem.ode.rhs import products  # noqa: E402
 from pymc_saem.ode.solvers import adjoint  # noqa: E402
 
 N_SUBJECTS, TIMES = 4, (0.5, 1.0, 2.0)
 
 
-def solution_of(rate, **options):
+def solution_of(rate: TensorVariable, **options: Any) -> TensorVariable:
     """Elimination after a dose at the start, one system per subject."""
     subject = np.repeat(np.arange(N_SUBJECTS), len(TIMES))
     return ps.ode.solve_ivp(
@@ -48,7 +51,7 @@ def compile_solvers() -> None:
         {"solver": "cvodes"},
     ):
         drug = solution_of(rate, **options)
-        function = pytensor.function([rate], [drug, pt.grad(drug.sum(), rate)], mode=Mode("py", "fast_compile"))
+        function = pytensor.function([rate], [drug, *gradients(drug.sum(), [rate])], mode=Mode("py", "fast_compile"))
         function(np.full(N_SUBJECTS, 0.5))
     products.load()  # what wide systems share
     adjoint.task()

@@ -6,6 +6,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 import pymc_saem as ps
+from pymc_saem.demo import neural_rates, theophylline_model
 
 
 def random_intercept_data():
@@ -121,37 +122,25 @@ def theophylline(ode=False, doses=False, **options):
 
 
 def neural(omega=None, rtol=1e-2, atol=1e-2, solver="auto", n_threads=None):
-    """The main job of DESIGN section 2; omega=None fixes it to the identity.
+    """The model of the demo, whose omega is the identity; or with an omega to estimate.
 
     "network" estimates one sd per network, "weight" one per weight (Omega diagonal).
     """
+    if omega is None:
+        return theophylline_model(rtol=rtol, atol=atol, solver=solver, n_threads=n_threads)
     data = ps.datasets.load_theophylline()
     subject, ids = data["subject"].factorize()
     dose = data.groupby("subject", sort=False)["dose"].first().to_numpy()
     net = ps.nn.MLP(in_size=1, out_size=1, width_size=2, depth=1, activation="tanh")
-
-    def rates(t, y, p):
-        f_a1 = ps.nn.softplus(net(p.w_a1, t / 24))
-        f_a2 = ps.nn.softplus(net(p.w_a2, ps.nn.softplus(y.depot)))
-        f_c1 = -ps.nn.softplus(net(p.w_c1, ps.nn.softplus(y.center)))
-        f_c2 = ps.nn.softplus(net(p.w_c2, t / 24))
-        return {
-            "depot": -p.dose * f_a1 - f_a2,
-            "center": p.dose * f_a1 + f_a2 + f_c1 + p.dose * f_c2,
-        }
-
     with pm.Model(coords={"subject": ids, "weight": net.weight_names}) as model:
         sigma = pm.LogNormal("sigma", 0.0, 0.5)
         w = {}
         for name in ("a1", "a2", "c1", "c2"):
             z = ps.nn.weights(f"z_{name}", net)
-            if omega is None:
-                w[f"w_{name}"] = pm.MvNormal(f"w_{name}", z, np.eye(net.n_weights), dims=("subject", "weight"))
-            else:
-                sd = pm.HalfNormal(f"omega_{name}", 1.0, dims="weight" if omega == "weight" else None)
-                w[f"w_{name}"] = pm.Normal(f"w_{name}", z, sd, dims=("subject", "weight"))
+            sd = pm.HalfNormal(f"omega_{name}", 1.0, dims="weight" if omega == "weight" else None)
+            w[f"w_{name}"] = pm.Normal(f"w_{name}", z, sd, dims=("subject", "weight"))
         solution = ps.ode.solve_ivp(
-            rates,
+            neural_rates(net),
             y0={"depot": dose, "center": 0.0},
             params=w | {"dose": dose},
             t=data["time"],
