@@ -12,7 +12,6 @@ import numpy as np
 import pymc as pm
 import xarray as xr
 from pytensor.graph.basic import Variable
-from pytensor.tensor.variable import TensorVariable
 from rich.progress import TextColumn
 from rich.table import Column
 
@@ -28,7 +27,7 @@ HAS_INFERENCE_DATA = int(az.__version__.split(".")[0]) < 1
 InferenceData: TypeAlias = Any
 
 
-def observed_variables(model: pm.Model) -> list[TensorVariable]:
+def observed_variables(model: pm.Model) -> list:
     """Observed variables, each once: PyMC 5's posterior predictive sampling leaves them doubled in the model.
 
     Raises
