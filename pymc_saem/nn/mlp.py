@@ -52,9 +52,9 @@ class MLP:
     depth : int
         Number of hidden layers; 0 makes the network affine.
     activation : {"tanh", "relu", "softplus", "sigmoid", "swish", "gelu", "identity"}
-        Activation of the hidden layers. The right-hand sides of differential equations want a smooth one.
+        Activation of the hidden layers. Right-hand sides of differential equations need a smooth one.
     output_activation : str
-        Activation of the output layer, of the same choice.
+        Activation of the output layer, one of the same.
 
     Raises
     ------

@@ -43,7 +43,7 @@ def read_doses(
     rows : list of dict
         By subject and time, rows that do nothing left out; ``cmt`` is the name of the state.
     subjects : Subjects
-        With names where the table gives the labels of rows with codes.
+        With names, if the table gives labels for the codes of the rows.
     """
     table = doses.table
     if not isinstance(table, pd.DataFrame):
@@ -54,8 +54,8 @@ def read_doses(
     evid = np.array([event["evid"] for event in events])
     time, labels = np.array(used["time"], dtype=float), used.get("subject", np.zeros(len(table), dtype=int))
     is_observation = evid == 0
-    subjects = subjects.told_by(labels[is_observation], time[is_observation], table.index[is_observation])
-    places = subjects.places(labels, "events", subjects.is_told)
+    subjects = subjects.named_by(labels[is_observation], time[is_observation], table.index[is_observation])
+    places = subjects.places(labels, "events", subjects.is_named_by_table)
     check_clock("events", labels, time, table[period_columns(table)], evid)
     rows = []
     for event, place in zip(events, places, strict=True):
@@ -73,7 +73,7 @@ def read_doses(
 
 
 def _check_number(rows: Sequence[Row], subjects: Subjects) -> None:
-    """Refuse regimens of so many doses that a solve would not end."""
+    """Refuse regimens with too many doses to solve."""
     if subjects.rows is None:
         return
     codes, t, _ = subjects.rows
@@ -98,7 +98,7 @@ def _used_columns(table: pd.DataFrame, has_subject: bool) -> dict[str, np.ndarra
     for column in table.columns:
         name = str(column).lower()
         if name in (*_COLUMNS, "subject", "id") and name in columns:
-            raise ValueError(f"events has the columns {columns[name]!r} and {column!r}; leave one of them out.")
+            raise ValueError(f"events has the columns {columns[name]!r} and {column!r}; keep only one of them.")
         columns[name] = column
     listed = f"its columns are {', '.join(map(str, table.columns))}."
     if "time" not in columns:
@@ -133,7 +133,7 @@ def _number(values: Row, name: str, row: int, default: float = 0.0) -> float:
 
 
 def _check_amount(values: Row, row: int) -> None:
-    """A dose whose amount is missing would vanish; so a row without amount must be said to be none."""
+    """Refuse doses without an amount, which would vanish; a row without one must be marked as not a dose."""
     if "amt" not in values or not pd.isna(values["amt"]):
         return
     if pd.isna(values.get("evid")):
@@ -200,7 +200,7 @@ def _check_dose(event: Row, is_constant: bool, row: int) -> None:
 
 
 def _check_other(values: Row, evid: float, row: int) -> None:
-    """NONMEM switches a compartment off by an event of type 0 or 2 with a negative cmt; that cannot be read over."""
+    """Refuse what NONMEM reads as switching a compartment off: a negative cmt in an event of type 0 or 2."""
     try:
         is_off = float(values.get("cmt", 1)) < 0
     except (TypeError, ValueError):

@@ -27,7 +27,7 @@ TIME, AMOUNT, DURATION, INTERVAL, N_NUMBERS = range(5)
 # make the duration: DURATION * F / R * D; -1: none. How many resets came before a dose, or -1 for what comes at a time that is
 # data, whatever was reset. How often a dose is repeated, and whether it has been given for ever before: 0 or 1.
 ACTION, TARGET, SCALE, LAG, F, R, D, PERIOD, MORE, PAST, N_PLACES = range(11)
-#: The places from SCALE on of rows that are not doses.
+#: The places from SCALE on, for events that are not doses.
 NO_DOSE = (-1,) * 6 + (0, 0)
 
 
@@ -51,8 +51,8 @@ class Doses:
         ``evid``: 1 dose (default where ``amt`` is positive), 3 reset, 4 reset and dose; rows with 0 (observation) and 2 (other) are
         skipped. ``rate``: 0 bolus (default), positive: infusion at that rate, -1: at the rate given by ``rate`` below, -2: over
         the time given by ``duration`` below. ``dur``: infusion over that time, instead of a rate. ``addl`` and ``ii``: that many
-        additional doses, at that interval. ``ss``: 1, the dose has been given every ``ii`` for ever; 2, the same on top of what is
-        there; with ``amt`` 0, ``ii`` 0 and a ``rate``, an infusion that has run for ever and ends at this row. Columns that are not
+        additional doses, at that interval. ``ss``: 1, the dose has always been given every ``ii``; 2, the same added to the current
+        states; with ``amt`` 0, ``ii`` 0 and a ``rate``, an infusion that has always run and ends at this row. Columns that are not
         named here, such as ``mdv``, are not read.
     lag_time, bioavailability, rate, duration : dict of str to str
         By state, the name of the entry of ``params`` that delays its doses, multiplies their amount, or is the rate or the
@@ -69,14 +69,16 @@ class Doses:
     state before it. Times that differ by rounding are one time. Bioavailability scales amounts; where the rate is given it makes the
     infusion longer. A reset empties all states, ends infusions and cancels doses that are still to come from rows before it.
 
-    A steady state is found by as many intervals as it takes until the states at their end no longer change within tolerance. ``ss`` 1
-    resets before it. ``ss`` 2 adds it to the states as they are, while doses from earlier rows continue; so two regimens have their common
-    steady state, if the system is linear and nothing is there without doses. Lag times and infusions may be longer than ``ii``: lags
-    apply to all doses of the past too. Covariates keep the values of that time, and the time is that of the interval before.
+    A steady state is computed interval by interval, until the states at the end of an interval no longer change within tolerance.
+    ``ss`` 1 resets before it. ``ss`` 2 adds it to the current states, while doses from earlier rows continue; so two regimens reach
+    their joint steady state, if the system is linear and its states are zero without doses. Lag times and infusions may be longer than
+    ``ii``: lags apply to all past doses too. Covariates are held at their values at that time; the time in the right-hand side is that
+    of the interval before.
 
-    A table beside rows with codes may have labels where they are certain: in a PyMC model whose ``coords`` name the subjects, and where
-    its observations (evid 0) are the very rows of ``t``. A clock that restarts in each period is refused, as far as it can be seen:
-    by time that goes back in a table with resets or observations, or by a column such as ``occ`` whose periods overlap.
+    If rows have codes, the table may have labels only where their meaning is certain: in a PyMC model whose ``coords`` name the
+    subjects, or if its observations (evid 0) are exactly the rows of ``t``. A clock that restarts in each period is refused where it
+    can be detected: by time that goes back in a table with resets or observations, or by a column such as ``occ`` whose periods
+    overlap.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """The steady state of a dose: its intervals, one after the other, until the states at their end no longer change.
 
-It is computed from nothing, in isolation, and then added to what there is: a dose with ``ss`` 1 comes after a reset,
-one with ``ss`` 2 does not. Doses whose lag or infusion is longer than the interval overlap with the next; how many of them run at
+It is computed from empty states, in isolation, and then added to the current states: a dose with ``ss`` 1 comes after a
+reset, one with ``ss`` 2 does not. Doses whose lag or infusion is longer than the interval overlap with the next; how many of them run at
 the start of an interval is a difference of whole numbers.
 
 An infusion without end has no interval. Its lengths grow until the states follow.
@@ -39,12 +39,12 @@ from pymc_saem.ode.runtime.native import Longs, doubles, innermost, longs
 
 __all__ = ["begin_steady_state", "go_on_in_cycle"]
 
-# Intervals until a steady state is given up, and the change to come, in units of the tolerance, that ends it.
+# Intervals before a steady state is given up, and the remaining change, in units of the tolerance, at which it is reached.
 _MAX_INTERVALS, _STEADY = 2000, 0.1
-# A change that is none, and how much of it may come from rounding and steps.
+# Changes, in the same units, that count as none, and that may come from rounding and steps.
 _STILL, _TREMBLE = 1e-3, 1.0
 # Of a constant infusion: the first length, how often it may grow, and the change over one that counts as none: an explicit
-# solver trembles by about the tolerance where it could take steps of any length.
+# solver fluctuates by about the tolerance where it could take steps of any length.
 _FIRST_LENGTH, _MAX_LENGTHS, _CALM = 2.0**-10, 60, 2.0
 
 
@@ -151,7 +151,7 @@ def _is_steady(table: Longs, task: Task, change: float) -> bool:
         now, last = z[m] - saved[m], saved[m] - earlier[m]
         units = abs(now) / (tolerances[1] + tolerances[0] * abs(z[m]))
         ratio = now / last if last != 0.0 else math.inf
-        # The solver trembles by less than its tolerance, to and fro.
+        # The solver fluctuates by less than its tolerance.
         trembles = units <= _TREMBLE and not 0.8 < ratio < 1.05
         if not (trembles or units <= _STILL or _left(units, abs(ratio)) <= _STEADY):
             return False

@@ -1,4 +1,4 @@
-"""What the steady states that a table asks for need of a right-hand side."""
+"""Conditions that steady states in a table put on the right-hand side."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_steady_states(
     y: SimpleNamespace,
     curves: Sequence[Variable],
 ) -> None:
-    """Refuse what has no steady state, and warn where one is added that does not add up.
+    """Refuse systems without a steady state; warn if steady states are added that are not additive.
 
     Parameters
     ----------

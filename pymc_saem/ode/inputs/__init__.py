@@ -1,1 +1,1 @@
-"""What a call of ``solve_ivp`` is given, checked: numbers, subjects and their labels, times, rows."""
+"""Checks of what ``solve_ivp`` is given: numbers, subjects and their labels, times, rows."""

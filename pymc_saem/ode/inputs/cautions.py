@@ -1,4 +1,4 @@
-"""Warnings of what is allowed but rarely meant, where initial values and doses are known."""
+"""Warnings about input that is allowed but rarely meant, as far as initial values and doses are known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pymc_saem.ode.inputs.values import is_constant
 
 __all__ = ["warn_of_doubled_doses", "warn_of_periods", "warn_of_small_states"]
 
-# Below this many atol, the error of a state is a tenth of it and more. (At 1 atol: 4 % with tsit5, 470 % with BDF; at 10: 0.6 %, 40 %; at 1000:
+# The error of a state below this many atol is a tenth of it or more. (At 1 atol: 4 % with tsit5, 470 % with BDF; at 10: 0.6 %, 40 %; at 1000:
 # 0.03 %, 0.3 %. Decay and growth by factors 10 and 1000.)
 _FEW = 10.0
 
@@ -54,7 +54,7 @@ def warn_of_doubled_doses(
         if np.isclose(known[state][i], dose["amt"], rtol=1e-6, atol=0.0):
             warnings.warn(
                 f"y0[{state!r}] of subject {subjects.name(i)!r} is {known[state][i]:g}, and events row {dose['row']} gives the same amount "
-                f"at the same time, {t0[i]:g}: the subject gets it twice. Leave one of them out, for example y0={{{state!r}: 0.0}}.",
+                f"at the same time, {t0[i]:g}: the subject gets it twice. Keep only one of them, for example y0={{{state!r}: 0.0}}.",
                 UserWarning,
                 stacklevel=3,
             )

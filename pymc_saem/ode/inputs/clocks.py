@@ -1,7 +1,7 @@
 """The clock of a table: numbers, not dates, and increasing throughout.
 
-A file of a crossover study often begins each period at time 0 again. Sorted by time, the periods would lie on each other.
-Which rows of ``t`` belong to which period nobody says, so such a table is refused.
+Files of crossover studies often restart the clock at 0 in each period. Sorted by time, the periods would overlap, and nothing
+says which rows of ``t`` belong to which period, so such a table is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.ti
 
 
 def refuse_no_numbers(values: Any, what: str) -> None:
-    """What a conversion to float would take: dates as nanoseconds, of complex numbers a part, of masked ones what is hidden."""
+    """Refuse what a conversion to float would accept: dates, complex numbers, and the values behind a mask."""
     dtype = getattr(values, "dtype", None)
     array = np.asarray(values)
     found = array.dtype.kind in "mM"
@@ -62,14 +62,14 @@ def check_clock(
     Parameters
     ----------
     what : str
-        What to call the table in a message.
+        Name of the table in messages.
     subject : array_like, shape (rows,)
-        What the subjects are called.
+        Labels or codes.
     time : ndarray of float, shape (rows,)
     periods : pandas.DataFrame
         Columns that divide the rows of a subject into periods.
     evid : ndarray of float, shape (rows,), optional
-        0 for observations and all that does nothing.
+        0 for observations and for rows that do nothing.
     """
     codes, labels = pd.factorize(np.asarray(subject, dtype=object))
     for column in periods:
@@ -87,7 +87,7 @@ def _check_order(
     """With resets, or observations among the doses, the rows of a subject have an order, which time must follow."""
     back = np.flatnonzero(np.diff(time) < 0) + 1
     if not (evid >= 3).any():
-        # Observations that stand below all doses are in order among themselves.
+        # Observations may stand below all doses, so only a dose that goes back is an error.
         back = back[evid[back] != 0] if (evid == 0).any() else back[:0]
     if back.size:
         k = int(back[0])

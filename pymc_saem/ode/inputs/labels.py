@@ -1,4 +1,4 @@
-"""Labels and codes of the rows: which of both they are, and the order of the subjects that follows."""
+"""Whether rows name their subjects by labels or by codes, and the order of the subjects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["aligned", "read_subjects"]
 
 
 def _names_in_model(values: Iterable[Any], n: int) -> list[Label] | None:
-    """Labels of the leading axis of named variables, from the coords of the PyMC model around; None where there are none.
+    """Labels of the leading axis of named variables, from the coords of the PyMC model in context; None if there are none.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def read_subjects(
 
 
 def _rows_have_codes(found: list[int], n: int | None, known: list[Label] | None) -> bool:
-    """Whether integers are codes; an error if that is not certain."""
+    """Whether integers are codes; an error if they could also be labels."""
     if n is None or not found:
         return sorted(found) == list(range(len(found)))
     if max(found) >= n:
@@ -132,8 +132,8 @@ def _names(
         if known not in (None, list(range(n or 0))) and not set(found).isdisjoint(known):
             stranger = next(label for label in found if label not in known)
             raise ValueError(
-                f"subject {shown(stranger)} in row {row_of(found.index(stranger))} is not in the coords of the model, {listed(known)}, in which "
-                "other labels are."
+                f"subject {shown(stranger)} in row {row_of(found.index(stranger))} is not in the coords of the model, {listed(known)}, but "
+                "other labels of subject are."
             )
     if n is None or len(names) == n:
         if known is not None and set(known) == set(names) and known != names:
@@ -156,10 +156,10 @@ def _names(
 
 
 def aligned(values: Any, subjects: Subjects) -> Any:
-    """Entries of y0 or params, those with an index of labels in the order of the subjects.
+    """Entries of y0 or params; those indexed by labels are put in the order of the subjects.
 
-    Beside rows with codes these are the labels that the coords of the model give the places. Where labels first appear in an
-    order that is not sorted, an array that differs between subjects may be meant in either order, so a warning says which one it is.
+    If the rows have codes, the labels are those of the model's coords. If labels first appear in unsorted order, an array that
+    differs between subjects could be meant in either order, so a warning says which one is assumed.
     """
     if subjects.names is None or not isinstance(values, dict):
         return values
@@ -202,7 +202,7 @@ def _index(value: Any) -> pd.Index | None:
 
 
 def _is_telling(index: pd.Index) -> bool:
-    """Whether an index holds names of subjects, and not numbers of the rows of a file or of nothing."""
+    """Whether an index holds names of subjects, and not just row numbers."""
     if isinstance(index, pd.MultiIndex) or index.equals(pd.RangeIndex(len(index))):
         return False
     return index.name is not None or not all(isinstance(label, int) for label in plain(index))

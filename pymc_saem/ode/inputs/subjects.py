@@ -1,7 +1,7 @@
 """Who the subjects are, and what tables call them.
 
 Rows (:mod:`pymc_saem.ode.inputs.labels`) and tables name a subject by a code 0, 1, ..., the place on the leading axis of ``y0`` and ``params``, or by a label. What
-could be read in two ways is refused: a dose that goes to the next subject would be a wrong number without a word.
+could be read in two ways is refused: a dose given to the wrong subject would be a wrong number in silence.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Subjects:
     ----------
     n : int
     names : sequence, optional
-        What the places are called, as far as it is known.
+        Labels of the places, where they are known.
     by_name : bool
         Whether the rows gave labels; else they gave codes.
     is_ordered : bool
-        Whether the user said the order of the labels, by categories or coords; else it is that of first appearance.
+        Whether the user gave the order of the labels, by categories or coords; else it is that of first appearance.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class Subjects:
         self.n, self.by_name = n, by_name
         self.names = None if names is None else list(names)
         self.is_ordered = is_ordered
-        self.is_told = False  # whether a table of events has given the names
-        self.is_doubtful = False  # whether it has numbers for the rows of t that are other codes than theirs
+        self.is_named_by_table = False  # whether the names come from a table of events
+        self.is_doubtful = False  # whether that table's numbers for the rows of t differ from their codes
         #: Codes, times and index of the rows of t, where they are known.
         self.rows: tuple[np.ndarray, np.ndarray | None, pd.Index | None] | None = None
         self._place = {name: i for i, name in enumerate(self.names or ())}
@@ -58,15 +58,15 @@ class Subjects:
         return self.names[place] if self.by_name and self.names is not None else place
 
     def places(self, values: ArrayLike, what: str, has_names: bool = False) -> np.ndarray:
-        """Places of the subjects that rows of a table or of a dense grid name.
+        """Places of the subjects that are named in the rows of a table or of a dense grid.
 
         Parameters
         ----------
         values : array_like
         what : str
-            What to call the table in a message.
+            Name of the table in messages.
         has_names : bool
-            Whether it certainly has labels.
+            Whether its subjects are labels for certain.
 
         Returns
         -------
@@ -87,7 +87,7 @@ class Subjects:
         return np.asarray(found, dtype=np.int64)[index]
 
     def places_of_rows(self, values: ArrayLike, n_rows: int | None) -> np.ndarray:
-        """The same for rows of t, whose codes nobody takes for labels."""
+        """The same for rows of t; if the rows of the solution have codes, integers are codes."""
         column, _ = as_column(values, "subject", n_rows)
         index, found = pd.factorize(column)
         found = plain(found)
@@ -100,7 +100,7 @@ class Subjects:
         return self.places(column, "t")
 
     def _are_codes(self, found: list[Label], what: str) -> bool:
-        """Whether a table beside rows with codes holds codes too; an error if that is not certain."""
+        """Whether a table holds codes, as the rows do; an error if they could also be labels."""
         in_range = all(_is_code(label, self.n) for label in found)
         named = bool(self._place) and all(label in self._place for label in found)
         if in_range and named and any(self._place[label] != label for label in found):
@@ -127,8 +127,8 @@ class Subjects:
             )
         return in_range
 
-    def told_by(self, labels: np.ndarray, times: np.ndarray, index: pd.Index) -> Subjects:
-        """These subjects with names, if a table holds the very rows of t with labels; else these.
+    def named_by(self, labels: np.ndarray, times: np.ndarray, index: pd.Index) -> Subjects:
+        """These subjects, with names if the table's observations are the rows of t with labels.
 
         Parameters
         ----------
@@ -157,10 +157,10 @@ class Subjects:
                     f"events: subject {place} of the rows is {name!r} in the table, and {self.names[place]!r} in the coords "
                     f"of the model. {_SAY_LABELS}."
                 )
-        told = Subjects(self.n, self.names or names)
-        told._place.pop(None, None)
-        told.rows, told.is_told = self.rows, True
-        return told
+        named = Subjects(self.n, self.names or names)
+        named._place.pop(None, None)
+        named.rows, named.is_named_by_table = self.rows, True
+        return named
 
     def with_rows(
         self, codes: np.ndarray, t: np.ndarray | None, index: pd.Index | None
@@ -176,7 +176,7 @@ def _is_code(label: Label, n: int) -> bool:
 
 
 def plain(values: Iterable[Label]) -> list[Label]:
-    """List of Python's own objects, whole floats as int, so that 1, 1.0 and NumPy's 1 are one label."""
+    """A list of plain Python objects, whole floats as int, so that 1, 1.0 and NumPy's 1 are one label."""
     values = pd.Index(values).tolist() if not isinstance(values, list) else values
     return [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
 
@@ -189,7 +189,7 @@ def in_order(labels: Sequence[Label]) -> bool:
 
 
 def listed(names: Sequence[Label], most: int = 6) -> str:
-    """Some names in words."""
+    """The first names, for a message."""
     first = ", ".join(map(shown, names[:most]))
     return f"{first}, ... ({len(names)} in all)" if len(names) > most else first
 
@@ -197,12 +197,12 @@ def listed(names: Sequence[Label], most: int = 6) -> str:
 def as_column(
     values: Any, what: str, n_rows: int | None = None
 ) -> tuple[pd.Series, list[Label] | None]:
-    """A column of labels or codes as a Series, and its categories if it has such.
+    """A column of labels or codes as a Series, and its categories if it has any.
 
     Raises
     ------
     TypeError, ValueError
-        If it is not a column, or if a row has none.
+        If it is not a column, or if a row names no subject.
     """
     if isinstance(values, Variable):
         raise TypeError(f"{what} must be known when solve_ivp is called; pass the array itself, not {values}.")

@@ -1,4 +1,4 @@
-"""Check what the user gives to ``solve_ivp`` and bring it into one form."""
+"""Check what the user passes to ``solve_ivp`` and convert it to one form."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _is_number(x: Any) -> bool:
 
 
 def check_axes(shapes: Mapping[tuple[str, str], tuple[int, ...]], n_subjects: int) -> None:
-    """Every entry of ``y0`` and ``params`` with an axis must have that of the subjects first.
+    """Refuse entries of ``y0`` and ``params`` whose leading axis is not that of the subjects.
 
     Parameters
     ----------

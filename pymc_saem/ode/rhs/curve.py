@@ -1,4 +1,4 @@
-"""What a covariate that changes with time is in a right-hand side."""
+"""A covariate that changes with time, as a right-hand side sees it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OTHER_USES = (
 
 
 class Curve:
-    """A covariate, whose only use is ``p.name(t)``; everything else says so.
+    """A covariate whose only use is ``p.name(t)``; any other raises an error that says so.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Right-hand sides that jump where a state or an estimated parameter says so.
+"""Right-hand sides that jump at a value of a state or of an estimated parameter.
 
 Their solutions are right, but not their derivatives: sensitivities follow the solution on either side of a jump and do not see that
 the jump itself comes earlier or later. The gradient by a lag in ``switch(t > p.lag, ...)`` would be zero. A change of case alone is
-harmless: where both cases are equal at the change, as in a hockey stick, the derivatives are right. So it is tried out.
+harmless: where both cases are equal at the change, as in a hockey stick, the derivatives are right. So outputs are compared on both sides of the change.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _ROUNDINGS = {
     "Sign": "sign",
     "Trunc": "trunc",
 }
-#: Ways between two points that are tried, and the decades of their values: those of most models, and where no case changes there, all.
+#: Paths between two points that are tried, and the decades of their values: those of most models; if no case changes there, all.
 _N_WAYS, _DECADES = 400, ((-2.0, 3.0), (-8.0, 8.0))
 _ENOUGH_WAYS = 10
-#: Halvings of the way between two points, down to neighbouring numbers.
+#: Halvings of the path between two points, down to neighbouring numbers.
 _HALVINGS = 60
-#: A derivative jumps if it changes by more than this share of its size at the ends of one way in five. A change at 1e-8 that only keeps a
-#: logarithm finite is none.
+#: A derivative jumps if it changes by more than this share of its size at the ends of one path in five. A change at 1e-8 that only keeps
+#: a logarithm finite does not count.
 _JUMP, _SHARE = 1e-3, 0.2
 
 
@@ -74,7 +74,7 @@ def find_jump(
 
 
 def _jumps(outputs: Sequence[TensorVariable], node: Apply) -> bool:
-    """Whether the outputs jump where the case changes, along ways between random points."""
+    """Whether the outputs jump where the case changes, along paths between random points."""
     inputs = [v for v in ancestors(outputs) if v.owner is None and not hasattr(v, "data")]
     case = pt.as_tensor_variable(node.outputs[0]).astype("float64").ravel()
     batched = {v: pt.tensor(dtype="float64", shape=(None, *v.type.shape)) for v in inputs}
@@ -107,7 +107,7 @@ def _points(
 def _jumps_between(
     evaluate: Callable[..., Sequence[np.ndarray]], low: list[np.ndarray], high: list[np.ndarray]
 ) -> np.ndarray:
-    """How much outputs change at the first change of case on the way from one point to another, (ways with one,), in units
+    """How much outputs change at the first change of case on the path from one point to another, (paths with a change,), in units
     of their size at the ends."""
     (first, start), (last, end) = evaluate(*low), evaluate(*high)
     changes = (end != start).any(axis=1)

@@ -102,13 +102,13 @@ class LoopPrinter:
         self.known: dict[Hashable, Any] = {}
         #: The open loop of elementwise operations: its shape, what it reads and what it computes.
         self.group: tuple[tuple[int, ...], dict[View, Variable], dict[View, Variable]] | None = None
-        #: Results of set operations that are built where the output shall stand.
+        #: Results of set operations that are built in the place of the output.
         self.places: dict[Variable, View] = {}
         #: Views that a set operation made and nothing else reads.
         self.owned: set[View] = set()
 
     def store(self, pairs: Sequence[tuple[Variable, View]]) -> None:
-        """Print what computes outputs; each comes with the View where it shall stand."""
+        """Print what computes outputs; each comes with the View in which to store it."""
         outputs = list({v: None for v, _ in pairs})
         _, clients = self._nodes(outputs)
         for variable, place in pairs:
@@ -131,7 +131,7 @@ class LoopPrinter:
         return "".join(f"    {line}\n" for line in (*head, *self.lines, *tail))
 
     def _nodes(self, outputs: Sequence[Variable]) -> tuple[list[Apply], dict[Variable, int]]:
-        """What is to be computed for outputs, in order; and how many want each variable."""
+        """The nodes that compute outputs, in order, and the number of uses of each variable."""
         nodes, clients = list(toposort(outputs, blockers=list(self.values))), dict.fromkeys(outputs, 1)
         for v in (v for node in nodes for v in node.inputs):
             clients[v] = clients.get(v, 0) + 1
@@ -153,7 +153,7 @@ class LoopPrinter:
         if known is not None:
             return known
         if isinstance(op, OpFromGraph):
-            outer = self.values, self.owned  # the graph around it may use what comes in, so nothing is changed in place
+            outer = self.values, self.owned  # the outer graph may use the inputs, so none is changed in place
             self.values, self.owned = dict(zip(op.inner_inputs, args, strict=True)), set()
             self._run(op.inner_outputs)
             results = [value_in(self.values, v) for v in op.inner_outputs]

@@ -146,7 +146,7 @@ def _lower_node(node: Apply, args: list[Any]) -> list[np.ndarray]:
 
 
 def known_without_computing(op: Op, args: Sequence[Any]) -> list[Any] | None:
-    """Outputs of an operation that asks for a shape or changes nothing; None for any other."""
+    """Outputs of an operation that returns a shape or its input; None for any other."""
     if isinstance(op, Shape):
         return [np.asarray(args[0].shape)]
     if isinstance(op, Shape_i):

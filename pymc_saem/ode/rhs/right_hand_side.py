@@ -65,7 +65,7 @@ class OdeSystem:
     jump : str
         Where it jumps depending on a state or a differentiable parameter, so that its gradients are not right; else empty.
     graph : RightHandSide or None
-        Where the text comes from. It takes no part in comparisons, and a pickle does not have it.
+        Where the text comes from. Ignored in comparisons, and not pickled.
     """
 
     state_names: tuple[str, ...]

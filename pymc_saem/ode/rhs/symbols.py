@@ -1,7 +1,7 @@
-"""The symbols that a right-hand side is called with, and what to write where it treats them as numbers.
+"""The symbols that a right-hand side is called with, and advice for code that treats them as numbers.
 
-A right-hand side is called once, to read its graph. What Python decides in that call, by ``if``, ``max`` or ``==``, would
-be decided for ever, so it is refused, with the function that decides at each time.
+A right-hand side is called once, to read its graph. A decision of Python in that call, by ``if``, ``max`` or ``==``, would hold
+for all times, so it is refused; the message names the function that decides at each time.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _is_library(frame: FrameType) -> bool:
 
 
 class Named(SimpleNamespace):
-    """Values by attribute or by name in brackets, which names those that exist when another is asked for."""
+    """Values by attribute or by name in brackets; the error for an unknown name lists those that exist."""
 
     __slots__ = ("_what",)  # not in vars()
 
@@ -114,7 +114,7 @@ class Named(SimpleNamespace):
     def _unknown(self, asked: str) -> str:
         _, kind = self._what
         known = [name for name in vars(self) if not name.startswith("_")]  # those with _ are added by events
-        return f"the right-hand side asks for {asked}, but the {kind} are {', '.join(known) or 'none'}."
+        return f"the right-hand side uses {asked}, but the {kind} are {', '.join(known) or 'none'}."
 
 
 def call(
@@ -157,7 +157,7 @@ def call(
 
 
 def _explained(error: Exception) -> Exception | None:
-    """The error to raise instead; None if this one is not about symbols."""
+    """The error to raise instead; None if this one does not come from a symbol."""
     if isinstance(error, AttributeError) and error.obj is pm.math and error.name == "softplus":
         return AttributeError("This PyMC has no pm.math.softplus; pymc_saem.nn.softplus is the same on every PyMC.")
     text, is_key = str(error), error.args and isinstance(error.args[0], Variable)

@@ -28,7 +28,7 @@ from pymc_saem.ode.rhs.symbols import call
 
 __all__ = ["flat_places", "trace"]
 
-#: An output of loops, and where it shall stand.
+#: An output of loops, and its place.
 Placed: TypeAlias = tuple[Variable, View]
 # From this size on, loops are as fast as numbers written out, and compile in 3 to 8 s whatever the width.
 MOST_WORK = 100
@@ -172,7 +172,7 @@ def _loop_sources(
 
 
 def _simplified(pairs: Sequence[Placed]) -> list[Placed]:
-    """Outputs that come with their places, as simple graphs; this takes half a second, for which narrow systems do not wait."""
+    """The same outputs as simpler graphs; this takes half a second, so it is left out for narrow systems."""
     simple: Any = rewrite_graph([v for v, _ in pairs], include=("canonicalize", "stabilize"))
     return [(v, place) for v, (_, place) in zip(simple, pairs, strict=True)]
 

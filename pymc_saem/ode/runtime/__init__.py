@@ -1,1 +1,1 @@
-"""What compiled code of all solvers shares: calls by address, vectors, the table of a call, threads, status codes."""
+"""Shared by the compiled code of all solvers: calls by address, vectors, the table of a call, threads, status codes."""

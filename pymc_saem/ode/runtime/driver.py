@@ -35,7 +35,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Solvable(Protocol):
-    """An operation that solves, of which calls are timed; equal ones share their pace."""
+    """An operation that solves and whose calls are timed; equal operations share their pace."""
 
     n_threads: int | None
 
@@ -53,7 +53,7 @@ class Pace:
         self.since_trial = 0.0
 
     def parallel(self, calls: int = 1) -> bool:
-        """Whether the next calls shall use threads."""
+        """Whether the next calls should use threads."""
         serial, threads = self.seconds[False], self.seconds[True]
         if serial is None or serial < _MIN_SECONDS:
             return False

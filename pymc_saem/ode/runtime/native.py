@@ -49,10 +49,10 @@ __all__ = [
 # to fused multiply-adds saves a third of a network's time and rounds less; it reorders nothing.
 FLOATING = {"error_model": "numpy", "fastmath": {"contract"}}
 inner = numba.njit(**FLOATING)
-# Called from compiled code only, and not by address: a way in from outside would take a fifth of the compilation.
+# Called from compiled code only, and not by address: an entry point would take a fifth of the compilation time.
 _NO_WAY_IN = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 innermost = numba.njit(**_NO_WAY_IN, **FLOATING)
-# For short functions, as compiling one of its own takes a fifth of a second; and for what each step calls, which is faster so.
+# For short functions, because compiling a separate one takes a fifth of a second; and for what every step calls, which runs faster.
 inlined = numba.njit(inline="always", **_NO_WAY_IN, **FLOATING)
 
 _Number = TypeVar("_Number", int, float)
@@ -180,8 +180,8 @@ def _scope(module: ir.Module, number: int) -> ir.MDValue:
 def take(typingctx: TypingContext, pointer: types.Type, index: types.Type) -> Intrinsic:
     """Element of a C pointer, in a loop whose stores meet none of its loads.
 
-    The compiler cannot know that the arrays of a right-hand side do not overlap, and gives up vectorizing when there are
-    more pairs of them to compare than it cares to. Every store by ``put`` says that it overlaps neither with a load by ``take``
+    The compiler cannot know that the arrays of a right-hand side do not overlap, and does not vectorize if there are too many
+    pairs of them to compare. Every store by ``put`` says that it overlaps neither with a load by ``take``
     nor with an earlier ``put``; other functions may read the memory, but between the two of this pair no order is kept.
     """
 

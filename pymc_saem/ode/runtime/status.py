@@ -1,4 +1,4 @@
-"""What a solve can end in, and what to do about it."""
+"""How a solve can end, and what to do about it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ _ADVICE = {
     ),
 }
 
-# What a gradient may end in although the solution has no fault.
+# How a gradient can fail although the solution succeeded.
 _OF_STEPS = (SolverStatus.MAX_STEPS, SolverStatus.STEP_TOO_SMALL, SolverStatus.SOLVER_FAILURE, SolverStatus.STIFF)
 
 # For compiled code, which takes plain numbers from another file.

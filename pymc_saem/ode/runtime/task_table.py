@@ -1,4 +1,4 @@
-"""The table of one call of a solver, which its task gets by address: its places, and how tasks read and write through it."""
+"""The table that describes one call of a solver to its tasks: its places, and how tasks read and write through it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ X_STRIDE, C_STRIDE, G_STRIDE, MAX_STEPS = range(21, 25)
 Z0, Z1, T_END = range(25, 28)
 # The solver of the pieces, and the events.
 SOLVER, EVENT_STARTS, EVENT_NUMBERS, EVENT_PLACES = range(28, 32)
-# Where the addresses of the task for stiff subjects and of its Jacobian stand (``auto``); 0: nobody asks who is stiff.
+# Where the addresses of the task for stiff subjects and of its Jacobian stand (``auto``); 0: not asked for.
 STIFF = 32
 # Of the adjoint: the vector-Jacobian product; where `lanes` records its steps, an address, then their number by task.
 VJP, TAPE = 33, 34
-# Where the derivatives of every row go, if they are wanted as they are and not as a gradient; no tolerance controls their errors.
+# Where the derivatives of every row go if no gradient is asked for but the derivatives themselves; no tolerance controls their errors.
 SENS = 35
 # Of the events: the parameters that are rates of infusions, among the parameters of a subject, and their number.
 INFUSIONS, N_INFUSIONS = 36, 37
@@ -28,9 +28,9 @@ TABLE_SIZE = 38
 
 @innermost
 def n_sens(table: Longs) -> int:
-    """Sensitivities that a task carries beside each state: of gradients and derivatives all, of values none.
+    """Sensitivities that a task carries with each state: all for gradients and derivatives, none for values.
 
-    Every array of states is as wide as this says. No other cell of the table shows it: the Jacobian is there for values too.
+    This is the width of every array of states. Other cells of the table do not show it: the Jacobian is set for values too.
     """
     return table[N_DY0] + table[N_DP] if table[GX] != 0 or table[SENS] != 0 else 0
 
@@ -117,7 +117,7 @@ def write_status(table: Longs, replicate: int, i: int, status: int) -> None:
 
 @innermost
 def forget_derivatives(table: Longs, replicate: int, i: int) -> None:
-    """Zero for the derivatives of all rows of a subject, which could not be found."""
+    """Set the derivatives of all rows of a subject, which could not be computed, to zero."""
     starts, order, n = longs(table[STARTS]), longs(table[ORDER]), table[N_STATES] * (table[N_DY0] + table[N_DP])
     for k in range(starts[i], starts[i + 1]):
         sens = doubles(table[SENS] + 8 * (replicate * table[N_ROWS] + order[k]) * n)

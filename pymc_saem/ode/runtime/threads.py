@@ -1,8 +1,8 @@
 """Threads that share the ranges of a job, and start on the next one within a microsecond.
 
 A transition of the E-step solves for a tenth of a millisecond, some thousand times a second. Waking a sleeping
-thread takes half as long as that, so a helper that has finished looks out for the next job for a while before it
-goes to sleep. The caller works too and never waits for a helper to come, only for ranges that one has begun.
+thread takes half as long as that, so an idle helper spins for about a millisecond before it sleeps. The caller works
+too, and waits only for ranges that a helper has begun.
 
 A job is claimed range by range from one 64-bit word: its number above, the next range below. All else about the
 job is read between the reading of the word and the compare-and-swap that claims a range. If that succeeds, the word
@@ -29,7 +29,7 @@ __all__ = ["SWITCH", "memory_of_helpers", "prepare", "run_as_switched", "run_in_
 
 # Places in the memory of the pool, a cache line apart where several threads write.
 _TASK, _TABLE, _N_TASKS, _N_RANGES, _LED, _WORD, _DONE, _SIZE = 0, 1, 2, 3, 4, 16, 32, 48
-# Looks for a new job before sleep: about a millisecond.
+# Attempts to find a job before sleeping: about a millisecond.
 _PATIENCE = 20_000
 # Tasks that one thread takes at a time, at most: a solver may hold memory for each of them.
 _MAX_RANGE = 256
@@ -79,7 +79,7 @@ def _swap(typingctx: TypingContext, address: types.Type, expected: types.Type, v
 
 @intrinsic
 def _pause(typingctx: TypingContext) -> Intrinsic:
-    """Tell an x86 processor that this is a waiting loop; nothing elsewhere."""
+    """A hint to x86 processors that this is a waiting loop; nothing elsewhere."""
 
     def write(builder: ir.IRBuilder) -> None:
         if platform.machine().lower() in ("x86_64", "amd64"):
@@ -106,7 +106,7 @@ def _serially(task: int, table: int, n_tasks: int, n_ranges: int) -> None:
 
 
 def _help(memory: int, patience: int) -> None:
-    """Work on whatever comes, until nothing has come for a while."""
+    """Work on jobs until none has come for a while."""
     job, word = longs(memory), memory + 8 * _WORD
     idle = 0
     while idle < patience:
@@ -173,7 +173,7 @@ class _Pool:
         self.helpers = 0
 
     def wake(self, n_helpers: int) -> None:
-        """Let that many helpers look out for jobs."""
+        """Start or wake this many helpers."""
         while self.helpers < n_helpers:
             event = threading.Event()
             self.wanted.append(event)

@@ -1,8 +1,8 @@
 """Eight lanes as one value: vectors in compiled code, which become vector instructions as they are written.
 
-A loop over eight lanes is left to LLVM's vectorizer, which asks first whether arrays overlap and whether eight lanes are enough
-for it. That takes longer than the arithmetic where a loop does little. With ``load``, ``store`` and operators on what they
-take and give nothing is asked, and there is less to compile. Multiplications and additions become fused ones.
+A loop over eight lanes is left to LLVM's vectorizer, which first checks at run time whether arrays overlap and whether there are
+enough lanes. In a short loop, the checks take longer than the arithmetic. ``load``, ``store`` and operators on vectors need
+none, and compile faster. Multiplications and additions are fused.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def load(typingctx: TypingContext, address: types.Type, index: types.Type) -> In
 
 @intrinsic
 def store(typingctx: TypingContext, address: types.Type, index: types.Type, vector: types.Type) -> Intrinsic:
-    """Write it there."""
+    """Write vector number ``index`` from ``address`` on."""
 
     def write(builder: ir.IRBuilder, address: ir.Value, index: ir.Value, vector: ir.Value) -> None:
         builder.store(vector, _place(builder, address, index), align=8)

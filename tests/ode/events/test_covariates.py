@@ -58,7 +58,7 @@ def test_subjects_have_their_own_curves_and_start_times():
         ({"time": [0.0], "x": [1.0]}, {"value": "y"}, ValueError, "value is 'y', which is not a column"),
         ({"time": [0.0], "x": [np.nan]}, {}, ValueError, "row 0: time 0.0 and x nan must be finite"),
         ({"time": [0.0], "x": ["much"]}, {}, TypeError, "must be numeric"),
-        ({"time": [0.0], "TIME": [0.0], "x": [1.0]}, {}, ValueError, "the columns 'time' and 'TIME'; leave one out"),
+        ({"time": [0.0], "TIME": [0.0], "x": [1.0]}, {}, ValueError, "the columns 'time' and 'TIME'; keep only one"),
         ({"time": [0.0, 0.0], "x": [1.0, 2.0]}, {}, ValueError, "two values at time 0.0.*write time that continues"),
         ({"subject": [None], "time": [0.0], "x": [1.0]}, {}, ValueError, "subject of row 0 is missing"),
         ({"ID": ["ann"], "time": [0.0], "x": [np.nan]}, {}, ValueError, "row 0 of subject 'ann': time 0.0 and x nan"),

@@ -320,7 +320,7 @@ BAD = [
     ({"time": [np.nan], "amt": [1.0]}, ValueError, "time must be finite"),
     ({"time": [0.0], "dose": [1.0]}, ValueError, "needs the column 'amt' with the doses; its columns are time, dose"),
     ({"time": [0.0], "amt": [1.0], "duration": [2.0]}, ValueError, "no column 'dur', which is the one that is read"),
-    ({"time": [0.0], "amt": [1.0], "AMT": [2.0]}, ValueError, "the columns 'amt' and 'AMT'; leave one"),
+    ({"time": [0.0], "amt": [1.0], "AMT": [2.0]}, ValueError, "the columns 'amt' and 'AMT'; keep only one"),
     ({"time": [0.0], "amt": [1.0], "subject": ["ann"]}, ValueError, "subject is 'ann'; it must be one of the codes"),
     ({"time": [0.0], "amt": [1.0], "subject": ["0"]}, ValueError, "subject is '0'; it must be one of the codes"),
 ]

@@ -81,16 +81,16 @@ def test_what_python_can_do_stays_as_it_is():
     np.testing.assert_allclose(solution.c.eval(), np.exp([-0.2, -0.4]), rtol=1e-7)
     kinds = {type(v).__name__ for v in ancestors(solution._op.system.graph.outputs)}
     assert kinds <= {"TensorVariable", "TensorConstant", "ScalarConstant"}  # the graph is PyTensor's own again
-    with pytest.raises(KeyError, match=r"asks for y\['d'\], but the states are c\."):
+    with pytest.raises(KeyError, match=r"uses y\['d'\], but the states are c\."):
         solved(lambda t, y, p: {"c": y["d"]})
     with pytest.raises(TypeError, match="^can only concatenate str"):  # an error that has nothing to do with it
         solved(lambda t, y, p: {"c": "a" + 1})
 
 
 def test_states_have_names_and_no_places():
-    with pytest.raises(KeyError, match=r"asks for y\[0\], but the states are c\. They have names, not places: write y\.c\."):
+    with pytest.raises(KeyError, match=r"uses y\[0\], but the states are c\. They have names, not places: write y\.c\."):
         solved(lambda t, y, p: {"c": y[0]})
-    with pytest.raises(KeyError, match=r"asks for p\[slice\(None, 1, None\)\], but the params are k, flag, v\."):
+    with pytest.raises(KeyError, match=r"uses p\[slice\(None, 1, None\)\], but the params are k, flag, v\."):
         solved(lambda t, y, p: {"c": p[:1]})
     with pytest.raises(TypeError, match=r"Write pm.math.stack for np.array"):
         solved(lambda t, y, p: {"c": np.array([y.c])})
