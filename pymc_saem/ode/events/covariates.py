@@ -36,13 +36,13 @@ def interpolate(
     ----------
     table : pandas.DataFrame
         Columns ``subject`` or ``id`` (labels or codes, as ``solve_ivp`` gets them as ``subject``; not needed for a single
-        system), ``time``, and the value; in any order of rows. Columns that divide the rows into periods, such as ``occ``, are no
+        system), ``time``, and the value; in any order of rows. Columns that divide the rows into periods, such as ``occ``, are not
         values, but time must continue from one period to the next.
     kind : {"linear", "constant", "cubic"}
         "constant" keeps each value until the next; "linear" connects them; "cubic" is the natural cubic spline.
         Before the first time and after the last one the value stays as it is there.
     value : str, optional
-        The column of values, if there is more than one more.
+        The column of values, if the table has more than one further column.
 
     Returns
     -------
@@ -80,26 +80,19 @@ def interpolate(
         raise TypeError(f"interpolate needs a pandas.DataFrame, got {type(table).__name__}.")
     columns = _columns(table)
     periods = period_columns(table)
-    others = [c for c in table.columns if c not in columns.values() and c not in periods]
-    if "time" not in columns or not (others or value is not None):
-        raise ValueError(f"interpolate needs the columns 'time' and a value; the table has {list(table.columns)}.")
-    if value is None and len(others) > 1:
-        raise ValueError(f"interpolate found the columns {others}; choose one with value=...")
-    value = others[0] if value is None else value
-    if value not in table:
-        raise ValueError(f"value is {shown(value)}, which is not a column of the table; it has {list(table.columns)}.")
+    chosen = _value_column(table, value, {*columns.values(), *periods}, "time" in columns)
     subject = np.zeros(len(table), dtype=np.int64)
     if "subject" in columns:
         subject, _ = as_column(table[columns["subject"]], "interpolate: subject")
-    time, values = (_numbers(table[c], c) for c in (columns["time"], value))
+    time, values = (_numbers(table[c], c) for c in (columns["time"], chosen))
     bad = ~(np.isfinite(time) & np.isfinite(values))
     if bad.any():
         row = int(bad.argmax())
         whose = f" of subject {shown(subject[row])}" if "subject" in columns else ""
-        raise ValueError(f"interpolate row {row}{whose}: time {time[row]} and {value} {values[row]} must be finite.")
+        raise ValueError(f"interpolate row {row}{whose}: time {time[row]} and {chosen} {values[row]} must be finite.")
     labels = np.asarray(subject, dtype=object)
     evid = next((_numbers(table[c], c) for c in table.columns if str(c).lower() == "evid"), None)
-    check_clock("interpolate", labels, time, table[[c for c in periods if c != value]], evid)
+    check_clock("interpolate", labels, time, table[[c for c in periods if c != chosen]], evid)
     codes, found = pd.factorize(labels)
     order = np.lexsort((time, codes))
     codes, time, values = codes[order], time[order], values[order]
@@ -109,7 +102,7 @@ def interpolate(
             f"interpolate: subject {shown(found[codes[same[0]]])} has two values at time {time[same[0]]}. If the clock restarts in each "
             "period, write time that continues."
         )
-    return Interpolation(kind, found[codes], time, values, columns | {"value": value})
+    return Interpolation(kind, found[codes], time, values, columns | {"value": chosen})
 
 
 def _columns(table: pd.DataFrame) -> dict[str, Hashable]:
@@ -120,12 +113,27 @@ def _columns(table: pd.DataFrame) -> dict[str, Hashable]:
         if name in ("subject", "id", "time"):
             if name in columns:
                 raise ValueError(
-                    f"interpolate: the table has the columns {columns[name]!r} and {column!r}; leave one out."
+                    f"interpolate: the table has the columns {columns[name]!r} and {column!r}; keep only one of them."
                 )
             columns[name] = column
     if "subject" not in columns and "id" in columns:
         columns["subject"] = columns.pop("id")
     return columns
+
+
+def _value_column(
+    table: pd.DataFrame, value: str | None, taken: set[Hashable], has_time: bool
+) -> Hashable:
+    """The column of values: the one that was asked for, or the only one that is not taken."""
+    others = [c for c in table.columns if c not in taken]
+    if not has_time or not (others or value is not None):
+        raise ValueError(f"interpolate needs the columns 'time' and a value; the table has {list(table.columns)}.")
+    if value is None and len(others) > 1:
+        raise ValueError(f"interpolate found the columns {others}; choose one with value=...")
+    found = others[0] if value is None else value
+    if found not in table:
+        raise ValueError(f"value is {shown(found)}, which is not a column of the table; it has {list(table.columns)}.")
+    return found
 
 
 def _numbers(column: pd.Series, name: Hashable) -> np.ndarray:
@@ -162,7 +170,7 @@ class Interpolation:
         return found | ({"subjects": pd.unique(self.subject).size} if "subject" in self.columns else {})
 
     def of(self, name: str, subjects: Subjects) -> Interpolation:
-        """This table with the places of the subjects of a solution instead of labels; every subject needs a value."""
+        """The same with places of a solution's subjects in place of labels; every subject needs a value."""
         places = subjects.places(self.subject, f"params[{name!r}]")
         missing = np.setdiff1d(np.arange(subjects.n), places)
         if missing.size:
