@@ -159,7 +159,7 @@ RULES = {
     **dict.fromkeys(("x", "initval"), ARRAY | NONE),
     "ax": AXES | NONE,
     **dict.fromkeys(("random_seed", "rng"), SEED | NONE),
-    **dict.fromkeys(("fixed", "kernels"), CONSTANTS | NONE),
+    "fixed": CONSTANTS | NONE,
     "model": MODEL,
     "random_effects": NAMES | NONE,
     "initvals": MAPPING | NONE,

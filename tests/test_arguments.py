@@ -26,7 +26,7 @@ NUMBERS = (
 TEXTS = "objective criterion along activation output_activation solver name kind likelihood standard_errors outcome xlabel"
 TEXTS += " ylabel by level parameters which criteria var_names effects networks kinds value dims path"
 OPTIONAL = "likelihood standard_errors outcome xlabel ylabel by ncols iterations n_threads var_names effects networks kinds compile_kwargs"
-OPTIONAL += " units ranges labels stratify strata x ax random_seed rng fixed kernels random_effects initvals initial_point figsize"
+OPTIONAL += " units ranges labels stratify strata x ax random_seed rng fixed random_effects initvals initial_point figsize"
 OPTIONAL += " callback subjects covariates prior_sd value dims resume checkpoint events vars initval subject data"
 RIGHT = {name: set() for name in COUNTS.split()}
 RIGHT |= {name: {"number"} for name in NUMBERS.split()}
@@ -37,7 +37,7 @@ RIGHT |= {
 }
 RIGHT |= {
     name: {"mapping"}
-    for name in "compile_kwargs units ranges labels fixed kernels kernel initvals initial_point fits y0 params".split()
+    for name in "compile_kwargs units ranges labels fixed kernel initvals initial_point fits y0 params".split()
 }
 RIGHT |= {name: {"function"} for name in ("callback", "rhs")} | {"table": {"table"}, "events": {"table"}}
 RIGHT |= {

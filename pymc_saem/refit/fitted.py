@@ -27,7 +27,7 @@ OPTIONS = {
     "objective": "objective",
     "n_transitions": "n_transitions",
     "n_replicates": "n_replicates",
-    "kernel": "kernels",
+    "kernel": "kernel",
     "fixed": "fixed",
     "step_size_exponent": "step_size_exponent",
     "annealing": "annealing",

@@ -39,11 +39,11 @@ class Engine:
     climber: Climber
     n_transitions: int
     n_replicates: int
-    kernels: Mapping[str, float] | None
+    kernel: Mapping[str, float] | str
 
     @classmethod
     def build(
-        cls, mixed: MixedModel, schedule: Schedule, *, objective, fixed, n_transitions, n_replicates, kernels, mode
+        cls, mixed: MixedModel, schedule: Schedule, *, objective, fixed, n_transitions, n_replicates, kernel, mode
     ) -> Engine:
         rules = recognize(mixed)
         points = PointMap(mixed)
@@ -51,7 +51,7 @@ class Engine:
         maximizer = Maximizer(mixed, rules, points, schedule, objective, fixed)
         n_replicates = default_replicates(mixed.n_subjects) if n_replicates == "auto" else n_replicates
         climber = Climber(densities, maximizer)
-        return cls(mixed, rules, points, densities, maximizer, climber, n_transitions, n_replicates, kernels)
+        return cls(mixed, rules, points, densities, maximizer, climber, n_transitions, n_replicates, kernel)
 
     def begin(
         self, point: dict, rng: np.random.Generator, n_starts: int | str, dispersed: bool = False
@@ -99,4 +99,4 @@ class Engine:
 
     def simulator(self, population, rng) -> Simulator:
         weight = self.maximizer.weight
-        return Simulator(self.mixed, self.densities, population, self.n_transitions, rng, self.kernels, weight)
+        return Simulator(self.mixed, self.densities, population, self.n_transitions, rng, self.kernel, weight)

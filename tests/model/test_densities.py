@@ -25,7 +25,7 @@ def test_derivative_is_that_of_the_likelihood(name):
         "fixed": {},
         "n_transitions": 2,
         "n_replicates": 2,
-        "kernels": None,
+        "kernel": "auto",
         "mode": "FAST_COMPILE",
     }
     engine = Engine.build(read_model(CASES[name]()), Schedule(1), **options)

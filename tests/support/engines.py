@@ -11,7 +11,7 @@ def engine_of(model, **options):
         "fixed": {},
         "n_transitions": 60,
         "n_replicates": 40,
-        "kernels": None,
+        "kernel": "auto",
         "mode": "FAST_COMPILE",
     }
     return Engine.build(read_model(model), Schedule(10), **(defaults | options))

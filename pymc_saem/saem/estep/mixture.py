@@ -36,17 +36,17 @@ class Simulator:
     n_transitions : int
         Proposals per subject and replicate in one call.
     rng : numpy.random.Generator
-    kernels : dict
+    kernel : mapping of str to float, or "auto"
         Share of the transitions of each kernel, by name: "prior", "coordinate", "block", "mala", "independence".
     weight : ndarray, shape (subject,), optional
         Weight of each subject in the statistics; 1 by default. Subjects of weight zero do not move: they stay at their mean.
     """
 
     def __init__(
-        self, mixed: MixedModel, densities, population: Population, n_transitions: int, rng, kernels=None, weight=None
+        self, mixed: MixedModel, densities, population: Population, n_transitions: int, rng, kernel="auto", weight=None
     ):
         self.mixed, self.densities, self.n_transitions, self.weight = mixed, densities, n_transitions, weight
-        self.shares = dict(kernels or MIXTURE)
+        self.shares = dict(MIXTURE if kernel == "auto" else kernel)
         values = [mixed.model.rvs_to_values[mixed.model[e.name]] for e in mixed.random_effects]
         sd = 0.5 * population.sd
         gaussian = [e.columns for e in mixed.random_effects if e.is_gaussian]

@@ -75,7 +75,7 @@ def describe_new_subjects(
         fixed={},
         n_transitions=N_TRANSITIONS,
         n_replicates=max(N_CHAINS, default_replicates(int(which.sum()))),
-        kernels=None,
+        kernel="auto",
         mode=INTERPRETED,
     )
     engine.weigh(which.astype(float))

@@ -99,7 +99,7 @@ class Options:
             "n_explore": 200 if self.n_explore == "auto" else self.n_explore,
             "n_transitions": self.n_transitions,
             "n_replicates": self.n_replicates,
-            "kernels": None if self.kernel == "auto" else self.kernel,
+            "kernel": self.kernel,
             "fixed": self.fixed,
             "n_starts": self.n_starts,
             "step_size_exponent": self.step_size_exponent,
@@ -130,7 +130,7 @@ def check_step_options(
     n_explore: int,
     n_transitions: int,
     n_replicates: int | str,
-    kernels: Mapping[str, float] | None,
+    kernel: Mapping[str, float] | str,
     n_starts: int | str,
     minibatch: float,
     compile_kwargs: Mapping[str, Any] | None,
@@ -144,12 +144,12 @@ def check_step_options(
     check_count("n_transitions", n_transitions, 1)
     if n_replicates != "auto":
         check_count("n_replicates", n_replicates, 1, " or 'auto'")
-    if kernels is not None:
-        unknown = sorted(set(kernels) - set(KERNELS))
-        if unknown or not kernels:
+    if not isinstance(kernel, str):
+        unknown = sorted(set(kernel) - set(KERNELS))
+        if unknown or not kernel:
             raise ValueError(f"kernel shares name {unknown or 'nothing'}; the choices are {sorted(KERNELS)}.")
-        if any(not np.isfinite(s) or s < 0 for s in kernels.values()) or sum(kernels.values()) <= 0:
-            raise ValueError(f"kernel shares are {dict(kernels)}; they must be non-negative and not all zero.")
+        if any(not np.isfinite(s) or s < 0 for s in kernel.values()) or sum(kernel.values()) <= 0:
+            raise ValueError(f"kernel shares are {dict(kernel)}; they must be non-negative and not all zero.")
     if isinstance(minibatch, bool) or not isinstance(minibatch, int | float) or not 0.0 < minibatch <= 1.0:
         raise ValueError(
             f"minibatch is {shown(minibatch)}; it is the share of the subjects that move in an iteration, in (0, 1]."

@@ -55,7 +55,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         Proposals per subject and replicate in one iteration; each costs one solve.
     n_replicates : int or "auto"
         Copies of phi per subject.
-    kernels : mapping of str to float, optional
+    kernel : mapping of str to float, or "auto"
         Share of the transitions of "prior", "coordinate", "block", "mala" and "independence" proposals.
     fixed : mapping of str to array, optional
         Parameters held at the given natural values.
@@ -121,7 +121,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         n_explore: int = 600,
         n_transitions: int = 80,
         n_replicates: int | str = "auto",
-        kernels: Mapping[str, float] | None = None,
+        kernel: Mapping[str, float] | str = "auto",
         fixed: Mapping[str, Any] | None = None,
         n_starts: int | str = "auto",
         step_size_exponent: float = 0.75,
@@ -139,7 +139,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
             raise ValueError(
                 f"SAEM must own every free variable, or PyMC samples the rest by NUTS; {missing} were left out."
             )
-        check_step_options(objective, n_explore, n_transitions, n_replicates, kernels, n_starts, minibatch, compile_kwargs)
+        check_step_options(objective, n_explore, n_transitions, n_replicates, kernel, n_starts, minibatch, compile_kwargs)
         self._data = {v.name: np.array(v.get_value()) for v in model.data_vars if hasattr(v, "get_value")}
         self.schedule = Schedule(n_explore, step_size_exponent, annealing)
         mixed = read_model(model, random_effects)
@@ -150,7 +150,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
             fixed=natural_values(mixed, fixed),
             n_transitions=n_transitions,
             n_replicates=n_replicates,
-            kernels=kernels,
+            kernel=kernel,
             mode=(compile_kwargs or {}).get("mode", "NUMBA"),
         )
         refuse_collinear(self.engine.rules.mean, self.engine.maximizer.held)

@@ -19,7 +19,7 @@ N_SUBJECTS = 100
 def linear():
     """Engine of random slopes of 100 subjects, theta, exact conditional means and covariances."""
     data = slopes_data(n_subjects=N_SUBJECTS, n_rows=3)
-    engine = engine_of(slopes(data), n_replicates=4, mode="NUMBA", kernels={"coordinate": 1.0})
+    engine = engine_of(slopes(data), n_replicates=4, mode="NUMBA", kernel={"coordinate": 1.0})
     omega, sigma = np.array([[1.0, 0.3], [0.3, 0.5]]), 0.4
     values = {"beta": [1.0, -0.5], "gamma": 0.8, "sigma": sigma}
     theta = theta_of(engine, values | {"chol": np.linalg.cholesky(omega)[np.tril_indices(2)]})

@@ -50,7 +50,7 @@ def test_a_scale_per_group_has_a_closed_form(spelling):
     rules = recognize(mixed)
     assert rules.m_step_of()["omega"] == "closed form" and rules.m_step_of()["mu"] == "numeric"
     schedule = Schedule(1, annealing=0.0)
-    options = {"objective": "ml", "fixed": {}, "n_transitions": 4, "n_replicates": 1, "kernels": None}
+    options = {"objective": "ml", "fixed": {}, "n_transitions": 4, "n_replicates": 1, "kernel": "auto"}
     engine = Engine.build(mixed, schedule, mode=INTERPRETED, **options)
     theta = engine.points.theta_of(engine.points.template)
     phi = np.random.default_rng(1).normal(size=(1, N, 1))

@@ -53,7 +53,7 @@ def test_a_restored_state_continues_bit_by_bit(model):
 
 
 def test_gradient_kernels_are_restored_too(model):
-    options = OPTIONS | {"kernels": {"block": 0.4, "mala": 0.4, "independence": 0.2}}
+    options = OPTIONS | {"kernel": {"block": 0.4, "mala": 0.4, "independence": 0.2}}
     step = ps.SAEM(model=model, **options)
     step.begin_chain(np.random.default_rng(1), 10)
     trace = run(step, model.initial_point(), 5)
@@ -98,8 +98,8 @@ def test_a_variable_left_out_is_an_error(model):
         ({"objective": "mle"}, "objective is 'mle'; it must be 'map'"),
         ({"n_transitions": 0}, "n_transitions is 0; it must be an integer of at least 1"),
         ({"n_replicates": 2.5}, "n_replicates is 2.5; it must be an integer of at least 1 or 'auto'"),
-        ({"kernels": {"hmc": 1.0}}, r"kernel shares name \['hmc'\]; the choices are"),
-        ({"kernels": {"prior": -1.0}}, "kernel shares are {'prior': -1.0}; they must be non-negative"),
+        ({"kernel": {"hmc": 1.0}}, r"kernel shares name \['hmc'\]; the choices are"),
+        ({"kernel": {"prior": -1.0}}, "kernel shares are {'prior': -1.0}; they must be non-negative"),
         ({"fixed": {"b": 1.0}}, "fixed names 'b', which is not a population parameter"),
         ({"fixed": {"a": [1.0, 2.0]}}, r"fixed\['a'\] has shape \(2,\)"),
         ({"annealing": 1.5}, "annealing is 1.5"),

@@ -63,7 +63,7 @@ def factor_model(sd):
 
 def begun(model):
     schedule = Schedule(10)
-    options = {"objective": "map", "fixed": {}, "n_transitions": 4, "n_replicates": 2, "kernels": None}
+    options = {"objective": "map", "fixed": {}, "n_transitions": 4, "n_replicates": 2, "kernel": "auto"}
     engine = Engine.build(read_model(model), schedule, mode=INTERPRETED, **options)
     theta = engine.points.theta_of(engine.points.template)
     return engine, theta, find_start(engine.densities, engine.climber, theta, np.random.default_rng(1), 3).theta
