@@ -1,1 +1,1 @@
-"""A PyMC model read as a mixed-effects model: random effects, parameters, outcomes. Knows nothing of SAEM."""
+"""A PyMC model read as a mixed-effects model: random effects, parameters, outcomes. Independent of SAEM."""

@@ -63,15 +63,15 @@ def read_model(
     missing = missing_rows(model)
     refuse_unused(model, missing)
     refuse_missing_covariates(model, point)
-    look = Dependence(model, rng or np.random.default_rng(0))
-    names = find_random_effects(look, random_effects, missing)
+    dependence = Dependence(model, point, rng or np.random.default_rng(0))
+    names = find_random_effects(dependence, random_effects, missing)
     scaled = scaled_vectors(model, point, missing, {n for n in names if parents_of(model, n)})
     may_drop = () if random_effects is not None else [n for n in names if n not in scaled and not parents_of(model, n)]
-    levels, rows = find_levels(look, by_axis(look, names), may_drop, scaled)
+    levels, rows = find_levels(dependence, by_axis(dependence, names), may_drop, scaled)
     if random_effects is None:
-        levels, rows = add_units_of_constant_laws(look, levels, rows, missing)
-    warn_of_unfounded_pairs(look, levels)
-    refuse_latent_parameters(look, [n for of in levels.values() for n in of], missing)
+        levels, rows = add_units_of_constant_laws(dependence, levels, rows, missing)
+    warn_of_unfounded_pairs(dependence, levels)
+    refuse_latent_parameters(dependence, [n for of in levels.values() for n in of], missing)
     top, *lower = levels
     subjects, unit_subjects, of_axis = rows[top], {}, {}
     if lower:
@@ -79,21 +79,21 @@ def read_model(
             model, {axis: levels[axis] for axis in lower}, [n for of in levels.values() for n in of]
         )
         units = {axis: rows[axis] for axis in lower}
-        of_axis = _subjects_of_units(look, levels, units, subjects, scaled)
+        of_axis = _subjects_of_units(dependence, levels, units, subjects, scaled)
         subjects = fill_subjects(subjects, units, of_axis)
         unit_subjects = {name: of_axis[axis] for axis in lower for name in levels[axis]}
-    subjects = _fill_through_zeros(look, subjects, levels, of_axis)
-    mixed = _lay_out(look, levels[top], missing, unit_subjects)
+    subjects = _fill_through_zeros(dependence, subjects, levels, of_axis)
+    mixed = _lay_out(dependence, levels[top], missing, unit_subjects)
     refuse_sparse_effects(model, [e.name for e in mixed.random_effects])
     outcomes = []
-    for rv, subject in zip(look.observed, subjects, strict=True):
+    for rv, subject in zip(dependence.observed, subjects, strict=True):
         refuse_orphans(rv.name, subject >= 0)
         outcomes.append(Outcome(rv.name, subject, row_size(model, rv, subject.size)))
-    return with_general_laws(with_images(replace(mixed, outcomes=tuple(outcomes)), point))
+    return with_general_laws(with_images(replace(mixed, outcomes=tuple(outcomes)), point), point)
 
 
 def _subjects_of_units(
-    look: Dependence,
+    dependence: Dependence,
     levels: Levels,
     units: RowsOfAxes,
     subjects: list[np.ndarray],
@@ -104,33 +104,33 @@ def _subjects_of_units(
     by_law = {}
     for axis, names in lower:
         pairs = [(upper, name) for upper in uppers for name in names]
-        by_law[axis] = np.max([look.entries_on(upper, name) for upper, name in pairs], axis=0)
+        by_law[axis] = np.max([dependence.entries_on(upper, name) for upper, name in pairs], axis=0)
 
     def crossed(axis: Axis, unit: int, a: int, b: int) -> UnsupportedModelError:
         names = uppers[0], levels[axis][0]
-        return crossed_levels(look.model, names, (top[0], axis[0]), unit, (a, b), scaled)
+        return crossed_levels(dependence.model, names, (top[0], axis[0]), unit, (a, b), scaled)
 
     return subjects_of_units(units, subjects, by_law, crossed)
 
 
 def _fill_through_zeros(
-    look: Dependence, subjects: list[np.ndarray], levels: Levels, of_axis: Mapping[Axis, np.ndarray]
+    dependence: Dependence, subjects: list[np.ndarray], levels: Levels, of_axis: Mapping[Axis, np.ndarray]
 ) -> list[np.ndarray]:
     """Subjects of rows that no random effect moves because it is multiplied by a zero of the data."""
     for axis, names in levels.items():
         for name in names if any((subject < 0).any() for subject in subjects) else ():
-            entries = [np.where(r.is_many, -1, r.last) for r in look.rows_through_zeros(name)]
+            entries = [np.where(r.is_many, -1, r.last) for r in dependence.rows_through_zeros(name)]
             owners = [np.where(e < 0, -1, of_axis[axis][e]) for e in entries] if axis in of_axis else entries
             subjects = [np.where(old < 0, new, old) for old, new in zip(subjects, owners, strict=True)]
     return subjects
 
 
 def _lay_out(
-    look: Dependence, top: list[str], missing: set[str], unit_subjects: Mapping[str, np.ndarray]
+    dependence: Dependence, top: list[str], missing: set[str], unit_subjects: Mapping[str, np.ndarray]
 ) -> MixedModel:
-    model, point = look.model, look.template
-    dim, _, labels = subject_axis(look, top)
+    model, point = dependence.model, dependence.template
+    dim, _, labels = subject_axis(dependence, top)
     chosen = {*top, *unit_subjects}
-    axes = {rv.name: look.axes[rv.name] for rv in model.free_RVs if rv.name in chosen}
+    axes = {rv.name: dependence.axes[rv.name] for rv in model.free_RVs if rv.name in chosen}
     effects = lay_out_effects(model, point, axes, unit_subjects)
     return MixedModel(model, dim, labels, effects, lay_out_parameters(model, point, chosen | missing), ())

@@ -82,7 +82,7 @@ class Engine:
     def weigh(self, weight: np.ndarray | None) -> None:
         """Give every subject a weight (subject,) in the runs that begin after this: that of this many copies of it; None: 1.
 
-        What comes after an estimate, likelihoods and standard errors, does not know of weights.
+        What comes after an estimate, likelihoods and standard errors, ignores weights.
         """
         if weight is not None:
             weight = np.asarray(weight, dtype=float)

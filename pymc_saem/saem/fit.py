@@ -169,7 +169,7 @@ def fit_saem(
     UnsupportedModelError
         The model is not one that SAEM can estimate; the message names the part and the reason.
     ValueError
-        An option is out of range, or ``resume`` belongs to a different model or has other options; the message says which, and what was
+        An option is out of range, or ``resume`` belongs to a different model or has other options; the message names it, and what was
         expected.
 
     See Also

@@ -33,7 +33,7 @@ from pymc_saem.model.mixed_model import MixedModel, RandomEffect
 #: Gradients for optimizers. An E-step accepts densities from coarse solves; a line search would take their noise for slope,
 #: and near the optimum a gradient at 1e-2 is mostly wrong.
 GRADIENT_TOLERANCE = 1e-6
-#: Checks such as "sigma > 0" look at all subjects at once: one failed solve would condemn the rest.
+#: Checks such as "sigma > 0" cover all subjects at once: one failed solve would condemn the rest.
 #: Without them a bad value gives NaN in its own subject, which the kernels count and reject.
 NO_CHECKS = "local_remove_check_parameter"
 
@@ -275,7 +275,7 @@ class Densities:
 
     @contextmanager
     def _silenced(self, kind: str) -> Iterator[None]:
-        """While searches try points without a solution, which they turn back from; the solver need not say so."""
+        """No warnings of failed solves, while searches try points without a solution and turn back."""
         with ExitStack() as stack:
             for node in self._function(kind).maker.fgraph.apply_nodes:
                 if hasattr(node.op, "silenced"):
@@ -384,7 +384,7 @@ def _gradients_of(
 def _effect_densities(
     mixed: MixedModel, phi: TensorVariable, theta: TensorVariable
 ) -> list[TensorVariable]:
-    """Log densities per subject of the random effects without a Gaussian distribution, for whom a mean and a covariance do not do."""
+    """Log densities per subject of the random effects without a Gaussian distribution, for which a mean and a covariance do not suffice."""
     effects = [effect for effect in mixed.random_effects if not effect.is_gaussian]
     logps = in_symbols(mixed, [effect_logp(mixed, effect) for effect in effects], phi, theta)
     densities = []

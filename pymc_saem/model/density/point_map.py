@@ -162,23 +162,24 @@ class PointMap:
 
     def natural(self, parameter: Parameter, u: np.ndarray) -> np.ndarray:
         """Natural value of one parameter, flat; ``u`` is its flat unconstrained value."""
-        kind = self._transform_kind(parameter)
-        if kind == "identity":
-            return np.asarray(u, dtype=float)
-        if kind == "log":
-            return np.exp(u)
-        found = self._transform(parameter, "backward")(np.reshape(u, parameter.shape))
-        return np.ravel(np.broadcast_to(found, parameter.natural_shape))
+        return self._moved(parameter, u, "backward")
 
     def unconstrained(self, parameter: Parameter, x: np.ndarray) -> np.ndarray:
         """Inverse of :meth:`natural`."""
+        return self._moved(parameter, x, "forward")
+
+    def _moved(self, parameter: Parameter, values: np.ndarray, direction: str) -> np.ndarray:
+        """One parameter, flat, to its unconstrained scale ("forward") or back."""
         kind = self._transform_kind(parameter)
         if kind == "identity":
-            return np.asarray(x, dtype=float)
+            return np.asarray(values, dtype=float)
+        is_forward = direction == "forward"
         if kind == "log":
-            return np.log(x)
-        found = self._transform(parameter, "forward")(np.reshape(x, parameter.natural_shape))
-        return np.ravel(np.broadcast_to(found, parameter.shape))
+            return np.log(values) if is_forward else np.exp(values)
+        shapes = parameter.shape, parameter.natural_shape
+        new, old = shapes if is_forward else shapes[::-1]
+        found = self._transform(parameter, direction)(np.reshape(values, old))
+        return np.ravel(np.broadcast_to(found, new))
 
     def natural_theta(self, theta: np.ndarray) -> dict[str, np.ndarray]:
         """All parameters under the user's names; theta is (theta,) or (iteration, theta)."""

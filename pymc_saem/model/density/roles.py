@@ -17,8 +17,8 @@ from pymc_saem.model.density.symbols import in_symbols, model_value, symbols
 from pymc_saem.model.mixed_model import MixedModel, Parameter, RandomEffect, UnsupportedModelError
 from pymc_saem.model.normal.parametrization import location_and_scale
 
-#: Points at which is looked whether an outcome moves with a parameter, and the share of the largest change that counts as one.
-N_LOOKS, LEAST_CHANGE = 3, 1e-3
+#: Points at which an outcome is checked for moving with a parameter, and the share of the largest change that counts.
+N_POINTS, LEAST_CHANGE = 3, 1e-3
 
 
 @dataclass
@@ -91,11 +91,11 @@ def find_roles(mixed: MixedModel, law: LawOfPhi) -> dict[str, Roles]:
             roles[p.name].prediction[j] = what
     for p in mixed.parameters:
         _refuse(mixed, p, roles[p.name])
-    _look(mixed, [(p, roles[p.name]) for p in mixed.parameters if len(roles[p.name].prediction) > 1])
+    _find_moved(mixed, [(p, roles[p.name]) for p in mixed.parameters if len(roles[p.name].prediction) > 1])
     return roles
 
 
-def _look(mixed: MixedModel, several: list[tuple[Parameter, Roles]]) -> None:
+def _find_moved(mixed: MixedModel, several: list[tuple[Parameter, Roles]]) -> None:
     """Find the outcomes that parameters really move: the graph of a differential equation leads to all of its states.
 
     A parameter of one state changes the steps of the solver, and so the others, by as much as its tolerances.
@@ -105,7 +105,7 @@ def _look(mixed: MixedModel, several: list[tuple[Parameter, Roles]]) -> None:
     density, points, rng = row_density(mixed), PointMap(mixed), np.random.default_rng(0)  # any points do
     theta, phi = points.theta_of(points.template), points.phi_of(points.template)
     change = np.zeros((len(several), len(mixed.outcomes)))
-    for _ in range(N_LOOKS):
+    for _ in range(N_POINTS):
         near = theta + 0.1 * rng.standard_normal(theta.shape), phi + 0.1 * rng.standard_normal(phi.shape)
         here = density(near[1], near[0])
         for k, (p, _) in enumerate(several):

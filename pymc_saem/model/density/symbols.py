@@ -88,7 +88,7 @@ def _effects_in_mean(mixed: MixedModel, effect: RandomEffect) -> set[str]:
 def _replaced(graphs: Sequence[V], values: Mapping[Variable, TensorVariable]) -> list[V]:
     pairs = [(k, v.astype(k.type.dtype)) for k, v in values.items()]
     replaced = clone_replace(graphs, replace=pairs, rebuild_strict=False)
-    return cast(list[V], replaced)  # a tensor stays one, which PyTensor's annotation does not say
+    return cast(list[V], replaced)  # a tensor stays one, which PyTensor's annotation leaves open
 
 
 def model_value(mixed: MixedModel, name: str) -> TensorVariable:

@@ -1,4 +1,4 @@
-"""What the estimator asks the densities of a model to sum, as far as they need to know it."""
+"""The terms that the estimator has the densities of a model sum: what they must provide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Along which axis of a variable the subjects or units run: the first one, unless an experiment says otherwise."""
+"""Along which axis of a variable the subjects or units run: the first one, unless an experiment shows another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Axis: TypeAlias = tuple[str | None, int]
 
 
-def unit_axes(look: Dependence, left_out: Collection[str] = frozenset()) -> dict[str, int]:
+def unit_axes(dependence: Dependence, left_out: Collection[str] = frozenset()) -> dict[str, int]:
     """The axis of each free variable along which units may run; variables of a single entry have none.
 
     It is the first axis of which each row of data depends on one entry, and the first one of all where there is no such. Rows may
@@ -27,16 +27,16 @@ def unit_axes(look: Dependence, left_out: Collection[str] = frozenset()) -> dict
 
     Parameters
     ----------
-    look : Dependence
+    dependence : Dependence
     left_out : set of str
         Free variables that do not count.
     """
     axes: dict[str, int] = {}
     several: dict[str, list[int]] = {}
-    for rv in look.model.free_RVs:
+    for rv in dependence.model.free_RVs:
         if rv.name in left_out:
             continue
-        shape = look.template[look.model.rvs_to_values[rv].name].shape
+        shape = dependence.template[dependence.model.rvs_to_values[rv].name].shape
         possible = range(len(shape) - getattr(rv.owner.op, "ndim_supp", 0))
         long = [axis for axis in possible if shape[axis] > 1] or list(possible)[:1]
         if long:
@@ -45,21 +45,21 @@ def unit_axes(look: Dependence, left_out: Collection[str] = frozenset()) -> dict
             several[rv.name] = long
     if not several:
         return axes
-    scaled = scaled_vectors(look.model, look.template, set(left_out), set())
+    scaled = scaled_vectors(dependence.model, dependence.template, set(left_out), set())
     of_parameters = {
-        _key(look, name, axes[name]) for name in axes if name not in {*several, *scaled} and _is_plain(look, name)
+        _key(dependence, name, axes[name]) for name in axes if name not in {*several, *scaled} and _is_plain(dependence, name)
     }
     of_effects = {
-        _key(look, name, axes[name])
+        _key(dependence, name, axes[name])
         for name in axes
-        if name not in several and (name in scaled or not _is_plain(look, name))
+        if name not in several and (name in scaled or not _is_plain(dependence, name))
     }
     for name, long in several.items():
-        one = [axis for axis in long if _is_one(look, name, axis)]
+        one = [axis for axis in long if _is_one(dependence, name, axis)]
         # With effects of subjects beside it, k[occasion, subject] is one of the same subjects.
-        one = [axis for axis in one if _key(look, name, axis) in of_effects] or one
-        units = [axis for axis in one if _key(look, name, axis) not in of_parameters]
-        if one and units and one[0] not in units and _length(look, name, units[0]) > _length(look, name, one[0]):
+        one = [axis for axis in one if _key(dependence, name, axis) in of_effects] or one
+        units = [axis for axis in one if _key(dependence, name, axis) not in of_parameters]
+        if one and units and one[0] not in units and _length(dependence, name, units[0]) > _length(dependence, name, one[0]):
             one = units
         axes[name] = (one or long)[0]
     return axes
@@ -76,26 +76,26 @@ class FirstAxes:
         }
 
 
-def unit_axis(look: Dependence | FirstAxes, name: str) -> Axis | None:
+def unit_axis(dependence: Dependence | FirstAxes, name: str) -> Axis | None:
     """Dim (or None) and length of the axis of units of a variable; None for one of a single entry."""
-    return _key(look, name, look.axes[name]) if name in look.axes else None
+    return _key(dependence, name, dependence.axes[name]) if name in dependence.axes else None
 
 
-def _key(look: Dependence | FirstAxes, name: str, axis: int) -> Axis:
-    dims = look.model.named_vars_to_dims.get(name)
-    return (dims[axis] if dims else None), _length(look, name, axis)
+def _key(dependence: Dependence | FirstAxes, name: str, axis: int) -> Axis:
+    dims = dependence.model.named_vars_to_dims.get(name)
+    return (dims[axis] if dims else None), _length(dependence, name, axis)
 
 
-def _length(look: Dependence | FirstAxes, name: str, axis: int) -> int:
-    return look.template[look.model.rvs_to_values[look.model[name]].name].shape[axis]
+def _length(dependence: Dependence | FirstAxes, name: str, axis: int) -> int:
+    return dependence.template[dependence.model.rvs_to_values[dependence.model[name]].name].shape[axis]
 
 
-def _is_plain(look: Dependence | FirstAxes, name: str) -> bool:
+def _is_plain(dependence: Dependence | FirstAxes, name: str) -> bool:
     """Whether the distribution of a variable holds no other one."""
-    return not set(look.model.free_RVs) & set(ancestors(look.model[name].owner.inputs))
+    return not set(dependence.model.free_RVs) & set(ancestors(dependence.model[name].owner.inputs))
 
 
-def _is_one(look: Dependence, name: str, axis: int) -> bool:
+def _is_one(dependence: Dependence, name: str, axis: int) -> bool:
     """Whether each row depends on one entry of an axis at most, and some row on one."""
-    rows = look.rows_on(name, axis)
+    rows = dependence.rows_on(name, axis)
     return not any(r.is_many.any() for r in rows) and not all(r.is_none.all() for r in rows)

@@ -1,6 +1,6 @@
 """Which rows of data, and which units, depend on which entries of a random effect.
 
-Told by the graph (``tracer``); where an operation is not known there, or the graph says "several", by experiment at
+Read from the graph (``tracer``); where it has an operation without a rule, or leads to several entries, found by experiment at
 several generic points.
 """
 
@@ -20,7 +20,6 @@ from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.model.density.densities import NO_CHECKS
-from pymc_saem.model.density.point_map import initial_point
 from pymc_saem.model.dependence.axes import unit_axes
 from pymc_saem.model.dependence.labels import Reach, join
 from pymc_saem.model.dependence.row_subjects import decode, find_finite_start
@@ -43,7 +42,7 @@ Evaluated: TypeAlias = Callable[[Point], list[np.ndarray]]
 
 
 class Dependence:
-    """Answers for one model; each is found once.
+    """Answers for one model, with its initial point; each is found once.
 
     Raises
     ------
@@ -51,14 +50,15 @@ class Dependence:
         When the density of a row is finite nowhere near the model's start.
     """
 
-    def __init__(self, model: pm.Model, rng: np.random.Generator) -> None:
-        self.model, self.rng = model, rng
+    def __init__(
+        self, model: pm.Model, point: Mapping[str, np.ndarray], rng: np.random.Generator
+    ) -> None:
+        self.model, self.template, self.rng = model, point, rng
         self.observed = observed_variables(model)
         self._rows = [row.ravel() for row in self._densities()]
         self._inputs = list(model.value_vars)
         self._noise = SHARED_STEPS if has_python_only_ops(self._rows) else 0.0
         self._density = self._compile(self._rows)
-        self.template = initial_point(model)
         start = np.concatenate([np.ravel(self.template[v.name]) for v in self._inputs] or [np.zeros(0)]).astype(float)
         self._start = self._find_start(start)
         # What random effects do not enter is evaluated anywhere; only experiments need densities that are finite.
@@ -100,7 +100,7 @@ class Dependence:
                 raise
             raise UnsupportedModelError(
                 "A distribution of the model is computed from a random draw that is not a variable of the model, such as Normal.dist(...). "
-                f"Give it a name in the model, or its value as data. PyMC says: {str(error).splitlines()[0]}"
+                f"Give it a name in the model, or its value as data. PyMC's message: {str(error).splitlines()[0]}"
             ) from error
 
     # -- how they are found -------------------------------------------------------------------
@@ -130,7 +130,7 @@ class Dependence:
         return [reach.map(lambda v, s=shape: v.reshape(s)) for reach, shape in zip(found, shapes, strict=True)]
 
     def _confirm(self, by_graph: Sequence[Reach], seeds: Mapping[Variable, Reach]) -> list[Reach]:
-        """Rows of several entries by the graph belong to one of them if no experiment says otherwise."""
+        """Rows of several entries by the graph belong to one of them unless an experiment contradicts."""
         by_value = self._by_experiment(self._density, seeds, self._trials)
         wide = [self._point(self._start + _WIDE * self.rng.standard_normal(self._start.shape)) for _ in range(_N_WIDE)]
         # Steps as wide as the points, so that they cross thresholds.

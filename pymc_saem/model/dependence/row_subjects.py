@@ -59,7 +59,7 @@ def subjects_of_rows(
     if all(hit.all() for _, hit, _ in by_value):
         return found
     # A prediction at time zero may be the same for every phi. NaN shows what it is computed from;
-    # it is not asked first, because it also spreads through products with zeros.
+    # it does not come first, because it also spreads through products with zeros.
     by_nan = decode(lambda mask: density(np.where(mask[:, None] > 0, np.nan, phi), theta), base, phi.shape[0])
     for rows, (_, hit, _), (other, reached, shared) in zip(found, by_value, by_nan, strict=True):
         found_one = hit | (reached & ~shared)

@@ -1,7 +1,7 @@
 """Which entries of a random effect each entry of a graph is computed from, read from the graph and not found by experiment.
 
 A change of a random effect may leave a row where it is, near one point or everywhere but at a few: before a change point,
-at time zero, times a coefficient that is 0. The graph knows what a row is computed from all the same. Each operation is run
+at time zero, times a coefficient that is 0. The graph still shows what a row is computed from. Each operation is run
 on labels in place of values: what moves entries moves their labels, what computes entry by entry joins them.
 What does not depend on the random effect is evaluated, at several points, so that an index is an index, and what is zero
 at all of them takes no part in a product.

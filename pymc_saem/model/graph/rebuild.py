@@ -1,6 +1,6 @@
 """Copies of a model's graph with some variables replaced, and with randomness as an input.
 
-PyTensor's own replacements do not look into what they put in, nor do they vectorize draws that depend on nothing. Here the
+PyTensor's own replacements do not continue inside what they put in, nor do they vectorize draws that depend on nothing. Here the
 graph is rebuilt in one pass from inputs to outputs, so that a replacement sees the ones before it.
 """
 
@@ -83,7 +83,7 @@ def rebuild(
     ----------
     outputs : list of Variable
     known : mapping of Variable to Variable
-        What to put in the place of some variables; nothing above them is looked at.
+        What to put in the place of some variables; nothing above them is read.
     randomness : Randomness, optional
         Gives every operation that draws its own generator. Without it they keep theirs.
     replace : callable, optional

@@ -179,7 +179,7 @@ def find_images(
     alone = [
         _find(Region(model, point, [latent], others | {x.rv for x in latents if x is not latent})) for latent in latents
     ]
-    # Together they say more where one variable is made of several of them, as by a correlation.
+    # Together they leave fewer parameters where one variable is made of several of them, as by a correlation.
     left = set.intersection(*(of for _, of in alone))
     if together[0] and len(together[1]) < len(left):
         return together[0]

@@ -101,7 +101,7 @@ class Region:
             return []
         try:
             tables = self._tables(live)
-        except (IndexError, ValueError):  # the model cannot be evaluated; who evaluates all of it says so
+        except (IndexError, ValueError):  # the model cannot be evaluated, which is reported where all of it is
             return []
         self.unit, self.signature, found = {}, {}, []
         known = set(self.start)

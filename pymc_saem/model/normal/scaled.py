@@ -1,4 +1,4 @@
-"""Vectors that look like parameters and are random effects: numbers around 0 times a scale that is estimated.
+"""Vectors written like parameters that are random effects: numbers around 0 times a scale that is estimated.
 
 The distribution of ``tau * z`` depends on tau, as that of ``d ~ Normal(0, tau)`` does, so z is not a parameter. The likelihood sees tau
 and z through their product alone: their joint mode has a spread of z that only the priors choose, and no meaning.
@@ -35,7 +35,7 @@ from pymc_saem.model.graph.interpreted import INTERPRETED
 _SUMS = ("Add", "Sub", "Neg", "Identity", "Cast", "Second")
 #: Relative step of slopes, and how far they may be from a combination of others.
 _STEP, _TOLERANCE = 1e-4, 1e-5
-#: A matrix of slopes larger than this is not looked at: a scale has few entries.
+#: A matrix of slopes larger than this is not computed: a scale has few entries.
 _MOST_ENTRIES = 100
 
 

@@ -26,13 +26,13 @@ _AS_PARAMETERS = (
 
 
 def find_levels(
-    look: Dependence, of_axis: Levels, may_drop: Collection[str], scaled: Mapping[str, str]
+    dependence: Dependence, of_axis: Levels, may_drop: Collection[str], scaled: Mapping[str, str]
 ) -> tuple[Levels, RowsOfAxes]:
     """The axes of subjects and units with their random effects, and the entry of each row; the upper level first.
 
     Parameters
     ----------
-    look : Dependence
+    dependence : Dependence
     of_axis : dict
         Names of the possible random effects of each axis.
     may_drop : collection of str
@@ -50,25 +50,25 @@ def find_levels(
     refused: dict[str, Axis] = {}
     for axis, names in of_axis.items():
         for name in names:
-            found = look.rows_on(name)
+            found = dependence.rows_on(name)
             if any(reach.is_many.any() for reach in found):
                 refused[name] = axis
                 continue
             labels = [reach.labels() for reach in found]
             if axis in levels:
-                _refuse_two_indices(look, (levels[axis][0], name), rows[axis], labels, scaled)
+                _refuse_two_indices(dependence, (levels[axis][0], name), rows[axis], labels, scaled)
                 labels = [np.maximum(a, b) for a, b in zip(rows[axis], labels, strict=True)]
             levels.setdefault(axis, []).append(name)
             rows[axis] = labels
     for name, axis in refused.items():
         if name not in may_drop or not levels:
             subjects = next((of for other, of in rows.items() if other != axis), None)
-            raise several_entries(look, name, axis[1], scaled.get(name), subjects)
+            raise several_entries(dependence, name, axis[1], scaled.get(name), subjects)
     return levels, rows
 
 
 def _refuse_two_indices(
-    look: Dependence,
+    dependence: Dependence,
     names: tuple[str, str],
     rows: list[np.ndarray],
     labels: list[np.ndarray],
@@ -76,18 +76,18 @@ def _refuse_two_indices(
 ) -> None:
     """Two random effects with equally many entries, of which a row picks different ones."""
     one, other = names
-    for rv, a, b in zip(look.observed, rows, labels, strict=True):
+    for rv, a, b in zip(dependence.observed, rows, labels, strict=True):
         if (wrong := np.flatnonzero((a >= 0) & (b >= 0) & (a != b))).size:
             row = int(wrong[0])
             raise UnsupportedModelError(
                 f"Row {row} of '{rv.name}' depends on entry {a[row]} of '{one}' and on entry {b[row]} of '{other}' ({wrong.size} such rows in "
                 "all), which have equally many entries, so either could be the subjects. If they are subjects, check the two indices. If "
-                f"they are two levels, they are crossed, neither nested in the other: SAEM cannot integrate over both. {_advice(look.model, names, scaled)}"
+                f"they are two levels, they are crossed, neither nested in the other: SAEM cannot integrate over both. {_advice(dependence.model, names, scaled)}"
             )
 
 
 def add_units_of_constant_laws(
-    look: Dependence, levels: Levels, rows: RowsOfAxes, left_out: set[str]
+    dependence: Dependence, levels: Levels, rows: RowsOfAxes, left_out: set[str]
 ) -> tuple[Levels, RowsOfAxes]:
     """The levels with normal effects whose distribution has constants only, such as those of occasions with a known spread.
 
@@ -97,15 +97,15 @@ def add_units_of_constant_laws(
     Raises
     ------
     UnsupportedModelError
-        Where such a vector is crossed with the subjects, and only its user knows what it is.
+        Where such a vector is crossed with the subjects, so that its meaning is not clear.
     """
     top = next(iter(levels))
     effects = {name for of in levels.values() for name in of}
-    for rv in look.model.free_RVs:
-        axis = unit_axis(look, rv.name) if rv.name not in effects | left_out else None
-        if axis is None or axis in levels or axis[1] <= top[1] or not is_normal_around_zero(look.model, rv):
+    for rv in dependence.model.free_RVs:
+        axis = unit_axis(dependence, rv.name) if rv.name not in effects | left_out else None
+        if axis is None or axis in levels or axis[1] <= top[1] or not is_normal_around_zero(dependence.model, rv):
             continue
-        found = look.rows_on(rv.name)
+        found = dependence.rows_on(rv.name)
         if any(reach.is_many.any() for reach in found) or all(reach.is_none.all() for reach in found):
             continue
         if _has_entries_of_two(found, rows[top]):
@@ -119,15 +119,15 @@ def add_units_of_constant_laws(
     return levels, {axis: rows[axis] for axis in levels}
 
 
-def refuse_latent_parameters(look: Dependence, effects: list[str], left_out: set[str]) -> None:
+def refuse_latent_parameters(dependence: Dependence, effects: list[str], left_out: set[str]) -> None:
     """No vector with a distribution that is estimated may be a parameter.
 
     Raises
     ------
     UnsupportedModelError
-        Names the vector, and says whether it is crossed with the subjects or shared by them.
+        Names the vector, and whether it is crossed with the subjects or shared by them.
     """
-    model, point = look.model, look.template
+    model, point = dependence.model, dependence.template
     scaled = scaled_vectors(model, point, left_out, set(effects))
     for rv in model.free_RVs:
         name = rv.name
@@ -136,7 +136,7 @@ def refuse_latent_parameters(look: Dependence, effects: list[str], left_out: set
         parents = parents_of(model, name)
         is_vector = point[model.rvs_to_values[rv].name].size > 1
         if is_vector and (name in scaled or parents and not is_scale(rv)):
-            raise UnsupportedModelError(_why_no_parameter(look, name, effects, scaled.get(name)))
+            raise UnsupportedModelError(_why_no_parameter(dependence, name, effects, scaled.get(name)))
 
 
 def law_in_words(model: pm.Model, name: str, scale: str | None = None) -> str:
@@ -147,11 +147,11 @@ def law_in_words(model: pm.Model, name: str, scale: str | None = None) -> str:
     return f"it only enters together with '{scale}', which is estimated"
 
 
-def _why_no_parameter(look: Dependence, name: str, effects: list[str], scale: str | None) -> str:
-    law = law_in_words(look.model, name, scale)
-    rows = look.rows_on(name) if name in look.axes else None
+def _why_no_parameter(dependence: Dependence, name: str, effects: list[str], scale: str | None) -> str:
+    law = law_in_words(dependence.model, name, scale)
+    rows = dependence.rows_on(name) if name in dependence.axes else None
     if rows is None or any(r.is_many.any() for r in rows) or all(r.is_none.all() for r in rows):
-        return _shared_by_all(look, name, law, rows)
+        return _shared_by_all(dependence, name, law, rows)
     return (
         f"'{name}' and the random effect '{effects[0]}' are crossed: '{name}' is a separate level ({law}), and neither level is nested in "
         f"the other. SAEM integrates over the random effects of one subject at a time, and cannot integrate over both. '{name}' "
@@ -159,8 +159,8 @@ def _why_no_parameter(look: Dependence, name: str, effects: list[str], scale: st
     )
 
 
-def _shared_by_all(look: Dependence, name: str, law: str, rows: list[Reach] | None) -> str:
-    where = next(_with_several(look, rows), None)
+def _shared_by_all(dependence: Dependence, name: str, law: str, rows: list[Reach] | None) -> str:
+    where = next(_with_several(dependence, rows), None)
     seen = "" if where is None else f" (row {where[1]} of '{where[0]}' depends on several of its entries)"
     return (
         f"'{name}' is a random effect that is shared by all subjects{seen}: {law}. SAEM integrates over the random effects of one "
@@ -170,32 +170,32 @@ def _shared_by_all(look: Dependence, name: str, law: str, rows: list[Reach] | No
 
 
 def _with_several(
-    look: Dependence, rows: list[Reach] | None
+    dependence: Dependence, rows: list[Reach] | None
 ) -> Iterator[tuple[str, int, int, int, int]]:
     """Outcomes with rows that depend on several entries: name, first such row, its first and last entry, number of such rows."""
-    for rv, reach in zip(look.observed, rows or [], strict=bool(rows)):
+    for rv, reach in zip(dependence.observed, rows or [], strict=bool(rows)):
         if reach.is_many.any():
             row = int(np.flatnonzero(reach.is_many)[0])
             yield rv.name, row, int(reach.first[row]), int(reach.last[row]), int(reach.is_many.sum())
 
 
 def several_entries(
-    look: Dependence, name: str, n_entries: int, scale: str | None, subjects: list[np.ndarray] | None
+    dependence: Dependence, name: str, n_entries: int, scale: str | None, subjects: list[np.ndarray] | None
 ) -> SharedRowError:
     """Why a vector of which rows depend on several entries is not a random effect of subjects.
 
     ``subjects`` has the entry of each row in another level, where there is one.
     """
-    rows = look.rows_on(name)
-    outcome, row, first, last, n = next(_with_several(look, rows))
+    rows = dependence.rows_on(name)
+    outcome, row, first, last, n = next(_with_several(dependence, rows))
     everywhere = n_entries > 2 and all((r.is_none | ((r.first == 0) & (r.last == n_entries - 1))).all() for r in rows)
     if everywhere or (subjects is not None and _has_entries_of_two(rows, subjects)):
         law = (
-            law_in_words(look.model, name, scale)
-            if scale or parents_of(look.model, name)
+            law_in_words(dependence.model, name, scale)
+            if scale or parents_of(dependence.model, name)
             else "every row depends on it"
         )
-        return SharedRowError(_shared_by_all(look, name, law, rows))
+        return SharedRowError(_shared_by_all(dependence, name, law, rows))
     if subjects is not None:
         return SharedRowError(
             f"Row {row} of '{outcome}' depends on several entries of '{name}', such as {first} and {last} ({n} such rows in all), which "

@@ -123,16 +123,14 @@ def lay_out_parameters(
     return tuple(parameters)
 
 
-def with_general_laws(mixed: MixedModel) -> MixedModel:
-    """The layout with Gaussian blocks only where one mean and one covariance without other random effects say all.
+def with_general_laws(mixed: MixedModel, point: Mapping[str, np.ndarray]) -> MixedModel:
+    """The layout with Gaussian blocks only where their distribution is one mean and one covariance without other random effects.
 
     The density of the others joins the compiled likelihood.
     """
     general = {e.name for b in mixed.blocks if _depends_on_other_effects(mixed, b) for e in b.effects}
     mixed = _with_general(mixed, general)
-    points = PointMap(mixed)
-    theta = points.theta_of(points.template)
-    law = LawOfPhi(mixed, theta)
+    law = LawOfPhi(mixed, PointMap(mixed).theta_of(point))
     mixed = _with_general(mixed, {e.name for b in law.blocks if not law.is_shared(b) for e in b.effects})
     effects = mixed.random_effects
     for effect in effects:

@@ -23,15 +23,15 @@ RowsOfAxes: TypeAlias = dict[Axis, list[np.ndarray]]
 
 
 def find_random_effects(
-    look: Dependence | FirstAxes, chosen: Sequence[str] | str | None, left_out: set[str]
+    dependence: Dependence | FirstAxes, chosen: Sequence[str] | str | None, left_out: set[str]
 ) -> list[str]:
     """Names of the random effects, in the model's order.
 
     By default the free variables without children whose distribution depends on other free variables, written as such or as a
     vector times an estimated scale, and those whose first axis is that of one of them; where there is none, all without
-    children. And those that are the mean of another effect. ``look`` is the Dependence of the model.
+    children. And those that are the mean of another effect. ``dependence`` is the Dependence of the model.
     """
-    model, point = look.model, look.template
+    model, point = dependence.model, dependence.template
     free = {rv.name: rv for rv in model.free_RVs if rv.name not in left_out}
     if chosen is not None:
         return _check_chosen(chosen, free)
@@ -41,7 +41,7 @@ def find_random_effects(
     candidates = [name for name in leaves if parents[name]]
     scaled = scaled_vectors(model, point, left_out, set(candidates))
     candidates = candidates + [name for name in scaled if name in leaves] or leaves
-    axes = {unit_axis(look, name) for name in candidates} - {None}
+    axes = {unit_axis(dependence, name) for name in candidates} - {None}
     if not axes:
         _refuse_whole_vectors(model, [name for name in candidates if parents[name]])
         raise UnsupportedModelError(
@@ -50,10 +50,10 @@ def find_random_effects(
             'dims=("subject", ...) and a distribution with parameters. A model without random effects needs no SAEM: pm.find_MAP() has its '
             "maximum."
         )
-    found = {name for name in leaves if unit_axis(look, name) in axes}
+    found = {name for name in leaves if unit_axis(dependence, name) in axes}
     # c ~ Normal(b[...], omega) with b ~ Normal(a, tau): b has a distribution with parameters, so it is not a parameter itself.
     upper = {name for effect in found for name in parents[effect] if parents[name] and not is_scale(free[name])}
-    upper = {name for name in upper | set(scaled) if unit_axis(look, name) is not None}
+    upper = {name for name in upper | set(scaled) if unit_axis(dependence, name) is not None}
     return [name for name in free if name in found | upper]
 
 
@@ -95,7 +95,7 @@ def _shapes(model: pm.Model, point: Mapping[str, np.ndarray]) -> str:
     return ", ".join(f"{rv.name}{point[model.rvs_to_values[rv].name].shape}" for rv in model.free_RVs)
 
 
-def by_axis(look: Dependence, names: list[str]) -> Levels:
+def by_axis(dependence: Dependence, names: list[str]) -> Levels:
     """Names of the random effects of each axis of subjects or units, those with the fewest entries first.
 
     Units are nested in subjects, so there are at least as many of them.
@@ -107,9 +107,9 @@ def by_axis(look: Dependence, names: list[str]) -> Levels:
     """
     of_axis: Levels = {}
     for name in names:
-        axis = unit_axis(look, name)
+        axis = unit_axis(dependence, name)
         if axis is None:
-            shape = look.template[look.model.rvs_to_values[look.model[name]].name].shape
+            shape = dependence.template[dependence.model.rvs_to_values[dependence.model[name]].name].shape
             raise UnsupportedModelError(
                 f"The random effect '{name}' has shape {shape} and no subject axis. Give it one entry per subject: "
                 f'dims=("subject", ...).'
@@ -135,12 +135,12 @@ def refuse_laws_across_levels(model: pm.Model, lower: Levels, names: list[str]) 
                 )
 
 
-def subject_axis(look: Dependence, names: list[str]) -> tuple[str, int, tuple]:
+def subject_axis(dependence: Dependence, names: list[str]) -> tuple[str, int, tuple]:
     """Dim, number and labels of the subjects, whose random effects are given."""
-    axes = [axis for name in names if (axis := unit_axis(look, name)) is not None]
+    axes = [axis for name in names if (axis := unit_axis(dependence, name)) is not None]
     dim = next((axis[0] for axis in axes if axis[0]), None)
     n_subjects = int(axes[0][1])
-    coords = look.model.coords.get(dim) if dim else None
+    coords = dependence.model.coords.get(dim) if dim else None
     labels = tuple(coords) if coords is not None else tuple(range(n_subjects))
     return dim or "subject", n_subjects, labels
 

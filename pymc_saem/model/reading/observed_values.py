@@ -19,7 +19,7 @@ def observed_values(model: pm.Model, rv: TensorVariable) -> np.ndarray:
     Raises
     ------
     UnsupportedModelError
-        When one of them is not a number; the message says which.
+        When one of them is not a number; the message names it.
     """
     data = model.rvs_to_values[rv]
     if hasattr(data, "data"):

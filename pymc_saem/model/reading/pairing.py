@@ -11,15 +11,15 @@ from pymc_saem.model.dependence.dependence import Dependence
 from pymc_saem.model.reading.levels import Levels, parents_of
 
 
-def warn_of_unfounded_pairs(look: Dependence, levels: Levels) -> None:
+def warn_of_unfounded_pairs(dependence: Dependence, levels: Levels) -> None:
     """Warn of random effects that only their equal lengths make effects of the same subjects.
 
     Two halves of the subjects, ``concatenate([e, f])[g]``, look like two effects of half as many subjects: the likelihood is the same,
     but not the number of subjects, which BICc and cross-validation use.
     """
     for (_, length), names in levels.items():
-        parts = _connected(names, lambda a, b: _meet(look, a, b))
-        without = [part for part in parts if not any(look.model.named_vars_to_dims.get(name) for name in part)]
+        parts = _connected(names, lambda a, b: _meet(dependence, a, b))
+        without = [part for part in parts if not any(dependence.model.named_vars_to_dims.get(name) for name in part)]
         if len(parts) > 1 and without:
             other = next(part[0] for part in parts if part is not without[0])
             one, other = sorted((without[0][0], other), key=names.index)
@@ -31,11 +31,11 @@ def warn_of_unfounded_pairs(look: Dependence, levels: Levels) -> None:
             )
 
 
-def _meet(look: Dependence, one: str, other: str) -> bool:
+def _meet(dependence: Dependence, one: str, other: str) -> bool:
     """Whether some row depends on both, or the distribution of one on the other."""
-    if one in parents_of(look.model, other) or other in parents_of(look.model, one):
+    if one in parents_of(dependence.model, other) or other in parents_of(dependence.model, one):
         return True
-    pairs = zip(look.rows_on(one), look.rows_on(other), strict=True)
+    pairs = zip(dependence.rows_on(one), dependence.rows_on(other), strict=True)
     return any(bool(np.any(~a.is_none & ~b.is_none)) for a, b in pairs)
 
 

@@ -49,7 +49,7 @@ def _refuse_dims(model: pm.Model) -> None:
 
 
 def _refuse_potentials(model: pm.Model) -> None:
-    """Say of each kind of a potential why it is none of the terms that SAEM knows, and how it is written as one."""
+    """Refuse each kind of potential with the reason, and how to write it instead."""
     for potential in model.potentials:
         free = [rv for rv in model.free_RVs if rv in set(ancestors([potential]))]
         of_effects = [rv.name for rv in free if rv.type.ndim or set(model.free_RVs) & set(ancestors(rv.owner.inputs))]

@@ -18,7 +18,7 @@ FEWEST_DRAWS = 8
 class Convergence:
     """Convergence of the conditional draws (Vehtari et al. 2021); NaN where data reach nothing, or draws are too few.
 
-    Single weights of networks say little, as other weights may make the same curve, and mix slowly. So a subject with such
+    Single weights of networks mean little, as other weights may make the same curve, and mix slowly. So a subject with such
     weights is judged by its log-likelihood, that is by its predictions; other effects are judged by their own draws.
 
     Attributes
@@ -57,7 +57,7 @@ def judged_effects(mixed: MixedModel) -> np.ndarray:
 def assess_draws(mixed: MixedModel, draws: np.ndarray, loglik: np.ndarray, subjects=slice(None)) -> Convergence:
     """Convergence of draws (chain, draw, subject, phi) and their log-likelihoods (chain, draw, subject).
 
-    ``subjects`` picks those that are looked at; the results have these only.
+    ``subjects`` picks those that are assessed; the results have these only.
     """
     draws, loglik = draws[:, :, subjects], loglik[:, :, subjects]
     used, judged = mixed.is_used[subjects], judged_effects(mixed)[subjects]

@@ -39,7 +39,7 @@ class Conditional:
     mode_logp : ndarray, shape (subject,)
         log p(y_i, phi_i; theta) at the mode; -inf where no search for it had a finite density.
     shrinkage : ndarray, shape (phi,)
-        1 - var(mode - mean_i) / omega: 0 where the data determine phi, 1 where they say nothing.
+        1 - var(mode - mean_i) / omega: 0 where the data determine phi, 1 where they are uninformative.
     mode_agreement : ndarray, shape (subject,)
         Share of the searches that ended in the mode.
     convergence : Convergence

@@ -25,7 +25,7 @@ class Schedule:
     ----------
     n_explore : int
         Iterations planned with step size 1; annealing covers all of them. When it covered the first half only, variances of
-        random effects about which the data say little collapsed in the second: with step size 1 an iterate carries the noise
+        random effects about which the data are hardly informative collapsed in the second: with step size 1 an iterate carries the noise
         of one iteration, and a variance that falls by chance is slow to come back. Neural theophylline model, 28 variances,
         500 iterations, marginal log-likelihood for seeds 2 and 3: -168 and -162, with all of them -159 and -160
         (benchmarks/accuracy/README.md).
@@ -73,7 +73,7 @@ def at_least(new: np.ndarray, old: np.ndarray, ratio: float) -> np.ndarray:
     return np.maximum(new, ratio * old)
 
 
-#: Smoothing iterations before the first look, and between two looks.
+#: Smoothing iterations before the first check, and between two checks.
 FIRST_LOOK, LOOK_EVERY = 100, 20
 #: Looks in a row that must find no drift: one may hit a turning point.
 N_LOOKS = 3
@@ -99,7 +99,7 @@ class Drift:
         """From the iterates (iteration, theta) of the smoothing phase.
 
         The error is that of batch means (five in each half): iterates of stochastic approximation are averages
-        themselves, so neighbours are nearly equal and say little together.
+        themselves, so neighbours are nearly equal and add little to each other.
         """
         last = smoothed[smoothed.shape[0] // 2 :] / scale
         halves = np.array_split(last, 2)
@@ -131,5 +131,5 @@ class StoppingRule:
 
     @property
     def is_passed(self) -> bool:
-        """Whether the last looks found no drift."""
+        """Whether the last checks found no drift."""
         return self.passed >= N_LOOKS

@@ -1,7 +1,7 @@
 """Marginal log-likelihood log p(y_i; theta) of each subject after the estimate, and the information criteria.
 
 Up to three random effects: adaptive Gauss-Hermite quadrature. More: importance sampling from a t distribution with the
-conditional moments. Where its weights say that a t does not cover the conditional distributions, as with network weights:
+conditional moments. Where its weights show that a t does not cover the conditional distributions, as with network weights:
 annealed importance sampling, which needs no such resemblance and costs more.
 
 On the neural theophylline model (28 weights a subject) annealing from p(phi | theta) gives -217.7 +- 0.5 with 4 million solves, and
@@ -50,7 +50,7 @@ class Likelihood:
     points : WeightedPoints, optional
         Nodes of a quadrature, from which standard errors may be computed.
     warning : str
-        What the user should know; empty otherwise.
+        For the user; empty without one.
     """
 
     loglik: np.ndarray

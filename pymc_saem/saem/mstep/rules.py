@@ -1,4 +1,4 @@
-"""What an M-step needs to know of each parameter: the rules that the recognizers return."""
+"""How an M-step maximizes each parameter: the rules that the recognizers return."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Rules:
         return {name: "closed form" for name in self.role_of()} | {r.parameter.name: r.kind for r in self.scores}
 
 
-#: Unconstrained values far from 0, at which a power is looked at too: a scale with a bound is proportional near 0 only.
+#: Unconstrained values far from 0, at which a power is checked too: a scale with a bound is proportional near 0 only.
 FAR = (-4.0, 3.0)
 
 

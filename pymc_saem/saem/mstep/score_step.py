@@ -19,7 +19,7 @@ class Climber:
     ----------
     densities : Densities
     maximizer : Maximizer
-        Knows the fixed parameters, and the priors.
+        Has the fixed parameters and the priors.
     """
 
     densities: Densities

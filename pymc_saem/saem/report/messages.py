@@ -28,7 +28,7 @@ def checks(engine: Engine, runs: list[Chain], run: Chain, job: Job) -> dict[str,
     -------
     dict
         "drift" and "disagreement" by parameter, in approximate standard errors; "acceptance" by kernel; "shrinkage" by effect; "boundary"
-        by entry of a parameter. Empty where there is nothing to say, as with too few iterations.
+        by entry of a parameter. Empty where there is nothing to report, as with too few iterations.
     """
     return {
         "drift": {} if run.drift is None else _by_parameter(engine, run.drift),
@@ -151,7 +151,7 @@ def _too_few_draws(engine: Engine, run: Chain) -> Iterator[str]:
     """Message about conditional draws; none after a run that was too short for anything.
 
     None for network weights either, where coarse solves make peaks that chains do not leave (28 weights, tolerance 1e-2: R-hat 1.35 after 450
-    draws in 1.2 million solves; benchmarks/README.md): such fits are exploration, and their table says it in its last line.
+    draws in 1.2 million solves; benchmarks/README.md): such fits are exploration, as the last line of their table states.
     """
     if run.conditional is None or run.drift is None or all(e.is_network for e in engine.mixed.random_effects):
         return

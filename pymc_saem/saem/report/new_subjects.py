@@ -33,7 +33,7 @@ N_DOUBLINGS = 2
 
 @dataclass(frozen=True)
 class Individuals:
-    """What the rows of some subjects say about their random effects.
+    """Random effects of some subjects, given their rows.
 
     Attributes
     ----------

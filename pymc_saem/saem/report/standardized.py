@@ -63,7 +63,7 @@ def standardized_residuals(mixed: MixedModel, phi: np.ndarray, theta: np.ndarray
 def residual_shrinkage(mixed: MixedModel, phi: np.ndarray, theta: np.ndarray) -> tuple[dict, dict]:
     """1 - sd(IWRES) at the conditional modes (Savic & Karlsson 2009): by outcome, and by parameter of residual scales.
 
-    0 where the residuals are as large as the model says, near 1 where random effects fit every row. A parameter that scales
+    0 where the residuals are as large as the model predicts, near 1 where random effects fit every row. A parameter that scales
     several outcomes has that of all their rows.
 
     Parameters

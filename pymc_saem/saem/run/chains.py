@@ -50,7 +50,7 @@ def run_chains(
     ctrl_c: CtrlC | None = None,
     announce: Callable | None = None,
 ) -> list[Chain]:
-    """All chains; the results do not depend on ``cores``. Chains that were lost are left out, and the others say so.
+    """All chains; the results do not depend on ``cores``. Chains that were lost are left out, which the others record.
 
     Parameters
     ----------

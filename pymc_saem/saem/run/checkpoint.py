@@ -88,7 +88,7 @@ def as_checkpoint(value) -> Checkpoint | None:
 
 @dataclass
 class Clock:
-    """Tells of one chain when its next snapshot is due."""
+    """When the next snapshot of a chain is due."""
 
     schedule: Checkpoint
     last: float = field(default_factory=perf_counter)

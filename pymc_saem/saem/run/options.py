@@ -18,7 +18,7 @@ from pymc_saem.model.density.point_map import PointMap
 from pymc_saem.model.mixed_model import MixedModel, Parameter
 from pymc_saem.saem.estep.mixture import KERNELS
 
-#: How an argument that was not given looks, where a resumed run may change it: what decides when it ends, and what comes after.
+#: How an argument that was not given prints, where a resumed run may change it: what decides when it ends, and what comes after.
 UNSET = {"n_smooth": None, "draws": None, "tolerance": None, "likelihood": "default", "standard_errors": "default"}
 #: What these options are in a new fit.
 OF_A_NEW_FIT = {"n_smooth": 350, "draws": 250, "tolerance": 0.05, "likelihood": "auto", "standard_errors": "auto"}

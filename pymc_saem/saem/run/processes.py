@@ -128,7 +128,7 @@ class _Crew:
         for line in self.running:
             try:
                 line.send("stop")
-            except OSError:  # it has gone; its line will say so
+            except OSError:  # it has gone, which its line will show
                 continue
 
     def end(self) -> None:
@@ -155,7 +155,7 @@ class _Crew:
 
 @contextmanager
 def _deaf_children():
-    """Processes that start here do not hear Ctrl-C, which a terminal sends to all, before they can say that they ignore it."""
+    """Processes that start here do not hear Ctrl-C, which a terminal sends to all, before they have arranged to ignore it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return

@@ -83,7 +83,7 @@ class Resumable:
         return {"random": self.random, **data}, {"options": self.options.plain(), "seconds": self.seconds + seconds}
 
     def extended(self, options: Options, extend: int) -> Options:
-        """Those of this many further iterations, whatever the stopping rule says."""
+        """The options for this many further iterations, without the stopping rule."""
         done = max(len(snapshot.theta) for snapshot in self.snapshots.values())
         n_explore = int(options.n_explore)  # a number since the run began
         rest = done - n_explore if done >= n_explore else options.n_smooth
@@ -96,7 +96,7 @@ def check_same_model(engine: Engine, snapshots: Mapping[int, Snapshot]) -> None:
     Raises
     ------
     ValueError
-        Says what differs.
+        Names what differs.
     """
     mixed = engine.mixed
     for number, snapshot in sorted(snapshots.items()):

@@ -106,7 +106,7 @@ class Interruptible:
 
     @property
     def at_floor(self) -> dict:
-        """What the variance floor needs to know: start values, and the parameters at it."""
+        """State of the variance floor: start values, and the parameters at it."""
         return self.engine.maximizer.floor_state
 
     @at_floor.setter

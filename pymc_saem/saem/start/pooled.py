@@ -17,7 +17,7 @@ N_STARTS = 12
 #: The fits only choose a region; SAEM does the rest.
 MAX_ITERATIONS = 100
 #: A later fit replaces an earlier one only if its log-likelihood is larger by this much. Absorption and
-#: elimination can swap places, and the user's initial values say which is meant: theophylline with weight on CL and V
+#: elimination can swap places, and the user's initial values show which is meant: theophylline with weight on CL and V
 #: fits 3.5 better when swapped (volume 0.08 L), a difference that random effects make up for.
 CLEARLY_BETTER = 10.0
 #: A slope smaller than this share of the largest one is a rounding error.

@@ -1,7 +1,7 @@
 """Scales of data, constants and starts that do not fit each other: refused by name, or put right before a run begins.
 
-A fit with every subject at its mean works on the user's scales. Where residuals are thousands of times what the start of their
-standard deviation says, or a thousandth of it, its steps lead nowhere; Newton's do not depend on units.
+A fit with every subject at its mean works on the user's scales. Where residuals are thousands of times larger than the start of
+their standard deviation, or a thousand times smaller, its steps lead nowhere; Newton's do not depend on units.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pymc_saem.model.reading.observed_values import observed_values
 from pymc_saem.saem.core import closed_form
 from pymc_saem.saem.start.pooled import PooledObjective
 
-#: Factor between a residual scale and what the residuals say, from which the start is put right.
+#: Factor between a residual scale and the size of the residuals, from which the start is put right.
 FAR_OFF = 1e3
 #: Random effects this many times larger than their differences have variances that double precision cannot resolve.
 LARGEST_RATIO = 1e6

@@ -1,6 +1,6 @@
-"""What an information matrix determines, and what it does not: directions are held that it says nothing of, the rest keeps its errors.
+"""What an information matrix determines, and what it does not: directions without information are held, the rest keeps its errors.
 
-Of an exactly flat direction nothing is lost for parameters that do not lie along it: their variance is the same for every
+An exactly flat direction costs nothing for parameters that do not lie along it: their variance is the same for every
 generalized inverse (estimable functions; Searle 1971, Linear Models, section 5.4). So one direction that the data do not determine takes the standard
 errors of the parameters along it, and of no others.
 

@@ -12,7 +12,7 @@ from pymc_saem.saem.uncertainty.identifiability import hints, listed
 
 #: Quantile of the normal distribution for intervals of 95 %.
 Z95 = 1.959963984540054
-#: Standard error of the logarithm or logit of a parameter beyond which its interval says nothing: it spans 17 orders of magnitude.
+#: Standard error of the logarithm or logit of a parameter beyond which its interval is useless: it spans 17 orders of magnitude.
 LARGEST_SD = 10.0
 
 
@@ -52,7 +52,7 @@ class Uncertainty:
 def uncertainty(
     engine: Engine, theta: np.ndarray, found: Information, n_draws: int, rng: np.random.Generator
 ) -> Uncertainty:
-    """What an information says about the estimates.
+    """Covariance, standard errors and intervals of the estimates, from an information matrix.
 
     The weights of networks get no individual standard errors: they are exchangeable, so that single ones mean nothing. Their
     uncertainty is part of that of the other parameters, where the information has it.
@@ -137,7 +137,7 @@ def _moved_by(engine: Engine, theta: np.ndarray, columns: np.ndarray) -> np.ndar
 def _intervals(engine: Engine, theta, columns, sd, slope, se) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """95 % intervals (entry,): ends on the unconstrained scale, transformed; where several of its entries make one, linear.
 
-    Where an end is so far out that it says nothing, there is neither an interval nor a standard error (``se`` is changed); the
+    Where an end is too far out to be useful, there is neither an interval nor a standard error (``se`` is changed); the
     last array (p,) marks which of the columns.
     """
     estimate, endless = natural(engine, theta), np.zeros(columns.size, dtype=bool)
