@@ -1,12 +1,21 @@
 """``solve_ivp``: a system of differential equations per subject, inside a PyTensor graph."""
 
+from __future__ import annotations
+
 import numbers
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytensor.tensor as pt
+from numpy.typing import ArrayLike
+from pytensor.graph.basic import Variable
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.arguments import check_types
 from pymc_saem.ode.events.covariates import Interpolation
+from pymc_saem.ode.events.doses import Doses
 from pymc_saem.ode.events.plan import plan_events
 from pymc_saem.ode.inputs.cautions import warn_of_doubled_doses, warn_of_periods, warn_of_small_states
 from pymc_saem.ode.inputs.labels import aligned, read_subjects
@@ -31,20 +40,20 @@ __all__ = ["Solution", "solve_ivp"]
 
 
 def solve_ivp(
-    rhs,
-    y0,
-    params,
-    t,
-    subject=None,
+    rhs: Callable[..., Mapping[str, Any]],
+    y0: Mapping[str, Any],
+    params: Mapping[str, Any],
+    t: ArrayLike | Variable,
+    subject: ArrayLike | None = None,
     *,
-    t0=0.0,
-    rtol=1e-6,
-    atol=1e-6,
-    solver="auto",
-    max_steps=4000,
-    n_threads=None,
-    events=None,
-):
+    t0: ArrayLike = 0.0,
+    rtol: float = 1e-6,
+    atol: float = 1e-6,
+    solver: str = "auto",
+    max_steps: int = 4000,
+    n_threads: int | None = None,
+    events: pd.DataFrame | Doses | None = None,
+) -> Solution:
     """Solve one initial value problem per subject, differentiably.
 
     Parameters
@@ -180,10 +189,9 @@ def solve_ivp(
     constants = [v for v in y0.values() if is_constant(v)]
     differentiable += [v for n, v in params.items() if n not in constant]
     constants += [v for n, v in params.items() if n in constant]
-    columns = [_columns(v, n_subjects, skip) for v in (differentiable, constants)]
-    columns[1] = folded(columns[1])
+    x, c = (_columns(v, n_subjects, skip) for v in (differentiable, constants))
     op = OdeSolution(system, rows, y0_index, chosen.name, rtol, atol, max_steps, n_threads, table)
-    solution = Solution(op, times, *columns, subjects)
+    solution = Solution(op, times, x, folded(c), subjects)
     solution._values.tag.times = labels_of_times(t)  # for figures
     return solution
 
@@ -217,27 +225,35 @@ class Solution:
     ('linear', 0)
     """
 
-    def __init__(self, op, t, x, c, subjects):
+    def __init__(self, op: OdeSolution, t: Variable, x: Variable, c: Variable, subjects: Subjects) -> None:
         self._op, self._inputs, self._subjects = op, (t, x, c), subjects
-        self._values, self.status = op(t, x, c)
+        self._values, self.status = map(pt.as_tensor_variable, op.make_node(t, x, c).outputs)
 
     @property
-    def solver(self):
+    def solver(self) -> str:
         """The solver; "linear" where "auto" has chosen it."""
         return self._op.solver
 
-    def __getitem__(self, state):
+    def __getitem__(self, state: str) -> TensorVariable:
         return self._values[:, self._op.state_names.index(state)]
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> TensorVariable:
         if name.startswith("_") or name not in self._op.state_names:
             raise AttributeError(f"solution has no state {name!r}; its states are {', '.join(self._op.state_names)}.")
         return self[name]
 
-    def __dir__(self):
+    def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._op.state_names})
 
-    def at(self, t, subject=None, *, rtol=None, atol=None, max_steps=None):
+    def at(
+        self,
+        t: ArrayLike | Variable,
+        subject: ArrayLike | None = None,
+        *,
+        rtol: float | None = None,
+        atol: float | None = None,
+        max_steps: int | None = None,
+    ) -> Solution:
         """Solve for the same subjects, initial values and parameters at other rows, as for a smooth curve.
 
         Parameters
@@ -279,7 +295,7 @@ class Solution:
 _TAKEN = ("at", "solver", "status")
 
 
-def _check_state_names(y0):
+def _check_state_names(y0: Mapping[str, Any]) -> None:
     if not y0:
         raise ValueError("y0 must name at least one state, for example y0={'center': 0.0}.")
     for name in y0:
@@ -287,20 +303,25 @@ def _check_state_names(y0):
             raise ValueError(f"y0 has a state called {name!r}, which is taken; rename it.")
 
 
-def _check_y0(shapes, has_subject, n_subjects):
+def _check_y0(shapes: Mapping[tuple[str, str], tuple[int, ...]], has_subject: bool, n_subjects: int) -> None:
     allowed = f"a number or shape ({n_subjects},), one value per subject" if has_subject else "a number"
     for (kind, name), shape in shapes.items():
         if kind == "y0" and shape not in (((), (n_subjects,)) if has_subject else ((),)):
             raise ValueError(f"y0[{name!r}] must be {allowed}; got shape {shape}.")
 
 
-def _zeros(n_rows):
+def _zeros(n_rows: int | None) -> np.ndarray:
     if n_rows is None:
         raise ValueError("The number of rows of t must be known: give subject, or t a static shape.")
     return np.zeros(n_rows, dtype=np.int64)
 
 
-def _subjects(subject, n_rows, shapes, values):
+def _subjects(
+    subject: ArrayLike | None,
+    n_rows: int | None,
+    shapes: Mapping[tuple[str, str], tuple[int, ...]],
+    values: Mapping[str, Mapping[str, Any]],
+) -> tuple[np.ndarray, Subjects]:
     """Codes of the rows, and the subjects."""
     if subject is None:
         return _zeros(n_rows), Subjects(1)
@@ -309,7 +330,7 @@ def _subjects(subject, n_rows, shapes, values):
     return codes, subjects
 
 
-def _columns(tensors, n_subjects, skip):
+def _columns(tensors: Sequence[TensorVariable], n_subjects: int, skip: int) -> TensorVariable:
     """Matrix (n_subjects, total) with the values of each subject in one row."""
     columns = [pt.zeros((n_subjects, 0))]
     for v in tensors:

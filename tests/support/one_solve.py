@@ -24,8 +24,8 @@ def _by_address(system):
 
     @inner
     def jac_by_address(lanes, t, y, p, dy, jy, jp):
-        jy, jp = sun.matrix(jy, n, n), sun.matrix(jp, n, n_dp)
-        jac(floats(t, 1)[0], floats(y, n), floats(p, n_p), floats(dy, n), jy, jp)
+        jacobians = floats(jy, n * n).reshape((n, n)), floats(jp, n * n_dp).reshape((n, n_dp))
+        jac(floats(t, 1)[0], floats(y, n), floats(p, n_p), floats(dy, n), *jacobians)
         return 0
 
     return rhs_by_address, jac_by_address, n, n_p, n_dp

@@ -6,23 +6,26 @@ By default the compiled graph calls back into Python, and from there the compile
 Registered without a cache key, so PyTensor never keeps the addresses on disk.
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import numba
 import numpy as np
-from pytensor.graph.basic import Constant
+from pytensor.graph.basic import Apply, Constant, Variable
 
-from pymc_saem.ode.ops.call import plan_of
+from pymc_saem.ode.ops.call import CallPlan, Operation, plan_of
 from pymc_saem.ode.runtime import task_table as tt
 from pymc_saem.ode.runtime.threads import SWITCH, run_as_switched
 
 __all__ = ["gradient_form", "solution_form"]
 
 
-def gradient_form(op, node, **kwargs):
+def gradient_form(op: Operation, node: Apply, **kwargs: Any) -> Callable[..., Any]:
     """The form of ``OdeGradient``."""
     gradient_type = _type(node.outputs[0])
 
     @numba.njit
-    def through_python(t, x, c, g):
+    def through_python(t: np.ndarray, x: np.ndarray, c: np.ndarray, g: np.ndarray) -> Any:
         with numba.objmode(gx=gradient_type):
             gx = op.compute(t, x, c, g)[0]
         return gx
@@ -34,7 +37,7 @@ def gradient_form(op, node, **kwargs):
     G, GX, G_STRIDE, g_shape = tt.G, tt.GX, tt.G_STRIDE, plan.g_shape
 
     @numba.njit
-    def gradient(t, x, c, g):
+    def gradient(t: np.ndarray, x: np.ndarray, c: np.ndarray, g: np.ndarray) -> np.ndarray:
         if in_python(x, c) or g.shape[0] != x.shape[0] or g.shape[1:] != g_shape:
             return through_python(t, x, c, g)
         x, c, g = np.ascontiguousarray(x), np.ascontiguousarray(c), np.ascontiguousarray(g)
@@ -49,7 +52,7 @@ def gradient_form(op, node, **kwargs):
     return gradient
 
 
-def solution_form(op, node, **kwargs):
+def solution_form(op: Operation, node: Apply, **kwargs: Any) -> Callable[..., Any]:
     """The form of ``OdeSolution`` and ``OdeDerivatives``."""
     types = tuple(map(_type, node.outputs))
     through_python = (_three_through_python if op.has_derivatives else _two_through_python)(op, *types)
@@ -61,7 +64,7 @@ def solution_form(op, node, **kwargs):
     OUT, STATUS, SENS = tt.OUT, tt.STATUS, tt.SENS
 
     @numba.njit
-    def solution(t, x, c):
+    def solution(t: np.ndarray, x: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if in_python(x, c):
             return through_python(t, x, c)
         x, c = np.ascontiguousarray(x), np.ascontiguousarray(c)
@@ -74,7 +77,9 @@ def solution_form(op, node, **kwargs):
         return y, status
 
     @numba.njit
-    def derivatives(t, x, c):
+    def derivatives(
+        t: np.ndarray, x: np.ndarray, c: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if in_python(x, c):
             return through_python(t, x, c)
         x, c = np.ascontiguousarray(x), np.ascontiguousarray(c)
@@ -93,13 +98,15 @@ def solution_form(op, node, **kwargs):
     return function
 
 
-def _type(variable):
+def _type(variable: Variable) -> numba.types.Array:
     return numba.types.Array(numba.from_dtype(np.dtype(variable.type.dtype)), variable.type.ndim, "C")
 
 
-def _two_through_python(op, solution_type, status_type):
+def _two_through_python(
+    op: Operation, solution_type: numba.types.Array, status_type: numba.types.Array
+) -> Callable[..., Any]:
     @numba.njit
-    def through_python(t, x, c):
+    def through_python(t: np.ndarray, x: np.ndarray, c: np.ndarray) -> Any:
         with numba.objmode(y=solution_type, status=status_type):
             y, status = op.compute(t, x, c)
         return y, status
@@ -107,9 +114,14 @@ def _two_through_python(op, solution_type, status_type):
     return through_python
 
 
-def _three_through_python(op, solution_type, status_type, derivatives_type):
+def _three_through_python(
+    op: Operation,
+    solution_type: numba.types.Array,
+    status_type: numba.types.Array,
+    derivatives_type: numba.types.Array,
+) -> Callable[..., Any]:
     @numba.njit
-    def through_python(t, x, c):
+    def through_python(t: np.ndarray, x: np.ndarray, c: np.ndarray) -> Any:
         with numba.objmode(y=solution_type, status=status_type, dy=derivatives_type):
             y, status, dy = op.compute(t, x, c)
         return y, status, dy
@@ -117,30 +129,28 @@ def _three_through_python(op, solution_type, status_type, derivatives_type):
     return through_python
 
 
-def _parts(op, times, gradient):
-    """The solver at fixed times for replicates (first axis of x) that share their constant values.
+class _Parts(NamedTuple):
+    """The solver at fixed times for replicates (first axis of x) that share their constant values."""
 
-    Returns
-    -------
-    new_table : function
-        ``new_table(x, c)`` is the table of a call, without places for results.
-    run : function
-        ``run(table, n_replicates)`` solves.
-    in_python : function
-        ``in_python(x, c)``: whether the call must go through Python.
-    plan : the owner of the memory and the code behind the addresses
-    """
+    new_table: Callable[..., np.ndarray]  # new_table(x, c): the table of a call, without places for results
+    run: Callable[..., None]  # run(table, n_replicates) solves
+    in_python: Callable[..., bool]  # in_python(x, c): whether the call must go through Python
+    plan: CallPlan  # owns the memory and the code behind the addresses
+
+
+def _parts(op: Operation, times: np.ndarray, gradient: bool) -> _Parts:
+    """The solver of an operation at fixed times."""
     plan = plan_of(op, np.asarray(times), gradient)
     task, template, switch = plan.task.address, plan.table.ctypes.data, SWITCH.ctypes.data
     x_shape, c_shape, size, n_subjects = plan.x_shape, plan.c_shape, tt.TABLE_SIZE, op.rows.n_subjects
     X, C, X_STRIDE, longs = tt.X, tt.C, tt.X_STRIDE, tt.longs
 
     @numba.njit
-    def in_python(x, c):
+    def in_python(x: np.ndarray, c: np.ndarray) -> bool:
         return longs(switch)[0] == 0 or x.shape[1:] != x_shape or c.shape != c_shape
 
     @numba.njit
-    def new_table(x, c):
+    def new_table(x: np.ndarray, c: np.ndarray) -> np.ndarray:
         table = np.empty(size, np.int64)
         for k in range(size):
             table[k] = longs(template)[k]
@@ -148,10 +158,10 @@ def _parts(op, times, gradient):
         return table
 
     @numba.njit
-    def run(table, n_replicates):
+    def run(table: np.ndarray, n_replicates: int) -> None:
         # Literal or unsigned addresses would have functions compiled again that are known for int64.
         run_as_switched(np.int64(switch), np.int64(task), np.int64(table.ctypes.data), n_replicates * n_subjects)
         if table.size < 0:  # a use after the run, as above
             table[0] = 1
 
-    return new_table, run, in_python, plan
+    return _Parts(new_table, run, in_python, plan)

@@ -4,21 +4,29 @@ All take any number of leading batch dimensions on the subjects' values, so a ve
 (replicates, chains) solves everything in one parallel call.
 """
 
+from __future__ import annotations
+
 import math
 import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, disconnected_type, grad_not_implemented
-from pytensor.graph.basic import Apply
+from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.op import Op
 from pytensor.graph.replace import _vectorize_node
 from pytensor.link.numba.dispatch import numba_funcify
 
+from pymc_saem.ode.events.doses import EventTable
+from pymc_saem.ode.inputs.rows import Rows
 from pymc_saem.ode.ops import numba_dispatch
 from pymc_saem.ode.ops.call import call, silenced
 from pymc_saem.ode.ops.pull_back import NO_SECOND, PullBack
 from pymc_saem.ode.ops.shapes import batch_shape, check_times, float_tensor, symbolic_batch
+from pymc_saem.ode.rhs.right_hand_side import OdeSystem
 from pymc_saem.ode.runtime.driver import compiled_calls
 from pymc_saem.ode.runtime.status import SolverStatus
 from pymc_saem.ode.solvers.registry import SOLVERS
@@ -39,7 +47,18 @@ class _OdeOp(Op):
 
     __props__ = ("system", "rows", "y0_index", "solver", "rtol", "atol", "max_steps", "n_threads", "events")
 
-    def __init__(self, system, rows, y0_index, solver, rtol, atol, max_steps, n_threads, events=None):
+    def __init__(
+        self,
+        system: OdeSystem,
+        rows: Rows,
+        y0_index: Sequence[int],
+        solver: str,
+        rtol: float,
+        atol: float,
+        max_steps: int,
+        n_threads: int | None,
+        events: EventTable | None = None,
+    ) -> None:
         self.system = system
         self.rows = rows
         self.y0_index = tuple(y0_index)
@@ -51,25 +70,25 @@ class _OdeOp(Op):
         self.events = events
 
     #: Whether the derivatives of all rows are outputs.
-    has_derivatives = False
+    has_derivatives: bool = False
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__props__}
 
-    def __setstate__(self, state):
-        self.__init__(**state)
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        _OdeOp.__init__(self, **state)
 
     @property
-    def n_x(self):
+    def n_x(self) -> int:
         """int: differentiable values per subject, entries of y0 first."""
         return len(self.y0_index) + self.system.n_dp
 
     @property
-    def n_c(self):
+    def n_c(self) -> int:
         """int: constant values per subject, entries of y0 first."""
         return self.system.n_states + self.system.n_p - self.n_x
 
-    def compiled_calls(self, n_tasks, n_calls):
+    def compiled_calls(self, n_tasks: int, n_calls: int) -> AbstractContextManager[None]:
         """Context in which compiled graphs solve without Python, with threads if those were faster lately.
 
         It expects ``n_calls`` calls with ``n_tasks`` subjects and replicates each, and that their caller releases the global
@@ -77,10 +96,13 @@ class _OdeOp(Op):
         """
         return compiled_calls(self, n_tasks, n_calls)
 
-    def _call(self, t, x, c, g=None):
-        return call(self, t, x, c, g)
+    def compute(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Outputs as arrays."""
+        return call(self, *inputs)
 
-    def perform(self, node, inputs, output_storage):
+    def perform(
+        self, node: Apply, inputs: Sequence[np.ndarray], output_storage: list[list[Any]]
+    ) -> None:
         for storage, value in zip(output_storage, self.compute(*inputs), strict=True):
             storage[0] = value
 
@@ -96,29 +118,29 @@ class OdeSolution(_OdeOp):
     is_ode_solution = True
 
     @property
-    def subject(self):
+    def subject(self) -> np.ndarray:
         """ndarray of int, shape (rows,): the subject of each row."""
         return self.rows.subject
 
     @property
-    def n_subjects(self):
+    def n_subjects(self) -> int:
         """int: number of subjects."""
         return self.rows.n_subjects
 
     @property
-    def state_names(self):
+    def state_names(self) -> tuple[str, ...]:
         """tuple of str: order of the last axis of the solution."""
         return self.system.state_names
 
-    def with_tolerances(self, rtol, atol):
+    def with_tolerances(self, rtol: float, atol: float) -> OdeSolution:
         """The same operation at other tolerances."""
         return type(self)(**(self.__getstate__() | {"rtol": rtol, "atol": atol}))
 
-    def with_rows(self, subject):
+    def with_rows(self, subject: np.ndarray) -> OdeSolution:
         """The same operation for rows of other subjects (row,), whose times it gets as its first input."""
         return type(self)(**(self.__getstate__() | {"rows": type(self.rows)(subject, self.rows.t0)}))
 
-    def parameters(self, x, c):
+    def parameters(self, x: np.ndarray, c: np.ndarray) -> dict[str, np.ndarray] | None:
         """Parameters by name, (..., n_subjects, *shape), from the inputs (..., n_subjects, n_x) and (..., n_subjects, n_c).
 
         None where the graph of the right-hand side is not known, as after unpickling.
@@ -135,16 +157,16 @@ class OdeSolution(_OdeOp):
             found[name] = flat[..., place : place + math.prod(shape)].reshape(*lead, *shape)
         return found
 
-    def with_derivatives(self):
+    def with_derivatives(self) -> OdeSolution:
         """An operation with the same solution whose gradient needs no second solve, or this one where there is none."""
         return OdeDerivatives(**self.__getstate__()) if _has_derivatives_in_one_solve(self) else self
 
-    def status_text(self, code):
+    def status_text(self, code: int) -> str:
         """What a status code means and what to do about it."""
         return SolverStatus(int(code)).advice
 
-    def make_node(self, t, x, c):
-        t, x, c = map(float_tensor, (t, x, c))
+    def make_node(self, *inputs: Any) -> Apply:
+        t, x, c = map(float_tensor, inputs)
         check_times(t)
         batch = batch_shape((x, 2), (c, 2))
         n_rows, n_states = self.rows.n_rows, self.system.n_states
@@ -152,17 +174,13 @@ class OdeSolution(_OdeOp):
         status = pt.tensor(dtype="int64", shape=(*batch, self.n_subjects))
         return Apply(self, [t, x, c], [solution, status])
 
-    def compute(self, t, x, c):
-        """Solution and status as arrays."""
-        return self._call(t, x, c)
-
-    def infer_shape(self, *arguments):
+    def infer_shape(self, *arguments: Any) -> list[tuple[Any, ...]]:
         input_shapes = arguments[-1]  # PyTensor 2.38 passes a graph before them, 3.3 does not
         batch = symbolic_batch(input_shapes[1:3], (2, 2))
         rows = (pt.constant(self.rows.n_rows), pt.constant(self.system.n_states))
         return [(*batch, *rows), (*batch, pt.constant(self.n_subjects))]
 
-    def caution_of_jumps(self):
+    def caution_of_jumps(self) -> None:
         """Warn that the gradient is not right, if the right-hand side jumps where states or parameters say so."""
         if self.system.jump:
             warnings.warn(
@@ -173,20 +191,25 @@ class OdeSolution(_OdeOp):
                 stacklevel=2,
             )
 
-    def pullback(self, inputs, outputs, cotangents):
-        if isinstance(cotangents[0].type, DisconnectedType):
+    def L_op(
+        self,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        output_grads: Sequence[Variable],
+    ) -> list[Variable]:
+        if isinstance(output_grads[0].type, DisconnectedType):
             return [disconnected_type() for _ in inputs]
         self.caution_of_jumps()
-        gradient = OdeGradient(**self.__getstate__())(*inputs, cotangents[0])
+        gradient = OdeGradient(**self.__getstate__())(*inputs, output_grads[0])
         return [
             grad_not_implemented(self, 0, inputs[0], _NO_TIME_GRADIENT),
             gradient,
             grad_not_implemented(self, 2, inputs[2], _NO_CONSTANT_GRADIENT),
         ]
 
-    L_op = pullback
+    pullback = L_op
 
-    def connection_pattern(self, node):
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
         # The status is a count of failures, not a function with derivatives.
         return [[True, False]] * len(node.inputs)
 
@@ -197,32 +220,33 @@ class OdeGradient(_OdeOp):
     Inputs are those of :class:`OdeSolution` and ``g`` (..., rows, n_states).
     """
 
-    def make_node(self, t, x, c, g):
-        t, x, c, g = map(float_tensor, (t, x, c, g))
+    def make_node(self, *inputs: Any) -> Apply:
+        t, x, c, g = map(float_tensor, inputs)
         check_times(t)
         batch = batch_shape((x, 2), (c, 2), (g, 2))
         return Apply(self, [t, x, c, g], [pt.tensor(dtype="float64", shape=(*batch, self.rows.n_subjects, self.n_x))])
 
-    def silenced(self):
+    def silenced(self) -> AbstractContextManager[None]:
         """Context in which gradients that are NaN are not reported, because the caller looks for them."""
         return silenced()
 
-    def compute(self, t, x, c, g):
-        """Gradient as the only entry of a tuple."""
-        return (self._call(t, x, c, g),)
-
-    def infer_shape(self, *arguments):
+    def infer_shape(self, *arguments: Any) -> list[tuple[Any, ...]]:
         input_shapes = arguments[-1]
         batch = symbolic_batch(input_shapes[1:], (2, 2, 2))
         return [(*batch, pt.constant(self.rows.n_subjects), pt.constant(self.n_x))]
 
-    def pullback(self, inputs, outputs, cotangents):
+    def L_op(
+        self,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        output_grads: Sequence[Variable],
+    ) -> list[Variable]:
         return [grad_not_implemented(self, i, x, NO_SECOND) for i, x in enumerate(inputs)]
 
-    L_op = pullback
+    pullback = L_op
 
 
-def _has_derivatives_in_one_solve(op):
+def _has_derivatives_in_one_solve(op: _OdeOp) -> bool:
     """Whether one solve gives both, and there is something to derive by."""
     return op.n_x > 0 and SOLVERS[op.solver].gives_derivatives(op.system, op.events is not None)
 
@@ -245,33 +269,38 @@ class OdeDerivatives(OdeSolution):
 
     has_derivatives = True
 
-    def make_node(self, t, x, c):
-        node = super().make_node(t, x, c)
+    def make_node(self, *inputs: Any) -> Apply:
+        node = super().make_node(*inputs)
         derivatives = pt.tensor(dtype="float64", shape=(*node.outputs[0].type.shape, self.n_x))
         return Apply(self, node.inputs, [*(v.type() for v in node.outputs), derivatives])
 
-    def infer_shape(self, *arguments):
+    def infer_shape(self, *arguments: Any) -> list[tuple[Any, ...]]:
         solution, status = super().infer_shape(*arguments)
         return [solution, status, (*solution, pt.constant(self.n_x))]
 
-    def pullback(self, inputs, outputs, cotangents):
-        if isinstance(cotangents[0].type, DisconnectedType):
+    def L_op(
+        self,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        output_grads: Sequence[Variable],
+    ) -> list[Variable]:
+        if isinstance(output_grads[0].type, DisconnectedType):
             return [disconnected_type() for _ in inputs]
         self.caution_of_jumps()
         return [
             grad_not_implemented(self, 0, inputs[0], _NO_TIME_GRADIENT),
-            PullBack(self.rows)(outputs[2], cotangents[0]),
+            PullBack(self.rows)(outputs[2], output_grads[0]),
             grad_not_implemented(self, 2, inputs[2], _NO_CONSTANT_GRADIENT),
         ]
 
-    L_op = pullback
+    pullback = L_op
 
-    def connection_pattern(self, node):
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
         return [[True, False, False]] * len(node.inputs)
 
 
 @_vectorize_node.register(_OdeOp)
-def _vectorize(op, node, *batched_inputs):
+def _vectorize(op: _OdeOp, node: Apply, *batched_inputs: Variable) -> Apply:
     return op.make_node(*batched_inputs)
 
 

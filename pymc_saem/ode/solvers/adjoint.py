@@ -8,14 +8,17 @@ own error. (Hairer, Lubich & Wanner, Geometric Numerical Integration, VI.1, for 
 ``lanes`` solves and records; this file goes back, with the same lanes. Stiff subjects get their gradient from ``cvodes``.
 """
 
+from __future__ import annotations
+
 from collections import namedtuple
 from functools import cache
 
 import numpy as np
+from numba.core.ccallback import CFunc
 
 from pymc_saem.ode.runtime import status as st
 from pymc_saem.ode.runtime import task_table as tt
-from pymc_saem.ode.runtime.native import call_lanes, call_task, compile_task, doubles, innermost, longs
+from pymc_saem.ode.runtime.native import Longs, call_lanes, call_task, compile_task, doubles, innermost, longs
 from pymc_saem.ode.solvers import tsit5
 
 __all__ = ["task"]
@@ -37,7 +40,7 @@ _C = np.array([0.0, tsit5.C2, tsit5.C3, tsit5.C4, tsit5.C5, 1.0, 1.0])
 
 
 @innermost
-def _split(table, a):
+def _split(table: Longs, a: int) -> Work:
     """Parts of the memory at address ``a``."""
     b = 8 * _LANES
     s = b * table[tt.N_STATES]
@@ -50,7 +53,7 @@ def _split(table, a):
 
 
 @innermost
-def _enter(table, work, task, lane, n_steps):
+def _enter(table: Longs, work: Work, task: int, lane: int, n_steps: int) -> None:
     """Put a task with that many steps into a lane, at its end."""
     n, n_dp, i = table[tt.N_STATES], table[tt.N_DP], task % table[tt.N_SUBJECTS]
     starts = longs(table[tt.STARTS])
@@ -65,7 +68,7 @@ def _enter(table, work, task, lane, n_steps):
 
 
 @innermost
-def _take_row(table, work, task, lane, s, h):
+def _take_row(table: Longs, work: Work, task: int, lane: int, s: float, h: float) -> None:
     """Add the cotangent of the last row, at the fraction s of a step, to the adjoints of the step's start and slopes."""
     n, replicate, row = table[tt.N_STATES], task // table[tt.N_SUBJECTS], longs(work.row)[lane]
     g = doubles(table[tt.G] + 8 * (replicate * table[tt.G_STRIDE] + longs(table[tt.ORDER])[row] * n))
@@ -86,7 +89,7 @@ def _take_row(table, work, task, lane, s, h):
 
 
 @innermost
-def _recall(table, work, tape, task, lane):
+def _recall(table: Longs, work: Work, tape: int, task: int, lane: int) -> None:
     """Put the last step that is left into a lane, with the adjoints of its slopes that come from its end and its rows."""
     n, size, h_ = table[tt.N_STATES], table[tt.N_STATES] * _LANES, doubles(work.h)
     left = longs(work.left)[lane] - 1
@@ -110,13 +113,13 @@ def _recall(table, work, tape, task, lane):
 
 
 @innermost
-def _set_time(work, i):
+def _set_time(work: Work, i: int) -> None:
     for lane in range(_LANES):
         doubles(work.now)[lane] = doubles(work.t)[lane] + _C[i] * doubles(work.h)[lane]
 
 
 @innermost
-def _stages(table, work):
+def _stages(table: Longs, work: Work) -> None:
     """Values of all stages of a step, and the slopes that they need."""
     size = table[tt.N_STATES] * _LANES
     z, h, y, k = doubles(work.z), doubles(work.h), doubles(work.values), doubles(work.slopes)
@@ -133,7 +136,7 @@ def _stages(table, work):
 
 
 @innermost
-def _pull_back(table, work):
+def _pull_back(table: Longs, work: Work) -> None:
     """From the adjoints of the slopes to those of the step's start and of the parameters."""
     size, h, bars = table[tt.N_STATES] * _LANES, doubles(work.h), doubles(work.slope_bars)
     for i in range(_STAGES - 1, -1, -1):
@@ -165,7 +168,7 @@ def _pull_back(table, work):
 
 
 @innermost
-def _leave(table, work, task, lane, status):
+def _leave(table: Longs, work: Work, task: int, lane: int, status: int) -> None:
     """Take the rows at the start, and store the gradient of a task."""
     n_dy0, gradient, i = table[tt.N_DY0], doubles(work.gradient), task % table[tt.N_SUBJECTS]
     while status == 0 and longs(work.row)[lane] >= longs(table[tt.STARTS])[i]:
@@ -177,7 +180,7 @@ def _leave(table, work, task, lane, status):
     tt.write_gradient(table, task // table[tt.N_SUBJECTS], i, gradient, status)
 
 
-def _task(begin, end, table_address):
+def _task(begin: int, end: int, table_address: int) -> int:
     """Gradients of the tasks begin to end, as many at a time as there are lanes."""
     table = longs(table_address)
     n, n_dp = table[tt.N_STATES], table[tt.N_DP]
@@ -219,6 +222,6 @@ def _task(begin, end, table_address):
 
 
 @cache
-def task():
+def task() -> CFunc:
     """The compiled task; one for every system, and kept on disk."""
     return compile_task(_task)

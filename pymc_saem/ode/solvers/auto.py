@@ -9,13 +9,17 @@ leads to Python, which compiles the task, puts its address there, and does the s
 involved.
 """
 
+from __future__ import annotations
+
 import ctypes
 import threading
 from functools import cache
 
 import numpy as np
+from numba.core.ccallback import CFunc
 
 from pymc_saem.ode.rhs.compiled import compile_system
+from pymc_saem.ode.rhs.right_hand_side import OdeSystem
 from pymc_saem.ode.solvers.lanes import task
 
 __all__ = ["cell", "task"]
@@ -27,19 +31,20 @@ _lock = threading.RLock()
 class _Cell:
     """Memory that holds the addresses of the task for stiff subjects, and of the Jacobian of the system."""
 
-    def __init__(self, system, gradient):
+    def __init__(self, system: OdeSystem, gradient: bool) -> None:
         self.system, self.gradient = system, gradient
+        self.task: CFunc | None = None
         self.prepare = _TASK(self._prepare_and_run)
         self.memory = np.zeros(2, dtype=np.int64)
         self.address = self.memory.ctypes.data
         self.forget()
 
-    def forget(self):
+    def forget(self) -> None:
         """Return to the state before the first stiff subject."""
         self.task = None
-        self.memory[:] = ctypes.cast(self.prepare, ctypes.c_void_p).value, 0
+        self.memory[:] = ctypes.cast(self.prepare, ctypes.c_void_p).value or 0, 0
 
-    def _prepare_and_run(self, begin, end, table):
+    def _prepare_and_run(self, begin: int, end: int, table: int) -> int:
         # Several threads may come here at once, all of which have let go of Python's lock while they solved.
         with _lock:
             if self.task is None:
@@ -56,6 +61,6 @@ class _Cell:
 
 
 @cache
-def cell(system, gradient):
+def cell(system: OdeSystem, gradient: bool) -> _Cell:
     """The cell of a system's solutions or gradients; it stays, so its address may stand in tables."""
     return _Cell(system, gradient)

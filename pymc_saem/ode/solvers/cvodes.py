@@ -4,9 +4,12 @@ Like `lanes`, its tasks are compiled once per machine, and a model adds only its
 machine code that `lanes` calls, here with one lane.
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
 
 import numpy as np
+from numba.core.ccallback import CFunc
 
 from pymc_saem.ode.runtime import task_table as tt
 from pymc_saem.ode.runtime.native import compile_task, copy_values, floats, innermost, integers
@@ -16,7 +19,7 @@ __all__ = ["task"]
 
 
 @innermost
-def _times(table, i, first, last):
+def _times(table: np.ndarray, i: int, first: int, last: int) -> np.ndarray:
     """Times of a subject's rows; in a piece between two events also its end."""
     rows = floats(table[tt.TIMES] + 8 * first, last - first)
     if table[tt.T_END] == 0:
@@ -28,7 +31,7 @@ def _times(table, i, first, last):
 
 
 @innermost
-def _problem(table, n_steps):
+def _problem(table: np.ndarray, n_steps: np.ndarray) -> np.ndarray:
     """The record of a problem with what all tasks of a table share."""
     problem = np.zeros(1, PROBLEM)
     shared, tolerances = problem[0], floats(table[tt.TOLERANCES], 2)
@@ -41,7 +44,9 @@ def _problem(table, n_steps):
 
 
 @innermost
-def _set_subject(problem, times, t0, y0, p):
+def _set_subject(
+    problem: np.ndarray, times: np.ndarray, t0: float, y0: np.ndarray, p: np.ndarray
+) -> None:
     """Put a subject into the record."""
     own = problem[0]
     own.n_rows, own.times, own.t0 = times.size, times.ctypes.data, t0
@@ -95,7 +100,7 @@ def _pull_back(begin: int, end: int, table_address: int) -> int:
 
 
 @lru_cache
-def task(gradient):
+def task(gradient: bool) -> CFunc:
     """Compiled task of the solver; the same for every system, and kept on disk."""
     engine(gradient)
     return compile_task(_pull_back if gradient else _solve)

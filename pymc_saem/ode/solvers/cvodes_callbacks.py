@@ -8,7 +8,10 @@ Augmented state: y (n), then S by state: row i holds dy_i/d(n_dp parameters, cho
 every inner loop below runs along a row, over all sensitivities at once.
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +34,7 @@ CORRECTOR_ITERATIONS = 5
 
 
 @inner
-def user_data(problem):
+def user_data(problem: Any) -> np.ndarray:
     """The array of a problem; without sensitivities n_y0 is 0, but jp must still fit."""
     n, n_p, n_dp, n_y0 = problem.n, problem.n_p, problem.n_dp, problem.n_y0
     y0, p, y0_index = floats(problem.y0, n), floats(problem.p, n_p), integers(problem.y0_index, n_y0)
@@ -58,7 +61,7 @@ def user_data(problem):
 
 
 @inner
-def finite(values):
+def finite(values: np.ndarray) -> bool:
     total = 0.0
     for i in range(values.size):
         total += values[i] * 0.0
@@ -66,7 +69,7 @@ def finite(values):
 
 
 @inner
-def _factor(a, n, row):
+def _factor(a: np.ndarray, n: int, row: np.ndarray) -> bool:
     """LU of the n x n matrix `a` in place, row exchanges recorded in `row`; False if singular (or NaN)."""
     for i in range(n):
         row[i] = i
@@ -89,7 +92,7 @@ def _factor(a, n, row):
 
 
 @inner
-def _substitute(lu, n, b, m):
+def _substitute(lu: np.ndarray, n: int, b: np.ndarray, m: int) -> None:
     """Solve L U x = b in place; `b` (n, m) has its rows already exchanged."""
     for i in range(n):
         for k in range(i):
@@ -107,7 +110,7 @@ def _substitute(lu, n, b, m):
 
 
 @inner
-def derivative(t, y, dy, data):
+def derivative(t: float, y: int, dy: int, data: int) -> int:
     """The right-hand side; arrays by address."""
     head, cell = integers(data, N_HEAD), floats(data, N_HEAD)
     cell[T] = t
@@ -116,7 +119,7 @@ def derivative(t, y, dy, data):
 
 
 @inner
-def derivatives(t, y, dy, data):
+def derivatives(t: float, y: int, dy: int, data: int) -> None:
     """The right-hand side, and its Jacobians in the scratch."""
     head, cell = integers(data, N_HEAD), floats(data, N_HEAD)
     cell[T] = t
@@ -124,7 +127,7 @@ def derivatives(t, y, dy, data):
 
 
 @inner
-def jacobian(t, y, columns, data):
+def jacobian(t: float, y: int, columns: int, data: int) -> int:
     """The Jacobian of the states into memory of SUNDIALS, which is column-major."""
     head = integers(data, N_HEAD)
     n = head[N]
@@ -137,17 +140,19 @@ def jacobian(t, y, columns, data):
 
 
 @inner
-def forward_rhs(t, y_vector, dy_vector, data):
+def forward_rhs(t: float, y_vector: int, dy_vector: int, data: int) -> int:
     return derivative(t, sun.N_VGetArrayPointer(y_vector), sun.N_VGetArrayPointer(dy_vector), data)
 
 
 @inner
-def forward_jacobian(t, y_vector, dy_vector, matrix, data, tmp1, tmp2, tmp3):
+def forward_jacobian(
+    t: float, y_vector: int, dy_vector: int, matrix: int, data: int, tmp1: int, tmp2: int, tmp3: int
+) -> int:
     return jacobian(t, sun.N_VGetArrayPointer(y_vector), sun.SUNDenseMatrix_Data(matrix), data)
 
 
 @inner
-def augmented_rhs(t, y_vector, dy_vector, data):
+def augmented_rhs(t: float, y_vector: int, dy_vector: int, data: int) -> int:
     head = integers(data, N_HEAD)
     n, n_dp, n_sens = head[N], head[N_DP], head[N_SENS]
     n_all = n + n * n_sens
@@ -168,7 +173,7 @@ def augmented_rhs(t, y_vector, dy_vector, data):
 
 
 @inner
-def error_weights(y_vector, weight_vector, data):
+def error_weights(y_vector: int, weight_vector: int, data: int) -> int:
     """Weights of the error norm, a mean over all n (1 + n_sens) entries.
 
     y gets the factor sqrt(1 + n_sens), or the mean would dilute its error: so y is at least as accurate as
@@ -191,7 +196,7 @@ def error_weights(y_vector, weight_vector, data):
 
 
 @inner
-def _newton(t, data, predicted, zn1):
+def _newton(t: float, data: int, predicted: np.ndarray, zn1: np.ndarray) -> bool:
     """Solve y - ypred - gamma f(y) + rl1 zn1 = 0 for the states; leaves jy, jp and the LU in the scratch."""
     head, cell = integers(data, N_HEAD), floats(data, N_HEAD)
     n, gamma, rl1, rtol, atol = head[N], cell[GAMMA], cell[RL1], cell[RTOL], cell[ATOL]
@@ -226,7 +231,7 @@ def _newton(t, data, predicted, zn1):
 
 
 @inner
-def corrector(t, y_vector, f_vector, data):
+def corrector(t: float, y_vector: int, f_vector: int, data: int) -> int:
     """Solve the corrector equation of y and S, disguised as right-hand side of CVODE's fixed point.
 
     CVODE iterates c <- rl1 (h f(ypred + c) - zn1), with gamma = rl1 h, to find the correction c. Given the

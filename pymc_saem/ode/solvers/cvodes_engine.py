@@ -13,8 +13,10 @@ a fixed-point iteration that converges at once (`cvodes_callbacks.corrector` has
 The engine is compiled once per machine and kept on disk; a model adds only its right-hand side.
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -44,7 +46,7 @@ _SIZE = PROBLEM.itemsize // 8
 
 
 @innermost
-def _problem_at(address):
+def _problem_at(address: int) -> Any:
     return floats(address, _SIZE).view(PROBLEM)[0]
 
 
@@ -69,7 +71,7 @@ weights_address = sun.c_address(sun.integer(*[sun.handle] * 3))
 
 
 @innermost
-def _status(flag):
+def _status(flag: int) -> int:
     """SolverStatus of a CVODE return flag."""
     if flag >= 0:
         return st.SUCCESS
@@ -81,7 +83,7 @@ def _status(flag):
 
 
 @innermost
-def _open(run, method):
+def _open(run: _Run, method: int) -> bool:
     """Context, vectors over `state` and `row`, solver memory; False if out of memory."""
     handles, state, row = run.handles, run.state, run.row
     address = handles.ctypes.data
@@ -96,7 +98,7 @@ def _open(run, method):
 
 
 @innermost
-def _close(handles):
+def _close(handles: np.ndarray) -> None:
     """Free what was made, in reverse; also after a failure half way through opening."""
     address = handles.ctypes.data
     if handles[MEMORY] != 0:
@@ -116,7 +118,7 @@ def _close(handles):
 
 
 @innermost
-def _start(handles, rhs, t0, work):
+def _start(handles: np.ndarray, rhs: int, t0: float, work: np.ndarray) -> int:
     """What both problems set; user data first: a callback without it would read address 0."""
     memory = handles[MEMORY]
     flag = sun.CVodeInit(memory, rhs, t0, handles[VECTOR])
@@ -125,7 +127,7 @@ def _start(handles, rhs, t0, work):
 
 
 @innermost
-def _use_newton(handles, n, jacobian):
+def _use_newton(handles: np.ndarray, n: int, jacobian: int) -> int:
     context, memory = handles[CONTEXT], handles[MEMORY]
     handles[MATRIX] = sun.SUNDenseMatrix(n, n, context)
     handles[LINEAR] = sun.SUNLinSol_Dense(handles[VECTOR], handles[MATRIX], context)
@@ -136,7 +138,7 @@ def _use_newton(handles, n, jacobian):
 
 
 @innermost
-def _use_corrector(handles, corrector):
+def _use_corrector(handles: np.ndarray, corrector: int) -> int:
     memory = handles[MEMORY]
     handles[NONLINEAR] = sun.SUNNonlinSol_FixedPoint(handles[VECTOR], 0, handles[CONTEXT])
     if handles[NONLINEAR] == 0:
@@ -148,7 +150,7 @@ def _use_corrector(handles, corrector):
 
 
 @innermost
-def _first_after(t_rows, t0):
+def _first_after(t_rows: np.ndarray, t0: float) -> int:
     """Index of the first row that CVODE can distinguish from t0 (nearer ones are t0), or -1 for invalid times."""
     first = t_rows.size
     for i in range(t_rows.size - 1, -1, -1):
@@ -161,7 +163,9 @@ def _first_after(t_rows, t0):
 
 
 @innermost
-def _advance(run, t_now, t, n_steps, cells):
+def _advance(
+    run: _Run, t_now: float, t: float, n_steps: int, cells: np.ndarray
+) -> tuple[int, float, int]:
     """Step until `t` is passed, then interpolate into the row vector.
 
     Returns status, time reached, steps so far.
@@ -182,7 +186,7 @@ def _advance(run, t_now, t, n_steps, cells):
 
 
 @innermost
-def _run_forward(run, out):
+def _run_forward(run: _Run, out: np.ndarray) -> tuple[int, int]:
     """Write the states of all rows; status and steps."""
     n, t_rows, first = run.state.size, run.t_rows, run.first
     t_now, n_steps, cells = run.t0, 0, np.zeros(1)
@@ -198,7 +202,7 @@ def _run_forward(run, out):
 
 
 @innermost
-def _run_sens(run, g, total):
+def _run_sens(run: _Run, g: np.ndarray, total: np.ndarray) -> tuple[int, int]:
     """Add the sensitivities of all rows, times the cotangent `g`, to `total`; status and steps."""
     n_sens, t_rows, first = total.size, run.t_rows, run.first
     n = run.state.size // (1 + n_sens)
@@ -217,7 +221,7 @@ def _run_sens(run, g, total):
 
 
 @innermost
-def _reorder(source, target, n, n_first, n_second):
+def _reorder(source: np.ndarray, target: np.ndarray, n: int, n_first: int, n_second: int) -> None:
     """Copy states and sensitivities; the first n_first columns of the sensitivities become the last ones."""
     copy_values(target, source, n)
     n_sens = n_first + n_second
@@ -229,7 +233,7 @@ def _reorder(source, target, n, n_first, n_second):
             target[row + j] = source[row + n_first + j]
 
 
-def _forward(address):
+def _forward(address: int) -> int:
     problem = _problem_at(address)
     n, n_rows, t0, rtol, atol = problem.n, problem.n_rows, problem.t0, problem.rtol, problem.atol
     t_rows, y0 = floats(problem.times, n_rows), floats(problem.y0, n)
@@ -250,7 +254,7 @@ def _forward(address):
     return status
 
 
-def _sensitivities(address):
+def _sensitivities(address: int) -> int:
     problem = _problem_at(address)
     n, n_rows, n_dp, n_y0, t0 = problem.n, problem.n_rows, problem.n_dp, problem.n_y0, problem.t0
     t_rows, y0, y0_index = floats(problem.times, n_rows), floats(problem.y0, n), integers(problem.y0_index, n_y0)

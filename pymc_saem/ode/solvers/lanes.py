@@ -4,18 +4,22 @@ What a lane computes depends on its subject alone, so the result does not depend
 side by side, nor on how the tasks are cut into ranges for threads.
 """
 
+from __future__ import annotations
+
 import math
 from collections import namedtuple
 from functools import lru_cache
 
 import numpy as np
+from numba.core.ccallback import CFunc
 
 from pymc_saem.ode.runtime import status as st
 from pymc_saem.ode.runtime import task_table as tt
-from pymc_saem.ode.runtime.native import call_task, compile_task, doubles, inlined, innermost, longs
+from pymc_saem.ode.runtime.native import Doubles, Longs, call_task, compile_task, doubles, inlined, innermost, longs
 from pymc_saem.ode.runtime.vectors import LANES, VECTOR, load, splat, store, where_one
 from pymc_saem.ode.solvers.tsit5 import (
     System,
+    Work,
     add_shares,
     derivative,
     errors,
@@ -49,7 +53,7 @@ Running = namedtuple("Running", "task steps rejected log_error h t_new signs cal
 
 
 @innermost
-def _load(system, work, table, task, lane):
+def _load(system: System, work: Work, table: Longs, task: int, lane: int) -> None:
     """Put a task at its start into a lane."""
     tt.load_parameters(table, task, lane, LANES, work.p)
     tt.load_start(table, task, lane, LANES, work.z, system.n_sens, 0)
@@ -57,7 +61,9 @@ def _load(system, work, table, task, lane):
 
 
 @inlined
-def _record(system, work, table, task, row, s, lane):
+def _record(
+    system: System, work: Work, table: Longs, task: int, row: int, s: float, lane: int
+) -> None:
     """Write the solution of a sorted row at the fraction s of a step, with derivatives or not, or note its part in the gradient."""
     if table[tt.TAPE] != 0:  # only the steps are wanted
         return
@@ -85,7 +91,7 @@ _record_start = innermost(_record.py_func)
 
 
 @innermost
-def _keep_step(system, work, table, k, lane):
+def _keep_step(system: System, work: Work, table: Longs, k: int, lane: int) -> None:
     """Append an accepted step to the tape: where it begins, its length, its values."""
     counts, n = longs(table[tt.TAPE]), system.n
     record = doubles(counts[0] + 8 * (k * table[tt.MAX_STEPS] + counts[1 + k]) * (2 + n))
@@ -96,7 +102,7 @@ def _keep_step(system, work, table, k, lane):
 
 
 @inlined
-def _end(table, i):
+def _end(table: Longs, i: int) -> float:
     """When the solve of a subject ends: with its last row, unless the table says otherwise."""
     starts = longs(table[tt.STARTS])
     if table[tt.T_END] != 0:
@@ -105,7 +111,7 @@ def _end(table, i):
 
 
 @innermost
-def _keep_gradient(system, work, tasks, k, lane):
+def _keep_gradient(system: System, work: Work, tasks: Tasks, k: int, lane: int) -> Doubles:
     """The gradient of a lane, stored as that of its task."""
     gradient = doubles(tasks.gradient + 8 * k * system.n_sens)
     for j in range(system.n_sens):
@@ -114,7 +120,9 @@ def _keep_gradient(system, work, tasks, k, lane):
 
 
 @innermost
-def _finish(system, work, tasks, table, k, lane, status):
+def _finish(
+    system: System, work: Work, tasks: Tasks, table: Longs, k: int, lane: int, status: int
+) -> None:
     """Store the result of a task, which ends in z_new."""
     task = tasks.begin + k
     if table[tt.Z1] != 0:
@@ -133,7 +141,7 @@ def _finish(system, work, tasks, table, k, lane, status):
 
 
 @innermost
-def _prepare(system, work, tasks, table, begin):
+def _prepare(system: System, work: Work, tasks: Tasks, table: Longs, begin: int) -> None:
     """Slopes and first step of at most one task per lane, from number ``begin``, and their rows at the start time."""
     t, h, now, z, k1 = doubles(work.t), doubles(work.h), doubles(work.now), doubles(work.z), doubles(work.k)
     times, starts, n_subjects = doubles(table[tt.TIMES]), longs(table[tt.STARTS]), table[tt.N_SUBJECTS]
@@ -181,7 +189,9 @@ def _prepare(system, work, tasks, table, begin):
 
 
 @inlined
-def _fill(system, work, tasks, running, table, queue):
+def _fill(
+    system: System, work: Work, tasks: Tasks, running: Running, table: Longs, queue: int
+) -> tuple[int, int]:
     """Give free lanes the next tasks of the queue, and every lane its step; the queue, and how many lanes run."""
     t, h, k1 = doubles(work.t), doubles(work.h), doubles(work.k)
     of_lane, steps, rejected = longs(running.task), longs(running.steps), longs(running.rejected)
@@ -212,7 +222,9 @@ def _fill(system, work, tasks, running, table, queue):
 
 
 @innermost
-def _is_stiff(system, work, running, table, lane, rest):
+def _is_stiff(
+    system: System, work: Work, running: Running, table: Longs, lane: int, rest: float
+) -> bool:
     """Look at an accepted step; whether there are enough signs of stiffness, with that much time left."""
     signs, calm, steps = longs(running.signs), longs(running.calm), longs(running.steps)[lane]
     if signs[lane] < 0:
@@ -231,7 +243,9 @@ def _is_stiff(system, work, running, table, lane, rest):
 
 
 @inlined
-def _judge(system, work, tasks, running, table, lane):
+def _judge(
+    system: System, work: Work, tasks: Tasks, running: Running, table: Longs, lane: int
+) -> float:
     """Accept or reject the step of a lane: rows in it, next step size, and whether its task has ended; 1.0 if accepted."""
     t, h, norm = doubles(work.t)[lane], doubles(work.h)[lane], doubles(work.norm)[lane]
     steps, rejected, log_error = longs(running.steps), longs(running.rejected), doubles(running.log_error)
@@ -270,7 +284,7 @@ def _judge(system, work, tasks, running, table, lane):
 
 
 @inlined
-def _advance(system, work):
+def _advance(system: System, work: Work) -> None:
     """Take over the new values of the lanes whose step was accepted, as ``other`` says."""
     accepted, last = load(work.other, 0), slopes(system, work, 6)
     for e in range(system.size):
@@ -278,7 +292,7 @@ def _advance(system, work):
         store(work.k, e, where_one(accepted, load(last, e), load(work.k, e)))
 
 
-def _task(begin, end, table_address):
+def _task(begin: int, end: int, table_address: int) -> int:
     """Solve the tasks begin to end, one per subject and replicate, or compute their gradients if the table has some.
 
     One function for both, as compiling it twice would double the wait of the first use.
@@ -331,10 +345,10 @@ def _task(begin, end, table_address):
 
 
 @lru_cache
-def _compiled():
+def _compiled() -> CFunc:
     return compile_task(_task)
 
 
-def task(gradient):
+def task(gradient: bool) -> CFunc:
     """Compiled task of the solver; one for every system, solutions and gradients, and kept on disk."""
     return _compiled()

@@ -13,15 +13,18 @@ instruction. No eigen-decomposition, because there is none of a chain with equal
 A matrix element of lane l is at ``element * LANES + l``. A block is a matrix followed by its derivatives.
 """
 
+from __future__ import annotations
+
 from collections import namedtuple
 
 from llvmlite import ir
 from numba import types
+from numba.core.typing.context import BaseContext as TypingContext
 from numba.extending import intrinsic
 
-from pymc_saem.ode.runtime.native import call_lanes, doubles, inlined, innermost
+from pymc_saem.ode.runtime.native import Intrinsic, call_lanes, doubles, inlined, innermost, writing
 
-__all__ = ["LANES", "LARGEST", "Linear", "exponential", "measure", "move", "split", "work_size"]
+__all__ = ["LANES", "LARGEST", "Linear", "Work", "exponential", "measure", "move", "split", "work_size"]
 
 LANES = 8
 _VECTOR = 8 * LANES  # bytes
@@ -43,13 +46,13 @@ Work = namedtuple("Work", "t norm gap tau s mask p y dy jy jp d sums z new power
 
 
 @inlined
-def _sizes(linear):
+def _sizes(linear: Linear) -> tuple[int, int]:
     """Lengths, in vectors, of z, and of a block."""
     return linear.n + 1 + linear.n * linear.n_sens, (1 + linear.n_dp) * linear.n * (linear.n + 1)
 
 
 @inlined
-def work_size(linear):
+def work_size(linear: Linear) -> int:
     """Number of floats that ``split`` wants."""
     n_z, block = _sizes(linear)
     n, jacobians = linear.n, linear.n * (linear.n + linear.n_dp)
@@ -57,7 +60,7 @@ def work_size(linear):
 
 
 @inlined
-def split(linear, a):
+def split(linear: Linear, a: int) -> Work:
     """Parts of the memory at address ``a``."""
     n_z, block = _sizes(linear)
     v, n = _VECTOR, linear.n
@@ -78,23 +81,40 @@ _ZEROS = ir.Constant(_VECTOR_TYPE, [0.0] * LANES)
 _CONTRACT = ("contract",)
 
 
-def _place(builder, address):
+def _place(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
     return builder.inttoptr(address, _VECTOR_TYPE.as_pointer())
 
 
-def _load(builder, address):
+def _load(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
     return builder.load(_place(builder, address), align=8)
 
 
 @intrinsic
-def _dot(typingctx, target, keep, a, a_step, b, b_step, count):
+def _dot(
+    typingctx: TypingContext,
+    target: types.Type,
+    keep: types.Type,
+    a: types.Type,
+    a_step: types.Type,
+    b: types.Type,
+    b_step: types.Type,
+    count: types.Type,
+) -> Intrinsic:
     """Vector at ``target`` = sum of ``count`` products of vectors, and what is there if ``keep``; addresses, steps in bytes.
 
     Written for LLVM, as Numba would not keep the sum of eight lanes in registers.
     """
 
-    def codegen(context, builder, signature, args):
-        target, keep, a, a_step, b, b_step, count = args
+    def write(
+        builder: ir.IRBuilder,
+        target: ir.Value,
+        keep: ir.Value,
+        a: ir.Value,
+        a_step: ir.Value,
+        b: ir.Value,
+        b_step: ir.Value,
+        count: ir.Value,
+    ) -> ir.Value:
         zero, one = (ir.Constant(ir.IntType(64), k) for k in (0, 1))
         first = builder.select(builder.icmp_signed("!=", keep, zero), _load(builder, target), _ZEROS)
         before = builder.block
@@ -118,39 +138,45 @@ def _dot(typingctx, target, keep, a, a_step, b, b_step, count):
         builder.store(result, _place(builder, target), align=8)
         return zero
 
-    return types.int64(*[types.int64] * 7), codegen
+    return types.int64(*[types.int64] * 7), writing(write)
 
 
 @intrinsic
-def _blend(typingctx, target, source, mask):
+def _blend(
+    typingctx: TypingContext, target: types.Type, source: types.Type, mask: types.Type
+) -> Intrinsic:
     """Vector at ``target`` = that at ``source`` in the lanes whose mask is positive."""
 
-    def codegen(context, builder, signature, args):
-        old, new, mask = (_load(builder, a) for a in args)
-        chosen = builder.select(builder.fcmp_ordered(">", mask, _ZEROS), new, old)
-        builder.store(chosen, _place(builder, args[0]), align=8)
+    def write(builder: ir.IRBuilder, target: ir.Value, source: ir.Value, mask: ir.Value) -> ir.Value:
+        old, new, known = (_load(builder, a) for a in (target, source, mask))
+        chosen = builder.select(builder.fcmp_ordered(">", known, _ZEROS), new, old)
+        builder.store(chosen, _place(builder, target), align=8)
         return ir.Constant(ir.IntType(64), 0)
 
-    return types.int64(*[types.int64] * 3), codegen
+    return types.int64(*[types.int64] * 3), writing(write)
 
 
 @intrinsic
-def _slope(typingctx, target, value, start, distance):
+def _slope(
+    typingctx: TypingContext, target: types.Type, value: types.Type, start: types.Type, distance: types.Type
+) -> Intrinsic:
     """Vector at ``target`` = (value - start) / distance, of vectors by address."""
 
-    def codegen(context, builder, signature, args):
+    def write(
+        builder: ir.IRBuilder, target: ir.Value, value: ir.Value, start: ir.Value, distance: ir.Value
+    ) -> ir.Value:
         divisor = ir.Constant(_VECTOR_TYPE, ir.Undefined)
         for lane in range(LANES):
-            divisor = builder.insert_element(divisor, args[3], ir.Constant(ir.IntType(32), lane))
-        change = builder.fsub(_load(builder, args[1]), _load(builder, args[2]))
-        builder.store(builder.fdiv(change, divisor), _place(builder, args[0]), align=8)
+            divisor = builder.insert_element(divisor, distance, ir.Constant(ir.IntType(32), lane))
+        change = builder.fsub(_load(builder, value), _load(builder, start))
+        builder.store(builder.fdiv(change, divisor), _place(builder, target), align=8)
         return ir.Constant(ir.IntType(64), 0)
 
-    return types.int64(types.int64, types.int64, types.int64, types.float64), codegen
+    return types.int64(types.int64, types.int64, types.int64, types.float64), writing(write)
 
 
 @innermost
-def _chain(n, n_dp, target, keep, a, b):
+def _chain(n: int, n_dp: int, target: int, keep: int, a: int, b: int) -> None:
     """The product A B and its derivatives, into a block or added to it; the last rows count as zero."""
     row, size = (n + 1) * _VECTOR, n * (n + 1) * _VECTOR
     for j in range(n_dp + 1):
@@ -163,7 +189,7 @@ def _chain(n, n_dp, target, keep, a, b):
 
 
 @innermost
-def measure(linear, work):
+def measure(linear: Linear, work: Work) -> None:
     """The matrix M and its derivatives from values of f, its norm, and its powers; ``sums`` is NaN where something is not finite."""
     n, n_dp, w = linear.n, linear.n_dp, linear.n + 1
     y, n_block, n_z = doubles(work.y), (1 + n_dp) * n * w, w + n * linear.n_sens
@@ -203,7 +229,7 @@ def measure(linear, work):
 
 
 @innermost
-def exponential(linear, work):
+def exponential(linear: Linear, work: Work) -> None:
     """exp(gap M) and its derivatives, in ``work.exp``: tau is gap / 2^s."""
     n, n_dp, w = linear.n, linear.n_dp, linear.n + 1
     n_vectors = (1 + n_dp) * n * w
@@ -253,7 +279,7 @@ def exponential(linear, work):
 
 
 @innermost
-def move(linear, work):
+def move(linear: Linear, work: Work) -> None:
     """States and sensitivities after the gap; ``work.sums`` is NaN in lanes where one of them is not finite."""
     n, w, n_sens, n_dy0 = linear.n, linear.n + 1, linear.n_sens, linear.n_dy0
     size, s, row = n * w * _VECTOR, work.z + w * _VECTOR, n_sens * _VECTOR

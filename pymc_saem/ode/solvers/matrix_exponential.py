@@ -5,16 +5,29 @@ matrix and times; an exponential serves as long as the gaps between times stay t
 gradients, compiled once per machine: a model adds its right-hand side, by address.
 """
 
+from __future__ import annotations
+
 import math
 from collections import namedtuple
 from functools import lru_cache
 
 import numpy as np
+from numba.core.ccallback import CFunc
 
 from pymc_saem.ode.runtime import status as st
 from pymc_saem.ode.runtime import task_table as tt
-from pymc_saem.ode.runtime.native import compile_task, doubles, inlined, innermost, longs
-from pymc_saem.ode.solvers.linear_engine import LANES, LARGEST, Linear, exponential, measure, move, split, work_size
+from pymc_saem.ode.runtime.native import Longs, compile_task, doubles, inlined, innermost, longs
+from pymc_saem.ode.solvers.linear_engine import (
+    LANES,
+    LARGEST,
+    Linear,
+    Work,
+    exponential,
+    measure,
+    move,
+    split,
+    work_size,
+)
 
 __all__ = ["task"]
 
@@ -26,7 +39,7 @@ _FEW_UNITS = 4.0 * float(np.finfo(np.float64).eps)
 
 
 @innermost
-def _load(linear, work, table, task, lane):
+def _load(linear: Linear, work: Work, table: Longs, task: int, lane: int) -> None:
     """Put a task at its start into a lane; behind the states stands 1."""
     tt.load_parameters(table, task, lane, LANES, work.p)
     tt.load_start(table, task, lane, LANES, work.z, linear.n_sens, 1)
@@ -35,7 +48,9 @@ def _load(linear, work, table, task, lane):
 
 
 @inlined
-def _record(linear, work, table, task, lane, row, gradient):
+def _record(
+    linear: Linear, work: Work, table: Longs, task: int, lane: int, row: int, gradient: int
+) -> None:
     """Write the solution at a sorted row, or add its part to the gradient."""
     n, n_sens, z = linear.n, linear.n_sens, doubles(work.z)
     replicate, place = task // table[tt.N_SUBJECTS], longs(table[tt.ORDER])[row] * n
@@ -52,7 +67,9 @@ def _record(linear, work, table, task, lane, row, gradient):
 
 
 @innermost
-def _finish(linear, work, table, task, lane, gradient, status):
+def _finish(
+    linear: Linear, work: Work, table: Longs, task: int, lane: int, gradient: int, status: int
+) -> None:
     """Store the result of a task."""
     n, replicate, i = linear.n, task // table[tt.N_SUBJECTS], task % table[tt.N_SUBJECTS]
     if table[tt.Z1] != 0:
@@ -74,7 +91,9 @@ Lanes = namedtuple("Lanes", "state row at now last_gap gradient")
 
 
 @innermost
-def _next_gap(linear, work, table, lanes, task, lane):
+def _next_gap(
+    linear: Linear, work: Work, table: Longs, lanes: Lanes, task: int, lane: int
+) -> tuple[int, bool]:
     """Write the rows of the present time, and find the next gap; the status, and whether the gap is as long as the last one."""
     i, row, at, gap = task % table[tt.N_SUBJECTS], longs(lanes.row), doubles(lanes.at), doubles(work.gap)
     times, last, before = doubles(table[tt.TIMES]), longs(table[tt.STARTS])[i + 1], doubles(lanes.last_gap)
@@ -101,7 +120,7 @@ def _next_gap(linear, work, table, lanes, task, lane):
 
 
 @inlined
-def _solve(linear, work, lanes, table, first, count):
+def _solve(linear: Linear, work: Work, lanes: Lanes, table: Longs, first: int, count: int) -> None:
     """Solve ``count`` tasks, at most one per lane."""
     state, t0, t_end = longs(lanes.state), doubles(work.t), doubles(table[tt.T_END])
     for m in range(LANES * linear.n_sens):
@@ -142,7 +161,7 @@ def _solve(linear, work, lanes, table, first, count):
         move(linear, work)
 
 
-def _task(begin, end, table_address):
+def _task(begin: int, end: int, table_address: int) -> int:
     """Solve the tasks begin to end, one per subject and replicate, or compute their gradients if the table has some."""
     table = longs(table_address)
     n_sens = tt.n_sens(table)
@@ -161,10 +180,10 @@ def _task(begin, end, table_address):
 
 
 @lru_cache
-def _compiled():
+def _compiled() -> CFunc:
     return compile_task(_task)
 
 
-def task(gradient):
+def task(gradient: bool) -> CFunc:
     """Compiled task of the solver; one for every system, solutions and gradients, and kept on disk."""
     return _compiled()

@@ -12,7 +12,7 @@ from importlib import import_module
 from types import MappingProxyType, ModuleType
 
 from pymc_saem.arguments import shown
-from pymc_saem.ode.rhs.system import OdeSystem
+from pymc_saem.ode.rhs.right_hand_side import OdeSystem
 
 __all__ = ["SOLVERS", "Solver", "solver_named"]
 

@@ -16,16 +16,20 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
+from numba.core.base import BaseContext
+from numba.core.typing.context import BaseContext as TypingContext
+from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 
-from pymc_saem.ode.runtime.native import external, inner, register
+from pymc_saem.ode.runtime.native import Intrinsic, external, register
 
 CV_ADAMS, CV_BDF = 1, 2
 CV_ONE_STEP = 2
@@ -38,43 +42,49 @@ INSTALL_HINT = (
 handle, integer, real, none = types.intp, types.int32, types.float64, types.void
 address = types.intp
 
-# name: return type, argument types
-PROTOTYPES = {
-    "SUNContext_Create": integer(integer, handle),
-    "SUNContext_ClearErrHandlers": integer(handle),
-    "SUNContext_Free": integer(handle),
-    "N_VMake_Serial": handle(handle, handle, handle),
-    "N_VGetArrayPointer": address(handle),
-    "N_VConst": none(real, handle),
-    "N_VDestroy": none(handle),
-    "SUNDenseMatrix": handle(handle, handle, handle),
-    "SUNDenseMatrix_Data": address(handle),
-    "SUNMatDestroy": none(handle),
-    "SUNLinSol_Dense": handle(handle, handle, handle),
-    "SUNLinSolFree": integer(handle),
-    "SUNNonlinSol_FixedPoint": handle(handle, integer, handle),
-    "SUNNonlinSolFree": integer(handle),
-    "CVodeCreate": handle(integer, handle),
-    "CVodeInit": integer(handle, handle, real, handle),
-    "CVodeFree": none(handle),
-    "CVodeSStolerances": integer(handle, real, real),
-    "CVodeWFtolerances": integer(handle, handle),
-    "CVodeSetUserData": integer(handle, handle),
-    "CVodeSetMaxHnilWarns": integer(handle, integer),
-    "CVodeSetLinearSolver": integer(handle, handle, handle),
-    "CVodeSetJacFn": integer(handle, handle),
-    "CVodeSetNonlinearSolver": integer(handle, handle),
-    "CVodeSetNlsRhsFn": integer(handle, handle),
-    "CVodeSetNonlinConvCoef": integer(handle, real),
-    "CVodeGetNonlinearSystemData": integer(handle, handle, handle, handle, handle, handle, handle, handle, handle),
-    "CVodeGetDky": integer(handle, real, integer, handle),
-    "CVode": integer(handle, real, handle, handle, integer),
-}
-
-globals().update({name: external(name, signature) for name, signature in PROTOTYPES.items()})
+#: Signatures of the functions below.
+PROTOTYPES: dict[str, Signature] = {}
 
 
-def _wheel_libraries(distribution):
+def _declare(name: str, signature: Signature) -> types.ExternalFunction:
+    """A function of the library, which `load` finds by its name."""
+    PROTOTYPES[name] = signature
+    return external(name, signature)
+
+
+# name, return type, argument types
+SUNContext_Create = _declare("SUNContext_Create", integer(integer, handle))
+SUNContext_ClearErrHandlers = _declare("SUNContext_ClearErrHandlers", integer(handle))
+SUNContext_Free = _declare("SUNContext_Free", integer(handle))
+N_VMake_Serial = _declare("N_VMake_Serial", handle(handle, handle, handle))
+N_VGetArrayPointer = _declare("N_VGetArrayPointer", address(handle))
+N_VConst = _declare("N_VConst", none(real, handle))
+N_VDestroy = _declare("N_VDestroy", none(handle))
+SUNDenseMatrix = _declare("SUNDenseMatrix", handle(handle, handle, handle))
+SUNDenseMatrix_Data = _declare("SUNDenseMatrix_Data", address(handle))
+SUNMatDestroy = _declare("SUNMatDestroy", none(handle))
+SUNLinSol_Dense = _declare("SUNLinSol_Dense", handle(handle, handle, handle))
+SUNLinSolFree = _declare("SUNLinSolFree", integer(handle))
+SUNNonlinSol_FixedPoint = _declare("SUNNonlinSol_FixedPoint", handle(handle, integer, handle))
+SUNNonlinSolFree = _declare("SUNNonlinSolFree", integer(handle))
+CVodeCreate = _declare("CVodeCreate", handle(integer, handle))
+CVodeInit = _declare("CVodeInit", integer(handle, handle, real, handle))
+CVodeFree = _declare("CVodeFree", none(handle))
+CVodeSStolerances = _declare("CVodeSStolerances", integer(handle, real, real))
+CVodeWFtolerances = _declare("CVodeWFtolerances", integer(handle, handle))
+CVodeSetUserData = _declare("CVodeSetUserData", integer(handle, handle))
+CVodeSetMaxHnilWarns = _declare("CVodeSetMaxHnilWarns", integer(handle, integer))
+CVodeSetLinearSolver = _declare("CVodeSetLinearSolver", integer(handle, handle, handle))
+CVodeSetJacFn = _declare("CVodeSetJacFn", integer(handle, handle))
+CVodeSetNonlinearSolver = _declare("CVodeSetNonlinearSolver", integer(handle, handle))
+CVodeSetNlsRhsFn = _declare("CVodeSetNlsRhsFn", integer(handle, handle))
+CVodeSetNonlinConvCoef = _declare("CVodeSetNonlinConvCoef", integer(handle, real))
+CVodeGetNonlinearSystemData = _declare("CVodeGetNonlinearSystemData", integer(*[handle] * 9))
+CVodeGetDky = _declare("CVodeGetDky", integer(handle, real, integer, handle))
+CVode = _declare("CVode", integer(handle, real, handle, handle, integer))
+
+
+def _wheel_libraries(distribution: str) -> list[Path]:
     """Shared libraries of a wheel (`<name>.libs` on Linux and Windows, `.dylibs` on macOS)."""
     try:
         files = metadata.distribution(distribution).files or []
@@ -84,39 +94,42 @@ def _wheel_libraries(distribution):
     return [Path(f.locate()) for f in found]
 
 
-def _extensions(package, pattern):
+def _extensions(package: str, pattern: str) -> list[Path]:
     """Compiled modules of a package, found without importing it."""
     spec = util.find_spec(package)
     if spec is None:
         return []
     if spec.submodule_search_locations is None:
-        return [Path(spec.origin)]
+        return [] if spec.origin is None else [Path(spec.origin)]
     return [path for folder in spec.submodule_search_locations for path in Path(folder).glob(pattern)]
 
 
-def _environment_libraries():
+def _environment_libraries() -> list[Path]:
     """conda keeps SUNDIALS itself as a package: `lib` of the environment, `Library/bin` on Windows."""
     folders = (Path(sys.prefix, "lib"), Path(sys.prefix, "Library", "bin"))
     return [path for folder in folders for path in folder.glob("*sundials_*")]
 
 
-def _order(path):
-    """Dependencies first: loading `cvode` before `core` fails where the loader does not search its folder."""
-    parts = ("core", "nvecserial", "sunmatrixdense", "sunlinsoldense", "cvodes", "cvode")
-    return next((rank for rank, part in enumerate(parts) if f"sundials_{part}" in path.name), None)
+# Dependencies first: loading `cvode` before `core` fails where the loader does not search its folder.
+_PARTS = ("core", "nvecserial", "sunmatrixdense", "sunlinsoldense", "cvodes", "cvode")
 
 
-def _candidates():
+def _order(path: Path) -> int:
+    """Place of a file among the parts of the library; their number if it is none of them."""
+    return next((rank for rank, part in enumerate(_PARTS) if f"sundials_{part}" in path.name), len(_PARTS))
+
+
+def _candidates() -> Iterator[list[Path]]:
     """Groups of files; each group, loaded together, should hold every function. In order of preference."""
     for libraries in (_wheel_libraries("scikit-sundae"), _environment_libraries()):
-        ranked = sorted((p for p in libraries if _order(p) is not None), key=_order)
+        ranked = sorted((p for p in libraries if _order(p) < len(_PARTS)), key=_order)
         yield [p for p in ranked if p.suffix not in {".a", ".lib"}]
     # dlsym on an extension module also searches what it was linked to (not on Windows)
     yield _extensions("sksundae", "_cy_cvode*")
     yield _extensions("sundials4py", "*sundials4py*")
 
 
-def _open(paths):
+def _open(paths: Iterable[Path]) -> list[ctypes.CDLL]:
     opened = []
     for path in paths:
         try:
@@ -126,21 +139,24 @@ def _open(paths):
     return opened
 
 
-def _addresses(libraries):
+def _addresses(libraries: Sequence[ctypes.CDLL]) -> dict[str, int] | None:
     """Address of every prototype, or None if a function is missing from this group of libraries."""
     found = {}
     for name in PROTOTYPES:
         function = next((f for lib in libraries if (f := getattr(lib, name, None))), None)
         if function is None:
             return None
-        found[name] = ctypes.cast(function, ctypes.c_void_p).value
+        address = ctypes.cast(function, ctypes.c_void_p).value
+        if address is None:
+            return None
+        found[name] = address
     return found
 
 
-def _is_double(addresses):
+def _is_double(addresses: Mapping[str, int]) -> bool:
     """Whether `sunrealtype` is double: let the library fill a vector and read the memory back."""
 
-    def call(name, return_type, *args):
+    def call(name: str, return_type: Any, *args: Any) -> Any:
         return ctypes.CFUNCTYPE(return_type, *(type(arg) for arg in args))(addresses[name])(*args)
 
     context, memory = ctypes.c_void_p(), (ctypes.c_double * 16)()
@@ -155,7 +171,7 @@ def _is_double(addresses):
 
 
 @functools.cache
-def load():
+def load() -> tuple[str, ...]:
     """Find the library, check it, and register its functions with LLVM. Returns the files used."""
     for paths in _candidates():
         libraries = _open(paths)
@@ -168,7 +184,7 @@ def load():
     raise ImportError(INSTALL_HINT)
 
 
-def c_address(signature):
+def c_address(signature: Signature) -> Callable[[Any], int]:
     """An intrinsic: `address(f)` is the address of a C function, of this signature, that calls the njit f.
 
     Like `numba.cfunc`, but the C function lives in the same compiled module as its user: the linker
@@ -177,10 +193,12 @@ def c_address(signature):
     """
 
     @intrinsic
-    def address(typingctx, f):
+    def address(typingctx: TypingContext, f: types.Type) -> Intrinsic:
         f.get_call_type(typingctx, signature.args, {})
 
-        def codegen(context, builder, _signature, _args):
+        def codegen(
+            context: BaseContext, builder: ir.IRBuilder, _signature: Signature, _args: Sequence[ir.Value]
+        ) -> ir.Value:
             result = f.dispatcher.overloads[signature.args]
             context.active_code_library.add_linking_library(result.library)
             c_types = [context.get_value_type(arg) for arg in signature.args]
@@ -199,17 +217,3 @@ def c_address(signature):
         return types.intp(f), codegen
 
     return address
-
-
-@intrinsic
-def _as_pointer(typingctx, address):
-    def codegen(context, builder, _signature, args):
-        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(address), codegen
-
-
-@inner
-def matrix(address, n_rows, n_columns):
-    """View of row-major float64 memory."""
-    return carray(_as_pointer(address), (n_rows, n_columns), np.float64)

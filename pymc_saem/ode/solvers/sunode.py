@@ -6,9 +6,16 @@ solver memory, one per thread and operation; `sunode_engine` steps through it in
 instead of per solve, and takes every row at t0 for the first.
 """
 
+from __future__ import annotations
+
 from functools import cache
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+from numba.core.ccallback import CFunc
+
+from pymc_saem.ode.rhs.compiled import CompiledRhs
 
 __all__ = ["memory", "require", "task"]
 
@@ -19,7 +26,7 @@ INSTALL_HINT = (
 
 
 @cache
-def require():
+def require() -> ModuleType:
     """sunode, or the error that says how to get it."""
     try:
         import sunode
@@ -30,7 +37,7 @@ def require():
 
 
 @cache
-def _engine():
+def _engine() -> ModuleType:
     """`sunode_engine` with the functions of sunode's SUNDIALS."""
     require()
     from sunode.basic import ffi, lib
@@ -41,13 +48,13 @@ def _engine():
     return engine
 
 
-def _address(pointer):
+def _address(pointer: Any) -> int:
     from sunode.basic import ffi
 
     return int(ffi.cast("intptr_t", pointer))
 
 
-def task(gradient):
+def task(gradient: bool) -> CFunc:
     """The compiled task, the same for all systems."""
     return _engine().task(gradient)
 
@@ -55,13 +62,13 @@ def task(gradient):
 class _Problem:
     """What sunode asks of a problem, for a compiled system."""
 
-    def __init__(self, compiled, n_dy0):
+    def __init__(self, compiled: CompiledRhs, n_dy0: int) -> None:
         self.compiled = compiled
         self.n_states = compiled.n_states
         self.n_params = compiled.n_dp + n_dy0  # of which sunode wants sensitivities
         self.callbacks = _engine().callbacks()
 
-    def make_user_data(self):
+    def make_user_data(self) -> np.ndarray:
         """A row of cells for one solver: the model, its sizes, parameters and scratch."""
         from pymc_saem.ode.solvers import cvodes_callbacks as layout
 
@@ -77,20 +84,20 @@ class _Problem:
         head[layout.N], head[layout.N_P], head[layout.N_DP] = n, n_p, n_dp
         return data
 
-    def make_sundials_rhs(self):
+    def make_sundials_rhs(self) -> CFunc:
         return self.callbacks[0]
 
-    def make_sundials_jac_dense(self):
+    def make_sundials_jac_dense(self) -> CFunc:
         return self.callbacks[1]
 
-    def make_sundials_sensitivity_rhs(self):
+    def make_sundials_sensitivity_rhs(self) -> CFunc:
         return self.callbacks[2]
 
 
 class _Memory:
     """Solvers of one system, one for each thread that may solve at the same time."""
 
-    def __init__(self, compiled, gradient, n_dy0):
+    def __init__(self, compiled: CompiledRhs, gradient: bool, n_dy0: int) -> None:
         import numba
         from sunode.basic import ffi, lib
         from sunode.solver import Solver
@@ -103,7 +110,7 @@ class _Memory:
         n_places = numba.config.NUMBA_NUM_THREADS
         self.cells = np.zeros(1 + n_places * engine.PLACE_SIZE, np.int64)
         self.cells[0], places = n_places, self.cells[1:].reshape(n_places, engine.PLACE_SIZE)
-        self.kept = [problem]
+        self.kept: list[object] = [problem]
         for place in places:
             solver = Solver(problem, sens_mode="simultaneous" if with_sens else None)
             lib.CVodeSetErrFile(solver._ode, ffi.NULL)  # or every failure is printed
@@ -121,6 +128,6 @@ class _Memory:
 
 
 @cache
-def memory(compiled, gradient, n_dy0):
+def memory(compiled: CompiledRhs, gradient: bool, n_dy0: int) -> _Memory:
     """Solvers of a system, whose ``cells`` the task reads; made once and kept, like its compiled functions."""
     return _Memory(compiled, gradient, n_dy0 if gradient else 0)

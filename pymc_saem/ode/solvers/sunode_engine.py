@@ -6,9 +6,15 @@ that sunode was built with, and nothing here makes or frees an object of it. The
 (`sunode_`): the process may also hold the SUNDIALS of the `cvodes` solver, of another version.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from numba.core.ccallback import CFunc
+from numba.core.typing.templates import Signature
 
 from pymc_saem.ode.runtime import status as st
 from pymc_saem.ode.runtime import task_table as tt
@@ -56,21 +62,33 @@ interpolate_sens = _functions["CVodeGetSensDky"]
 SIMULTANEOUS = 1
 
 
-def bind(addresses):
+def bind(addresses: Mapping[str, int]) -> None:
     """Give the names in compiled code their addresses; before anything here is compiled or read from a cache."""
     for name, address in addresses.items():
         register(f"sunode_{name}", address)
 
 
-def _rhs(t, y_vector, dy_vector, data):
+def _rhs(t: float, y_vector: int, dy_vector: int, data: int) -> int:
     return derivative(t, array_of(y_vector), array_of(dy_vector), data)
 
 
-def _jacobian(t, y_vector, dy_vector, matrix, data, tmp1, tmp2, tmp3):
+def _jacobian(
+    t: float, y_vector: int, dy_vector: int, matrix: int, data: int, tmp1: int, tmp2: int, tmp3: int
+) -> int:
     return jacobian(t, array_of(y_vector), matrix_data(matrix), data)
 
 
-def _sensitivity_rhs(n_sens, t, y_vector, dy_vector, s_vectors, ds_vectors, data, tmp1, tmp2):
+def _sensitivity_rhs(
+    n_sens: int,
+    t: float,
+    y_vector: int,
+    dy_vector: int,
+    s_vectors: int,
+    ds_vectors: int,
+    data: int,
+    tmp1: int,
+    tmp2: int,
+) -> int:
     """dS/dt = (df/dy) S + df/dp for the parameters, then the entries of y0, one vector each."""
     head = integers(data, N_HEAD)
     n, n_dp = head[N], head[N_DP]
@@ -88,11 +106,11 @@ def _sensitivity_rhs(n_sens, t, y_vector, dy_vector, s_vectors, ds_vectors, data
     return 0 if fine else 1
 
 
-_SIGNATURES = {
-    _rhs: sun.integer(sun.real, *[sun.handle] * 3),
-    _jacobian: sun.integer(sun.real, *[sun.handle] * 7),
-    _sensitivity_rhs: sun.integer(sun.integer, sun.real, *[sun.handle] * 7),
-}
+_CALLBACKS: tuple[tuple[Callable[..., int], Signature], ...] = (
+    (_rhs, sun.integer(sun.real, *[sun.handle] * 3)),
+    (_jacobian, sun.integer(sun.real, *[sun.handle] * 7)),
+    (_sensitivity_rhs, sun.integer(sun.integer, sun.real, *[sun.handle] * 7)),
+)
 
 
 class _Subject(NamedTuple):
@@ -115,13 +133,13 @@ class _Results(NamedTuple):
 
 
 @inner
-def _reached(flag):
+def _reached(flag: int) -> int:
     """SolverStatus of a flag of CVODES: those of CVODE, and -41 to -44 when the sensitivities' derivative refused."""
     return st.NON_FINITE if -44 <= flag <= -41 else _status(flag)
 
 
 @inner
-def _start(place, table, subject, gradient):
+def _start(place: np.ndarray, table: np.ndarray, subject: _Subject, gradient: bool) -> int:
     """Put a subject into the solver: values, tolerances, and where it has sensitivities their start and scale."""
     y0, p, y0_index = subject.y0, subject.p, subject.y0_index
     n, n_dp = y0.size, table[tt.N_DP]
@@ -150,7 +168,15 @@ def _start(place, table, subject, gradient):
 
 
 @inner
-def _advance(place, t_now, t, t_first, n_steps, max_steps, gradient):
+def _advance(
+    place: np.ndarray,
+    t_now: float,
+    t: float,
+    t_first: float,
+    n_steps: int,
+    max_steps: int,
+    gradient: bool,
+) -> tuple[int, float, int]:
     """Step until `t` is passed, then interpolate; status, time reached, steps so far.
 
     One step per call, so that `max_steps` counts the whole solve.
@@ -173,7 +199,7 @@ def _advance(place, t_now, t, t_first, n_steps, max_steps, gradient):
 
 
 @inner
-def _record(place, r, n, results):
+def _record(place: np.ndarray, r: int, n: int, results: _Results) -> None:
     """The row of the solution, or its share of the gradient."""
     state, total = floats(place[STATE], n), results.total
     for i in range(n):
@@ -185,7 +211,7 @@ def _record(place, r, n, results):
 
 
 @inner
-def _solve(place, table, subject, results):
+def _solve(place: np.ndarray, table: np.ndarray, subject: _Subject, results: _Results) -> int:
     t_rows, gradient = subject.t_rows, results.gradient
     first = _first_after(t_rows, subject.t0)
     if first < 0:
@@ -202,7 +228,7 @@ def _solve(place, table, subject, results):
 
 
 @inner
-def _one(place, table, task, gradient):
+def _one(place: np.ndarray, table: np.ndarray, task: int, gradient: bool) -> None:
     replicate, i = task // table[tt.N_SUBJECTS], task % table[tt.N_SUBJECTS]
     first, last, t0, y0, p = tt.read_subject(table, task)
     t_rows = floats(table[tt.TIMES] + 8 * first, last - first)
@@ -222,7 +248,7 @@ def _one(place, table, task, gradient):
 
 
 @inner
-def _free_place(memory):
+def _free_place(memory: int) -> int:
     """Address of a place that no other thread uses; there is one for each thread that Numba may have."""
     k, n = 0, longs(memory)[0]
     while True:
@@ -233,7 +259,7 @@ def _free_place(memory):
         _pause()
 
 
-def _task(begin, end, table_address):
+def _task(begin: int, end: int, table_address: int) -> int:
     table = integers(table_address, tt.TABLE_SIZE)
     address = _free_place(table[tt.RHS])
     place = integers(address, PLACE_SIZE)
@@ -243,19 +269,17 @@ def _task(begin, end, table_address):
     return 0
 
 
-_made = {}
-
-
-def callbacks():
+@cache
+def callbacks() -> tuple[CFunc, ...]:
     """The C functions for right-hand side, Jacobian and sensitivities; `bind` comes first."""
-    if not _made:
-        for function, signature in _SIGNATURES.items():
-            _made[function] = kept_cfunc(signature, function)
-    return tuple(_made.values())
+    return tuple(kept_cfunc(signature, function) for function, signature in _CALLBACKS)
 
 
-def task(gradient):
+@cache
+def _compiled() -> CFunc:
+    return compile_task(_task)
+
+
+def task(gradient: bool) -> CFunc:
     """The compiled task of all systems; `bind` comes first."""
-    if "task" not in _made:
-        _made["task"] = compile_task(_task)
-    return _made["task"]
+    return _compiled()

@@ -10,10 +10,13 @@ then as accurate as the solution. (Tsitouras, Computers & Mathematics with Appli
 This file is the method; ``lanes.py`` takes subjects through it.
 """
 
+from __future__ import annotations
+
 import math
 from collections import namedtuple
+from typing import Any
 
-from pymc_saem.ode.runtime.native import call_lanes, doubles, inlined, innermost
+from pymc_saem.ode.runtime.native import Doubles, call_lanes, doubles, inlined, innermost
 from pymc_saem.ode.runtime.vectors import LANES, VECTOR, larger, load, root, splat, store, where_one
 
 __all__ = [
@@ -49,20 +52,20 @@ Work = namedtuple("Work", "t h now norm other z z_new k p jy shares gradient")
 
 
 @inlined
-def _jacobians(system):
+def _jacobians(system: System) -> int:
     """Number of vectors of the Jacobians."""
     return system.n * (system.n + system.n_sens - system.n_dy0) if system.n_sens else 0
 
 
 @inlined
-def work_size(system):
+def work_size(system: System) -> int:
     """Number of vectors that ``split`` wants."""
     gradient = 1 + 8 * system.n + system.n_sens
     return 5 + (2 + _STAGES) * system.size + system.n_p + _jacobians(system) + gradient
 
 
 @inlined
-def split(system, a):
+def split(system: System, a: int) -> Work:
     """Parts of the memory at address ``a``."""
     b, s = VECTOR, VECTOR * system.size
     c = a + 5 * b
@@ -74,13 +77,13 @@ def split(system, a):
 
 
 @inlined
-def slopes(system, work, stage):
+def slopes(system: System, work: Work, stage: int) -> int:
     """Address of the slopes k1 (stage 0) to k7."""
     return work.k + VECTOR * system.size * stage
 
 
 @innermost
-def _products(n, n_dy0, n_dp, jy, z, k):
+def _products(n: int, n_dy0: int, n_dp: int, jy: int, z: int, k: int) -> None:
     """Slopes of the sensitivities at ``z``: dS/dt = (df/dy) S + df/dp."""
     n_sens, jp, second = n_dy0 + n_dp, jy + VECTOR * n * n, min(1, n - 1)
     for i in range(n):
@@ -97,7 +100,7 @@ def _products(n, n_dy0, n_dp, jy, z, k):
 
 
 @innermost
-def derivative(system, work, f, t, z, k):
+def derivative(system: System, work: Work, f: int, t: int, z: int, k: int) -> None:
     """Slopes ``k`` at ``z``: of the states, and if ``f`` is ``system.f`` of the sensitivities."""
     call_lanes(f, LANES, t, z, work.p, k, work.jy, work.jy + VECTOR * system.n * system.n)
     if f != system.rhs:
@@ -105,7 +108,7 @@ def derivative(system, work, f, t, z, k):
 
 
 @innermost
-def _values(stage, h_place, z, z_new, k, size):
+def _values(stage: int, h_place: int, z: int, z_new: int, k: int, size: int) -> None:
     """Values of a stage, from the slopes before it."""
     h, s = load(h_place, 0), VECTOR * size
     k2, k3, k4, k5, k6 = k + s, k + 2 * s, k + 3 * s, k + 4 * s, k + 5 * s
@@ -133,7 +136,7 @@ def _values(stage, h_place, z, z_new, k, size):
 
 
 @inlined
-def step(system, work):
+def step(system: System, work: Work) -> None:
     """One step from z to z_new, and its slopes."""
     for stage in range(1, _STAGES):
         _values(stage, work.h, work.z, work.z_new, work.k, system.size)
@@ -142,7 +145,7 @@ def step(system, work):
 
 
 @innermost
-def _squares(system, work, first, last):
+def _squares(system: System, work: Work, first: int, last: int) -> Any:
     """Sum of (error / tolerance)^2 over the values ``first`` to ``last``."""
     s, k, total = VECTOR * system.size, work.k, splat(0.0)
     h, atol = load(work.h, 0), splat(system.atol)
@@ -155,7 +158,7 @@ def _squares(system, work, first, last):
 
 
 @inlined
-def errors(system, work):
+def errors(system: System, work: Work) -> None:
     """Root mean square of error / tolerance of each lane: the larger one of states and sensitivities."""
     norm, other = doubles(work.norm), doubles(work.other)
     for part in range(2):  # the states, then the sensitivities, if any
@@ -167,7 +170,7 @@ def errors(system, work):
 
 
 @innermost
-def share(system, work, lane, s, g):
+def share(system: System, work: Work, lane: int, s: float, g: Doubles) -> None:
     """Take into account that a row at the fraction ``s`` of the step of a lane has the cotangent ``g``."""
     shares, h, w = doubles(work.shares), doubles(work.h)[lane], weights(s)
     shares[lane] = 1.0
@@ -179,7 +182,7 @@ def share(system, work, lane, s, g):
 
 
 @innermost
-def add_shares(system, work):
+def add_shares(system: System, work: Work) -> None:
     """Add what the rows of this step contribute to the gradients of all lanes."""
     n, n_sens, stride, any_row, mask = system.n, system.n_sens, VECTOR * system.size, 0.0, load(work.shares, 0)
     for lane in range(LANES):
@@ -204,7 +207,7 @@ def add_shares(system, work):
 
 
 @innermost
-def stiffness(system, work, lane):
+def stiffness(system: System, work: Work, lane: int) -> float:
     """Step times the size of the Jacobian, as the last two stages see it, which both are at the end of the step.
 
     The method is stable up to 3.5; when stability and not accuracy limits the step, it stays between 2.5 and that. (Hairer &
@@ -223,7 +226,7 @@ def stiffness(system, work, lane):
 
 
 @innermost
-def first_step(system, work, lane, probe_h, span):
+def first_step(system: System, work: Work, lane: int, probe_h: float, span: float) -> float:
     """Hairer, Norsett & Wanner's first step, from the size of the solution and its curvature.
 
     Called first with ``probe_h`` zero, it returns the distance of the probe; then, with the slopes of the start in k1
@@ -246,7 +249,7 @@ def first_step(system, work, lane, probe_h, span):
 
 
 @inlined
-def weights(s):
+def weights(s: float) -> tuple[float, float, float, float, float, float, float]:
     """Weights of the seven slopes at the fraction ``s`` of a step."""
     s2 = s * s
     return (
