@@ -217,12 +217,14 @@ class Solution:
     --------
     >>> from pymc_saem.ode import solve_ivp
     >>> solution = solve_ivp(lambda t, y, p: {"drug": -0.1 * y.drug}, {"drug": 10.0}, {}, t=[1.0, 2.0])
+    >>> solution
+    <Solution of 'drug': 2 rows, 1 subject, solver 'linear'>
     >>> solution.drug.eval().round(3)
     array([9.048, 8.187])
     >>> solution.at([4.0]).drug.eval().round(3)
     array([6.703])
-    >>> solution.solver, int(solution.status.eval()[0])
-    ('linear', 0)
+    >>> solution.status.eval()
+    array([0])
     """
 
     def __init__(self, op: OdeSolution, t: Variable, x: Variable, c: Variable, subjects: Subjects) -> None:
@@ -233,6 +235,21 @@ class Solution:
     def solver(self) -> str:
         """The solver; "linear" where "auto" has chosen it."""
         return self._op.solver
+
+    def __repr__(self) -> str:
+        rows, subjects = _counted(self._op.rows.n_rows, "row"), _counted(self._op.n_subjects, "subject")
+        states = ", ".join(map(repr, self._op.state_names))
+        return f"<Solution of {states}: {rows}, {subjects}, solver {self.solver!r}>"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "states": ", ".join(self._op.state_names),
+            "rows": self._op.rows.n_rows,
+            "subjects": self._op.n_subjects,
+            "solver": self.solver,
+        }
+        lines = (f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in facts.items())
+        return f"<p>Solution of differential equations</p><table>{''.join(lines)}</table>"
 
     def __getitem__(self, state: str) -> TensorVariable:
         return self._values[:, self._op.state_names.index(state)]
@@ -293,6 +310,10 @@ class Solution:
 
 
 _TAKEN = ("at", "solver", "status")
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _check_state_names(y0: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from pytensor.graph.replace import vectorize_graph
 
 from pymc_saem.ode import SolverStatus, solve_ivp
+from pymc_saem.ode.ops.solution_op import OdeSolution
 from tests.support.systems import DOSE, RATES, START, SUBJECT, TIMES, N, oral, oral_scipy
 
 
@@ -134,6 +135,21 @@ def test_op_attributes_pickle_and_equality():
     again = pickle.loads(pickle.dumps(op))
     assert again == op and hash(again) == hash(op)
     assert solve().center.owner.inputs[0].owner.op == op
+
+
+def test_repr_computes_nothing(monkeypatch):
+    solution = solve()
+    monkeypatch.setattr(OdeSolution, "perform", lambda *arguments: pytest.fail("solved"))
+    assert repr(solution) == f"<Solution of 'depot', 'center': {TIMES.size} rows, {N} subjects, solver 'auto'>"
+    single = solve_ivp(lambda t, y, p: {"y": -p.k * y.y}, {"y": 1.0}, {"k": 0.5}, [1.0])
+    assert repr(single) == "<Solution of 'y': 1 row, 1 subject, solver 'linear'>"
+
+
+def test_html_computes_nothing(monkeypatch):
+    monkeypatch.setattr(OdeSolution, "perform", lambda *arguments: pytest.fail("solved"))
+    text = solve_ivp(lambda t, y, p: {"a": -p.k * y.a, "b": p.k * y.a}, {"a": 1.0, "b": 0.0}, {"k": 0.5}, [1.0, 2.0])._repr_html_()
+    for name, value in (("states", "a, b"), ("rows", 2), ("subjects", 1), ("solver", "linear")):
+        assert f"<tr><th>{name}</th><td>{value}</td></tr>" in text
 
 
 def test_compiled_function_survives_pickle():
