@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytensor.tensor as pt
-from pymc.distributions.censored import CensoredRV
+from collections.abc import Mapping
 
-from pymc_saem.evaluate.fitted_outcome import MODE_SAMPLE
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from numpy.typing import ArrayLike
+from pymc.distributions.censored import CensoredRV
+from pytensor.tensor.variable import TensorVariable
+
+from pymc_saem.evaluate.fitted_outcome import MODE_SAMPLE, FittedOutcome
 from pymc_saem.evaluate.row_function import RowFunction
 
 
-def base_of(rv):
+def base_of(rv: TensorVariable) -> TensorVariable:
     """The variable that a censored outcome would be without its limits; other outcomes are their own."""
     return rv.owner.inputs[0] if isinstance(rv.owner.op, CensoredRV) else rv
 
 
-def limit_graphs(rv) -> list:
+def limit_graphs(rv: TensorVariable) -> list:
     """Graphs of the lower and the upper limit; infinite for outcomes without."""
     if isinstance(rv.owner.op, CensoredRV):
         return [pt.as_tensor_variable(v).astype("float64") for v in rv.owner.inputs[1:3]]
     return [pt.constant(-np.inf), pt.constant(np.inf)]
 
 
-def censored_rows(model, fitted, samples, x=None) -> np.ndarray:
+def censored_rows(
+    model: pm.Model,
+    fitted: FittedOutcome,
+    samples: Mapping[str, np.ndarray],
+    x: ArrayLike | None = None,
+) -> np.ndarray:
     """-1 in rows observed at the lower limit, 1 at the upper one, else 0; (row,)."""
     side = np.zeros(fitted.observed.size, dtype=int)
     if isinstance(fitted.rv.owner.op, CensoredRV):

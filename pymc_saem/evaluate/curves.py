@@ -46,13 +46,13 @@ def draw_curves(rows: RowFunction, subjects: list[int], n_grid: int) -> list[Cur
     return [found.get(s, nothing) for s in subjects]
 
 
-def _curves(rows, subjects, n_grid):
+def _curves(rows: RowFunction, subjects: list[int], n_grid: int) -> list[Curve]:
     course, exchangeable, reason = _find_courses(rows)
     if course is None:
         warnings.warn(reason, UserWarning, stacklevel=5)  # at the call of the figure
         return _at_rows(rows, subjects)
     owners, of_courses = _rows_of_courses(rows, course, subjects)
-    grids = [np.linspace(_start(rows, own), rows.x[own].max(), n_grid) for own in of_courses]
+    grids = [np.linspace(_start(rows, own), rows.times[own].max(), n_grid) for own in of_courses]
     users = [_row_of_each(rows, own, grid, exchangeable) for own, grid in zip(of_courses, grids, strict=True)]
     if rows.is_aligned:
         values = _many_times_a_pass(rows, grids, users)
@@ -62,7 +62,9 @@ def _curves(rows, subjects, n_grid):
     return [_joined([curve for owner, curve in zip(owners, curves, strict=True) if owner == s]) for s in subjects]
 
 
-def _rows_of_courses(rows, course, subjects):
+def _rows_of_courses(
+    rows: RowFunction, course: np.ndarray, subjects: list[int]
+) -> tuple[list[int], list[np.ndarray]]:
     """Subject and rows of each course of some subjects."""
     owners, of_courses = [], []
     for subject in subjects:
@@ -77,12 +79,12 @@ def _joined(curves: list[Curve]) -> Curve:
     """The courses of one subject, with a point that is not a number between them, where a line breaks."""
     x, y = [curves[0].x], [curves[0].y]
     for curve in curves[1:]:
-        x += [[np.nan], curve.x]
+        x += [np.array([np.nan]), curve.x]
         y += [np.full((len(curve.y), 1), np.nan), curve.y]
     return Curve(np.concatenate(x), np.concatenate(y, axis=1))
 
 
-def _find_courses(rows):
+def _find_courses(rows: RowFunction) -> tuple[np.ndarray | None, bool, str]:
     """Course of each row, whether any row of a course may stand for any time, and why there are none: predictions at rows only."""
     if rows.has_other_units:
         return None, False, _why_units_are_unknown(rows)
@@ -95,7 +97,7 @@ def _find_courses(rows):
     return _runs_of_equal_rows(rows, values), True, _why_not_between_rows(rows)
 
 
-def _why_units_are_unknown(rows) -> str:
+def _why_units_are_unknown(rows: RowFunction) -> str:
     return (
         f"An ODE solution under outcome '{rows.outcome.name}' has rows that differ from those of the outcome and units that are not subjects, so its "
         "rows cannot be assigned to subjects and predictions are connected from row to row. For smooth curves give "
@@ -103,7 +105,7 @@ def _why_units_are_unknown(rows) -> str:
     )
 
 
-def _why_not_between_rows(rows) -> str:
+def _why_not_between_rows(rows: RowFunction) -> str:
     name = rows.outcome.name
     if rows.knows_time:
         return (
@@ -116,28 +118,28 @@ def _why_not_between_rows(rows) -> str:
     )
 
 
-def _at_rows(rows, subjects):
+def _at_rows(rows: RowFunction, subjects: list[int]) -> list[Curve]:
     (values,) = rows.at_rows()
     curves = []
     for subject in subjects:
         own = rows.outcome.rows_of(subject)
-        own = own[np.argsort(rows.x[own], kind="stable")]
-        curves.append(Curve(rows.x[own], values[:, own]))
+        own = own[np.argsort(rows.times[own], kind="stable")]
+        curves.append(Curve(rows.times[own], values[:, own]))
     return curves
 
 
-def _start(rows, own):
-    first = rows.x[own].min()
+def _start(rows: RowFunction, own: np.ndarray) -> float:
+    first = rows.times[own].min()
     return first if rows.t0 is None else min(first, rows.t0[own[0]])
 
 
-def _at_one_time(rows):
+def _at_one_time(rows: RowFunction) -> np.ndarray:
     """Predictions with all rows of a course at one time between its first and its last, (sample, row)."""
     course = rows.course
     first = np.full(course.max() + 1, np.inf)
-    np.minimum.at(first, course, rows.x if rows.t0 is None else rows.t0)
+    np.minimum.at(first, course, rows.times if rows.t0 is None else rows.t0)
     last = first.copy()
-    np.maximum.at(last, course, rows.x)
+    np.maximum.at(last, course, rows.times)
     times = 0.3 * first + 0.7 * last
     if rows.is_aligned:
         return rows.at_row_times(times[course])[0]
@@ -146,18 +148,18 @@ def _at_one_time(rows):
     return rows.at_subject_times(of_subject)[0]
 
 
-def _are_equal(a, b) -> np.ndarray:
+def _are_equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Which rows predict the same in all samples, (row,)."""
     return np.isclose(a, b, rtol=1e-9, atol=0.0, equal_nan=True).all(axis=0)
 
 
-def _runs_of_equal_rows(rows, values):
+def _runs_of_equal_rows(rows: RowFunction, values: np.ndarray) -> np.ndarray | None:
     """Segments of rows found from predictions at one time, such as occasions in a closed form; None where rows differ in another way.
 
     The rows of a course follow each other in the data. A covariate that comes and goes makes no courses: what it is between two
     rows, nothing tells.
     """
-    course, n = np.empty(rows.x.size, dtype=int), 0
+    course, n = np.empty(rows.times.size, dtype=int), 0
     for subject in np.unique(rows.outcome.row_subject):
         own = rows.outcome.rows_of(subject)
         starts = np.r_[True, ~_are_equal(values[:, own[1:]], values[:, own[:-1]])]
@@ -171,21 +173,25 @@ def _runs_of_equal_rows(rows, values):
     return course
 
 
-def _row_of_each(rows, own, grid, exchangeable):
+def _row_of_each(
+    rows: RowFunction, own: np.ndarray, grid: np.ndarray, exchangeable: bool
+) -> np.ndarray:
     """Row of a course that stands for each point of its grid, shape (grid,)."""
     if exchangeable:
         return own[np.arange(grid.size) % own.size]
-    own = own[np.argsort(rows.x[own], kind="stable")]
-    last_before = np.searchsorted(rows.x[own], grid, side="right") - 1
+    own = own[np.argsort(rows.times[own], kind="stable")]
+    last_before = np.searchsorted(rows.times[own], grid, side="right") - 1
     return own[np.maximum(last_before, 0)]  # covariates of a row hold until the next one
 
 
-def _many_times_a_pass(rows, grids, users):
+def _many_times_a_pass(
+    rows: RowFunction, grids: list[np.ndarray], users: list[np.ndarray]
+) -> list[np.ndarray]:
     """Every row takes one point of its course's grid in each pass."""
     values = [np.empty((rows.n_samples, grid.size)) for grid in grids]
     turns = [_turns(user) for user in users]
     # Rows without a point wait where a solution costs nothing.
-    idle = rows.x if rows.t0 is None else rows.t0
+    idle = rows.times if rows.t0 is None else rows.t0
     for turn in range(1 + max(int(t.max()) for t in turns)):
         times = idle.copy()
         for grid, user, own in zip(grids, users, turns, strict=True):
@@ -196,7 +202,7 @@ def _many_times_a_pass(rows, grids, users):
     return values
 
 
-def _turns(user):
+def _turns(user: np.ndarray) -> np.ndarray:
     """How many earlier points of the grid the same row has, shape (grid,)."""
     turns = np.zeros(user.size, dtype=int)
     for row in np.unique(user):
@@ -205,7 +211,9 @@ def _turns(user):
     return turns
 
 
-def _one_time_a_pass(rows, owners, grids, users):
+def _one_time_a_pass(
+    rows: RowFunction, owners: list[int], grids: list[np.ndarray], users: list[np.ndarray]
+) -> list[np.ndarray]:
     """All rows of a subject take the same point in each pass: for solutions with their own rows."""
     values = [np.empty((rows.n_samples, grid.size)) for grid in grids]
     for g in range(grids[0].size):

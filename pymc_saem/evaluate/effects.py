@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,11 +11,13 @@ import pandas as pd
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
+import xarray as xr
 from pytensor.tensor.random.basic import LogNormalRV, MvNormalRV, NormalRV
+from pytensor.tensor.variable import TensorVariable
 from scipy import special, stats
 
 from pymc_saem.arguments import check_types
-from pymc_saem.compat import get_group
+from pymc_saem.compat import InferenceData, get_group
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, sample_values
 from pymc_saem.evaluate.learned import _at_samples
 from pymc_saem.evaluate.row_function import INTERPRETED
@@ -58,7 +61,7 @@ class Effect:
     draws: np.ndarray = field(repr=False)
     z_mode: np.ndarray = field(repr=False)
     z_draws: np.ndarray = field(repr=False)
-    law: object = field(repr=False)
+    law: NormalLaw | GeneralLaw = field(repr=False)
     place: int
     correlation: np.ndarray | None = field(repr=False)
 
@@ -74,14 +77,16 @@ class Effect:
 class NormalLaw:
     """Effects that are normal on their own scale; ``mean`` and ``sd`` (sample, unit, entry)."""
 
-    def __init__(self, mean, sd, scale, correlation=None):
+    def __init__(
+        self, mean: np.ndarray, sd: np.ndarray, scale: str, correlation: np.ndarray | None = None
+    ) -> None:
         self.mean, self.sd, self.scale, self.correlation = mean, sd, scale, correlation
 
-    def standardize(self, values):
+    def standardize(self, values: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
             return (_SCALES[self.scale][0](values) - self.mean) / self.sd
 
-    def density(self, x, entry):
+    def density(self, x: np.ndarray, entry: int) -> np.ndarray:
         mean, sd = self.mean[MODE_SAMPLE, :, entry, None], self.sd[MODE_SAMPLE, :, entry, None]
         to, slope = _SCALES[self.scale]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -94,10 +99,12 @@ class GeneralLaw:
 
     correlation = None
 
-    def __init__(self, rv, arguments):
+    def __init__(self, rv: TensorVariable, arguments: Sequence[np.ndarray]) -> None:
         self.rv, self.arguments = rv, arguments
 
-    def _evaluate(self, log_function, arguments, values):
+    def _evaluate(
+        self, log_function: Callable, arguments: Sequence[np.ndarray], values: np.ndarray
+    ) -> np.ndarray:
         inputs = [pt.tensor(dtype=a.dtype, shape=(None,) * a.ndim) for a in arguments]
         value = pt.tensor(dtype=self.rv.dtype, shape=(None,) * values.ndim)
         rng = pytensor.shared(np.random.default_rng(0))
@@ -105,13 +112,13 @@ class GeneralLaw:
         f = pytensor.function([*inputs, value], log_function(variable, value), mode=INTERPRETED)
         return f(*arguments, values.astype(self.rv.dtype))
 
-    def standardize(self, values):
+    def standardize(self, values: np.ndarray) -> np.ndarray:
         shape = values.shape
         arguments = [np.broadcast_to(a, shape).ravel() for a in self.arguments]
         below = np.exp(self._evaluate(pm.logcdf, arguments, values.ravel()))
         return special.ndtri(below).reshape(shape)
 
-    def density(self, x, entry):
+    def density(self, x: np.ndarray, entry: int) -> np.ndarray:
         shape = self.arguments[0].shape[1:]
         arguments = [np.broadcast_to(a[MODE_SAMPLE], shape)[:, entry] for a in self.arguments]
         points = np.tile(x, (shape[0], 1))
@@ -121,7 +128,12 @@ class GeneralLaw:
         return np.nan_to_num(values.reshape(points.shape).mean(axis=0))
 
 
-def find_effects(model, idata, names=None, n_draws: int = 200) -> list[Effect]:
+def find_effects(
+    model: pm.Model,
+    idata: InferenceData,
+    names: str | Sequence[str] | None = None,
+    n_draws: int = 200,
+) -> list[Effect]:
     """All random effects of a fit, entry by entry.
 
     Parameters
@@ -158,15 +170,23 @@ def find_effects(model, idata, names=None, n_draws: int = 200) -> list[Effect]:
     return [e for e in found if e.label in names or e.variable in names]
 
 
-def _unit_axis(idata, name: str) -> int:
+def _unit_axis(idata: InferenceData, name: str) -> int:
     """Axis of the subjects or units of a random effect."""
     axes = idata.attrs.get("unit_axes", {})
     return (json.loads(axes) if isinstance(axes, str) else axes).get(name, 0)
 
 
-def _entries(model, idata, individual, rv, values, fixed) -> list[Effect]:
-    array = individual[f"{rv.name}_mode"]
-    axis = _unit_axis(idata, rv.name)
+def _entries(
+    model: pm.Model,
+    idata: InferenceData,
+    individual: xr.Dataset,
+    rv: TensorVariable,
+    values: np.ndarray,
+    fixed: dict[str, np.ndarray],
+) -> list[Effect]:
+    name = str(rv.name)
+    array = individual[f"{name}_mode"]
+    axis = _unit_axis(idata, name)
     array = array.transpose(array.dims[axis], ...)
     values = np.moveaxis(values, 1 + axis, 1)
     labels = [[str(c) for c in array[d].values] for d in array.dims[1:]]
@@ -176,9 +196,9 @@ def _entries(model, idata, individual, rv, values, fixed) -> list[Effect]:
     z = law.standardize(values)
     return [
         Effect(
-            label=f"{rv.name}[{entry}]" if entry else rv.name,
-            variable=rv.name,
-            entry=entry or rv.name,
+            label=f"{name}[{entry}]" if entry else name,
+            variable=name,
+            entry=entry or name,
             units=array[array.dims[0]].values,
             dim=str(array.dims[0]),
             mode=values[MODE_SAMPLE, :, k],
@@ -193,7 +213,13 @@ def _entries(model, idata, individual, rv, values, fixed) -> list[Effect]:
     ]
 
 
-def _law(model, rv, samples, shape, axis):
+def _law(
+    model: pm.Model,
+    rv: TensorVariable,
+    samples: Mapping[str, np.ndarray],
+    shape: tuple[int, ...],
+    axis: int,
+) -> NormalLaw | GeneralLaw:
     op, node = rv.owner.op, rv.owner
     if not hasattr(op, "dist_params") or (op.ndim_supp and not isinstance(op, MvNormalRV)):
         raise NotImplementedError(
@@ -210,10 +236,13 @@ def _law(model, rv, samples, shape, axis):
     scale = "log" if isinstance(op, LogNormalRV) else "identity" if isinstance(op, NormalRV) else None
     if type(op).__name__.lower().startswith("logitnormal"):
         scale = "logit"
-    return GeneralLaw(rv, arguments) if scale is None else NormalLaw(*arguments[:2], scale)
+    if scale is None:
+        return GeneralLaw(rv, arguments)
+    mean, sd = arguments[:2]
+    return NormalLaw(mean, sd, scale)
 
 
-def _whole(values, rv, shape, axis):
+def _whole(values: np.ndarray, rv: TensorVariable, shape: tuple[int, ...], axis: int) -> np.ndarray:
     """An argument (sample, ...) with all axes of the variable, the units first, the others flattened: (sample, unit, entry)."""
     core = rv.type.ndim
     values = values.reshape(len(values), *(1,) * (core - (values.ndim - 1)), *values.shape[1:])
@@ -225,7 +254,14 @@ def _whole(values, rv, shape, axis):
     return np.broadcast_to(values, (len(values), units, *rest)).reshape(len(values), units, -1)
 
 
-def random_effects(model, idata, effects=None, *, n_draws=200, ci_prob=0.9) -> pd.DataFrame:
+def random_effects(
+    model: pm.Model,
+    idata: InferenceData,
+    effects: str | Sequence[str] | None = None,
+    *,
+    n_draws: int = 200,
+    ci_prob: float = 0.9,
+) -> pd.DataFrame:
     """Tabulate the random effects of a fit against the distribution that the model gives them.
 
     Parameters

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
 import numpy as np
+import pymc as pm
+import xarray as xr
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.arguments import shown
-from pymc_saem.compat import get_group, group_names
-from pymc_saem.model.outcomes import choose_outcome, missing_parts, read_outcomes, subject_of_values
+from pymc_saem.compat import InferenceData, get_group, group_names
+from pymc_saem.model.outcomes import Outcome, choose_outcome, missing_parts, read_outcomes, subject_of_values
 
 #: Axis ``sample`` of :func:`sample_values`: population, then conditional mode, then draws.
 POPULATION_SAMPLE, MODE_SAMPLE, DRAWS = 0, 1, slice(2, None)
@@ -21,7 +25,7 @@ class FittedOutcome:
     """One observed variable of a fitted model, its rows flattened."""
 
     name: str
-    rv: Any = field(repr=False)
+    rv: TensorVariable = field(repr=False)
     shape: tuple[int, ...]  # of the observed variable
     observed: np.ndarray = field(repr=False)  # (row,)
     row_subject: np.ndarray = field(repr=False)  # (row,)
@@ -35,7 +39,9 @@ class FittedOutcome:
         return np.flatnonzero(self.row_subject == subject)
 
 
-def read_outcome(model, idata, outcome=None) -> FittedOutcome:
+def read_outcome(
+    model: pm.Model, idata: InferenceData, outcome: str | None = None
+) -> FittedOutcome:
     """The outcome that a figure is about.
 
     Parameters
@@ -51,7 +57,8 @@ def read_outcome(model, idata, outcome=None) -> FittedOutcome:
         When the outcome does not exist, is not unique, or the fit belongs to a different model.
     """
     outcomes = read_outcomes(model)
-    by_part = {o.observed_name: o.name for o in outcomes}  # as PyMC calls one with missing rows
+    # as PyMC calls one with missing rows
+    by_part: dict[str | None, str | None] = {o.observed_name: o.name for o in outcomes}
     chosen = choose_outcome(outcomes, by_part.get(outcome, outcome))
     name = chosen.observed_name
     observed, constant = get_group(idata, "observed_data"), get_group(idata, "constant_data")
@@ -73,7 +80,7 @@ def read_outcome(model, idata, outcome=None) -> FittedOutcome:
     )
 
 
-def _compare(outcome, fitted: np.ndarray) -> None:
+def _compare(outcome: Outcome, fitted: np.ndarray) -> None:
     """The rows of the model must be those of the fit, which pm.set_data may have exchanged since."""
     here = outcome.observed[outcome.is_observed]
     if here.size != fitted.size:
@@ -92,12 +99,24 @@ def _compare(outcome, fitted: np.ndarray) -> None:
         )
 
 
-def _fits(shape, static) -> bool:
+def _fits(shape: tuple[int, ...], static: tuple[int | None, ...]) -> bool:
     """Whether a shape agrees with a static one, in which None is open."""
     return len(shape) == len(static) and all(b in (a, None) for a, b in zip(shape, static, strict=True))
 
 
-def find_subjects(outcome: FittedOutcome, labels=None) -> list[int]:
+class HasSubjects(Protocol):
+    """The rows of an outcome, whose subjects have labels."""
+
+    @property
+    def subject_dim(self) -> str: ...
+
+    @property
+    def subjects(self) -> np.ndarray: ...
+
+
+def find_subjects(
+    outcome: HasSubjects, labels: Hashable | Sequence[Hashable] | None = None
+) -> list[int]:
     """Subject numbers of labels; all subjects by default, and one label may stand alone.
 
     Raises
@@ -120,13 +139,13 @@ def find_subjects(outcome: FittedOutcome, labels=None) -> list[int]:
     return found
 
 
-def _listed(names, limit=30):
+def _listed(names: Iterable[str], limit: int = 30) -> str:
     names = list(names)
     more = f", and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
-def sample_values(model, idata, n_draws: int) -> dict[str, np.ndarray]:
+def sample_values(model: pm.Model, idata: InferenceData, n_draws: int) -> dict[str, np.ndarray]:
     """Natural values of every free variable under which curves are drawn.
 
     Parameters
@@ -151,16 +170,17 @@ def sample_values(model, idata, n_draws: int) -> dict[str, np.ndarray]:
         if f"{name}_mode" in individual:
             pair = [individual[f"{name}_population"].values, individual[f"{name}_mode"].values]
         else:
-            pair = [estimate_of(idata, name)] * 2
-            if pair[0] is None:
+            estimate = estimate_of(idata, name)
+            if estimate is None:
                 raise ValueError(f"This is not a fit of this model: it has no parameter {name!r}.")
+            pair = [estimate, estimate]
         values[name] = np.stack(pair)
         if draws is not None:
             values[name] = np.concatenate([values[name], _thin(draws[name], n_draws)])
     return values
 
 
-def estimate_of(idata, name: str) -> np.ndarray | None:
+def estimate_of(idata: InferenceData, name: str) -> np.ndarray | None:
     """Natural estimate of a parameter in its shape; None where there is no such parameter."""
     population, trace = get_group(idata, "population"), get_group(idata, "saem_trace")
     labels = [str(label) for label in population["parameter"].values]
@@ -170,7 +190,7 @@ def estimate_of(idata, name: str) -> np.ndarray | None:
     return population["estimate"].values[entries].reshape(trace[name].shape[2:])
 
 
-def _thin(draws, n_draws):
+def _thin(draws: xr.DataArray, n_draws: int) -> np.ndarray:
     """At most ``n_draws`` draws, shape (draw, ...), spread over all chains."""
     values = draws.transpose("chain", "draw", ...).values
     flat = values.reshape(-1, *values.shape[2:])

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import pymc as pm
 import pytensor
 import pytensor.tensor as pt
+from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.replace import vectorize_graph
 from pytensor.graph.traversal import io_toposort
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, before_censoring, location
 from pymc_saem.evaluate.vectorized import Vectorized, with_batch
-from pymc_saem.model.graph.rebuild import arguments, rebuild, typical
-from pymc_saem.model.outcomes import missing_parts, read_outcomes
+from pymc_saem.model.graph.rebuild import Randomness, arguments, rebuild, typical
+from pymc_saem.model.outcomes import Outcome, missing_parts, read_outcomes
 
 #: Numbers in the rows and random effects that are evaluated at once.
 MAX_NUMBERS = 4_000_000
@@ -83,16 +86,17 @@ class Generator:
 
     def __init__(
         self,
-        model,
+        model: pm.Model,
         effects: Sequence[str],
         tolerance: float = TIGHT,
         uncensored: bool = False,
         axes: Mapping[str, int] | None = None,
-    ):
+    ) -> None:
         self.axes = {name: (axes or {}).get(name, 0) for name in effects}
         self.model, self.tolerance, self.uncensored = model, tolerance, uncensored
         self.outcomes = read_outcomes(model)
-        self._missing, self._functions = missing_parts(model), {}
+        self._missing = missing_parts(model)
+        self._functions: dict[tuple[bool, tuple[str, ...]], Vectorized] = {}
         self.effects = tuple(rv.name for rv in model.free_RVs if rv.name in set(effects))
         self.parameters = tuple(rv.name for rv in model.free_RVs if rv.name not in {*self.effects, *self._missing})
 
@@ -112,7 +116,14 @@ class Generator:
         laws = self.laws(values, effects, n)
         return Generated(effects, self.draw_outcomes(laws, rng), laws)
 
-    def draw_effects(self, values, n: int, rng, given: Mapping | None = None, is_given: Mapping | None = None) -> dict:
+    def draw_effects(
+        self,
+        values: Mapping[str, np.ndarray],
+        n: int,
+        rng: np.random.Generator,
+        given: Mapping | None = None,
+        is_given: Mapping | None = None,
+    ) -> dict:
         """Random effects from their distribution given the parameters, (n, ...) by name.
 
         Parameters
@@ -124,11 +135,19 @@ class Generator:
         """
         return self._effects(True, n, rng, values, given, is_given)
 
-    def typical_effects(self, values, n: int, given: Mapping | None = None, is_given: Mapping | None = None) -> dict:
+    def typical_effects(
+        self,
+        values: Mapping[str, np.ndarray],
+        n: int,
+        given: Mapping | None = None,
+        is_given: Mapping | None = None,
+    ) -> dict:
         """Random effects at the typical value of their distribution, (n, ...) by name; arguments as in :meth:`draw_effects`."""
         return self._effects(False, n, None, values, given, is_given)
 
-    def laws(self, values, effects, n: int) -> Laws:
+    def laws(
+        self, values: Mapping[str, np.ndarray], effects: Mapping[str, np.ndarray], n: int
+    ) -> Laws:
         """Distributions of the outcomes for n values of parameters and random effects."""
         batches = self.batch(values, self.parameters, n), self.batch(effects, self.effects, n)
         f, n_locations, nodes = self._law_function
@@ -143,7 +162,7 @@ class Generator:
         causes = {node.op.status_text(c) for s, node in zip(status, nodes, strict=True) for c in np.unique(s[s != 0])}
         return Laws(n, locations, found[n_locations : len(found) - len(nodes)], failed, tuple(sorted(causes)))
 
-    def draw_outcomes(self, laws: Laws, rng) -> dict[str, np.ndarray]:
+    def draw_outcomes(self, laws: Laws, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """New outcomes, (n, ...) by name. Rows without a distribution are NaN; an outcome that cannot be drawn is left out."""
         finite, bad = zip(*map(_without_gaps, laws.arguments), strict=True) if laws.arguments else ((), ())
         self._outcomes_drawn.compile(finite)
@@ -165,8 +184,8 @@ class Generator:
                 gaps.append(_gaps(value, [bad[a] for a in self._arguments_of[k]]))
                 values.append(value)
                 k += 1
-            values, gap = outcome.join(values, laws.n), outcome.join(gaps, laws.n)
-            out[outcome.name] = np.where(gap, np.nan, values) if gap.any() else np.array(values)
+            whole, gap = outcome.join(values, laws.n), outcome.join(gaps, laws.n)
+            out[outcome.name] = np.where(gap, np.nan, whole) if gap.any() else np.array(whole)
         return out
 
     def marks(self, laws: Laws) -> list[np.ndarray]:
@@ -186,7 +205,9 @@ class Generator:
 
     # -- batches --------------------------------------------------------------------------------
 
-    def batch(self, values, names, n) -> dict[str, np.ndarray]:
+    def batch(
+        self, values: Mapping[str, np.ndarray], names: Sequence[str], n: int
+    ) -> dict[str, np.ndarray]:
         batch = {}
         for name in names:
             rv = self.model[name]
@@ -195,8 +216,17 @@ class Generator:
             batch[name] = np.ascontiguousarray(np.broadcast_to(value, (n, *shape)))
         return batch
 
-    def _effects(self, is_drawn, n, rng, values, given, is_given) -> dict[str, np.ndarray]:
-        names = tuple(name for name in self.effects if name in (given or {}))
+    def _effects(
+        self,
+        is_drawn: bool,
+        n: int,
+        rng: np.random.Generator | None,
+        values: Mapping[str, np.ndarray],
+        given: Mapping | None,
+        is_given: Mapping | None,
+    ) -> dict[str, np.ndarray]:
+        given = given or {}
+        names = tuple(name for name in self.effects if name in given)
         f = self._effect_function(is_drawn, names)
         arrays = [*self.batch(values, self.parameters, n).values(), *self.batch(given, names, n).values()]
         whole = {name: np.ones(self.by_unit(name, given[name]).shape[1], dtype=bool) for name in names}
@@ -207,7 +237,7 @@ class Generator:
         """A view of values (n, ...) of a random effect with the units first, (n, unit, ...)."""
         return np.moveaxis(values, 1 + self.axes[name], 1)
 
-    def _in_pieces(self, f, n, batches) -> list[np.ndarray]:
+    def _in_pieces(self, f: Callable, n: int, batches: list[np.ndarray]) -> list[np.ndarray]:
         numbers = sum(o.n_rows for o in self.outcomes) + sum(b[0].size for b in batches)
         pieces = np.array_split(np.arange(n), max(1, -(-n * numbers // MAX_NUMBERS)))
         found = [f(*(b[piece] for b in batches)) for piece in pieces]
@@ -215,41 +245,41 @@ class Generator:
 
     # -- graphs ---------------------------------------------------------------------------------
 
-    def symbols(self, names) -> dict:
+    def symbols(self, names: Iterable[str]) -> dict:
         return {name: _core(self.model[name]) for name in names}
 
-    def _effect_function(self, is_drawn: bool, names: tuple[str, ...]):
+    def _effect_function(self, is_drawn: bool, names: tuple[str, ...]) -> Vectorized:
         """``f(n, rng, values and given effects, masks)`` that lists the effects, drawn or typical."""
         if (is_drawn, names) not in self._functions:
             self._functions[is_drawn, names] = self._compile_effects(is_drawn, names)
         return self._functions[is_drawn, names]
 
-    def _compile_effects(self, is_drawn, names):
+    def _compile_effects(self, is_drawn: bool, names: tuple[str, ...]) -> Vectorized:
         values, given = self.symbols(self.parameters), self.symbols(names)
         masks = {name: pt.vector(dtype="bool") for name in names}
         rvs, axes = {self.model[name]: name for name in self.effects}, self.axes
 
-        def replace(old, new):
+        def replace(old: Variable, new: Variable) -> Variable | None:
             if old not in rvs:
                 return None
             new, name = new if is_drawn else typical(new), rvs[old]
             if name not in names:
                 return new
             mask = masks[name].reshape((*(1,) * axes[name], -1, *(1,) * (old.type.ndim - 1 - axes[name])))
-            return pt.where(mask, given[name], new).astype(old.dtype)
+            return pt.where(mask, given[name], new).astype(old.type.dtype)
 
         known = {self.model[name]: symbol for name, symbol in values.items()}
         rvs_of_effects = list(rvs)
 
-        def build(randomness):
+        def build(randomness: Randomness | None) -> list[Variable]:
             return rebuild(rvs_of_effects, known, randomness=randomness, replace=replace)
 
         return Vectorized(build, [*values.values(), *given.values()], list(masks.values()), is_drawn)
 
     @cached_property
-    def _locations(self) -> dict:
+    def _locations(self) -> dict[str, list[TensorVariable] | None]:
         """Location graphs of the parts of each outcome; None where there is none."""
-        out = {}
+        out: dict[str, list[TensorVariable] | None] = {}
         for outcome in self.outcomes:
             try:
                 out[outcome.name] = [location(part.rv) for part in outcome.parts]
@@ -273,7 +303,7 @@ class Generator:
         return [[place[v] for v in of_part] for of_part in self._argument_lists]
 
     @cached_property
-    def _law_function(self):
+    def _law_function(self) -> tuple[Callable, int, list[Apply]]:
         symbols = self.symbols((*self.parameters, *self.effects))
         locations = [g for graphs in self._locations.values() if graphs is not None for g in graphs]
         wanted = [*locations, *self._all_arguments]
@@ -289,7 +319,7 @@ class Generator:
         return f, len(locations), nodes
 
     @cached_property
-    def _outcomes_drawn(self):
+    def _outcomes_drawn(self) -> Vectorized:
         """``f(n, rng, arguments)`` that lists the parts of the outcomes, drawn."""
         symbols = [_core(v) for v in self._all_arguments]
         known = dict(zip(self._all_arguments, symbols, strict=True))
@@ -298,13 +328,13 @@ class Generator:
         return Vectorized(lambda randomness: rebuild(rvs, known, randomness=randomness), symbols, [], True)
 
 
-def can_be_drawn(outcome) -> bool:
+def can_be_drawn(outcome: Outcome) -> bool:
     """Whether PyMC can: not a ``CustomDist`` that has a density alone."""
     draw = [getattr(before_censoring(part.rv).owner.op, "_random_fn", None) for part in outcome.parts]
     return not any(getattr(f, "__qualname__", "").startswith("default_not_implemented") for f in draw)
 
 
-def refuse_undrawable(outcomes) -> None:
+def refuse_undrawable(outcomes: Iterable[Outcome]) -> None:
     """Say which outcome cannot be drawn, and what to do.
 
     Raises
@@ -319,7 +349,7 @@ def refuse_undrawable(outcomes) -> None:
             )
 
 
-def _core(variable):
+def _core(variable: Variable) -> Variable:
     """A symbol like a variable, with a shape that may differ where the graph allows it.
 
     Not by ``pt.tensor``, which refuses names that NumPy takes for a dtype: "short", or bambi's "1|subject_sigma".
@@ -327,7 +357,7 @@ def _core(variable):
     return variable.type(variable.name)
 
 
-def _of_rows(argument, shape) -> np.ndarray:
+def _of_rows(argument: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """An argument as one number per row; one with its own axes, such as probabilities of categories, as a sum over them."""
     if argument.shape[: len(shape)] == shape and argument.ndim > len(shape):
         argument = argument.reshape(*shape, -1)
@@ -338,7 +368,7 @@ def _of_rows(argument, shape) -> np.ndarray:
         return np.zeros(shape)
 
 
-def _without_gaps(values) -> tuple[np.ndarray, np.ndarray]:
+def _without_gaps(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Arguments (n, ...) with possible values in the place of those that are not finite, and where these were."""
     bad = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
     if not bad.any():
@@ -348,7 +378,7 @@ def _without_gaps(values) -> tuple[np.ndarray, np.ndarray]:
     return np.where(bad, np.where(np.isfinite(stand_in), stand_in, _HARMLESS), values), bad
 
 
-def _gaps(value, bad) -> np.ndarray:
+def _gaps(value: np.ndarray, bad: Sequence[np.ndarray]) -> np.ndarray:
     """Which entries of a draw (n, ...) came from arguments that were not finite."""
     gap = np.zeros(value.shape, dtype=bool)
     for of_argument in bad:

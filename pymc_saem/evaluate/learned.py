@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pymc as pm
 import pytensor
+from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
 
-from pymc_saem.compat import get_group, observed_variables
+from pymc_saem.compat import InferenceData, get_group, observed_variables
 from pymc_saem.evaluate.fitted_outcome import MODE_SAMPLE, read_outcome
 from pymc_saem.evaluate.networks import Call, components, elementwise, find_calls, over_batch, reached, text
 from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, constant_value, ode_nodes
+
+if TYPE_CHECKING:
+    from pymc_saem.ode.rhs.right_hand_side import RightHandSide
 
 #: Points of each subject's trajectory at which the input of a network is looked at.
 _N_POINTS = 200
@@ -83,7 +90,9 @@ class Learned:
         return out if raw else self.call.rate(out)
 
 
-def find_learned(model, idata, samples: dict[str, np.ndarray], along: str = "variable") -> list[Learned]:
+def find_learned(
+    model: pm.Model, idata: InferenceData, samples: Mapping[str, np.ndarray], along: str = "variable"
+) -> list[Learned]:
     """All networks of a fitted model, those in differential equations first.
 
     Parameters
@@ -95,7 +104,8 @@ def find_learned(model, idata, samples: dict[str, np.ndarray], along: str = "var
     along : {"variable", "input"}
         Whether axes are the time or state that an input is made of, where it is made of one, or the input itself.
     """
-    found, seen = [], set()
+    found: list[Learned] = []
+    seen: set[Hashable] = set()
     outcomes = observed_variables(model)
     for rv in outcomes:
         for node in ode_nodes([rv]):
@@ -123,7 +133,9 @@ def _with_unique_names(found: list[Learned]) -> list[Learned]:
 # -- networks in a right-hand side --------------------------------------------------------------
 
 
-def _in_equations(model, idata, node, samples, along) -> list[Learned]:
+def _in_equations(
+    model: pm.Model, idata: InferenceData, node: Apply, samples: Mapping[str, np.ndarray], along: str
+) -> list[Learned]:
     graph = node.op.system.graph
     calls = [c for c in find_calls(graph.outputs) if c.weights.type.ndim == 1]
     if not calls:
@@ -136,7 +148,14 @@ def _in_equations(model, idata, node, samples, along) -> list[Learned]:
     return [_one_in_equations(call, graph, p, path, _labels(idata, x.shape[1]), along) for call in calls]
 
 
-def _one_in_equations(call, graph, p, path, labels, along) -> Learned:
+def _one_in_equations(
+    call: Call,
+    graph: RightHandSide,
+    p: Mapping[str, np.ndarray],
+    path: _Path,
+    labels: np.ndarray,
+    along: str,
+) -> Learned:
     fixed = {n: v for n, v in p.items() if n not in graph.changing}
     symbols = [graph.params[n] for n in fixed]
     lead = next(iter(p.values())).shape[:2]
@@ -162,7 +181,14 @@ def _one_in_equations(call, graph, p, path, labels, along) -> Learned:
     )
 
 
-def _axis(k, part, moving, fixed, path, along) -> Axis:
+def _axis(
+    k: int,
+    part: Variable,
+    moving: Mapping[Variable, str],
+    fixed: list[Variable],
+    path: _Path,
+    along: str,
+) -> Axis:
     leaves, written = reached(part, list(moving)), text(part, moving)
     if along == "variable" and len(leaves) == 1 and leaves[0] in path.known and not reached(part, fixed):
         (leaf,) = leaves
@@ -179,12 +205,17 @@ class _Path:
     ``known`` has time and states: symbol -> (values (subject, point), values at the rows of the data (row,)).
     """
 
-    def __init__(self, node, p, known):
+    def __init__(
+        self,
+        node: Apply,
+        p: Mapping[str, np.ndarray],
+        known: dict[Variable, tuple[np.ndarray, np.ndarray]],
+    ) -> None:
         self.known, self.graph = known, node.op.system.graph
         self.p, self.subject = p, node.op.subject
 
     @classmethod
-    def solve(cls, node, x, c, p):
+    def solve(cls, node: Apply, x: np.ndarray, c: np.ndarray, p: Mapping[str, np.ndarray]) -> _Path:
         graph, rows = node.op.system.graph, node.op.rows
         times = constant_value(node.inputs[0])
         if times is None:
@@ -201,7 +232,7 @@ class _Path:
             known[v] = values[: t.size].reshape(t.shape), values[t.size :]
         return cls(node, p, known)
 
-    def evaluate(self, part):
+    def evaluate(self, part: Variable) -> tuple[np.ndarray, np.ndarray]:
         """An expression of the right-hand side, like the entries of ``known``."""
         graph = self.graph
         f = over_batch([part], [*self.known, *graph.params.values()])
@@ -211,7 +242,7 @@ class _Path:
         at_rows = f(*(v for _, v in self.known.values()), *self._params(self.subject, t_rows))[0]
         return on_grid.reshape(t.shape), at_rows
 
-    def _params(self, subject, times):
+    def _params(self, subject: np.ndarray, times: np.ndarray) -> Iterable[np.ndarray]:
         values = {n: self.p[n][subject] for n in self.graph.params}
         for name, at in self.graph.changing.items():
             now = np.empty_like(values[name])
@@ -230,7 +261,13 @@ class _Path:
 # -- networks outside of differential equations ---------------------------------------------------
 
 
-def _in_model(model, idata, rv, call, samples) -> Learned:
+def _in_model(
+    model: pm.Model,
+    idata: InferenceData,
+    rv: TensorVariable,
+    call: Call,
+    samples: Mapping[str, np.ndarray],
+) -> Learned:
     """A network in a formula: of each row, of each subject, or the same for all."""
     outcome = read_outcome(model, idata, rv.name)
     n_rows, n_subjects = outcome.row_subject.size, outcome.subjects.size
@@ -268,14 +305,14 @@ def _in_model(model, idata, rv, call, samples) -> Learned:
     return Learned(_name(call, free), call, labels, weights[:, first], inputs, tuple(axes))
 
 
-def _name(call: Call, named) -> str:
+def _name(call: Call, named: Iterable[Variable]) -> str:
     """Name of a network: of what its weights are made of."""
     names = [v.name for v in reached(call.weights, list(named)) if v.name]
     name = ", ".join(names) if names else "network"
     return name if call.net.out_size == 1 else f"{name}[{call.output}]"
 
 
-def _labels(idata, n) -> np.ndarray:
+def _labels(idata: InferenceData, n: int) -> np.ndarray:
     """Labels of the subjects of a differential equation; numbers where these are other units."""
     dim = str(idata.attrs.get("subject_dim", "subject"))
     labels = get_group(idata, "individual")[dim].values
@@ -284,13 +321,13 @@ def _labels(idata, n) -> np.ndarray:
     return labels if labels.size == n else np.arange(n)
 
 
-def _free_variables(model, graphs) -> list:
+def _free_variables(model: pm.Model, graphs: list) -> list:
     """Free variables of a model under some graphs; by name, as a copied model keeps what a network was called with."""
     names = {rv.name for rv in model.free_RVs}
     return [v for v in ancestors(graphs) if v.name in names and v.owner is not None]
 
 
-def _at_samples(model, graphs, samples) -> list[np.ndarray]:
+def _at_samples(model: pm.Model, graphs: list, samples: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Graphs of free variables at every sample, each (sample, ...)."""
     free = {v: v.type(v.name) for v in _free_variables(model, graphs)}
     graphs = clone_replace(graphs, replace=free)

@@ -5,14 +5,14 @@ A network is recognized by ``tag.network_call`` of its output, which has the att
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from pytensor.graph.basic import Constant
+from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.replace import clone_replace, vectorize_graph
 from pytensor.graph.rewriting.utils import rewrite_graph
 from pytensor.graph.traversal import ancestors, graph_inputs, io_toposort
@@ -68,30 +68,36 @@ def find_calls(outputs: list) -> list[Call]:
     return found
 
 
-def _call(call, h, output, clients, outputs) -> Call:
-    if call.net.out_size > 1:
-        h = _entry(h, output, clients)
-    rate = h if h is None else _follow(h, clients, outputs)
-    if rate is h:
+def _call(
+    call: Any,
+    h: Variable,
+    output: int,
+    clients: Mapping[Variable, list[Apply]],
+    outputs: set[Variable],
+) -> Call:
+    start = _entry(h, output, clients) if call.net.out_size > 1 else h
+    if start is None or (rate := _follow(start, clients, outputs)) is start:
         return Call(call.net, call.weights, call.x, output, lambda values: values, "net")
-    return Call(call.net, call.weights, call.x, output, elementwise(rate, h), text(rate, {h: "net"}))
+    return Call(call.net, call.weights, call.x, output, elementwise(rate, start), text(rate, {start: "net"}))
 
 
-def _entry(h, output, clients):
+def _entry(h: Variable, output: int, clients: Mapping[Variable, list[Apply]]) -> Variable | None:
     """The variable that is one output of a network with several; None when the model does not take it out on its own."""
     trial = np.arange(float(h.type.shape[-1])).reshape((1,) * (h.type.ndim - 1) + (-1,))
     for node in clients.get(h, []):
         (v, *index), out = node.inputs, node.outputs[0]
         if isinstance(node.op, Subtensor) and out.type.ndim == h.type.ndim - 1 and all(map(is_constant, index)):
-            symbol = pt.tensor(dtype=v.dtype, shape=(None,) * v.type.ndim)
-            graph = clone_replace(out, {v: symbol}, rebuild_strict=False)
+            symbol = pt.tensor(dtype=v.type.dtype, shape=(None,) * v.type.ndim)
+            graph = clone_replace(out, [(v, symbol)], rebuild_strict=False)
             found = pytensor.function([symbol], graph, mode=INTERPRETED)(trial)
             if found.size == 1 and found.item() == output:
                 return out
     return None
 
 
-def _follow(h, clients, outputs):
+def _follow(
+    h: Variable, clients: Mapping[Variable, list[Apply]], outputs: set[Variable]
+) -> Variable:
     """What the model makes of ``h`` entry by entry and with constants only, before it is used twice or meets something else.
 
     A minus at its end is left out: it says which side of the equation the rate is on.
@@ -109,19 +115,19 @@ def _follow(h, clients, outputs):
     return h
 
 
-def is_constant(variable) -> bool:
+def is_constant(variable: Variable) -> bool:
     return all(isinstance(v, Constant) for v in graph_inputs([variable]))
 
 
-def elementwise(graph, symbol) -> Callable:
+def elementwise(graph: Variable, symbol: Variable) -> Callable:
     """``f(values)`` of a graph that depends on one variable entry by entry, for values of any shape."""
     batch = pt.dvector()
     (graph,) = rebuild([graph], {symbol: symbol}, replace=for_numpy)
     if symbol.type.ndim == 0:
-        (new,) = vectorize_graph([graph], {symbol: batch.astype(symbol.dtype)})
+        (new,) = vectorize_graph([graph], {symbol: batch.astype(symbol.type.dtype)})
     else:
         wide = batch.dimshuffle(*("x",) * (symbol.type.ndim - 1), 0)
-        (new,) = clone_replace([graph], {symbol: wide.astype(symbol.dtype)}, rebuild_strict=False)
+        (new,) = clone_replace([graph], {symbol: wide.astype(symbol.type.dtype)}, rebuild_strict=False)
     f = pytensor.function([batch], new, mode=INTERPRETED)
     return lambda values: np.broadcast_to(f(np.ravel(values)), (1, np.size(values))).reshape(np.shape(values))
 
@@ -132,7 +138,7 @@ def over_batch(graphs: list, symbols: list) -> Callable:
     new = rebuild(vectorize_graph(graphs, batched), {}, replace=for_numpy)
     f = pytensor.function([*batched.values()], new, mode=INTERPRETED, on_unused_input="ignore")
 
-    def evaluate(*values):
+    def evaluate(*values: np.ndarray) -> list[np.ndarray]:
         n = len(values[0])
         found = zip(f(*values), graphs, strict=True)
         return [np.broadcast_to(v, (n, *v.shape[np.ndim(v) - g.type.ndim :])) for v, g in found]
@@ -146,16 +152,17 @@ def components(call: Call) -> list:
         return [call.x]
     # Simplified, an entry of a stack depends on what was put there alone. A copy, as rewriting changes its graph in place.
     copies = clone_replace([call.x[..., k] for k in range(call.net.in_size)], {})
-    return list(rewrite_graph(copies, include=("canonicalize",)))
+    rewritten = rewrite_graph(copies, include=("canonicalize",))
+    return list(rewritten)  # type: ignore[arg-type]  # a list, as it was given one
 
 
-def reached(graph, among: list) -> list:
+def reached(graph: Variable, among: list) -> list:
     """Which variables a graph depends on."""
     below = set(ancestors([graph]))
     return [v for v in among if v in below]
 
 
-def text(graph, names: dict | None = None) -> str:
+def text(graph: Variable, names: Mapping[Variable, str] | None = None) -> str:
     """A short expression such as ``t / 24`` or ``softplus(depot)``; "..." for what is not short."""
     written = _text(graph, names or {})
     if written.startswith("(") and _closes_at_end(written):
@@ -163,7 +170,7 @@ def text(graph, names: dict | None = None) -> str:
     return written if len(written) <= 40 else "..."
 
 
-def _closes_at_end(written) -> bool:
+def _closes_at_end(written: str) -> bool:
     depth = 0
     for k, c in enumerate(written):
         depth += (c == "(") - (c == ")")
@@ -172,7 +179,7 @@ def _closes_at_end(written) -> bool:
     return False
 
 
-def _text(v, names) -> str:
+def _text(v: Variable, names: Mapping[Variable, str]) -> str:
     if v in names:
         return names[v]
     if isinstance(v, Constant):

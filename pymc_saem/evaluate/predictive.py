@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 from pytensor.tensor.random.op import RandomVariable
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.evaluate.censored import base_of, limit_graphs
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE
@@ -25,7 +28,7 @@ class RowLaw:
         When the outcome is multivariate or composed of other distributions (truncated, a mixture).
     """
 
-    def __init__(self, rv):
+    def __init__(self, rv: TensorVariable) -> None:
         self.rv = base_of(rv)
         self.op = self.rv.owner.op
         if not isinstance(self.op, RandomVariable) or self.op.ndim_supp:
@@ -45,12 +48,14 @@ class RowLaw:
         """The distribution of one row, from its values of ``graphs``, each (sample,)."""
         return Predictive(self, values[:-2], *values[-2:])
 
-    def variable(self, arguments, size=None):
+    def variable(self, arguments: Sequence, size: tuple[int, ...] | None = None) -> TensorVariable:
         """A random variable of this distribution, with its own generator."""
         rng = pytensor.shared(np.random.default_rng(0))
         return self.op.make_node(rng, size, *arguments).outputs[1]
 
-    def evaluate(self, log_function, arguments, points) -> np.ndarray:
+    def evaluate(
+        self, log_function: Callable, arguments: Sequence[np.ndarray], points: np.ndarray
+    ) -> np.ndarray:
         """log_function of every sample of the arguments (sample,) at every point, shape (sample, point)."""
         if log_function not in self._functions:
             inputs = [pt.tensor(dtype=a.dtype, shape=(None, None)) for a in arguments]
@@ -58,10 +63,10 @@ class RowLaw:
             graph = log_function(self.variable(inputs), value)
             self._functions[log_function] = pytensor.function([*inputs, value], graph, mode=INTERPRETED)
         shape = (len(arguments[0]), len(points))
-        points = np.broadcast_to(np.asarray(points, dtype=self.dtype), shape)
-        return self._functions[log_function](*(np.broadcast_to(a[:, None], shape) for a in arguments), points)
+        values = np.broadcast_to(np.asarray(points, dtype=self.dtype), shape)
+        return self._functions[log_function](*(np.broadcast_to(a[:, None], shape) for a in arguments), values)
 
-    def simulate(self, arguments, n_each=50) -> np.ndarray:
+    def simulate(self, arguments: Sequence[np.ndarray], n_each: int = 50) -> np.ndarray:
         """Values for every sample of the arguments, shape (n,); the same in every call."""
         inputs = [pt.tensor(dtype=a.dtype, shape=(None,)) for a in arguments]
         graph = self.variable(inputs, size=(n_each, len(arguments[0])))
@@ -71,7 +76,9 @@ class RowLaw:
 class Predictive:
     """Distribution of one row, for every sample of its arguments (sample,)."""
 
-    def __init__(self, law: RowLaw, arguments, lower, upper):
+    def __init__(
+        self, law: RowLaw, arguments: Sequence[np.ndarray], lower: np.ndarray, upper: np.ndarray
+    ) -> None:
         self.law, self.arguments = law, arguments
         self.lower, self.upper = (float(limit[MODE_SAMPLE]) for limit in (lower, upper))
 
@@ -79,13 +86,13 @@ class Predictive:
     def is_discrete(self) -> bool:
         return self.law.is_discrete
 
-    def density(self, grid, samples) -> np.ndarray:
+    def density(self, grid: np.ndarray, samples: int | slice) -> np.ndarray:
         """Mean density or mass over some samples at the points of a grid (point,); nothing at and beyond limits, where masses are."""
         logp = self.law.evaluate(pm.logp, [a[samples] for a in self.arguments], grid)
         inside = (grid > self.lower) & (grid < self.upper)
         return np.where(inside, np.nanmean(np.exp(logp), axis=0), 0.0)
 
-    def masses(self, samples) -> dict[float, float]:
+    def masses(self, samples: int | slice) -> dict[float, float]:
         """Limit -> probability of an observation there."""
         found = {}
         if np.isfinite(self.lower):
@@ -94,11 +101,11 @@ class Predictive:
             found[self.upper] = 1.0 - self._below(self.upper - 1 if self.is_discrete else self.upper, samples)
         return found
 
-    def _below(self, y, samples) -> float:
+    def _below(self, y: float, samples: int | slice) -> float:
         logcdf = self.law.evaluate(pm.logcdf, [a[samples] for a in self.arguments], np.array([y]))
         return float(np.nanmean(np.exp(logcdf)))
 
-    def probability_up_to(self, y) -> float | None:
+    def probability_up_to(self, y: float) -> float | None:
         """P(Y <= y) in the mixture over the draws; None where PyMC has no distribution function."""
         if y >= self.upper:
             return 1.0
@@ -109,7 +116,7 @@ class Predictive:
         except NotImplementedError:
             return None
 
-    def support(self, y, n_grid) -> np.ndarray:
+    def support(self, y: float, n_grid: int) -> np.ndarray:
         """Points that hold nearly all probability, and the observed value, shape (point,)."""
         chosen = [a[MODE_SAMPLE:] for a in self.arguments]
         keep = np.all(np.isfinite(chosen), axis=0)

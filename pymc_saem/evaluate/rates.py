@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+import pymc as pm
 
 from pymc_saem.arguments import check_types, shown
+from pymc_saem.compat import InferenceData
 from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, POPULATION_SAMPLE, sample_values
 from pymc_saem.evaluate.learned import Axis, Learned, find_learned
@@ -56,18 +59,18 @@ class RateCurves:
 
 
 def rates(
-    model,
-    idata,
-    networks=None,
-    subjects=None,
+    model: pm.Model,
+    idata: InferenceData,
+    networks: str | Sequence[str] | None = None,
+    subjects: Hashable | Sequence[Hashable] | None = None,
     *,
-    along="variable",
-    raw=False,
-    ranges=None,
-    n_grid=100,
-    n_draws=200,
-    ci_prob=0.9,
-):
+    along: str = "variable",
+    raw: bool = False,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    n_grid: int = 100,
+    n_draws: int = 200,
+    ci_prob: float = 0.9,
+) -> pd.DataFrame:
     """Tabulate what the networks of a model have learned: their output over their input.
 
     The networks are found in the model, in the right-hand side of its differential equations and elsewhere; nothing needs to be said about them.
@@ -130,7 +133,7 @@ def rates(
     return pd.concat([_table(one, ci_prob) for one in curves], ignore_index=True)[COLUMNS]
 
 
-def check_arguments(ci_prob, n_grid, along):
+def check_arguments(ci_prob: float, n_grid: int, along: str) -> None:
     check_probability("ci_prob", ci_prob)
     if n_grid < 2:
         raise ValueError(f"n_grid must be at least 2, got {n_grid}.")
@@ -139,7 +142,15 @@ def check_arguments(ci_prob, n_grid, along):
 
 
 def rate_curves(
-    model, idata, networks=None, subjects=None, along="variable", raw=False, ranges=None, n_grid=100, n_draws=200
+    model: pm.Model,
+    idata: InferenceData,
+    networks: str | Sequence[str] | None = None,
+    subjects: Hashable | Sequence[Hashable] | None = None,
+    along: str = "variable",
+    raw: bool = False,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    n_grid: int = 100,
+    n_draws: int = 200,
 ) -> list[RateCurves]:
     """The curves behind :func:`rates`, one entry per network and axis; arguments as there."""
     found = find_learned(model, idata, sample_values(model, idata, n_draws), along)
@@ -157,11 +168,11 @@ def rate_curves(
     ]
 
 
-def _names(found) -> str:
+def _names(found: Sequence[Learned]) -> str:
     return ", ".join(one.name for one in found)
 
 
-def _chosen(found: list[Learned], networks) -> list[Learned]:
+def _chosen(found: list[Learned], networks: str | Sequence[str] | None) -> list[Learned]:
     if networks is None:
         return found
     by_name = {one.name: one for one in found}
@@ -172,7 +183,14 @@ def _chosen(found: list[Learned], networks) -> list[Learned]:
     return [by_name[name] for name in names]
 
 
-def _curves(one: Learned, axis: Axis, subjects, raw, given, n_grid) -> RateCurves:
+def _curves(
+    one: Learned,
+    axis: Axis,
+    subjects: Hashable | Sequence[Hashable],
+    raw: bool,
+    given: tuple[float, float] | None,
+    n_grid: int,
+) -> RateCurves:
     x = np.linspace(*(_range(axis) if given is None else _checked_range(one.name, given)), n_grid)
     keep = _kept(one, subjects)
     with np.errstate(over="ignore"):  # exp of a network far outside
@@ -200,14 +218,14 @@ def _range(axis: Axis, margin: float = 0.15) -> tuple[float, float]:
     return start, (min(highest + more, 0.0) if highest <= 0 else highest + more)
 
 
-def _checked_range(name, given):
+def _checked_range(name: str, given: tuple[float, float]) -> tuple[float, float]:
     lowest, highest = map(float, given)
     if not lowest < highest:
         raise ValueError(f"ranges[{name!r}] must be (low, high) with low < high, got {shown(given)}.")
     return lowest, highest
 
 
-def _kept(one: Learned, subjects) -> np.ndarray:
+def _kept(one: Learned, subjects: Hashable | Sequence[Hashable]) -> np.ndarray:
     """Numbers of the subjects that were asked for."""
     labels = [str(s) for s in one.subjects]
     if subjects is None or labels == ["all"]:
@@ -219,7 +237,7 @@ def _kept(one: Learned, subjects) -> np.ndarray:
     return np.array([labels.index(str(s)) for s in wanted])
 
 
-def _table(one: RateCurves, ci_prob) -> pd.DataFrame:
+def _table(one: RateCurves, ci_prob: float) -> pd.DataFrame:
     n = one.x.size
     lower, upper = one.band(ci_prob)
     nothing = np.full((1, n), np.nan)
@@ -233,6 +251,6 @@ def _table(one: RateCurves, ci_prob) -> pd.DataFrame:
             "value": np.concatenate([one.population[None], one.individual]).ravel(),
             "lower": np.concatenate([nothing, lower]).ravel(),
             "upper": np.concatenate([nothing, upper]).ravel(),
-            "is_covered": np.concatenate([one.is_covered.any(axis=0)[None], one.is_covered]).ravel(),
+            "is_covered": np.concatenate([one.is_covered.any(axis=0, keepdims=True), one.is_covered]).ravel(),
         }
     )

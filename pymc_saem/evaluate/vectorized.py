@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 from pytensor.graph.replace import vectorize_graph
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.evaluate.row_function import INTERPRETED
 from pymc_saem.model.graph.rebuild import Randomness, is_vectorizable
@@ -26,17 +28,20 @@ class Vectorized:
         Whether the graphs draw.
     """
 
-    def __init__(self, build: Callable, batched: list, others: list, is_drawn: bool):
+    def __init__(self, build: Callable, batched: list, others: list, is_drawn: bool) -> None:
         self.build, self.batched, self.others, self.is_drawn = build, batched, others, is_drawn
-        self.f = None
+        self.f: Callable | None = None
 
-    def compile(self, arrays, others=()) -> None:
-        """For batches like these, of which only the shape counts."""
-        if self.f is not None:
-            return
+    def compile(self, arrays: Sequence[np.ndarray], others: Sequence[np.ndarray] = ()) -> Callable:
+        """The function for batches like these, of which only the shape counts."""
+        if self.f is None:
+            self.f = self._compiled(arrays, others)
+        return self.f
+
+    def _compiled(self, arrays: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> Callable:
         randomness = Randomness() if self.is_drawn else None
         graphs = self.build(randomness)
-        if self.is_drawn and randomness.unknown:
+        if randomness is not None and randomness.unknown:
             inputs = self._inputs(randomness)
             sizes = pytensor.function(
                 inputs, [*randomness.unknown.values()], mode=INTERPRETED, on_unused_input="ignore"
@@ -45,7 +50,7 @@ class Vectorized:
             found = sizes(*(a[0] for a in arrays), 0.0, *others, *rngs)
             randomness = Randomness(dict(zip(randomness.unknown, found, strict=True)))
             graphs = self.build(randomness)
-        self.n_generators = len(randomness.generators) if self.is_drawn else 0
+        self.n_generators = 0 if randomness is None else len(randomness.generators)
         self.whole = is_vectorizable(graphs)
         inputs = self._inputs(randomness)
         if self.whole:
@@ -55,29 +60,38 @@ class Vectorized:
             lead = next(iter(batches.values()))
             graphs = [with_batch(g, old, lead) for g, old in zip(new, graphs, strict=True)]
             inputs = [*batches.values(), *inputs[n_batched:]]
-        self.f = pytensor.function(inputs, graphs, mode=INTERPRETED, on_unused_input="ignore")
+        return pytensor.function(inputs, graphs, mode=INTERPRETED, on_unused_input="ignore")
 
-    def _inputs(self, randomness) -> list:
+    def _inputs(self, randomness: Randomness | None) -> list:
         if randomness is None:
             return [*self.batched, *self.others]
         return [*self.batched, randomness.zero, *self.others, *randomness.generators]
 
-    def __call__(self, n: int, rng, arrays, others=()) -> list[np.ndarray]:
-        self.compile(arrays, others)
+    def __call__(
+        self,
+        n: int,
+        rng: np.random.Generator | None,
+        arrays: Sequence[np.ndarray],
+        others: Sequence[np.ndarray] = (),
+    ) -> list[np.ndarray]:
+        f = self.compile(arrays, others)
         if self.is_drawn:
             arrays = [*arrays, np.zeros(n)]
         if self.whole:
-            return self.f(*arrays, *others, *self._generators(rng))
-        rows = [self.f(*(a[k] for a in arrays), *others, *self._generators(rng)) for k in range(n)]
+            return f(*arrays, *others, *self._generators(rng))
+        rows = [f(*(a[k] for a in arrays), *others, *self._generators(rng)) for k in range(n)]
         return [np.stack(values) for values in zip(*rows, strict=True)]
 
-    def _generators(self, rng) -> list:
+    def _generators(self, rng: np.random.Generator | None) -> list:
         """New generators, not ``rng`` itself: operations draw from a copy, so that two of them would draw the same."""
+        if rng is None:
+            return []
         return [np.random.default_rng(rng.integers(2**63, size=4)) for _ in range(self.n_generators)]
 
 
-def with_batch(graph, old, lead):
+def with_batch(graph: Variable, old: Variable, lead: TensorVariable) -> TensorVariable:
     """Give the batch axis of ``lead`` to the copy of a graph that does not depend on the batch."""
+    graph = pt.as_tensor_variable(graph)
     if graph.type.ndim > old.type.ndim:
         return graph
     return pt.broadcast_to(graph, (lead.shape[0], *(graph.shape[i] for i in range(graph.type.ndim))))

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from pymc_saem.arguments import check_types, shown
-from pymc_saem.compat import get_group
-from pymc_saem.plots.style import COLOURS, MARKERS, OTHER, add_legend, named_unit, panels, tidy, with_unit
+from pymc_saem.compat import InferenceData, get_group
+from pymc_saem.plots.style import (
+    COLOURS,
+    MARKERS,
+    OTHER,
+    AxesLike,
+    Style,
+    Units,
+    add_legend,
+    named_unit,
+    panels,
+    tidy,
+    with_unit,
+)
 
 #: Attribute of the group ``population`` -> name in the figure.
 _CRITERIA = {"loglik": "-2LL", "aic": "AIC", "bic": "BIC", "bicc": "BICc"}
@@ -18,16 +31,16 @@ MAX_SEPARATE = 4
 
 
 def plot_comparison(
-    fits,
-    var_names=None,
+    fits: Mapping[str, InferenceData],
+    var_names: str | Sequence[str] | None = None,
     *,
-    criteria=("loglik", "aic", "bic"),
-    max_separate=MAX_SEPARATE,
-    units=None,
-    ncols=None,
-    ax=None,
-    figsize=None,
-):
+    criteria: Sequence[str] = ("loglik", "aic", "bic"),
+    max_separate: int = MAX_SEPARATE,
+    units: Units = None,
+    ncols: int | None = None,
+    ax: AxesLike | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Plot the parameters of several fits side by side, and their -2 log-likelihood and information criteria.
 
     One panel per parameter has the estimate of each fit with its 95 % interval; without standard errors there is a point alone, and a fit
@@ -103,7 +116,7 @@ def plot_comparison(
     return axes
 
 
-def _estimates(idata) -> pd.DataFrame:
+def _estimates(idata: InferenceData) -> pd.DataFrame:
     """Estimate, lower and upper bound (NaN where there is none), by the label of the parameter."""
     group = get_group(idata, "population")
     nothing = np.full(group["estimate"].size, np.nan)
@@ -111,7 +124,9 @@ def _estimates(idata) -> pd.DataFrame:
     return pd.DataFrame(columns, index=[str(label) for label in group["parameter"].values])
 
 
-def _groups(tables, var_names, max_separate) -> dict[str, list[str]]:
+def _groups(
+    tables: Mapping[str, pd.DataFrame], var_names: str | Sequence[str] | None, max_separate: int
+) -> dict[str, list[str]]:
     """Labels of the entries of each panel, by its title."""
     entries: dict[str, list[str]] = {}
     for table in tables.values():
@@ -134,12 +149,14 @@ def _groups(tables, var_names, max_separate) -> dict[str, list[str]]:
     return groups
 
 
-def _style(k):
+def _style(k: int) -> Style:
     """Colour and marker of the fit number k."""
     return {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)], "linestyle": "none"}
 
 
-def _draw_one(ax, table, label, y, k, name):
+def _draw_one(
+    ax: Axes, table: pd.DataFrame, label: str, y: float, k: int, name: str | None
+) -> None:
     """Estimate and interval of one parameter in one fit."""
     style = _style(k)
     if label not in table.index:
@@ -151,7 +168,7 @@ def _draw_one(ax, table, label, y, k, name):
     ax.plot([estimate], [y], label=name, markersize=5, **style)
 
 
-def _draw_parameter(ax, label, tables):
+def _draw_parameter(ax: Axes, label: str, tables: Mapping[str, pd.DataFrame]) -> None:
     for k, (name, table) in enumerate(tables.items()):
         _draw_one(ax, table, label, k, k, name)
     ax.set_ylim(len(tables) - 0.4, -0.6)
@@ -160,7 +177,9 @@ def _draw_parameter(ax, label, tables):
     ax.margins(x=0.12)
 
 
-def _draw_entries(ax, title, labels, tables):
+def _draw_entries(
+    ax: Axes, title: str, labels: list[str], tables: Mapping[str, pd.DataFrame]
+) -> None:
     """All entries of an array, a line each, the fits side by side within it."""
     shifts = np.linspace(-0.3, 0.3, len(tables)) if len(tables) > 1 else [0.0]
     for k, (name, table) in enumerate(tables.items()):
@@ -173,7 +192,7 @@ def _draw_entries(ax, title, labels, tables):
     ax.axvline(0.0, **OTHER | {"linewidth": 0.6, "zorder": 0})
 
 
-def _differences(fits, criteria) -> pd.DataFrame | None:
+def _differences(fits: Mapping[str, InferenceData], criteria: Sequence[str]) -> pd.DataFrame | None:
     """Criteria of each fit as differences to the best; None where they cannot be compared."""
     rows, data = {}, set()
     for name, idata in fits.items():
@@ -192,7 +211,7 @@ def _differences(fits, criteria) -> pd.DataFrame | None:
     return table.reindex([str(name) for name in fits])
 
 
-def _draw_differences(ax, table):
+def _draw_differences(ax: Axes, table: pd.DataFrame) -> None:
     names = [c for c in _CRITERIA if c in table]
     n = len(table)
     height = 0.8 / n

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
 
 from pymc_saem.arguments import check_types, shown
-from pymc_saem.compat import get_group
-from pymc_saem.plots.style import INDIVIDUAL, MARK, OTHER, SERIES, add_legend, label_axes, panels, tidy
+from pymc_saem.compat import InferenceData, get_group
+from pymc_saem.plots.style import (
+    INDIVIDUAL,
+    MARK,
+    OTHER,
+    SERIES,
+    AxesLike,
+    add_legend,
+    label_axes,
+    panels,
+    tidy,
+)
 
 #: Variables of the run, behind parameters; their last value is not an estimate.
 _OF_THE_RUN = ("step_size", "n_failed")
@@ -14,7 +28,15 @@ _OF_THE_RUN = ("step_size", "n_failed")
 MAX_SEPARATE = 6
 
 
-def plot_convergence(idata, var_names=None, *, max_separate=MAX_SEPARATE, ncols=None, ax=None, figsize=None):
+def plot_convergence(
+    idata: InferenceData,
+    var_names: str | Sequence[str] | None = None,
+    *,
+    max_separate: int = MAX_SEPARATE,
+    ncols: int | None = None,
+    ax: AxesLike | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Plot the iterates of every parameter, and where the exploratory phase ends.
 
     In a good run the second half is flat and quiet. Chains that end at different values have found
@@ -81,15 +103,18 @@ def plot_convergence(idata, var_names=None, *, max_separate=MAX_SEPARATE, ncols=
     return axes
 
 
-def _selection(idata, trace, var_names) -> list[str]:
+def _selection(
+    idata: InferenceData, trace: xr.Dataset, var_names: str | Sequence[str] | None
+) -> list[str]:
     """Names of the variables to show, in the order of the trace."""
     if isinstance(var_names, str):
         var_names = [var_names]
     if var_names is None:
         labels = get_group(idata, "population")["parameter"].values
         parameters = {str(label).split("[")[0] for label in labels}
-        keep = [name for name in trace.data_vars if name in parameters]
-        keep += [n for n in trace.data_vars if n == "complete_logp" or n.startswith("accept_")]
+        known = list(map(str, trace.data_vars))
+        keep = [name for name in known if name in parameters]
+        keep += [n for n in known if n == "complete_logp" or n.startswith("accept_")]
         failed = "n_failed" in trace and bool(np.nansum(trace["n_failed"].values) > 0)
         return keep + ["step_size"] * ("step_size" in trace) + ["n_failed"] * failed
     unknown = [name for name in var_names if name not in trace.data_vars]
@@ -98,7 +123,7 @@ def _selection(idata, trace, var_names) -> list[str]:
     return list(var_names)
 
 
-def _panels_of(trace, names, max_separate) -> list[tuple]:
+def _panels_of(trace: xr.Dataset, names: list[str], max_separate: int) -> list[tuple[str, dict[str, np.ndarray]]]:
     """Title of each panel, and its lines: label -> values, shape (chain, iteration)."""
     drawn, rates = [], {}
     for name in names:
@@ -121,14 +146,16 @@ def _panels_of(trace, names, max_separate) -> list[tuple]:
     return [*drawn[:place], ("acceptance rate", rates), *drawn[place:]]
 
 
-def _entries(values) -> list[str]:
+def _entries(values: xr.DataArray) -> list[str]:
     """Labels such as ``beta[slope]`` of the entries of an array, in C order."""
     axes = [[str(c) for c in values[dim].values] for dim in values.dims[2:]]
     shape = values.shape[2:]
     return [f"{values.name}[{', '.join(axes[a][i] for a, i in enumerate(at))}]" for at in np.ndindex(*shape)]
 
 
-def _draw_chains(ax, iteration, lines, best):
+def _draw_chains(
+    ax: Axes, iteration: np.ndarray, lines: Mapping[str, np.ndarray], best: int
+) -> None:
     """One line per entry and chain; the reported chain stands out."""
     many = len(lines) > 1
     for line in lines.values():
@@ -141,10 +168,13 @@ def _draw_chains(ax, iteration, lines, best):
         handles[best].set_label("reported chain")
         handles[0 if best else 1].set_label("other chains")
     if not many and not {"complete_logp", *_OF_THE_RUN} & set(lines):  # its last value is one draw, not an estimate
-        ax.set_title(f"{handles[best].get_ydata()[-1]:.4g}", loc="right", fontsize="small", color=INDIVIDUAL["color"])
+        (line,) = lines.values()
+        ax.set_title(f"{line[best, -1]:.4g}", loc="right", fontsize="small", color=INDIVIDUAL["color"])
 
 
-def _draw_rates(ax, iteration, rates, best):
+def _draw_rates(
+    ax: Axes, iteration: np.ndarray, rates: Mapping[str, np.ndarray], best: int
+) -> None:
     """Acceptance of each kernel in the reported chain; a kernel that was not used has no line."""
     for k, (kernel, values) in enumerate(rates.items()):
         if np.isfinite(values[best]).any():

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
+
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 
 from pymc_saem.arguments import check_types
 from pymc_saem.plots.style import (
     COLOURS,
     MARKERS,
     OTHER,
+    AxesLike,
+    Style,
     add_legend,
     label_axes,
     log_scale,
@@ -23,22 +29,22 @@ KINDS = ("spaghetti", "panels")
 
 
 def plot_data(
-    data,
-    x,
-    y,
-    subject="subject",
+    data: pd.DataFrame,
+    x: str,
+    y: str,
+    subject: str = "subject",
     *,
-    kind="spaghetti",
-    subjects=None,
-    by=None,
-    log=False,
-    per_page=30,
-    ncols=None,
-    xlabel=None,
-    ylabel=None,
-    ax=None,
-    figsize=None,
-):
+    kind: str = "spaghetti",
+    subjects: Hashable | Sequence[Hashable] | None = None,
+    by: str | None = None,
+    log: bool = False,
+    per_page: int = 30,
+    ncols: int | None = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    ax: AxesLike | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Plot longitudinal data, one line per subject.
 
     Parameters
@@ -119,7 +125,7 @@ def plot_data(
     return axes
 
 
-def _checked(data, x, y, subject, by):
+def _checked(data: pd.DataFrame, x: str, y: str, subject: str, by: str | None) -> pd.DataFrame:
     """The rows with a ``y``."""
     wanted = [x, y, subject] + ([by] if by is not None else [])
     lacking = [name for name in wanted if name not in getattr(data, "columns", ())]
@@ -136,7 +142,7 @@ def _checked(data, x, y, subject, by):
     return rows
 
 
-def _chosen(rows, subject, subjects) -> list:
+def _chosen(rows: pd.DataFrame, subject: str, subjects: Hashable | Sequence[Hashable]) -> list:
     known = {str(label): label for label in rows[subject].unique()}
     if subjects is None:
         return list(known.values())
@@ -149,7 +155,7 @@ def _chosen(rows, subject, subjects) -> list:
     return [known[str(label)] for label in asked]
 
 
-def _styles(rows, by) -> dict:
+def _styles(rows: pd.DataFrame, by: str | None) -> dict[Hashable, Style]:
     """Colour and marker by value of ``by``."""
     if by is None:
         return {None: {"color": COLOURS[0], "marker": MARKERS[0]}}
@@ -161,14 +167,18 @@ def _styles(rows, by) -> dict:
     return {v: {"color": c, "marker": m} for v, c, m in zip(values, COLOURS, MARKERS, strict=False)}
 
 
-def _draw(ax, own, x, y, by, styles) -> None:
+def _draw(
+    ax: Axes, own: pd.DataFrame, x: str, y: str, by: str | None, styles: Mapping[Hashable, Style]
+) -> None:
     own = own.sort_values(x, kind="stable")
     for value, style in styles.items():
         part = own if by is None else own[own[by] == value]
         ax.plot(part[x], part[y], markersize=3.0, linewidth=0.9, alpha=0.8, **style)
 
 
-def _legend(axes, is_new, by, styles) -> None:
+def _legend(
+    axes: np.ndarray, is_new: bool, by: str | None, styles: Mapping[Hashable, Style]
+) -> None:
     if by is None:
         return
     for value, style in styles.items():

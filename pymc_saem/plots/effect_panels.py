@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from pymc_saem.arguments import shown
+from pymc_saem.evaluate.effects import Effect
 from pymc_saem.plots.style import (
     BAND,
     DATA,
     INDIVIDUAL,
     OTHER,
     POPULATION,
+    AxesLike,
+    Units,
     add_legend,
     named_unit,
     panels,
@@ -42,7 +48,9 @@ class Covariate:
 # -- covariates ---------------------------------------------------------------------------------
 
 
-def read_covariates(given, effects, dim: str) -> list[Covariate]:
+def read_covariates(
+    given: pd.DataFrame | Mapping[str, ArrayLike] | None, effects: list[Effect], dim: str
+) -> list[Covariate]:
     """Covariates with a row per subject, from a table or a mapping."""
     if given is None:
         raise ValueError("kind='covariates' needs covariates=, a table or a mapping with a value per subject.")
@@ -63,7 +71,7 @@ def read_covariates(given, effects, dim: str) -> list[Covariate]:
     return [_covariate(name, values) for name, values in columns.items()]
 
 
-def _one_per_subject(table, dim, labels):
+def _one_per_subject(table: pd.DataFrame, dim: str, labels: np.ndarray) -> pd.DataFrame:
     """Columns that are constant within subjects, a row for each label."""
     text = table[dim].astype(str)
     missing = [str(s) for s in labels if str(s) not in set(text)]
@@ -74,7 +82,7 @@ def _one_per_subject(table, dim, labels):
     return groups.first().loc[[str(s) for s in labels], constant[constant].index]
 
 
-def _covariate(name, values) -> Covariate:
+def _covariate(name: str, values: np.ndarray) -> Covariate:
     is_number = values.dtype.kind in "fiu"
     few = np.unique(values[~pd.isna(values)])
     if is_number and (few.size > 5 or not np.all(few == np.round(few)) or few.size * 2 > values.size):
@@ -83,7 +91,15 @@ def _covariate(name, values) -> Covariate:
     return Covariate(name, np.where(codes < 0, np.nan, codes), tuple(map(str, found)))
 
 
-def draw_covariates(effects, covariates, standardized, ci_prob, units, axes, figsize):
+def draw_covariates(
+    effects: list[Effect],
+    covariates: Sequence[Covariate],
+    standardized: bool,
+    ci_prob: float,
+    units: Units,
+    axes: AxesLike | None,
+    figsize: tuple[float, float] | None,
+) -> np.ndarray:
     """A panel for each effect and covariate."""
     size = next(iter(covariates)).values.size
     effects = [e for e in effects if e.units.size == size]
@@ -115,7 +131,9 @@ def draw_covariates(effects, covariates, standardized, ci_prob, units, axes, fig
     return axes
 
 
-def _draw_numbers(ax, covariate, mode, draws, ci_prob):
+def _draw_numbers(
+    ax: Axes, covariate: Covariate, mode: np.ndarray, draws: np.ndarray, ci_prob: float
+) -> None:
     x = covariate.values
     ok = np.isfinite(x) & np.isfinite(mode)
     if len(draws):
@@ -135,9 +153,10 @@ def _draw_numbers(ax, covariate, mode, draws, ci_prob):
         ax.set_title(f"r = {line.rvalue:.2f}", loc="left", fontsize="small", color="#444444")
 
 
-def _draw_boxes(ax, covariate, mode):
+def _draw_boxes(ax: Axes, covariate: Covariate, mode: np.ndarray) -> None:
     """Boxes of the modes of each category, with the modes beside the middle line."""
-    groups = [mode[covariate.values == k] for k in range(len(covariate.categories))]
+    categories = covariate.categories or ()
+    groups = [mode[covariate.values == k] for k in range(len(categories))]
     line = {"color": INDIVIDUAL["color"], "linewidth": 1.0}
     ax.boxplot(
         [g[np.isfinite(g)] for g in groups],
@@ -155,7 +174,7 @@ def _draw_boxes(ax, covariate, mode):
         shift = 0.3 * ((np.arange(group.size) * 0.618034) % 1.0 - 0.5)  # spread evenly, the same in every call
         ax.plot(k + shift, group, label="conditional mode" if k == 0 else None, **DATA | {"color": INDIVIDUAL["color"]})
     ax.set_xticks(
-        range(len(groups)), [f"{c}\n(n = {g.size})" for c, g in zip(covariate.categories, groups, strict=True)]
+        range(len(groups)), [f"{c}\n(n = {g.size})" for c, g in zip(categories, groups, strict=True)]
     )
     ax.set_xlim(-0.6, len(groups) - 0.4)
 
@@ -163,7 +182,9 @@ def _draw_boxes(ax, covariate, mode):
 # -- pairs ----------------------------------------------------------------------------------------
 
 
-def draw_pairs(effects, axes, figsize):
+def draw_pairs(
+    effects: list[Effect], axes: AxesLike | None, figsize: tuple[float, float] | None
+) -> np.ndarray:
     """Effects against each other, on the scale on which their distributions are standard normal."""
     effects = [e for e in effects if e.units.size == effects[0].units.size]
     if len(effects) < 2:
@@ -193,12 +214,12 @@ def draw_pairs(effects, axes, figsize):
     return axes
 
 
-def _draw_pair(ax, row, column, limit, below):
+def _draw_pair(ax: Axes, row: Effect, column: Effect, limit: float, below: int) -> None:
     ax.set_xlim(-limit, limit)
     if below == 0:
         grid = np.linspace(-limit, limit, 200)
         if row.z_draws.size:
-            ax.hist(row.z_draws.ravel(), bins=np.linspace(-limit, limit, 25), density=True, **BAND)
+            ax.hist(row.z_draws.ravel(), bins=list(np.linspace(-limit, limit, 25)), density=True, **BAND)
         ax.plot(grid, stats.norm.pdf(grid), **POPULATION)
         ax.set_yticks([])
         ax.set_title(f"shrinkage {100 * row.shrinkage:.0f} %", loc="right", fontsize="x-small", color="#444444")
@@ -230,7 +251,7 @@ def _draw_pair(ax, row, column, limit, below):
     tidy(ax)
 
 
-def model_correlation(one, other) -> float:
+def model_correlation(one: Effect, other: Effect) -> float:
     """Correlation of two effects in the distribution of the population."""
     if one.variable != other.variable:
         return 0.0
@@ -239,7 +260,7 @@ def model_correlation(one, other) -> float:
     return float(one.correlation[other.place])
 
 
-def draws_correlation(one, other) -> float:
+def draws_correlation(one: Effect, other: Effect) -> float:
     """Correlation of two effects over all subjects: the mean over draws, or that of the modes if there are no draws."""
     a, b = (e.z_draws if len(e.z_draws) else e.z_mode[None] for e in (one, other))
     a, b = (v - v.mean(axis=1, keepdims=True) for v in (a, b))
@@ -248,14 +269,16 @@ def draws_correlation(one, other) -> float:
     return float(np.nanmean(each)) if np.isfinite(each).any() else np.nan
 
 
-def _ellipse(r, level, label):
+def _ellipse(r: float, level: float, label: str | None) -> Ellipse:
     """The ellipse that holds a share of a standard normal pair with correlation r."""
     radius = np.sqrt(stats.chi2.ppf(level, 2))
     style = {"fill": False, "edgecolor": POPULATION["color"], "linestyle": "--", "linewidth": 1.1, "label": label}
     return Ellipse((0, 0), 2 * radius * np.sqrt(1 + r), 2 * radius * np.sqrt(1 - r), angle=45, **style)
 
 
-def _draw_image(effects, axes, figsize):
+def _draw_image(
+    effects: list[Effect], axes: AxesLike | None, figsize: tuple[float, float] | None
+) -> np.ndarray:
     """Correlations of many effects."""
     n = len(effects)
     axes, is_new = panels(1, axes, figsize or (1.8 + 0.24 * n + 1.2, 1.6 + 0.24 * n), share=False)

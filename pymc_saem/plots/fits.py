@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pymc as pm
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from pymc_saem.arguments import check_types
+from pymc_saem.compat import InferenceData
 from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.censored import censored_rows
 from pymc_saem.evaluate.curves import Curve, draw_curves
@@ -28,6 +32,7 @@ from pymc_saem.plots.style import (
     DATA,
     INDIVIDUAL,
     POPULATION,
+    AxesLike,
     add_legend,
     label_axes,
     log_scale,
@@ -40,25 +45,25 @@ from pymc_saem.plots.style import (
 
 
 def plot_fits(
-    model,
-    idata,
-    subjects=None,
-    outcome=None,
-    x=None,
+    model: pm.Model,
+    idata: InferenceData,
+    subjects: Hashable | Sequence[Hashable] | None = None,
+    outcome: str | Sequence[str] | None = None,
+    x: ArrayLike | Mapping[str, ArrayLike] | None = None,
     *,
-    n_grid=150,
-    n_draws=200,
-    ci_prob=0.9,
-    xlabel=None,
-    ylabel=None,
-    log=False,
-    sharex=True,
-    sharey=True,
-    ncols=None,
-    per_page=30,
-    ax=None,
-    figsize=None,
-):
+    n_grid: int = 150,
+    n_draws: int = 200,
+    ci_prob: float = 0.9,
+    xlabel: str | None = None,
+    ylabel: str | Sequence[str] | None = None,
+    log: bool = False,
+    sharex: bool = True,
+    sharey: bool = True,
+    ncols: int | None = None,
+    per_page: int = 30,
+    ax: AxesLike | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Plot data and predictions of each subject over time.
 
     Each panel has the data, the individual prediction (random effects at their conditional mode), the
@@ -135,7 +140,7 @@ def plot_fits(
     if n_grid < 2:
         raise ValueError(f"n_grid must be at least 2, got {n_grid}.")
     several = not (outcome is None or isinstance(outcome, str))
-    names = list(outcome) if several else [outcome]
+    names = [outcome] if outcome is None or isinstance(outcome, str) else list(outcome)
     if not names:
         raise ValueError("outcome is an empty sequence; name at least one, or leave it out.")
     samples = sample_values(model, idata, n_draws)
@@ -189,7 +194,15 @@ class _Part:
     side: np.ndarray  # (row,); -1 below its limit, 1 above
 
 
-def _read(model, idata, name, subjects, x, samples, n_grid) -> _Part:
+def _read(
+    model: pm.Model,
+    idata: InferenceData,
+    name: str | None,
+    subjects: Hashable | Sequence[Hashable],
+    x: ArrayLike | Mapping[str, ArrayLike] | None,
+    samples: Mapping[str, np.ndarray],
+    n_grid: int,
+) -> _Part:
     fitted = read_outcome(model, idata, name)
     chosen = find_subjects(fitted, subjects)
     given = x.get(fitted.name) if isinstance(x, Mapping) else x
@@ -202,7 +215,9 @@ def _read(model, idata, name, subjects, x, samples, n_grid) -> _Part:
     return _Part(fitted, chosen, named_times(fitted.rv, given), rows.x, curves, censored_rows(model, fitted, samples, given))
 
 
-def _labels(parts, xlabel, ylabel) -> tuple[str, list[str]]:
+def _labels(
+    parts: Sequence[_Part], xlabel: str | None, ylabel: str | Sequence[str] | None
+) -> tuple[str, list[str]]:
     """Labels of the common x axis, and of the y axis of each outcome."""
     given = next((part.given for part in parts if part.given is not None), None)
     x_name = getattr(given, "name", None) or "time"
@@ -215,7 +230,7 @@ def _labels(parts, xlabel, ylabel) -> tuple[str, list[str]]:
     return xlabel, ylabels
 
 
-def _columns(ncols, n_subjects, n_outcomes):
+def _columns(ncols: int | None, n_subjects: int, n_outcomes: int) -> int | None:
     """Panels side by side, so that those of a subject stay together; None leaves it to the number of panels."""
     if n_outcomes == 1:
         return ncols
@@ -226,7 +241,7 @@ def _columns(ncols, n_subjects, n_outcomes):
     return ncols
 
 
-def _draw_data(ax, x, y, side, kinds):
+def _draw_data(ax: Axes, x: np.ndarray, y: np.ndarray, side: np.ndarray, kinds: set[int]) -> None:
     """Rows of one subject; ``kinds`` of censored rows in the figure are named in all panels, for the legend."""
     ax.plot(x[side == 0], y[side == 0], label="data", **DATA)
     for k, (marker, label) in {-1: ("v", "below its limit"), 1: ("^", "above its limit")}.items():
@@ -236,7 +251,9 @@ def _draw_data(ax, x, y, side, kinds):
         ax.annotate("no rows", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=DATA["color"])
 
 
-def _fit_log_axes(axes, fitted, chosen, curves, sharey):
+def _fit_log_axes(
+    axes: np.ndarray, fitted: FittedOutcome, chosen: list[int], curves: list[Curve], sharey: bool
+) -> None:
     """Lower ends by what is positive in data and modes: a band that falls to zero would stretch the axis by decades."""
     lows, highs = [], []
     for subject, curve in zip(chosen, curves, strict=True):
@@ -252,14 +269,14 @@ def _fit_log_axes(axes, fitted, chosen, curves, sharey):
             ax.set_ylim(low, high)
 
 
-def _share_y_by_outcome(pages):
+def _share_y_by_outcome(pages: Sequence[np.ndarray]) -> None:
     for page in pages:
         for own_axes in page.T:
             for ax in own_axes[1:]:
                 ax.sharey(own_axes[0])
 
 
-def _same_limits(pages, sharex, sharey):
+def _same_limits(pages: Sequence[np.ndarray], sharex: bool, sharey: bool) -> None:
     """Give all pages the same axis limits, y axes by outcome; within a page Matplotlib does so."""
     firsts = np.array([page[0] for page in pages])
     shared = [(firsts[:, 0], "x")] * sharex + [(own_axes, "y") for own_axes in firsts.T] * sharey
@@ -269,7 +286,7 @@ def _same_limits(pages, sharex, sharey):
             getattr(ax, f"set_{name}lim")(limits[:, 0].min(), limits[:, 1].max())
 
 
-def _draw_curve(ax, curve, ci_prob):
+def _draw_curve(ax: Axes, curve: Curve, ci_prob: float) -> None:
     ax.plot(curve.x, curve.y[MODE_SAMPLE], label="individual", **INDIVIDUAL)
     ax.plot(curve.x, curve.y[POPULATION_SAMPLE], label="population", **POPULATION)
     draws = curve.y[DRAWS]
@@ -282,7 +299,7 @@ def _draw_curve(ax, curve, ci_prob):
         ax.fill_between(curve.x, lower, upper, label=f"{100 * ci_prob:g} % band", **BAND)
 
 
-def _warn_of_gaps(fitted, chosen, curves):
+def _warn_of_gaps(fitted: FittedOutcome, chosen: list[int], curves: list[Curve]) -> None:
     """Warn about curves with gaps, because an empty panel explains nothing."""
     names = [
         str(fitted.subjects[s])

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
+import pymc as pm
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from pymc_saem.arguments import check_types, shown
-from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, find_subjects, read_outcome, sample_values
-from pymc_saem.evaluate.predictive import RowLaw
+from pymc_saem.compat import InferenceData
+from pymc_saem.evaluate.fitted_outcome import (
+    DRAWS,
+    MODE_SAMPLE,
+    FittedOutcome,
+    find_subjects,
+    read_outcome,
+    sample_values,
+)
+from pymc_saem.evaluate.predictive import Predictive, RowLaw
 from pymc_saem.evaluate.row_function import RowFunction
 from pymc_saem.plots.style import (
     BAND,
     DATA,
     INDIVIDUAL,
     MIXTURE,
+    AxesLike,
     add_legend,
     named_times,
     panels,
@@ -23,20 +37,20 @@ from pymc_saem.plots.style import (
 
 
 def plot_observation_distribution(
-    model,
-    idata,
-    subject,
-    row=0,
-    outcome=None,
-    x=None,
+    model: pm.Model,
+    idata: InferenceData,
+    subject: Hashable,
+    row: int | Sequence[int] | str = 0,
+    outcome: str | None = None,
+    x: ArrayLike | None = None,
     *,
-    n_grid=400,
-    n_draws=500,
-    xlabel=None,
-    ncols=None,
-    ax=None,
-    figsize=None,
-):
+    n_grid: int = 400,
+    n_draws: int = 500,
+    xlabel: str | None = None,
+    ncols: int | None = None,
+    ax: AxesLike | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Axes | np.ndarray:
     """Plot the distribution that the fit predicts for an observed value, and the value itself; of one row, or a panel for each of several.
 
     Two distributions are drawn: one with the random effects at their conditional mode, and the mixture
@@ -123,18 +137,20 @@ def plot_observation_distribution(
     return axes[0] if _is_number(row) else axes
 
 
-def _is_number(row) -> bool:
+def _is_number(row: object) -> bool:
     return isinstance(row, int | np.integer) and not isinstance(row, bool)
 
 
-def _find_rows(fitted, subject, row) -> tuple[int, list[tuple[int, int]]]:
+def _find_rows(
+    fitted: FittedOutcome, subject: Hashable, row: int | Sequence[int] | str
+) -> tuple[int, list[tuple[int, int]]]:
     """Number of the subject; of each row, its number within the subject and within the outcome."""
     (which,) = find_subjects(fitted, [subject])
     own = fitted.rows_of(which)
     if isinstance(row, str):
         if row != "all":
             raise TypeError(f'row must be a whole number, several, or "all", got {shown(row)}.')
-        wanted = range(own.size)
+        wanted: Sequence[int] = range(own.size)
     else:
         wanted = [row] if not np.iterable(row) else list(row)
     places = []
@@ -152,13 +168,13 @@ def _find_rows(fitted, subject, row) -> tuple[int, list[tuple[int, int]]]:
     return which, places
 
 
-def _place(x, value) -> str:
+def _place(x: object, value: float) -> str:
     """Time of a row with its unit, such as ``time 0.25 h``."""
     name = getattr(x, "name", None) or "time"
     return f"{name} {value:.4g} {unit_in(x, name) or ''}".rstrip()
 
 
-def _draw(ax, law, grid):
+def _draw(ax: Axes, law: Predictive, grid: np.ndarray) -> None:
     mixture = law.density(grid, DRAWS)
     mode = slice(MODE_SAMPLE, MODE_SAMPLE + 1)
     at_mode = law.density(grid, mode)
@@ -172,7 +188,7 @@ def _draw(ax, law, grid):
         ax.bar(grid[inside], mixture[inside], width=0.8, label="given the data", **BAND)
         ax.plot(grid[inside], at_mode[inside], label="at conditional mode", **dashes)
         ax.set_ylabel("probability")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.locator_params(axis="x", integer=True)
     else:
         inside = (grid > law.lower) & (grid < law.upper)
         ax.fill_between(grid, mixture, where=inside, **BAND)
@@ -194,7 +210,7 @@ def _draw(ax, law, grid):
     ax.set_ylim(bottom=0)
 
 
-def _mark(ax, law, y, is_single) -> str:
+def _mark(ax: Axes, law: Predictive, y: float, is_single: bool) -> str:
     """Draw the observed value; what is said of it: of a single row in the legend, else by the caller."""
     quantile = law.probability_up_to(y)
     at_limit = y in (law.lower, law.upper)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
+import pymc as pm
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from pymc_saem.arguments import check_types
+from pymc_saem.compat import InferenceData
 from pymc_saem.diagnose.rows import INDIVIDUAL as INDIVIDUAL_ROW
 from pymc_saem.diagnose.rows import POPULATION as POPULATION_ROW
 from pymc_saem.diagnose.rows import FittedRows
@@ -13,6 +19,7 @@ from pymc_saem.plots.smooth import trend
 from pymc_saem.plots.style import (
     MARK,
     TREND,
+    AxesLike,
     add_legend,
     dots,
     log_scale,
@@ -27,20 +34,20 @@ _PANELS = {"population": POPULATION_ROW, "individual": INDIVIDUAL_ROW}
 
 
 def plot_predictions(
-    model,
-    idata,
-    outcome=None,
-    x=None,
+    model: pm.Model,
+    idata: InferenceData,
+    outcome: str | None = None,
+    x: ArrayLike | None = None,
     *,
-    kinds=("population", "individual"),
-    subjects=None,
-    log=False,
-    smooth=True,
-    xlabel=None,
-    ylabel=None,
-    ax=None,
-    figsize=None,
-):
+    kinds: str | Sequence[str] = ("population", "individual"),
+    subjects: Hashable | Sequence[Hashable] | None = None,
+    log: bool = False,
+    smooth: bool = True,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    ax: AxesLike | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Plot observed values against population and individual predictions.
 
     Points of a good fit lie around the identity line, widely for the population prediction, by the residual error for the individual one. A
@@ -119,7 +126,7 @@ def plot_predictions(
     return axes
 
 
-def _limits(pairs, log):
+def _limits(pairs: Sequence[np.ndarray], log: bool) -> tuple[float, float]:
     """Ends of both axes, for all points (2, row) of all panels that can be drawn."""
     values = np.concatenate(pairs, axis=1)
     values = values[:, np.isfinite(values).all(axis=0) & ((values > 0).all(axis=0) | (not log))]
@@ -133,7 +140,15 @@ def _limits(pairs, log):
     return low - margin, high + margin
 
 
-def _draw(ax, predicted, observed, is_cut, limits, log, smooth):
+def _draw(
+    ax: Axes,
+    predicted: np.ndarray,
+    observed: np.ndarray,
+    is_cut: np.ndarray,
+    limits: tuple[float, float],
+    log: bool,
+    smooth: bool,
+) -> None:
     style = dots(predicted.size)
     ax.plot(predicted[~is_cut], observed[~is_cut], label="data", **style)
     if is_cut.any():
@@ -142,8 +157,8 @@ def _draw(ax, predicted, observed, is_cut, limits, log, smooth):
     ax.plot(limits, limits, label="identity", **MARK | {"linestyle": "-"})
     if smooth:
         keep = (predicted > 0) & (observed > 0) if log else np.ones(predicted.size, dtype=bool)
-        points = (np.log(v[keep]) if log else v[keep] for v in (predicted, observed))
-        line = trend(*points)
+        x, y = (np.log(v[keep]) if log else v[keep] for v in (predicted, observed))
+        line = trend(x, y)
         ax.plot(*(np.exp(v) if log else v for v in line), label="trend", **TREND)
     if log:
         log_scale(ax, "xy")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+import pandas as pd
+import pymc as pm
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from pymc_saem.arguments import check_types, shown
+from pymc_saem.compat import InferenceData
 from pymc_saem.evaluate.arguments import check_probability
-from pymc_saem.evaluate.effects import find_effects
+from pymc_saem.evaluate.effects import Effect, find_effects
 from pymc_saem.plots.effect_panels import draw_covariates, draw_pairs, read_covariates
 from pymc_saem.plots.style import (
     BAND,
@@ -15,6 +22,9 @@ from pymc_saem.plots.style import (
     INDIVIDUAL,
     MIXTURE,
     POPULATION,
+    AxesLike,
+    Style,
+    Units,
     add_legend,
     named_unit,
     panels,
@@ -26,25 +36,25 @@ KINDS = ("marginals", "qq", "pairs", "covariates")
 #: Up to this many effects each has a panel; of more, all entries of a variable share one.
 MAX_SEPARATE = 12
 _LEVELS = (0.25, 0.5, 0.75)
-_REFERENCE = {"color": "#DDDDDD", "alpha": 0.8, "linewidth": 0.0, "zorder": 0}
+_REFERENCE: Style = {"color": "#DDDDDD", "alpha": 0.8, "linewidth": 0.0, "zorder": 0}
 
 
 def plot_random_effects(
-    model,
-    idata,
-    effects=None,
-    kind=None,
+    model: pm.Model,
+    idata: InferenceData,
+    effects: str | Sequence[str] | None = None,
+    kind: str | None = None,
     *,
-    covariates=None,
-    standardized=False,
-    n_draws=200,
-    ci_prob=0.9,
-    max_separate=MAX_SEPARATE,
-    units=None,
-    ncols=None,
-    ax=None,
-    figsize=None,
-):
+    covariates: pd.DataFrame | Mapping[str, ArrayLike] | None = None,
+    standardized: bool = False,
+    n_draws: int = 200,
+    ci_prob: float = 0.9,
+    max_separate: int = MAX_SEPARATE,
+    units: Units = None,
+    ncols: int | None = None,
+    ax: AxesLike | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Plot random effects against the distribution that the model gives them.
 
     "marginals"
@@ -151,21 +161,21 @@ def plot_random_effects(
     return axes
 
 
-def _by_variable(effects):
+def _by_variable(effects: list[Effect]) -> list[list[Effect]]:
     groups: dict = {}
     for effect in effects:
         groups.setdefault(effect.variable, []).append(effect)
     return list(groups.values())
 
 
-def _shrinkage(group) -> str:
+def _shrinkage(group: list[Effect]) -> str:
     values = [100 * effect.shrinkage for effect in group]
     if len(values) == 1:
         return f"shrinkage {values[0]:.0f} %"
     return f"shrinkage {min(values):.0f} to {max(values):.0f} %"
 
 
-def _draw_marginal(ax, effect, standardized, units):
+def _draw_marginal(ax: Axes, effect: Effect, standardized: bool, units: Units) -> None:
     """Histogram of the draws, density of the population, marks at the modes."""
     draws, mode = (effect.z_draws, effect.z_mode) if standardized else (effect.draws, effect.mode)
     shown = np.concatenate([draws.ravel(), mode])
@@ -177,7 +187,7 @@ def _draw_marginal(ax, effect, standardized, units):
     grid = np.linspace(start, highest + margin, 300)
     if draws.size:
         bins = np.linspace(lowest, highest, int(np.clip(2 * np.cbrt(draws.size), 8, 40)))
-        ax.hist(draws.ravel(), bins=bins, density=True, label="draws given the data", **BAND)
+        ax.hist(draws.ravel(), bins=list(bins), density=True, label="draws given the data", **BAND)
     density = stats.norm.pdf(grid) if standardized else effect.density(grid)
     ax.plot(grid, density, label="population", **POPULATION | {"zorder": 3})
     style = DATA | {"marker": "|", "markersize": 7, "markeredgewidth": 0.9, "color": INDIVIDUAL["color"]}
@@ -189,7 +199,7 @@ def _draw_marginal(ax, effect, standardized, units):
     ax.set_xlabel("standardized" if standardized else with_unit(effect.variable, named_unit(units, effect.variable)))
 
 
-def _draw_strips(ax, group, ci_prob):
+def _draw_strips(ax: Axes, group: list[Effect], ci_prob: float) -> None:
     """Standardized effects of many entries, one line each: draws, modes, shrinkage."""
     tail = 0.5 - ci_prob / 2
     edge = stats.norm.isf(tail)
@@ -219,7 +229,7 @@ def _draw_strips(ax, group, ci_prob):
     ax.set_xlabel("standardized effect")
 
 
-def _draw_qq(ax, group, ci_prob):
+def _draw_qq(ax: Axes, group: list[Effect], ci_prob: float) -> None:
     """Sorted standardized effects against the quantiles of as many normal ones."""
     n = group[0].units.size
     rank = np.arange(1, n + 1)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
+
 import numpy as np
+import pymc as pm
+from matplotlib.axes import Axes
 
 from pymc_saem.arguments import check_types
-from pymc_saem.evaluate.rates import check_arguments, rate_curves
+from pymc_saem.compat import InferenceData
+from pymc_saem.evaluate.rates import RateCurves, check_arguments, rate_curves
 from pymc_saem.plots.style import (
     BAND,
     DATA,
@@ -13,6 +18,9 @@ from pymc_saem.plots.style import (
     OUTSIDE,
     POPULATION,
     SERIES,
+    AxesLike,
+    Style,
+    Units,
     add_legend,
     named_unit,
     panels,
@@ -27,25 +35,25 @@ _MAX_MARKS = 400
 
 
 def plot_rates(
-    model,
-    idata,
-    networks=None,
-    subjects=None,
+    model: pm.Model,
+    idata: InferenceData,
+    networks: str | Sequence[str] | None = None,
+    subjects: Hashable | Sequence[Hashable] | None = None,
     *,
-    along="variable",
-    raw=False,
-    ranges=None,
-    n_grid=100,
-    n_draws=200,
-    ci_prob=0.9,
-    labels=None,
-    units=None,
-    log=False,
-    sharey=False,
-    ncols=None,
-    ax=None,
-    figsize=None,
-):
+    along: str = "variable",
+    raw: bool = False,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    n_grid: int = 100,
+    n_draws: int = 200,
+    ci_prob: float = 0.9,
+    labels: Mapping[str, str] | None = None,
+    units: Units = None,
+    log: bool = False,
+    sharey: bool = False,
+    ncols: int | None = None,
+    ax: AxesLike | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Plot what the networks of a model have learned: the output of each over its input.
 
     A panel per network has the curve of each subject (random effects at their conditional mode), of the population
@@ -138,7 +146,7 @@ def plot_rates(
     return axes
 
 
-def _draw_many(ax, one, ci_prob):
+def _draw_many(ax: Axes, one: RateCurves, ci_prob: float) -> None:
     """All subjects alike, and one band of their draws together."""
     alpha = float(np.clip(12 / len(one.subjects), 0.15, 0.7))
     style = INDIVIDUAL | {"linewidth": 0.9}
@@ -150,7 +158,7 @@ def _draw_many(ax, one, ci_prob):
         ax.fill_between(one.x, *one.band(ci_prob, is_pooled=True), label=label, **BAND)
 
 
-def _draw_few(ax, one, ci_prob, dim):
+def _draw_few(ax: Axes, one: RateCurves, ci_prob: float, dim: str) -> None:
     """Each subject with a colour and a band."""
     lower, upper = one.band(ci_prob)
     for k, y in enumerate(one.individual):
@@ -163,16 +171,18 @@ def _draw_few(ax, one, ci_prob, dim):
     ax.plot(one.x, one.population, label="population", **POPULATION | {"color": "#444444", "linewidth": 1.6})
 
 
-def _draw_curve(ax, one, k, y, style, alpha, label):
+def _draw_curve(
+    ax: Axes, one: RateCurves, k: int, y: np.ndarray, style: Style, alpha: float, label: str | None
+) -> None:
     """A curve, faint where the subject's trajectory does not go."""
     ax.plot(one.x, np.where(one.is_covered[k], y, np.nan), label=label, **style | {"alpha": alpha})
     ax.plot(one.x, y, **style | {"alpha": 0.35 * alpha, "linewidth": 0.7 * style["linewidth"], "zorder": 1})
 
 
-def _mark_coverage(ax, one):
+def _mark_coverage(ax: Axes, one: RateCurves) -> None:
     """Grey where no trajectory goes, and ticks at the rows of the data."""
     lowest, highest = np.nanmin(one.axis.used), np.nanmax(one.axis.used)
-    label = "outside the fitted trajectories"
+    label: str | None = "outside the fitted trajectories"
     for start, end in ((one.x[0], lowest), (highest, one.x[-1])):
         if start < end:
             ax.axvspan(start, end, label=label, **OUTSIDE)
@@ -184,7 +194,7 @@ def _mark_coverage(ax, one):
     ax.set_xlim(one.x[0], one.x[-1])
 
 
-def _scale(ax, one, ci_prob, log):
+def _scale(ax: Axes, one: RateCurves, ci_prob: float, log: bool) -> None:
     """Limits that the covered part of the curves fills: outside they may be anywhere.
 
     With ``log``, a panel without positive values stays linear.
@@ -203,4 +213,4 @@ def _scale(ax, one, ci_prob, log):
         lowest, highest = values.min(), values.max()
         margin = 0.06 * (highest - lowest) or 0.1 * max(abs(highest), 1e-6)
         limits = np.array([lowest - margin, highest + margin])
-        ax.set_ylim(np.exp(limits) if is_log else limits)
+        ax.set_ylim(*(np.exp(limits) if is_log else limits))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import pymc as pm
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from pymc_saem.arguments import check_types, shown
+from pymc_saem.compat import InferenceData
 from pymc_saem.diagnose.residuals import residuals
 from pymc_saem.plots.smooth import trend
 from pymc_saem.plots.style import (
@@ -15,6 +23,7 @@ from pymc_saem.plots.style import (
     INDIVIDUAL,
     MARK,
     TREND,
+    AxesLike,
     add_legend,
     dots,
     named_times,
@@ -30,19 +39,19 @@ _PROBABILITY = 0.95  # of every interval in the figure
 
 
 def plot_residuals(
-    model,
-    idata,
-    outcome=None,
-    x=None,
+    model: pm.Model,
+    idata: InferenceData,
+    outcome: str | None = None,
+    x: ArrayLike | None = None,
     *,
-    which=("iwres", "npde"),
-    kinds=None,
-    n_simulations=1000,
-    random_seed=None,
-    xlabel=None,
-    ax=None,
-    figsize=None,
-):
+    which: str | Sequence[str] = ("iwres", "npde"),
+    kinds: str | Sequence[str] | None = None,
+    n_simulations: int = 1000,
+    random_seed: int | np.random.Generator | None = None,
+    xlabel: str | None = None,
+    ax: AxesLike | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Plot residuals: against time and prediction, QQ plot, histogram, autocorrelation.
 
     A row of panels per residual, a column per kind. Shaded is where 95 % of the residuals, or of a statistic of as many
@@ -130,7 +139,7 @@ def plot_residuals(
     return grid
 
 
-def _several(argument, value, known) -> tuple:
+def _several(argument: str, value: str | Sequence[str], known: Iterable[str]) -> tuple:
     value = (value,) if isinstance(value, str) else tuple(value)
     wrong = [v for v in value if v not in known]
     if wrong or not value:
@@ -138,7 +147,9 @@ def _several(argument, value, known) -> tuple:
     return value
 
 
-def _axes(n_rows, n_columns, axes, figsize):
+def _axes(
+    n_rows: int, n_columns: int, axes: AxesLike | None, figsize: tuple[float, float] | None
+) -> tuple[np.ndarray, bool]:
     if axes is not None:
         given, _ = panels(n_rows * n_columns, axes, None, share=False)
         return given.reshape(n_rows, n_columns), False
@@ -147,12 +158,12 @@ def _axes(n_rows, n_columns, axes, figsize):
     return grid, True
 
 
-def _law(residual):
+def _law(residual: str) -> Any:
     """The distribution of the residual if the model is true."""
     return stats.uniform() if residual == "pit" else stats.norm()
 
 
-def _against(ax, table, residual, values):
+def _against(ax: Axes, table: pd.DataFrame, residual: str, values: np.ndarray) -> None:
     law, y = _law(residual), table[residual].to_numpy()
     tail = (1 - _PROBABILITY) / 2
     ax.axhspan(
@@ -179,15 +190,15 @@ def _against(ax, table, residual, values):
     ax.set_ylabel(residual.upper())
 
 
-def _time(ax, table, residual):
+def _time(ax: Axes, table: pd.DataFrame, residual: str) -> None:
     _against(ax, table, residual, table["x"].to_numpy())
 
 
-def _prediction(ax, table, residual):
+def _prediction(ax: Axes, table: pd.DataFrame, residual: str) -> None:
     _against(ax, table, residual, table["individual" if residual == "iwres" else "population"].to_numpy())
 
 
-def _qq(ax, table, residual):
+def _qq(ax: Axes, table: pd.DataFrame, residual: str) -> None:
     law, y = _law(residual), np.sort(table[residual].dropna().to_numpy())
     k = np.arange(1, y.size + 1)
     expected = law.ppf((k - 0.5) / y.size)
@@ -201,7 +212,7 @@ def _qq(ax, table, residual):
     ax.set_ylabel(residual.upper())
 
 
-def _histogram(ax, table, residual):
+def _histogram(ax: Axes, table: pd.DataFrame, residual: str) -> None:
     law, y = _law(residual), table[residual].dropna().to_numpy()
     n_bins = int(np.clip(2 * y.size ** (1 / 3), 6, 40))
     if residual == "pit":
@@ -222,7 +233,7 @@ def _histogram(ax, table, residual):
     ax.set_ylabel("density")
 
 
-def _autocorrelation(ax, table, residual, most=10):
+def _autocorrelation(ax: Axes, table: pd.DataFrame, residual: str, most: int = 10) -> None:
     values = table[residual] - _law(residual).mean()
     order = table.assign(_value=values)
     if "x" in table:
@@ -230,23 +241,23 @@ def _autocorrelation(ax, table, residual, most=10):
     groups = [own["_value"].to_numpy() for _, own in order.groupby(order.columns[0], sort=False)]
     variance = np.nanmean(values**2)
     lags = np.arange(1, 1 + min(most, max(g.size for g in groups) - 1))
-    found, bound = [], []
+    found, bounds = [], []
     for lag in lags:
         products = np.concatenate([g[lag:] * g[:-lag] for g in groups])
         products = products[np.isfinite(products)]
         found.append(products.mean() / variance if products.size else np.nan)
-        bound.append(stats.norm.ppf((1 + _PROBABILITY) / 2) / np.sqrt(max(products.size, 1)))
-    bound = np.array(bound)
+        bounds.append(stats.norm.ppf((1 + _PROBABILITY) / 2) / np.sqrt(max(products.size, 1)))
+    bound = np.array(bounds)
     if lags.size:
         edges = np.append(lags - 0.5, lags[-1] + 0.5)
         ax.stairs(bound, edges, baseline=-bound, fill=True, **BAND | {"alpha": 0.18})
         ax.vlines(lags, 0, found, color=DATA["color"], linewidth=1.4)
         ax.plot(lags, found, **DATA)
     ax.axhline(0, **MARK)
-    most = max(0.5, 1.1 * np.nanmax(np.abs([*found, *bound]))) if lags.size else 0.5
-    ax.set_ylim(-min(most, 1.05), min(most, 1.05))
+    highest = max(0.5, 1.1 * np.nanmax(np.abs([*found, *bound]))) if lags.size else 0.5
+    ax.set_ylim(-min(highest, 1.05), min(highest, 1.05))
     ax.set_xlim(0.4, max(lags.size, 1) + 0.6)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("lag within subject [rows]")
     ax.set_ylabel(f"autocorrelation of {residual.upper()}")
 

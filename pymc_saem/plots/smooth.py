@@ -10,7 +10,9 @@ from pymc_saem.diagnose.windows import tricube
 FEWEST = 8
 
 
-def trend(x, y, span=0.75, n_grid=80) -> tuple[np.ndarray, np.ndarray]:
+def trend(
+    x: np.ndarray, y: np.ndarray, span: float = 0.75, n_grid: int = 80
+) -> tuple[np.ndarray, np.ndarray]:
     """Local linear regression with tricube weights (LOESS; Cleveland 1979, without robustness steps).
 
     Parameters

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.evaluate.row_function import ode_nodes
 
+#: Keyword arguments of Matplotlib.
+Style: TypeAlias = dict[str, Any]
+#: Where users want a figure drawn: the argument ``ax``.
+AxesLike: TypeAlias = Axes | Sequence[Axes] | np.ndarray
+#: Units by name, or a table that has them in its ``attrs``.
+Units: TypeAlias = Mapping[str, str] | pd.DataFrame | None
+
 # Okabe and Ito's colours, distinguishable with every kind of colour blindness; the line styles differ as well,
 # so the figures survive a black-and-white printer.
-DATA = {"color": "#222222", "marker": "o", "markersize": 3.5, "linestyle": "none", "zorder": 4}
-CENSORED = DATA | {"markersize": 4.5, "markerfacecolor": "none", "markeredgewidth": 0.9}
-INDIVIDUAL = {"color": "#0072B2", "linewidth": 1.6, "linestyle": "-", "zorder": 3}
-POPULATION = {"color": "#D55E00", "linewidth": 1.3, "linestyle": "--", "zorder": 2}
-BAND = {"color": "#56B4E9", "alpha": 0.35, "linewidth": 0.0, "zorder": 1}
-MIXTURE = {"color": "#56B4E9", "linewidth": 1.6, "linestyle": "-", "zorder": 2}
-OTHER = {"color": "#999999", "linewidth": 0.9, "linestyle": "-", "zorder": 1}
-TREND = {"color": "#D55E00", "linewidth": 1.6, "linestyle": "-", "zorder": 5}
-MIDDLE_BAND = {"color": "#E69F00", "alpha": 0.45, "linewidth": 0.0, "zorder": 1.5}
-MARK = {"color": "#444444", "linewidth": 1.0, "linestyle": ":", "zorder": 0}
+DATA: Style = {"color": "#222222", "marker": "o", "markersize": 3.5, "linestyle": "none", "zorder": 4}
+CENSORED: Style = DATA | {"markersize": 4.5, "markerfacecolor": "none", "markeredgewidth": 0.9}
+INDIVIDUAL: Style = {"color": "#0072B2", "linewidth": 1.6, "linestyle": "-", "zorder": 3}
+POPULATION: Style = {"color": "#D55E00", "linewidth": 1.3, "linestyle": "--", "zorder": 2}
+BAND: Style = {"color": "#56B4E9", "alpha": 0.35, "linewidth": 0.0, "zorder": 1}
+MIXTURE: Style = {"color": "#56B4E9", "linewidth": 1.6, "linestyle": "-", "zorder": 2}
+OTHER: Style = {"color": "#999999", "linewidth": 0.9, "linestyle": "-", "zorder": 1}
+TREND: Style = {"color": "#D55E00", "linewidth": 1.6, "linestyle": "-", "zorder": 5}
+MIDDLE_BAND: Style = {"color": "#E69F00", "alpha": 0.45, "linewidth": 0.0, "zorder": 1.5}
+MARK: Style = {"color": "#444444", "linewidth": 1.0, "linestyle": ":", "zorder": 0}
 #: Where nothing was observed.
-OUTSIDE = {"color": "#E4E4E4", "alpha": 0.7, "linewidth": 0.0, "zorder": 0}
+OUTSIDE: Style = {"color": "#E4E4E4", "alpha": 0.7, "linewidth": 0.0, "zorder": 0}
 #: Inches beside each panel of a grid.
 PADDING = 0.08
 #: Lines of equal rank in one panel, such as the kernels of the E-step: colour and line style change together.
-SERIES = [
+SERIES: list[Style] = [
     {"color": "#0072B2", "linestyle": "-"},
     {"color": "#D55E00", "linestyle": "--"},
     {"color": "#009E73", "linestyle": "-."},
@@ -39,7 +54,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#2
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def with_unit(name, unit=None):
+def with_unit(name: object, unit: str | None = None) -> str:
     """``time [h]``, or the name alone.
 
     Examples
@@ -50,7 +65,7 @@ def with_unit(name, unit=None):
     return f"{name} [{unit}]" if unit else str(name)
 
 
-def unit_in(values, name):
+def unit_in(values: object, name: str) -> str | None:
     """Unit of a column, as a pandas Series or DataFrame or an xarray array carries it; None when it does not.
 
     Parameters
@@ -75,7 +90,7 @@ def unit_in(values, name):
     return units if name == getattr(values, "name", None) else None
 
 
-def named_times(rv, given):
+def named_times(rv: TensorVariable, given: object) -> Any:
     """Times with their name and units: those of the caller, or what the ODE solution of an outcome remembers of its own.
 
     Parameters
@@ -96,20 +111,20 @@ def named_times(rv, given):
     return next((times for times in remembered if times is not None), None)
 
 
-def dots(n):
+def dots(n: int) -> Style:
     """Style of ``n`` data points in one panel: the more, the fainter."""
     alpha = float(np.clip(6 / np.sqrt(max(n, 1)), 0.15, 0.75))
     return DATA | {"markersize": 3.4 if n < 1000 else 2.4, "markeredgewidth": 0.0, "alpha": alpha, "zorder": 2}
 
 
-def log_scale(ax, which):
+def log_scale(ax: Axes, which: str) -> None:
     """Logarithmic axes, "x", "y" or "xy", with plain numbers, and those of 2 and 5 where the axis is short.
 
     What is not positive lies far below; set the limits.
     """
 
-    def between(axis):
-        def text(value, _position):
+    def between(axis: Axis) -> Callable[[float, int], str]:
+        def text(value: float, _position: int) -> str:
             low, high = axis.get_view_interval()
             return f"{value:g}" if f"{value:e}"[0] in "25" and high < 100 * low else ""
 
@@ -122,7 +137,7 @@ def log_scale(ax, which):
         axis.set_minor_formatter(between(axis))
 
 
-def named_unit(units, name):
+def named_unit(units: Units, name: str) -> str | None:
     """Unit of a name in ``{name: unit}``, or in the ``attrs["units"]`` of a table; None when there is none."""
     if units is None:
         return None
@@ -131,7 +146,18 @@ def named_unit(units, name):
     return units.get(name) or None
 
 
-def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=None, sharey=None, ncols=None):
+def panels(
+    n: int,
+    axes: AxesLike | None,
+    figsize: tuple[float, float] | None,
+    *,
+    share: bool,
+    size: tuple[float, float] = (2.6, 2.0),
+    max_columns: int = 6,
+    sharex: bool | None = None,
+    sharey: bool | None = None,
+    ncols: int | None = None,
+) -> tuple[np.ndarray, bool]:
     """Axes for ``n`` panels: those given, or a new figure with a grid of them.
 
     Parameters
@@ -173,11 +199,11 @@ def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=No
     if figsize is None:
         figsize = (5.5, 3.6) if n == 1 else (max(5.5, columns * size[0]), rows * size[1] + 0.9)
     sharex, sharey = (share if one is None else one for one in (sharex, sharey))
-    figure, grid = plt.subplots(
-        rows, columns, figsize=figsize, sharex=sharex, sharey=sharey, squeeze=False, layout="constrained"
+    # padding, as what stands at the right above a panel would touch the title of the next one
+    layout = ConstrainedLayoutEngine(w_pad=PADDING)
+    _, grid = plt.subplots(
+        rows, columns, figsize=figsize, sharex=sharex, sharey=sharey, squeeze=False, layout=layout
     )
-    # what stands at the right above a panel would touch the title of the next one
-    figure.get_layout_engine().set(w_pad=PADDING)
     grid = grid.ravel()
     for k in range(n, grid.size):
         grid[k].remove()
@@ -185,7 +211,16 @@ def panels(n, axes, figsize, *, share, size=(2.6, 2.0), max_columns=6, sharex=No
     return grid[:n], True
 
 
-def pages(n, axes, figsize, per_page, *, sharex, sharey, ncols=None):
+def pages(
+    n: int,
+    axes: AxesLike | None,
+    figsize: tuple[float, float] | None,
+    per_page: int,
+    *,
+    sharex: bool,
+    sharey: bool,
+    ncols: int | None = None,
+) -> tuple[np.ndarray, list[tuple[np.ndarray, bool]]]:
     """Axes for ``n`` panels like :func:`panels`, on several new figures where one would have too many.
 
     Returns
@@ -207,7 +242,7 @@ def pages(n, axes, figsize, per_page, *, sharex, sharey, ncols=None):
     return np.concatenate([page for page, _ in figures]), figures
 
 
-def _columns_for(n, most):
+def _columns_for(n: int, most: int) -> int:
     """A grid somewhat wider than high, with few empty places."""
     if n <= 3:
         return n
@@ -215,7 +250,7 @@ def _columns_for(n, most):
     return min(wide, wide - 1, key=lambda columns: (-n % columns, -columns))
 
 
-def label_axes(axes, is_new, xlabel, ylabel):
+def label_axes(axes: np.ndarray, is_new: bool, xlabel: str, ylabel: str) -> None:
     """Label the panels; a new grid gets one label for all of them."""
     if is_new and len(axes) > 1:
         axes[0].figure.supxlabel(xlabel, fontsize="medium")
@@ -226,7 +261,7 @@ def label_axes(axes, is_new, xlabel, ylabel):
         ax.set_ylabel(ylabel)
 
 
-def add_legend(axes, is_new, n_columns=4):
+def add_legend(axes: Sequence[Axes] | np.ndarray, is_new: bool, n_columns: int = 4) -> None:
     """One legend for all panels: above the grid of a new figure, else inside the first panel."""
     handles, labels = axes[0].get_legend_handles_labels()
     if not handles:
@@ -237,7 +272,9 @@ def add_legend(axes, is_new, n_columns=4):
         axes[0].legend(handles, labels, frameon=False, fontsize="small")
 
 
-def legend_above(figure, handles, labels, n_columns, **style):
+def legend_above(
+    figure: Figure | SubFigure, handles: Sequence[Artist], labels: Sequence[str], n_columns: int, **style: Any
+) -> None:
     """A legend above all panels, in as many columns as the figure is wide enough for."""
     for columns in range(n_columns, 0, -1):
         legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, **style)
@@ -246,6 +283,6 @@ def legend_above(figure, handles, labels, n_columns, **style):
         legend.remove()
 
 
-def tidy(ax):
+def tidy(ax: Axes) -> None:
     """Hide the top and right spines."""
     ax.spines[["top", "right"]].set_visible(False)

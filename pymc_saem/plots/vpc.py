@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import pymc as pm
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from pymc_saem.arguments import check_types
+from pymc_saem.compat import InferenceData
 from pymc_saem.diagnose.bins import is_smooth
+from pymc_saem.diagnose.rows import Rows
 from pymc_saem.diagnose.vpc import predictive_check
 from pymc_saem.plots.style import (
     BAND,
@@ -15,6 +24,8 @@ from pymc_saem.plots.style import (
     MARK,
     MIDDLE_BAND,
     SERIES,
+    AxesLike,
+    Style,
     dots,
     legend_above,
     log_scale,
@@ -38,26 +49,26 @@ _OUTSIDE_SMOOTH = {"color": _OUTSIDE["color"], "linewidth": 3.0, "marker": ".", 
 
 
 def plot_vpc(
-    model,
-    idata,
-    outcome=None,
-    x=None,
+    model: pm.Model,
+    idata: InferenceData,
+    outcome: str | None = None,
+    x: ArrayLike | None = None,
     *,
-    bins="auto",
-    quantiles=(0.1, 0.5, 0.9),
-    ci_prob=0.9,
-    prediction_corrected=False,
-    lower_bound=0.0,
-    stratify=None,
-    n_simulations=500,
-    random_seed=None,
-    show_data=True,
-    log=False,
-    xlabel=None,
-    ylabel=None,
-    ax=None,
-    figsize=None,
-):
+    bins: str | int | Sequence[float] = "auto",
+    quantiles: Sequence[float] = (0.1, 0.5, 0.9),
+    ci_prob: float = 0.9,
+    prediction_corrected: bool = False,
+    lower_bound: float = 0.0,
+    stratify: ArrayLike | None = None,
+    n_simulations: int = 500,
+    random_seed: int | np.random.Generator | None = None,
+    show_data: bool = True,
+    log: bool = False,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    ax: AxesLike | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Plot a visual predictive check: quantiles of the data over time, on those of simulated data sets.
 
     Lines are quantiles of the observed rows in each bin, bands the intervals of the same quantiles in simulated
@@ -180,7 +191,9 @@ def plot_vpc(
     return grid if has_fractions else grid[0]
 
 
-def _axes(n, has_fractions, axes, figsize):
+def _axes(
+    n: int, has_fractions: bool, axes: AxesLike | None, figsize: tuple[float, float] | None
+) -> tuple[np.ndarray, bool]:
     """Axes (1 or 2, stratum), and whether the figure is new."""
     if axes is not None:
         given, _ = panels(n * (1 + has_fractions), axes, None, share=False)
@@ -202,8 +215,11 @@ def _axes(n, has_fractions, axes, figsize):
     return grid, True
 
 
-def _draw_statistics(ax, own, ci_prob, is_fraction, outside):
+def _draw_statistics(
+    ax: Axes, own: pd.DataFrame, ci_prob: float, is_fraction: bool, outside: Style
+) -> None:
     levels = np.sort(own["level"].unique())
+    line: Style
     middle = levels[np.argmin(np.abs(levels - 0.5))]
     for k, level in enumerate(levels):
         part = own[own["level"] == level].sort_values("x")
@@ -217,7 +233,7 @@ def _draw_statistics(ax, own, ci_prob, is_fraction, outside):
             line = DATA | {"marker": "none", "linewidth": 1.6, "linestyle": "-" if is_middle else "--"}
             name = (f"{level:g}" if is_middle else ", ".join(f"{p:g}" for p in levels[levels != middle])) + " quantile"
         _band(ax, part, band, f"simulated {name}, {100 * ci_prob:g} % interval")
-        thin = {"color": line["color"] if is_fraction else "#777777", "linewidth": 0.8, "linestyle": ":", "zorder": 3}
+        thin: Style = {"color": line["color"] if is_fraction else "#777777", "linewidth": 0.8, "linestyle": ":", "zorder": 3}
         x, simulated, observed = _over_bins(part, "simulated", "observed")
         ax.plot(x, simulated, label="simulated, median", **thin)
         ax.plot(x, observed, label=f"observed {name}", **line)
@@ -225,20 +241,20 @@ def _draw_statistics(ax, own, ci_prob, is_fraction, outside):
     tidy(ax)
 
 
-def _over_bins(part, *names):
+def _over_bins(part: pd.DataFrame, *names: str) -> tuple:
     """x and columns of a table of bins; a single bin, which would be a point, from its left to its right."""
     x = part["x"] if len(part) > 1 else part[["left", "right"]].iloc[0]
     return x, *(np.broadcast_to(part[name], len(x)) for name in names)
 
 
-def _band(ax, part, style, label=None):
+def _band(ax: Axes, part: pd.DataFrame, style: Style, label: str | None = None) -> None:
     x, lower, upper = _over_bins(part, "lower", "upper")
     ax.fill_between(x, lower, upper, label=label, **style)
     for edge in (lower, upper):  # bands may overlap
         ax.plot(x, edge, color=style["color"], linewidth=0.7, alpha=0.8, zorder=style["zorder"])
 
 
-def _mark_outside(ax, part, style):
+def _mark_outside(ax: Axes, part: pd.DataFrame, style: Style) -> None:
     is_out = (part["observed"] < part["lower"]) | (part["observed"] > part["upper"])
     if is_out.any():
         # a line breaks where the curve is inside; rings stand alone
@@ -246,13 +262,13 @@ def _mark_outside(ax, part, style):
         ax.plot(out["x"], out["observed"], label="outside of its interval", **style)
 
 
-def _draw_bounds(ax, rows, of_stratum):
+def _draw_bounds(ax: Axes, rows: Rows, of_stratum: np.ndarray) -> None:
     for bounds in (rows.lower, rows.upper):
         for bound in np.unique(bounds[of_stratum & np.isfinite(bounds)])[:3]:
             ax.axhline(bound, **MARK)
 
 
-def _draw_fractions(ax, own, outside):
+def _draw_fractions(ax: Axes, own: pd.DataFrame, outside: Style) -> None:
     for statistic, style in (("below", INDIVIDUAL), ("above", SERIES[1])):
         part = own[own["statistic"] == statistic].sort_values("x")
         if part.empty:
@@ -266,7 +282,7 @@ def _draw_fractions(ax, own, outside):
     tidy(ax)
 
 
-def _finish(grid, is_new, xlabel, ylabel):
+def _finish(grid: np.ndarray, is_new: bool, xlabel: str, ylabel: str) -> None:
     for ax in grid[-1] if len(grid) > 1 or not is_new or grid.shape[1] == 1 else ():
         ax.set_xlabel(xlabel)
     if is_new and len(grid) == 1 and grid.shape[1] > 1:
@@ -281,9 +297,9 @@ def _finish(grid, is_new, xlabel, ylabel):
     _legend(grid, is_new)
 
 
-def _legend(grid, is_new):
+def _legend(grid: np.ndarray, is_new: bool) -> None:
     """One legend for all panels, each label once."""
-    found = {}
+    found: dict[str, Artist] = {}
     for ax in grid[0]:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
