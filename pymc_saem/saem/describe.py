@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from pymc_saem.results.tables.printed import fitted
 from pymc_saem.saem.mstep.recognize import recognize, refuse_collinear
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelSummary:
     """A model as SAEM sees it.
 
@@ -37,7 +38,7 @@ class ModelSummary:
     subject_dim: str
     n_subjects: int
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         parts = [self._of_whom()]
         for title, table in (
             ("Random effects", self.random_effects),
@@ -50,7 +51,7 @@ class ModelSummary:
     def _repr_html_(self) -> str:
         tables = (("Random effects", self.random_effects), ("Parameters", self.parameters), ("Data", self.data))
         body = "".join(f"<h4>{title}</h4>{table.to_html()}" for title, table in tables)
-        return f"<p>{self._of_whom()}</p>{body}"
+        return f"<p>{escape(self._of_whom(), quote=False)}</p>{body}"
 
     def _of_whom(self) -> str:
         return f"{self.n_subjects} subject{'s' if self.n_subjects != 1 else ''} (dim '{self.subject_dim}')"
