@@ -22,8 +22,8 @@ class UnsupportedModelError(ValueError):
 class RandomEffect:
     """One free variable with a slice per subject, or per unit nested in subjects, along one of its axes.
 
-    ``link`` maps the natural scale to phi. Where it is "value", phi is PyMC's value variable. ``value_is_phi`` says
-    whether the value variable already lives on the scale of phi (a LogNormal has a log transform, a LogitNormal has
+    ``link`` maps the natural scale to phi. Where it is "value", phi is PyMC's value variable. ``value_is_phi``:
+    whether the value variable already is on the scale of phi (a LogNormal has a log transform, a LogitNormal has
     none). ``is_gaussian``: phi has a normal distribution with one covariance for all subjects, so that its distribution is a mean and a
     covariance; the density of any other block is part of the compiled likelihood.
 

@@ -1,4 +1,4 @@
-"""The outcomes of a model as its user wrote them: rows that PyMC took apart because some are missing, together again."""
+"""The outcomes of a model as its user wrote them: those that PyMC splits because rows are missing are joined again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Outcome:
     shape: tuple[int, ...]
     dims: tuple[str | None, ...]
     observed: np.ndarray = field(repr=False)  # (row,), NaN where missing
-    observed_name: str  # of the observed variable: another one than ``name`` where rows are missing
+    observed_name: str  # of the observed variable, which is not ``name`` where rows are missing
     dtype: str
 
     @property
@@ -71,7 +71,7 @@ def choose_outcome(outcomes: Sequence[Outcome], name: str | None) -> Outcome:
     Raises
     ------
     ValueError
-        When there is none of this name, or there are several to choose from.
+        When none has this name, or several could be meant.
     """
     names = [outcome.name for outcome in outcomes]
     if name is None and len(outcomes) > 1:
@@ -83,7 +83,7 @@ def choose_outcome(outcomes: Sequence[Outcome], name: str | None) -> Outcome:
 
 
 def subject_of_values(subject: np.ndarray, n_values: int) -> np.ndarray:
-    """Subject of each observed number (n_values,), from that of each row: all numbers of a vector belong to the one of its row."""
+    """Subject of each observed number (n_values,), from that of each row: all numbers of a vector have the subject of its row."""
     return np.repeat(np.asarray(subject, dtype=int), n_values // max(np.size(subject), 1))
 
 

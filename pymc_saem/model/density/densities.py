@@ -83,7 +83,7 @@ class Densities:
     Parameters
     ----------
     mixed : MixedModel
-    residuals : list of ResidualTerm or EffectTerm
+    residuals : sequence of SummedTerm
         What each scale needs summed over rows or units: a function of (phi, theta) that returns their squared standardized
         residuals, with the subject of each as ``row_subject``.
     mode : str or pytensor Mode
@@ -98,7 +98,7 @@ class Densities:
     tolerance: float = np.inf
     compile_seconds: float = field(default=0.0, init=False)
     _functions: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-    _is_copy: bool = field(default=False, init=False, repr=False)  # of those of another process, or of a job for one
+    _is_copy: bool = field(default=False, init=False, repr=False)  # a copy in another process, or in a job for one
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_functions": {}, "_is_copy": True}  # compiled code does not travel between processes
@@ -220,7 +220,7 @@ class Densities:
 
         Parameters
         ----------
-        rules : tuple of ScoreRule
+        rules : sequence of Scored
         phi : ndarray, shape (replicate, subject, phi)
         theta : ndarray, shape (theta,)
         weight : ndarray, shape (subject,), optional

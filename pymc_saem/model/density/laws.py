@@ -36,7 +36,7 @@ class LawOfPhi:
 
     @cached_property
     def points(self) -> list[np.ndarray]:
-        """Trial values of theta at which questions about the distribution are asked: the start hides what is times 0 there."""
+        """Trial values of theta, to find what the distribution depends on: at the start, some terms are multiplied by 0."""
 
         def is_fine(theta: np.ndarray) -> bool:
             return all(np.all(np.isfinite(value)) for value in self._f(theta))
@@ -58,7 +58,7 @@ class LawOfPhi:
         which, changes = 2 * self.blocks.index(block), np.zeros(2, dtype=bool)
         for theta in self.points:
             before, after = (self._f(x)[which : which + 2] for x in (theta, self.moved(theta, parameter)))
-            # What an image is computed from by differences changes by rounding errors of its mean.
+            # An image is computed from differences, and so changes by rounding errors of its mean.
             size = max(np.abs(means).max(initial=0.0) for means in (before[0], after[0]))
             error = 0.0 if block.effects[0].image is None else 64 * np.finfo(float).eps * size
             changes |= [
@@ -131,7 +131,7 @@ def _of_batches(value: np.ndarray, effect: RandomEffect) -> np.ndarray:
 def _middle(rv: TensorVariable) -> TensorVariable:
     """Where a distribution has its mass: PyMC's support point, but the mode of a truncated normal.
 
-    PyMC takes 1 beyond a bound, however far away mu is: from -999, for mu = 0 and a lower bound of -1000, no run came back.
+    PyMC takes 1 beyond a bound, however far away mu is: from -999, for mu = 0 and a lower bound of -1000, no run recovered.
     """
     if not isinstance(rv.owner.op, TruncatedNormalRV):
         return support_point(rv)

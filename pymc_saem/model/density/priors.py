@@ -82,13 +82,13 @@ class Prior:
         interpreted graph, and an M-step evaluates a prior several times.
         """
         near = np.linspace(-2.5, 2.5, 14)
-        t = np.concatenate([near[::2], near[1::2], [-16.0, -8.0, 8.0, 16.0]])  # the far ones see a bounded support
+        t = np.concatenate([near[::2], near[1::2], [-16.0, -8.0, 8.0, 16.0]])  # the far ones detect a bounded support
         values = np.stack([self._function("natural")(np.full(self._size, x))[0] for x in np.exp(t)])
         if not np.all(np.isfinite(values)):
             return None
         functions = _elementary_functions(np.exp(t))[0].T
         coefficients = np.linalg.lstsq(functions[:7], values[:7], rcond=None)[0]
-        # What is but rounding here would count where x is large or small.
+        # Rounding errors would matter where x is large or small.
         coefficients[np.abs(coefficients) < 1e-8 * np.abs(coefficients).max(axis=0)] = 0.0
         return coefficients if np.allclose(functions @ coefficients, values, rtol=1e-9, atol=1e-9) else None
 

@@ -1,4 +1,4 @@
-"""Compiled densities that later fits of the same model take over.
+"""Compiled densities, reused by later fits of the same model.
 
 Numba never frees machine code, about 10 MB for each model; and it takes seconds to make. So what one fit has compiled goes to the next
 that computes the same: the same graph, of the same model, with the same data. It belongs to one fit at a time, because a function of
@@ -88,7 +88,7 @@ def compiled_for(
 def _free_one(inputs: Sequence[Variable], outputs: Sequence[Variable], key: tuple) -> _Kept | None:
     fitting = [kept for kept in _kept if kept.computes(inputs, outputs, key)]
     if fitting and all(kept.owner() is not None for kept in fitting):
-        gc.collect()  # an owner may be waiting for that, as fits are full of circles
+        gc.collect()  # an owner may be waiting for that, as fits hold reference cycles
     return next((kept for kept in fitting if kept.owner() is None), None)
 
 

@@ -96,7 +96,7 @@ def find_roles(mixed: MixedModel, law: LawOfPhi) -> dict[str, Roles]:
 
 
 def _find_moved(mixed: MixedModel, several: list[tuple[Parameter, Roles]]) -> None:
-    """Find the outcomes that parameters really move: the graph of a differential equation leads to all of its states.
+    """Find the outcomes that parameters really move, because the graph of a differential equation leads to all of its states.
 
     A parameter of one state changes the steps of the solver, and so the others, by as much as its tolerances.
     """

@@ -21,7 +21,7 @@ Axis: TypeAlias = tuple[str | None, int]
 def unit_axes(dependence: Dependence, left_out: Collection[str] = frozenset()) -> dict[str, int]:
     """The axis of each free variable along which units may run; variables of a single entry have none.
 
-    It is the first axis of which each row of data depends on one entry, and the first one of all where there is no such. Rows may
+    It is the first axis of which each row of data depends on one entry, and the very first one where there is none. Rows may
     depend on one entry of two axes, as with ``sd[outcome] * z[outcome, subject]``: an axis that parameters have and that is
     shorter cannot index units.
 
@@ -66,7 +66,7 @@ def unit_axes(dependence: Dependence, left_out: Collection[str] = frozenset()) -
 
 
 class FirstAxes:
-    """Stands in for a Dependence where a model has no data yet, so that nothing can be asked: units run along first axes."""
+    """Stands in for a Dependence where a model has no data yet and no row can be traced: units run along first axes."""
 
     def __init__(self, model: pm.Model, point: Mapping[str, np.ndarray]) -> None:
         self.model, self.template = model, point
@@ -77,7 +77,7 @@ class FirstAxes:
 
 
 def unit_axis(dependence: Dependence | FirstAxes, name: str) -> Axis | None:
-    """Dim (or None) and length of the axis of units of a variable; None for one of a single entry."""
+    """Dim (or None) and length of the axis of units of a variable; None for a single entry."""
     return _key(dependence, name, dependence.axes[name]) if name in dependence.axes else None
 
 
@@ -91,7 +91,7 @@ def _length(dependence: Dependence | FirstAxes, name: str, axis: int) -> int:
 
 
 def _is_plain(dependence: Dependence | FirstAxes, name: str) -> bool:
-    """Whether the distribution of a variable holds no other one."""
+    """Whether the distribution of a variable depends on no other variable."""
     return not set(dependence.model.free_RVs) & set(ancestors(dependence.model[name].owner.inputs))
 
 

@@ -79,7 +79,7 @@ class Dependence:
         return self._found[name, axis]
 
     def rows_through_zeros(self, name: str) -> list[Reach]:
-        """The same as with other data: a prediction at time zero is 0 times what its subject does, and a row of that subject."""
+        """The same for other data: a prediction at time zero is 0 times a quantity of its subject, and still a row of that subject."""
         seeds = self._seeds(name, self.axes[name])
         return Tracer(seeds, self.points, lambda outputs: self._ask(outputs, seeds), through_zeros=True)(self._rows)
 
@@ -92,7 +92,7 @@ class Dependence:
         return seeds[value].over(tuple(a for a in range(len(seeds[value].shape)) if a != axis)).labels()
 
     def _densities(self) -> list[TensorVariable]:
-        """Log densities of the observed variables, rows apart; those of the free ones are made to see that they exist."""
+        """Log densities of the observed variables, rows apart; those of the free variables are computed only to check that they exist."""
         try:
             return self.model.logp(vars=[*self.observed, *self.model.free_RVs], sum=False)[: len(self.observed)]
         except ValueError as error:

@@ -20,7 +20,7 @@ from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 
 from pymc_saem.model.dependence.labels import NOBODY, Reach, Values, join
 
-#: What is known of a variable.
+#: Labels of a variable, or its values where labels do not reach it.
 Found: TypeAlias = Reach | Values
 
 
@@ -131,7 +131,7 @@ def _set(node: Apply, inputs: Sequence[Found]) -> list[Reach] | None:
     indices = [i[0] for i in fixed]
     if node.op.set_instead_of_inc:
         return [Reach(*(perform(node, [getattr(x, s).copy(), getattr(y, s), *indices])[0] for s in ("first", "last")))]
-    # Labels from 1, added to zeros where nothing was.
+    # Labels from 1, added to zeros elsewhere.
     placed = [
         perform(node, [np.zeros_like(x.last), np.where(y.is_none, 0, getattr(y, s)) + ~y.is_none, *indices])[0] - 1
         for s in ("first", "last")

@@ -56,7 +56,7 @@ class Reach:
         return self.map(lambda v: v.reshape(*v.shape, *(1,) * (ndim - v.ndim)))
 
     def or_else(self, other: Reach) -> Reach:
-        """Another one's labels where there are none."""
+        """The labels of another Reach where this one has none."""
         return Reach(np.where(self.is_none, other.first, self.first), np.where(self.is_none, other.last, self.last))
 
     def only(self, where: np.ndarray) -> Reach:
@@ -72,7 +72,7 @@ def join(reaches: Sequence[Reach]) -> Reach:
 
 
 class Values(tuple):
-    """Values of a variable at several points; one where they are all the same."""
+    """Values of a variable at several points; a single one where all are equal."""
 
     __slots__ = ()
 

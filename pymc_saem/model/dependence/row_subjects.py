@@ -1,4 +1,4 @@
-"""Which subject each row belongs to, by experiment on predictions; rows without a subject, or without a density, refused.
+"""Which subject each row belongs to, by experiment on predictions; rows without a subject or a density are refused.
 
 A row belongs to subject i when its density changes as phi_i changes. Perturbing subjects one by one
 would cost N evaluations; perturbing the subjects whose number has bit b set, and then those that

@@ -1,6 +1,6 @@
 """Which entries of a random effect each entry of a graph is computed from, read from the graph and not found by experiment.
 
-A change of a random effect may leave a row where it is, near one point or everywhere but at a few: before a change point,
+A change of a random effect may not change a row, near one point or everywhere but at a few: before a change point,
 at time zero, times a coefficient that is 0. The graph still shows what a row is computed from. Each operation is run
 on labels in place of values: what moves entries moves their labels, what computes entry by entry joins them.
 What does not depend on the random effect is evaluated, at several points, so that an index is an index, and what is zero
@@ -35,7 +35,7 @@ class Tracer:
     points : list of dict
         Values of all other inputs, variable -> array, at several generic points.
     ask : callable
-        ``ask(outputs)`` gives the Reach of each output of a node that is not known here, by experiment.
+        ``ask(outputs)`` gives the Reach of each output of a node without a rule, by experiment.
     through_zeros : bool, default False
         Follow factors of zeros too, and both branches of each switch: what a row would be computed from with other data.
     """
@@ -104,5 +104,5 @@ class NotKnown(Exception):
 
 
 def not_known(outputs: Sequence[Variable]) -> NoReturn:
-    """For tracers that ask nobody."""
+    """For tracers that make no experiments."""
     raise NotKnown

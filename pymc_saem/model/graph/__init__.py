@@ -1,1 +1,1 @@
-"""Graphs of PyTensor, whatever they mean: how they run, copies of them, points to ask them at."""
+"""Graphs of PyTensor, whatever their meaning: how they run, copies of them, points to evaluate them at."""

@@ -1,7 +1,7 @@
-"""Random points in no special position, at which questions about a function are asked.
+"""Random points in no special position, which show what a function depends on.
 
-At a model's start coefficients are 0 and groups are equal, so a function does not show there what it depends on. At a
-point without zeros and without symmetry it does; several points reveal what is decided by cases, such as a switch.
+At a model's start coefficients are 0 and groups are equal, which hides dependence. At a point without zeros and without
+symmetry it shows; several points reveal what is decided by cases, such as a switch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NEAR = SPREADS[2:]
 
 
 def quietly(f: Callable) -> Callable:
-    """A function without NumPy's warnings: at trial points it may overflow, which the caller sees by the result."""
+    """A function without NumPy's warnings: at trial points it may overflow, which the caller detects in the result."""
 
     def quiet(*arguments: Any) -> Any:
         with np.errstate(all="ignore"):

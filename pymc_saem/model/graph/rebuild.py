@@ -157,7 +157,7 @@ def arguments(rv: Variable, free: Sequence[Variable]) -> list[Variable]:
 
 
 def for_numpy(old: Variable, new: Variable) -> Variable | None:
-    """What to put for operations that are computed entry by entry in Python when they are interpreted: others, which NumPy computes whole.
+    """Replacements for operations that the interpreter would compute entry by entry in Python, by ones that NumPy computes whole.
 
     For ``replace`` of :func:`rebuild`. A softplus took a microsecond per entry, and so did the shape that PyMC gives a mean.
     """

@@ -24,7 +24,7 @@ class SumRows(Op):
     """Sum of the rows of each subject.
 
     Inputs: rows (..., row) and the subject of each row (row,), integers. Output: (..., subject). The sum of a
-    subject is NaN only if a row of its own is.
+    subject is NaN only if one of its rows is.
     """
 
     __props__ = ("n_subjects",)

@@ -1,4 +1,4 @@
-"""Finds by experiment through which variables of the graph alone standard normal variables enter a model, affinely.
+"""Finds, by experiment, the variables of the graph through which alone standard normal variables enter a model, affinely.
 
 Such variables, one number per column of phi for each unit, are normal themselves, with mean A and covariance B B', whatever the order of their
 axes and wherever an index stands: ``mu + omega * z``, ``mu + omega * z[index]``, ``mu + z @ chol.T``, ``(chol @ z).T``, two standard
@@ -66,7 +66,7 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class AffineImage:
-    """phi of one or more standard normal variables, which only their values at the cuts bring into the model.
+    """phi of one or more standard normal variables, which enter the model through the cuts only.
 
     Attributes
     ----------
@@ -121,7 +121,7 @@ class AffineImage:
             value = latent.value(standard[:, start : start + latent.size])
             replaced[latent.rv] = pt.constant(value.astype(latent.rv.dtype))
             start += latent.size
-        # graph_replace, because clone_replace would copy the other random variables, and nothing would find them any more
+        # graph_replace, because clone_replace would copy the other random variables, and they could not be found again
         return pt.as_tensor_variable(graph_replace(self.columns, replaced, strict=False))
 
     @cached_property
@@ -160,7 +160,7 @@ def find_images(
     latents: list[Latent],
     others: set[TensorVariable],
 ) -> list[AffineImage]:
-    """The affine images of these variables; none of those whose scale would stay where it is.
+    """The affine images of these variables, except those whose scale would stay in the predictions.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def _image_of(region: Region, entries: Sequence[Entries]) -> tuple[AffineImage, 
     length = np.linalg.norm(factors, axis=-1).prod(axis=-1)
     if not np.all(np.isfinite(factors)) or not np.all(np.abs(np.linalg.det(factors)) > SINGULAR * length):
         return None
-    # Each column beside the entry that it depends on, in the order of the user where several do.
+    # Each column matched with the entry that it depends on; where several fit, in the order of the user.
     n = image.n_columns
     depends = np.any(np.abs(factors) > 1e-12 * np.abs(factors).max(axis=(-1, -2), keepdims=True), axis=(0, 1))
     gain = depends * (2.0 + np.eye(n) / n)

@@ -203,7 +203,7 @@ class Region:
     # -- cuts -----------------------------------------------------------------------------------
 
     def frontier(self, inside: set[TensorVariable]) -> list[TensorVariable]:
-        """Variables inside that something outside uses, in the order of computation."""
+        """Variables inside that are used outside, in the order of computation."""
         ordered = [*(latent.rv for latent in self.latents), *self.order]
         return [v for v in ordered if v in inside and self._is_used_outside(v, inside)]
 
@@ -223,7 +223,7 @@ class Region:
         return found - self.start
 
     def valid_inside(self) -> set[TensorVariable] | None:
-        """The largest region whose frontier holds as many functions per unit as there are columns, and its smallest form; None if none."""
+        """The largest region whose frontier holds as many functions per unit as there are columns, in its smallest form; None if there is none."""
         inside = set(self.inside)
         while self.entries(inside) is None:
             last = self._last(inside)
@@ -241,7 +241,7 @@ class Region:
                 return inside
 
     def _last(self, inside: set[TensorVariable]) -> list[TensorVariable]:
-        """Variables that nothing inside uses, but the latent ones."""
+        """Variables that nothing inside uses, except the latent ones."""
         used = {i for v in inside if v not in self.start for i in v.owner.inputs}
         return [v for v in self.order if v in inside and v not in used]
 
@@ -268,7 +268,7 @@ class Region:
         return self._numbers_found
 
     def entries(self, inside: set[TensorVariable]) -> list[Entries] | None:
-        """The frontier as columns, as many as there are different functions of every unit; None if not so.
+        """The frontier as columns, as many as there are different functions of every unit; None otherwise.
 
         Returns
         -------

@@ -52,7 +52,7 @@ def scaled_vectors(
     left_out : set of str
         Free variables that do not count.
     effects : set of str
-        Free variables that are random effects for sure, and no scale.
+        Free variables that are certainly random effects, and not scales.
     """
     found = {}
     free = [rv for rv in model.free_RVs if rv.name not in left_out]
@@ -104,7 +104,7 @@ def _is_standard_normal(rv: TensorVariable) -> bool:
 
 
 def _may_scale(shape: tuple[int, ...], rv: TensorVariable) -> bool:
-    """One number of any sign, or a few positive ones, or a Cholesky factor; loadings around 0 are no scale of their factor."""
+    """One number of any sign, or a few positive ones, or a Cholesky factor; loadings around 0 do not scale their factor."""
     size = int(np.prod(shape, dtype=int))
     if size == 1:
         return True
@@ -181,7 +181,7 @@ def _scale_among(
 
 
 class _Slopes:
-    """Asks how graphs change with a vector and with its possible scales, at generic values of all variables."""
+    """How graphs change with a vector and with its possible scales, at generic values of all variables."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ def without_index(
     variable : Variable
         With one axis.
     unit : ndarray of int, shape (row,)
-        Unit of each entry, which the index is known by.
+        Unit of each entry, by which the index is recognized.
 
     Units without a row have entries of the result too.
     """

@@ -1,4 +1,4 @@
-"""Words for models in which a vector belongs to no subject: crossed levels, and vectors that subjects share.
+"""Error messages for models in which a vector belongs to no subject: crossed levels, and vectors that subjects share.
 
 Such a vector is a random effect that cannot be integrated one subject at a time, and its joint mode with its scale has no
 meaning, so it is not a parameter either. The reasons are the same however the model is written.
@@ -74,7 +74,7 @@ def _refuse_two_indices(
     labels: list[np.ndarray],
     scaled: Mapping[str, str],
 ) -> None:
-    """Two random effects with equally many entries, of which a row picks different ones."""
+    """Refuse two random effects with equally many entries where a row uses different ones of each."""
     one, other = names
     for rv, a, b in zip(dependence.observed, rows, labels, strict=True):
         if (wrong := np.flatnonzero((a >= 0) & (b >= 0) & (a != b))).size:
@@ -120,7 +120,7 @@ def add_units_of_constant_laws(
 
 
 def refuse_latent_parameters(dependence: Dependence, effects: list[str], left_out: set[str]) -> None:
-    """No vector with a distribution that is estimated may be a parameter.
+    """Refuse parameters that are vectors with an estimated distribution.
 
     Raises
     ------

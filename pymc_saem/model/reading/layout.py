@@ -30,7 +30,7 @@ def lay_out_effects(
     axes: dict[str, int],
     unit_subjects: Mapping[str, np.ndarray],
 ) -> tuple[RandomEffect, ...]:
-    """Blocks of random effects; those of a known family are Gaussian until :func:`with_general_laws` looks closer.
+    """Blocks of random effects; those of a known family are Gaussian until :func:`with_general_laws` checks them.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ from pymc_saem.model.reading.levels import parents_of
 def refuse_missing_covariates(model: pm.Model, point: Mapping[str, np.ndarray]) -> None:
     """Name the first row, or random effect, whose density is NaN because an array of the model is, and the subject.
 
-    Arrays with NaN that the model does not use where they are missing are nobody's business.
+    NaN in entries that the model does not use is ignored.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def _subject_of_row(
     outcome: int,
     row: int,
 ) -> str:
-    """The subject whose random effect takes the density of the row away when it is NaN; empty if that is not one."""
+    """The subject whose random effect, set to NaN, makes the density of the row NaN; empty unless it is exactly one."""
     for name in effects:
         value = model.rvs_to_values[model[name]]
         found = []

@@ -1,4 +1,4 @@
-"""What a model has observed, as arrays of numbers."""
+"""The observed values of a model, as arrays of numbers."""
 
 from __future__ import annotations
 

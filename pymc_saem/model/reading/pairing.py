@@ -1,4 +1,4 @@
-"""Random effects without dims: equally many entries are taken for the same subjects, which rows may not confirm."""
+"""Random effects without dims: equally many entries are taken for the same subjects, which no row may confirm."""
 
 from __future__ import annotations
 

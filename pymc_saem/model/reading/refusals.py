@@ -16,7 +16,7 @@ from pymc_saem.model.reading.observed_values import observed_values
 
 
 def refuse_what_is_not_read(model: pm.Model) -> None:
-    """Refuse what no reading could make right.
+    """Refuse models that cannot be read, whatever their random effects.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def _refuse_missing(model: pm.Model) -> None:
 
 
 def refuse_sparse_effects(model: pm.Model, effects: list[str]) -> None:
-    """Products of a sparse matrix with random effects, which PyTensor cannot compute for many copies of the effects at once.
+    """Refuse products of a sparse matrix with random effects, which PyTensor cannot compute for many copies of the effects at once.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def missing_rows(model: pm.Model) -> set[str]:
 
 
 def _refuse_imputed(model: pm.Model, name: str) -> None:
-    """Missing values that something else depends on do not integrate to 1: they are unknowns of the model."""
+    """Refuse missing values that something else depends on: they do not integrate to 1, but are unknowns of the model."""
     rv, own = model[name], name.removesuffix("_unobserved")
     for other in (*model.free_RVs, *observed_variables(model)):
         if other is not rv and other.name != f"{own}_observed" and rv in set(ancestors(other.owner.inputs)):
@@ -173,7 +173,7 @@ def _refuse_imputed(model: pm.Model, name: str) -> None:
 
 
 def _refuse_negative_codes(model: pm.Model) -> None:
-    """Codes below 0 count from the end, so that rows of nobody would become rows of the last subject."""
+    """Codes below 0 count from the end, so that rows without a subject would become rows of the last one."""
     laws = [i for rv in (*model.free_RVs, *observed_variables(model)) for i in rv.owner.inputs]
     for node in dict.fromkeys(v.owner for v in ancestors(laws) if v.owner is not None):
         if not type(node.op).__name__.startswith("AdvancedSubtensor"):
@@ -208,7 +208,7 @@ def _name_of(variable: Variable, free: list[str]) -> str:
 
 
 def refuse_unused(model: pm.Model, missing: set[str]) -> None:
-    """A free variable that no data depend on has nothing to be estimated from.
+    """Refuse a free variable that no data depend on: it cannot be estimated.
 
     Raises
     ------
