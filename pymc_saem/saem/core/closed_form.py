@@ -96,60 +96,6 @@ def symmetric(matrix: np.ndarray) -> np.ndarray:
     return 0.5 * (matrix + matrix.T)
 
 
-def scale_power(count, sum_of_squares, power) -> np.ndarray:
-    """Maximizer x of ``-count log(x^power) - sum_of_squares / (2 x^(2 power))``, elementwise."""
-    return (np.asarray(sum_of_squares) / count) ** (0.5 / power)
-
-
-def penalized_scale(count, sum_of_squares, power: float, x: np.ndarray, log_prior: Callable) -> np.ndarray:
-    """Maximizer x > 0 of the same plus a log prior density, by Newton steps in log x, elementwise.
-
-    Parameters
-    ----------
-    count, sum_of_squares : ndarray, shape (k,)
-    power : float
-        The standard deviation is proportional to x^power.
-    x : ndarray, shape (k,)
-        Start, where the prior is finite.
-    log_prior : callable
-        ``log_prior(x)`` gives the log density (k,), its first and its second derivative.
-
-    Returns
-    -------
-    ndarray, shape (k,)
-    """
-
-    def value(t, log_density):
-        with np.errstate(over="ignore"):
-            return -count * power * t - 0.5 * sum_of_squares * np.exp(-2 * power * t) + log_density
-
-    t = np.log(x)
-    log_density, d1, d2 = log_prior(x)
-    current = value(t, log_density)
-    for _ in range(50):
-        x = np.exp(t)
-        pull = sum_of_squares * np.exp(-2 * power * t)
-        slope = -count * power + power * pull + x * d1
-        curvature = -2 * power**2 * pull + x * d1 + x**2 * d2
-        step = np.where(curvature < 0, -slope / np.where(curvature < 0, curvature, -1.0), 0.5 * np.sign(slope))
-        step = np.clip(step, -1.0, 1.0)
-        for _ in range(40):  # halve until no entry gets worse; outside the prior's support it is -inf
-            log_density, d1, d2 = log_prior(np.exp(t + step))
-            new = value(t + step, log_density)
-            worse = ~(new >= current - 1e-12 * np.abs(current))
-            if not worse.any():
-                break
-            step = np.where(worse, 0.5 * step, step)
-        else:
-            step = np.where(worse, 0.0, step)
-            log_density, d1, d2 = log_prior(np.exp(t + step))
-            new = value(t + step, log_density)
-        t, current = t + step, new
-        if np.all(np.abs(step) < 1e-5):  # Newton: the error is of the order of its square
-            break
-    return np.exp(t)
-
-
 def penalized_mean(left, right, beta: np.ndarray, log_prior: Callable) -> np.ndarray:
     """Maximizer of ``-beta' left beta / 2 + right' beta + log prior`` for a prior that is not Gaussian.
 

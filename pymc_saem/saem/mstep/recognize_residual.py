@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytensor
-import pytensor.tensor as pt
-from pytensor.graph.replace import clone_replace
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.model.density.symbols import in_symbols, symbols
 from pymc_saem.model.graph.generic_points import NEAR, SPREADS, generic_points, quietly
 from pymc_saem.model.graph.interpreted import INTERPRETED
 from pymc_saem.model.graph.solves import ode_nodes
-from pymc_saem.model.mixed_model import MixedModel, Parameter
+from pymc_saem.model.mixed_model import Parameter
 from pymc_saem.model.normal.parametrization import location_and_scale
-from pymc_saem.saem.mstep.rules import FAR, NoClosedForm, ResidualRule, homogeneity
-
-
-@dataclass(frozen=True)
-class ResidualTerm:
-    """Squared residuals of one outcome, divided by the squared shape of its scale, as a graph."""
-
-    mixed: MixedModel
-    outcome: int
-    parameter: Parameter
-
-    @property
-    def row_subject(self) -> np.ndarray:
-        return self.mixed.outcomes[self.outcome].row_subject
-
-    def __call__(self, phi, theta):
-        """Rows (row,) as a function of the symbols phi (subject, phi) and theta (theta,)."""
-        rv = observed_variables(self.mixed.model)[self.outcome]
-        mean, scale = in_symbols(self.mixed, list(location_and_scale(rv)), phi, theta)
-        y = self.mixed.model.rvs_to_values[rv]
-        y = pt.log(y) if type(rv.owner.op).__name__ == "LogNormalRV" else y
-        column = self.parameter.columns.start
-        at_zero = pt.set_subtensor(theta[column], 0.0)
-        (shape,) = clone_replace([scale], replace=[(theta, at_zero)], rebuild_strict=False)
-        return (pt.zeros_like(y, dtype="float64") + pt.sqr((y - mean) / shape)).ravel()
+from pymc_saem.saem.mstep.residual import ResidualScale
+from pymc_saem.saem.mstep.rules import FAR, NoClosedForm, homogeneity
 
 
 def recognize_residuals(mixed, points, roles, reasons: dict[str, str]):
@@ -55,11 +28,10 @@ def recognize_residuals(mixed, points, roles, reasons: dict[str, str]):
         except NoClosedForm as refusal:
             reasons[p.name] = str(refusal)
             continue
-        first = len(terms)
-        terms += [ResidualTerm(mixed, j, p) for j in outcomes]
-        n_rows = sum(mixed.outcomes[j].n_rows for j in outcomes)
-        unit = float(points.natural(p, np.zeros(1))[0])
-        rules.append(ResidualRule(p, outcomes, tuple(range(first, len(terms))), power, unit, n_rows))
+        unit, columns = float(points.natural(p, np.zeros(1))[0]), range(len(terms), len(terms) + len(outcomes))
+        rule = ResidualScale(parameter=p, outcomes=outcomes, terms=tuple(columns), power=power, unit=unit)
+        terms += rule.statistics(mixed)
+        rules.append(rule)
     return tuple(rules), tuple(terms)
 
 

@@ -60,7 +60,8 @@ def recognize_scales(mixed: MixedModel, points: PointMap, roles, reasons: dict[s
             terms += [EffectTerm(mixed, effect, weight) for weight in weights]
             np.add.at(count, effect.row_subject(mixed.n_subjects), (weights > 0).sum(axis=-1).T)
         of_entries = start + np.arange(len(parts) * size).reshape(len(parts), size).T
-        rules.append(EffectScaleRule(p, tuple(places.law), of_entries, powers.pop(), count))
+        rule = {"parameter": p, "effects": tuple(places.law), "terms": of_entries, "effects_of": count}
+        rules.append(EffectScaleRule(**rule, power=powers.pop()))
     return tuple(rules), tuple(terms)
 
 

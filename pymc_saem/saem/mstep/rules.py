@@ -8,6 +8,9 @@ import numpy as np
 
 from pymc_saem.model.density.laws import LawOfPhi, TypicalValues
 from pymc_saem.model.mixed_model import Block, Parameter, RandomEffect
+from pymc_saem.saem.core.closed_form import unpack_cholesky, weighted
+from pymc_saem.saem.core.power_scale import PowerScale
+from pymc_saem.saem.mstep.residual import ResidualScale
 
 
 class NoClosedForm(Exception):
@@ -67,28 +70,45 @@ class OmegaRule:
     power: float
     base: np.ndarray  # (k, k), omega at x = 1; unused by "full"
 
+    @property
+    def scale(self) -> PowerScale:
+        """Of the random effects; of "full" of the entries of L."""
+        return PowerScale(power=self.power)
 
-@dataclass(frozen=True)
-class ResidualRule:
-    """One residual scale: the standard deviation of its outcomes is x^power times a known shape."""
+    def omega(self, x: np.ndarray) -> np.ndarray:
+        """Covariance (k, k) of its columns at the natural value x of its parameter."""
+        if self.kind == "full":
+            lower = unpack_cholesky(x, self.base.shape[0])
+            return lower @ lower.T
+        if self.kind == "scalar":
+            return self.base * self.scale.variance(x)
+        return np.diag(np.diag(self.base) * self.scale.variance(x))
 
-    parameter: Parameter
-    outcomes: tuple[int, ...]
-    terms: tuple[int, ...]  # columns of the residual statistics
-    power: float
-    unit: float  # natural value at which the terms take the shape
-    n_rows: int
+    def variance(self, x: np.ndarray) -> np.ndarray:
+        """Squares to which x scales what it scales; of "full" those of the entries of L."""
+        return self.scale.variance(x)
+
+    def count(self, n_subjects: float) -> float:
+        """How many deviations each entry of the parameter scales."""
+        return n_subjects * self.columns.size if self.kind == "scalar" else n_subjects
 
 
-@dataclass(frozen=True)
-class EffectScaleRule:
+@dataclass(frozen=True, kw_only=True)
+class EffectScaleRule(PowerScale):
     """Standard deviations of normal random effects that differ between subjects: each is a known number times a power of one entry."""
 
     parameter: Parameter
     effects: tuple[RandomEffect, ...]
     terms: np.ndarray  # (entry, term): columns of the residual statistics
-    power: float
-    count: np.ndarray  # (subject, entry): how many effects of a subject an entry scales
+    effects_of: np.ndarray  # (subject, entry): how many effects of a subject an entry scales
+
+    def squares(self, residual: np.ndarray) -> np.ndarray:
+        """Sum of the statistics of each entry (entry,), of all residual statistics (residual,)."""
+        return residual[self.terms].sum(axis=1)
+
+    def count(self, weight: np.ndarray | None = None) -> np.ndarray:
+        """Effects, by the weights (subject,) of their subjects, that each entry scales, (entry,)."""
+        return weighted(None if weight is None else weight[:, None], self.effects_of).sum(axis=0)
 
 
 @dataclass(frozen=True)
@@ -114,7 +134,7 @@ class Rules:
     omegas: tuple[OmegaRule, ...]
     fixed_omega: np.ndarray  # (phi, phi), zero where a rule writes
     moving_omega: tuple[Block, ...]  # whose covariance parameters without a closed form move
-    residuals: tuple[ResidualRule, ...]
+    residuals: tuple[ResidualScale, ...]
     effect_scales: tuple[EffectScaleRule, ...]
     residual_terms: tuple  # of ResidualTerm, one per scaled outcome, and of EffectTerm
     scores: tuple[ScoreRule, ...]

@@ -12,6 +12,7 @@ from pymc_saem.compat import observed_variables
 from pymc_saem.model.mixed_model import UnsupportedModelError, element_labels
 from pymc_saem.model.reading.observed_values import observed_values
 from pymc_saem.saem.core import closed_form
+from pymc_saem.saem.mstep.rules import OmegaRule
 from pymc_saem.saem.start.pooled import PooledObjective
 
 #: Factor between a residual scale and the size of the residuals, from which the start is put right.
@@ -57,9 +58,10 @@ def _refuse_out_of_range(engine, theta: np.ndarray, whose: str, names=None) -> N
             continue
         x = np.atleast_1d(points.natural(p, theta[p.columns]))
         with np.errstate(all="ignore"):
-            square = np.abs(x) ** (2.0 * getattr(rule, "power", 1.0) if getattr(rule, "kind", "") != "full" else 2.0)
+            square = rule.variance(np.abs(x))
             bad = ~(np.isfinite(square) & np.isfinite(1.0 / np.where(square == 0, np.nan, square)))
-        bad &= np.equal(*np.tril_indices(rule.base.shape[0])) if getattr(rule, "kind", "") == "full" else True
+        if isinstance(rule, OmegaRule) and rule.kind == "full":
+            bad &= np.equal(*np.tril_indices(rule.base.shape[0]))
         if bad.any():
             k = int(np.flatnonzero(bad)[0])
             label = element_labels(mixed.model, p.name, p.shape, p.dims)[k]
@@ -134,10 +136,10 @@ def _with_residual_scales(engine, theta: np.ndarray, least: float = FAR_OFF) -> 
     squares = closed_form.weighted(None if weight is None else weight[:, None], squares).sum(axis=0)
     found, is_off = theta.copy(), False
     for rule in engine.rules.residuals:
-        p, total = rule.parameter, squares[list(rule.terms)].sum() * rule.unit ** (2.0 * rule.power)
+        p, total = rule.parameter, rule.squares(squares)
         if engine.maximizer.is_fixed(p) or not np.isfinite(total) or total <= 0:
             continue
-        x = float(closed_form.scale_power(engine.maximizer.n_rows(rule), total, rule.power))
+        x = float(rule.maximum(rule.count(engine.mixed, weight), total))
         old = float(engine.points.natural(p, theta[p.columns])[0])
         is_off |= not old / least < x < old * least
         found[p.columns] = engine.points.unconstrained(p, np.array([x]))

@@ -11,6 +11,7 @@ import numpy as np
 
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.likelihood.joint import Joint, WeightedPoints
+from pymc_saem.saem.mstep.residual import ResidualScale
 
 #: Differences reach this many standard errors, as the complete data would give them.
 REACH = 0.02
@@ -128,14 +129,14 @@ class CompleteData:
             weighted = np.where(self.points.weight[..., None] > 0, self.points.weight[..., None] * self._residuals, 0.0)
         return np.nansum(weighted, axis=(0, 1))
 
-    def _of_scale(self, rule, n_rows, squares, u: float):
-        """Log density of scaled residuals at an unconstrained value of the scale, without constants."""
-        x = float(self.engine.points.natural(rule.parameter, np.array([u]))[0])
-        return -n_rows * rule.power * np.log(x) - 0.5 * squares * (rule.unit / x) ** (2.0 * rule.power)
+    def _natural(self, rule: ResidualScale, step: float) -> float:
+        """Natural value of a residual scale, ``step`` from its estimate on the unconstrained scale."""
+        u = self.theta[rule.parameter.columns.start]
+        return float(self.engine.points.natural(rule.parameter, np.array([u + step]))[0])
 
-    def _residual_second(self, rule, step: float) -> float:
-        squares, u = self.residual[list(rule.terms)].sum(), self.theta[rule.parameter.columns.start]
-        down, middle, up = (self._of_scale(rule, rule.n_rows, squares, u + s * step) for s in (-1, 0, 1))
+    def _residual_second(self, rule: ResidualScale, step: float) -> float:
+        count, squares = rule.count(self.engine.mixed), rule.squares(self.residual)
+        down, middle, up = (rule.log_density(count, squares, self._natural(rule, s * step)) for s in (-1, 0, 1))
         return float(up - 2.0 * middle + down) / step**2
 
     # -- other parameters of the model ----------------------------------------------------------
@@ -218,11 +219,9 @@ class CompleteData:
     def _log_law(self, phi: np.ndarray, theta: np.ndarray) -> np.ndarray:
         return self.engine.maximizer.population(theta).log_density(phi)
 
-    def _residual_scores(self, rule, residuals: np.ndarray, step: float) -> np.ndarray:
-        mixed = self.engine.mixed
-        rows = sum(np.bincount(mixed.outcomes[j].row_subject, minlength=mixed.n_subjects) for j in rule.outcomes)
-        squares, u = residuals[..., list(rule.terms)].sum(axis=-1), self.theta[rule.parameter.columns.start]
-        up, down = (self._of_scale(rule, rows, squares, u + s * step) for s in (1, -1))
+    def _residual_scores(self, rule: ResidualScale, residuals: np.ndarray, step: float) -> np.ndarray:
+        rows, squares = rule.rows(self.engine.mixed), rule.squares(residuals)
+        up, down = (rule.log_density(rows, squares, self._natural(rule, s * step)) for s in (1, -1))
         return (up - down) / (2.0 * step)
 
 

@@ -27,11 +27,12 @@ def one_effect(build):
 
 
 def test_intercept_model():
-    rules = rules_of(random_intercept())
+    mixed = read_model(random_intercept())
+    rules = recognize(mixed)
     assert rules.mean.design.shape == (1, 1, 1) and rules.mean.design.item() == 1.0
     (omega,), (residual,) = rules.omegas, rules.residuals
     assert (omega.kind, omega.power, omega.base.item()) == ("scalar", 1.0, 1.0)
-    assert (residual.parameter.name, residual.power, residual.n_rows) == ("sigma", 1.0, 36)
+    assert (residual.parameter.name, residual.power, residual.count(mixed)) == ("sigma", 1.0, 36)
 
 
 def test_full_covariance_and_covariate():

@@ -60,7 +60,8 @@ def test_a_scale_per_group_has_a_closed_form(spelling):
     squares = np.bincount(GROUP, ((phi[0, :, 0] - mu) / known) ** 2)
     (rule,) = engine.rules.effect_scales
     np.testing.assert_allclose(statistic[rule.terms].sum(axis=1), squares, rtol=1e-10)
-    found = engine.maximizer._effect_scale(rule, statistic, theta, 0.0)
+    old = theta[rule.parameter.columns]
+    found = engine.maximizer.scale_step.of_effects(rule, rule.count(), rule.squares(statistic), old, 0.0)
     np.testing.assert_allclose(np.exp(found), np.sqrt(squares / (N / GROUPS)), rtol=1e-10)
 
 
