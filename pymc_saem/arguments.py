@@ -1,7 +1,7 @@
 """Types of the arguments of public functions, in one table by name, so that a name means one thing everywhere.
 
 A public function begins with ``check_types("name", locals())``: before it compiles or computes anything, every argument of a
-wrong type is refused by name. What a value may be beyond its type (a choice, a range, a name of the model) is said where it is used.
+wrong type is refused by name. What a value may be beyond its type (a choice, a range, a name of the model) is checked where it is used.
 """
 
 from __future__ import annotations
@@ -36,42 +36,42 @@ class Rule:
         return Rule(f"{self.expected} or {other.expected}", lambda x: self.accepts(x) or other.accepts(x))
 
 
-def _is_path(x) -> bool:
+def _is_path(x: Any) -> bool:
     return isinstance(x, str | PathLike) and str(x) != "" and "\0" not in str(x)
 
 
-def _is_fit(x) -> bool:
+def _is_fit(x: Any) -> bool:
     try:
         return bool(group_names(x))
     except TypeError:
         return False
 
 
-def _is_sequence(x) -> bool:
+def _is_sequence(x: Any) -> bool:
     """Tables, fits and texts can be iterated over, and are not sequences of anything."""
     return np.iterable(x) and not isinstance(x, str | bytes | Mapping | pd.DataFrame | xr.Dataset) and not _is_fit(x)
 
 
-def _is_of(test):
+def _is_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """Whether something is a sequence, not a text, of values that pass ``test``."""
 
-    def accepts(x) -> bool:
+    def accepts(x: Any) -> bool:
         return _is_sequence(x) and all(test(entry) for entry in x)
 
     return accepts
 
 
-def _is_array(x) -> bool:
+def _is_array(x: Any) -> bool:
     """Numbers or times along axes."""
     return _is_sequence(x) and np.asarray(x).dtype.kind in "fiubmM"
 
 
-def _is_seed(x) -> bool:
+def _is_seed(x: Any) -> bool:
     kinds = np.random.Generator, np.random.BitGenerator, np.random.SeedSequence
     return isinstance(x, kinds) or _is_count(x) and x >= 0 or _is_of(lambda s: _is_count(s) and s >= 0)(x)
 
 
-def random_generator(seed) -> np.random.Generator:
+def random_generator(seed: Any) -> np.random.Generator:
     """A generator from a seed that passed the checks; whole numbers may be of NumPy's kinds, or in a table's column."""
     if _is_count(seed):
         seed = int(seed)
@@ -80,31 +80,31 @@ def random_generator(seed) -> np.random.Generator:
     return get_random_generator(seed)
 
 
-def _is_count(x) -> bool:
+def _is_count(x: Any) -> bool:
     return isinstance(x, Integral) and not isinstance(x, bool | np.bool_)
 
 
-def _is_number(x) -> bool:
+def _is_number(x: Any) -> bool:
     return isinstance(x, Real) and not isinstance(x, bool | np.bool_)
 
 
-def _is_text(x) -> bool:
+def _is_text(x: Any) -> bool:
     return isinstance(x, str)
 
 
-def _is_names(x) -> bool:
+def _is_names(x: Any) -> bool:
     return isinstance(x, Mapping) and not isinstance(x, xr.Dataset) and not _is_fit(x) and all(map(_is_text, x))
 
 
-def _is_variable(x) -> bool:
+def _is_variable(x: Any) -> bool:
     return hasattr(x, "owner")
 
 
-def _are_axes(x) -> bool:
+def _are_axes(x: Any) -> bool:
     return all(hasattr(ax, "get_figure") for ax in np.ravel(np.asarray(x, dtype=object)))
 
 
-def _is_scalar(x) -> bool:
+def _is_scalar(x: Any) -> bool:
     return np.ndim(x) == 0 and not isinstance(x, Mapping | xr.Dataset) and not _is_fit(x)
 
 
@@ -238,26 +238,26 @@ def check_types(function: str, given: Mapping[str, Any]) -> None:
             )
 
 
-def _holds(rule: Rule, value) -> bool:
+def _holds(rule: Rule, value: Any) -> bool:
     try:
         return bool(rule.accepts(value))
-    except (TypeError, ValueError):  # a value that cannot even be asked
+    except (TypeError, ValueError):  # a value that cannot even be tested
         return False
 
 
-def shown(value) -> str:
+def shown(value: Any) -> str:
     """A value in an error message: the repr, of NumPy's scalars as of Python's."""
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
-def _short(value) -> str:
+def _short(value: Any) -> str:
     if isinstance(value, str | int | float | np.number | None.__class__):
         return shown(value)
     text = repr(value) if isinstance(value, list | tuple | dict) else ""
     return text if 0 < len(text) <= 60 else f"of type {type(value).__name__}"
 
 
-def _advice(function: str, name: str, value) -> str:
+def _advice(function: str, name: str, value: Any) -> str:
     if name == "model" and _is_fit(value):
         return (
             " fit_saem(model, resume=fit) resumes a fit."

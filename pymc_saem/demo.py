@@ -193,17 +193,17 @@ def _figures(model: pm.Model, idata: InferenceData, out: Path) -> Iterator[tuple
     """Draw and save every figure; yields the path of each, and what it shows."""
     import matplotlib.pyplot as plt
 
-    two, distribution = {"subjects": [1, 2]}, ps.plot_observation_distribution
+    distribution = ps.plot_observation_distribution
     drawn = (
         ("convergence.png", "every parameter by iteration", lambda: ps.plot_convergence(idata)),
         ("fits.png", "data and curves of all subjects", lambda: ps.plot_fits(model, idata)),
-        ("fits_1_2.png", "data and curves of subjects 1 and 2", lambda: ps.plot_fits(model, idata, **two)),
+        ("fits_1_2.png", "data and curves of subjects 1 and 2", lambda: ps.plot_fits(model, idata, subjects=[1, 2])),
         ("rates.png", "what the four networks have learned", lambda: _rates(model, idata)),
         ("effects.png", "random effects: weights of the networks", lambda: ps.plot_random_effects(model, idata)),
         ("observation.png", "subject 1, first row", lambda: distribution(model, idata, subject=1, row=0)),
     )
     for name, content, draw in drawn:
-        axes = np.ravel(draw())
+        axes = np.ravel(np.asarray(draw(), dtype=object))
         axes[0].figure.savefig(out / name, dpi=120, bbox_inches="tight")
         plt.close(axes[0].figure)
         yield out / name, content
