@@ -5,7 +5,7 @@ conditional moments. Where its weights show that a t does not cover the conditio
 annealed importance sampling, which needs no such resemblance and costs more.
 
 On the neural theophylline model (28 weights a subject) annealing from p(phi | theta) gives -217.7 +- 0.5 with 4 million solves, and
--219.0 +- 1.2 with 1.7 million, what "auto" takes. Annealing from a Gaussian with the conditional moments is no way to save the rest:
+-219.0 +- 1.2 with 1.7 million, what "auto" takes. Annealing from a Gaussian with the conditional moments does not save the rest:
 -224.7 +- 0.8, as it misses the tails.
 
 "laplace" and "linearization" are approximations without an error: for the sake of their speed, and of comparisons with programs

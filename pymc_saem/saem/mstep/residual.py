@@ -1,7 +1,7 @@
 """Residual models: the statistic of each, the log density that it stands for, where that has its maximum, and how curved it is there.
 
 To add one, write a class with the methods of :class:`ResidualScale` here, and what recognizes it in ``recognize_residual``; the M-step,
-the starts and the standard errors ask these methods and know no formula of their own.
+the starts and the standard errors call these methods and repeat no formula.
 """
 
 from __future__ import annotations

@@ -222,7 +222,7 @@ def observed(mixed: MixedModel) -> dict[str, Variable]:
 
 
 def constants(mixed: MixedModel) -> dict[str, Variable]:
-    """Other data of the model, and who the rows and units belong to."""
+    """Other data of the model, and the subjects of the rows and units."""
     model, outcomes = mixed.model, {rv.name for rv in observed_variables(mixed.model)}
     out = {v.name: _data(model, v.name, model[v.name]) for v in model.data_vars if v.name not in outcomes}
     return out | owners(mixed)

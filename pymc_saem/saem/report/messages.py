@@ -212,7 +212,7 @@ def _by_parameter(engine: Engine, sizes: np.ndarray) -> dict[str, float]:
 def _shrinkage(engine: Engine, run: Chain) -> dict[str, float]:
     """Shrinkage of effects with an estimated variance; their mean if one variance serves several columns.
 
-    Network weights are skipped, because nobody reads them one by one.
+    Network weights are skipped, because single ones have no meaning.
     """
     if run.conditional is None:
         return {}

@@ -26,7 +26,7 @@ OF_A_NEW_FIT = {"n_smooth": 350, "draws": 250, "tolerance": 0.05, "likelihood": 
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a fit: those of :func:`fit_saem` that a fit stores, and a resumed run goes on with."""
+    """Options of a fit: those of :func:`fit_saem` that a fit stores, and a resumed run continues with."""
 
     random_effects: Sequence[str] | None
     objective: str
@@ -92,7 +92,7 @@ class Options:
             raise ValueError("callback runs in this process and needs cores=1.")
 
     def for_step(self) -> dict[str, Any]:
-        """Arguments of the step method. Its exploration is planned anew when a chain begins."""
+        """Arguments of the step method. Its exploration is planned again when a chain begins."""
         return {
             "random_effects": self.random_effects,
             "objective": self.objective,

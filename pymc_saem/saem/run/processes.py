@@ -174,7 +174,7 @@ def _ending(code: int | None) -> str:
 
 
 def leave_with_parent() -> None:
-    """End this process when the one that started it is gone: nobody takes what it would find."""
+    """End this process when the one that started it is gone, because its result would be lost."""
     parent = multiprocessing.parent_process()
     sentinel = None if parent is None else parent.sentinel  # a process of joblib has none
     threading.Thread(target=_leave_with_parent, args=(os.getppid(), sentinel), daemon=True).start()

@@ -12,7 +12,7 @@ from pymc_saem.saem.start.scales import with_sds_times
 #: E-step then draws from the prior, the M-step gives it back, and the run stops there as if it had converged. A linear model
 #: (8 subjects, 4 rows each, sigma 0.3, true omega 0.5) that started at 0.01 stayed there, 12 below the maximum.
 SMALLEST_SHARE = 1 / 20
-#: Widths at which the likelihood is asked, in units of ``sd / SMALLEST_SHARE``; beyond the last one nothing is known.
+#: Widths at which the likelihood is evaluated, in units of ``sd / SMALLEST_SHARE``; beyond the last one there is no information.
 WIDTHS = 100.0 ** np.arange(5)
 #: Change of the log likelihood that is more than rounding, as a share of it.
 ROUNDING = 1e-9
