@@ -21,7 +21,7 @@ import pytensor.tensor as pt
 
 import pymc_saem as ps
 from pymc_saem.demo import theophylline_model
-from pymc_saem.saem.estep.mixture import KERNELS, MIXTURE
+from pymc_saem.saem.estep.registry import KERNELS, default_shares
 
 N_TRANSITIONS, N_TUNE, N_EXPLORE = 20, 60, 100
 #: Transitions between two draws; transitions of a call that is timed, and such calls.
@@ -131,7 +131,7 @@ def main() -> None:
         adapted = simulator.adapted
         for kernel in options.kernels:
             simulator.adapted = adapted
-            shares = MIXTURE if kernel == "mixture" else {kernel: 1.0}
+            shares = default_shares() if kernel == "mixture" else {kernel: 1.0}
             seconds, rate, size = measure(simulator, *state, shares, options.calls)
             slowest, median = size.min(), np.median(size)
             print(

@@ -54,5 +54,5 @@ def test_kernels_that_need_a_gradient_say_so():
         b = pm.Normal("b", pm.Flat("mean", initval=0.0), 1.0, dims="subject")
         pm.Normal("y", Doubled()(b), 1.0, observed=np.arange(3.0))
     step = ps.SAEM(model=model, kernel={"mala": 1.0}, n_starts=0)
-    with pytest.raises(ValueError, match="'mala' and 'independence' need the gradient"):
+    with pytest.raises(ValueError, match="propose along gradients need the gradient"):
         step.step(model.initial_point())

@@ -362,7 +362,7 @@ def _weighted_rows(x: TensorVariable, weight: TensorVariable) -> TensorVariable:
     return _weighted(flat, weight[:, None])
 
 
-_KERNELS = "The kernels 'mala' and 'independence' need", "Leave them out of the kernel shares."
+_KERNELS = "Kernels of the E-step that propose along gradients need", "Leave them out of the kernel shares."
 _SEARCHES = (
     "Starts by gradient fits and the search for conditional modes need",
     "fit_saem(n_starts=0) gives estimates without them; write it with operations that have gradients for more.",

@@ -5,10 +5,15 @@ Karimi, Lavielle & Moulines (Computational Statistics & Data Analysis 141, 2020)
 
 from __future__ import annotations
 
+from typing import Self
+
 import numpy as np
 
+from pymc_saem.model.density.densities import Densities
+from pymc_saem.model.mixed_model import MixedModel
 from pymc_saem.saem.core.gaussian import Population
-from pymc_saem.saem.estep.kernels import Ensemble, Moves, Target
+from pymc_saem.saem.estep.ensemble import Ensemble, Moves, Target
+from pymc_saem.saem.estep.kernel import RunApart
 
 #: Exploratory iterations from one search for modes to the next, and Newton steps in each (more in the first).
 EVERY, N_STEPS, N_FIRST_STEPS = 10, 3, 12
@@ -23,7 +28,7 @@ WIDEST = 3.0
 _LENGTHS = np.array([1.0, 0.5, 0.2, 0.05, 0.01])
 
 
-class Independence:
+class Independence(RunApart):
     """Student-t proposals of the whole phi of every subject, around its mode of p(phi_i | y_i, theta).
 
     It pays where the conditional distribution is near a Gaussian and has few dimensions: then most proposals are accepted,
@@ -40,14 +45,20 @@ class Independence:
     rng : numpy.random.Generator
     """
 
+    name = "independence"
+    turn = 1
+    advice = "The conditional distributions are far from Gaussian: remove 'independence' from kernel."
+    learned = ("age", "mode", "root")
+
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
         self.mode: np.ndarray | None = None  # (subject, phi)
         self.root: np.ndarray | None = None  # (subject, phi, phi)
-        self.age, self.tune = 0, True
+        self.age = 0
 
-    def stop_tuning(self) -> None:
-        self.tune = False
+    @classmethod
+    def build(cls, mixed: MixedModel, sd: np.ndarray, rng: np.random.Generator) -> Self:
+        return cls(rng)
 
     def walk(self, ensemble: Ensemble, target: Target, within_root: np.ndarray, n: int) -> np.ndarray:
         """Make ``n`` transitions in place; the share accepted of each.
@@ -73,6 +84,9 @@ class Independence:
         ensemble.logprior[:] = target.population.log_density(ensemble.phi)
         return rates
 
+    def learn(self, within: np.ndarray | None) -> None:
+        """Nothing to learn here: :meth:`walk` searches for modes every few iterations."""
+
     def log_density(self, phi: np.ndarray) -> np.ndarray:
         """Log density of the proposals (..., subject), up to a constant of each subject."""
         z = np.einsum("sij,...sj->...si", np.linalg.inv(self.root), phi - self.mode)
@@ -91,27 +105,15 @@ class Independence:
         self.mode, self.root, self.age = x, posterior.root(x), 0
         target.n_evaluations += posterior.n_evaluations // ensemble.phi.shape[0]
 
-    @property
-    def adapted(self) -> dict:
-        copies = {
-            name: None if getattr(self, name) is None else getattr(self, name).copy() for name in ("mode", "root")
-        }
-        return {"age": self.age, **copies}
-
-    @adapted.setter
-    def adapted(self, value: dict) -> None:
-        self.age = value["age"]
-        self.mode, self.root = (None if value[n] is None else value[n].copy() for n in ("mode", "root"))
-
 
 class _Posterior:
     """log p(phi_i | y_i, theta) of all subjects, with curvature by differences of gradients, in units of ``within_root``."""
 
-    def __init__(self, densities, population: Population, theta: np.ndarray, within_root: np.ndarray):
+    def __init__(self, densities: Densities, population: Population, theta: np.ndarray, within_root: np.ndarray):
         self.densities, self.population, self.theta, self.within_root = densities, population, theta, within_root
         self.n_evaluations = 0  # of all subjects
 
-    def evaluate(self, x: np.ndarray):
+    def evaluate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Value (..., subject), -inf if there is none, and gradient in units of ``within_root``, zero there."""
         loglik, _, d_phi, *_ = self.densities.derivative(np.ascontiguousarray(x), self.theta)
         self.n_evaluations += x.shape[0]
@@ -120,7 +122,7 @@ class _Posterior:
         bad = ~(np.isfinite(value) & np.isfinite(gradient).all(axis=-1))
         return np.where(bad, -np.inf, value), np.where(bad[..., None], 0.0, gradient)
 
-    def curvature(self, x: np.ndarray):
+    def curvature(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues (subject, phi), bounded, and eigenvectors of minus the second derivative."""
         steps = PROBE * self.within_root.T[:, None, :]
         d = x.shape[1]

@@ -5,9 +5,13 @@ Roberts & Tweedie (1996), with the scale of Roberts & Rosenthal (1998): acceptan
 
 from __future__ import annotations
 
+from typing import Self
+
 import numpy as np
 
-from pymc_saem.saem.estep.kernels import Ensemble, Target, interruptible
+from pymc_saem.model.mixed_model import MixedModel
+from pymc_saem.saem.estep.ensemble import Ensemble, Target, interruptible
+from pymc_saem.saem.estep.kernel import ADAPT, RunApart
 from pymc_saem.saem.estep.walk_mala import walk_langevin
 
 TARGET_ACCEPTANCE = 0.57
@@ -15,7 +19,7 @@ TARGET_ACCEPTANCE = 0.57
 CAP = 5.0
 
 
-class Langevin:
+class Langevin(RunApart):
     """MALA for all subjects and replicates, accepted per subject and replicate.
 
     ``phi' = phi + root (h^2 / 2 root' g + h z)``: g is the gradient of log p(y_i, phi_i; theta), root a Cholesky factor of the
@@ -36,34 +40,40 @@ class Langevin:
     rng : numpy.random.Generator
     """
 
+    name = "mala"
+    turn = 2
+    advice = ADAPT
+    learned = ("scaling", "n_learned")
+
     def __init__(self, n_subjects: int, n_phi: int, rng: np.random.Generator):
         self.rng = rng
         self.scaling = np.full(n_subjects, 0.5 * n_phi ** (-1.0 / 6.0))
         self.cap = CAP * np.sqrt(n_phi)
-        self.n_learned, self.tune = 0.0, True
+        self.n_learned = 0.0
         self._forget()
+
+    @classmethod
+    def build(cls, mixed: MixedModel, sd: np.ndarray, rng: np.random.Generator) -> Self:
+        return cls(mixed.n_subjects, mixed.n_phi, rng)
 
     def _forget(self) -> None:
         self.proposed, self.accepted = np.zeros_like(self.scaling), np.zeros_like(self.scaling)
 
-    def stop_tuning(self) -> None:
-        self.tune = False
-
-    def walk(self, ensemble: Ensemble, target: Target, root: np.ndarray, n: int) -> np.ndarray:
+    def walk(self, ensemble: Ensemble, target: Target, within_root: np.ndarray, n: int) -> np.ndarray:
         """Make ``n`` transitions in place; the share accepted of each.
 
         Parameters
         ----------
         ensemble : Ensemble
         target : Target
-        root : ndarray, shape (phi, phi) or (subject, phi, phi)
+        within_root : ndarray, shape (phi, phi) or (subject, phi, phi)
             Lower triangular.
         """
         shape, densities = ensemble.phi.shape, target.densities
         noise = self.rng.standard_normal((n, *shape))
         noise[:, :, ensemble.still] = np.nan  # without a density, and a solver returns at once
         log_uniform = -self.rng.standard_exponential((n, *shape[:2]))
-        rates, root = np.empty(n), np.ascontiguousarray(root.reshape(-1, *root.shape[-2:]))
+        rates, root = np.empty(n), np.ascontiguousarray(within_root.reshape(-1, *within_root.shape[-2:]))
         root_t = np.ascontiguousarray(np.swapaxes(root, 1, 2))
         state = ensemble.phi, ensemble.loglik, ensemble.logprior, ensemble.residual
         pull, new_pull, new_phi = np.empty(shape), np.empty(shape), np.empty(shape)
@@ -81,8 +91,8 @@ class Langevin:
         self.proposed[~ensemble.still] += n * shape[0]
         return rates / ensemble.moving_share
 
-    def learn(self) -> None:
-        """Adapt the scale of each subject once an iteration, on the log scale, unless tuning has stopped."""
+    def learn(self, within: np.ndarray | None) -> None:
+        """Adapt the scale of each subject on the log scale, unless tuning has stopped."""
         seen = self.proposed > 0
         if self.tune and seen.any():
             self.n_learned += 1.0
@@ -92,11 +102,3 @@ class Langevin:
             )
             self.scaling = self.scaling * np.exp(gain * (rate - TARGET_ACCEPTANCE))
         self._forget()
-
-    @property
-    def adapted(self) -> dict:
-        return {"scaling": self.scaling.copy(), "n_learned": self.n_learned}
-
-    @adapted.setter
-    def adapted(self, value: dict) -> None:
-        self.scaling, self.n_learned = value["scaling"].copy(), value["n_learned"]

@@ -16,6 +16,8 @@ from pymc_saem.results.thresholds import (
     SMALLEST_ACCEPTANCE,
 )
 from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.estep.kernel import acceptance_of
+from pymc_saem.saem.estep.registry import KERNELS
 from pymc_saem.saem.report.boundary import at_boundary
 from pymc_saem.saem.run.chain import Chain
 from pymc_saem.saem.run.chains import Job
@@ -92,33 +94,22 @@ def _on_bounds(boundary: dict[str, float]) -> Iterator[str]:
         )
 
 
-_ADAPT = "Increase n_explore (so that the scales adapt) or n_transitions."
-#: What to do when proposals of a kernel are hardly ever accepted.
-_CURES = {
-    "coordinate": _ADAPT,
-    "block": _ADAPT,
-    "mala": _ADAPT,
-    "independence": "The conditional distributions are far from Gaussian: remove 'independence' from kernel.",
-}
-
-
 def _acceptance(run: Chain, job: Job) -> dict[str, float]:
     """Share of the proposals of each kernel that were accepted in the smoothing phase."""
     rates = {}
-    for name in ("prior", *_CURES):
-        seen = run.stats[f"accept_{name}"][-max(1, job.n_smooth) :]
+    for name in KERNELS:
+        seen = run.stats[acceptance_of(name)][-max(1, job.n_smooth) :]
         if np.isfinite(seen).any():
             rates[name] = float(np.nanmean(seen))
     return rates
 
 
 def _stuck(acceptance: dict[str, float]) -> Iterator[str]:
-    """Kernels that hardly move; not proposals from the prior, whose low acceptance only means that the data are informative."""
+    """Kernels that hardly move, where that is a reason to worry."""
     for name, rate in acceptance.items():
-        if name in _CURES and rate < SMALLEST_ACCEPTANCE:
-            yield (
-                f"The {name} proposals had an acceptance rate of {100 * rate:.1f} %; below 10 % they hardly move the E-step. {_CURES[name]}"
-            )
+        advice = KERNELS[name].advice
+        if advice and rate < SMALLEST_ACCEPTANCE:
+            yield f"The {name} proposals had an acceptance rate of {100 * rate:.1f} %; below 10 % they hardly move the E-step. {advice}"
 
 
 def _failures(run: Chain, failures: dict[str, list[int]]) -> Iterator[str]:

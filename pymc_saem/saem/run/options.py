@@ -16,7 +16,7 @@ from pytensor.compile.mode import get_mode
 from pymc_saem.arguments import shown
 from pymc_saem.model.density.point_map import PointMap
 from pymc_saem.model.mixed_model import MixedModel, Parameter
-from pymc_saem.saem.estep.mixture import KERNELS
+from pymc_saem.saem.estep.registry import KERNELS
 
 #: How an argument that was not given prints, where a resumed run may change it: what decides when it ends, and what comes after.
 UNSET = {"n_smooth": None, "draws": None, "tolerance": None, "likelihood": "default", "standard_errors": "default"}

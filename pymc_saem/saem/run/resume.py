@@ -13,7 +13,7 @@ import numpy as np
 from pymc_saem.compat import InferenceData, get_group, group_names
 from pymc_saem.results.files.storage import load
 from pymc_saem.saem.engine import Engine
-from pymc_saem.saem.estep.kernels import Target
+from pymc_saem.saem.estep.ensemble import Target
 from pymc_saem.saem.estep.mixture import N_CODES
 from pymc_saem.saem.run.chain import Chain
 from pymc_saem.saem.run.options import Options

@@ -15,6 +15,7 @@ from pymc_saem.model.read import read_model
 from pymc_saem.saem.core.algorithm import State, Statistics, iterate
 from pymc_saem.saem.core.schedule import Schedule
 from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.estep.registry import statistics as kernel_statistics
 from pymc_saem.saem.mstep.recognize import refuse_collinear
 from pymc_saem.saem.run.options import check_step_options, natural_values
 from pymc_saem.saem.run.step_state import Interruptible, SAEMState
@@ -102,11 +103,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
     stats_dtypes_shapes = {
         "step_size": (np.float64, []),
         "complete_logp": (np.float64, []),
-        "accept_prior": (np.float64, []),
-        "accept_coordinate": (np.float64, []),
-        "accept_block": (np.float64, []),
-        "accept_mala": (np.float64, []),
-        "accept_independence": (np.float64, []),
+        **{name: (dtype, []) for name, dtype in kernel_statistics().items()},
         "n_failed": (np.int64, []),
         "tune": (bool, []),
     }
@@ -310,6 +307,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
     @staticmethod
     def _make_progressbar_update_functions():
         def update_stats(stats):
-            return {"step_size": stats["step_size"], "accept": stats["accept_coordinate"]}
+            rates = [value for name, value in stats.items() if name.startswith("accept_")]
+            return {"step_size": stats["step_size"], "accept": np.nanmean(rates)}
 
         return (update_stats,)

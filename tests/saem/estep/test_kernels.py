@@ -6,7 +6,7 @@ import pytest
 from pymc_saem.saem.conditional.modes import find_modes
 from pymc_saem.saem.estep import walk_mala
 from pymc_saem.saem.estep.fsaem import Independence
-from pymc_saem.saem.estep.kernels import SubjectMetropolis
+from pymc_saem.saem.estep.random_walk import SubjectMetropolis
 from pymc_saem.saem.estep.walk import add_all, decide
 from tests.support.engines import engine_of
 from tests.support.models import (
