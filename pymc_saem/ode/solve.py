@@ -146,11 +146,7 @@ def solve_ivp(
     check_types("ode.solve_ivp", locals())
     chosen = solver_named(solver)
     chosen.check_installed()
-    as_positive(rtol, "rtol")
-    as_positive(atol, "atol")
-    as_positive(max_steps, "max_steps", numbers.Integral)
-    if n_threads is not None:
-        as_positive(n_threads, "n_threads", numbers.Integral)
+    _check_numbers(rtol, atol, max_steps, n_threads)
     covariates = {n: v for n, v in params.items() if isinstance(v, Interpolation)} if isinstance(params, dict) else {}
     fixed = {n: v for n, v in params.items() if n not in covariates} if covariates else params
     raw = {"y0": y0, "params": fixed}
@@ -185,11 +181,9 @@ def solve_ivp(
         warn_of_small_states(y0, doses, n_subjects, rtol, atol)
     table = None if plan is None else plan.table(of_subject, flat_places(of_subject, constant))
     y0_index = [i for i, v in enumerate(y0.values()) if not is_constant(v)]
-    differentiable = [v for v in y0.values() if not is_constant(v)]
-    constants = [v for v in y0.values() if is_constant(v)]
-    differentiable += [v for n, v in params.items() if n not in constant]
-    constants += [v for n, v in params.items() if n in constant]
-    x, c = (_columns(v, n_subjects, skip) for v in (differentiable, constants))
+    values = [*y0.values(), *params.values()]
+    x = _columns([v for v in values if not is_constant(v)], n_subjects, skip)
+    c = _columns([v for v in values if is_constant(v)], n_subjects, skip)
     op = OdeSolution(system, rows, y0_index, chosen.name, rtol, atol, max_steps, n_threads, table)
     solution = Solution(op, times, x, folded(c), subjects)
     solution._values.tag.times = labels_of_times(t)  # for figures
@@ -314,6 +308,14 @@ _TAKEN = ("at", "solver", "status")
 
 def _counted(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _check_numbers(rtol: float, atol: float, max_steps: int, n_threads: int | None) -> None:
+    as_positive(rtol, "rtol")
+    as_positive(atol, "atol")
+    as_positive(max_steps, "max_steps", numbers.Integral)
+    if n_threads is not None:
+        as_positive(n_threads, "n_threads", numbers.Integral)
 
 
 def _check_state_names(y0: Mapping[str, Any]) -> None:
