@@ -45,7 +45,7 @@ class PowerScale:
 
     def precision(self, count: np.ndarray | float) -> np.ndarray:
         """Root of the negative second derivative of the log density in log(x), at its maximum."""
-        return self.power * np.sqrt(2.0 * count)
+        return abs(self.power) * np.sqrt(2.0 * count)
 
     def variance(self, x: np.ndarray) -> np.ndarray:
         """Variance at x, in units of that at x = 1."""

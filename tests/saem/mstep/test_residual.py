@@ -86,7 +86,7 @@ def test_maximum_and_curvature(name):
     h = 1e-3
     assert abs(f(h) - f(-h)) / (2 * h) < 1e-4 * count and f(0.0) > max(f(h), f(-h), f(1.0), f(-1.0))
     curvature = -(f(h) - 2 * f(0.0) + f(-h)) / h**2
-    assert residual.precision(count) ** 2 == pytest.approx(curvature, rel=1e-4)
+    assert residual.precision(count) == pytest.approx(np.sqrt(curvature), rel=1e-4)
     assert residual.of_variance(residual.variance(best)) == pytest.approx(best)
 
 
@@ -104,3 +104,12 @@ def test_the_maximum_with_a_prior(name):
 
     assert abs(f(1e-3) - f(-1e-3)) / 2e-3 < 1e-4 * count and f(0.0) > max(f(t) for t in (-1.0, -1e-3, 1e-3, 1.0))
     assert not np.isclose(best, residual.maximum(count, squares), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["additive", "variance", "precision"])
+def test_a_drift_is_judged_by_the_standard_error(name):
+    """Of log x, whatever the power; that of a precision was negative, and so as good as 0."""
+    engine, residual = built(name)
+    theta = engine.points.theta_of(engine.points.template)
+    expected = 1.0 / (abs(residual.power) * np.sqrt(2.0 * residual.count(engine.mixed)))
+    assert engine.maximizer.scales(theta)[residual.parameter.columns] == pytest.approx(expected, rel=1e-6)
