@@ -1,4 +1,4 @@
-"""Numbers above or below which a fit should be looked at; warnings and :func:`diagnostics` share them."""
+"""Numbers above or below which a fit should be looked at, and words of its notes; warnings and :func:`diagnostics` share them."""
 
 #: Rough standard errors by which an estimate may have moved at the end, or chains may differ.
 LARGE = 0.3
@@ -27,3 +27,7 @@ LARGEST_CONDITION = 1000.0
 LARGEST_LOGLIK_ERROR = 0.5
 #: Change of a subject's log-likelihood with the tolerances of its solves, above which draws follow the error of the solver.
 LARGEST_SOLVER_ERROR = 1.0
+
+#: How the sentences of a fit begin that say what its data do not determine; the table of verdicts finds them by these words.
+HARDLY_DETERMINED, NO_INFORMATION = "the data hardly determine", "the data contain no information on"
+NOT_DETERMINED = (HARDLY_DETERMINED, NO_INFORMATION)

@@ -239,11 +239,7 @@ def _of_errors(population) -> Iterator[tuple]:
     if "standard_errors" not in attrs:
         return
     found, note = attrs["standard_errors"] != "none", attrs.get("standard_errors_note", "")
-    flat = [
-        h
-        for h in _read(attrs, "identifiability", [])
-        if h.startswith(("the data hardly determine", "the data contain no information"))
-    ]
+    flat = [h for h in _read(attrs, "identifiability", []) if h.startswith(thresholds.NOT_DETERMINED)]
     yield _line(
         "standard errors", attrs["standard_errors"], found, 1, found and not flat,
         f"{'Some have none' if found else 'There are none'}: {'; '.join(flat) or note}. Fix or remove what the data do not determine.",

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pymc_saem.model.mixed_model import element_labels, parameter_labels
+from pymc_saem.results.thresholds import HARDLY_DETERMINED, NO_INFORMATION
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.likelihood.joint import WeightedPoints
 from pymc_saem.saem.likelihood.linearize import Linearized
@@ -226,12 +227,12 @@ def _of_linearized(engine, theta, columns, linearized: Linearized, prior: np.nda
 def _told(columns, found: Determined, method, labels, complete, few="", note="", n_solves=0) -> Information:
     """An information with sentences about what is not determined, of entries with ``complete`` information (p,)."""
     silent = [group[0] for group in found.groups if len(group) == 1 and not np.nan_to_num(complete[group[0]]) > 0]
-    hints = [f"the data contain no information on {listed([labels[k] for k in silent])}"] if silent else []
+    hints = [f"{NO_INFORMATION} {listed([labels[k] for k in silent])}"] if silent else []
     for group in found.groups:
         if group[0] not in silent:
             kind = "a combination of " if len(group) > 1 else ""
             named = sorted(group) if len(group) <= MAX_NAMES else group
-            hints.append(f"the data hardly determine {kind}{listed([labels[k] for k in named])}{few}")
+            hints.append(f"{HARDLY_DETERMINED} {kind}{listed([labels[k] for k in named])}{few}")
     if len(hints) > MAX_SENTENCES:
         hints = [*hints[:MAX_SENTENCES], f"and {len(hints) - MAX_SENTENCES} more"]
     if found.unknown.all():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pymc_saem.results.thresholds import HARDLY_DETERMINED
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.uncertainty.fisher import Information, labels_of, network_columns
 from pymc_saem.saem.uncertainty.identifiability import hints, listed
@@ -73,7 +74,7 @@ def uncertainty(
     labels = np.array(labels_of(engine))[columns]
     hint, note = list(found.hints), found.note
     if endless.any():
-        hint.append(f"the data hardly determine {listed(labels[endless].tolist())} (their intervals are unbounded)")
+        hint.append(f"{HARDLY_DETERMINED} {listed(labels[endless].tolist())} (their intervals are unbounded)")
         note = "; ".join(part for part in (note, hint[-1]) if part)
     if columns.size:
         hint += hints(labels.tolist(), covariance)
