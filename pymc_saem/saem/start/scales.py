@@ -210,9 +210,9 @@ def _difference(f, x: np.ndarray, k: int, here: np.ndarray) -> np.ndarray:
 
 def spread_of_effects(engine, theta: np.ndarray) -> np.ndarray:
     """Change of each column of phi (phi,) that moves predictions by a residual standard deviation; infinite where none does."""
-    mean, n_subjects = engine.maximizer.population(theta).mean, engine.mixed.n_subjects
-    weight = engine.maximizer.weight
-    rows = np.bincount(np.concatenate([o.row_subject for o in engine.mixed.outcomes]), minlength=n_subjects)
+    # small_effects estimates the same from values, which every fit has compiled, at distances where they need not be quadratic.
+    # Here starts may be so far off that values round away their differences, and gradients do not; few fits come here.
+    mean, weight = engine.maximizer.population(theta).mean, engine.maximizer.weight
 
     def slope(shift):
         with np.errstate(all="ignore"):
@@ -222,7 +222,7 @@ def spread_of_effects(engine, theta: np.ndarray) -> np.ndarray:
     here = slope(zero)
     curvature = np.array([-_difference(slope, zero, k, here)[k] for k in range(zero.size)])
     with np.errstate(all="ignore"):
-        spread = np.sqrt(closed_form.weighted(weight, rows).sum() / curvature)
+        spread = np.sqrt(closed_form.weighted(weight, engine.mixed.values_of_subjects).sum() / curvature)
     return np.where(np.isfinite(spread), spread, np.inf)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from pymc_saem.saem.core.closed_form import weighted
@@ -23,31 +26,30 @@ def with_visible_effects(engine, theta: np.ndarray) -> np.ndarray:
 
     Random effects that only their distribution holds (weights of networks) stay as they are: most of them move nothing.
     """
-    sd = engine.maximizer.population(theta).sd
+    population, weight = engine.maximizer.population(theta), engine.maximizer.weight
+    mean, sd = population.mean, population.sd
     columns = np.flatnonzero(engine.mixed.is_gaussian & (sd > 0))
     if is_flexible(engine.mixed) or not columns.size:
         return theta
-    factor = np.ones(sd.size)
-    factor[columns] = [_factor(engine, theta, k, sd[k]) for k in columns]
-    return with_sds_times(engine, theta, factor)
 
-
-def _factor(engine, theta: np.ndarray, k: int, sd: float) -> float:
-    """What to multiply the standard deviation of a column by; 1 unless it is known to be too small.
-
-    The log likelihood of n rows falls by n/2 where predictions move by a residual standard deviation.
-    """
-    weight, mixed = engine.maximizer.weight, engine.mixed
-    mean = engine.maximizer.population(theta).mean
-
-    def loglik(shift: float) -> float:
+    def loglik(column: int, shift: float) -> float:
         phi = mean.copy()
-        phi[:, k] += shift
+        phi[:, column] += shift
         with np.errstate(all="ignore"):
             return float(weighted(weight, engine.densities.outputs_quietly(phi[None], theta)[0][0]).sum())
 
-    rows = np.bincount(np.concatenate([o.row_subject for o in mixed.outcomes]), minlength=mixed.n_subjects)
-    here, half = loglik(0.0), 0.5 * float(weighted(weight, rows).sum())
+    here, half = loglik(0, 0.0), 0.5 * float(weighted(weight, engine.mixed.values_of_subjects).sum())
+    factor = np.ones(sd.size)
+    factor[columns] = [_factor(partial(loglik, k), here, half, float(sd[k])) for k in columns]
+    return with_sds_times(engine, theta, factor)
+
+
+def _factor(loglik: Callable[[float], float], here: float, half: float, sd: float) -> float:
+    """What to multiply the standard deviation of a column by; 1 unless it is known to be too small.
+
+    ``loglik(shift)`` is the log likelihood with the column moved away from its mean, ``here`` that at the mean. That of n
+    values falls by ``half`` = n/2 where predictions move by a residual standard deviation.
+    """
     for width in sd / SMALLEST_SHARE * WIDTHS:
         fall = here - 0.5 * (loglik(width) + loglik(-width))
         if not np.isfinite(fall):
