@@ -6,15 +6,19 @@ import re
 from dataclasses import is_dataclass
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pymc as pm
 import pytest
 
 import pymc_saem as ps
+from pymc_saem.evaluate import generator
+from pymc_saem.plots import style
 from tests.support.documentation import example_names
 from tests.support.small import CHEAP, SMALL, SMALL_FIT, SMALL_SAMPLE, smaller
 
+PACKAGE = Path(ps.__file__).parent
 MODULES = ("pymc_saem", "pymc_saem.ode", "pymc_saem.nn", "pymc_saem.plots", "pymc_saem.datasets")
 #: Codes of numpydoc that are not asked for, and why.
 LEFT_OUT = {"ES01": "a summary that says everything needs no second paragraph"}
@@ -94,6 +98,16 @@ def test_docstring_names_the_errors(path):
     assert raised(THINGS[path]) <= set(", ".join(named).split(", "))
 
 
+def run_examples(text, name, names):
+    """Fails where an example prints something else than its docstring says."""
+    test = doctest.DocTestParser().get_doctest(text, dict(names), name, None, 0)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    printed = []
+    failed = runner.run(test, out=printed.append).failed
+    plt.close("all")
+    assert not failed, "".join(printed)
+
+
 @pytest.fixture(scope="module")
 def names():
     return example_names()
@@ -108,14 +122,22 @@ def test_examples_run(path, names, tmp_path, monkeypatch):
     for name, options in SMALL.items():
         monkeypatch.setattr(ps, name, smaller(getattr(ps, name), **options))
     monkeypatch.setattr(pm, "sample", smaller(pm.sample, **SMALL_SAMPLE))
-    text = inspect.getdoc(THINGS[path])
-    assert "+SKIP" not in text
-    test = doctest.DocTestParser().get_doctest(text, dict(names), path, None, 0)
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
-    printed = []
-    failed = runner.run(test, out=printed.append).failed
-    plt.close("all")
-    assert not failed, "".join(printed)
+    run_examples(inspect.getdoc(THINGS[path]), path, names)
+
+
+@pytest.mark.parametrize("module", [generator, style], ids=lambda module: module.__name__)
+def test_other_examples_run(module, names):
+    tests = [test for test in doctest.DocTestFinder().find(module) if test.examples]
+    assert tests
+    for test in tests:
+        run_examples(test.docstring, test.name, names | vars(module))
+
+
+def test_there_are_no_other_examples():
+    texts = {path: path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
+    assert not [path for path, text in texts.items() if "+SKIP" in text]
+    modules = {inspect.getmodule(THINGS[path]).__file__ for path in WITH_EXAMPLES} | {generator.__file__, style.__file__}
+    assert {str(path) for path, text in texts.items() if ">>> " in text} == modules
 
 
 def test_every_public_name_has_an_example():

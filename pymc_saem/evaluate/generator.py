@@ -80,8 +80,10 @@ class Generator:
 
     Examples
     --------
-    >>> generator = Generator(model, ["ka", "V", "CL"])  # doctest: +SKIP
-    >>> generator.draw(values, n=100, rng=np.random.default_rng(1)).outcomes["conc"]  # doctest: +SKIP
+    >>> generator = Generator(model, ["ka", "V", "CL"])
+    >>> values = {"log_ka": 0.5, "log_V": 3.5, "log_CL": 1.0, "omega_ka": 0.6, "omega_V": 0.2, "omega_CL": 0.3, "sigma": 0.7}
+    >>> generator.draw(values, n=3, rng=np.random.default_rng(1)).outcomes["conc"].shape
+    (3, 132)
     """
 
     def __init__(
