@@ -160,17 +160,10 @@ def plot_fits(
     by_outcome = axes.reshape(-1, n_outcomes).T
     kinds = {int(side) for part in parts for side in part.side}
     for part, own_axes in zip(parts, by_outcome, strict=True):
-        for panel, subject, curve in zip(own_axes, chosen, part.curves, strict=True):
-            own = part.fitted.rows_of(subject)
-            _draw_data(panel, part.x[own], part.fitted.observed[own], part.side[own], kinds)
-            _draw_curve(panel, curve, ci_prob)
-            panel.set_title(f"{part.fitted.subject_dim} {part.fitted.subjects[subject]}", fontsize="medium")
-            if log:
-                log_scale(panel, "y")
-            tidy(panel)
+        _draw_part(part, own_axes, kinds, ci_prob, log)
         if log:
-            _fit_log_axes(own_axes, part.fitted, chosen, part.curves, sharey)
-        _warn_of_gaps(part.fitted, chosen, part.curves)
+            _fit_log_axes(own_axes, part, sharey)
+        _warn_of_gaps(part)
     for page, is_new in figures:
         label_axes(page, is_new, xlabel, "" if several else ylabels[0])
         add_legend(page, is_new, n_columns=4 if kinds == {0} else 3)
@@ -241,6 +234,18 @@ def _columns(ncols: int | None, n_subjects: int, n_outcomes: int) -> int | None:
     return ncols
 
 
+def _draw_part(part: _Part, axes: np.ndarray, kinds: set[int], ci_prob: float, log: bool) -> None:
+    """One outcome, a panel per subject."""
+    for panel, subject, curve in zip(axes, part.chosen, part.curves, strict=True):
+        own = part.fitted.rows_of(subject)
+        _draw_data(panel, part.x[own], part.fitted.observed[own], part.side[own], kinds)
+        _draw_curve(panel, curve, ci_prob)
+        panel.set_title(f"{part.fitted.subject_dim} {part.fitted.subjects[subject]}", fontsize="medium")
+        if log:
+            log_scale(panel, "y")
+        tidy(panel)
+
+
 def _draw_data(ax: Axes, x: np.ndarray, y: np.ndarray, side: np.ndarray, kinds: set[int]) -> None:
     """Rows of one subject; ``kinds`` of censored rows in the figure are named in all panels, for the legend."""
     ax.plot(x[side == 0], y[side == 0], label="data", **DATA)
@@ -251,14 +256,12 @@ def _draw_data(ax: Axes, x: np.ndarray, y: np.ndarray, side: np.ndarray, kinds: 
         ax.annotate("no rows", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=DATA["color"])
 
 
-def _fit_log_axes(
-    axes: np.ndarray, fitted: FittedOutcome, chosen: list[int], curves: list[Curve], sharey: bool
-) -> None:
+def _fit_log_axes(axes: np.ndarray, part: _Part, sharey: bool) -> None:
     """Lower ends by what is positive in data and modes: a band that falls to zero would stretch the axis by decades."""
     lows, highs = [], []
-    for subject, curve in zip(chosen, curves, strict=True):
-        y = np.concatenate([fitted.observed[fitted.rows_of(subject)], curve.y[:2].ravel()])
-        observed = fitted.observed[fitted.rows_of(subject)]
+    for subject, curve in zip(part.chosen, part.curves, strict=True):
+        observed = part.fitted.observed[part.fitted.rows_of(subject)]
+        y = np.concatenate([observed, curve.y[:2].ravel()])
         y, observed = y[np.isfinite(y) & (y > 0)], observed[observed > 0]
         lows.append(0.5 * observed.min() if observed.size else np.nan)
         highs.append(2.0 * y.max() if y.size else np.nan)
@@ -299,16 +302,16 @@ def _draw_curve(ax: Axes, curve: Curve, ci_prob: float) -> None:
         ax.fill_between(curve.x, lower, upper, label=f"{100 * ci_prob:g} % band", **BAND)
 
 
-def _warn_of_gaps(fitted: FittedOutcome, chosen: list[int], curves: list[Curve]) -> None:
+def _warn_of_gaps(part: _Part) -> None:
     """Warn about curves with gaps, because an empty panel explains nothing."""
     names = [
-        str(fitted.subjects[s])
-        for s, c in zip(chosen, curves, strict=True)
+        str(part.fitted.subjects[s])
+        for s, c in zip(part.chosen, part.curves, strict=True)
         if not np.isfinite(c.y[:2, np.isfinite(c.x)]).all()
     ]
     if names:
         warnings.warn(
-            f"The prediction is not finite everywhere for {fitted.subject_dim} {', '.join(names)}; with an ODE, the "
+            f"The prediction is not finite everywhere for {part.fitted.subject_dim} {', '.join(names)}; with an ODE, the "
             "solver failed at tolerance 1e-8: raise max_steps of solve_ivp.",
             UserWarning,
             stacklevel=3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +17,7 @@ from pymc_saem.arguments import check_types
 from pymc_saem.compat import InferenceData
 from pymc_saem.diagnose.bins import is_smooth
 from pymc_saem.diagnose.rows import Rows
-from pymc_saem.diagnose.vpc import predictive_check
+from pymc_saem.diagnose.vpc import Vpc, predictive_check
 from pymc_saem.plots.style import (
     BAND,
     DATA,
@@ -155,29 +156,18 @@ def plot_vpc(
         random_seed=random_seed,
     )
     table, name = check.table, check.rows.outcome.name
-    outside = _OUTSIDE_SMOOTH if is_smooth(bins) else _OUTSIDE
-    is_fraction = table["statistic"].iloc[0] == "fraction"
+    look = _Look(
+        ci_prob,
+        outside=_OUTSIDE_SMOOTH if is_smooth(bins) else _OUTSIDE,
+        is_fraction=table["statistic"].iloc[0] == "fraction",
+        show_data=show_data,
+        log=log,
+    )
     has_fractions = table["statistic"].isin(["below", "above"]).any()
-    columns, floor = ["observed", "simulated", "lower", "upper"], None
-    if log:  # lines end below the axis, as zero would be infinitely far down
-        seen = np.concatenate([check.y, table.loc[table["level"].notna(), "observed"]])
-        floor = 0.7 * min(seen[seen > 0], default=1.0)
-        is_value = table["level"].notna()
-        table.loc[is_value, columns] = table.loc[is_value, columns].clip(lower=0.95 * floor)
+    floor = _keep_above(check) if log else None
     grid, is_new = _axes(len(check.strata), has_fractions, ax, figsize)
-    for k, (label, of_stratum) in enumerate(check.strata):
-        own = table if label is None else table[table.iloc[:, 0] == label]
-        panel = grid[0, k]
-        if show_data and not is_fraction:
-            panel.plot(check.x[of_stratum], check.y[of_stratum], label="data", **dots(of_stratum.sum()))
-        if log:
-            log_scale(panel, "y")
-        _draw_statistics(panel, own[own["statistic"].isin(["quantile", "fraction"])], ci_prob, is_fraction, outside)
-        if label is not None:
-            panel.set_title(f"{table.columns[0]} {label}", fontsize="medium")
-        if has_fractions:
-            _draw_bounds(panel, check.rows, of_stratum)
-            _draw_fractions(grid[1, k], own, outside)
+    for column, (label, of_stratum) in zip(grid.T, check.strata, strict=True):
+        _draw_stratum(column, check, label, of_stratum, look)
     if log:  # when all panels are drawn, as it fixes the upper end of an axis that they share
         for panel in grid[0]:
             panel.set_ylim(bottom=floor)
@@ -185,10 +175,49 @@ def plot_vpc(
     x_name = getattr(times, "name", None) or table.attrs["x"]
     xlabel = with_unit(x_name, unit_in(times, x_name)) if xlabel is None else xlabel
     if ylabel is None:
-        ylabel = f"fraction of {name}" if is_fraction else with_unit(name, unit_in(times, name))
-        ylabel = f"{ylabel}, prediction-corrected" if prediction_corrected and not is_fraction else ylabel
+        ylabel = f"fraction of {name}" if look.is_fraction else with_unit(name, unit_in(times, name))
+        ylabel = f"{ylabel}, prediction-corrected" if prediction_corrected and not look.is_fraction else ylabel
     _finish(grid, is_new, xlabel, ylabel)
     return grid if has_fractions else grid[0]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How all panels are drawn."""
+
+    ci_prob: float
+    outside: Style  # where an observed line leaves its interval
+    is_fraction: bool  # of rows in a category, instead of quantiles
+    show_data: bool
+    log: bool
+
+
+def _keep_above(check: Vpc) -> float:
+    """Lower end of a logarithmic axis; lines of the table end below it, as zero would be infinitely far down."""
+    table, columns = check.table, ["observed", "simulated", "lower", "upper"]
+    is_value = table["level"].notna()
+    seen = np.concatenate([check.y, table.loc[is_value, "observed"]])
+    floor = 0.7 * min(seen[seen > 0], default=1.0)
+    table.loc[is_value, columns] = table.loc[is_value, columns].clip(lower=0.95 * floor)
+    return floor
+
+
+def _draw_stratum(
+    column: np.ndarray, check: Vpc, label: object, of_stratum: np.ndarray, look: _Look
+) -> None:
+    """One group of rows: its quantiles, and below them its censored fractions if there are two panels."""
+    table, panel = check.table, column[0]
+    own = table if label is None else table[table.iloc[:, 0] == label]
+    if look.show_data and not look.is_fraction:
+        panel.plot(check.x[of_stratum], check.y[of_stratum], label="data", **dots(of_stratum.sum()))
+    if look.log:
+        log_scale(panel, "y")
+    _draw_statistics(panel, own[own["statistic"].isin(["quantile", "fraction"])], look)
+    if label is not None:
+        panel.set_title(f"{table.columns[0]} {label}", fontsize="medium")
+    if len(column) > 1:
+        _draw_bounds(panel, check.rows, of_stratum)
+        _draw_fractions(column[1], own, look.outside)
 
 
 def _axes(
@@ -215,15 +244,13 @@ def _axes(
     return grid, True
 
 
-def _draw_statistics(
-    ax: Axes, own: pd.DataFrame, ci_prob: float, is_fraction: bool, outside: Style
-) -> None:
+def _draw_statistics(ax: Axes, own: pd.DataFrame, look: _Look) -> None:
     levels = np.sort(own["level"].unique())
     line: Style
     middle = levels[np.argmin(np.abs(levels - 0.5))]
     for k, level in enumerate(levels):
         part = own[own["level"] == level].sort_values("x")
-        if is_fraction:
+        if look.is_fraction:
             color = SERIES[k % len(SERIES)]
             band, line = BAND | {"color": color["color"], "alpha": 0.25}, color | {"linewidth": 1.6, "zorder": 4}
             name = f"fraction of {level:g}"
@@ -232,12 +259,12 @@ def _draw_statistics(
             band = MIDDLE_BAND if is_middle else BAND
             line = DATA | {"marker": "none", "linewidth": 1.6, "linestyle": "-" if is_middle else "--"}
             name = (f"{level:g}" if is_middle else ", ".join(f"{p:g}" for p in levels[levels != middle])) + " quantile"
-        _band(ax, part, band, f"simulated {name}, {100 * ci_prob:g} % interval")
-        thin: Style = {"color": line["color"] if is_fraction else "#777777", "linewidth": 0.8, "linestyle": ":", "zorder": 3}
+        _band(ax, part, band, f"simulated {name}, {100 * look.ci_prob:g} % interval")
+        thin: Style = {"color": line["color"] if look.is_fraction else "#777777", "linewidth": 0.8, "linestyle": ":", "zorder": 3}
         x, simulated, observed = _over_bins(part, "simulated", "observed")
         ax.plot(x, simulated, label="simulated, median", **thin)
         ax.plot(x, observed, label=f"observed {name}", **line)
-        _mark_outside(ax, part, outside)
+        _mark_outside(ax, part, look.outside)
     tidy(ax)
 
 
