@@ -12,8 +12,9 @@ from pymc.distributions.censored import CensoredRV
 from pytensor.graph.traversal import io_toposort
 from pytensor.tensor.random.basic import LogNormalRV
 
+from pymc_saem.evaluate.drawing import refuse_undrawable
 from pymc_saem.evaluate.fitted_outcome import FittedOutcome
-from pymc_saem.evaluate.generator import Generator, Laws, refuse_undrawable
+from pymc_saem.evaluate.generator import Generator, Laws
 from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, are_of_rows, as_row_times, before_censoring
 from pymc_saem.model.graph.rebuild import rebuild
 from pymc_saem.model.outcomes import Outcome, choose_outcome, data_value

@@ -15,15 +15,14 @@ from pytensor.graph.replace import vectorize_graph
 from pytensor.graph.traversal import io_toposort
 from pytensor.tensor.variable import TensorVariable
 
+from pymc_saem.evaluate.drawing import can_be_drawn, gaps_of, of_rows, without_gaps
 from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, before_censoring, location
 from pymc_saem.evaluate.vectorized import Vectorized, with_batch
 from pymc_saem.model.graph.rebuild import Randomness, arguments, rebuild, typical
-from pymc_saem.model.outcomes import Outcome, missing_parts, read_outcomes
+from pymc_saem.model.outcomes import missing_parts, read_outcomes
 
 #: Numbers in the rows and random effects that are evaluated at once.
 MAX_NUMBERS = 4_000_000
-#: Stands for an argument that is nowhere finite; a possible value of means, rates, scales and probabilities.
-_HARMLESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ class Generator:
 
     def draw_outcomes(self, laws: Laws, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """New outcomes, (n, ...) by name. Rows without a distribution are NaN; an outcome that cannot be drawn is left out."""
-        finite, bad = zip(*map(_without_gaps, laws.arguments), strict=True) if laws.arguments else ((), ())
+        finite, bad = zip(*map(without_gaps, laws.arguments), strict=True) if laws.arguments else ((), ())
         self._outcomes_drawn.compile(finite)
         try:
             drawn = iter(self._outcomes_drawn(laws.n, rng, finite))
@@ -183,7 +182,7 @@ class Generator:
             values, gaps = [], []
             for _ in outcome.parts:
                 value = np.asarray(next(drawn))
-                gaps.append(_gaps(value, [bad[a] for a in self._arguments_of[k]]))
+                gaps.append(gaps_of(value, [bad[a] for a in self._arguments_of[k]]))
                 values.append(value)
                 k += 1
             whole, gap = outcome.join(values, laws.n), outcome.join(gaps, laws.n)
@@ -199,7 +198,7 @@ class Generator:
                 shape = outcome.shape if len(outcome.parts) == 1 else (part.rows.size, *part.rv.type.shape[1:])
                 mark = np.zeros((laws.n, *shape))
                 for j, a in enumerate(self._arguments_of[k]):
-                    mark += np.sqrt(2.0 + j) * _of_rows(laws.arguments[a], mark.shape)
+                    mark += np.sqrt(2.0 + j) * of_rows(laws.arguments[a], mark.shape)
                 of_parts.append(mark)
                 k += 1
             found.append(outcome.join(of_parts, laws.n).reshape(laws.n, -1))
@@ -330,65 +329,9 @@ class Generator:
         return Vectorized(lambda randomness: rebuild(rvs, known, randomness=randomness), symbols, [], True)
 
 
-def can_be_drawn(outcome: Outcome) -> bool:
-    """Whether PyMC can: not a ``CustomDist`` that has a density alone."""
-    draw = [getattr(before_censoring(part.rv).owner.op, "_random_fn", None) for part in outcome.parts]
-    return not any(getattr(f, "__qualname__", "").startswith("default_not_implemented") for f in draw)
-
-
-def refuse_undrawable(outcomes: Iterable[Outcome]) -> None:
-    """Say which outcome cannot be drawn, and what to do.
-
-    Raises
-    ------
-    NotImplementedError
-    """
-    for outcome in outcomes:
-        if not can_be_drawn(outcome):
-            raise NotImplementedError(
-                f"Outcome '{outcome.name}' cannot be drawn, as its CustomDist has no random=. Give it one: random=lambda *parameters, "
-                "rng, size: ..."
-            )
-
-
 def _core(variable: Variable) -> Variable:
     """A symbol like a variable, with a shape that may differ where the graph allows it.
 
     Not by ``pt.tensor``, which refuses names that NumPy takes for a dtype: "short", or bambi's "1|subject_sigma".
     """
     return variable.type(variable.name)
-
-
-def _of_rows(argument: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """An argument as one number per row; one with its own axes, such as probabilities of categories, as a sum over them."""
-    if argument.shape[: len(shape)] == shape and argument.ndim > len(shape):
-        argument = argument.reshape(*shape, -1)
-        return argument @ np.sqrt(3.0 + np.arange(argument.shape[-1]))
-    try:
-        return np.broadcast_to(argument, shape)
-    except ValueError:
-        return np.zeros(shape)
-
-
-def _without_gaps(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Arguments (n, ...) with possible values in the place of those that are not finite, and where these were."""
-    bad = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
-    if not bad.any():
-        return values, bad
-    first = np.argmin(bad, axis=0)  # another entry of the batch, whose value is one that the distribution can have
-    stand_in = np.take_along_axis(values, first[None], axis=0)
-    return np.where(bad, np.where(np.isfinite(stand_in), stand_in, _HARMLESS), values), bad
-
-
-def _gaps(value: np.ndarray, bad: Sequence[np.ndarray]) -> np.ndarray:
-    """Which entries of a draw (n, ...) came from arguments that were not finite."""
-    gap = np.zeros(value.shape, dtype=bool)
-    for of_argument in bad:
-        if not of_argument.any():
-            continue
-        try:
-            gap |= np.broadcast_to(of_argument, value.shape)
-        except ValueError:  # an argument with its own axes: the whole outcome
-            whole = of_argument.reshape(len(of_argument), -1).any(axis=1)
-            gap |= whole.reshape(-1, *(1,) * (value.ndim - 1))
-    return gap

@@ -9,7 +9,8 @@ from functools import cached_property, partial
 import numpy as np
 
 from pymc_saem.evaluate.arguments import first_of
-from pymc_saem.evaluate.generator import Generator, Laws, refuse_undrawable
+from pymc_saem.evaluate.drawing import refuse_undrawable
+from pymc_saem.evaluate.generator import Generator, Laws
 from pymc_saem.model.outcomes import Outcome
 from pymc_saem.prediction.design import Design
 from pymc_saem.prediction.match import OWN_DATA, Matched, fitted_effects

@@ -11,7 +11,8 @@ import xarray as xr
 
 from pymc_saem.arguments import check_types, random_generator
 from pymc_saem.evaluate.arguments import first_of
-from pymc_saem.evaluate.generator import Generated, Generator, refuse_undrawable
+from pymc_saem.evaluate.drawing import refuse_undrawable
+from pymc_saem.evaluate.generator import Generated, Generator
 from pymc_saem.prediction.values import (
     Fit,
     check_choice,
