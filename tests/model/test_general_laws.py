@@ -6,7 +6,8 @@ import pytensor.tensor as pt
 import pytest
 from scipy.optimize import minimize
 from scipy.special import betaln, gammaln
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import expon, gamma, multivariate_normal, norm, uniform
+from scipy.stats import t as student
 
 import pymc_saem as ps
 from pymc_saem.model.density.laws import TypicalValues
@@ -171,3 +172,53 @@ def test_effects_with_distant_bounds_begin_where_their_distribution_has_its_mass
     theta = points.theta_at({"mu": 2.5, "omega": 1.0})
     mean = TypicalValues(mixed).mean(theta, np.zeros((3, 1)))
     np.testing.assert_allclose(points.natural_phi(mean[None], theta)["e"], 2.5 * np.ones((1, 3)))
+
+
+TRUNCATED = {  # what is truncated, its counterpart of SciPy, the bounds
+    "inside": (lambda: pm.Gamma.dist(4.0, 2.0), gamma(4.0, scale=0.5), (0.5, np.inf)),
+    "below a bound": (lambda: pm.Gamma.dist(4.0, 2.0), gamma(4.0, scale=0.5), (20.0, np.inf)),
+    "above a bound": (lambda: pm.StudentT.dist(nu=5.0, mu=0.0, sigma=0.01), student(5.0, scale=0.01), (-np.inf, -3.0)),
+    "at a bound": (lambda: pm.StudentT.dist(nu=5.0, mu=0.0, sigma=0.01), student(5.0, scale=0.01), (0.0, np.inf)),
+    "between two, of a point below": (lambda: pm.Exponential.dist(5.0), expon(scale=0.2), (10.0, 12.0)),
+    "between two, of a flat one": (lambda: pm.Uniform.dist(0.0, 50.0), uniform(0.0, 50.0), (40.0, 42.0)),
+    "normal": (lambda: pm.Normal.dist(0.0, 1.0), norm(), (30.0, np.inf)),
+}
+
+
+@pytest.mark.parametrize("case", TRUNCATED)
+def test_truncated_effects_begin_where_their_distribution_has_its_mass(case):
+    """Not in its tails, and not at a bound; PyMC's own point is 1 from a bound, or half the distance of two."""
+    whole, law, (lower, upper) = TRUNCATED[case]
+    with pm.Model(coords={"subject": range(3)}) as model:
+        bounds = {"lower": lower if np.isfinite(lower) else None, "upper": upper if np.isfinite(upper) else None}
+        middle = 0.5 * (lower + upper) if np.isfinite(upper - lower) else lower + 1 if np.isfinite(lower) else upper - 1
+        e = pm.Truncated("e", whole(), **bounds, dims="subject", initval=np.full(3, middle))
+        pm.Normal("y", e[np.arange(9) % 3], pm.HalfNormal("sigma"), observed=np.arange(9.0))
+    mixed = read_model(model)
+    points = PointMap(mixed)
+    theta = points.theta_of(points.template)
+    mean = TypicalValues(mixed).mean(theta, np.zeros((3, 1)))
+    found = points.natural_phi(mean[None], theta)["e"]
+    above = (law.sf(lower) - law.sf(found)) / (law.sf(lower) - law.sf(upper))
+    assert np.all((above > 0.1) & (above < 0.9)), (found, above)
+
+
+@pytest.mark.slow
+def test_truncated_effects_in_the_tail_of_what_is_truncated():
+    """An exponential distribution beyond 0.2 is 0.2 and an exponential one; the exact maximum by integration."""
+    rng = np.random.default_rng(3)
+    shifts = rng.exponential(0.02, size=N)
+    y = 0.2 + shifts[SUBJECT] + 0.005 * rng.normal(size=SUBJECT.size)
+    with pm.Model(coords={"subject": range(N)}) as model:
+        rate = pm.HalfFlat("rate", initval=10.0)
+        e = pm.Truncated("e", pm.Exponential.dist(rate), lower=0.2, dims="subject")
+        pm.Normal("y", e[SUBJECT], 0.005, observed=y)
+    nodes = np.linspace(0.0, 0.3, 6001)
+    rows = norm(nodes[:, None], 0.005 / 2.0).logpdf((y - 0.2).reshape(N, 4).mean(axis=1))  # up to a constant
+
+    def objective(x):
+        return np.log(np.exp(rows + (x[0] - np.exp(x[0]) * nodes)[:, None]).sum(axis=0)).sum()
+
+    options = {"likelihood": None, "standard_errors": None, "draws": 400, "n_explore": 100, "n_smooth": 100}
+    rate = ps.summary(ps.fit_saem(model, random_seed=1, progressbar=False, **options))["estimate"]["rate"]
+    assert judged(np.log([rate]), objective, np.log([50.0])) < 0.05

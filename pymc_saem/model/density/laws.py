@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 from pymc.distributions.continuous import TruncatedNormalRV
 from pymc.distributions.distribution import support_point
+from pymc.distributions.truncated import TruncatedRV
 from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.model.density.densities import effect_logp
@@ -129,14 +131,37 @@ def _of_batches(value: np.ndarray, effect: RandomEffect) -> np.ndarray:
 
 
 def _middle(rv: TensorVariable) -> TensorVariable:
-    """Where a distribution has its mass: PyMC's support point, but the mode of a truncated normal.
+    """Where a distribution has its mass: PyMC's support point; if truncated, that of the whole distribution, moved between the bounds.
 
-    PyMC takes 1 beyond a bound, however far away mu is: from -999, for mu = 0 and a lower bound of -1000, no run recovered.
+    Beyond a bound PyMC takes 1 from it, however far that is, and half the distance of two bounds, which may be outside of both: from
+    -999, for mu = 0 and a lower bound of -1000, no run recovered.
     """
-    if not isinstance(rv.owner.op, TruncatedNormalRV):
+    op = rv.owner.op
+    if isinstance(op, TruncatedNormalRV):
+        mu, sigma, lower, upper = op.dist_params(rv.owner)
+        whole = pm.Normal.dist(mu, sigma)
+    elif isinstance(op, TruncatedRV):
+        *inputs, lower, upper = rv.owner.inputs
+        whole = op.base_rv_op.make_node(*inputs).default_output()
+    else:
         return support_point(rv)
-    mu, _, lower, upper = rv.owner.op.dist_params(rv.owner)
-    return pt.switch((mu > lower) & (mu < upper), mu, support_point(rv))
+    point, half = support_point(whole), 0.5 * (upper - lower)
+
+    def reach(bound: TensorVariable, direction: int, is_outside: TensorVariable) -> TensorVariable:
+        found = pt.minimum(_reach(whole, bound + pt.zeros_like(point), direction), half)
+        unknown = pt.switch(is_outside, pt.minimum(1.0, half), 0.0)
+        return pt.switch(pt.isnan(found) | pt.isinf(found), unknown, found)
+
+    lowest = lower + reach(lower, 1, point <= lower)
+    return pt.minimum(pt.maximum(point, lowest), upper - reach(upper, -1, point >= upper))
+
+
+def _reach(rv: TensorVariable, bound: TensorVariable, direction: int) -> TensorVariable:
+    """How far from a bound, up (1) or down (-1), the log density falls by 1/2, by its first two derivatives at the bound."""
+    first = pt.grad(pm.logp(rv, bound).sum(), bound, disconnected_inputs="ignore")
+    second = pt.grad(first.sum(), bound, disconnected_inputs="ignore")
+    fall = pt.maximum(-direction * first, 0.0)
+    return 1.0 / (fall + pt.sqrt(fall**2 + pt.maximum(-second, 0.0)))
 
 
 class TypicalValues:
