@@ -44,7 +44,8 @@ test-oldest: ## run the tests of `make test` with the lower bounds of all requir
 notebooks: $(INSTALLED_DEV) ## execute the notebooks in place
 	@test -n "$(NOTEBOOKS)" || { echo "there are no notebooks"; exit 1; }
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace \
-		--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.timeout=1800 $(NOTEBOOKS)
+		--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.timeout=1800 \
+		--ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
 
 docs: $(INSTALLED_DOCS) docs/_outputs/.done ## build the documentation in docs/_build/html; every warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
