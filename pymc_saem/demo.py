@@ -12,7 +12,6 @@ from time import perf_counter
 _BEGAN = perf_counter()  # before the imports, which take some of the time that the demo reports
 
 import argparse  # noqa: E402
-import json  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, TypedDict  # noqa: E402
@@ -23,7 +22,8 @@ import pymc as pm  # noqa: E402
 from pytensor.tensor.variable import TensorVariable  # noqa: E402
 
 import pymc_saem as ps  # noqa: E402
-from pymc_saem.compat import InferenceData, get_group  # noqa: E402
+from pymc_saem.compat import InferenceData  # noqa: E402
+from pymc_saem.results.fit import Fit  # noqa: E402
 
 
 class Settings(TypedDict, total=False):
@@ -125,7 +125,7 @@ def split_seconds(idata: InferenceData, fit_wall: float) -> dict[str, float]:
         ``read`` the model, ``compile`` its densities, find the ``start`` (with the compilation that the first
         call triggers, and the first iteration), ``iterate``, and what comes ``after``.
     """
-    known = json.loads(get_group(idata, "saem_trace").attrs["seconds"])
+    known = Fit(idata).seconds
     split = {name: known[name] for name in ("compile", "start", "iterate", "after")}
     split["after"] += sum(known.get(name, 0.0) for name in ("residuals", "likelihood", "standard_errors"))
     read = known["total"] - sum(split.values())

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "pymc_saem"
 MAX_LINES = 400
 MAX_FILES = 16
-# subpackage: the siblings it may import. What stands in FOR_EVERYBODY imports nothing of them.
+# subpackage: the siblings, or files of siblings, that it may import. What stands in FOR_EVERYBODY imports nothing of them.
 FOR_EVERYBODY = {"arguments", "compat", "kept", "sources"}
 MAY_IMPORT = {
     "ode": set(),
@@ -20,10 +20,10 @@ MAY_IMPORT = {
     "model": set(),
     "results": set(),
     "saem": {"model", "results"},
-    "evaluate": {"model"},
+    "evaluate": {"model", "results.fit"},
     "prediction": {"model", "saem", "results", "evaluate"},
-    "diagnose": {"model", "evaluate", "prediction"},
-    "plots": {"evaluate", "diagnose"},
+    "diagnose": {"model", "results.fit", "evaluate", "prediction"},
+    "plots": {"results.fit", "evaluate", "diagnose"},
     "refit": {"model", "saem", "results", "evaluate", "prediction"},
     **dict.fromkeys(FOR_EVERYBODY, set()),
 }
@@ -56,14 +56,19 @@ ROOMS = {
     "ode.rhs": "ode.runtime",
     "ode.inputs": "",
     "ode.runtime": "",
-    "results.tables": "results.thresholds",
+    "results.tables": "results.thresholds results.fit",
     "results.files": "",
+    "results.fit": "results.build",
     "results.build": "results.labels",
     "results.labels": "",
     "results.thresholds": "",
 }
 # The mathematics of saem: NumPy, SciPy, the standard library, each other, and what keeps machine code.
 PURE, NUMERIC = "saem.core", {"numpy", "scipy"}
+# A fit is read by its groups in one file; others take from it what they need.
+READER, GROUPS = "results.fit", {"get_group", "group_names"}
+# They ask for names of groups before there is a fit: an argument of any type, and files that may hold something else.
+ASK_FOR_NAMES = {"arguments", "results.files.storage"}
 # Files that choose by version.
 VERSION_FILE = "compat.py"
 
@@ -117,7 +122,7 @@ def wrong_subpackage(name, target, module):
     if home not in MAY_IMPORT or target is None:
         return None
     allowed = {home} | FOR_EVERYBODY | MAY_IMPORT[home]
-    if target.split(".")[0] in allowed:
+    if any(f"{target}.".startswith(f"{one}.") for one in allowed):
         return None
     return f"{home} may import of this package only {sorted(allowed)}, not {module}"
 
@@ -143,6 +148,15 @@ def wrong_mathematics(name, target, module):
     else:
         is_fine = room_of(target) == PURE or target.split(".")[0] == "kept"
     return None if is_fine else f"{PURE} is mathematics and may not import {module}"
+
+
+def second_reader(name, target, module):
+    """Another file than that of the class Fit takes a fit apart."""
+    if name == READER or target is None or not target.startswith("compat.") or target.split(".")[1] not in GROUPS:
+        return None
+    if name in ASK_FOR_NAMES and target == "compat.group_names":
+        return None
+    return f"only {READER} reads the groups of a fit; use its class Fit, not {module}"
 
 
 SUBPACKAGES_WITH_ROOMS = {room.split(".")[0] for room in ROOMS}
@@ -192,7 +206,7 @@ def complaints(root):
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root)
         for module in imported_modules(path, root):
-            for rule in (wrong_subpackage, wrong_room, wrong_mathematics):
+            for rule in (wrong_subpackage, wrong_room, wrong_mathematics, second_reader):
                 message = rule(dotted(path, root), inside(module, root), module)
                 if message:
                     found.append(f"{name}: {message}")
@@ -263,6 +277,9 @@ BAD_FILES = [
     ("ode/solvers/auto.py", "from ..ops.call import call", "ode.solvers may import only"),
     ("model/graph/merged.py", "from ..density import laws", "model.graph may import only"),
     ("model/reading/levels.py", "from ..read import read_model", "model.reading may import only"),
+    ("plots/rates.py", "from ..compat import get_group", "only results.fit reads the groups of a fit"),
+    ("results/tables/summary.py", "from ...compat import group_names", "only results.fit reads the groups"),
+    ("results/files/storage.py", "from ...compat import get_group", "only results.fit reads the groups"),
     ("saem/more.py", "import numpy", "stands in no room"),
     ("saem/fit.py", "x = 1\n" * (MAX_LINES + 1), "401 lines"),
     ("saem/fit.py", "import pymc\nif pymc.__version__ > '6':\n    pass", "line 2 reads __version__"),
@@ -279,8 +296,10 @@ GOOD_FILES = [
     ("demo.py", "import pymc_saem as ps\nfrom .plots import fits"),
     ("compat.py", "import pymc\nNEW = pymc.__version__ > '6'"),
     ("plots/fits.py", "from ..evaluate.curves import draw_curves"),
-    ("plots/vpc.py", "from ..diagnose.vpc import predictive_check"),
-    ("diagnose/rows.py", "from ..prediction.values import Fit\nfrom ..evaluate.generator import Generator"),
+    ("plots/vpc.py", "from ..diagnose.vpc import predictive_check\nfrom ..results.fit import Fit"),
+    ("results/fit.py", "from ..compat import get_group, group_names"),
+    ("arguments.py", "from .compat import group_names"),
+    ("diagnose/rows.py", "from ..results.fit import Fit\nfrom ..evaluate.generator import Generator"),
     (
         "prediction/predict.py",
         "from ..evaluate import curves\nfrom ..model.dependence.row_subjects import subjects_of_rows",

@@ -16,7 +16,7 @@ import pymc as pm
 
 import pymc_saem as ps
 from pymc_saem.refit.bootstrap import draw_cases
-from pymc_saem.refit.fitted import make_refitter, read_fit
+from pymc_saem.refit.fitted import Fitted, make_refitter
 
 ITERATIONS = ((10, 50), (20, 60), (30, 100), (50, 150), (50, 250), (200, 350))
 LONG = (100, 1500)
@@ -40,7 +40,7 @@ def theophylline():
 
 def noise(model, idata, n_draws: int, n_seeds: int) -> None:
     """Print the distance of refits from long ones."""
-    fitted = read_fit(idata)
+    fitted = Fitted(idata)
     refitter, se = make_refitter(model, fitted), fitted.column("se")
     weights = draw_cases(np.random.default_rng(0), n_draws, refitter.mixed.n_subjects)
 
@@ -78,7 +78,7 @@ def main() -> None:
     for kind in ("parametric", "case") if arguments.bootstrap else ():
         mark = perf_counter()
         found = ps.bootstrap(model, idata, arguments.bootstrap, kind=kind, n_jobs=arguments.jobs, random_seed=1)
-        print(f"\n{found}\nLouis' formula: {np.round(read_fit(idata).column('se'), 4)}")
+        print(f"\n{found}\nLouis' formula: {np.round(Fitted(idata).column('se'), 4)}")
         print(f"{perf_counter() - mark:.0f} s, {found.seconds / len(found.replicates):.2f} s a refit", flush=True)
 
 

@@ -19,7 +19,8 @@ from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, are_of_rows, as_
 from pymc_saem.model.graph.rebuild import rebuild
 from pymc_saem.model.outcomes import Outcome, choose_outcome, data_value
 from pymc_saem.prediction.simulate import warn_of_failures
-from pymc_saem.prediction.values import Fit, fitted_values
+from pymc_saem.prediction.values import fitted_values
+from pymc_saem.results.fit import Fit
 
 #: Entries of :attr:`Rows.predicted`.
 POPULATION, INDIVIDUAL = 0, 1
@@ -95,8 +96,7 @@ class FittedRows:
 
     def __init__(self, model, idata, outcome: str | None = None, x=None):
         fit = Fit(idata)
-        if "individual" not in fit:
-            raise ValueError("The fit has no group 'individual', so it has no random effects and no subjects.")
+        fit.require("individual")
         self.generator = Generator(model, fit.effects, uncensored=True, axes=fit.unit_axes)
         self.values = fitted_values(model, self.generator.parameters, fit)
         self.modes = _effects_of(fit, self.generator)
@@ -167,9 +167,9 @@ class FittedRows:
 
 
 def _effects_of(fit, generator) -> dict[str, np.ndarray]:
-    individual, found = fit.group("individual"), {}
+    found = {}
     for name in generator.effects:
-        pair = [individual[f"{name}_population"].values, individual[f"{name}_mode"].values]
+        pair = fit.typical_and_mode(name)
         shape = generator.model[name].type.shape
         if len(shape) != pair[0].ndim or any(b not in (None, a) for a, b in zip(pair[0].shape, shape, strict=True)):
             raise ValueError(
@@ -181,7 +181,7 @@ def _effects_of(fit, generator) -> dict[str, np.ndarray]:
 
 
 def _subject_of_rows(fit, outcome, n_rows) -> np.ndarray:
-    constant, key = fit.group("constant_data"), f"{outcome.observed_name}_subject"
+    constant, key = fit.constant, f"{outcome.observed_name}_subject"
     if key not in constant:
         raise ValueError(f"This is not a fit of this model: it has no outcome {outcome.name!r}.")
     subject = np.asarray(constant[key].values, dtype=int)
@@ -195,7 +195,7 @@ def _subject_of_rows(fit, outcome, n_rows) -> np.ndarray:
 
 def _warn_of_other_data(fit, outcome, number) -> None:
     here = outcome.observed[number]
-    there = np.ravel(fit.group("observed_data")[outcome.observed_name].values).astype(float)
+    there = np.ravel(fit.observed[outcome.observed_name].values).astype(float)
     other = np.flatnonzero(~np.isclose(here, there, rtol=1e-12, atol=0.0)) if here.size == there.size else []
     if len(other):
         row = other[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,16 +10,16 @@ import pandas as pd
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
-import xarray as xr
 from pytensor.tensor.random.basic import LogNormalRV, MvNormalRV, NormalRV
 from pytensor.tensor.variable import TensorVariable
 from scipy import special, stats
 
 from pymc_saem.arguments import check_types
-from pymc_saem.compat import InferenceData, get_group
+from pymc_saem.compat import InferenceData
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, sample_values
 from pymc_saem.evaluate.learned import _at_samples
 from pymc_saem.evaluate.row_function import INTERPRETED
+from pymc_saem.results.fit import Fit
 
 #: Scale on which a distribution is normal: (values to that scale, derivative of it).
 _SCALES = {
@@ -152,41 +151,33 @@ def find_effects(
         When the distribution of an effect is multivariate and not normal.
     """
     samples = sample_values(model, idata, n_draws)
-    individual = get_group(idata, "individual")
-    variables = [rv for rv in model.free_RVs if f"{rv.name}_mode" in individual]
+    fit = Fit(idata)
+    variables = [rv for rv in model.free_RVs if rv.name in fit.effects]
     if names is not None:
         names = [names] if isinstance(names, str) else list(names)
         asked = {str(name).split("[")[0] for name in names}
         variables = [rv for rv in variables if rv.name in asked] or variables
     # the distributions at the estimate: parameters do not vary, effects of a higher level do
-    fixed = {n: v if f"{n}_mode" in individual else np.repeat(v[:1], len(v), axis=0) for n, v in samples.items()}
-    found = [e for rv in variables for e in _entries(model, idata, individual, rv, samples[rv.name], fixed)]
+    fixed = {n: v if n in fit.effects else np.repeat(v[:1], len(v), axis=0) for n, v in samples.items()}
+    found = [e for rv in variables for e in _entries(model, fit, rv, samples[rv.name], fixed)]
     if names is None:
         return found
     for name in names:
         if not any(name in (e.label, e.variable) for e in found):
-            known = ", ".join(dict.fromkeys(rv.name for rv in model.free_RVs if f"{rv.name}_mode" in individual))
+            known = ", ".join(dict.fromkeys(rv.name for rv in model.free_RVs if rv.name in fit.effects))
             raise ValueError(f"There is no random effect {name!r}; there are {known}.")
     return [e for e in found if e.label in names or e.variable in names]
 
 
-def _unit_axis(idata: InferenceData, name: str) -> int:
-    """Axis of the subjects or units of a random effect."""
-    axes = idata.attrs.get("unit_axes", {})
-    return (json.loads(axes) if isinstance(axes, str) else axes).get(name, 0)
-
-
 def _entries(
     model: pm.Model,
-    idata: InferenceData,
-    individual: xr.Dataset,
+    fit: Fit,
     rv: TensorVariable,
     values: np.ndarray,
     fixed: dict[str, np.ndarray],
 ) -> list[Effect]:
     name = str(rv.name)
-    array = individual[f"{name}_mode"]
-    axis = _unit_axis(idata, name)
+    array, axis = fit.individual[f"{name}_mode"], fit.unit_axes[name]
     array = array.transpose(array.dims[axis], ...)
     values = np.moveaxis(values, 1 + axis, 1)
     labels = [[str(c) for c in array[d].values] for d in array.dims[1:]]

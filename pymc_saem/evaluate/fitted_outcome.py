@@ -9,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 import pymc as pm
-import xarray as xr
 from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.arguments import shown
-from pymc_saem.compat import InferenceData, get_group, group_names
+from pymc_saem.compat import InferenceData
 from pymc_saem.model.outcomes import Outcome, choose_outcome, missing_parts, read_outcomes, subject_of_values
+from pymc_saem.results.fit import Fit
 
 #: Axis ``sample`` of :func:`sample_values`: population, then conditional mode, then draws.
 POPULATION_SAMPLE, MODE_SAMPLE, DRAWS = 0, 1, slice(2, None)
@@ -61,20 +61,20 @@ def read_outcome(
     by_part: dict[str | None, str | None] = {o.observed_name: o.name for o in outcomes}
     chosen = choose_outcome(outcomes, by_part.get(outcome, outcome))
     name = chosen.observed_name
-    observed, constant = get_group(idata, "observed_data"), get_group(idata, "constant_data")
+    fit = Fit(idata)
+    observed, constant = fit.observed, fit.constant
     rv = model[name]
     if name not in observed or f"{name}_subject" not in constant or not _fits(observed[name].shape, rv.type.shape):
         raise ValueError(f"This is not a fit of this model: it has no outcome {name!r} of shape {rv.type.shape}.")
     _compare(chosen, np.ravel(observed[name].values))
-    dim = str(idata.attrs.get("subject_dim", "subject"))
     return FittedOutcome(
         name=name,
         rv=rv,
         shape=observed[name].shape,
         observed=np.ravel(observed[name].values),
         row_subject=subject_of_values(constant[f"{name}_subject"].values, observed[name].size),
-        subject_dim=dim,
-        subjects=get_group(idata, "individual")[dim].values,
+        subject_dim=fit.subject_dim,
+        subjects=fit.subjects,
         places=chosen.parts[0].rows if len(chosen.parts) > 1 else None,
         n_all=chosen.n_rows,
     )
@@ -161,38 +161,19 @@ def sample_values(model: pm.Model, idata: InferenceData, n_draws: int) -> dict[s
         Sample 0 has the random effects at their population value, sample 1 at the conditional mode, both with the
         parameters at their estimate; the others are draws.
     """
-    individual = get_group(idata, "individual")
-    draws = get_group(idata, "posterior") if "posterior" in group_names(idata) else None
-    values, missing = {}, missing_parts(model)
+    fit, values, missing = Fit(idata), {}, missing_parts(model)
+    keep = np.unique(np.linspace(0, fit.n_draws - 1, min(n_draws, fit.n_draws)).round().astype(int))
     for name in (rv.name for rv in model.free_RVs):
         if name in missing:  # rows, which a fit leaves out
             continue
-        if f"{name}_mode" in individual:
-            pair = [individual[f"{name}_population"].values, individual[f"{name}_mode"].values]
+        if name in fit.effects:
+            pair = fit.typical_and_mode(name)
         else:
-            estimate = estimate_of(idata, name)
+            estimate = fit.estimate(name)
             if estimate is None:
                 raise ValueError(f"This is not a fit of this model: it has no parameter {name!r}.")
             pair = [estimate, estimate]
         values[name] = np.stack(pair)
-        if draws is not None:
-            values[name] = np.concatenate([values[name], _thin(draws[name], n_draws)])
+        if "posterior" in fit:
+            values[name] = np.concatenate([values[name], fit.draws(name, keep)])
     return values
-
-
-def estimate_of(idata: InferenceData, name: str) -> np.ndarray | None:
-    """Natural estimate of a parameter in its shape; None where there is no such parameter."""
-    population, trace = get_group(idata, "population"), get_group(idata, "saem_trace")
-    labels = [str(label) for label in population["parameter"].values]
-    entries = [k for k, label in enumerate(labels) if label == name or label.startswith(f"{name}[")]
-    if not entries:
-        return None
-    return population["estimate"].values[entries].reshape(trace[name].shape[2:])
-
-
-def _thin(draws: xr.DataArray, n_draws: int) -> np.ndarray:
-    """At most ``n_draws`` draws, shape (draw, ...), spread over all chains."""
-    values = draws.transpose("chain", "draw", ...).values
-    flat = values.reshape(-1, *values.shape[2:])
-    keep = np.unique(np.linspace(0, len(flat) - 1, min(n_draws, len(flat))).round().astype(int))
-    return flat[keep]

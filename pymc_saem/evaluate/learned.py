@@ -14,10 +14,11 @@ from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
-from pymc_saem.compat import InferenceData, get_group, observed_variables
+from pymc_saem.compat import InferenceData, observed_variables
 from pymc_saem.evaluate.fitted_outcome import MODE_SAMPLE, read_outcome
 from pymc_saem.evaluate.networks import Call, components, elementwise, find_calls, over_batch, reached, text
 from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, constant_value, ode_nodes
+from pymc_saem.results.fit import Fit
 
 if TYPE_CHECKING:
     from pymc_saem.ode.rhs.right_hand_side import RightHandSide
@@ -314,8 +315,7 @@ def _name(call: Call, named: Iterable[Variable]) -> str:
 
 def _labels(idata: InferenceData, n: int) -> np.ndarray:
     """Labels of the subjects of a differential equation; numbers where these are other units."""
-    dim = str(idata.attrs.get("subject_dim", "subject"))
-    labels = get_group(idata, "individual")[dim].values
+    labels = Fit(idata).subjects
     if n == 1 and labels.size > 1:
         return np.array(["all"])
     return labels if labels.size == n else np.arange(n)

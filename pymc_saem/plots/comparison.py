@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from pymc_saem.arguments import check_types, shown
-from pymc_saem.compat import InferenceData, get_group
+from pymc_saem.compat import InferenceData
 from pymc_saem.plots.style import (
     COLOURS,
     MARKERS,
@@ -23,6 +23,7 @@ from pymc_saem.plots.style import (
     tidy,
     with_unit,
 )
+from pymc_saem.results.fit import Fit
 
 #: Attribute of the group ``population`` -> name in the figure.
 _CRITERIA = {"loglik": "-2LL", "aic": "AIC", "bic": "BIC", "bicc": "BICc"}
@@ -118,10 +119,8 @@ def plot_comparison(
 
 def _estimates(idata: InferenceData) -> pd.DataFrame:
     """Estimate, lower and upper bound (NaN where there is none), by the label of the parameter."""
-    group = get_group(idata, "population")
-    nothing = np.full(group["estimate"].size, np.nan)
-    columns = {n: group[n].values if n in group else nothing for n in ("estimate", "lower", "upper")}
-    return pd.DataFrame(columns, index=[str(label) for label in group["parameter"].values])
+    fit = Fit(idata)
+    return pd.DataFrame({name: fit.column(name) for name in ("estimate", "lower", "upper")}, index=fit.labels)
 
 
 def _groups(
@@ -196,13 +195,14 @@ def _differences(fits: Mapping[str, InferenceData], criteria: Sequence[str]) -> 
     """Criteria of each fit as differences to the best; None where they cannot be compared."""
     rows, data = {}, set()
     for name, idata in fits.items():
-        attrs = get_group(idata, "population").attrs
+        fit = Fit(idata)
+        attrs = fit.population.attrs
         if "loglik" not in attrs or not np.isfinite(attrs["loglik"]):
             continue
         row = {c: -2.0 * attrs["loglik"] if c == "loglik" else float(attrs[c]) for c in criteria}
         rows[str(name)] = row | {"error": 2.0 * float(attrs.get("loglik_error", np.nan))}
-        observed = get_group(idata, "observed_data")
-        data.add(tuple((str(n), observed[n].values.tobytes()) for n in sorted(observed.data_vars, key=str)))
+        observed = {str(name): values.values.tobytes() for name, values in fit.observed.data_vars.items()}
+        data.add(tuple(sorted(observed.items())))
     if len(rows) < 2 or len(data) > 1 or not criteria:
         return None
     table = pd.DataFrame.from_dict(rows, orient="index")

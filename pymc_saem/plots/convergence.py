@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from pymc_saem.arguments import check_types, shown
-from pymc_saem.compat import InferenceData, get_group
+from pymc_saem.compat import InferenceData
 from pymc_saem.plots.style import (
     INDIVIDUAL,
     MARK,
@@ -21,6 +21,7 @@ from pymc_saem.plots.style import (
     panels,
     tidy,
 )
+from pymc_saem.results.fit import Fit
 
 #: Variables of the run, behind parameters; their last value is not an estimate.
 _OF_THE_RUN = ("step_size", "n_failed")
@@ -82,10 +83,11 @@ def plot_convergence(
     (2,)
     """
     check_types("plot_convergence", locals())
-    trace = get_group(idata, "saem_trace")
+    fit = Fit(idata)
+    trace = fit.trace
     n_explore = int(trace.attrs.get("n_explore", 0))
-    best = int(trace.attrs.get("best_chain", 0))
-    drawn = _panels_of(trace, _selection(idata, trace, var_names), max_separate)
+    best = fit.best_chain
+    drawn = _panels_of(trace, _selection(fit, var_names), max_separate)
     axes, is_new = panels(len(drawn), ax, figsize, share=False, size=(2.7, 1.9), max_columns=4, ncols=ncols)
     iteration = trace["iteration"].values
     for panel, (title, lines) in zip(axes, drawn, strict=True):
@@ -103,15 +105,13 @@ def plot_convergence(
     return axes
 
 
-def _selection(
-    idata: InferenceData, trace: xr.Dataset, var_names: str | Sequence[str] | None
-) -> list[str]:
+def _selection(fit: Fit, var_names: str | Sequence[str] | None) -> list[str]:
     """Names of the variables to show, in the order of the trace."""
+    trace = fit.trace
     if isinstance(var_names, str):
         var_names = [var_names]
     if var_names is None:
-        labels = get_group(idata, "population")["parameter"].values
-        parameters = {str(label).split("[")[0] for label in labels}
+        parameters = set(fit.parameters)
         known = list(map(str, trace.data_vars))
         keep = [name for name in known if name in parameters]
         keep += [n for n in known if n == "complete_logp" or n.startswith("accept_")]

@@ -31,6 +31,7 @@ from pymc_saem.plots.style import (
     tidy,
     with_unit,
 )
+from pymc_saem.results.fit import Fit
 
 KINDS = ("marginals", "qq", "pairs", "covariates")
 #: Up to this many effects each has a panel; of more, all entries of a variable share one.
@@ -137,7 +138,7 @@ def plot_random_effects(
     if kind == "pairs":
         return draw_pairs(found, ax, figsize)
     if kind == "covariates":
-        read = read_covariates(covariates, found, str(idata.attrs.get("subject_dim", "subject")))
+        read = read_covariates(covariates, found, Fit(idata).subject_dim)
         return draw_covariates(found, read, standardized, ci_prob, units, ax, figsize)
     many = len(found) > max_separate
     groups = _by_variable(found) if many else [[effect] for effect in found]

@@ -27,6 +27,7 @@ from pymc_saem.plots.style import (
     tidy,
     with_unit,
 )
+from pymc_saem.results.fit import Fit
 
 #: Up to this many subjects, each has a colour and a band of its own.
 MAX_COLOURS = 4
@@ -132,7 +133,7 @@ def plot_rates(
     labels = labels or {}
     for panel, one in zip(axes, curves, strict=True):
         if len(one.subjects) <= MAX_COLOURS:
-            _draw_few(panel, one, ci_prob, str(idata.attrs.get("subject_dim", "subject")))
+            _draw_few(panel, one, ci_prob, Fit(idata).subject_dim)
         else:
             _draw_many(panel, one, ci_prob)
         _mark_coverage(panel, one)

@@ -15,7 +15,7 @@ from pymc_saem.model.dependence.row_subjects import refuse_orphans, refuse_share
 from pymc_saem.model.dependence.tracer import NotKnown, Tracer, not_known
 from pymc_saem.model.graph.interpreted import has_python_only_ops
 from pymc_saem.model.outcomes import Outcome
-from pymc_saem.prediction.values import Fit
+from pymc_saem.results.fit import Fit
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from pymc_saem.model.outcomes import Outcome
 from pymc_saem.prediction.design import Design
 from pymc_saem.prediction.match import OWN_DATA, Matched, fitted_effects
 from pymc_saem.prediction.spelled import keep_images
-from pymc_saem.prediction.values import Fit, choose_draws
+from pymc_saem.prediction.values import choose_draws
+from pymc_saem.results.fit import Fit
 from pymc_saem.saem.report.new_subjects import describe_new_subjects
 
 LEVELS = ("individual", "population", "marginal")

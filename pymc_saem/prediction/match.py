@@ -13,7 +13,7 @@ from pymc_saem.evaluate.arguments import first_of
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.model.outcomes import subject_of_values
 from pymc_saem.prediction.design import Design
-from pymc_saem.prediction.values import Fit
+from pymc_saem.results.fit import Fit
 
 #: Where the random effects of a subject come from.
 FIT, OWN_DATA, POPULATION = "fit", "own data", "population"
@@ -74,7 +74,7 @@ def _warn_of_other_data(generator, design, fit, place) -> None:
 
 def _contradicts(outcome, design, fit, subject, place) -> bool:
     """Whether a subject has observed values that the fit does not have, and the other way round."""
-    observed, constant = fit.group("observed_data"), fit.group("constant_data")
+    observed, constant = fit.observed, fit.constant
     name = next((n for n in (outcome.observed_name, outcome.name, f"{outcome.name}_observed") if n in observed), None)
     if name is None or f"{name}_subject" not in constant:
         return False
@@ -104,7 +104,7 @@ def fitted_effects(
     is_given : dict of str to ndarray of bool, each (unit,)
         Whose values these are; a unit that the fit does not know, such as a later occasion, has none.
     """
-    individual, modes, draws, is_given = fit.group("individual"), {}, {}, {}
+    individual, modes, draws, is_given = fit.individual, {}, {}, {}
     for name in generator.effects:
         mode = individual[f"{name}_mode"]
         place = _places(name, design, fit, matched, mode)
@@ -128,7 +128,7 @@ def _places(name, design, fit, matched, mode) -> np.ndarray:
     known = {str(label): k for k, label in enumerate(labels)}
     found = np.array([known.get(str(label), -1) for label in units.labels])
     owner = np.where(units.subject >= 0, matched.place[units.subject], -1)
-    constant = fit.group("constant_data")
+    constant = fit.constant
     if f"{name}_subject" in constant:  # a unit of another subject has the same label by chance
         owner_in_fit = constant[f"{name}_subject"].values
         found = np.where((found >= 0) & (owner_in_fit[found] == owner), found, -1)

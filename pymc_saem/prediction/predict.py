@@ -16,7 +16,8 @@ from pymc_saem.prediction.design import read_design, row_times
 from pymc_saem.prediction.levels import LEVELS, Levels, Predicted
 from pymc_saem.prediction.match import CHOICES, POPULATION, match
 from pymc_saem.prediction.source import model_with
-from pymc_saem.prediction.values import Fit, check_choice, check_whole, fitted_values
+from pymc_saem.prediction.values import check_choice, check_whole, fitted_values
+from pymc_saem.results.fit import Fit
 
 
 def predict(
@@ -126,8 +127,7 @@ def predict(
     check_whole("n_draws", n_draws, 2)
     check_probability("ci_prob", ci_prob)
     fit, rng = Fit(idata), random_generator(random_seed)
-    if "individual" not in fit:
-        raise ValueError("The fit has no conditional distributions of the subjects; fit with draws to predict.")
+    fit.require("individual")
     with model_with(model, data) as built:
         generator = Generator(built, fit.effects, axes=fit.unit_axes)
         chosen = choose_outcome(generator.outcomes, outcome)

@@ -14,7 +14,6 @@ from pymc_saem.evaluate.arguments import first_of
 from pymc_saem.evaluate.drawing import refuse_undrawable
 from pymc_saem.evaluate.generator import Generated, Generator
 from pymc_saem.prediction.values import (
-    Fit,
     check_choice,
     check_values,
     check_whole,
@@ -22,6 +21,7 @@ from pymc_saem.prediction.values import (
     fitted_values,
     names_of_effects,
 )
+from pymc_saem.results.fit import Fit
 from pymc_saem.results.labels import as_labels
 
 
@@ -54,7 +54,8 @@ def simulate(
         "draws" gives each data set other parameters, from the posterior group of the fit, so that their uncertainty is in
         the data sets.
     random_effects : sequence of str, optional
-        Names of the random effects, where they are not found from the model: see :func:`pymc_saem.fit_saem`. A fit stores them.
+        Names of the random effects, where values are given by name and the effects are not found from the model: see
+        :func:`pymc_saem.fit_saem`. A fit stores them.
 
     Returns
     -------
@@ -100,15 +101,20 @@ def simulate(
         values = check_values(model, generator.parameters, generator.effects, idata_or_values)
     else:
         fit = Fit(idata_or_values)
-        effects = fit.effects if "individual" in fit else names_of_effects(model, None, random_effects)
-        generator = Generator(model, effects, axes=fit.unit_axes if "individual" in fit else None)
+        generator = Generator(model, fit.effects, axes=fit.unit_axes)
         values = fitted_values(model, generator.parameters, fit)
         if parameters == "draws":
             values = _drawn_values(fit, generator.parameters, n, rng)
-    refuse_undrawable(generator.outcomes)
-    generated = generator.draw(values, int(n), rng)
-    warn_of_failures(generator, generated)
+    generated = generate(generator, values, int(n), rng)
     return _dataset(generator, generated, values if parameters == "draws" else {})
+
+
+def generate(generator: Generator, values: Mapping[str, np.ndarray], n: int, rng: np.random.Generator) -> Generated:
+    """n data sets, with one warning about all rows that are NaN."""
+    refuse_undrawable(generator.outcomes)
+    generated = generator.draw(values, n, rng)
+    warn_of_failures(generator, generated, stacklevel=4)
+    return generated
 
 
 def _drawn_values(fit: Fit, names, n, rng) -> dict[str, np.ndarray]:

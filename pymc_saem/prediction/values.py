@@ -2,89 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from pymc.logprob.transforms import LogOddsTransform, LogTransform
 
 from pymc_saem.arguments import shown
-from pymc_saem.compat import get_group, group_names
-from pymc_saem.evaluate.fitted_outcome import estimate_of
 from pymc_saem.model.density.point_map import initial_point
 from pymc_saem.model.dependence.axes import FirstAxes
 from pymc_saem.model.mixed_model import UnsupportedModelError
 from pymc_saem.model.outcomes import missing_parts
 from pymc_saem.model.read import read_model
 from pymc_saem.model.reading.levels import find_random_effects
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Parameters and individuals of a fit.
-
-    Raises
-    ------
-    TypeError, KeyError
-        When it is not a fit.
-    """
-
-    idata: object = field(repr=False)
-
-    def __post_init__(self):
-        get_group(self.idata, "population")
-
-    def __contains__(self, group: str) -> bool:
-        return group in group_names(self.idata)
-
-    def group(self, name: str):
-        """One group of the fit as a Dataset."""
-        return get_group(self.idata, name)
-
-    @property
-    def subject_dim(self) -> str:
-        return str(self.idata.attrs.get("subject_dim", "subject"))
-
-    @cached_property
-    def subjects(self) -> np.ndarray:
-        """Labels of the subjects, (subject,)."""
-        return self.group("individual")[self.subject_dim].values
-
-    @cached_property
-    def effects(self) -> tuple[str, ...]:
-        """Names of the random effects."""
-        names = self.group("individual").data_vars
-        stems = (n.removesuffix("_mode") for n in names if n.endswith("_mode"))
-        return tuple(stem for stem in stems if f"{stem}_population" in names)  # not conditional_mode and natural_mode
-
-    def is_of_subjects(self, effect: str) -> bool:
-        """Whether a random effect has one entry per subject, and not per unit of a lower level."""
-        return self.group("individual")[f"{effect}_mode"].dims[self.unit_axes[effect]] == self.subject_dim
-
-    @cached_property
-    def unit_axes(self) -> dict[str, int]:
-        """Axis of the subjects or units of each random effect."""
-        axes = self.idata.attrs.get("unit_axes", {})
-        return dict.fromkeys(self.effects, 0) | (json.loads(axes) if isinstance(axes, str) else dict(axes))
-
-    def estimate(self, name: str) -> np.ndarray | None:
-        """Natural estimate of a parameter in its shape; None where there is no such parameter."""
-        return estimate_of(self.idata, name)
-
-    @cached_property
-    def n_draws(self) -> int:
-        """Draws of all chains; 0 without a posterior."""
-        if "posterior" not in self:
-            return 0
-        posterior = self.group("posterior")
-        return posterior.sizes["chain"] * posterior.sizes["draw"]
-
-    def draws(self, name: str, which) -> np.ndarray:
-        """Some of the draws of a variable, (draw, ...)."""
-        values = self.group("posterior")[name].transpose("chain", "draw", ...).values
-        return values.reshape(-1, *values.shape[2:])[which]
+from pymc_saem.results.fit import Fit
 
 
 def names_of_effects(model, values=None, random_effects=None) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import pandas as pd
 import pymc as pm
 
 from pymc_saem.arguments import check_types, random_generator, shown
-from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, make_refitter, read_fit
+from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, make_refitter
 from pymc_saem.refit.parallel import INTERRUPTED, describe_failures, fit_once, run_tasks
 from pymc_saem.refit.simulated import simulate_outcomes
 from pymc_saem.results.tables.printed import HeadedTable
@@ -139,7 +139,7 @@ def bootstrap(
         raise ValueError(f"ci_prob is {shown(ci_prob)}; it must be a probability between 0 and 1, such as 0.95.")
     if strata is not None and kind != "case":
         raise ValueError("strata are for kind='case': a parametric bootstrap keeps the design.")
-    fitted = read_fit(idata, options)
+    fitted = Fitted(idata, options)
     refitter = make_refitter(model, fitted, n_explore, n_smooth, other_data=kind == "parametric")
     of_data, of_runs = random_generator(random_seed).spawn(2)
     if kind == "case":
@@ -189,7 +189,7 @@ def _messages(failures, at_floor, n: int):
 
 
 def _table(fitted: Fitted, replicates: pd.DataFrame, ci_prob: float) -> pd.DataFrame:
-    values, estimate = replicates.to_numpy(), fitted.values
+    values, estimate = replicates.to_numpy(), fitted.column("estimate")
     se = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(estimate.size, np.nan)
     lower, upper = np.quantile(values, [0.5 - 0.5 * ci_prob, 0.5 + 0.5 * ci_prob], axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -197,6 +197,6 @@ def _table(fitted: Fitted, replicates: pd.DataFrame, ci_prob: float) -> pd.DataF
     columns = {"estimate": estimate, "bias": values.mean(axis=0) - estimate, "se": se, "rse": rse}
     table = pd.DataFrame({**columns, "lower": lower, "upper": upper}, index=replicates.columns)
     table.index.name = "parameter"
-    constant = fitted.table["m_step"].values == "fixed"
+    constant = fitted.is_fixed
     table.loc[constant, ["bias", "se", "rse", "lower", "upper"]] = np.nan
     return table

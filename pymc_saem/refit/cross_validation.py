@@ -11,7 +11,7 @@ import pandas as pd
 import pymc as pm
 
 from pymc_saem.arguments import check_types, random_generator, shown
-from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, check_likelihood, check_options, make_refitter, read_fit
+from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, check_likelihood, check_options, make_refitter
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
 from pymc_saem.refit.refitter import Refitter
 from pymc_saem.results.tables.printed import HeadedTable
@@ -147,7 +147,7 @@ def cross_validate(
 
 def _refitter(model, idata, n_explore, n_smooth, options) -> tuple[Refitter, dict | None]:
     if idata is not None:
-        fitted = read_fit(idata, options)
+        fitted = Fitted(idata, options)
         n_explore, n_smooth = N_EXPLORE if n_explore is None else n_explore, N_SMOOTH if n_smooth is None else n_smooth
         return make_refitter(model, fitted, n_explore, n_smooth), fitted.estimates
     refitter = Refitter(model, n_smooth=350 if n_smooth is None else n_smooth, **check_options(options))

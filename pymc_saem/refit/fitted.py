@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pymc as pm
 
 from pymc_saem.arguments import shown
-from pymc_saem.compat import get_group, group_names
+from pymc_saem.compat import InferenceData
 from pymc_saem.refit.refitter import Refitter
+from pymc_saem.results.fit import Fit
 from pymc_saem.saem.likelihood.marginal import METHODS
 from pymc_saem.saem.report.assessment import check_assessment
 
@@ -36,37 +36,8 @@ OPTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A finished fit.
-
-    Attributes
-    ----------
-    estimates : dict of str to ndarray
-        Natural values by name.
-    table : xarray.Dataset
-        The group ``population``.
-    options : dict
-        Of :class:`pymc_saem.SAEM`.
-    """
-
-    estimates: dict[str, np.ndarray]
-    table: object
-    options: dict
-
-    def column(self, name: str) -> np.ndarray:
-        """A column of the table (entry,); NaN where there is none."""
-        n = self.table.sizes["parameter"]
-        return np.asarray(self.table[name].values, dtype=float) if name in self.table else np.full(n, np.nan)
-
-    @property
-    def values(self) -> np.ndarray:
-        """Estimates (entry,)."""
-        return self.column("estimate")
-
-
-def read_fit(idata, given: Mapping | None = None) -> Fitted:
-    """Read a fit.
+class Fitted(Fit):
+    """A fit that other fits are made from.
 
     Parameters
     ----------
@@ -75,25 +46,36 @@ def read_fit(idata, given: Mapping | None = None) -> Fitted:
     given : mapping, optional
         Options of ``fit_saem`` that override those stored in the fit.
 
+    Attributes
+    ----------
+    estimates : dict of str to ndarray
+        Natural values by name.
+    refit_options : dict
+        Of :class:`pymc_saem.SAEM`.
+
     Raises
     ------
     ValueError
         When ``idata`` is not such a fit, or an option is unknown.
     """
-    try:
-        trace, table = get_group(idata, "saem_trace"), get_group(idata, "population")
-    except (KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"idata is not a result of fit_saem ({error.args[0] if error.args else error}).") from error
-    best = int(trace.attrs.get("best_chain", 0))
-    names = list(dict.fromkeys(label.split("[")[0] for label in table["parameter"].values.tolist()))
-    estimates = {name: np.asarray(trace[name].values[best, -1], dtype=float) for name in names}
-    stored = {}
-    if "saem_state" in group_names(idata):
-        stored = json.loads(get_group(idata, "saem_state").attrs["options"])
-    options = {new: stored[name] for name, new in OPTIONS.items() if stored.get(name) is not None}
-    options |= {name: _plain(trace.attrs[name]) for name in ("objective", "n_transitions", "n_replicates")}
-    options["fixed"] = _constants(table, estimates)
-    return Fitted(estimates, table, {**_without_auto(options), **check_options(given)})
+
+    def __init__(self, idata: InferenceData, given: Mapping[str, Any] | None = None) -> None:
+        super().__init__(idata)
+        self.require("saem_trace", "population")
+        self.estimates = self.end_of_chain(self.best_chain)
+        kept = {new: self.options[name] for name, new in OPTIONS.items() if self.options.get(name) is not None}
+        kept |= {name: _plain(self.trace.attrs[name]) for name in ("objective", "n_transitions", "n_replicates")}
+        kept["fixed"] = self._constants()
+        self.refit_options = {**_without_auto(kept), **check_options(given)}
+
+    def _constants(self) -> dict[str, np.ndarray]:
+        """Parameters that the fit held constant, NaN in entries that were estimated."""
+        names, held, found = np.array([label.split("[")[0] for label in self.labels]), self.is_fixed, {}
+        for name, value in self.estimates.items():
+            own = held[names == name]
+            if own.any() and own.size == value.size:
+                found[name] = np.where(own.reshape(value.shape), value, np.nan)
+        return found
 
 
 def check_options(given: Mapping | None) -> dict:
@@ -112,11 +94,10 @@ def make_refitter(model: pm.Model, fitted: Fitted, n_explore=N_EXPLORE, n_smooth
     ValueError
         When the parameters of the model are not those of the fit.
     """
-    refitter = Refitter(model, n_explore=n_explore, n_smooth=n_smooth, tolerance=0.0, **more, **fitted.options)
-    labels = fitted.table["parameter"].values.tolist()
-    if refitter.labels != labels:
+    refitter = Refitter(model, n_explore=n_explore, n_smooth=n_smooth, tolerance=0.0, **more, **fitted.refit_options)
+    if refitter.labels != fitted.labels:
         raise ValueError(
-            f"The fit belongs to a different model: its parameters are {labels}, those of this model {refitter.labels}."
+            f"The fit belongs to a different model: its parameters are {fitted.labels}, those of this model {refitter.labels}."
         )
     return refitter
 
@@ -126,17 +107,6 @@ def check_likelihood(refitter: Refitter, method: str) -> None:
     if method not in METHODS:
         raise ValueError(f"likelihood is {shown(method)}; it must be one of {', '.join(map(repr, METHODS))}.")
     check_assessment(refitter.engine, method, None)
-
-
-def _constants(table, estimates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Parameters that the fit held constant, NaN in entries that were estimated."""
-    labels, held = table["parameter"].values.tolist(), table["m_step"].values == "fixed"
-    constants = {}
-    for name, value in estimates.items():
-        own = held[[label.split("[")[0] == name for label in labels]]
-        if own.any() and own.size == value.size:
-            constants[name] = np.where(own.reshape(value.shape), value, np.nan)
-    return constants
 
 
 def _without_auto(options: dict) -> dict:

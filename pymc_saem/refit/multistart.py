@@ -10,8 +10,7 @@ import pymc as pm
 from pymc.util import get_random_generator
 
 from pymc_saem.arguments import check_types
-from pymc_saem.compat import get_group
-from pymc_saem.refit.fitted import check_likelihood, make_refitter, read_fit
+from pymc_saem.refit.fitted import Fitted, check_likelihood, make_refitter
 from pymc_saem.refit.parallel import describe_failures, run_tasks
 from pymc_saem.refit.refitter import Refitter
 
@@ -74,15 +73,11 @@ def rank_chains(
     ['loglik', 'error', 'log_prior', 'objective', 'below']
     """
     check_types("rank_chains", locals())
-    fitted = read_fit(idata, options)
+    fitted = Fitted(idata, options)
     refitter = make_refitter(model, fitted)
     check_likelihood(refitter, likelihood)
-    trace = get_group(idata, "saem_trace")
     seed = int(get_random_generator(random_seed).integers(2**32))
-    ends = [
-        {name: np.asarray(trace[name].values[c, -1], dtype=float) for name in fitted.estimates}
-        for c in range(trace.sizes["chain"])
-    ]
+    ends = [fitted.end_of_chain(chain) for chain in range(fitted.n_chains)]
     tasks = [(values, likelihood, seed) for values in ends]
     done = run_tasks(refitter, _evaluate, tasks, n_jobs=n_jobs, progressbar=progressbar, title="likelihoods")
     failures = {one.number: one.failure for one in done if one.failure}

@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from pymc_saem.arguments import check_types, shown
-from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, check_likelihood, make_refitter, read_fit
+from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, check_likelihood, make_refitter
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
 from pymc_saem.refit.refitter import Refit, Refitter
 from pymc_saem.results.tables.printed import HeadedTable
@@ -168,7 +168,7 @@ def profile_likelihood(
     check_count("n_points", n_points, 2)
     if not 0.0 < ci_prob < 1.0:
         raise ValueError(f"ci_prob is {shown(ci_prob)}; it must be a probability between 0 and 1, such as 0.95.")
-    fitted = read_fit(idata, options)
+    fitted = Fitted(idata, options)
     refitter = make_refitter(model, fitted, n_explore, n_smooth)
     check_likelihood(refitter, likelihood)
     entries = _entries(refitter, fitted, [parameters] if isinstance(parameters, str) else list(parameters))
@@ -272,7 +272,7 @@ def _collect(refitter, fitted: Fitted, entries, top: Refit, sides, done, limit: 
         rows += [_row(refitter, entry, fit, best) for _, fit in points]
         limits[entry.label] = _limits(refitter, entry, points, best, limit)
     table = pd.DataFrame.from_dict(limits, orient="index", columns=["lower", "upper"])
-    table.insert(0, "estimate", pd.Series(fitted.values, index=refitter.labels)[table.index])
+    table.insert(0, "estimate", pd.Series(fitted.column("estimate"), index=refitter.labels)[table.index])
     table.index.name = "parameter"
     for text in _messages(table, failures, rows, _height(top)):
         warnings.warn(text, stacklevel=3)

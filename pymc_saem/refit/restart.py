@@ -10,7 +10,7 @@ import pymc as pm
 from pymc.util import get_random_generator
 
 from pymc_saem.arguments import check_types
-from pymc_saem.refit.fitted import make_refitter, read_fit
+from pymc_saem.refit.fitted import Fitted, make_refitter
 from pymc_saem.results.tables.printed import HeadedTable
 
 #: Gain in the objective that is much: a parameter that is one standard error off costs half a unit.
@@ -109,7 +109,7 @@ def check_restart(
     ['estimate', 'again', 'moved']
     """
     check_types("check_restart", locals())
-    fitted = read_fit(idata, options)
+    fitted = Fitted(idata, options)
     refitter = make_refitter(model, fitted, n_explore, n_smooth)
     rng = get_random_generator(random_seed)
     seed = int(rng.integers(2**32))
@@ -117,9 +117,9 @@ def check_restart(
     again = refitter.fit(start=fitted.estimates, seed=rng, likelihood=likelihood, likelihood_seed=seed)
     prior = again.log_prior - refitter.log_prior(refitter.theta(fitted.estimates))
     with np.errstate(invalid="ignore", divide="ignore"):
-        moved = np.abs(again.values - fitted.values) / fitted.column("se")
+        moved = np.abs(again.values - fitted.column("estimate")) / fitted.column("se")
     table = pd.DataFrame(
-        {"estimate": fitted.values, "again": again.values, "moved": moved},
+        {"estimate": fitted.column("estimate"), "again": again.values, "moved": moved},
         index=pd.Index(refitter.labels, name="parameter"),
     )
     return RestartCheck(

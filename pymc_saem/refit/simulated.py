@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pymc as pm
 
-from pymc_saem.model.outcomes import read_outcomes
-from pymc_saem.prediction import simulate
+from pymc_saem.evaluate.generator import Generator
+from pymc_saem.prediction.simulate import generate
+from pymc_saem.prediction.values import check_values
 from pymc_saem.refit.fitted import Fitted
 
 
@@ -15,10 +16,12 @@ def simulate_outcomes(model: pm.Model, fitted: Fitted, n: int, rng: np.random.Ge
 
     Rows that are missing in the data of the model are missing in these too.
     """
-    drawn = simulate(model, fitted.estimates, n, random_seed=rng, random_effects=fitted.options.get("random_effects"))
+    generator = Generator(model, fitted.effects, axes=fitted.unit_axes)
+    parameters = check_values(model, generator.parameters, generator.effects, fitted.estimates)
+    drawn = generate(generator, parameters, n, rng).outcomes
     sets: list[dict[str, np.ndarray]] = [{} for _ in range(n)]
-    for outcome in read_outcomes(model):
-        values = np.asarray(drawn[outcome.name].values)
+    for outcome in generator.outcomes:
+        values = drawn[outcome.name]
         whole = bool(outcome.is_observed.all())
         for one, value in zip(sets, values, strict=True):
             one[outcome.observed_name] = value if whole else value.ravel()[outcome.is_observed]

@@ -6,7 +6,7 @@ import pytest
 
 import pymc_saem as ps
 from pymc_saem.refit.bootstrap import draw_cases
-from pymc_saem.refit.fitted import read_fit
+from pymc_saem.refit.fitted import Fitted
 from pymc_saem.refit.simulated import simulate_outcomes
 from tests.support.models import random_intercept_data, theophylline
 
@@ -99,7 +99,7 @@ def test_simulated_sets_have_the_gaps_of_the_data(intercepts, fit):
         b = pm.Normal("b", pm.Flat("a"), pm.HalfFlat("omega", initval=1.0), dims="subject")
         with pytest.warns(pm.exceptions.ImputationWarning):
             pm.Normal("y", b[subject], pm.HalfFlat("sigma", initval=1.0), observed=y)
-    sets = simulate_outcomes(model, read_fit(fit), 200, np.random.default_rng(1))
+    sets = simulate_outcomes(model, Fitted(fit), 200, np.random.default_rng(1))
     (name,) = sets[0]
     values = np.stack([one[name] for one in sets])
     assert name == "y_observed" and values.shape == (200, 33)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pymc_saem.arguments import check_types, shown
-from pymc_saem.compat import get_group, group_names
+from pymc_saem.results.fit import Fit, stored
 from pymc_saem.results.tables.printed import PrintedTable, fitted, shortened
 from pymc_saem.results.tables.summary import APPROXIMATIONS
 
@@ -131,7 +130,8 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
 
 
 def _row(name: str, idata) -> dict:
-    attrs = get_group(idata, "population").attrs
+    fit = Fit(idata)
+    attrs = fit.population.attrs
     if "loglik" not in attrs:
         raise ValueError(
             f"The fit '{name}' has no log-likelihood: it was fitted with likelihood=None, or the likelihood failed with a warning. Fit "
@@ -142,7 +142,7 @@ def _row(name: str, idata) -> dict:
             f"The log-likelihood of the fit '{name}' by {attrs['loglik_method']} is {attrs['loglik']}. Fit again with "
             'likelihood="importance" or "annealed".'
         )
-    objective = get_group(idata, "saem_trace").attrs["objective"]
+    objective = fit.trace.attrs["objective"]
     return {
         "minus_2ll": -2.0 * attrs["loglik"],
         "error": np.nan if attrs["loglik_method"] in APPROXIMATIONS else 2.0 * attrs["loglik_error"],
@@ -152,7 +152,7 @@ def _row(name: str, idata) -> dict:
         "objective": objective,
         "n_subjects": int(attrs["n_subjects"]),
         "n_observations": int(attrs["n_observations"]),
-        "priors": json.loads(attrs.get("priors", "[]")) if objective == "map" else [],
+        "priors": stored(attrs, "priors", []) if objective == "map" else [],
     }
 
 
@@ -171,13 +171,10 @@ def _refuse_different_rows(fits: Mapping) -> None:
 
 def _rows(idata) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Values and subjects of the rows of each outcome, by its name."""
-    observed, constant = get_group(idata, "observed_data"), get_group(idata, "constant_data")
-    labels = None
-    if "individual" in group_names(idata):
-        labels = get_group(idata, "individual")[idata.attrs["subject_dim"]].values
-    found = {}
-    for name in observed.data_vars:
-        values, subject = observed[name].values.ravel(), constant[f"{name}_subject"].values
+    fit, found = Fit(idata), {}
+    labels = fit.subjects if "individual" in fit else None
+    for name in fit.observed.data_vars:
+        values, subject = fit.observed[name].values.ravel(), fit.constant[f"{name}_subject"].values
         subject = np.repeat(subject, values.size // max(subject.size, 1))  # of a vector per row: each of its numbers
         found[name] = values, np.array([str(s) for s in (subject if labels is None else labels[subject])])
     return found

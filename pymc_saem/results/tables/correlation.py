@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pandas as pd
 
 from pymc_saem.arguments import check_types
-from pymc_saem.compat import get_group
+from pymc_saem.results.fit import Fit, stored
 
 
 def correlation(idata) -> pd.DataFrame:
@@ -47,7 +45,7 @@ def correlation(idata) -> pd.DataFrame:
     True
     """
     check_types("correlation", locals())
-    population = get_group(idata, "population")
+    population = Fit(idata).population
     attrs = population.attrs
     if "correlation" not in population:
         raise ValueError(
@@ -60,5 +58,5 @@ def correlation(idata) -> pd.DataFrame:
         raise ValueError(f"No estimate of this fit has a standard error: {attrs['standard_errors_note'] or 'unknown'}.")
     table = table.loc[known, known]
     table.attrs = {name: attrs[name] for name in ("condition_number", "standard_errors")}
-    table.attrs["identifiability"] = json.loads(attrs.get("identifiability", "[]"))
+    table.attrs["identifiability"] = stored(attrs, "identifiability", [])
     return table

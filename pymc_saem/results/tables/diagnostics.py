@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
 from pymc_saem.arguments import check_types
-from pymc_saem.compat import get_group, group_names
 from pymc_saem.results import thresholds
+from pymc_saem.results.fit import Fit, stored
 from pymc_saem.results.tables.printed import PrintedTable, fitted, shortened, width
 
 _COLUMNS = ("check", "where", "value", "threshold", "verdict", "advice")
@@ -87,13 +86,13 @@ def diagnostics(idata) -> pd.DataFrame:
     >>> to_check = table.query("verdict == 'check'")
     """
     check_types("diagnostics", locals())
-    trace, population = get_group(idata, "saem_trace"), get_group(idata, "population")
-    group = get_group(idata, "individual") if "individual" in group_names(idata) else None
-    dim = str(idata.attrs.get("subject_dim", "subject"))
+    fit = Fit(idata)
+    trace, population, dim = fit.trace, fit.population, fit.subject_dim
+    group = fit.individual if "individual" in fit else None
     lines = [*_of_iterations(trace), *_of_kernels(trace), *_of_variances(trace, population)]
     if group is not None:
         lines += [*_of_solves(trace, group, dim), *_of_modes(group, dim), *_of_draws(group, dim)]
-    lines += [*_of_likelihood(population, group, dim), *_of_errors(population), *_of_notes(idata.attrs)]
+    lines += [*_of_likelihood(population, group, dim), *_of_errors(population), *_of_notes(fit.notes)]
     return DiagnosticsTable(lines, columns=_COLUMNS)
 
 
@@ -113,17 +112,11 @@ def _by_subject(group, name: str, dim: str) -> dict:
     return dict(zip(group[dim].values, group[name].values, strict=True)) if name in group else {}
 
 
-def _read(attrs, name: str, default):
-    """An attribute that is JSON in files."""
-    value = attrs.get(name, default)
-    return json.loads(value) if isinstance(value, str) else value
-
-
 def _of_iterations(trace) -> Iterator[tuple]:
-    attrs, seen = trace.attrs, _read(trace.attrs, "checks", {})
+    attrs, seen = trace.attrs, stored(trace.attrs, "checks", {})
     planned = int(attrs.get("n_explore", 0)) + int(attrs.get("n_smooth", 0))
     made, drift = int(attrs.get("n_iterations", trace.sizes["iteration"])), seen.get("drift", {})
-    converged, interrupted = _read(attrs, "converged", False), _read(attrs, "interrupted", False)
+    converged, interrupted = stored(attrs, "converged", False), stored(attrs, "interrupted", False)
     how = "interrupted" if interrupted else "ended by the stopping rule" if converged else "all that were planned"
     settled = converged or bool(drift) and max(drift.values()) <= thresholds.LARGE
     yield _line(
@@ -141,7 +134,7 @@ def _of_iterations(trace) -> Iterator[tuple]:
 
 
 def _of_kernels(trace) -> Iterator[tuple]:
-    for kernel, rate in _read(trace.attrs, "checks", {}).get("acceptance", {}).items():
+    for kernel, rate in stored(trace.attrs, "checks", {}).get("acceptance", {}).items():
         if kernel == "prior":  # low acceptance only means that the data are informative
             yield _line("acceptance", kernel, rate, np.nan, True, "")
         else:
@@ -157,16 +150,16 @@ def _of_variances(trace, population) -> Iterator[tuple]:
         "variances at their floor", ", ".join(at_floor), at_floor.size, 0, not at_floor.size,
         "The data do not support variability in this effect: fix the variance with fixed={...}, or remove the random effect.",
     )  # fmt: skip
-    bounds = _read(trace.attrs, "checks", {}).get("boundary", {})
+    bounds = stored(trace.attrs, "checks", {}).get("boundary", {})
     yield _line(
         "parameters on a bound", ", ".join(bounds), len(bounds), 0, not bounds,
         "A scale at 0 or a correlation at 1: fix it with fixed={...}, or compare log-likelihoods from different initvals.",
     )  # fmt: skip
     yield from _highest(
-        "shrinkage", _read(trace.attrs, "checks", {}).get("shrinkage", {}), thresholds.SHRUNKEN,
+        "shrinkage", stored(trace.attrs, "checks", {}).get("shrinkage", {}), thresholds.SHRUNKEN,
         "Conditional modes of this effect are near the population mean for every subject: use conditional draws instead.",
     )  # fmt: skip
-    for outcome, value in _read(population.attrs, "residual_shrinkage", {}).items():
+    for outcome, value in stored(population.attrs, "residual_shrinkage", {}).items():
         yield from _highest(
             "shrinkage of residuals", {outcome: value}, thresholds.RESIDUALS_SHRUNKEN,
             "The random effects fit single rows: residuals at the modes flatter the model; use simulated ones.",
@@ -174,7 +167,7 @@ def _of_variances(trace, population) -> Iterator[tuple]:
 
 
 def _of_solves(trace, group, dim: str) -> Iterator[tuple]:
-    failures = _read(trace.attrs, "solver_failures", {})
+    failures = stored(trace.attrs, "solver_failures", {})
     per_subject = int(trace.attrs["n_solves"]) / group[dim].size if "n_solves" in trace.attrs else np.nan
     count = np.sum(list(failures.values()), axis=0) if failures else np.zeros(group[dim].size)
     most = max(failures, key=lambda text: sum(failures[text])) if failures else ""
@@ -229,8 +222,8 @@ def _of_likelihood(population, group, dim: str) -> Iterator[tuple]:
         )  # fmt: skip
 
 
-def _of_notes(attrs) -> Iterator[tuple]:
-    for note in _read(attrs, "notes", []):
+def _of_notes(notes: list[str]) -> Iterator[tuple]:
+    for note in notes:
         yield _line("failed", note.split(":")[0], np.nan, np.nan, False, note)
 
 
@@ -239,7 +232,7 @@ def _of_errors(population) -> Iterator[tuple]:
     if "standard_errors" not in attrs:
         return
     found, note = attrs["standard_errors"] != "none", attrs.get("standard_errors_note", "")
-    flat = [h for h in _read(attrs, "identifiability", []) if h.startswith(thresholds.NOT_DETERMINED)]
+    flat = [h for h in stored(attrs, "identifiability", []) if h.startswith(thresholds.NOT_DETERMINED)]
     yield _line(
         "standard errors", attrs["standard_errors"], found, 1, found and not flat,
         f"{'Some have none' if found else 'There are none'}: {'; '.join(flat) or note}. Fix or remove what the data do not determine.",

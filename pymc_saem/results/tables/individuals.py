@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 
 from pymc_saem.arguments import check_types
-from pymc_saem.compat import get_group, group_names
+from pymc_saem.results.fit import Fit
 
 #: Column -> variable of the group ``individual``: by subject and effect, by effect, or by subject.
 _COLUMNS = {
@@ -23,14 +21,6 @@ _COLUMNS = {
     "shrinkage": "shrinkage",
     "mode_agreement": "mode_agreement",
 }
-
-
-def _why_none(idata) -> str:
-    """Why a fit has no conditional distributions, as far as its notes say so."""
-    notes = json.loads(idata.attrs.get("notes", "[]"))
-    about = [note for note in notes if "individual" in note or "conditional" in note.lower() or "random effects" in note]
-    reason = " ".join(about or notes) or "It was run without them (draws=0), or did not finish."
-    return f"The fit has no group 'individual', so no conditional distributions of random effects. {reason}"
 
 
 def individuals(idata) -> pd.DataFrame:
@@ -72,10 +62,8 @@ def individuals(idata) -> pd.DataFrame:
     >>> mode = table.loc[(1, "ka"), "natural_mode"]
     """
     check_types("individuals", locals())
-    if "individual" not in group_names(idata) and "saem_trace" in group_names(idata):
-        raise KeyError(_why_none(idata))
-    group = get_group(idata, "individual")
-    dim = str(idata.attrs.get("subject_dim", "subject"))
+    fit = Fit(idata)
+    group, dim = fit.individual, fit.subject_dim
     mode = group["conditional_mode"].transpose(dim, "effect")
     known = {column: group[name] for column, name in _COLUMNS.items() if name in group}
     known["eta"] = group["conditional_mode"] - group["population_mean"]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pymc_saem.arguments import check_types
-from pymc_saem.compat import get_group, group_names
+from pymc_saem.results.fit import Fit
 from pymc_saem.results.tables.printed import HEADERS, PrintedTable, fitted, four_digits
 from pymc_saem.results.thresholds import LARGEST_RHAT, LEAST_ESS
 
@@ -128,17 +128,18 @@ def summary(idata, weights: bool = False) -> pd.DataFrame:
     'closed form'
     """
     check_types("summary", locals())
-    population = get_group(idata, "population")
+    fit = Fit(idata)
+    population = fit.population
     table = population[[n for n in population.data_vars if population[n].ndim == 1]].to_dataframe()
     table.index.name = "parameter"
-    if "individual" in group_names(idata) and "shrinkage" in get_group(idata, "individual"):
-        shrinkage = get_group(idata, "individual")["shrinkage"].to_series()
+    if "individual" in fit and "shrinkage" in fit.individual:
+        shrinkage = fit.individual["shrinkage"].to_series()
         values = [_shrinkage_of(columns, shrinkage) for columns in table["effects"]]
         if "residual_shrinkage" in table:
             values = table["residual_shrinkage"].where(table["residual_shrinkage"].notna(), values)
         table["shrinkage"] = values
     table = FitTable(table.reindex(columns=_COLUMNS))
-    saem = dict(get_group(idata, "saem_trace").attrs)
+    saem = dict(fit.trace.attrs)
     table.attrs = dict(population.attrs)
     networks = tuple(json.loads(table.attrs.pop("networks", "[]")))
     table._folded = () if weights else networks
@@ -146,8 +147,8 @@ def summary(idata, weights: bool = False) -> pd.DataFrame:
         if name in table.attrs:
             table.attrs[name] = json.loads(table.attrs[name])
     table.attrs |= {name: saem[name] for name in ("n_explore", "n_smooth", "objective") if name in saem}
-    if "individual" in group_names(idata):
-        table.attrs["conditional_draws"] = _of_draws(get_group(idata, "individual"))
+    if "individual" in fit:
+        table.attrs["conditional_draws"] = _of_draws(fit.individual)
     return table
 
 

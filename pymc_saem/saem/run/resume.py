@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pymc_saem.compat import InferenceData, get_group, group_names
+from pymc_saem.compat import InferenceData
 from pymc_saem.results.files.storage import load
+from pymc_saem.results.fit import Fit
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.estep.ensemble import Target
 from pymc_saem.saem.estep.mixture import N_CODES
@@ -57,16 +57,17 @@ class Resumable:
         if not hasattr(source, "attrs") and not isinstance(source, str | os.PathLike):
             raise ValueError(f"resume is {source!r}; it must be what fit_saem returned, or the file of such a fit.")
         idata = source if hasattr(source, "attrs") else load(source)
-        if "saem_state" not in group_names(idata):
+        fit = Fit(idata)
+        if "saem_state" not in fit:
             raise ValueError(
                 "resume has no group 'saem_state', so it was not produced by fit_saem, or by a version without resume support. "
-                f"It has {', '.join(group_names(idata))}."
+                f"It has {', '.join(fit.names)}."
             )
-        group = get_group(idata, "saem_state")
+        group = fit.group("saem_state")
         data = {str(name): np.asarray(group[name].values, dtype=np.uint8).tobytes() for name in group.data_vars}
         random = data.pop("random")
         snapshots = {int(name.removeprefix("chain_")): Snapshot.from_bytes(found) for name, found in data.items()}
-        return cls(Options.of(json.loads(group.attrs["options"])), random, snapshots, float(group.attrs["seconds"]))
+        return cls(Options.of(fit.options), random, snapshots, float(group.attrs["seconds"]))
 
     def generators(self) -> tuple[list[np.random.Generator], np.random.Generator]:
         """One for each chain, and one for what comes after the estimate."""
