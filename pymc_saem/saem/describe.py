@@ -12,10 +12,11 @@ import pymc as pm
 
 from pymc_saem.arguments import check_types
 from pymc_saem.model.density.priors import Prior
-from pymc_saem.model.mixed_model import MixedModel
+from pymc_saem.model.mixed_model import MixedModel, RandomEffect
 from pymc_saem.model.read import read_model
 from pymc_saem.results.tables.printed import fitted
 from pymc_saem.saem.mstep.recognize import recognize, refuse_collinear
+from pymc_saem.saem.mstep.rules import Rules
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +108,7 @@ def summarize(model: pm.Model | None = None, *, random_effects: Sequence[str] | 
     )
 
 
-def _parameter_table(mixed: MixedModel, rules) -> pd.DataFrame:
+def _parameter_table(mixed: MixedModel, rules: Rules) -> pd.DataFrame:
     m_steps, roles = rules.m_step_of(), rules.role_of()
     rows = []
     for p in mixed.parameters:
@@ -123,7 +124,7 @@ def _parameter_table(mixed: MixedModel, rules) -> pd.DataFrame:
     return pd.DataFrame(rows, index=pd.Index([p.name for p in mixed.parameters], name="parameter"))
 
 
-def _effect_table(mixed: MixedModel, rules) -> pd.DataFrame:
+def _effect_table(mixed: MixedModel, rules: Rules) -> pd.DataFrame:
     rows = []
     for effect in mixed.random_effects:
         block = np.arange(effect.columns.start, effect.columns.stop)
@@ -146,7 +147,7 @@ def _effect_table(mixed: MixedModel, rules) -> pd.DataFrame:
     return pd.DataFrame(rows, index=pd.Index([e.name for e in mixed.random_effects], name="random effect"))
 
 
-def _family(mixed: MixedModel, effect) -> str:
+def _family(mixed: MixedModel, effect: RandomEffect) -> str:
     return type(mixed.model[effect.name].owner.op).__name__.removesuffix("RV")
 
 

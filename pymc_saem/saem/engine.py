@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from pymc_saem.model.density.densities import Densities
 from pymc_saem.model.density.point_map import PointMap
 from pymc_saem.model.mixed_model import MixedModel
 from pymc_saem.saem.core.algorithm import State
+from pymc_saem.saem.core.gaussian import Population
 from pymc_saem.saem.core.schedule import Schedule
 from pymc_saem.saem.estep.mixture import Simulator
 from pymc_saem.saem.mstep.maximizer import Maximizer
@@ -43,15 +45,24 @@ class Engine:
 
     @classmethod
     def build(
-        cls, mixed: MixedModel, schedule: Schedule, *, objective, fixed, n_transitions, n_replicates, kernel, mode
+        cls,
+        mixed: MixedModel,
+        schedule: Schedule,
+        *,
+        objective: str,
+        fixed: dict[str, np.ndarray],
+        n_transitions: int,
+        n_replicates: int | str,
+        kernel: Mapping[str, float] | str,
+        mode: Any,
     ) -> Engine:
         rules = recognize(mixed)
         points = PointMap(mixed)
         densities = Densities(mixed, list(rules.residual_terms), mode)
         maximizer = Maximizer(mixed, rules, points, schedule, objective, fixed)
-        n_replicates = default_replicates(mixed.n_subjects) if n_replicates == "auto" else n_replicates
+        copies = default_replicates(mixed.n_subjects) if isinstance(n_replicates, str) else n_replicates
         climber = Climber(densities, maximizer)
-        return cls(mixed, rules, points, densities, maximizer, climber, n_transitions, n_replicates, kernel)
+        return cls(mixed, rules, points, densities, maximizer, climber, n_transitions, copies, kernel)
 
     def begin(
         self, point: dict, rng: np.random.Generator, n_starts: int | str, dispersed: bool = False
@@ -60,7 +71,7 @@ class Engine:
 
         ``dispersed`` moves the point first, by what would be three standard errors if phi were known.
         """
-        n_fits = default_starts(self.mixed) if n_starts == "auto" else n_starts
+        n_fits = default_starts(self.mixed) if isinstance(n_starts, str) else n_starts
         theta = self.maximizer.apply_fixed(self.points.theta_of(point))
         if dispersed:
             theta = self.maximizer.apply_fixed(theta + self._dispersion(theta) * rng.standard_normal(theta.size))
@@ -97,6 +108,6 @@ class Engine:
             spread[p.columns] = np.minimum(spread[p.columns], 0.3 if p.is_network else np.inf)
         return np.where(self.maximizer.held, 0.0, spread)
 
-    def simulator(self, population, rng) -> Simulator:
+    def simulator(self, population: Population, rng: np.random.Generator) -> Simulator:
         weight = self.maximizer.weight
         return Simulator(self.mixed, self.densities, population, self.n_transitions, rng, self.kernel, weight)

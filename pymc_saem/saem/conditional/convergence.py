@@ -54,7 +54,9 @@ def judged_effects(mixed: MixedModel) -> np.ndarray:
     return judged
 
 
-def assess_draws(mixed: MixedModel, draws: np.ndarray, loglik: np.ndarray, subjects=slice(None)) -> Convergence:
+def assess_draws(
+    mixed: MixedModel, draws: np.ndarray, loglik: np.ndarray, subjects: np.ndarray | slice = slice(None)
+) -> Convergence:
     """Convergence of draws (chain, draw, subject, phi) and their log-likelihoods (chain, draw, subject).
 
     ``subjects`` picks those that are assessed; the results have these only.
@@ -70,5 +72,6 @@ def assess_draws(mixed: MixedModel, draws: np.ndarray, loglik: np.ndarray, subje
     judged = np.column_stack([judged, by_loglik])
     worst_rhat = np.where(judged, rhat, -np.inf).max(axis=1)
     worst_ess = np.where(judged, np.minimum(ess, ess_sd), np.inf).min(axis=1)
-    of_effects = (x[:, :-1] for x in (rhat, ess, ess_sd))
-    return Convergence(*of_effects, rhat[:, -1], ess[:, -1], worst_rhat, worst_ess)
+    return Convergence(
+        rhat[:, :-1], ess[:, :-1], ess_sd[:, :-1], rhat[:, -1], ess[:, -1], worst_rhat, worst_ess
+    )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pymc_saem.model.density.densities import Densities
+from pymc_saem.model.mixed_model import MixedModel
 from pymc_saem.results.thresholds import LEAST_ESS
 from pymc_saem.saem.conditional.convergence import Convergence, assess_draws
 from pymc_saem.saem.conditional.modes import Modes, best_modes
@@ -64,7 +66,12 @@ class Conditional:
 
 
 def describe_individuals(
-    simulator: Simulator, population: Population, theta, phi, n_draws: int, max_solves: float = 0.0
+    simulator: Simulator,
+    population: Population,
+    theta: np.ndarray,
+    phi: np.ndarray,
+    n_draws: int,
+    max_solves: float = 0.0,
 ) -> Conditional:
     """Draw from and maximize p(phi_i | y_i, theta) for every subject.
 
@@ -102,7 +109,7 @@ def describe_individuals(
     )
 
 
-def _shrinkage(mixed, population: Population, found: Modes) -> np.ndarray:
+def _shrinkage(mixed: MixedModel, population: Population, found: Modes) -> np.ndarray:
     """Shrinkage over the subjects that have a mode, (phi,)."""
     used = mixed.is_used & np.isfinite(found.logp)[:, None]
     eta = found.mode - population.mean
@@ -112,7 +119,7 @@ def _shrinkage(mixed, population: Population, found: Modes) -> np.ndarray:
     return shrinkage
 
 
-def _solver_error(densities, theta, drawn: Draws) -> np.ndarray:
+def _solver_error(densities: Densities, theta: np.ndarray, drawn: Draws) -> np.ndarray:
     """Median over some draws of the change of the log-likelihood (subject,) from the model's tolerances to tight ones.
 
     Where tolerances are coarse, the likelihood has peaks that are errors of the solver; chains find them, and stay there.
@@ -142,7 +149,7 @@ class Draws:
         Transitions between two draws.
     """
 
-    def __init__(self, simulator: Simulator, population: Population, theta, phi: np.ndarray):
+    def __init__(self, simulator: Simulator, population: Population, theta: np.ndarray, phi: np.ndarray):
         self.simulator, self.population, self.theta = simulator, population, theta
         n_chains = max(N_CHAINS, phi.shape[0])
         self.n_before = simulator.n_evaluations

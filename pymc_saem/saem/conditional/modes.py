@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pymc_saem.model.density.densities import Densities
 from pymc_saem.saem.core.gaussian import Population
 
 #: A mode is found when a step gains less log density than this.
@@ -36,7 +37,9 @@ class Modes:
     agreement: np.ndarray
 
 
-def best_modes(densities, population: Population, theta, starts: np.ndarray, sd: np.ndarray) -> Modes:
+def best_modes(
+    densities: Densities, population: Population, theta: np.ndarray, starts: np.ndarray, sd: np.ndarray
+) -> Modes:
     """Search from ``starts`` (start, subject, phi); ``sd`` (subject, phi) are conditional standard deviations, a measure of distance."""
     ends, logp = climb_from(densities, population, theta, starts)
     top = logp.max(axis=0)
@@ -45,7 +48,7 @@ def best_modes(densities, population: Population, theta, starts: np.ndarray, sd:
     earliest = np.argmax(possible & (logp >= top - SAME_HEIGHT), axis=0)
     scale = np.where(sd > 0, sd, population.sd)
 
-    def near(place):
+    def near(place: np.ndarray) -> np.ndarray:
         return possible & np.all(np.abs(ends - ends[place, subjects]) <= SAME_PLACE * scale, axis=-1)
 
     best = np.where(near(earliest), logp, -np.inf).argmax(axis=0)
@@ -53,7 +56,9 @@ def best_modes(densities, population: Population, theta, starts: np.ndarray, sd:
     return Modes(ends[best, subjects], logp[best, subjects], agreement)
 
 
-def find_modes(densities, population: Population, theta, starts: np.ndarray, max_evaluations: int = 300):
+def find_modes(
+    densities: Densities, population: Population, theta: np.ndarray, starts: np.ndarray, max_evaluations: int = 300
+) -> tuple[np.ndarray, np.ndarray]:
     """Best mode (subject, phi) over the starts (start, subject, phi), and log p(y_i, phi_i; theta) there, (subject,).
 
     -inf, and the first start, where no start had a finite density.
@@ -63,7 +68,9 @@ def find_modes(densities, population: Population, theta, starts: np.ndarray, max
     return ends[best, subjects], logp[best, subjects]
 
 
-def climb_from(densities, population: Population, theta, starts: np.ndarray, max_evaluations: int = 300):
+def climb_from(
+    densities: Densities, population: Population, theta: np.ndarray, starts: np.ndarray, max_evaluations: int = 300
+) -> tuple[np.ndarray, np.ndarray]:
     """Where BFGS ends from each start of each subject, all of them at once.
 
     A library optimizer would need one call per subject, each of which solves all subjects. Here
@@ -80,14 +87,14 @@ def climb_from(densities, population: Population, theta, starts: np.ndarray, max
         log p(y_i, phi_i; theta) there; -inf where the start had no finite density.
     """
 
-    def evaluate(x):
+    def evaluate(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         loglik, d_phi, _ = densities.gradient(np.ascontiguousarray(x), theta)
         value = -(loglik + population.log_density(x))
         gradient = -(d_phi + population.gradient(x))
         bad = ~(np.isfinite(value) & np.isfinite(gradient).all(axis=-1))
         return np.where(bad, np.inf, value), np.where(bad[..., None], 0.0, gradient)
 
-    def evaluate_active(x):
+    def evaluate_active(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Only what still moves: the active starts of each subject first, as many as one of them has."""
         order = np.argsort(~active, axis=0, kind="stable")[: active.sum(axis=0).max()]
         place = order, np.arange(x.shape[1])
@@ -119,7 +126,7 @@ def climb_from(densities, population: Population, theta, starts: np.ndarray, max
     return x, -f
 
 
-def _bfgs_update(inverse, s, y, where) -> None:
+def _bfgs_update(inverse: np.ndarray, s: np.ndarray, y: np.ndarray, where: np.ndarray) -> None:
     """Inverse-Hessian update (Nocedal & Wright 2006, eq. 6.17) of the selected chains, in place."""
     with np.errstate(all="ignore"):  # a wild trial point may have gradients near 1e160
         sy = np.einsum("...i,...i->...", s, y)

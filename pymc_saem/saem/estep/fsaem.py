@@ -77,7 +77,8 @@ class Independence(RunApart):
         moves.keep[:] = 0.0
         z = self.rng.standard_normal(moves.step.shape)
         z /= np.sqrt(self.rng.chisquare(DF, size=z.shape[:-1]) / DF)[..., None]
-        moves.step[:] = self.mode + np.einsum("sij,...sj->...si", self.root, z)
+        mode, root = self.found
+        moves.step[:] = mode + np.einsum("sij,...sj->...si", root, z)
         moves.log_proposal[:] = self.log_density(moves.step)
         ensemble.logprior -= self.log_density(ensemble.phi)
         rates = ensemble.walk(target, moves)
@@ -87,9 +88,17 @@ class Independence(RunApart):
     def learn(self, within: np.ndarray | None) -> None:
         """Nothing to learn here: :meth:`walk` searches for modes every few iterations."""
 
+    @property
+    def found(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mode (subject, phi) and root (subject, phi, phi) of the last search."""
+        if self.mode is None or self.root is None:
+            raise RuntimeError("The kernel has no modes before its first search.")
+        return self.mode, self.root
+
     def log_density(self, phi: np.ndarray) -> np.ndarray:
         """Log density of the proposals (..., subject), up to a constant of each subject."""
-        z = np.einsum("sij,...sj->...si", np.linalg.inv(self.root), phi - self.mode)
+        mode, root = self.found
+        z = np.einsum("sij,...sj->...si", np.linalg.inv(root), phi - mode)
         return -0.5 * (DF + phi.shape[-1]) * np.log1p(np.square(z).sum(axis=-1) / DF)
 
     def search(self, ensemble: Ensemble, target: Target, within_root: np.ndarray) -> None:

@@ -87,6 +87,11 @@ class Simulator:
         """Whether kernels still adapt."""
         return any(kernel.tune for kernel in self.kernels.values())
 
+    @property
+    def n_failed(self) -> int:
+        """Proposals so far whose solve failed."""
+        return int(sum(count.sum() for count in self.failures.values()))
+
     def stop_tuning(self) -> None:
         for kernel in self.kernels.values():
             kernel.stop_tuning()

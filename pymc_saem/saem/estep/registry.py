@@ -8,10 +8,9 @@ from pymc_saem.saem.estep.mala import Langevin
 from pymc_saem.saem.estep.prior import PriorProposal
 from pymc_saem.saem.estep.random_walk import Block, Coordinate
 
-#: By name. The order of those drawn ahead is that of their random draws: a new one goes last, or every fit changes.
-KERNELS: dict[str, type[Kernel]] = {
-    kernel.name: kernel for kernel in (PriorProposal, Coordinate, Block, Langevin, Independence)
-}
+#: The order of those drawn ahead is that of their random draws: a new one goes last, or every fit changes.
+_ALL: tuple[type[Kernel], ...] = (PriorProposal, Coordinate, Block, Langevin, Independence)
+KERNELS: dict[str, type[Kernel]] = {kernel.name: kernel for kernel in _ALL}
 
 
 def default_shares() -> dict[str, float]:

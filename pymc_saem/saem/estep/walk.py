@@ -6,19 +6,33 @@ model. Compiled once per machine and kept on disk.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numba
+import numpy as np
 from numba.extending import overload
 
 from pymc_saem.kept import keep_function
 from pymc_saem.saem.core.gaussian import log_density
 
 
-def _compile(function):
+def _compile(function: Callable) -> Any:
     return keep_function(function, nogil=True)
 
 
 @_compile
-def propose(phi, keep, move, mean, whitener, diagonal, log_normalizer, new_phi, new_logprior):
+def propose(
+    phi: np.ndarray,
+    keep: np.ndarray,
+    move: np.ndarray,
+    mean: np.ndarray,
+    whitener: np.ndarray,
+    diagonal: bool,
+    log_normalizer: float,
+    new_phi: np.ndarray,
+    new_logprior: np.ndarray,
+) -> None:
     """``new_phi = keep * phi + move``, and its log N(mean, omega); shapes as in ``Ensemble``."""
     n_replicates, n_subjects, n_phi = phi.shape
     for r in range(n_replicates):
@@ -29,7 +43,17 @@ def propose(phi, keep, move, mean, whitener, diagonal, log_normalizer, new_phi, 
 
 
 @_compile
-def _add(phi, residual, held, weight, r, i, sum_phi, sum_square, sum_residual):
+def _add(
+    phi: np.ndarray,
+    residual: np.ndarray,
+    held: np.ndarray,
+    weight: np.ndarray,
+    r: int,
+    i: int,
+    sum_phi: np.ndarray,
+    sum_square: np.ndarray,
+    sum_residual: np.ndarray,
+) -> None:
     n = held[r, i]
     held[r, i] = 0
     if n == 0:
@@ -45,7 +69,15 @@ def _add(phi, residual, held, weight, r, i, sum_phi, sum_square, sum_residual):
 
 
 @_compile
-def add_all(phi, residual, held, weight, sum_phi, sum_square, sum_residual):
+def add_all(
+    phi: np.ndarray,
+    residual: np.ndarray,
+    held: np.ndarray,
+    weight: np.ndarray,
+    sum_phi: np.ndarray,
+    sum_square: np.ndarray,
+    sum_residual: np.ndarray,
+) -> None:
     """Add the states that are still held; ``sum_square`` is a lower triangle, over subjects by their ``weight``."""
     for r in range(phi.shape[0]):
         for i in range(phi.shape[1]):
@@ -54,9 +86,22 @@ def add_all(phi, residual, held, weight, sum_phi, sum_square, sum_residual):
 
 @_compile
 def decide(
-    phi, loglik, logprior, residual, new_phi, new_loglik, new_logprior, new_residual,
-    log_uniform, prior_cancels, held, weight, sum_phi, sum_square, sum_residual,
-):  # fmt: skip
+    phi: np.ndarray,
+    loglik: np.ndarray,
+    logprior: np.ndarray,
+    residual: np.ndarray,
+    new_phi: np.ndarray,
+    new_loglik: np.ndarray,
+    new_logprior: np.ndarray,
+    new_residual: np.ndarray,
+    log_uniform: np.ndarray,
+    prior_cancels: bool,
+    held: np.ndarray,
+    weight: np.ndarray,
+    sum_phi: np.ndarray,
+    sum_square: np.ndarray,
+    sum_residual: np.ndarray,
+) -> float:
     """Metropolis rule for every subject and replicate, in place; the share accepted.
 
     A proposal without a density (NaN, after a failed solve) is rejected. A state enters the sums when it is left, as many
@@ -83,36 +128,53 @@ def decide(
 
 
 @_compile
-def _count(status, codes):
+def _count(status: np.ndarray, codes: np.ndarray) -> None:
     for r in range(status.shape[0]):
         for i in range(status.shape[1]):
             if status[r, i] != 0:
                 codes[status[r, i], i] += 1
 
 
-def count_failures(statuses, codes):
+def count_failures(statuses: Sequence[np.ndarray], codes: np.ndarray) -> None:
     """Add the failures in a tuple of statuses, each (replicate, subject), to ``codes`` (code, subject)."""
     for status in statuses:
         _count(status, codes)
 
 
+# Numba wants the same names and annotations in an overload and in what it returns.
 @overload(count_failures)
-def _count_failures(statuses, codes):
-    if len(statuses) == 0:  # Numba cannot loop over an empty tuple
-        return lambda statuses, codes: None
+def _count_failures(statuses: Any, codes: Any) -> Callable[[Any, Any], None]:
+    def count_none(statuses: Any, codes: Any) -> None:
+        pass
 
-    def count_each(statuses, codes):
+    def count_each(statuses: Any, codes: Any) -> None:
         for status in statuses:
             _count(status, codes)
 
-    return count_each
+    return count_each if len(statuses) else count_none  # Numba cannot loop over an empty tuple
 
 
 @numba.njit(nogil=True)
 def walk(
-    likelihood, others, theta, law, keep, step, prior_cancels, log_proposal, log_uniform,
-    phi, loglik, logprior, residual, new_phi, new_logprior, bookkeeping, rates, codes,
-):  # fmt: skip
+    likelihood: Callable,
+    others: tuple,
+    theta: np.ndarray,
+    law: tuple,
+    keep: np.ndarray,
+    step: np.ndarray,
+    prior_cancels: np.ndarray,
+    log_proposal: np.ndarray,
+    log_uniform: np.ndarray,
+    phi: np.ndarray,
+    loglik: np.ndarray,
+    logprior: np.ndarray,
+    residual: np.ndarray,
+    new_phi: np.ndarray,
+    new_logprior: np.ndarray,
+    bookkeeping: tuple,
+    rates: np.ndarray,
+    codes: np.ndarray,
+) -> None:
     """All proposals of an E-step, one after the other, without Python in between.
 
     Not kept on disk: each model's compiled ``likelihood(phi, theta, *others)`` becomes a part of it. ``codes[c, i]`` counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -12,7 +13,9 @@ from pymc_saem.saem.estep.walk import _add, _compile, count_failures
 
 
 @_compile
-def _add_prior(phi, mean, whitener, diagonal, gradient):
+def _add_prior(
+    phi: np.ndarray, mean: np.ndarray, whitener: np.ndarray, diagonal: bool, gradient: np.ndarray
+) -> None:
     """Add the gradient of log N(mean, omega) of one subject: ``-whitener (whitener' eta)``."""
     n_phi = phi.size
     z = np.zeros(n_phi)
@@ -28,7 +31,16 @@ def _add_prior(phi, mean, whitener, diagonal, gradient):
 
 
 @_compile
-def pull_of(phi, d_loglik, mean, whitener, diagonal, root, cap, pull):
+def pull_of(
+    phi: np.ndarray,
+    d_loglik: np.ndarray,
+    mean: np.ndarray,
+    whitener: np.ndarray,
+    diagonal: bool,
+    root: np.ndarray,
+    cap: float,
+    pull: np.ndarray,
+) -> None:
     """Gradient of the log posterior in preconditioned coordinates: ``root' (d_loglik + d_logprior)``.
 
     ``root`` is lower triangular, one for all subjects or one each: (1 or subject, phi, phi). A pull longer than ``cap`` is
@@ -56,7 +68,14 @@ def pull_of(phi, d_loglik, mean, whitener, diagonal, root, cap, pull):
 
 
 @_compile
-def drift(phi, pull, noise, root_t, scaling, new_phi):
+def drift(
+    phi: np.ndarray,
+    pull: np.ndarray,
+    noise: np.ndarray,
+    root_t: np.ndarray,
+    scaling: np.ndarray,
+    new_phi: np.ndarray,
+) -> None:
     """``new_phi = phi + root (scaling^2 / 2 pull + scaling noise)``, with a scaling per subject; ``root_t`` is transposed."""
     n_replicates, n_subjects, n_phi = phi.shape
     new = np.empty(n_phi)
@@ -75,9 +94,26 @@ def drift(phi, pull, noise, root_t, scaling, new_phi):
 
 @_compile
 def decide_langevin(
-    phi, loglik, logprior, residual, pull, new_phi, new_loglik, new_logprior, new_residual, new_pull,
-    noise, scaling, log_uniform, held, weight, sum_phi, sum_square, sum_residual, accepted,
-):  # fmt: skip
+    phi: np.ndarray,
+    loglik: np.ndarray,
+    logprior: np.ndarray,
+    residual: np.ndarray,
+    pull: np.ndarray,
+    new_phi: np.ndarray,
+    new_loglik: np.ndarray,
+    new_logprior: np.ndarray,
+    new_residual: np.ndarray,
+    new_pull: np.ndarray,
+    noise: np.ndarray,
+    scaling: np.ndarray,
+    log_uniform: np.ndarray,
+    held: np.ndarray,
+    weight: np.ndarray,
+    sum_phi: np.ndarray,
+    sum_square: np.ndarray,
+    sum_residual: np.ndarray,
+    accepted: np.ndarray,
+) -> float:
     """Metropolis-Hastings rule, in place; the share accepted. ``accepted`` (subject,) counts.
 
     The way back would need the noise ``-(noise + scaling / 2 (pull + new_pull))``.
@@ -109,9 +145,30 @@ def decide_langevin(
 
 @numba.njit(nogil=True)
 def walk_langevin(
-    derivative, others, theta, law, root, root_t, scaling, cap, noise, log_uniform, phi, loglik, logprior, residual, pull,
-    has_pull, new_phi, new_logprior, new_pull, bookkeeping, accepted, rates, codes,
-):  # fmt: skip
+    derivative: Callable,
+    others: tuple,
+    theta: np.ndarray,
+    law: tuple,
+    root: np.ndarray,
+    root_t: np.ndarray,
+    scaling: np.ndarray,
+    cap: float,
+    noise: np.ndarray,
+    log_uniform: np.ndarray,
+    phi: np.ndarray,
+    loglik: np.ndarray,
+    logprior: np.ndarray,
+    residual: np.ndarray,
+    pull: np.ndarray,
+    has_pull: bool,
+    new_phi: np.ndarray,
+    new_logprior: np.ndarray,
+    new_pull: np.ndarray,
+    bookkeeping: tuple,
+    accepted: np.ndarray,
+    rates: np.ndarray,
+    codes: np.ndarray,
+) -> None:
     """Langevin transitions, one after the other; ``derivative`` returns log likelihood, residual statistics, its gradient, statuses.
 
     Without a ``pull`` of the states it is found first, which costs one evaluation more.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from importlib.util import find_spec
 from time import perf_counter
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress as RichProgress
+from rich.progress import ProgressColumn, TaskID
 
 #: Seconds between repaints; a repaint costs as much as a few solves.
 EVERY = 0.25
@@ -25,7 +27,7 @@ class Bars:
     is_visible : bool
     """
 
-    def __init__(self, *columns, show: bool):
+    def __init__(self, *columns: ProgressColumn, show: bool):
         console = Console()
         self.is_visible = bool(show) and (console.is_terminal or console.is_jupyter)
         # rich warns in notebooks that it needs ipywidgets, and draws nothing
@@ -36,17 +38,18 @@ class Bars:
             refresh_per_second=1.0 / EVERY,
             disable=not self.is_visible or self._is_plain,
         )
-        self._output, self._painted = None, 0.0
+        self._output: Any = None  # of IPython, once something was painted
+        self._painted = 0.0
 
     def __enter__(self) -> Bars:
         self.progress.__enter__()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: Any) -> None:
         self.paint()
         self.progress.__exit__(*exception)
 
-    def update(self, task, **what) -> None:
+    def update(self, task: TaskID, **what: Any) -> None:
         """As ``rich.progress.Progress.update``."""
         self.progress.update(task, **what)
         if self._is_plain and perf_counter() - self._painted > EVERY:
@@ -60,9 +63,10 @@ class Bars:
         from IPython.display import display
 
         self._painted = perf_counter()
-        lines = Console(file=io.StringIO(), width=_WIDTH, force_terminal=False, force_jupyter=False)
+        text = io.StringIO()
+        lines = Console(file=text, width=_WIDTH, force_terminal=False, force_jupyter=False)
         lines.print(self.progress.get_renderable())
-        content = {"text/plain": lines.file.getvalue().rstrip()}
+        content = {"text/plain": text.getvalue().rstrip()}
         if self._output is None:
             self._output = display(content, raw=True, display_id=True)
         else:

@@ -115,7 +115,7 @@ class Course:
             raise UnsupportedModelError(
                 f"Iteration {k + 1} cannot be computed: {explained(error)}. Estimates before it: {before}."
             ) from error
-        self.thetas.append(self.step.state.theta)
+        self.thetas.append(self.step.reached.theta)
         self.stats.append(report)
         if k == 0:  # compilation and the search for a start are not iterations
             self._keep_time("start")
@@ -172,7 +172,7 @@ class Course:
 
     def scales(self) -> np.ndarray:
         """Rough standard errors (theta,)."""
-        return self.step.engine.maximizer.scales(self.step.state.theta, self.step.state.curvature)
+        return self.step.engine.maximizer.scales(self.step.reached.theta, self.step.reached.curvature)
 
     def _keep_time(self, part: str) -> None:
         """Add the time since the last call to a part, and what of it was compilation to another."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -12,6 +12,7 @@ import numpy as np
 
 from pymc_saem.saem.conditional.draws import SHARE, Conditional, describe_individuals
 from pymc_saem.saem.run.chain import Chain, Course
+from pymc_saem.saem.run.checkpoint import Keep
 from pymc_saem.saem.run.explain import explained
 from pymc_saem.saem.run.processes import lost, run_in_processes
 from pymc_saem.saem.run.snapshot import Snapshot
@@ -37,16 +38,16 @@ class Job:
     n_smooth: int
     draws: int  # conditional draws per chain; 0: nothing after the estimate
     tolerance: float
-    begun: tuple = ()
+    begun: tuple[Snapshot | None, ...] = ()
     extend: int = 0
 
 
 def run_chains(
     job: Job,
-    rngs,
+    rngs: Sequence[np.random.Generator],
     cores: int,
     watch: Callable,
-    keep: Callable | None = None,
+    keep: Keep | None = None,
     ctrl_c: CtrlC | None = None,
     announce: Callable | None = None,
 ) -> list[Chain]:
@@ -96,7 +97,7 @@ def run_chain(
     number: int,
     rng: np.random.Generator,
     watch: Callable,
-    keep: Callable | None = None,
+    keep: Keep | None = None,
     ctrl_c: CtrlC | None = None,
     announce: Callable | None = None,
 ) -> Chain:
@@ -124,7 +125,9 @@ def run_chain(
     return chain
 
 
-def _iterate(course: Course, job: Job, number: int, rng, watch: Callable, keep: Callable | None) -> None:
+def _iterate(
+    course: Course, job: Job, number: int, rng: np.random.Generator, watch: Callable, keep: Keep | None
+) -> None:
     begun: Snapshot | None = job.begun[number] if job.begun else None
     if begun is None:
         course.begin(rng, dispersed=number > 0)
@@ -140,9 +143,9 @@ def _iterate(course: Course, job: Job, number: int, rng, watch: Callable, keep: 
 def _describe_individuals(job: Job, chain: Chain) -> Conditional:
     step = job.step
     step.stop_tuning()
-    theta, phi = step.state.theta, step.state.phi
+    theta, phi = step.reached.theta, step.reached.phi
     population = step.engine.maximizer.population(theta)
-    return describe_individuals(step.simulator, population, theta, phi, job.draws, SHARE * chain.n_solves)
+    return describe_individuals(step.ready(job.point), population, theta, phi, job.draws, SHARE * chain.n_solves)
 
 
 def score(chain: Chain) -> float:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Any, Protocol
 
 from pymc_saem.arguments import check_types, shown
+from pymc_saem.compat import InferenceData
 from pymc_saem.results.files.storage import check_place, save
 from pymc_saem.saem.run.chain import Chain
 from pymc_saem.saem.run.options import check_count
@@ -54,8 +56,10 @@ class Checkpoint:
     seconds: float = 10.0
     iterations: int | None = None
 
-    def __post_init__(self):
-        check_types("Checkpoint", vars(self))
+    _absolute: Path = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_types("Checkpoint", {name: getattr(self, name) for name in ("path", "seconds", "iterations")})
         path = Path(self.path)
         # the process may change its folder while it fits
         object.__setattr__(self, "_absolute", Path(os.path.abspath(path)))
@@ -77,7 +81,7 @@ class Checkpoint:
             raise ValueError(f"seconds of a Checkpoint is {shown(self.seconds)}; it must be a number of at least 0.")
 
 
-def as_checkpoint(value) -> Checkpoint | None:
+def as_checkpoint(value: Any) -> Checkpoint | None:
     """The argument ``checkpoint`` of :func:`fit_saem`."""
     if value is None or isinstance(value, Checkpoint):
         return value
@@ -102,6 +106,18 @@ class Clock:
         return is_due
 
 
+class Keep(Protocol):
+    """Takes snapshots of running chains."""
+
+    schedule: Checkpoint
+
+    def is_due(self, iteration: int) -> bool:
+        """Whether a snapshot is wanted after this iteration."""
+
+    def __call__(self, chain: int, snapshot: Snapshot) -> None:
+        """Take one."""
+
+
 class Writer:
     """Collects snapshots of chains, and writes the fit that they make.
 
@@ -114,10 +130,14 @@ class Writer:
         ``build(runs)`` makes ArviZ data of chains.
     """
 
-    def __init__(self, schedule: Checkpoint, begun: dict[int, Snapshot], build: Callable):
+    def __init__(self, schedule: Checkpoint, begun: dict[int, Snapshot], build: Callable[[list[Chain]], InferenceData]):
         self.schedule, self.snapshots, self.build = schedule, dict(begun), build
-        self.is_due = Clock(schedule).is_due
+        self.clock = Clock(schedule)
         self.failures: list[str] = []  # of writings that failed, since the last one that did not
+
+    def is_due(self, iteration: int) -> bool:
+        """Whether a snapshot is wanted after this iteration."""
+        return self.clock.is_due(iteration)
 
     def __call__(self, chain: int, snapshot: Snapshot) -> None:
         """Write the fit so far; a failure is reported at once, and the fit continues."""
@@ -129,7 +149,7 @@ class Writer:
             self.failures.append(f"{type(error).__name__}: {error}")
             _LOG.warning("The checkpoint '%s' was not written; the fit continues: %s", self.schedule.path, error)
 
-    def finish(self, idata) -> None:
+    def finish(self, idata: InferenceData) -> None:
         """Write a fit in the place of the last one."""
         save(idata, self.schedule._absolute)
         self.failures.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def explained(error: Exception) -> str:
+def explained(error: BaseException) -> str:
     """What an error means for a fit: the name of a library's exception does not help the user."""
     if isinstance(error, np.linalg.LinAlgError):
         return (

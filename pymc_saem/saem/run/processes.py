@@ -6,16 +6,18 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from time import perf_counter, sleep
+from typing import Any
 
 import cloudpickle
+import numpy as np
 
-from pymc_saem.saem.run.checkpoint import Clock
+from pymc_saem.saem.run.checkpoint import Checkpoint, Clock, Keep
 from pymc_saem.saem.run.explain import explained
 from pymc_saem.saem.run.snapshot import Snapshot
 from pymc_saem.saem.run.stages import CtrlC
@@ -38,10 +40,10 @@ def lost(number: int, reason: str) -> str:
 def run_in_processes(
     run_chain: Callable,
     payload: bytes,
-    rngs,
+    rngs: Sequence[np.random.Generator],
     cores: int,
     watch: Callable,
-    keep: Callable | None,
+    keep: Keep | None,
     ctrl_c: CtrlC | None = None,
     announce: Callable | None = None,
 ) -> list:
@@ -72,10 +74,10 @@ class _Crew:
 
     run_chain: Callable
     payload: bytes
-    waiting: list[tuple]  # number of a chain, and its generator
+    waiting: list[tuple[int, np.random.Generator]]  # number of a chain, and its generator
     cores: int
     watch: Callable
-    keep: Callable | None
+    keep: Keep | None
     announce: Callable | None = None
     running: dict = field(default_factory=dict, init=False)  # line -> number and process
     done: dict = field(default_factory=dict, init=False)  # number -> chain
@@ -88,7 +90,7 @@ class _Crew:
             self._begin(*self.waiting.pop(0))
         return bool(self.running)
 
-    def _begin(self, number: int, rng) -> None:
+    def _begin(self, number: int, rng: np.random.Generator) -> None:
         # spawn: a forked child would inherit the threads of the parent's solver, but not their state
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
@@ -100,7 +102,7 @@ class _Crew:
             process.start()
         theirs.close()  # so that our end hears when the process is gone
 
-    def listen(self, line) -> None:
+    def listen(self, line: Any) -> None:
         """Take one report."""
         number, process = self.running[line]
         try:
@@ -154,7 +156,7 @@ class _Crew:
 
 
 @contextmanager
-def _deaf_children():
+def _deaf_children() -> Iterator[None]:
     """Processes that start here do not hear Ctrl-C, which a terminal sends to all, before they have arranged to ignore it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -180,7 +182,7 @@ def leave_with_parent() -> None:
     threading.Thread(target=_leave_with_parent, args=(os.getppid(), sentinel), daemon=True).start()
 
 
-def _leave_with_parent(pid: int, sentinel) -> None:
+def _leave_with_parent(pid: int, sentinel: int | None) -> None:
     is_alone = False
     while not is_alone:
         if sentinel is None:
@@ -195,13 +197,20 @@ class _NoIteration(BaseException):
     """The end was wanted before the first iteration was done."""
 
 
-def _work(line, run_chain: Callable, payload: bytes, number: int, rng, schedule) -> None:
+def _work(
+    line: Connection,
+    run_chain: Callable,
+    payload: bytes,
+    number: int,
+    rng: np.random.Generator,
+    schedule: Checkpoint | None,
+) -> None:
     """One chain, in its process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes
     leave_with_parent()
     last = [0.0]
 
-    def watch(chain: int, iteration: int, *seen) -> None:
+    def watch(chain: int, iteration: int, *seen: Any) -> None:
         if line.poll():
             line.recv()
             raise KeyboardInterrupt if iteration else _NoIteration
@@ -234,11 +243,11 @@ def _as_bytes(error: Exception) -> bytes:
 class _Keep:
     """A checkpoint writer's stand-in here: snapshots go to the parent, which writes them."""
 
-    def __init__(self, schedule, line):
-        self.clock, self.line = Clock(schedule), line
+    def __init__(self, schedule: Checkpoint, line: Connection):
+        self.schedule, self.clock, self.line = schedule, Clock(schedule), line
 
     def is_due(self, iteration: int) -> bool:
         return self.clock.is_due(iteration)
 
-    def __call__(self, number: int, snapshot: Snapshot) -> None:
+    def __call__(self, chain: int, snapshot: Snapshot) -> None:
         self.line.send(("keep", snapshot.to_bytes()))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+from pymc_saem.model.mixed_model import Parameter
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.run.bars import Bars
 
@@ -46,18 +48,18 @@ class Progress:
         self.began: dict[int, tuple[float, int]] = {}
         self.last_line: dict[int, float] = {}
 
-    def _chosen(self):
+    def _chosen(self) -> Parameter | None:
         """The residual scale, or else the first scalar parameter."""
         residuals = self.engine.rules.residuals
         if residuals:
             return residuals[0].parameter
         return next((p for p in self.engine.mixed.parameters if p.shape == ()), None)
 
-    def __enter__(self):
+    def __enter__(self) -> Progress:
         self.bars.__enter__()
         return self
 
-    def __exit__(self, *exc) -> None:
+    def __exit__(self, *exc: Any) -> None:
         with suppress(Exception):  # nothing that is only shown may end a fit, such as a terminal that was closed
             self.bars.update(self.after, visible=False)
             self.bars.__exit__(*exc)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -66,22 +67,23 @@ class Snapshot:
         return cls(**unpack(data))
 
 
-def pack(value) -> bytes:
+def pack(value: Any) -> bytes:
     """Nested dictionaries, lists, tuples and sets of arrays, numbers, text and None, and the states of generators, as bytes."""
     arrays: list[np.ndarray] = []
     text = json.dumps(_encode(value, arrays))
     out = io.BytesIO()
-    np.savez(out, text=np.array(text), **{f"a{k}": array for k, array in enumerate(arrays)})
+    named: dict[str, Any] = {f"a{k}": array for k, array in enumerate(arrays)}
+    np.savez(out, text=np.array(text), **named)
     return out.getvalue()
 
 
-def unpack(data: bytes):
+def unpack(data: bytes) -> Any:
     """Inverse of :func:`pack`."""
     with np.load(io.BytesIO(data), allow_pickle=False) as found:
         return _decode(json.loads(str(found["text"])), found)
 
 
-def _encode(value, arrays: list) -> Any:
+def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
     """JSON in which arrays are numbers of ``arrays``; every composite is ``[kind, content]``."""
     if isinstance(value, np.generic):
         value = np.asarray(value)
@@ -103,7 +105,7 @@ def _encode(value, arrays: list) -> Any:
     raise TypeError(f"A {type(value).__name__} cannot be stored: {value!r}.")
 
 
-def _decode(code, arrays) -> Any:
+def _decode(code: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if not isinstance(code, list):
         return code
     kind, content = code

@@ -19,7 +19,7 @@ class CtrlC:
     the signal.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._raises, self.is_waiting, self._is_installed = True, False, False
 
     def __enter__(self) -> CtrlC:
@@ -29,11 +29,11 @@ class CtrlC:
             self._is_installed = True
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: Any) -> None:
         if self._is_installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def _hear(self, number, frame) -> None:
+    def _hear(self, number: int, frame: Any) -> None:
         if self._raises:
             raise KeyboardInterrupt
         self.is_waiting = True
@@ -84,7 +84,8 @@ class Stages:
     """
 
     def __init__(self, ctrl_c: CtrlC | None = None, announce: Callable[[str], Any] | None = None):
-        self.ctrl_c, self.announce, self.notes = ctrl_c or CtrlC(), announce, []
+        self.ctrl_c, self.announce = ctrl_c or CtrlC(), announce
+        self.notes: list[Note] = []
 
     def attempt(self, stage: str, work: Callable[[], Any], otherwise: Any = None, *, is_long: bool = False) -> Any:
         """What ``work`` returns, or ``otherwise``, with a note, when it raises.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from pymc.util import get_random_generator
 
 from pymc_saem.arguments import check_types
 from pymc_saem.model.read import read_model
-from pymc_saem.saem.core.algorithm import State, Statistics, iterate
+from pymc_saem.saem.core.algorithm import Statistics, iterate
 from pymc_saem.saem.core.schedule import Schedule
 from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.estep.mixture import Simulator
 from pymc_saem.saem.estep.registry import statistics as kernel_statistics
 from pymc_saem.saem.mstep.recognize import refuse_collinear
 from pymc_saem.saem.run.options import check_step_options, natural_values
@@ -25,7 +27,7 @@ from pymc_saem.saem.start.scales import refuse_constant_outcomes, refuse_fixed_o
 class _TypesFirst:
     """PyMC works with the arguments of a step before its ``__init__`` does."""
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         check_types("SAEM", dict(zip(("vars",), args, strict=False)) | kwargs)
         return super().__new__(cls, *args, **kwargs)
 
@@ -100,7 +102,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
     name = "saem"
     default_blocked = True
     _state_class = SAEMState
-    stats_dtypes_shapes = {
+    stats_dtypes_shapes: dict[str, tuple[type, list]] = {
         "step_size": (np.float64, []),
         "complete_logp": (np.float64, []),
         **{name: (dtype, []) for name, dtype in kernel_statistics().items()},
@@ -126,7 +128,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         minibatch: float = 1.0,
         compile_kwargs: dict | None = None,
         initial_point: dict | None = None,
-        rng=None,
+        rng: np.random.Generator | int | None = None,
         blocked: bool = True,
     ):
         model = pm.modelcontext(model)
@@ -162,15 +164,15 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         """Back to before the first iteration; one instance serves every chain."""
         self.tune, self.iter_count, self.n_smoothed = True, 0, 0
         self.simulator = None
-        self._state: State | None = None
-        self._adapted: dict | None = None
-        self._failures: dict = {}
+        self._state = None
+        self._adapted = None
+        self._failures = {}
         self.start_scores, self.dispersed = np.zeros(0), False
         self.engine.maximizer.reset()
         self.engine.climber.n_evaluations = 0
         self._evaluations_before = 0.0
 
-    def begin_chain(self, rng, n_explore: int, dispersed: bool = False) -> None:
+    def begin_chain(self, rng: np.random.Generator, n_explore: int, dispersed: bool = False) -> None:
         """Forget the last chain and take over the generator of the next.
 
         Parameters
@@ -189,7 +191,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         if not n_explore:
             self.stop_tuning()
 
-    def set_rng(self, rng) -> None:
+    def set_rng(self, rng: np.random.Generator) -> None:
         """Begin a chain; PyMC 5 calls it.
 
         Parameters
@@ -200,7 +202,7 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         self._check_data()
         self.begin_chain(rng, self.schedule.n_explore)
 
-    def setup_chain(self, rng, tune: int, draws: int) -> None:
+    def setup_chain(self, rng: np.random.Generator, tune: int, draws: int) -> None:
         """Begin a chain; PyMC 6 calls it.
 
         Parameters
@@ -248,38 +250,44 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         list of dict
             Sampler statistics.
         """
-        if self.simulator is None:
-            self._begin(point)
+        simulator = self.ready(point)
         if not self.tune:
             self.n_smoothed += 1
         step_size = self.schedule.step_size(self.n_smoothed)
-        failed_before = self._n_failed()
+        failed_before = simulator.n_failed
         self._state, report = iterate(
-            self._state, self._simulate, self.engine.maximizer, step_size, self.engine.climber
+            self.reached, partial(self._simulate, simulator), self.engine.maximizer, step_size, self.engine.climber
         )
         self.iter_count += 1
         stats = {
             **{name: value for name, value in report.items() if name in self.stats_dtypes_shapes},
             "step_size": step_size,
-            "n_failed": self._n_failed() - failed_before,
+            "n_failed": simulator.n_failed - failed_before,
             "tune": self.tune,
         }
         return self.engine.points.to_point(self._state.theta, self._state.phi[0], point), [stats]
 
-    def _begin(self, point: dict) -> None:
+    def ready(self, point: dict) -> Simulator:
+        if self.simulator is not None:
+            return self.simulator
         if self._state is None:
-            self._state, self.simulator, start = self.engine.begin(point, self.rng, self.n_starts, self.dispersed)
+            self._state, simulator, start = self.engine.begin(point, self.rng, self.n_starts, self.dispersed)
             self.start_scores = start.scores
         else:  # a state was restored; rebuild what cannot be stored
             population = self.engine.maximizer.population(self._state.theta)
-            self.simulator = self.engine.simulator(population, self.rng)
-            self.simulator.adapted = self._adapted
-            self.simulator.failures = self._failures
+            simulator = self.engine.simulator(population, self.rng)
+            if self._adapted is not None:
+                simulator.adapted = self._adapted
+            simulator.failures = self._failures
         if not self.tune:
-            self.simulator.stop_tuning()
+            simulator.stop_tuning()
+        self.simulator = simulator
+        return simulator
 
-    def _simulate(self, theta, phi) -> tuple[np.ndarray, Statistics, dict]:
-        return self.simulator(self.engine.maximizer.population(theta), theta, phi, still=self._still())
+    def _simulate(
+        self, simulator: Simulator, theta: np.ndarray, phi: np.ndarray
+    ) -> tuple[np.ndarray, Statistics, dict]:
+        return simulator(self.engine.maximizer.population(theta), theta, phi, still=self._still())
 
     def _still(self) -> np.ndarray | None:
         """Subjects that do not move in this iteration (Kuhn, Matias & Rebafka 2020); all move in the first one."""
@@ -291,11 +299,8 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         still[self.rng.choice(who, size=n_moving, replace=False)] = False
         return still
 
-    def _n_failed(self) -> int:
-        return int(sum(count.sum() for count in self.simulator.failures.values()))
-
     @staticmethod
-    def _progressbar_config(n_chains=1):
+    def _progressbar_config(n_chains: int = 1) -> tuple[list, dict[str, list[float]]]:
         from pymc_saem.compat import progress_column
 
         columns = [
@@ -305,8 +310,8 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         return columns, {"step_size": [1.0] * n_chains, "accept": [0.0] * n_chains}
 
     @staticmethod
-    def _make_progressbar_update_functions():
-        def update_stats(stats):
+    def _make_progressbar_update_functions() -> tuple[Callable[[dict], dict], ...]:
+        def update_stats(stats: dict) -> dict:
             rates = [value for name, value in stats.items() if name.startswith("accept_")]
             return {"step_size": stats["step_size"], "accept": np.nanmean(rates)}
 

@@ -12,6 +12,9 @@ from pymc.step_methods.state import dataclass_state
 from pymc.util import get_state_from_generator, random_generator_from_state
 
 from pymc_saem.saem.core.algorithm import State
+from pymc_saem.saem.core.schedule import Schedule
+from pymc_saem.saem.engine import Engine
+from pymc_saem.saem.estep.mixture import Simulator
 
 
 @dataclass_state
@@ -32,6 +35,25 @@ class SAEMState(StepMethodState):
 
 class Interruptible:
     """The memory of :class:`step.SAEM`: what it has forgotten after an interruption can be put back, bit by bit."""
+
+    engine: Engine
+    schedule: Schedule
+    simulator: Simulator | None
+    rng: np.random.Generator
+    tune: bool
+    iter_count: int
+    n_smoothed: int
+    _state: State | None
+    _adapted: dict[str, Any] | None
+    _failures: dict[int, np.ndarray]
+    _evaluations_before: float
+
+    def _forget(self) -> None:
+        raise NotImplementedError
+
+    def ready(self, point: dict) -> Simulator:
+        """The simulator of the chain, which the first step sets up."""
+        raise NotImplementedError
 
     def bookmark(self) -> dict[str, Any]:
         """All that the next iteration needs, without copies of arrays that are never changed in place."""
@@ -59,8 +81,8 @@ class Interruptible:
         floor = bookmark["at_floor"]
         self.at_floor = {"start": dict(floor["start"]), "reached": set(floor["reached"])}
         self.failures = dict(bookmark["failures"])
-        self.engine.densities.warm_up(self.state.phi, self.state.theta)
-        self._begin({})
+        self.engine.densities.warm_up(self.reached.phi, self.reached.theta)
+        self.ready({})
 
     @property
     def n_evaluations(self) -> float:
@@ -87,6 +109,13 @@ class Interruptible:
         self._state, self.simulator = value, None
 
     @property
+    def reached(self) -> State:
+        """The state after at least one step."""
+        if self._state is None:
+            raise RuntimeError("SAEM has no state before its first step.")
+        return self._state
+
+    @property
     def adapted(self) -> dict | None:
         """Scales of the kernels."""
         return self._adapted if self.simulator is None else self.simulator.adapted
@@ -101,7 +130,7 @@ class Interruptible:
         return self._failures if self.simulator is None else self.simulator.failures
 
     @failures.setter
-    def failures(self, value: dict) -> None:
+    def failures(self, value: dict[int, np.ndarray]) -> None:
         self._failures = value
 
     @property
