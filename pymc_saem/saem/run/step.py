@@ -17,6 +17,7 @@ from pymc_saem.saem.core.algorithm import Statistics, iterate
 from pymc_saem.saem.core.schedule import Schedule
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.estep.mixture import Simulator
+from pymc_saem.saem.estep.registry import default_shares
 from pymc_saem.saem.estep.registry import statistics as kernel_statistics
 from pymc_saem.saem.mstep.recognize import refuse_collinear
 from pymc_saem.saem.run.options import check_step_options, natural_values
@@ -159,6 +160,18 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         self.n_starts, self.minibatch = n_starts, minibatch
         self.rng = get_random_generator(rng)
         self._forget()
+
+    def __repr__(self) -> str:
+        """The variables by their part in the model, the kernels, and how far the chain is."""
+        mixed = self.engine.mixed
+        shares = default_shares() if isinstance(self.engine.kernel, str) else self.engine.kernel
+        kernels = ", ".join(f"{name} {share:g}" for name, share in shares.items() if share > 0)
+        phase = "exploring" if self.tune else "smoothing"
+        return (
+            f"SAEM(parameters: {_listed([p.name for p in mixed.parameters])}; "
+            f"random effects: {_listed([e.name for e in mixed.random_effects])}; kernel: {kernels}; "
+            f"iteration {self.iter_count}, {phase})"
+        )
 
     def _forget(self) -> None:
         """Back to before the first iteration; one instance serves every chain."""
@@ -316,3 +329,9 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
             return {"step_size": stats["step_size"], "accept": np.nanmean(rates)}
 
         return (update_stats,)
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    """Names, the first of them where they are many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

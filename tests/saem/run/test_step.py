@@ -39,6 +39,19 @@ def test_points_keep_keys_order_and_dtypes(model):
     assert set(stats) == set(step.stats_dtypes_shapes)
 
 
+def test_a_step_prints_its_variables_kernels_and_iteration(model):
+    step = ps.SAEM(model=model, **OPTIONS)
+    effects = ", ".join(effect.name for effect in step.engine.mixed.random_effects)
+    parameters = ", ".join(parameter.name for parameter in step.engine.mixed.parameters)
+    variables = f"SAEM(parameters: {parameters}; random effects: {effects}; "
+    assert repr(step) == variables + "kernel: prior 0.15, coordinate 0.35, block 0.5; iteration 0, exploring)"
+    run(step, model.initial_point(), 2)
+    step.stop_tuning()
+    assert repr(step).endswith("iteration 2, smoothing)")
+    only = ps.SAEM(model=model, **OPTIONS, kernel={"block": 1.0, "mala": 0.0})
+    assert "kernel: block 1; " in repr(only)
+
+
 def test_a_restored_state_continues_bit_by_bit(model):
     step = ps.SAEM(model=model, **OPTIONS)
     step.begin_chain(np.random.default_rng(1), 10)
