@@ -16,6 +16,7 @@ from pytensor.tensor.variable import TensorVariable
 from pymc_saem.model.density.densities import effect_logp
 from pymc_saem.model.density.symbols import in_symbols, symbols
 from pymc_saem.model.graph.generic_points import generic_points, quietly
+from pymc_saem.model.graph.gradient import gradients
 from pymc_saem.model.graph.interpreted import INTERPRETED
 from pymc_saem.model.mixed_model import Block, MixedModel, Parameter, RandomEffect
 from pymc_saem.model.normal.parametrization import law_of
@@ -158,8 +159,8 @@ def _middle(rv: TensorVariable) -> TensorVariable:
 
 def _reach(rv: TensorVariable, bound: TensorVariable, direction: int) -> TensorVariable:
     """How far from a bound, up (1) or down (-1), the log density falls by 1/2, by its first two derivatives at the bound."""
-    first = pt.grad(pm.logp(rv, bound).sum(), bound, disconnected_inputs="ignore")
-    second = pt.grad(first.sum(), bound, disconnected_inputs="ignore")
+    (first,) = gradients(pm.logp(rv, bound).sum(), [bound])
+    (second,) = gradients(first.sum(), [bound])
     fall = pt.maximum(-direction * first, 0.0)
     return 1.0 / (fall + pt.sqrt(fall**2 + pt.maximum(-second, 0.0)))
 

@@ -13,7 +13,15 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
 
-def gls_mean(first, design, offset, precision, prior_precision, prior_shift, weight=None) -> np.ndarray:
+def gls_mean(
+    first: np.ndarray,
+    design: np.ndarray,
+    offset: np.ndarray,
+    precision: np.ndarray,
+    prior_precision: np.ndarray,
+    prior_shift: np.ndarray,
+    weight: np.ndarray | None = None,
+) -> np.ndarray:
     """Coefficients beta of phi_i ~ N(A_i beta + c_i, Omega), given E[phi_i], by generalized least squares.
 
     Parameters
@@ -40,7 +48,15 @@ def gls_mean(first, design, offset, precision, prior_precision, prior_shift, wei
     return np.linalg.solve(*equations)
 
 
-def gls_normal_equations(first, design, offset, precision, prior_precision=0.0, prior_shift=0.0, weight=None):
+def gls_normal_equations(
+    first: np.ndarray,
+    design: np.ndarray,
+    offset: np.ndarray,
+    precision: np.ndarray,
+    prior_precision: np.ndarray | float = 0.0,
+    prior_shift: np.ndarray | float = 0.0,
+    weight: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Matrix (beta, beta) and right-hand side (beta,) of the weighted normal equations, a Gaussian prior included."""
     scaled = np.einsum("pq,sqb->spb", precision, design)
     residual = first - offset
@@ -67,7 +83,9 @@ def _by_subject(weight: np.ndarray | None, x: np.ndarray) -> np.ndarray:
     return x if weight is None else weight.reshape(-1, *[1] * (x.ndim - 1)) * x
 
 
-def covariance_about(first, second, mean, weight=None) -> np.ndarray:
+def covariance_about(
+    first: np.ndarray, second: np.ndarray, mean: np.ndarray, weight: np.ndarray | None = None
+) -> np.ndarray:
     """Weighted mean over subjects of E[(phi_i - mean_i)(phi_i - mean_i)'].
 
     Parameters
@@ -96,13 +114,13 @@ def symmetric(matrix: np.ndarray) -> np.ndarray:
     return 0.5 * (matrix + matrix.T)
 
 
-def penalized_mean(left, right, beta: np.ndarray, log_prior: Callable) -> np.ndarray:
+def penalized_mean(left: np.ndarray, right: np.ndarray, beta: np.ndarray, log_prior: Callable) -> np.ndarray:
     """Maximizer of ``-beta' left beta / 2 + right' beta + log prior`` for a prior that is not Gaussian.
 
     ``log_prior(beta)`` gives the value and the gradient.
     """
 
-    def negative(b):
+    def negative(b: np.ndarray) -> tuple[float, np.ndarray]:
         log_density, gradient = log_prior(b)
         return 0.5 * b @ left @ b - right @ b - log_density, left @ b - right - gradient
 
@@ -144,7 +162,7 @@ def penalized_cholesky(count: float, covariance: np.ndarray, u: np.ndarray, log_
     on_diagonal = rows[0] == rows[1]
     root = np.linalg.cholesky(covariance)
 
-    def negative(u):
+    def negative(u: np.ndarray) -> tuple[float, np.ndarray]:
         packed = np.where(on_diagonal, np.exp(u), u)
         lower = unpack_cholesky(packed, n)
         white = solve_triangular(lower, root, lower=True)

@@ -13,7 +13,9 @@ _LOG_2PI = float(np.log(2.0 * np.pi))
 
 
 @partial(keep_function, nogil=True)
-def log_density(phi, mean, whitener, diagonal, log_normalizer, out):
+def log_density(
+    phi: np.ndarray, mean: np.ndarray, whitener: np.ndarray, diagonal: bool, log_normalizer: float, out: np.ndarray
+) -> None:
     """log N(phi; mean, omega) of (replicate, subject, phi); ``whitener`` is upper triangular, or even ``diagonal``."""
     n_replicates, n_subjects, n_phi = phi.shape
     eta = np.empty(n_phi)

@@ -90,20 +90,21 @@ def climb(
     return x, curvature
 
 
-def _is_finite(value, gradient) -> bool:
+def _is_finite(value: float, gradient: np.ndarray) -> bool:
     return bool(np.isfinite(value) and np.all(np.isfinite(gradient)))
 
 
-def _learn(objective, x, gradient, curvature: Curvature | None) -> Curvature | None:
+def _learn(
+    objective: Callable, x: np.ndarray, gradient: np.ndarray, curvature: Curvature | None
+) -> Curvature | None:
     if x.size > MAX_DENSE:
         return _learn_direction(objective, x, gradient, curvature)
-    is_fresh = curvature is None or curvature.age < N_FRESH
-    if not is_fresh and curvature.age % REFRESH_EVERY:
+    if curvature is not None and curvature.age >= N_FRESH and curvature.age % REFRESH_EVERY:
         return curvature
     new = np.empty((x.size, x.size))
     for k in range(x.size):
-        known = curvature is not None and curvature.matrix[k, k] > 0
-        length = 1e-3 / np.sqrt(curvature.matrix[k, k]) if known else 1e-4 * (1.0 + abs(x[k]))
+        known = 0.0 if curvature is None else curvature.matrix[k, k]
+        length = 1e-3 / np.sqrt(known) if known > 0 else 1e-4 * (1.0 + abs(x[k]))
         moved = x.copy()
         moved[k] += length
         value, there = objective(moved)
@@ -113,11 +114,13 @@ def _learn(objective, x, gradient, curvature: Curvature | None) -> Curvature | N
     new = 0.5 * (new + new.T)
     if curvature is None:
         return Curvature(new, 0, np.zeros_like(x))
-    weight = 1.0 if is_fresh else WEIGHT
+    weight = 1.0 if curvature.age < N_FRESH else WEIGHT
     return Curvature(curvature.matrix + weight * (new - curvature.matrix), curvature.age, curvature.last)
 
 
-def _learn_direction(objective, x, gradient, curvature: Curvature | None) -> Curvature | None:
+def _learn_direction(
+    objective: Callable, x: np.ndarray, gradient: np.ndarray, curvature: Curvature | None
+) -> Curvature | None:
     """Update along one direction, the last step or at first the gradient (BFGS; Byrd et al. 2016, section 2.1).
 
     Both gradients belong to the same draws, so their difference has none of the noise of two iterations.

@@ -46,7 +46,7 @@ class Schedule:
     annealing: float = 0.95
     rise: float = 4.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0.5 < self.exponent <= 1.0:
             raise ValueError(f"step_size_exponent is {self.exponent}; it must be in (0.5, 1] for SAEM to converge.")
         if not 0.0 <= self.annealing <= 1.0:

@@ -121,7 +121,14 @@ class _Particles:
     phi_i = mean_i + root z_i, and z ~ N(0, I) at first.
     """
 
-    def __init__(self, densities, population, theta, rng, shape: tuple[int, int]):
+    def __init__(
+        self,
+        densities: Densities,
+        population: Population,
+        theta: np.ndarray,
+        rng: np.random.Generator,
+        shape: tuple[int, int],
+    ) -> None:
         self.densities, self.population, self.theta, self.rng = densities, population, theta, rng
         self.n_solves = 0
         self.z = rng.standard_normal((*shape, *population.mean.shape))  # (group, particle, subject, phi)
@@ -130,7 +137,7 @@ class _Particles:
         # (group, subject): what the weights were worth before the last resampling
         self.found = np.zeros((shape[0], population.mean.shape[0]))
 
-    def evaluate(self, z: np.ndarray, densities=None) -> np.ndarray:
+    def evaluate(self, z: np.ndarray, densities: Densities | None = None) -> np.ndarray:
         phi = self.population.mean + z @ self.population.root.T
         phi = np.ascontiguousarray(phi.reshape(-1, *phi.shape[2:]))
         self.n_solves += phi[..., 0].size
@@ -182,7 +189,8 @@ def _explore(pilot: _Particles) -> _Guide:
     """The ladder and the moves of each stage, by a run with an adaptive ladder."""
     n_subjects = pilot.z.shape[2]
     beta, scale = np.zeros(n_subjects), np.ones(n_subjects)
-    betas, shapes, scales = [], [], []
+    betas: list[np.ndarray] = []
+    shapes, scales = [], []
     while np.any(beta < 1.0) and len(betas) < MAX_STAGES:
         new = np.array([_next_temperature(pilot.loglik[0, :, i], beta[i]) for i in range(n_subjects)])
         if len(betas) == MAX_STAGES - 1:
@@ -207,7 +215,7 @@ def _next_temperature(loglik: np.ndarray, beta: float) -> float:
         return 1.0
     loglik = loglik - loglik.max()
 
-    def kept(step):
+    def kept(step: float) -> float:
         w = np.exp(step * loglik)
         return w.mean() ** 2 / np.mean(w**2)
 

@@ -46,7 +46,8 @@ class Joint:
         with np.errstate(all="ignore"):
             for part in np.array_split(phi, max(1, min(n_parts, len(phi)))):
                 parts.append(tight.outputs_quietly(np.ascontiguousarray(part), theta)[:2])
-        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        loglik, residual = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return loglik, residual
 
     def covariance_at(self, mode: np.ndarray, sd: np.ndarray) -> np.ndarray:
         """Inverse of the curvature of -log p(y_i, phi_i) at phi = ``mode`` (subject, phi); (subject, phi, phi).

@@ -14,7 +14,9 @@ that use them. "auto" never takes them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -112,8 +114,8 @@ def marginal_likelihood(
             f"{max(RULES)}. Use 'importance' or 'auto'."
         )
     if method == "quadrature" or method == "auto" and d in RULES:
-        found = _quadrature(joint, conditional, draws, max_solves)
-        if method == "quadrature" or found.total_error <= error and _agree(found.points, draws):
+        found, nodes = _quadrature(joint, conditional, draws, max_solves)
+        if method == "quadrature" or found.total_error <= error and _agree(nodes, draws):
             return found
     if method in ("auto", "importance"):
         sample = importance_sample(joint, draws.mean(), draws.covariance(), rng, error, max_solves)
@@ -121,11 +123,13 @@ def marginal_likelihood(
         if method == "importance" or not sample.unreliable.any():
             return found
     effort = {} if method == "annealed" else _affordable(2.0 * max_solves / engine.mixed.n_subjects)
-    found = marginal_loglik(engine.densities, population, theta, rng, **effort)
-    return Likelihood(found.loglik, found.error, "annealed", joint.n_solves + found.n_solves)
+    annealed = marginal_loglik(engine.densities, population, theta, rng, **effort)
+    return Likelihood(annealed.loglik, annealed.error, "annealed", joint.n_solves + annealed.n_solves)
 
 
-def _approximate(engine: Engine, joint: Joint, theta, conditional: Conditional, method: str) -> Likelihood:
+def _approximate(
+    engine: Engine, joint: Joint, theta: np.ndarray, conditional: Conditional, method: str
+) -> Likelihood:
     """Without integration: around the modes, by the curvature of the density, or of the squared residuals alone."""
     if method == "laplace":
         covariance = joint.covariance_at(conditional.mode, scale_of(conditional, joint.population))
@@ -146,12 +150,13 @@ def _approximate(engine: Engine, joint: Joint, theta, conditional: Conditional, 
     return Likelihood(loglik, np.full(loglik.shape, np.nan), method, n_solves, warning=warning)
 
 
-def _quadrature(joint: Joint, conditional: Conditional, draws: WeightedPoints, max_solves: float) -> Likelihood:
+def _quadrature(joint: Joint, conditional: Conditional, draws: WeightedPoints, max_solves: float) -> tuple[Likelihood, WeightedPoints]:
+    """The likelihood, and the nodes of its last rule."""
     covariance = joint.covariance_at(conditional.mode, scale_of(conditional, joint.population))
     no_maximum = ~np.isfinite(covariance).all(axis=(1, 2))
     covariance[no_maximum] = draws.covariance()[no_maximum]
     loglik, error, points = integrate(joint, conditional.mode, covariance, max_solves)
-    return Likelihood(loglik, error, "quadrature", joint.n_solves, points=points)
+    return Likelihood(loglik, error, "quadrature", joint.n_solves, points=points), points
 
 
 def _agree(nodes: WeightedPoints, draws: WeightedPoints) -> bool:
@@ -160,7 +165,7 @@ def _agree(nodes: WeightedPoints, draws: WeightedPoints) -> bool:
     return bool(np.all(np.abs(nodes.mean() - draws.mean()) <= SAME_MEAN * sd))
 
 
-def _of_sample(sample: ImportanceSample, n_solves: int, subjects) -> Likelihood:
+def _of_sample(sample: ImportanceSample, n_solves: int, subjects: Sequence[Any]) -> Likelihood:
     warning = ""
     if sample.unreliable.any():
         worst = [str(subjects[i]) for i in np.argsort(-sample.pareto_k)[:3]]
@@ -204,7 +209,8 @@ def information_criteria(engine: Engine, loglik: float) -> Criteria:
     """Criteria at a total marginal log-likelihood; entries of parameters that are fixed do not count."""
     mixed, rules = engine.mixed, engine.rules
     of_effects = {p.name for p in rules.mean.parameters} | {rule.parameter.name for rule in rules.omegas}
-    of_effects |= {rule.parameter.name for rule in (*rules.scores, *rules.effect_scales) if rule.effects}
+    of_effects |= {score.parameter.name for score in rules.scores if score.effects}
+    of_effects |= {scale.parameter.name for scale in rules.effect_scales}
     free = ~engine.maximizer.held
     p = int(free.sum())
     p_effects = sum(int(free[q.columns].sum()) for q in mixed.parameters if q.name in of_effects)

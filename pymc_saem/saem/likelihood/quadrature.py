@@ -15,7 +15,9 @@ RULES = {1: (9, 15, 25, 45, 81), 2: (7, 11, 17, 27), 3: (5, 7, 9, 13)}
 AGREED = 0.002
 
 
-def gauss_hermite(joint: Joint, center: np.ndarray, root: np.ndarray, n_nodes: int):
+def gauss_hermite(
+    joint: Joint, center: np.ndarray, root: np.ndarray, n_nodes: int
+) -> tuple[np.ndarray, WeightedPoints]:
     """Log integral over phi of every subject, by ``n_nodes**d`` nodes.
 
     Parameters
@@ -47,7 +49,9 @@ def gauss_hermite(joint: Joint, center: np.ndarray, root: np.ndarray, n_nodes: i
     return loglik, WeightedPoints.of_nodes(phi, np.where(np.isfinite(loglik), terms, 0.0))
 
 
-def integrate(joint: Joint, mode: np.ndarray, covariance: np.ndarray, max_solves: float = np.inf):
+def integrate(
+    joint: Joint, mode: np.ndarray, covariance: np.ndarray, max_solves: float = np.inf
+) -> tuple[np.ndarray, np.ndarray, WeightedPoints]:
     """Log integrals by rules with more and more nodes.
 
     Returns

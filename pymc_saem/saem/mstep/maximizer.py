@@ -182,9 +182,8 @@ class Maximizer:
         for model in self.rules.residuals:
             p, where = model.parameter, model.parameter.columns
             if not self.is_fixed(p):
-                count, squares = model.count(self.mixed, self.weight), model.squares(residual)
-                arrays = np.array([count]), np.array([squares])
-                theta[where] = self.scale_step(p, model, *arrays, old[where], residual_ratio, rise)
+                sums = np.array([model.count(self.mixed, self.weight)]), np.array([model.squares(residual)])
+                theta[where] = self.scale_step(p, model, *sums, old[where], residual_ratio, rise)
         for rule in self.rules.effect_scales:
             where = rule.parameter.columns
             if not self.is_fixed(rule.parameter):

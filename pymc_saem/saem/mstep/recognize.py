@@ -51,7 +51,9 @@ def _score_rule(p: Parameter, roles: Roles, reason: str) -> ScoreRule:
     return ScoreRule(p, reason, outcomes, tuple(effects.values()), bool(roles.prediction))
 
 
-def _recognize_mean(mixed: MixedModel, law: LawOfPhi, roles, reasons: dict[str, str]) -> MeanRule:
+def _recognize_mean(
+    mixed: MixedModel, law: LawOfPhi, roles: dict[str, Roles], reasons: dict[str, str]
+) -> MeanRule:
     """The affine means; parameters in which they are not affine go to ``reasons``."""
     in_means = [p for p in mixed.parameters if roles[p.name].mean]
     affine = [p for p in in_means if p.name not in reasons]
@@ -72,7 +74,9 @@ def _recognize_mean(mixed: MixedModel, law: LawOfPhi, roles, reasons: dict[str, 
     return MeanRule(tuple(affine), columns, design, offset, moving)
 
 
-def _affine_means(mixed, law: LawOfPhi, parameters: list[Parameter]):
+def _affine_means(
+    mixed: MixedModel, law: LawOfPhi, parameters: list[Parameter]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns of theta, design and offset of the means; they must be affine in all these parameters at once."""
     columns = np.concatenate([np.arange(p.columns.start, p.columns.stop) for p in parameters] or [np.zeros(0, int)])
     design, offset = affine_parts(law, law.base, columns)
@@ -86,7 +90,7 @@ def _affine_means(mixed, law: LawOfPhi, parameters: list[Parameter]):
     return columns, design, offset
 
 
-def _bent_effect(mixed, law: LawOfPhi, columns: np.ndarray) -> str | None:
+def _bent_effect(mixed: MixedModel, law: LawOfPhi, columns: np.ndarray) -> str | None:
     """Label of the first column of phi whose mean is not affine in these entries of theta, along random lines."""
     for theta in (law.base, *law.points) if columns.size else ():
         for length in (0.3, 2.0):

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pymc_saem.model.density.laws import LawOfPhi
 from pymc_saem.model.density.point_map import PointMap
+from pymc_saem.model.density.roles import Roles
 from pymc_saem.model.mixed_model import Block, MixedModel, Parameter
 from pymc_saem.saem.core.closed_form import unpack_cholesky
 from pymc_saem.saem.mstep.rules import FAR, NoClosedForm, OmegaRule, homogeneity
 
+#: Covariance (k, k) of some columns of phi at the natural value of a parameter.
+CovarianceAt = Callable[[np.ndarray], np.ndarray]
 
-def recognize_omegas(mixed: MixedModel, law: LawOfPhi, roles, reasons: dict[str, str]):
+
+def recognize_omegas(
+    mixed: MixedModel, law: LawOfPhi, roles: dict[str, Roles], reasons: dict[str, str]
+) -> tuple[tuple[OmegaRule, ...], np.ndarray, tuple[Block, ...]]:
     """Rules, the constant part of omega (phi, phi), and the blocks whose covariance is evaluated at each theta.
 
     Parameters without a closed form go to ``reasons``.
     """
-    fixed, rules = np.zeros((mixed.n_phi, mixed.n_phi)), []
+    fixed = np.zeros((mixed.n_phi, mixed.n_phi))
+    found: list[OmegaRule] = []
     in_covariance = {
         block.name: [p for p in mixed.parameters if block.effects[0].name in {e.name for e in roles[p.name].covariance}]
         for block in law.blocks
     }
     for block in law.blocks:
         try:
-            rules += _recognize_block(mixed, law, block, in_covariance[block.name], reasons)
+            found += _recognize_block(mixed, law, block, in_covariance[block.name], reasons)
         except NoClosedForm as refusal:
             reasons |= {p.name: str(refusal) for p in refusal.parameters if p.name not in reasons}
-    rules = _pool_scalars(rules, reasons)
+    found = _pool_scalars(found, reasons)
     # A parameter that lost its closed form in one effect has lost it in all of them.
-    rules = tuple(rule for rule in rules if rule.parameter.name not in reasons)
+    rules = tuple(rule for rule in found if rule.parameter.name not in reasons)
     moving = tuple(b for b in law.blocks if any(p.name in reasons for p in in_covariance[b.name]))
     for block in law.blocks:
         if block not in moving:
@@ -38,7 +47,9 @@ def recognize_omegas(mixed: MixedModel, law: LawOfPhi, roles, reasons: dict[str,
     return rules, fixed, moving
 
 
-def _recognize_block(mixed, law, block: Block, parameters, reasons) -> list[OmegaRule]:
+def _recognize_block(
+    mixed: MixedModel, law: LawOfPhi, block: Block, parameters: list[Parameter], reasons: dict[str, str]
+) -> list[OmegaRule]:
     if any(p.name in reasons for p in parameters):
         others = [p for p in parameters if p.name not in reasons]
         lost = next(p.name for p in parameters if p.name in reasons)
@@ -59,7 +70,7 @@ def _recognize_block(mixed, law, block: Block, parameters, reasons) -> list[Omeg
     return [_recognize_omega(mixed, law, block, p, c) for p, c in zip(parameters, columns, strict=True)]
 
 
-def _columns_of(law, block: Block, p: Parameter) -> np.ndarray:
+def _columns_of(law: LawOfPhi, block: Block, p: Parameter) -> np.ndarray:
     """Places in a block whose variance a parameter changes."""
     changed = np.zeros(block.columns.size, dtype=bool)
     for theta in law.points:
@@ -68,17 +79,19 @@ def _columns_of(law, block: Block, p: Parameter) -> np.ndarray:
     return np.flatnonzero(changed)
 
 
-def _is_diagonal(law, block) -> bool:
+def _is_diagonal(law: LawOfPhi, block: Block) -> bool:
     covariances = [law.covariance(block, theta) for theta in law.points]
     return not any(np.any(c - np.diag(np.diag(c))) for c in covariances)
 
 
-def _recognize_omega(mixed, law, of_law: Block, p: Parameter, inside: np.ndarray) -> OmegaRule:
+def _recognize_omega(
+    mixed: MixedModel, law: LawOfPhi, of_law: Block, p: Parameter, inside: np.ndarray
+) -> OmegaRule:
     """The rule of one parameter for some places in a block."""
     points = PointMap(mixed)
     size, block = p.columns.stop - p.columns.start, of_law.columns[inside]
 
-    def covariance_at(x):
+    def covariance_at(x: np.ndarray) -> np.ndarray:
         theta = law.base.copy()
         theta[p.columns] = points.unconstrained(p, x)
         return law.covariance(of_law, theta)[np.ix_(inside, inside)]
@@ -101,21 +114,25 @@ def _recognize_omega(mixed, law, of_law: Block, p: Parameter, inside: np.ndarray
     )
 
 
-def _recognize_diagonal(points, p, block, covariance_at, law) -> OmegaRule | None:
+def _recognize_diagonal(
+    points: PointMap, p: Parameter, block: np.ndarray, covariance_at: CovarianceAt, law: LawOfPhi
+) -> OmegaRule | None:
     u = np.vstack([law.rng.standard_normal((3, block.size)) * 0.5, *(np.full(block.size, v) for v in FAR)])
     xs = [points.natural(p, row) for row in u]
     cs = [covariance_at(x) for x in xs]
     if any(np.abs(c - np.diag(np.diag(c))).max() > 0 for c in cs):
         return None
     powers = {homogeneity({float(x[j]): c[j, j] for x, c in zip(xs, cs, strict=True)}) for j in range(block.size)}
-    if len(powers) != 1 or None in powers:
+    power = powers.pop() if len(powers) == 1 else None
+    if power is None:
         return None
-    (power,) = powers
     base = np.diag(np.diag(cs[0]) / xs[0] ** power)
     return OmegaRule(p, "diagonal", block, power / 2, base)
 
 
-def _is_cholesky(mixed, p, n, covariance_at, law) -> bool:
+def _is_cholesky(
+    mixed: MixedModel, p: Parameter, n: int, covariance_at: CovarianceAt, law: LawOfPhi
+) -> bool:
     points = PointMap(mixed)
     for spread in (0.4, 0.4, FAR[1]):
         x = points.natural(p, spread * law.rng.standard_normal(p.columns.stop - p.columns.start))
@@ -125,9 +142,9 @@ def _is_cholesky(mixed, p, n, covariance_at, law) -> bool:
     return True
 
 
-def _pool_scalars(rules, reasons: dict[str, str]) -> list[OmegaRule]:
+def _pool_scalars(rules: list[OmegaRule], reasons: dict[str, str]) -> list[OmegaRule]:
     """One rule per parameter: a scalar variance that several random effects share pools their squares."""
-    pooled = {}
+    pooled: dict[str, OmegaRule] = {}
     for rule in rules:
         name = rule.parameter.name
         if name not in pooled:

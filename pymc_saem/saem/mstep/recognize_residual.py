@@ -6,19 +6,24 @@ import numpy as np
 import pytensor
 
 from pymc_saem.compat import observed_variables
+from pymc_saem.model.density.point_map import PointMap
+from pymc_saem.model.density.roles import Roles
 from pymc_saem.model.density.symbols import in_symbols, symbols
 from pymc_saem.model.graph.generic_points import NEAR, SPREADS, generic_points, quietly
 from pymc_saem.model.graph.interpreted import INTERPRETED
 from pymc_saem.model.graph.solves import ode_nodes
-from pymc_saem.model.mixed_model import Parameter
+from pymc_saem.model.mixed_model import MixedModel, Parameter
 from pymc_saem.model.normal.parametrization import location_and_scale
-from pymc_saem.saem.mstep.residual import ResidualScale
+from pymc_saem.saem.mstep.residual import ResidualScale, ResidualTerm
 from pymc_saem.saem.mstep.rules import FAR, NoClosedForm, homogeneity
 
 
-def recognize_residuals(mixed, points, roles, reasons: dict[str, str]):
+def recognize_residuals(
+    mixed: MixedModel, points: PointMap, roles: dict[str, Roles], reasons: dict[str, str]
+) -> tuple[tuple[ResidualScale, ...], tuple[ResidualTerm, ...]]:
     """Rules and their statistics; parameters without a closed form go to ``reasons``."""
-    rules, terms = [], []
+    rules: list[ResidualScale] = []
+    terms: list[ResidualTerm] = []
     for p in mixed.parameters:
         outcomes = tuple(roles[p.name].scale)
         if not outcomes or p.name in reasons:
@@ -35,7 +40,7 @@ def recognize_residuals(mixed, points, roles, reasons: dict[str, str]):
     return tuple(rules), tuple(terms)
 
 
-def _common_power(mixed, points, p: Parameter, outcomes) -> float:
+def _common_power(mixed: MixedModel, points: PointMap, p: Parameter, outcomes: tuple[int, ...]) -> float:
     """Power of a scalar parameter in the scales of its outcomes."""
     if p.columns.stop - p.columns.start != 1:
         raise NoClosedForm([p], f"is a residual scale of shape {p.shape}, not a scalar")
@@ -45,19 +50,19 @@ def _common_power(mixed, points, p: Parameter, outcomes) -> float:
     return powers.pop()
 
 
-def _residual_power(mixed, points, p: Parameter, outcome: int) -> float:
+def _residual_power(mixed: MixedModel, points: PointMap, p: Parameter, outcome: int) -> float:
     phi_symbol, theta_symbol = symbols(mixed)
     rv = observed_variables(mixed.model)[outcome]
     (scale,) = in_symbols(mixed, [location_and_scale(rv)[1]], phi_symbol, theta_symbol)
     f = quietly(pytensor.function([phi_symbol, theta_symbol], scale, mode=INTERPRETED, on_unused_input="ignore"))
     theta, phi = points.theta_of(points.template), points.phi_of(points.template)
 
-    def at(flat):
+    def at(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return flat[theta.size :].reshape(phi.shape), flat[: theta.size].copy()
 
     start = np.concatenate([theta, phi.ravel()])
     spreads = NEAR if ode_nodes([scale]) else SPREADS
-    trials = generic_points(start, lambda x: np.all(np.isfinite(f(*at(x)))), np.random.default_rng(0), spreads=spreads)
+    trials = generic_points(start, lambda x: bool(np.all(np.isfinite(f(*at(x))))), np.random.default_rng(0), spreads=spreads)
     powers = set()
     for phi_trial, theta_trial in map(at, trials):
         values = {}

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.model.density.point_map import PointMap
+from pymc_saem.model.density.roles import Roles
 from pymc_saem.model.density.symbols import in_symbols, symbols, units_graph
 from pymc_saem.model.graph.interpreted import INTERPRETED
 from pymc_saem.model.mixed_model import Block, MixedModel, Parameter, RandomEffect
@@ -30,18 +32,21 @@ class EffectTerm:
     def row_subject(self) -> np.ndarray:
         return self.effect.row_subject(self.mixed.n_subjects)
 
-    def __call__(self, phi, theta):
+    def __call__(self, phi: TensorVariable, theta: TensorVariable) -> TensorVariable:
         """Sum of each unit (unit,) as a function of the symbols phi (subject, phi) and theta (theta,)."""
         (mean,) = in_symbols(self.mixed, [_mean_and_scale(self.mixed, self.effect)[0]], phi, theta)
         return (self.weight * pt.sqr(units_graph(self.effect, phi) - mean)).sum(axis=1)
 
 
-def recognize_scales(mixed: MixedModel, points: PointMap, roles, reasons: dict[str, str]):
+def recognize_scales(
+    mixed: MixedModel, points: PointMap, roles: dict[str, Roles], reasons: dict[str, str]
+) -> tuple[tuple[EffectScaleRule, ...], tuple[EffectTerm, ...]]:
     """Rules of the parameters that are nothing but such scales, and their statistics; ``reasons`` loses these parameters.
 
     The others keep their reasons.
     """
-    rules, terms = [], []
+    rules: list[EffectScaleRule] = []
+    terms: list[EffectTerm] = []
     for p in mixed.parameters:
         places = roles[p.name]
         if places.used() != ["law"]:
@@ -60,12 +65,16 @@ def recognize_scales(mixed: MixedModel, points: PointMap, roles, reasons: dict[s
             terms += [EffectTerm(mixed, effect, weight) for weight in weights]
             np.add.at(count, effect.row_subject(mixed.n_subjects), (weights > 0).sum(axis=-1).T)
         of_entries = start + np.arange(len(parts) * size).reshape(len(parts), size).T
-        rule = {"parameter": p, "effects": tuple(places.law), "terms": of_entries, "effects_of": count}
-        rules.append(EffectScaleRule(**rule, power=powers.pop()))
+        rule = EffectScaleRule(
+            parameter=p, effects=tuple(places.law), terms=of_entries, effects_of=count, power=powers.pop()
+        )
+        rules.append(rule)
     return tuple(rules), tuple(terms)
 
 
-def _of_effect(mixed, points, p: Parameter, effect: RandomEffect) -> tuple[float, np.ndarray]:
+def _of_effect(
+    mixed: MixedModel, points: PointMap, p: Parameter, effect: RandomEffect
+) -> tuple[float, np.ndarray]:
     """Power of the parameter in the scale, and weights (entry of p, unit, entry of a unit) of the squared deviations."""
     refusal = NoClosedForm(
         [p], f"the scale of '{effect.name}' is not proportional to a power of one entry of '{p.name}'"
@@ -85,7 +94,8 @@ def _of_effect(mixed, points, p: Parameter, effect: RandomEffect) -> tuple[float
         raise refusal
     size = p.columns.stop - p.columns.start
     x = points.natural(p, base[p.columns])
-    weights, powers, owned = np.zeros((size, *scale.shape)), set(), np.zeros(scale.shape, dtype=int)
+    powers: set[float] = set()
+    weights, owned = np.zeros((size, *scale.shape)), np.zeros(scale.shape, dtype=int)
     for j in range(size):
         values = {float(x[j]): scale}
         for step in (0.3, 0.6):
@@ -98,11 +108,13 @@ def _of_effect(mixed, points, p: Parameter, effect: RandomEffect) -> tuple[float
         own = ~np.isclose(new, scale, rtol=1e-8, atol=0.0)
         if not own.any():
             continue
-        powers.add(homogeneity({key: value[own] for key, value in values.items()}))
+        power = homogeneity({key: value[own] for key, value in values.items()})
+        if power is None:
+            raise refusal
+        powers.add(power)
         owned += own
-        if None not in powers:
-            weights[j][own] = x[j] ** (2 * max(powers)) / scale[own] ** 2
-    if len(powers) != 1 or None in powers or owned.max() > 1:
+        weights[j][own] = x[j] ** (2 * max(powers)) / scale[own] ** 2
+    if len(powers) != 1 or owned.max() > 1:
         raise refusal
     return powers.pop(), weights
 
@@ -117,7 +129,7 @@ def _is_multivariate(mixed: MixedModel, effect: RandomEffect) -> bool:
     return type(mixed.model[effect.name].owner.op).__name__ == "MvNormalRV"
 
 
-def _mean_and_scale(mixed: MixedModel, effect: RandomEffect) -> list:
+def _mean_and_scale(mixed: MixedModel, effect: RandomEffect) -> list[TensorVariable]:
     """Graphs of the mean and the standard deviation of phi, (unit, entry of a unit)."""
     mean, scale = law_of(mixed.model, _block(mixed, effect))
     if effect.image is not None:

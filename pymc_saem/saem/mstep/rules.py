@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from pymc_saem.saem.mstep.residual import ResidualScale
 class NoClosedForm(Exception):
     """The reason why some parameters have no closed form; they are maximized by score steps."""
 
-    def __init__(self, parameters, reason: str):
+    def __init__(self, parameters: Iterable[Parameter], reason: str) -> None:
         super().__init__(reason)
         self.parameters = tuple(parameters)
 
@@ -42,9 +43,8 @@ class MeanRule:
         """The rule with design and offset at this theta."""
         if self.moving is None:
             return self
-        return replace(
-            self, **dict(zip(("design", "offset"), affine_parts(self.moving, theta, self.columns), strict=True))
-        )
+        design, offset = affine_parts(self.moving, theta, self.columns)
+        return replace(self, design=design, offset=offset)
 
 
 def affine_parts(law: LawOfPhi, theta: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

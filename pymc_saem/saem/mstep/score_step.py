@@ -43,7 +43,7 @@ class Climber:
         if not columns.size:
             return theta, curvature
 
-        def objective(x):
+        def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
             full = theta.copy()
             full[columns] = x
             self.n_evaluations += 1

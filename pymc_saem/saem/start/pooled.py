@@ -79,7 +79,7 @@ class PooledObjective:
         parts = [np.arange(p.columns.start, p.columns.stop) for p in free]
         columns = np.concatenate(parts or [np.zeros(0, int)])
         self.free = self.columns = columns[~maximizer.held[columns]]
-        self.worst = None
+        self.worst: float | None = None
         self.columns = self.columns[self._is_held_by_likelihood()]
 
     def _is_held_by_likelihood(self) -> np.ndarray:
@@ -112,7 +112,7 @@ class PooledObjective:
         np.add.at(gradient, rule.columns, np.einsum("sp,spb->b", d_phi[0], design))
         return float(weighted(self.maximizer.weight, loglik).sum()), gradient
 
-    def __call__(self, x: np.ndarray):
+    def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         theta = self.full(x)
         value, gradient = self._likelihood(theta)
         prior, slope = self.climber.log_prior(theta)

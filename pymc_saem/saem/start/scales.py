@@ -6,14 +6,21 @@ their standard deviation, or a thousand times smaller, its steps lead nowhere; N
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from pymc_saem.compat import observed_variables
-from pymc_saem.model.mixed_model import UnsupportedModelError, element_labels
+from pymc_saem.model.mixed_model import MixedModel, UnsupportedModelError, element_labels
 from pymc_saem.model.reading.observed_values import observed_values
 from pymc_saem.saem.core import closed_form
+from pymc_saem.saem.mstep.residual import ResidualScale
 from pymc_saem.saem.mstep.rules import OmegaRule
 from pymc_saem.saem.start.pooled import PooledObjective
+
+if TYPE_CHECKING:  # the engine stands above the starts
+    from pymc_saem.saem.engine import Engine
 
 #: Factor between a residual scale and the size of the residuals, from which the start is put right.
 FAR_OFF = 1e3
@@ -25,7 +32,7 @@ SMALLEST_SHARE = 1e-9
 LEAST_GAIN, N_STEPS, MAX_PARAMETERS = 1e-4, 20, 40
 
 
-def refuse_constant_outcomes(engine) -> None:
+def refuse_constant_outcomes(engine: Engine) -> None:
     """Values that are all the same have no residual scale: the likelihood grows without bound as it goes to zero."""
     for rule in engine.rules.residuals:
         values = [_observed(engine.mixed, j) for j in rule.outcomes]
@@ -43,16 +50,17 @@ def refuse_constant_outcomes(engine) -> None:
         )
 
 
-def refuse_fixed_out_of_range(engine) -> None:
+def refuse_fixed_out_of_range(engine: Engine) -> None:
     """Constants of the user whose squares are not numbers."""
     theta = engine.maximizer.apply_fixed(engine.points.theta_of(engine.points.template))
     _refuse_out_of_range(engine, theta, "fixed= gives", tuple(engine.maximizer.fixed))
 
 
-def _refuse_out_of_range(engine, theta: np.ndarray, whose: str, names=None) -> None:
+def _refuse_out_of_range(engine: Engine, theta: np.ndarray, whose: str, names: tuple[str, ...] | None = None) -> None:
     """Covariances and residual scales (of some ``names``) must have squares in double precision; ``whose`` begins the text."""
     mixed, points = engine.mixed, engine.points
-    for rule in (*engine.rules.residuals, *engine.rules.omegas):
+    rules: tuple[ResidualScale | OmegaRule, ...] = (*engine.rules.residuals, *engine.rules.omegas)
+    for rule in rules:
         p = rule.parameter
         if names is not None and p.name not in names:
             continue
@@ -71,14 +79,14 @@ def _refuse_out_of_range(engine, theta: np.ndarray, whose: str, names=None) -> N
             )
 
 
-def check_start(engine, theta: np.ndarray) -> None:
+def check_start(engine: Engine, theta: np.ndarray) -> None:
     """Refuse a start from which no run can come to an end with numbers."""
     refuse_fits_without_error(engine, theta)
     _refuse_out_of_range(engine, theta, "The start has")
     refuse_what_cancels(engine, theta)
 
 
-def refuse_what_cancels(engine, theta: np.ndarray) -> None:
+def refuse_what_cancels(engine: Engine, theta: np.ndarray) -> None:
     """Large random effects with small differences: sums of their squares hold no digit of the differences."""
     mixed, population = engine.mixed, engine.maximizer.population(theta)
     size, sd = np.abs(population.mean).max(axis=0), population.sd
@@ -95,7 +103,7 @@ def refuse_what_cancels(engine, theta: np.ndarray) -> None:
         )
 
 
-def refuse_fits_without_error(engine, theta: np.ndarray) -> None:
+def refuse_fits_without_error(engine: Engine, theta: np.ndarray) -> None:
     """A model that fits every value exactly, with all subjects at their mean, has no residual scale."""
     for rule in engine.rules.residuals:
         size = np.sqrt(np.mean(np.concatenate([_observed(engine.mixed, j) for j in rule.outcomes]) ** 2))
@@ -108,7 +116,7 @@ def refuse_fits_without_error(engine, theta: np.ndarray) -> None:
             )
 
 
-def _observed(mixed, j: int) -> np.ndarray:
+def _observed(mixed: MixedModel, j: int) -> np.ndarray:
     """Observed values (row,) of an outcome, numbers that do not depend on anything."""
     return observed_values(mixed.model, observed_variables(mixed.model)[j]).ravel()
 
@@ -116,7 +124,7 @@ def _observed(mixed, j: int) -> np.ndarray:
 # -- starts ---------------------------------------------------------------------------------------
 
 
-def settled(engine, theta: np.ndarray) -> np.ndarray:
+def settled(engine: Engine, theta: np.ndarray) -> np.ndarray:
     """theta with scales as residuals at the means of the subjects have them, where they are far off; else as it is."""
     found = _with_residual_scales(engine, theta)
     if found is None:
@@ -127,7 +135,7 @@ def settled(engine, theta: np.ndarray) -> np.ndarray:
     return with_sds_times(engine, found, np.where(is_off, spread / sd, 1.0))
 
 
-def _with_residual_scales(engine, theta: np.ndarray, least: float = FAR_OFF) -> np.ndarray | None:
+def _with_residual_scales(engine: Engine, theta: np.ndarray, least: float = FAR_OFF) -> np.ndarray | None:
     """theta with residual scales at their maximum given the predictions; None where all are near it already."""
     mean = np.array(engine.maximizer.population(theta).mean[None])
     with np.errstate(all="ignore"):
@@ -146,7 +154,7 @@ def _with_residual_scales(engine, theta: np.ndarray, least: float = FAR_OFF) -> 
     return found if is_off and np.all(np.isfinite(found)) else None
 
 
-def polished(engine, theta: np.ndarray) -> np.ndarray:
+def polished(engine: Engine, theta: np.ndarray) -> np.ndarray:
     """theta after Newton steps on the likelihood with every subject at its mean, as long as they promise much.
 
     Steps in the residual scales are exact maximizations in turn with those in the other parameters.
@@ -176,7 +184,7 @@ def polished(engine, theta: np.ndarray) -> np.ndarray:
     return theta
 
 
-def _newton_step(objective, x: np.ndarray, gradient: np.ndarray) -> np.ndarray | None:
+def _newton_step(objective: PooledObjective, x: np.ndarray, gradient: np.ndarray) -> np.ndarray | None:
     """Step (p,) to the minimum of a quadratic function with these derivatives; None where there is none."""
     hessian = np.stack([_difference(lambda y: objective(y)[1], x, k, gradient) for k in range(x.size)])
     hessian = 0.5 * (hessian + hessian.T)
@@ -195,7 +203,7 @@ def _newton_step(objective, x: np.ndarray, gradient: np.ndarray) -> np.ndarray |
     return step
 
 
-def _difference(f, x: np.ndarray, k: int, here: np.ndarray) -> np.ndarray:
+def _difference(f: Callable[[np.ndarray], np.ndarray], x: np.ndarray, k: int, here: np.ndarray) -> np.ndarray:
     """Derivative of ``f`` in the entry k of x, by a step so large that something of ``here = f(x)`` moves."""
     h = 1e-4 * (1.0 + abs(x[k]))
     for _ in range(8):
@@ -208,13 +216,13 @@ def _difference(f, x: np.ndarray, k: int, here: np.ndarray) -> np.ndarray:
     return (there - here) / h
 
 
-def spread_of_effects(engine, theta: np.ndarray) -> np.ndarray:
+def spread_of_effects(engine: Engine, theta: np.ndarray) -> np.ndarray:
     """Change of each column of phi (phi,) that moves predictions by a residual standard deviation; infinite where none does."""
     # small_effects estimates the same from values, which every fit has compiled, at distances where they need not be quadratic.
     # Here starts may be so far off that values round away their differences, and gradients do not; few fits come here.
     mean, weight = engine.maximizer.population(theta).mean, engine.maximizer.weight
 
-    def slope(shift):
+    def slope(shift: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
             return engine.densities.gradient(np.array((mean + shift)[None]), theta, weight)[1][0].sum(axis=0)
 
@@ -226,7 +234,7 @@ def spread_of_effects(engine, theta: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(spread), spread, np.inf)
 
 
-def with_sds_times(engine, theta: np.ndarray, factor: np.ndarray) -> np.ndarray:
+def with_sds_times(engine: Engine, theta: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """theta with the standard deviations of random effects multiplied by ``factor`` (phi,), as far as they are estimated."""
     theta = theta.copy()
     for rule in engine.rules.omegas:

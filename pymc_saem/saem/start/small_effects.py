@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pymc_saem.saem.core.closed_form import weighted
 from pymc_saem.saem.start.pooled import is_flexible
 from pymc_saem.saem.start.scales import with_sds_times
+
+if TYPE_CHECKING:  # the engine stands above the starts
+    from pymc_saem.saem.engine import Engine
 
 #: An effect whose standard deviation moves predictions by less than this share of a residual one is too small a start: the
 #: E-step then draws from the prior, the M-step gives it back, and the run stops there as if it had converged. A linear model
@@ -21,7 +25,7 @@ WIDTHS = 100.0 ** np.arange(5)
 ROUNDING = 1e-9
 
 
-def with_visible_effects(engine, theta: np.ndarray) -> np.ndarray:
+def with_visible_effects(engine: Engine, theta: np.ndarray) -> np.ndarray:
     """theta with standard deviations that are too small to start from raised to what moves predictions by a residual one.
 
     Random effects that only their distribution holds (weights of networks) stay as they are: most of them move nothing.
@@ -40,7 +44,7 @@ def with_visible_effects(engine, theta: np.ndarray) -> np.ndarray:
 
     here, half = loglik(0, 0.0), 0.5 * float(weighted(weight, engine.mixed.values_of_subjects).sum())
     factor = np.ones(sd.size)
-    factor[columns] = [_factor(partial(loglik, k), here, half, float(sd[k])) for k in columns]
+    factor[columns] = [_factor(partial(loglik, k), here, half, float(sd[k])) for k in columns.tolist()]
     return with_sds_times(engine, theta, factor)
 
 

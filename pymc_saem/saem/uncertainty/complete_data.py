@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pymc_saem.model.mixed_model import Parameter
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.likelihood.joint import Joint, WeightedPoints
 from pymc_saem.saem.mstep.residual import ResidualScale
@@ -38,7 +39,7 @@ class CompleteData:
         What the scores may cost, where they need solves.
     """
 
-    def __init__(self, engine: Engine, theta: np.ndarray, columns: np.ndarray, points: WeightedPoints, max_solves):
+    def __init__(self, engine: Engine, theta: np.ndarray, columns: np.ndarray, points: WeightedPoints, max_solves: float) -> None:
         self.engine, self.theta, self.columns = engine, theta, columns
         rules = engine.rules
         scores = {j: rule for rule in rules.scores for j in _range(rule.parameter)}
@@ -58,7 +59,7 @@ class CompleteData:
             n_points = int(max_solves / n_subjects / (2 * len(self.of_model) + 1))
             points = WeightedPoints.of_draws(points.equally_weighted(max(n_points, 30))[None])
         self.points = points
-        self.residual = self._expected_residuals() if self.residual_rules else None
+        self.residual = self._expected_residuals() if self.residual_rules else np.zeros(0)
         self.step, self.diagonal = self._steps()
 
     # -- steps of the differences ---------------------------------------------------------------
@@ -78,7 +79,7 @@ class CompleteData:
             step = np.where(known, REACH / np.sqrt(np.where(known, information, 1.0)), step)
         return step, information
 
-    def _moved(self, *moves) -> np.ndarray:
+    def _moved(self, *moves: tuple[int, float]) -> np.ndarray:
         theta = self.theta.copy()
         for k, step in moves:
             theta[self.columns[k]] += step
@@ -225,5 +226,5 @@ class CompleteData:
         return (up - down) / (2.0 * step)
 
 
-def _range(parameter) -> range:
+def _range(parameter: Parameter) -> range:
     return range(parameter.columns.start, parameter.columns.stop)

@@ -11,6 +11,7 @@ direction if its variance would be larger by a tenth, did the direction have as 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,7 @@ def determined(
     matrix: np.ndarray,
     complete: np.ndarray,
     least: float,
-    spread=lambda direction: 0.0,
+    spread: Callable[[np.ndarray], float] = lambda direction: 0.0,
     rounding: np.ndarray | float = ROUNDING,
 ) -> Determined:
     """Split an information into what it determines and flat directions.
@@ -107,7 +108,7 @@ def _readable(matrix: np.ndarray, complete: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _relative(matrix, complete, floor) -> tuple[np.ndarray, np.ndarray]:
+def _relative(matrix: np.ndarray, complete: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shares (p,) of the complete information, ascending, and their directions (p, direction), of complete information 1.
 
     ``floor`` (p,) is added to it, so that there are shares where complete data carry no information either. At a point that is not a maximum

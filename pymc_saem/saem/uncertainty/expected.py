@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from pymc_saem.saem.likelihood.linearize import Linearized, cholesky_or_none
+from pymc_saem.saem.likelihood.linearize import GaussianRows, Linearized, cholesky_or_none
 
 #: Central differences reach this many standard errors, as if the other parameters were known.
 REACH = 0.01
@@ -46,7 +46,9 @@ def expected_information(
     return _information(linearized, theta, columns, step)
 
 
-def _information(linearized: Linearized, theta, columns, step) -> tuple[np.ndarray, np.ndarray]:
+def _information(
+    linearized: Linearized, theta: np.ndarray, columns: np.ndarray, step: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     here = linearized.expand(theta)
     middle = linearized.law(theta, here)
     up, down = ([_at(linearized, theta, j, s * h, here) for j, h in zip(columns, step, strict=True)] for s in (1, -1))
@@ -56,13 +58,14 @@ def _information(linearized: Linearized, theta, columns, step) -> tuple[np.ndarr
         d_mean = np.stack([(a.mean[rows] - b.mean[rows]) / h for a, b, h in moves])
         d_covariance = np.stack([(a.covariance(rows) - b.covariance(rows)) / h for a, b, h in moves])
         root = cholesky_or_none(middle.covariance(rows))
-        left_out[i] = root is None or not (np.isfinite(d_mean).all() and np.isfinite(d_covariance).all())
-        if not left_out[i]:
+        if root is None or not (np.isfinite(d_mean).all() and np.isfinite(d_covariance).all()):
+            left_out[i] = True
+        else:
             information += _of_subject(root, d_mean, d_covariance)
     return information, left_out
 
 
-def _at(linearized: Linearized, theta, column, step, here):
+def _at(linearized: Linearized, theta: np.ndarray, column: int, step: float, here: tuple) -> GaussianRows:
     """The distribution with one entry of theta moved; solved again only where predictions or residual scales depend on it."""
     moved = theta.copy()
     moved[column] += step

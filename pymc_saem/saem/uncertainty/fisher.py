@@ -141,9 +141,19 @@ def information(
     return replace(found, note=_joined("network weights are treated as known", found.note))
 
 
-def _information(engine, theta, columns, points, method, max_solves, linearized) -> Information:
+def _information(
+    engine: Engine,
+    theta: np.ndarray,
+    columns: np.ndarray,
+    points: WeightedPoints,
+    method: str,
+    max_solves: float,
+    linearized: Callable[[], Linearized] | None,
+) -> Information:
     prior, labels = _prior_information(engine, theta, columns), np.array(labels_of(engine))[columns].tolist()
     if method == "linearization":
+        if linearized is None:
+            raise ValueError("method is 'linearization', which needs linearized=, a callable that makes the linearized model.")
         return _of_linearized(engine, theta, columns, linearized(), prior, labels)
     complete = CompleteData(engine, theta, columns, points, max_solves)
     scores, groups = complete.score_moments()
@@ -158,7 +168,16 @@ def _information(engine, theta, columns, points, method, max_solves, linearized)
     return replace(found, hints=(*found.hints, far)) if far else found
 
 
-def _where_louis_fails(engine, theta, complete, scores, prior, louis, linearized, labels) -> Information:
+def _where_louis_fails(
+    engine: Engine,
+    theta: np.ndarray,
+    complete: CompleteData,
+    scores: np.ndarray,
+    prior: np.ndarray,
+    louis: Information,
+    linearized: Callable[[], Linearized] | None,
+    labels: list[str],
+) -> Information:
     columns = complete.columns
     if linearized is None:
         found = louis
@@ -214,7 +233,14 @@ def _of_scores(complete: CompleteData, scores: np.ndarray, prior: np.ndarray, la
     return _told(columns, found, "score", labels, whole, n_solves=n_solves)
 
 
-def _of_linearized(engine, theta, columns, linearized: Linearized, prior: np.ndarray, labels) -> Information:
+def _of_linearized(
+    engine: Engine,
+    theta: np.ndarray,
+    columns: np.ndarray,
+    linearized: Linearized,
+    prior: np.ndarray,
+    labels: list[str],
+) -> Information:
     matrix, left_out = expected_information(linearized, theta, columns)
     matrix, note = matrix + prior, ""
     if left_out.any():
@@ -224,7 +250,16 @@ def _of_linearized(engine, theta, columns, linearized: Linearized, prior: np.nda
     return _told(columns, found, "linearization", labels, np.diag(matrix), note=note, n_solves=linearized.n_solves)
 
 
-def _told(columns, found: Determined, method, labels, complete, few="", note="", n_solves=0) -> Information:
+def _told(
+    columns: np.ndarray,
+    found: Determined,
+    method: str,
+    labels: list[str],
+    complete: np.ndarray,
+    few: str = "",
+    note: str = "",
+    n_solves: int = 0,
+) -> Information:
     """An information with sentences about what is not determined, of entries with ``complete`` information (p,)."""
     silent = [group[0] for group in found.groups if len(group) == 1 and not np.nan_to_num(complete[group[0]]) > 0]
     hints = [f"{NO_INFORMATION} {listed([labels[k] for k in silent])}"] if silent else []
@@ -238,8 +273,8 @@ def _told(columns, found: Determined, method, labels, complete, few="", note="",
     if found.unknown.all():
         return Information.none(columns, _joined(*hints, note), n_solves, tuple(hints))
     held = "the standard errors of the others treat it as fixed" if hints else ""
-    hints, note = tuple(hints), _joined(*hints, held, note)
-    return Information(columns, found.covariance, found.unknown, method, note, hints, n_solves, found.flat)
+    note = _joined(*hints, held, note)
+    return Information(columns, found.covariance, found.unknown, method, note, tuple(hints), n_solves, found.flat)
 
 
 def _joined(*parts: str) -> str:

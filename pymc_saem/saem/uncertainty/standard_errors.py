@@ -93,16 +93,22 @@ def uncertainty(
         method=found.method,
         note=note,
         hints=hint,
-        theta=_draw(theta, found, drawn, n_draws, rng),
+        theta=_draw(theta, found.columns[drawn], found.covariance[np.ix_(drawn, drawn)], n_draws, rng),
     )
 
 
-def _draw(theta: np.ndarray, found: Information, drawn: np.ndarray, n_draws: int, rng) -> np.ndarray:
+def _draw(
+    theta: np.ndarray,
+    columns: np.ndarray,
+    covariance: np.ndarray,
+    n_draws: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Draws of theta (draw, theta): of what is determined, also where it is a combination; the rest stays at the estimate."""
-    values, vectors = np.linalg.eigh(found.covariance[np.ix_(drawn, drawn)])
+    values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     draws = np.tile(theta, (n_draws, 1))
-    draws[:, found.columns[drawn]] += rng.standard_normal((n_draws, len(values))) @ root.T
+    draws[:, columns] += rng.standard_normal((n_draws, len(values))) @ root.T
     return draws
 
 
@@ -135,7 +141,9 @@ def _moved_by(engine: Engine, theta: np.ndarray, columns: np.ndarray) -> np.ndar
     return np.any([other != here for other in others], axis=0) if others else np.zeros(here.size, dtype=bool)
 
 
-def _intervals(engine: Engine, theta, columns, sd, slope, se) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _intervals(
+    engine: Engine, theta: np.ndarray, columns: np.ndarray, sd: np.ndarray, slope: np.ndarray, se: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """95 % intervals (entry,): ends on the unconstrained scale, transformed; where several of its entries make one, linear.
 
     Where an end is too far out to be useful, there is neither an interval nor a standard error (``se`` is changed); the
