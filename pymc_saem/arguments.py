@@ -1,4 +1,4 @@
-"""Types of the arguments of public functions, in one table by name, so that a name means one thing everywhere.
+"""Checks of arguments: types in one table by name, so that a name means one thing everywhere, and values that many functions take.
 
 A public function begins with ``check_types("name", locals())``: before it compiles or computes anything, every argument of a
 wrong type is refused by name. What a value may be beyond its type (a choice, a range, a name of the model) is checked where it is used.
@@ -6,7 +6,7 @@ wrong type is refused by name. What a value may be beyond its type (a choice, a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from os import PathLike
@@ -269,4 +269,43 @@ def _advice(function: str, name: str, value: Any) -> str:
     return ""
 
 
-__all__: Sequence[str] = ["ArgumentError", "check_types", "shown"]
+def check_count(name: str, value: Any, smallest: int, otherwise: str = "") -> None:
+    """Refuse what is not an integer of at least ``smallest``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
+        raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least {smallest}{otherwise}.")
+
+
+def check_probability(name: str, value: Any) -> None:
+    """Refuse what is not a probability strictly between 0 and 1."""
+    if not isinstance(value, Real) or not 0 < float(value) < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, got {shown(value)}. Write 0.9 for 90 %.")
+
+
+def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
+    """Refuse what is not one of the known words."""
+    known = list(known)
+    if value not in known:
+        raise ValueError(f"{name} is {shown(value)}; it must be {' or '.join(map(repr, known))}.")
+
+
+def name_of_times(x: Any) -> str:
+    """What an axis of times is called: the name of a Series, else "time"."""
+    return str(getattr(x, "name", None) or "time")
+
+
+def first_of(names: Iterable[object], most: int = 10) -> str:
+    """``1, 2, 3 and 4 more``"""
+    texts = list(map(str, names))
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+__all__: Sequence[str] = [
+    "ArgumentError",
+    "check_choice",
+    "check_count",
+    "check_probability",
+    "check_types",
+    "first_of",
+    "name_of_times",
+    "shown",
+]

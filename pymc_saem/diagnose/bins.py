@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pymc_saem.arguments import shown
+from pymc_saem.arguments import check_count, shown
 from pymc_saem.diagnose.windows import tricube
 
 #: Most bins that are made unasked, and how many rows each should have.
@@ -102,8 +102,7 @@ def bin_edges(x: np.ndarray, bins, subject: np.ndarray) -> np.ndarray:
             return _around(values)
         return _equal_counts(x, _n_bins(x, subject))
     if np.ndim(bins) == 0:
-        if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 1:
-            raise ValueError(f"bins is {shown(bins)}; a number of bins must be whole, and at least 1.")
+        check_count("bins", bins, 1)
         return _equal_counts(x, int(bins))
     edges = np.asarray(bins, dtype=float)
     if edges.size < 2 or not np.all(np.diff(edges) > 0):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from pymc_saem.arguments import check_types, random_generator, shown
+from pymc_saem.arguments import check_count, check_types, random_generator
 from pymc_saem.diagnose.decorrelated import complete, decorrelated_by_subject, ranks
 from pymc_saem.diagnose.individual import individual_residuals
 from pymc_saem.diagnose.rows import INDIVIDUAL, POPULATION, FittedRows, Rows
@@ -123,7 +123,7 @@ def residuals(
     >>> largest = table.nlargest(5, "npde")
     """
     check_types("residuals", locals())
-    check_simulations(n_simulations)
+    check_count("n_simulations", n_simulations, 2)
     rng = random_generator(random_seed)
     fitted = FittedRows(model, idata, outcome, x)
     return residual_table(fitted, n_simulations, rng)
@@ -177,12 +177,6 @@ def population_residuals(rows: Rows, simulated: np.ndarray, rng: np.random.Gener
         noise = rng.random((len(simulated) + 1, y.size))
         compared, others = decorrelated_by_subject(y + noise[0], simulated + noise[1:], rows.subject)
     return {"pwres": pwres, "npde": ndtri(ranks(compared, others, rng)), "pit": pit}
-
-
-def check_simulations(n) -> None:
-    """Raise ValueError unless ``n`` is a possible number of simulations."""
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 2:
-        raise ValueError(f"n_simulations is {shown(n)}; it must be a whole number of data sets, at least 2.")
 
 
 def _check_size(rows: Rows, n_simulations: int) -> None:

@@ -8,12 +8,10 @@ import numpy as np
 import pandas as pd
 from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
 
-from pymc_saem.arguments import check_types, random_generator
+from pymc_saem.arguments import check_count, check_probability, check_types, name_of_times, random_generator
 from pymc_saem.diagnose.bins import Bins, Windows, is_smooth
-from pymc_saem.diagnose.residuals import check_simulations
 from pymc_saem.diagnose.rows import POPULATION, FittedRows, Rows
 from pymc_saem.diagnose.windows import weighted_quantile
-from pymc_saem.evaluate.arguments import check_probability
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ def vpc(
 
 def predictive_check(model, idata, outcome=None, x=None, **options) -> Vpc:
     """The result of :func:`vpc`, with the rows themselves; same arguments, all options needed."""
-    check_simulations(options["n_simulations"])
+    check_count("n_simulations", options["n_simulations"], 2)
     quantiles = np.atleast_1d(np.asarray(options["quantiles"], dtype=float))
     if not quantiles.size or not np.all((quantiles > 0) & (quantiles < 1)):
         raise ValueError(f"quantiles must lie between 0 and 1, got {options['quantiles']!r}.")
@@ -192,7 +190,7 @@ def predictive_check(model, idata, outcome=None, x=None, **options) -> Vpc:
         table = table.drop(columns="stratum")
     table.attrs = {
         "outcome": rows.outcome.name,
-        "x": str(getattr(x, "name", None) or "time"),
+        "x": name_of_times(x),
         "ci_prob": float(options["ci_prob"]),
         "n_simulations": int(options["n_simulations"]),
         "prediction_corrected": bool(options["prediction_corrected"]),

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
-from pymc_saem.arguments import check_types, shown
+from pymc_saem.arguments import check_probability, check_types, shown
 from pymc_saem.compat import InferenceData
-from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.fitted_outcome import DRAWS, MODE_SAMPLE, POPULATION_SAMPLE, sample_values
 from pymc_saem.evaluate.learned import Axis, Learned, find_learned
 

@@ -11,9 +11,8 @@ import pymc as pm
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from pymc_saem.arguments import check_types
+from pymc_saem.arguments import check_probability, check_types, name_of_times
 from pymc_saem.compat import InferenceData
-from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.censored import censored_rows
 from pymc_saem.evaluate.curves import Curve, draw_curves
 from pymc_saem.evaluate.fitted_outcome import (
@@ -213,7 +212,7 @@ def _labels(
 ) -> tuple[str, list[str]]:
     """Labels of the common x axis, and of the y axis of each outcome."""
     given = next((part.given for part in parts if part.given is not None), None)
-    x_name = getattr(given, "name", None) or "time"
+    x_name = name_of_times(given)
     xlabel = with_unit(x_name, unit_in(given, x_name)) if xlabel is None else xlabel
     if ylabel is None:
         return xlabel, [with_unit(part.fitted.name, unit_in(part.given, part.fitted.name)) for part in parts]

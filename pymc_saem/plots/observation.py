@@ -9,7 +9,7 @@ import pymc as pm
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from pymc_saem.arguments import check_types, shown
+from pymc_saem.arguments import check_types, name_of_times, shown
 from pymc_saem.compat import InferenceData
 from pymc_saem.evaluate.fitted_outcome import (
     DRAWS,
@@ -170,7 +170,7 @@ def _find_rows(
 
 def _place(x: object, value: float) -> str:
     """Time of a row with its unit, such as ``time 0.25 h``."""
-    name = getattr(x, "name", None) or "time"
+    name = name_of_times(x)
     return f"{name} {value:.4g} {unit_in(x, name) or ''}".rstrip()
 
 

@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from pymc_saem.arguments import check_types, shown
+from pymc_saem.arguments import check_probability, check_types, shown
 from pymc_saem.compat import InferenceData
-from pymc_saem.evaluate.arguments import check_probability
 from pymc_saem.evaluate.effects import Effect, find_effects
 from pymc_saem.plots.effect_panels import draw_covariates, draw_pairs, read_covariates
 from pymc_saem.plots.style import (

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from pymc_saem.arguments import check_types, shown
+from pymc_saem.arguments import check_types, name_of_times, shown
 from pymc_saem.compat import InferenceData
 from pymc_saem.diagnose.residuals import residuals
 from pymc_saem.plots.smooth import trend
@@ -124,7 +124,7 @@ def plot_residuals(
     grid, is_new = _axes(len(which), len(kinds), ax, figsize)
     name = table.attrs["outcome"]
     times = named_times(model[name], x)
-    x_name = str(getattr(times, "name", None) or "time")
+    x_name = name_of_times(times)
     for i, residual in enumerate(which):
         prediction = "individual" if residual == "iwres" else "population"
         labels = {

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from pymc_saem.evaluate.arguments import first_of
+from pymc_saem.arguments import first_of
 from pymc_saem.evaluate.drawing import refuse_undrawable
 from pymc_saem.evaluate.generator import Generator, Laws
 from pymc_saem.model.outcomes import Outcome

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from pymc_saem.evaluate.arguments import first_of
+from pymc_saem.arguments import first_of
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.model.outcomes import subject_of_values
 from pymc_saem.prediction.design import Design

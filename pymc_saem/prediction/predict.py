@@ -8,15 +8,22 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pymc_saem.arguments import check_types, random_generator, shown
-from pymc_saem.evaluate.arguments import check_probability, first_of
+from pymc_saem.arguments import (
+    check_choice,
+    check_count,
+    check_probability,
+    check_types,
+    first_of,
+    random_generator,
+    shown,
+)
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.model.outcomes import choose_outcome
 from pymc_saem.prediction.design import read_design, row_times
 from pymc_saem.prediction.levels import LEVELS, Levels, Predicted
 from pymc_saem.prediction.match import CHOICES, POPULATION, match
 from pymc_saem.prediction.source import model_with
-from pymc_saem.prediction.values import check_choice, check_whole, fitted_values
+from pymc_saem.prediction.values import fitted_values
 from pymc_saem.results.fit import Fit
 
 
@@ -124,7 +131,7 @@ def predict(
     levels = _check_levels(level)
     check_choice("subjects", subjects, CHOICES)
     check_choice("parameters", parameters, ("draws", "estimate"))
-    check_whole("n_draws", n_draws, 2)
+    check_count("n_draws", n_draws, 2)
     check_probability("ci_prob", ci_prob)
     fit, rng = Fit(idata), random_generator(random_seed)
     fit.require("individual")

@@ -9,14 +9,11 @@ import numpy as np
 import pymc as pm
 import xarray as xr
 
-from pymc_saem.arguments import check_types, random_generator
-from pymc_saem.evaluate.arguments import first_of
+from pymc_saem.arguments import check_choice, check_count, check_types, first_of, random_generator
 from pymc_saem.evaluate.drawing import refuse_undrawable
 from pymc_saem.evaluate.generator import Generated, Generator
 from pymc_saem.prediction.values import (
-    check_choice,
     check_values,
-    check_whole,
     choose_draws,
     fitted_values,
     names_of_effects,
@@ -91,7 +88,7 @@ def simulate(
     ('simulation', 'subject')
     """
     check_types("simulate", locals())
-    check_whole("n", n, 1)
+    check_count("n", n, 1)
     check_choice("parameters", parameters, ("estimate", "draws"))
     rng = random_generator(random_seed)
     if isinstance(idata_or_values, Mapping) and not hasattr(idata_or_values, "attrs"):

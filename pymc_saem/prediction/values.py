@@ -130,15 +130,3 @@ def choose_draws(n_available: int, n: int, rng: np.random.Generator) -> np.ndarr
     """Numbers of n draws: each of them as often as the others, as far as possible, in random order."""
     rounds = -(-n // n_available)
     return np.concatenate([rng.permutation(n_available) for _ in range(rounds)])[:n]
-
-
-def check_choice(name: str, value, known) -> None:
-    """Refuse what is not one of the known words."""
-    if value not in known:
-        raise ValueError(f"{name} is {shown(value)}; it must be {' or '.join(map(repr, known))}.")
-
-
-def check_whole(name: str, value, least: int) -> None:
-    """Refuse what is not a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} is {shown(value)}; it must be a whole number, at least {least}.")

@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
-from pymc_saem.arguments import check_types, random_generator, shown
+from pymc_saem.arguments import check_choice, check_count, check_probability, check_types, random_generator
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, make_refitter
 from pymc_saem.refit.parallel import INTERRUPTED, describe_failures, fit_once, run_tasks
 from pymc_saem.refit.simulated import simulate_outcomes
 from pymc_saem.results.tables.printed import HeadedTable
-from pymc_saem.saem.run.options import check_count
 
 KINDS = ("parametric", "case")
 
@@ -133,10 +132,8 @@ def bootstrap(
     """
     check_types("bootstrap", locals())
     check_count("n", n, 2)
-    if kind not in KINDS:
-        raise ValueError(f"kind is {shown(kind)}; it must be 'parametric' or 'case'.")
-    if not 0.0 < ci_prob < 1.0:
-        raise ValueError(f"ci_prob is {shown(ci_prob)}; it must be a probability between 0 and 1, such as 0.95.")
+    check_choice("kind", kind, KINDS)
+    check_probability("ci_prob", ci_prob)
     if strata is not None and kind != "case":
         raise ValueError("strata are for kind='case': a parametric bootstrap keeps the design.")
     fitted = Fitted(idata, options)

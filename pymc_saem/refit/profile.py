@@ -14,12 +14,12 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from pymc_saem.arguments import check_types, shown
+from pymc_saem.arguments import check_count, check_probability, check_types
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, check_likelihood, make_refitter
 from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
 from pymc_saem.refit.refitter import Refit, Refitter
 from pymc_saem.results.tables.printed import HeadedTable
-from pymc_saem.saem.run.options import check_count, natural_values
+from pymc_saem.saem.run.options import natural_values
 
 #: The grid ends beyond the limits of the interval by this factor, in standard deviations.
 BEYOND = 1.15
@@ -166,8 +166,7 @@ def profile_likelihood(
     """
     check_types("profile_likelihood", locals())
     check_count("n_points", n_points, 2)
-    if not 0.0 < ci_prob < 1.0:
-        raise ValueError(f"ci_prob is {shown(ci_prob)}; it must be a probability between 0 and 1, such as 0.95.")
+    check_probability("ci_prob", ci_prob)
     fitted = Fitted(idata, options)
     refitter = make_refitter(model, fitted, n_explore, n_smooth)
     check_likelihood(refitter, likelihood)

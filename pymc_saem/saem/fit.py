@@ -13,7 +13,7 @@ import numpy as np
 import pymc as pm
 from pymc.initial_point import make_initial_point_fn
 
-from pymc_saem.arguments import check_types, random_generator
+from pymc_saem.arguments import check_count, check_types, random_generator
 from pymc_saem.compat import InferenceData
 from pymc_saem.model.density.point_map import initial_point
 from pymc_saem.saem.report.assessment import check_assessment, check_methods
@@ -21,7 +21,7 @@ from pymc_saem.saem.report.finish import Finisher
 from pymc_saem.saem.report.names import refuse_names
 from pymc_saem.saem.run.chains import Job, run_chains
 from pymc_saem.saem.run.checkpoint import Checkpoint, Writer, as_checkpoint
-from pymc_saem.saem.run.options import Options, check_count, check_initvals
+from pymc_saem.saem.run.options import Options, check_initvals
 from pymc_saem.saem.run.progress import Progress
 from pymc_saem.saem.run.resume import Resumable, check_same_model
 from pymc_saem.saem.run.stages import CtrlC

@@ -164,11 +164,11 @@ def test_the_same_seed_gives_the_same_numbers(fitted):
 VPC_ERRORS = [
     ({"x": None}, "The times of outcome 'y' are unknown; give one per row with x="),
     ({"x": np.arange(5.0)}, r"x must hold one number per row of 'y', shape \(32,\); got shape \(5,\)"),
-    ({"n_simulations": 1}, "n_simulations is 1; it must be a whole number of data sets, at least 2"),
+    ({"n_simulations": 1}, "n_simulations is 1; it must be an integer of at least 2"),
     ({"quantiles": (5, 50, 95)}, "quantiles must lie between 0 and 1"),
     ({"ci_prob": 90}, "ci_prob must lie between 0 and 1, got 90"),
     ({"bins": "kmeans"}, "bins is 'kmeans'; it must be 'auto', 'unique'"),
-    ({"bins": 0}, "bins is 0; a number of bins must be whole, and at least 1"),
+    ({"bins": 0}, "bins is 0; it must be an integer of at least 1"),
     ({"bins": [0.0, 0.0]}, "increasing numbers"),
     ({"bins": [0.0, 2.0]}, "16 rows lie outside of the bins, which reach from 0 to 2; x reaches from 0 to 4"),
     ({"stratify": ["a"]}, "stratify must have one group per row of 'y', 32 in all; got 1"),

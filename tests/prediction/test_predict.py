@@ -204,7 +204,7 @@ def test_what_is_wrong_with_arguments(fitted):
         ("subjects is 'old'", {"subjects": "old"}),
         ("parameters is 'none'", {"parameters": "none"}),
         ("ci_prob must lie between 0 and 1, got 90", {"ci_prob": 90}),
-        ("n_draws is 1; it must be a whole number, at least 2", {"n_draws": 1}),
+        ("n_draws is 1; it must be an integer of at least 2", {"n_draws": 1}),
         ("no outcome 'z'; it has y", {"outcome": "z"}),
     ):
         with pytest.raises(ValueError, match=text):

@@ -10,11 +10,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
-from pymc_saem.arguments import check_types, shown
+from pymc_saem.arguments import check_count, check_types, shown
 from pymc_saem.compat import InferenceData
 from pymc_saem.results.files.storage import check_place, save
 from pymc_saem.saem.run.chain import Chain
-from pymc_saem.saem.run.options import check_count
 from pymc_saem.saem.run.snapshot import Snapshot
 
 _LOG = logging.getLogger("pymc_saem")

@@ -13,7 +13,7 @@ from pymc.distributions.transforms import Interval
 from pymc.logprob.transforms import LogOddsTransform, LogTransform
 from pytensor.compile.mode import get_mode
 
-from pymc_saem.arguments import shown
+from pymc_saem.arguments import check_count, shown
 from pymc_saem.model.density.point_map import PointMap
 from pymc_saem.model.mixed_model import MixedModel, Parameter
 from pymc_saem.saem.estep.registry import KERNELS
@@ -168,12 +168,6 @@ def _check_mode(mode: Any) -> None:
             f"compile_kwargs has mode={mode!r}, which PyTensor does not have; 'NUMBA', the default, 'FAST_COMPILE' and 'FAST_RUN' are some "
             f"that it has ({error})."
         ) from error
-
-
-def check_count(name: str, value: Any, smallest: int, otherwise: str = "") -> None:
-    """Refuse what is not an integer of at least ``smallest``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
-        raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least {smallest}{otherwise}.")
 
 
 def check_initvals(model: pm.Model, initvals: Mapping[str, Any]) -> None:
