@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pymc_saem.saem.core.newton import Curvature
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -40,7 +42,7 @@ class State:
     phi: np.ndarray  # (replicate, subject, phi)
     statistics: Statistics | None = None
     iteration: int = 0
-    curvature: object = None  # of the log density in the parameters without a closed form
+    curvature: Curvature | None = None  # of the log density in the parameters without a closed form
 
 
 def iterate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from time import perf_counter
 from typing import Any
@@ -81,7 +82,7 @@ class Progress:
         else:
             _LOG.info("%s", text)
 
-    def update(self, chain: int, iteration: int, theta: np.ndarray, stats: dict) -> None:
+    def update(self, chain: int, iteration: int, theta: np.ndarray, stats: Mapping[str, Any]) -> None:
         """Show one more iteration; if that fails, nothing more is shown."""
         if self.visible or self.logs:
             try:
@@ -89,7 +90,7 @@ class Progress:
             except Exception:  # noqa: BLE001 - nothing that is only shown may end a fit
                 self.visible = self.logs = False
 
-    def _show(self, chain: int, iteration: int, theta: np.ndarray, stats: dict) -> None:
+    def _show(self, chain: int, iteration: int, theta: np.ndarray, stats: Mapping[str, Any]) -> None:
         accept = np.nanmean([value for name, value in stats.items() if name.startswith("accept_")])
         state = f"accept {accept:.2f}"
         if self.shown is not None:

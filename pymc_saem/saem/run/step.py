@@ -281,6 +281,18 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         return self.engine.points.to_point(self._state.theta, self._state.phi[0], point), [stats]
 
     def ready(self, point: dict) -> Simulator:
+        """Set up the chain if that is still to be done: by the first step, and after a state was restored.
+
+        Parameters
+        ----------
+        point : dict
+            PyMC point, where a new chain starts.
+
+        Returns
+        -------
+        Simulator
+            Of the E-step.
+        """
         if self.simulator is not None:
             return self.simulator
         if self._state is None:
