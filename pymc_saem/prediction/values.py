@@ -112,8 +112,9 @@ def fitted_values(model, parameters: tuple[str, ...], fit: Fit) -> dict[str, np.
     ValueError
         When the fit lacks a parameter of the model, or has it in another shape.
     """
-    values = {name: fit.estimate(name) for name in parameters}
-    lacking = [name for name, value in values.items() if value is None]
+    found = {name: fit.estimate(name) for name in parameters}
+    values = {name: value for name, value in found.items() if value is not None}
+    lacking = [name for name in parameters if name not in values]
     if lacking:
         raise ValueError(f"This is not a fit of this model: it has no parameter {_listed(lacking)}.")
     for name, value in values.items():

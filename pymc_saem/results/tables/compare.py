@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pymc_saem.arguments import check_types, shown
+from pymc_saem.compat import InferenceData
 from pymc_saem.results.fit import Fit, stored
 from pymc_saem.results.tables.printed import PrintedTable, fitted, shortened
 from pymc_saem.results.tables.summary import APPROXIMATIONS
@@ -129,7 +130,7 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
     return table
 
 
-def _row(name: str, idata) -> dict:
+def _row(name: str, idata: InferenceData) -> dict:
     fit = Fit(idata)
     attrs = fit.population.attrs
     if "loglik" not in attrs:
@@ -169,7 +170,7 @@ def _refuse_different_rows(fits: Mapping) -> None:
             )
 
 
-def _rows(idata) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _rows(idata: InferenceData) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Values and subjects of the rows of each outcome, by its name."""
     fit, found = Fit(idata), {}
     labels = fit.subjects if "individual" in fit else None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from pymc_saem.arguments import check_types
+from pymc_saem.compat import InferenceData
 from pymc_saem.results.fit import Fit, stored
 
 
-def correlation(idata) -> pd.DataFrame:
+def correlation(idata: InferenceData) -> pd.DataFrame:
     """Tabulate the correlations of the population estimates of a fit.
 
     Estimates that are nearly exchangeable for the data have a correlation near 1 or -1.

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pymc_saem.arguments import check_types
+from pymc_saem.compat import InferenceData
 from pymc_saem.results import thresholds
 from pymc_saem.results.fit import Fit, stored
 from pymc_saem.results.tables.printed import PrintedTable, fitted, shortened, width
@@ -41,7 +42,7 @@ class DiagnosticsTable(PrintedTable):
         return [f"{check}: {advice}" for check, advice in zip(rows["check"], rows["advice"], strict=True)]
 
 
-def diagnostics(idata) -> pd.DataFrame:
+def diagnostics(idata: InferenceData) -> pd.DataFrame:
     """Check a fit; each check has a line with a verdict and advice.
 
     Parameters

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pymc_saem.arguments import check_types
+from pymc_saem.compat import InferenceData
 from pymc_saem.results.fit import Fit
 
 #: Column -> variable of the group ``individual``: by subject and effect, by effect, or by subject.
@@ -23,7 +24,7 @@ _COLUMNS = {
 }
 
 
-def individuals(idata) -> pd.DataFrame:
+def individuals(idata: InferenceData) -> pd.DataFrame:
     """Tabulate the conditional distributions of the random effects of a fit, one line per subject and effect.
 
     Parameters

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pymc_saem.arguments import check_types
+from pymc_saem.compat import InferenceData
 from pymc_saem.results.fit import Fit
 from pymc_saem.results.tables.printed import HEADERS, PrintedTable, fitted, four_digits
 from pymc_saem.results.thresholds import LARGEST_RHAT, LEAST_ESS
@@ -81,7 +82,7 @@ def _one_line(name: str, entries: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([line], index=index, columns=entries.columns)
 
 
-def summary(idata, weights: bool = False) -> pd.DataFrame:
+def summary(idata: InferenceData, weights: bool = False) -> pd.DataFrame:
     """Tabulate the population estimates of a fit.
 
     Parameters
