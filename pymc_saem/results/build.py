@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pymc_saem.compat import make_datatree
+from pymc_saem.compat import InferenceData, make_datatree
 from pymc_saem.results.labels import as_labels
 
 #: Names of the axes of an array; None for one without a name.
 Dims = tuple[str | None, ...]
+#: ``attempt(stage, work)`` returns ``work()``, or None if that fails.
+Attempt = Callable[[str, Callable[[], Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def _just_do(stage: str, work: Callable[[], Any]) -> Any:
     return work()
 
 
-def build_datatree(result: FitResult, attempt: Callable[[str, Callable[[], Any]], Any] = _just_do):
+def build_datatree(result: FitResult, attempt: Attempt = _just_do) -> InferenceData:
     """``arviz.InferenceData`` (ArviZ below 1) or ``xarray.DataTree`` with the groups of a fit.
 
     Parameters
@@ -69,7 +71,7 @@ def build_datatree(result: FitResult, attempt: Callable[[str, Callable[[], Any]]
         constant_data and saem_state, as far as the result has them.
     """
     sampled, coords = ("chain", "draw"), result.coords
-    variables = {
+    variables: dict[str, tuple[Mapping[str, Variable] | None, tuple[str, ...], Mapping[str, Any]]] = {
         "posterior": (result.posterior, sampled, coords),
         "sample_stats": (result.sample_stats, sampled, coords),
         "saem_trace": (result.trace, ("chain", "iteration"), coords),
@@ -82,9 +84,9 @@ def build_datatree(result: FitResult, attempt: Callable[[str, Callable[[], Any]]
         "observed_data": (result.observed, (), coords),
         "constant_data": (result.constant, (), coords),
     }
-    groups = {name: _group(name, *arguments, attempt) for name, arguments in variables.items()}
-    groups["saem_state"] = attempt("The group 'saem_state'", lambda: _bytes(result.state))
-    groups = {name: group for name, group in groups.items() if group is not None}
+    found = {name: _group(name, *arguments, attempt) for name, arguments in variables.items()}
+    found["saem_state"] = attempt("The group 'saem_state'", lambda: _bytes(result.state))
+    groups = {name: group for name, group in found.items() if group is not None}
     for name, attrs in result.group_attrs.items():
         if name in groups:
             attempt(f"Attributes of '{name}'", partial(_describe, groups[name], attrs))
@@ -104,7 +106,7 @@ def _describe(group: xr.Dataset, attrs: Mapping[str, Any]) -> None:
     group.attrs.update(storable(attrs))
 
 
-def _container(groups: dict[str, xr.Dataset], attrs: Mapping[str, Any], attempt):
+def _container(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], attempt: Attempt) -> InferenceData:
     """All groups together; where that fails, those that can be together, the essential ones first."""
     whole = attempt("The groups together", lambda: make_datatree(groups, storable(attrs)))
     if whole is not None:
@@ -117,7 +119,13 @@ def _container(groups: dict[str, xr.Dataset], attrs: Mapping[str, Any], attempt)
     return make_datatree(kept, {name: value for name, value in attrs.items() if isinstance(value, str)})
 
 
-def _group(name: str, variables, leading: tuple[str, ...], coords, attempt) -> xr.Dataset | None:
+def _group(
+    name: str,
+    variables: Mapping[str, Variable] | None,
+    leading: tuple[str, ...],
+    coords: Mapping[str, Any],
+    attempt: Attempt,
+) -> xr.Dataset | None:
     """A group; where its variables do not go together, as many of them as do, without labels where these are the reason."""
     if not variables:
         return None
@@ -134,13 +142,21 @@ def _group(name: str, variables, leading: tuple[str, ...], coords, attempt) -> x
     return found if found.data_vars else None
 
 
-def _joined(found: xr.Dataset, variables, leading, coords) -> xr.Dataset:
+def _joined(
+    found: xr.Dataset,
+    variables: Mapping[str, Variable],
+    leading: tuple[str, ...],
+    coords: Mapping[str, Any] | None,
+) -> xr.Dataset:
     return found.merge(_dataset(variables, leading, coords), compat="no_conflicts", join="exact")
 
 
-def _dataset(variables: Mapping[str, Variable], leading: tuple[str, ...], coords) -> xr.Dataset:
+def _dataset(
+    variables: Mapping[str, Variable], leading: tuple[str, ...], coords: Mapping[str, Any] | None
+) -> xr.Dataset:
     """Variables on their dims; without ``coords``, dims other than the leading ones have no names and no labels either."""
-    arrays, used = {}, {}
+    arrays: dict[str, tuple[list[str], np.ndarray]] = {}
+    used: dict[str, np.ndarray] = {}
     for name, variable in variables.items():
         values = np.asarray(variable.values)
         given = variable.dims if coords is not None else ()
@@ -152,8 +168,10 @@ def _dataset(variables: Mapping[str, Variable], leading: tuple[str, ...], coords
                 dims[axis] = dim = f"{name}_dim_{axis - len(leading)}"
             if dim not in used:
                 known = (coords or {}).get(dim)
-                fits = known is not None and len(known) == length and dim not in leading
-                used[dim] = as_labels(known) if fits else np.arange(length)
+                if known is not None and len(known) == length and dim not in leading:
+                    used[dim] = as_labels(known)
+                else:
+                    used[dim] = np.arange(length)
         arrays[name] = (dims, values)
     return xr.Dataset(arrays, coords=used)
 
@@ -171,7 +189,7 @@ def _bytes(data: Mapping[str, bytes] | None) -> xr.Dataset | None:
     return xr.Dataset({name: (f"{name}_byte", np.frombuffer(x, dtype=np.uint8)) for name, x in data.items()})
 
 
-def _name_dims(name: str, dims, ndim: int) -> list[str]:
+def _name_dims(name: str, dims: Dims, ndim: int) -> list[str]:
     """PyMC's habit for axes without a name: ``x_dim_0``."""
     dims = (tuple(dims) + (None,) * ndim)[:ndim]
     return [dim or f"{name}_dim_{axis}" for axis, dim in enumerate(dims)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
 _KINDS = {bool: (bool, np.bool_), int: (int, np.integer), float: (float, np.floating), str: (str,)}
 
 
-def as_labels(values: Iterable, *, keep_dates: bool = True) -> np.ndarray:
+def as_labels(values: Iterable[Any], *, keep_dates: bool = True) -> np.ndarray:
     """Labels (label,) of one kind: numbers, text, truth values or dates as they are, all else (tuples, None, mixed kinds) as text.
 
     Functions that look for a subject compare texts, so each of them finds its own; dates have several, so those of subjects are text
@@ -30,5 +31,5 @@ def as_labels(values: Iterable, *, keep_dates: bool = True) -> np.ndarray:
     return texts
 
 
-def _is_local(value) -> bool:
+def _is_local(value: Any) -> bool:
     return getattr(value, "tzinfo", None) is None

@@ -15,13 +15,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from time import time
+from types import ModuleType
 
-try:
-    import fcntl
-except ImportError:  # Windows, which removes no file that somebody has open
-    fcntl = None
+fcntl: ModuleType | None = None  # Windows has none; it removes no file that somebody has open
+with suppress(ImportError):
+    fcntl = import_module("fcntl")
 
 _PREFIX = ".pymc_saem-"
 _NAME = re.compile(re.escape(_PREFIX) + "[0-9a-f]{16}")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from pymc_saem.arguments import check_types
-from pymc_saem.compat import group_names, netcdf_bytes, read_netcdf, read_zarr, write_zarr
+from pymc_saem.compat import InferenceData, group_names, netcdf_bytes, read_netcdf, read_zarr, write_zarr
 from pymc_saem.results.files.checksum import (
     DamagedError,
     check_manifest,
@@ -27,7 +27,7 @@ _OURS = "saem_trace"
 _ZARR_FILE = re.compile(r"(.*/)?(\.zgroup|\.zattrs|\.zarray|\.zmetadata|zarr\.json|\d+(\.\d+)*|c(/\d+)*)")
 
 
-def save(idata, path) -> Path:
+def save(idata: InferenceData, path: str | os.PathLike[str]) -> Path:
     """Write a fit to a file, which is there whole or, after a failure, not changed at all.
 
     It takes the place of a fit of that name, and of nothing else. A checksum is written with it, which :func:`load` compares.
@@ -103,8 +103,8 @@ def check_place(path: Path) -> Path:
             raise NotADirectoryError(f"'{path}' cannot be written: '{place.parent}' is a file, not a folder.")
         raise FileNotFoundError(f"'{path}' cannot be written: the folder '{place.parent}' does not exist.")
     recover(place)
-    if reason := (_not_replaced_by_folder if path.suffix == ".zarr" else _not_replaced_by_file)(place):
-        raise FileExistsError(f"'{path}' is not replaced: {reason}. Choose another name, or move it away.")
+    if refusal := (_not_replaced_by_folder if path.suffix == ".zarr" else _not_replaced_by_file)(place):
+        raise FileExistsError(f"'{path}' is not replaced: {refusal}. Choose another name, or move it away.")
     return place
 
 
@@ -119,7 +119,7 @@ def _no_name(place: Path) -> OSError | None:
     return None
 
 
-def load(path):
+def load(path: str | os.PathLike[str]) -> InferenceData:
     """Read a fit, all of it into memory.
 
     Parameters
@@ -181,7 +181,7 @@ def load(path):
     return idata
 
 
-def _read_file(path: Path):
+def _read_file(path: Path) -> tuple[InferenceData, list[str]]:
     if not path.is_file():
         raise ValueError("it is no regular file")
     data = path.read_bytes()
@@ -192,20 +192,20 @@ def _read_file(path: Path):
     return read_netcdf(content)
 
 
-def _read_folder(path: Path):
+def _read_folder(path: Path) -> tuple[InferenceData, list[str]]:
     check_manifest(path)
     check_zarr(path)
     return read_zarr(path)
 
 
-def _netcdf(idata, path: Path) -> bytes:
+def _netcdf(idata: InferenceData, path: Path) -> bytes:
     try:
         return netcdf_bytes(idata)
     except (TypeError, ValueError) as error:  # such as complex numbers
         raise ValueError(f"'{path}' was not written, as netCDF cannot hold all of the fit: {error}") from error
 
 
-def _fill(folder: Path, idata) -> None:
+def _fill(folder: Path, idata: InferenceData) -> None:
     write_zarr(idata, folder)
     write_manifest(folder)
 

@@ -10,6 +10,7 @@ import json
 import stat
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -82,7 +83,7 @@ def check_zarr(folder: Path) -> None:
             _check_metadata(json.loads(path.read_text(encoding="utf-8")), where)
 
 
-def _check_metadata(found, where: str) -> None:
+def _check_metadata(found: Any, where: str) -> None:
     if isinstance(found, list):
         for value in found:
             _check_metadata(value, where)
@@ -101,11 +102,11 @@ def _check_metadata(found, where: str) -> None:
             _check_metadata(value, where)
 
 
-def _listed(value) -> list:
+def _listed(value: Any) -> list:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
-def _name(codec) -> str:
+def _name(codec: Any) -> str:
     """Zarr 2 has an id, Zarr 3 a name, or nothing but that."""
     named = codec.get("id", codec.get("name")) if isinstance(codec, dict) else codec
     return str(named).removeprefix("numcodecs.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -172,12 +172,13 @@ def _refuse_different_rows(fits: Mapping) -> None:
 
 def _rows(idata: InferenceData) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Values and subjects of the rows of each outcome, by its name."""
-    fit, found = Fit(idata), {}
+    fit = Fit(idata)
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     labels = fit.subjects if "individual" in fit else None
     for name in fit.observed.data_vars:
         values, subject = fit.observed[name].values.ravel(), fit.constant[f"{name}_subject"].values
         subject = np.repeat(subject, values.size // max(subject.size, 1))  # of a vector per row: each of its numbers
-        found[name] = values, np.array([str(s) for s in (subject if labels is None else labels[subject])])
+        found[str(name)] = values, np.array([str(s) for s in (subject if labels is None else labels[subject])])
     return found
 
 
@@ -198,12 +199,14 @@ def _what_differs(first: str, a: dict, second: str, b: dict) -> str:
     return ""
 
 
-def _same_rows(values, subjects, others, other_subjects) -> np.ndarray:
+def _same_rows(
+    values: np.ndarray, subjects: np.ndarray, others: np.ndarray, other_subjects: np.ndarray
+) -> np.ndarray:
     same = np.isclose(values.astype(float), others.astype(float), rtol=1e-12, atol=0.0, equal_nan=True)
     return same & (subjects == other_subjects)
 
 
-def _sorted(values, subjects):
+def _sorted(values: np.ndarray, subjects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows by subject, then by value: models may take them in different orders."""
     order = np.lexsort((values, subjects))
     return values[order], subjects[order]
@@ -212,7 +215,7 @@ def _sorted(values, subjects):
 # -- doubts and notes ---------------------------------------------------------------------------
 
 
-def _different_methods(table: pd.DataFrame):
+def _different_methods(table: pd.DataFrame) -> Iterator[str]:
     """Approximations beside others: quadrature and sampling all say how far from the integral they may be."""
     approximate = set(table["method"]) & set(APPROXIMATIONS)
     if approximate and table["method"].nunique() > 1:
@@ -223,7 +226,7 @@ def _different_methods(table: pd.DataFrame):
         )
 
 
-def _large_errors(table: pd.DataFrame):
+def _large_errors(table: pd.DataFrame) -> Iterator[str]:
     """Neighbours in the table that Monte-Carlo errors may have put in the wrong order."""
     for (name, one), (other, two) in zip(table.iloc[:-1].iterrows(), table.iloc[1:].iterrows(), strict=True):
         gap, error = two["difference"] - one["difference"], np.hypot(one["error"], two["error"])
@@ -231,7 +234,7 @@ def _large_errors(table: pd.DataFrame):
             yield f"The difference between '{name}' and '{other}' is {gap:.2g}, less than the error of their likelihoods, {error:.2g}."
 
 
-def _modes(rows: dict):
+def _modes(rows: dict) -> Iterator[str]:
     """Estimates that maximize more than the likelihood."""
     for name, row in rows.items():
         if row["priors"]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from pymc_saem.arguments import check_types
 from pymc_saem.compat import InferenceData
@@ -97,7 +99,7 @@ def diagnostics(idata: InferenceData) -> pd.DataFrame:
     return DiagnosticsTable(lines, columns=_COLUMNS)
 
 
-def _line(check: str, where, value: float, threshold: float, is_fine: bool, advice: str) -> tuple:
+def _line(check: str, where: Any, value: float, threshold: float, is_fine: bool, advice: str) -> tuple:
     return check, str(where), float(value), float(threshold), "ok" if is_fine else "check", "" if is_fine else advice
 
 
@@ -105,15 +107,15 @@ def _highest(check: str, values: dict, threshold: float, advice: str) -> Iterato
     """The largest of some values by name, which should not be above the threshold; no line where none is known."""
     known = {name: value for name, value in values.items() if not np.isnan(value)}
     if known:
-        where = max(known, key=known.get)
+        where = max(known, key=known.__getitem__)
         yield _line(check, where, known[where], threshold, known[where] <= threshold, advice)
 
 
-def _by_subject(group, name: str, dim: str) -> dict:
+def _by_subject(group: xr.Dataset, name: str, dim: str) -> dict:
     return dict(zip(group[dim].values, group[name].values, strict=True)) if name in group else {}
 
 
-def _of_iterations(trace) -> Iterator[tuple]:
+def _of_iterations(trace: xr.Dataset) -> Iterator[tuple]:
     attrs, seen = trace.attrs, stored(trace.attrs, "checks", {})
     planned = int(attrs.get("n_explore", 0)) + int(attrs.get("n_smooth", 0))
     made, drift = int(attrs.get("n_iterations", trace.sizes["iteration"])), seen.get("drift", {})
@@ -134,7 +136,7 @@ def _of_iterations(trace) -> Iterator[tuple]:
     )  # fmt: skip
 
 
-def _of_kernels(trace) -> Iterator[tuple]:
+def _of_kernels(trace: xr.Dataset) -> Iterator[tuple]:
     for kernel, rate in stored(trace.attrs, "checks", {}).get("acceptance", {}).items():
         if kernel == "prior":  # low acceptance only means that the data are informative
             yield _line("acceptance", kernel, rate, np.nan, True, "")
@@ -145,7 +147,7 @@ def _of_kernels(trace) -> Iterator[tuple]:
             )  # fmt: skip
 
 
-def _of_variances(trace, population) -> Iterator[tuple]:
+def _of_variances(trace: xr.Dataset, population: xr.Dataset) -> Iterator[tuple]:
     at_floor = population["parameter"].values[population["note"].values == "at its floor"].astype(str)
     yield _line(
         "variances at their floor", ", ".join(at_floor), at_floor.size, 0, not at_floor.size,
@@ -167,7 +169,7 @@ def _of_variances(trace, population) -> Iterator[tuple]:
         )  # fmt: skip
 
 
-def _of_solves(trace, group, dim: str) -> Iterator[tuple]:
+def _of_solves(trace: xr.Dataset, group: xr.Dataset, dim: str) -> Iterator[tuple]:
     failures = stored(trace.attrs, "solver_failures", {})
     per_subject = int(trace.attrs["n_solves"]) / group[dim].size if "n_solves" in trace.attrs else np.nan
     count = np.sum(list(failures.values()), axis=0) if failures else np.zeros(group[dim].size)
@@ -180,7 +182,7 @@ def _of_solves(trace, group, dim: str) -> Iterator[tuple]:
     )  # fmt: skip
 
 
-def _of_modes(group, dim: str) -> Iterator[tuple]:
+def _of_modes(group: xr.Dataset, dim: str) -> Iterator[tuple]:
     lost = [str(subject) for subject, logp in _by_subject(group, "mode_logp", dim).items() if not np.isfinite(logp)]
     yield _line(
         "modes not found", ", ".join(lost), len(lost), 0, not lost,
@@ -188,7 +190,7 @@ def _of_modes(group, dim: str) -> Iterator[tuple]:
     )  # fmt: skip
     agreement = _by_subject(group, "mode_agreement", dim)
     if agreement:
-        where = min(agreement, key=agreement.get)
+        where = min(agreement, key=agreement.__getitem__)
         yield _line(
             "agreement on the mode", where, agreement[where], thresholds.LEAST_AGREEMENT,
             agreement[where] >= thresholds.LEAST_AGREEMENT,
@@ -196,7 +198,7 @@ def _of_modes(group, dim: str) -> Iterator[tuple]:
         )  # fmt: skip
 
 
-def _of_draws(group, dim: str) -> Iterator[tuple]:
+def _of_draws(group: xr.Dataset, dim: str) -> Iterator[tuple]:
     advice = "The conditional means and standard deviations are not reliable: increase draws."
     for name, variable, threshold, worst, sign in (
         ("R-hat", "judged_rhat", thresholds.LARGEST_RHAT, np.inf, 1.0),
@@ -209,7 +211,7 @@ def _of_draws(group, dim: str) -> Iterator[tuple]:
             yield _line(name, where, values[where], threshold, bool(fine), advice)
 
 
-def _of_likelihood(population, group, dim: str) -> Iterator[tuple]:
+def _of_likelihood(population: xr.Dataset, group: xr.Dataset | None, dim: str) -> Iterator[tuple]:
     if "loglik_error" in population.attrs:
         yield from _highest(
             "error of -2LL", {population.attrs["loglik_method"]: 2.0 * float(population.attrs["loglik_error"])},
@@ -228,7 +230,7 @@ def _of_notes(notes: list[str]) -> Iterator[tuple]:
         yield _line("failed", note.split(":")[0], np.nan, np.nan, False, note)
 
 
-def _of_errors(population) -> Iterator[tuple]:
+def _of_errors(population: xr.Dataset) -> Iterator[tuple]:
     attrs = population.attrs
     if "standard_errors" not in attrs:
         return

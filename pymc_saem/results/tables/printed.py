@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 from shutil import get_terminal_size
 from textwrap import wrap
+from typing import Any
 
 import pandas as pd
 
@@ -22,7 +23,7 @@ def width() -> int:
     return min(max(get_terminal_size(_DEFAULT).columns, NARROWEST), WIDEST)
 
 
-def fitted(table: pd.DataFrame, droppable: Sequence[str] = (), **options) -> str:
+def fitted(table: pd.DataFrame, droppable: Sequence[str] = (), **options: Any) -> str:
     """A table as text that fits the terminal: without columns in their order in ``droppable``, else in blocks of columns."""
     for n in range(len(droppable) + 1):
         text = table.drop(columns=list(droppable[:n]), errors="ignore").to_string(**options)
@@ -35,7 +36,7 @@ class PrintedTable(pd.DataFrame):
     """A table with lines below it. What is selected from it is an ordinary DataFrame."""
 
     @property
-    def _constructor(self):
+    def _constructor(self) -> type[pd.DataFrame]:
         return pd.DataFrame
 
     def _as_text(self) -> str:

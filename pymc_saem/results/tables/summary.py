@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from pymc_saem.arguments import check_types
 from pymc_saem.compat import InferenceData
@@ -46,12 +49,12 @@ class FitTable(PrintedTable):
         return footer(self.attrs)
 
 
-def _without_empty(table) -> pd.DataFrame:
+def _without_empty(table: pd.DataFrame) -> pd.DataFrame:
     """Drop empty columns: no standard errors, no shrinkage, no notes."""
     return table[[name for name in table if not table[name].isin(["", np.nan]).all()]]
 
 
-def _with_intervals(table) -> pd.DataFrame:
+def _with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     """With the limits of an interval in one column, whose header says which interval."""
     table = table.astype({"estimate": object})
     lower, upper = ([four_digits(x) if x == x else "" for x in table[name]] for name in ("lower", "upper"))
@@ -63,7 +66,7 @@ def _with_intervals(table) -> pd.DataFrame:
     return table.drop(columns=["lower", "upper"])
 
 
-def _fold(table, names: tuple[str, ...]) -> pd.DataFrame:
+def _fold(table: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
     """With one line in place of the entries of each of some parameters, if none of them has a standard error."""
     of_entry = pd.Series([re.sub(r"\[.*", "", str(label)) for label in table.index], index=table.index)
     parts = []
@@ -153,7 +156,7 @@ def summary(idata: InferenceData, weights: bool = False) -> pd.DataFrame:
     return table
 
 
-def _of_draws(individual) -> str:
+def _of_draws(individual: xr.Dataset) -> str:
     """What is wrong with the conditional draws; empty if nothing."""
     if "judged_rhat" not in individual:
         return ""
@@ -167,7 +170,7 @@ def _of_draws(individual) -> str:
     )
 
 
-def footer(attrs) -> list[str]:
+def footer(attrs: Mapping[str, Any]) -> list[str]:
     """The lines below a table: likelihood, criteria, standard errors, what the data do not determine."""
     lines = []
     if "loglik" in attrs:
@@ -186,7 +189,7 @@ def footer(attrs) -> list[str]:
     return lines
 
 
-def error_of(attrs) -> str:
+def error_of(attrs: Mapping[str, Any]) -> str:
     """The error of -2LL, in words where its method has none."""
     if attrs["loglik_method"] in APPROXIMATIONS:
         return "an approximation without an estimate of its error"
