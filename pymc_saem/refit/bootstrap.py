@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pymc as pm
 
 from pymc_saem.arguments import check_choice, check_count, check_probability, check_types, random_generator
+from pymc_saem.compat import InferenceData
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, make_refitter
-from pymc_saem.refit.parallel import INTERRUPTED, describe_failures, fit_once, run_tasks
+from pymc_saem.refit.parallel import INTERRUPTED, Done, describe_failures, fit_once, run_tasks
 from pymc_saem.refit.simulated import simulate_outcomes
 from pymc_saem.results.tables.printed import HeadedTable
 
@@ -55,7 +57,7 @@ class Bootstrap(HeadedTable):
 
 def bootstrap(
     model: pm.Model,
-    idata,
+    idata: InferenceData,
     n: int = 200,
     *,
     kind: str = "parametric",
@@ -64,9 +66,9 @@ def bootstrap(
     n_explore: int = N_EXPLORE,
     n_smooth: int = N_SMOOTH,
     n_jobs: int = 1,
-    random_seed=None,
+    random_seed: int | np.random.Generator | None = None,
     progressbar: bool = True,
-    **options,
+    **options: Any,
 ) -> Bootstrap:
     """Bootstrap standard errors and intervals of the population parameters.
 
@@ -150,9 +152,13 @@ def bootstrap(
 
 def draw_cases(rng: np.random.Generator, n: int, n_subjects: int, strata: Sequence | None = None) -> np.ndarray:
     """How often each subject is drawn, (replicate, subject); within ``strata`` if there are any."""
-    labels = np.zeros(n_subjects, dtype=int) if strata is None else pd.factorize(np.asarray(strata))[0]
-    if labels.shape != (n_subjects,) or np.any(labels < 0):
-        raise ValueError(f"strata has shape {np.shape(strata)}; {n_subjects} labels are needed, one for each subject.")
+    labels = np.zeros(n_subjects, dtype=int)
+    if strata is not None:
+        labels = pd.factorize(np.asarray(strata))[0]
+        if labels.shape != (n_subjects,) or np.any(labels < 0):
+            raise ValueError(
+                f"strata has shape {np.shape(strata)}; {n_subjects} labels are needed, one for each subject."
+            )
     counts = np.zeros((n, n_subjects))
     for label in np.unique(labels):
         who = np.flatnonzero(labels == label)
@@ -160,7 +166,7 @@ def draw_cases(rng: np.random.Generator, n: int, n_subjects: int, strata: Sequen
     return counts
 
 
-def _collect(fitted: Fitted, labels: list[str], done: list, kind: str, ci_prob: float) -> Bootstrap:
+def _collect(fitted: Fitted, labels: list[str], done: list[Done], kind: str, ci_prob: float) -> Bootstrap:
     failures = {one.number: one.failure for one in done if one.failure}
     found = {one.number: one.result for one in done if not one.failure}
     if not found:
@@ -177,7 +183,7 @@ def _collect(fitted: Fitted, labels: list[str], done: list, kind: str, ci_prob: 
     return Bootstrap(table, replicates, failures, kind, ci_prob, at_floor, sum(r.seconds for r in found.values()))
 
 
-def _messages(failures, at_floor, n: int):
+def _messages(failures: Mapping[int, str], at_floor: Mapping[str, int], n: int) -> Iterator[str]:
     if failures:
         yield describe_failures(failures, n, "replicates")
     if at_floor:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pymc as pm
 
 from pymc_saem.arguments import check_types, random_generator, shown
+from pymc_saem.compat import InferenceData
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, check_likelihood, check_options, make_refitter
-from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
+from pymc_saem.refit.parallel import Done, describe_failures, fit_once, run_tasks
 from pymc_saem.refit.refitter import Refitter
 from pymc_saem.results.tables.printed import HeadedTable
 from pymc_saem.saem.start.pooled import default_exploration
@@ -64,16 +66,16 @@ class CrossValidation(HeadedTable):
 
 def cross_validate(
     model: pm.Model,
-    idata=None,
+    idata: InferenceData | None = None,
     *,
     folds: int | str | Sequence = 5,
     likelihood: str = "auto",
     n_explore: int | None = None,
     n_smooth: int | None = None,
     n_jobs: int = 1,
-    random_seed=None,
+    random_seed: int | np.random.Generator | None = None,
     progressbar: bool = True,
-    **options,
+    **options: Any,
 ) -> CrossValidation:
     """Score each subject by a fit to the other folds.
 
@@ -145,7 +147,13 @@ def cross_validate(
     return _collect(refitter, fold, done)
 
 
-def _refitter(model, idata, n_explore, n_smooth, options) -> tuple[Refitter, dict | None]:
+def _refitter(
+    model: pm.Model,
+    idata: InferenceData | None,
+    n_explore: int | None,
+    n_smooth: int | None,
+    options: Mapping[str, Any],
+) -> tuple[Refitter, dict[str, np.ndarray] | None]:
     if idata is not None:
         fitted = Fitted(idata, options)
         n_explore, n_smooth = N_EXPLORE if n_explore is None else n_explore, N_SMOOTH if n_smooth is None else n_smooth
@@ -155,7 +163,7 @@ def _refitter(model, idata, n_explore, n_smooth, options) -> tuple[Refitter, dic
     return refitter, None
 
 
-def assign_folds(folds, n_subjects: int, rng: np.random.Generator) -> np.ndarray:
+def assign_folds(folds: int | str | Sequence, n_subjects: int, rng: np.random.Generator) -> np.ndarray:
     """Number of the fold of each subject, (subject,).
 
     Raises
@@ -182,7 +190,7 @@ def assign_folds(folds, n_subjects: int, rng: np.random.Generator) -> np.ndarray
     return labels
 
 
-def _collect(refitter: Refitter, fold: np.ndarray, done: list) -> CrossValidation:
+def _collect(refitter: Refitter, fold: np.ndarray, done: list[Done]) -> CrossValidation:
     score, error = np.full(fold.size, np.nan), np.full(fold.size, np.nan)
     for one in done:
         if not one.failure:

@@ -21,19 +21,19 @@ from pymc_saem.saem.report.assessment import check_assessment
 #: (benchmarks/accuracy/refits.py).
 N_EXPLORE, N_SMOOTH = 50, 150
 
-#: Arguments of fit_saem that a refit may be given, as they are called by SAEM.
-OPTIONS = {
-    "random_effects": "random_effects",
-    "objective": "objective",
-    "n_transitions": "n_transitions",
-    "n_replicates": "n_replicates",
-    "kernel": "kernel",
-    "fixed": "fixed",
-    "step_size_exponent": "step_size_exponent",
-    "annealing": "annealing",
-    "minibatch": "minibatch",
-    "compile_kwargs": "compile_kwargs",
-}
+#: Arguments of fit_saem that a refit may be given; SAEM calls them the same.
+OPTIONS = (
+    "random_effects",
+    "objective",
+    "n_transitions",
+    "n_replicates",
+    "kernel",
+    "fixed",
+    "step_size_exponent",
+    "annealing",
+    "minibatch",
+    "compile_kwargs",
+)
 
 
 class Fitted(Fit):
@@ -63,7 +63,7 @@ class Fitted(Fit):
         super().__init__(idata)
         self.require("saem_trace", "population")
         self.estimates = self.end_of_chain(self.best_chain)
-        kept = {new: self.options[name] for name, new in OPTIONS.items() if self.options.get(name) is not None}
+        kept = {name: self.options[name] for name in OPTIONS if self.options.get(name) is not None}
         kept |= {name: _plain(self.trace.attrs[name]) for name in ("objective", "n_transitions", "n_replicates")}
         kept["fixed"] = self._constants()
         self.refit_options = {**_without_auto(kept), **check_options(given)}
@@ -78,15 +78,17 @@ class Fitted(Fit):
         return found
 
 
-def check_options(given: Mapping | None) -> dict:
+def check_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Options of ``fit_saem`` as those of ``SAEM``; unknown ones are refused."""
     unknown = sorted(set(given or {}) - set(OPTIONS))
     if unknown:
         raise ValueError(f"{unknown} are not options of a refit; the choices are {sorted(OPTIONS)}.")
-    return _without_auto({OPTIONS[name]: value for name, value in (given or {}).items()})
+    return _without_auto(given or {})
 
 
-def make_refitter(model: pm.Model, fitted: Fitted, n_explore=N_EXPLORE, n_smooth=N_SMOOTH, **more) -> Refitter:
+def make_refitter(
+    model: pm.Model, fitted: Fitted, n_explore: int = N_EXPLORE, n_smooth: int = N_SMOOTH, **more: Any
+) -> Refitter:
     """A refitter of the fit's kind.
 
     Raises
@@ -109,9 +111,9 @@ def check_likelihood(refitter: Refitter, method: str) -> None:
     check_assessment(refitter.engine, method, None)
 
 
-def _without_auto(options: dict) -> dict:
+def _without_auto(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if not (isinstance(value, str) and value == "auto")}
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import pymc as pm
 from pymc.util import get_random_generator
 
 from pymc_saem.arguments import check_types
+from pymc_saem.compat import InferenceData
 from pymc_saem.refit.fitted import Fitted, check_likelihood, make_refitter
 from pymc_saem.refit.parallel import describe_failures, run_tasks
 from pymc_saem.refit.refitter import Refitter
@@ -17,13 +20,13 @@ from pymc_saem.refit.refitter import Refitter
 
 def rank_chains(
     model: pm.Model,
-    idata,
+    idata: InferenceData,
     *,
     likelihood: str = "auto",
     n_jobs: int = 1,
-    random_seed=None,
+    random_seed: int | np.random.Generator | None = None,
     progressbar: bool = True,
-    **options,
+    **options: Any,
 ) -> pd.DataFrame:
     """Compute the marginal log-likelihood at the end of every chain of a fit.
 
@@ -93,7 +96,7 @@ def rank_chains(
     return table.sort_values("objective", ascending=False, kind="stable", na_position="last")
 
 
-def _evaluate(refitter: Refitter, task) -> tuple[float, float, float]:
+def _evaluate(refitter: Refitter, task: tuple[Mapping[str, np.ndarray], str, int]) -> tuple[float, float, float]:
     values, method, seed = task
     found = refitter.likelihood(values, method, seed)
     return found.total, found.total_error, refitter.log_prior(refitter.theta(values))

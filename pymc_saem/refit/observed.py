@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pymc as pm
 import pytensor
+from numpy.typing import ArrayLike
+from pytensor.graph.basic import Variable
 
 from pymc_saem.compat import observed_variables
 from pymc_saem.model.density.densities import row_density
@@ -25,20 +28,24 @@ class ObservedValues:
     model : pymc.Model
     """
 
-    def __init__(self, model: pm.Model):
+    def __init__(self, model: pm.Model) -> None:
         self.shared, of_rv = {}, {}
         for rv in observed_variables(model):
             value = _value(model.rvs_to_values[rv])
             of_rv[rv] = self.shared[rv.name] = pytensor.shared(value.copy(), name=f"{rv.name}_now", shape=value.shape)
         self.model = _twin(model, of_rv)
         self.original = {name: variable.get_value() for name, variable in self.shared.items()}
-        self._rows = None
+        self._rows: Callable[[np.ndarray, np.ndarray], list[np.ndarray]] | None = None
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_rows": None}  # compiled functions do not travel between processes
 
     def put(
-        self, values: Mapping[str, np.ndarray] | None, mixed: MixedModel | None = None, theta=None, phi=None
+        self,
+        values: Mapping[str, np.ndarray] | None,
+        mixed: MixedModel | None = None,
+        theta: np.ndarray | None = None,
+        phi: np.ndarray | None = None,
     ) -> None:
         """Observe these values, and the model's own of outcomes that are not named.
 
@@ -47,9 +54,9 @@ class ObservedValues:
         values : mapping of str to ndarray, optional
             By name of the observed variable, in its shape.
         mixed : MixedModel, optional
-            The twin as SAEM reads it; with it, outcomes outside their support are refused.
-        theta : ndarray, shape (theta,)
-        phi : ndarray, shape (subject, phi)
+            The twin as SAEM reads it; with it, theta and phi, outcomes outside their support are refused.
+        theta : ndarray, shape (theta,), optional
+        phi : ndarray, shape (subject, phi), optional
             Where the density of the rows is looked at.
 
         Raises
@@ -64,11 +71,11 @@ class ObservedValues:
         for name, variable in self.shared.items():
             new = self.original[name] if values is None or name not in values else values[name]
             variable.set_value(self._checked(name, new, mixed))
-        if values is not None and mixed is not None:
+        if values is not None and mixed is not None and theta is not None and phi is not None:
             self._refuse_outside(mixed, theta, phi)
 
-    def _checked(self, name: str, new, mixed) -> np.ndarray:
-        new, old = np.asarray(new), self.original[name]
+    def _checked(self, name: str, given: ArrayLike, mixed: MixedModel | None) -> np.ndarray:
+        new, old = np.asarray(given), self.original[name]
         if new.shape != old.shape:
             raise ValueError(f"observed['{name}'] has shape {new.shape}; the data of the model have shape {old.shape}.")
         bad = np.flatnonzero(~np.isfinite(new.astype(float).ravel()))
@@ -86,7 +93,7 @@ class ObservedValues:
             )
         return np.ascontiguousarray(cast)
 
-    def _refuse_outside(self, mixed: MixedModel, theta, phi) -> None:
+    def _refuse_outside(self, mixed: MixedModel, theta: np.ndarray, phi: np.ndarray) -> None:
         if self._rows is None:
             self._rows = row_density(mixed)
         now = {name: variable.get_value() for name, variable in self.shared.items()}
@@ -114,7 +121,7 @@ def _where(mixed: MixedModel | None, outcome: int, row: int) -> str:
     return f"row {row}, of subject {mixed.subjects[mixed.outcomes[outcome].row_subject[row]]}"
 
 
-def _value(variable) -> np.ndarray:
+def _value(variable: Variable) -> np.ndarray:
     """What data hold: a constant, shared data, or a graph of such."""
     if hasattr(variable, "get_value"):
         return np.asarray(variable.get_value())
@@ -123,7 +130,7 @@ def _value(variable) -> np.ndarray:
     return np.asarray(pytensor.function([], variable, mode=INTERPRETED)())
 
 
-def _twin(model: pm.Model, observed: dict) -> pm.Model:
+def _twin(model: pm.Model, observed: Mapping[Variable, Variable]) -> pm.Model:
     """The model with other variables for what its random variables are observed to be.
 
     Not ``copy.copy``: PyMC 5 makes a clone of the graph of it, which takes seconds for large models, and fails for those

@@ -18,7 +18,7 @@ import cloudpickle
 from joblib import Parallel, delayed
 from rich.progress import Progress as RichProgress
 
-from pymc_saem.refit.refitter import Refitter
+from pymc_saem.refit.refitter import Refit, Refitter
 from pymc_saem.saem.run.bars import Bars
 from pymc_saem.saem.run.processes import leave_with_parent
 
@@ -90,7 +90,7 @@ def run_tasks(
     return [done.get(number, Done(number, failure=trouble)) for number in range(len(tasks))]
 
 
-def fit_once(refitter: Refitter, arguments: dict):
+def fit_once(refitter: Refitter, arguments: Mapping[str, Any]) -> Refit:
     """The usual work: one fit, with these arguments of :meth:`Refitter.fit`."""
     return refitter.fit(**arguments)
 
@@ -119,7 +119,7 @@ def _packed(refitter: Refitter, n_jobs: int) -> tuple[bytes, str]:
     return b"", key
 
 
-def _work(payload: bytes, key: str, work: Callable, number: int, task, caller: int) -> Done:
+def _work(payload: bytes, key: str, work: Callable, number: int, task: Any, caller: int) -> Done:
     if os.getppid() == caller:
         _leave_with_caller()
     try:

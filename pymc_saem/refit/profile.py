@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from pymc_saem.arguments import check_count, check_probability, check_types
+from pymc_saem.compat import InferenceData
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, check_likelihood, make_refitter
-from pymc_saem.refit.parallel import describe_failures, fit_once, run_tasks
+from pymc_saem.refit.parallel import Done, describe_failures, fit_once, run_tasks
 from pymc_saem.refit.refitter import Refit, Refitter
 from pymc_saem.results.tables.printed import HeadedTable
 from pymc_saem.saem.run.options import natural_values
@@ -89,7 +91,7 @@ class Side:
 
 def profile_likelihood(
     model: pm.Model,
-    idata,
+    idata: InferenceData,
     parameters: str | Sequence[str],
     *,
     ci_prob: float = 0.95,
@@ -98,9 +100,9 @@ def profile_likelihood(
     n_explore: int = N_EXPLORE,
     n_smooth: int = N_SMOOTH,
     n_jobs: int = 1,
-    random_seed=None,
+    random_seed: int | np.random.Generator | None = None,
     progressbar: bool = True,
-    **options,
+    **options: Any,
 ) -> Profile:
     """Compute profile likelihood intervals.
 
@@ -174,7 +176,7 @@ def profile_likelihood(
     units = [_unit(refitter, fitted, entry) for entry in entries]
     of_top, of_sides, of_integral = get_random_generator(random_seed).spawn(3)
     seed = int(of_integral.integers(2**32))
-    settings = {"n_jobs": n_jobs, "progressbar": progressbar, "title": "profile"}
+    settings: dict[str, Any] = {"n_jobs": n_jobs, "progressbar": progressbar, "title": "profile"}
     first = {"start": fitted.estimates, "seed": of_top, "likelihood": likelihood, "likelihood_seed": seed}
     (top,) = run_tasks(refitter, fit_once, [first], **settings | {"progressbar": False})
     if top.failure:
@@ -193,7 +195,8 @@ def profile_likelihood(
 
 
 def _entries(refitter: Refitter, fitted: Fitted, wanted: list[str]) -> list[Entry]:
-    labels, known, held = refitter.labels, {}, refitter.engine.maximizer.held
+    labels, held = refitter.labels, refitter.engine.maximizer.held
+    known: dict[str, Entry] = {}
     for p in refitter.mixed.parameters:
         for position in range(np.prod(p.natural_shape, dtype=int)):
             column = p.columns.start + (position if p.is_entrywise else 0)  # the others are tied, and refused below
@@ -232,7 +235,7 @@ def _unit(refitter: Refitter, fitted: Fitted, entry: Entry) -> float:
 
 
 def _height(fit: Refit) -> float:
-    return fit.likelihood.total + fit.log_prior
+    return fit.known_likelihood.total + fit.log_prior
 
 
 def _walk(refitter: Refitter, side: Side) -> list[tuple[float, Refit]]:
@@ -255,7 +258,16 @@ def _walk(refitter: Refitter, side: Side) -> list[tuple[float, Refit]]:
     return found
 
 
-def _collect(refitter, fitted: Fitted, entries, top: Refit, sides, done, limit: float, ci_prob: float) -> Profile:
+def _collect(
+    refitter: Refitter,
+    fitted: Fitted,
+    entries: list[Entry],
+    top: Refit,
+    sides: list[Side],
+    done: list[Done],
+    limit: float,
+    ci_prob: float,
+) -> Profile:
     rows, failures, limits = [], {}, {}
     theta = refitter.theta(top.estimates)
     for entry in entries:
@@ -280,12 +292,14 @@ def _collect(refitter, fitted: Fitted, entries, top: Refit, sides, done, limit: 
 
 def _row(refitter: Refitter, entry: Entry, fit: Refit, best: float) -> dict:
     here = dict(zip(refitter.labels, fit.values, strict=True))
-    found = {"parameter": entry.label, "value": here[entry.label], "loglik": fit.likelihood.total}
-    found |= {"error": fit.likelihood.total_error, "log_prior": fit.log_prior, "drop": best - _height(fit)}
+    found = {"parameter": entry.label, "value": here[entry.label], "loglik": fit.known_likelihood.total}
+    found |= {"error": fit.known_likelihood.total_error, "log_prior": fit.log_prior, "drop": best - _height(fit)}
     return found | here
 
 
-def _limits(refitter: Refitter, entry: Entry, points, best: float, limit: float) -> dict[str, float]:
+def _limits(
+    refitter: Refitter, entry: Entry, points: list[tuple[float, Refit]], best: float, limit: float
+) -> dict[str, float]:
     """Where the signed root passes -limit and limit, on the natural scale."""
     u = np.array([point[0] for point in points])
     height = np.array([_height(fit) for _, fit in points])
@@ -308,7 +322,7 @@ def _limits(refitter: Refitter, entry: Entry, points, best: float, limit: float)
     return found
 
 
-def _messages(table: pd.DataFrame, failures: dict, rows: list[dict], top: float):
+def _messages(table: pd.DataFrame, failures: dict, rows: list[dict], top: float) -> Iterator[str]:
     if failures:
         yield describe_failures(failures, 2 * len(table), "sides of profiles")
     for label, row in table.iterrows():

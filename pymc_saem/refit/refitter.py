@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pymc as pm
@@ -58,6 +59,13 @@ class Refit:
     likelihood: Likelihood | None = None
     log_prior: float = 0.0
 
+    @property
+    def known_likelihood(self) -> Likelihood:
+        """The likelihood of a fit that was asked for one."""
+        if self.likelihood is None:
+            raise ValueError("This fit has no likelihood; give Refitter.fit a method by likelihood=.")
+        return self.likelihood
+
 
 class Refitter:
     """Fits a model again and again without compiling it again.
@@ -78,8 +86,15 @@ class Refitter:
     """
 
     def __init__(
-        self, model: pm.Model, *, other_data: bool = False, n_explore=200, n_smooth=350, tolerance=0.05, **options
-    ):
+        self,
+        model: pm.Model,
+        *,
+        other_data: bool = False,
+        n_explore: int = 200,
+        n_smooth: int = 350,
+        tolerance: float = 0.05,
+        **options: Any,
+    ) -> None:
         self.data = ObservedValues(model) if other_data else None
         if self.data is not None:
             model = self.data.model
@@ -120,9 +135,9 @@ class Refitter:
         observed: Mapping[str, np.ndarray] | None = None,
         fixed: Mapping | None = None,
         start: Mapping | None = None,
-        seed=None,
+        seed: int | np.random.Generator | None = None,
         likelihood: str | None = None,
-        likelihood_seed=0,
+        likelihood_seed: int = 0,
     ) -> Refit:
         """Fit once.
 
@@ -178,7 +193,7 @@ class Refitter:
             log_prior,
         )
 
-    def likelihood(self, values: Mapping, method: str = "auto", seed=0) -> Likelihood:
+    def likelihood(self, values: Mapping, method: str = "auto", seed: int = 0) -> Likelihood:
         """Marginal log-likelihood of every subject at natural values by name, for the model's own data."""
         return self._likelihood(self.theta(values), method, seed)
 
@@ -187,7 +202,7 @@ class Refitter:
         parameters = [p for p in self.mixed.parameters if p.name in self.engine.maximizer.priors]
         return float(sum(self.engine.maximizer.priors[p.name].unconstrained(theta[p.columns])[0] for p in parameters))
 
-    def _observe(self, values, theta: np.ndarray) -> None:
+    def _observe(self, values: Mapping[str, np.ndarray] | None, theta: np.ndarray) -> None:
         if self.data is None:
             if values is not None:
                 raise ValueError("This refitter was made for the data of its model; give it other_data=True.")
@@ -209,7 +224,7 @@ class Refitter:
             )
         return chain
 
-    def _likelihood(self, theta: np.ndarray, method: str, seed, n_solves: int = 0) -> Likelihood:
+    def _likelihood(self, theta: np.ndarray, method: str, seed: int, n_solves: int = 0) -> Likelihood:
         """At theta, from chains of its own: neither the run before nor the weights have a part in it."""
         engine, (of_draws, of_integral) = self.engine, np.random.default_rng(seed).spawn(2)
         population = engine.maximizer.population(theta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pymc as pm
 from pymc.util import get_random_generator
 
 from pymc_saem.arguments import check_types
+from pymc_saem.compat import InferenceData
 from pymc_saem.refit.fitted import Fitted, make_refitter
 from pymc_saem.results.tables.printed import HeadedTable
 
@@ -62,13 +64,13 @@ class RestartCheck(HeadedTable):
 
 def check_restart(
     model: pm.Model,
-    idata,
+    idata: InferenceData,
     *,
     n_explore: int = 200,
     n_smooth: int = 350,
     likelihood: str = "auto",
-    random_seed=None,
-    **options,
+    random_seed: int | np.random.Generator | None = None,
+    **options: Any,
 ) -> RestartCheck:
     """Run a fit again from its own result, which must not get much better.
 
@@ -115,6 +117,7 @@ def check_restart(
     seed = int(rng.integers(2**32))
     before = refitter.likelihood(fitted.estimates, likelihood, seed)
     again = refitter.fit(start=fitted.estimates, seed=rng, likelihood=likelihood, likelihood_seed=seed)
+    found = again.known_likelihood
     prior = again.log_prior - refitter.log_prior(refitter.theta(fitted.estimates))
     with np.errstate(invalid="ignore", divide="ignore"):
         moved = np.abs(again.values - fitted.column("estimate")) / fitted.column("se")
@@ -125,7 +128,7 @@ def check_restart(
     return RestartCheck(
         table,
         before.total,
-        again.likelihood.total,
-        again.likelihood.total - before.total + prior,
-        float(np.hypot(before.total_error, again.likelihood.total_error)),
+        found.total,
+        found.total - before.total + prior,
+        float(np.hypot(before.total_error, found.total_error)),
     )
