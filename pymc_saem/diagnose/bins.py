@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ class Place:
 class Bins:
     """Disjoint bins of rows, the same for all strata."""
 
-    def __init__(self, x: np.ndarray, bins, subject: np.ndarray):
+    def __init__(self, x: np.ndarray, bins: str | int | Sequence[float], subject: np.ndarray) -> None:
         self.x, self.edges = x, bin_edges(x, bins, subject)
         self.number = bin_of(x, self.edges)
 
@@ -50,7 +50,7 @@ class Bins:
 class Windows:
     """Windows with tricube weights that move over the times; each has about twice the rows of an automatic bin."""
 
-    def __init__(self, x: np.ndarray, subject: np.ndarray):
+    def __init__(self, x: np.ndarray, subject: np.ndarray) -> None:
         self.x = x
         self.span = min(1.0, 2.0 / _n_bins(x, subject))
 
@@ -70,12 +70,12 @@ class Windows:
             yield np.flatnonzero(rows & (self.x == time)), place
 
 
-def is_smooth(bins) -> bool:
+def is_smooth(bins: str | int | Sequence[float]) -> bool:
     """Whether windows are asked for; edges may come as an array, which is not a text to compare."""
     return isinstance(bins, str) and bins == "smooth"
 
 
-def bin_edges(x: np.ndarray, bins, subject: np.ndarray) -> np.ndarray:
+def bin_edges(x: np.ndarray, bins: str | int | Sequence[float], subject: np.ndarray) -> np.ndarray:
     """Edges of bins, shape (bin + 1,); a bin has its left edge, the last one has both.
 
     Parameters
@@ -103,10 +103,10 @@ def bin_edges(x: np.ndarray, bins, subject: np.ndarray) -> np.ndarray:
         return _equal_counts(x, _n_bins(x, subject))
     if np.ndim(bins) == 0:
         check_count("bins", bins, 1)
-        return _equal_counts(x, int(bins))
+        return _equal_counts(x, int(np.asarray(bins)))
     edges = np.asarray(bins, dtype=float)
     if edges.size < 2 or not np.all(np.diff(edges) > 0):
-        raise ValueError(f"The edges of bins must be two or more increasing numbers, got {list(bins)}.")
+        raise ValueError(f"The edges of bins must be two or more increasing numbers, got {np.ravel(bins).tolist()}.")
     outside = int(((x < edges[0]) | (x > edges[-1])).sum())
     if outside:
         raise ValueError(
@@ -121,18 +121,18 @@ def bin_of(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.searchsorted(edges[1:-1], x, side="right")
 
 
-def _n_bins(x, subject):
+def _n_bins(x: np.ndarray, subject: np.ndarray) -> int:
     """The number of rows of a typical subject."""
     counts = np.bincount(subject)
     return int(np.clip(min(int(np.median(counts[counts > 0])), x.size // _ENOUGH_ROWS), 1, _MOST_BINS))
 
 
-def _around(values):
+def _around(values: np.ndarray) -> np.ndarray:
     """Edges half-way between values."""
     return np.concatenate([values[:1], (values[1:] + values[:-1]) / 2, values[-1:]])
 
 
-def _equal_counts(x, n_bins):
+def _equal_counts(x: np.ndarray, n_bins: int) -> np.ndarray:
     ordered = np.sort(x)
     cuts = np.round(np.arange(1, n_bins) * x.size / n_bins).astype(int)
     # A cut between equal values moves to the next place where values differ.

@@ -26,7 +26,9 @@ def ranks(observed: np.ndarray, simulated: np.ndarray, rng: np.random.Generator)
     return np.where(np.isfinite(observed) & (counts > 0), (lower + u * (1 + equal)) / (counts + 1), np.nan)
 
 
-def complete(observed, simulated, lower, upper, rng) -> tuple[np.ndarray, np.ndarray]:
+def complete(
+    observed: np.ndarray, simulated: np.ndarray, lower: np.ndarray, upper: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Values in the place of censored ones, drawn from the marginal distribution of their row beyond its bound.
 
     Observed and simulated rows are treated alike, so that they have the same joint distribution if the model is true (method "cdf" of
@@ -60,7 +62,7 @@ def complete(observed, simulated, lower, upper, rng) -> tuple[np.ndarray, np.nda
     return observed, simulated
 
 
-def decorrelate(observed, simulated) -> tuple[np.ndarray, np.ndarray]:
+def decorrelate(observed: np.ndarray, simulated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Residuals of one subject, with the mean and covariance of the simulated rows: L^-1 (y - m), V = L L'.
 
     Parameters
@@ -96,7 +98,9 @@ def decorrelate(observed, simulated) -> tuple[np.ndarray, np.ndarray]:
     return out
 
 
-def decorrelated_by_subject(observed, simulated, subject) -> tuple[np.ndarray, np.ndarray]:
+def decorrelated_by_subject(
+    observed: np.ndarray, simulated: np.ndarray, subject: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """:func:`decorrelate` for the rows of each subject, ``subject`` (row,), in the order of the rows."""
     residual, others = np.full(observed.shape, np.nan), np.full(simulated.shape, np.nan)
     order = np.argsort(subject, kind="stable")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 from pytensor.tensor.random.basic import LogNormalRV, NormalRV
+from pytensor.tensor.variable import TensorVariable
 from scipy.special import log_ndtr, ndtri, ndtri_exp
 
 from pymc_saem.diagnose.decorrelated import ranks
 from pymc_saem.diagnose.rows import FittedRows
 from pymc_saem.evaluate.row_function import before_censoring
+from pymc_saem.model.outcomes import Part
 
 #: Simulated data sets behind the residuals of an outcome whose distribution function PyMC does not have.
 _N_GIVEN_MODES = 2000
@@ -32,7 +37,7 @@ def individual_residuals(fitted: FittedRows, rng: np.random.Generator) -> np.nda
     return ndtri(ranks(rows.observed, simulated, rng))
 
 
-def _of_normal(fitted, part, base, rng):
+def _of_normal(fitted: FittedRows, part: Part, base: TensorVariable, rng: np.random.Generator) -> np.ndarray:
     rows = fitted.rows
     mean, sd = _at_rows(fitted, part, list(base.owner.op.dist_params(base.owner)))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -45,7 +50,9 @@ def _of_normal(fitted, part, base, rng):
     return np.where(rows.above, -ndtri_exp(log_ndtr(-bounds[1]) + np.log(u)), z)
 
 
-def _of_distribution_function(fitted, part, base, rng):
+def _of_distribution_function(
+    fitted: FittedRows, part: Part, base: TensorVariable, rng: np.random.Generator
+) -> np.ndarray:
     """Quantile of the normal distribution at the place of each row in its own distribution, random within a jump."""
     rows = fitted.rows
     value = np.full(rows.outcome.n_rows, rows.observed[0])
@@ -60,7 +67,7 @@ def _of_distribution_function(fitted, part, base, rng):
     return ndtri(np.clip(start + u * (end - start), 1e-300, 1 - 1e-16))
 
 
-def _at_rows(fitted, part, graphs) -> list[np.ndarray]:
+def _at_rows(fitted: FittedRows, part: Part, graphs: Sequence[Variable]) -> list[np.ndarray]:
     """Graphs that broadcast to a part of the outcome, at its observed rows; each (row,)."""
     rows = fitted.rows
     whole = len(part.rows) == rows.outcome.n_rows

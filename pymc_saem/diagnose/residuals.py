@@ -6,22 +6,25 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pymc as pm
+from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from pymc_saem.arguments import check_count, check_types, random_generator
+from pymc_saem.compat import InferenceData
 from pymc_saem.diagnose.decorrelated import complete, decorrelated_by_subject, ranks
 from pymc_saem.diagnose.individual import individual_residuals
 from pymc_saem.diagnose.rows import INDIVIDUAL, POPULATION, FittedRows, Rows
 
 
 def residuals(
-    model,
-    idata,
-    outcome=None,
-    x=None,
+    model: pm.Model,
+    idata: InferenceData,
+    outcome: str | None = None,
+    x: ArrayLike | None = None,
     *,
-    n_simulations=1000,
-    random_seed=None,
+    n_simulations: int = 1000,
+    random_seed: int | np.random.Generator | None = None,
 ) -> pd.DataFrame:
     r"""Compute residuals of every observed row of an outcome.
 

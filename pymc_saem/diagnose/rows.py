@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pymc as pm
 import pytensor
 import pytensor.tensor as pt
+from numpy.typing import ArrayLike
 from pymc.distributions.censored import CensoredRV
+from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import io_toposort
 from pytensor.tensor.random.basic import LogNormalRV
 
+from pymc_saem.compat import InferenceData
 from pymc_saem.evaluate.drawing import refuse_undrawable
-from pymc_saem.evaluate.fitted_outcome import FittedOutcome
 from pymc_saem.evaluate.generator import Generator, Laws
-from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, are_of_rows, as_row_times, before_censoring
+from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, are_of_rows, before_censoring, times_of_rows
 from pymc_saem.model.graph.rebuild import rebuild
 from pymc_saem.model.outcomes import Outcome, choose_outcome, data_value
 from pymc_saem.prediction.simulate import warn_of_failures
@@ -94,14 +98,17 @@ class FittedRows:
         Of all outcomes, for the random effects at population value and conditional mode (n is 2).
     """
 
-    def __init__(self, model, idata, outcome: str | None = None, x=None):
+    def __init__(
+        self, model: pm.Model, idata: InferenceData, outcome: str | None = None, x: ArrayLike | None = None
+    ) -> None:
         fit = Fit(idata)
         fit.require("individual")
         self.generator = Generator(model, fit.effects, uncensored=True, axes=fit.unit_axes)
         self.values = fitted_values(model, self.generator.parameters, fit)
         self.modes = _effects_of(fit, self.generator)
         self.at_modes = self.generator.laws(self.values, self.modes, 2)
-        by_part = {o.observed_name: o.name for o in self.generator.outcomes}  # as PyMC calls one with missing rows
+        # as PyMC calls one with missing rows
+        by_part: dict[str | None, str | None] = {o.observed_name: o.name for o in self.generator.outcomes}
         chosen = choose_outcome(self.generator.outcomes, by_part.get(outcome, outcome))
         refuse_undrawable([chosen])
         self.rows = self._read(fit, chosen, x)
@@ -117,7 +124,7 @@ class FittedRows:
         arguments = [np.repeat(a[INDIVIDUAL:], n, axis=0) for a in self.at_modes.arguments]
         return self._observed_rows(self.generator.draw_outcomes(Laws(n, {}, arguments), rng))
 
-    def at_mode(self, graphs: list) -> list[np.ndarray]:
+    def at_mode(self, graphs: Sequence[Variable]) -> list[np.ndarray]:
         """Graphs of the model at the estimates and the conditional modes."""
         given = {name: np.asarray(value) for name, value in self.values.items()}
         given |= {name: value[INDIVIDUAL] for name, value in self.modes.items()}
@@ -128,11 +135,11 @@ class FittedRows:
         graphs = rebuild(graphs, known, tolerance=TIGHT)
         return pytensor.function([], graphs, mode=INTERPRETED)()
 
-    def _observed_rows(self, outcomes) -> np.ndarray:
+    def _observed_rows(self, outcomes: Mapping[str, np.ndarray]) -> np.ndarray:
         values = outcomes[self.rows.outcome.name]
         return values.reshape(len(values), -1)[:, self.rows.number]
 
-    def _read(self, fit, outcome, x) -> Rows:
+    def _read(self, fit: Fit, outcome: Outcome, x: ArrayLike | None) -> Rows:
         number = np.flatnonzero(outcome.is_observed)
         subject = _subject_of_rows(fit, outcome, number.size)
         _warn_of_other_data(fit, outcome, number)
@@ -154,7 +161,7 @@ class FittedRows:
             is_discrete=not rv.dtype.startswith("float"),
         )
 
-    def _bound(self, outcome, place, default) -> np.ndarray:
+    def _bound(self, outcome: Outcome, place: int, default: float) -> np.ndarray:
         """Bounds of all rows, (row of the whole outcome,)."""
         parts = [part.rv for part in outcome.parts]
         if not isinstance(parts[0].owner.op, CensoredRV):
@@ -166,7 +173,7 @@ class FittedRows:
         return outcome.join([b[None] for b in found], 1).astype(float).ravel()
 
 
-def _effects_of(fit, generator) -> dict[str, np.ndarray]:
+def _effects_of(fit: Fit, generator: Generator) -> dict[str, np.ndarray]:
     found = {}
     for name in generator.effects:
         pair = fit.typical_and_mode(name)
@@ -180,7 +187,7 @@ def _effects_of(fit, generator) -> dict[str, np.ndarray]:
     return found
 
 
-def _subject_of_rows(fit, outcome, n_rows) -> np.ndarray:
+def _subject_of_rows(fit: Fit, outcome: Outcome, n_rows: int) -> np.ndarray:
     constant, key = fit.constant, f"{outcome.observed_name}_subject"
     if key not in constant:
         raise ValueError(f"This is not a fit of this model: it has no outcome {outcome.name!r}.")
@@ -193,14 +200,16 @@ def _subject_of_rows(fit, outcome, n_rows) -> np.ndarray:
     )
 
 
-def _warn_of_other_data(fit, outcome, number) -> None:
+def _warn_of_other_data(fit: Fit, outcome: Outcome, number: np.ndarray) -> None:
     here = outcome.observed[number]
     there = np.ravel(fit.observed[outcome.observed_name].values).astype(float)
-    other = np.flatnonzero(~np.isclose(here, there, rtol=1e-12, atol=0.0)) if here.size == there.size else []
-    if len(other):
+    if here.size != there.size:
+        return
+    other = np.flatnonzero(~np.isclose(here, there, rtol=1e-12, atol=0.0))
+    if other.size:
         row = other[0]
         warnings.warn(
-            f"The observed values of '{outcome.name}' in the model are not those of the fit: {len(other)} of {here.size} rows differ, "
+            f"The observed values of '{outcome.name}' in the model are not those of the fit: {other.size} of {here.size} rows differ, "
             f"such as row {number[row]}, which is {here[row]:g} in the model and was {there[row]:g}. Rows are compared with what was "
             "predicted from those of the fit.",
             UserWarning,
@@ -208,14 +217,14 @@ def _warn_of_other_data(fit, outcome, number) -> None:
         )
 
 
-def _times(outcome, number, subject, x, variable) -> np.ndarray | None:
+def _times(
+    outcome: Outcome, number: np.ndarray, subject: np.ndarray, x: ArrayLike | None, variable: Variable
+) -> np.ndarray | None:
     """Time of each observed row: from the user, else from a differential equation that has these rows."""
     if x is not None:
-        whole = np.zeros(outcome.n_rows, dtype=int)
-        n_given = np.size(x)
-        if n_given == number.size < outcome.n_rows:
-            return as_row_times(x, FittedOutcome(outcome.name, None, number.shape, None, subject, "", None))
-        return as_row_times(x, FittedOutcome(outcome.name, None, outcome.shape, None, whole, "", None))[number]
+        if np.size(x) == number.size < outcome.n_rows:
+            return times_of_rows(x, outcome.name, number.shape)
+        return times_of_rows(x, outcome.name, outcome.shape)[number]
     for node in io_toposort([], [variable]):
         if not getattr(node.op, "is_ode_solution", False) or not _is_data(node.inputs[0]):
             continue
@@ -227,7 +236,7 @@ def _times(outcome, number, subject, x, variable) -> np.ndarray | None:
     return None
 
 
-def _is_data(variable) -> bool:
+def _is_data(variable: Variable) -> bool:
     """Whether a variable depends on nothing random."""
     nodes = io_toposort([], [variable])
     return not any("Random" in type(v.type).__name__ for node in nodes for v in node.inputs)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+import pymc as pm
+from numpy.typing import ArrayLike
 from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
 
 from pymc_saem.arguments import check_count, check_probability, check_types, name_of_times, random_generator
-from pymc_saem.diagnose.bins import Bins, Windows, is_smooth
+from pymc_saem.compat import InferenceData
+from pymc_saem.diagnose.bins import Bins, Place, Windows, is_smooth
 from pymc_saem.diagnose.rows import POPULATION, FittedRows, Rows
 from pymc_saem.diagnose.windows import weighted_quantile
+
+#: A number of each data set, (n,), of values (n, row) in a place.
+Statistic: TypeAlias = Callable[[np.ndarray, Place], np.ndarray]
+#: ``(label, rows)`` of each group; label None where there is one only.
+Strata: TypeAlias = list[tuple[Hashable, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -33,23 +43,23 @@ class Vpc:
     x: np.ndarray = field(repr=False)
     y: np.ndarray = field(repr=False)
     rows: Rows = field(repr=False)
-    strata: list = field(repr=False)
+    strata: Strata = field(repr=False)
 
 
 def vpc(
-    model,
-    idata,
-    outcome=None,
-    x=None,
+    model: pm.Model,
+    idata: InferenceData,
+    outcome: str | None = None,
+    x: ArrayLike | None = None,
     *,
-    bins="auto",
-    quantiles=(0.1, 0.5, 0.9),
-    ci_prob=0.9,
-    prediction_corrected=False,
-    lower_bound=0.0,
-    stratify=None,
-    n_simulations=500,
-    random_seed=None,
+    bins: str | int | Sequence[float] = "auto",
+    quantiles: Sequence[float] = (0.1, 0.5, 0.9),
+    ci_prob: float = 0.9,
+    prediction_corrected: bool = False,
+    lower_bound: float = 0.0,
+    stratify: ArrayLike | None = None,
+    n_simulations: int = 500,
+    random_seed: int | np.random.Generator | None = None,
 ) -> pd.DataFrame:
     r"""Compute a visual predictive check: quantiles of the data, and of simulated data sets.
 
@@ -155,7 +165,13 @@ def vpc(
     ).table
 
 
-def predictive_check(model, idata, outcome=None, x=None, **options) -> Vpc:
+def predictive_check(
+    model: pm.Model,
+    idata: InferenceData,
+    outcome: str | None = None,
+    x: ArrayLike | None = None,
+    **options: Any,
+) -> Vpc:
     """The result of :func:`vpc`, with the rows themselves; same arguments, all options needed."""
     check_count("n_simulations", options["n_simulations"], 2)
     quantiles = np.atleast_1d(np.asarray(options["quantiles"], dtype=float))
@@ -198,11 +214,12 @@ def predictive_check(model, idata, outcome=None, x=None, **options) -> Vpc:
     return Vpc(table, rows.x, y, rows, strata)
 
 
-def _statistics(fitted, quantiles) -> list:
+def _statistics(fitted: FittedRows, quantiles: np.ndarray) -> list[tuple[str, float, Statistic, bool]]:
     """``(statistic, level, function, whether of corrected values)``; a function of (n, row) and the place that gives (n,)."""
-    rows, found = fitted.rows, []
+    rows = fitted.rows
+    found: list[tuple[str, float, Statistic, bool]] = []
     if isinstance(rows.outcome.parts[0].rv.owner.op, BernoulliRV | CategoricalRV):
-        levels = [1.0] if isinstance(rows.outcome.parts[0].rv.owner.op, BernoulliRV) else np.unique(rows.observed)
+        levels = [1.0] if isinstance(rows.outcome.parts[0].rv.owner.op, BernoulliRV) else np.unique(rows.observed).tolist()
         found += [("fraction", float(level), _fraction(level), False) for level in levels]
     else:
         found += [("quantile", float(p), _quantile(p), True) for p in quantiles]
@@ -213,8 +230,8 @@ def _statistics(fitted, quantiles) -> list:
     return found
 
 
-def _quantile(p):
-    def quantile(values, place):
+def _quantile(p: float) -> Statistic:
+    def quantile(values: np.ndarray, place: Place) -> np.ndarray:
         if place.weights is not None:
             return weighted_quantile(values, place.weights, p)
         whole = np.isfinite(values).all(axis=1)
@@ -227,18 +244,20 @@ def _quantile(p):
     return quantile
 
 
-def _fraction(level):
+def _fraction(level: float) -> Statistic:
     return lambda values, place: _mean(values == level, values, place)
 
 
-def _mean(is_true, values, place):
+def _mean(is_true: np.ndarray, values: np.ndarray, place: Place) -> np.ndarray:
     """Fraction of the rows that have a value, (n,)."""
     counts = np.isfinite(values) * (1 if place.weights is None else place.weights)
     total = counts.sum(axis=1)
     return np.divide((is_true * counts).sum(axis=1), total, out=np.full(len(values), np.nan), where=total > 0)
 
 
-def _lines(data, sets, places, f, ci_prob):
+def _lines(
+    data: np.ndarray, sets: np.ndarray, places: Sequence[Place], f: Statistic, ci_prob: float
+) -> Iterator[dict[str, Any]]:
     """A line per place that has rows."""
     for place in places:
         simulated = f(sets[:, place.own], place)
@@ -258,7 +277,7 @@ def _lines(data, sets, places, f, ci_prob):
         }
 
 
-def _corrections(rows, strata, bins, lower_bound) -> np.ndarray:
+def _corrections(rows: Rows, strata: Strata, bins: Bins | Windows, lower_bound: float) -> np.ndarray:
     """Factors of the prediction correction, (row,)."""
     if rows.predicted is None:
         raise ValueError(
@@ -280,11 +299,11 @@ def _corrections(rows, strata, bins, lower_bound) -> np.ndarray:
     return factors
 
 
-def _name_of(stratify) -> str:
+def _name_of(stratify: ArrayLike | None) -> str:
     return str(getattr(stratify, "name", None) or "stratum")
 
 
-def _strata(rows, stratify) -> list:
+def _strata(rows: Rows, stratify: ArrayLike | None) -> Strata:
     """``(label, rows)`` of each group, in the order of their labels."""
     if stratify is None:
         return [(None, np.ones(rows.number.size, dtype=bool))]

@@ -6,6 +6,7 @@ stay what they are, and only their times become an input.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -84,20 +85,25 @@ def as_row_times(x: ArrayLike, outcome: FittedOutcome) -> np.ndarray:
     ValueError
         When it is not numeric and finite, or has another shape than the outcome.
     """
+    return times_of_rows(x, outcome.name, outcome.shape, outcome.places, outcome.n_all)
+
+
+def times_of_rows(
+    x: ArrayLike, name: str, shape: tuple[int, ...], places: np.ndarray | None = None, n_all: int | None = None
+) -> np.ndarray:
+    """:func:`as_row_times` for an outcome of this name and shape, whose rows have these places among ``n_all``."""
     try:
         values = np.asarray(x, dtype=float)
     except (TypeError, ValueError) as error:
         raise ValueError(f"x must hold numbers, got {shown(x)}.") from error
-    if values.size == outcome.row_subject.size:
+    if values.size == math.prod(shape):
         values = values.ravel()
-    elif outcome.places is not None and values.size == outcome.n_all:
-        values = values.ravel()[outcome.places]
-    elif values.shape == outcome.shape[-1:]:  # times that all subjects share, in an outcome of two axes
-        values = np.broadcast_to(values, outcome.shape).ravel()
+    elif places is not None and values.size == n_all:
+        values = values.ravel()[places]
+    elif values.shape == shape[-1:]:  # times that all subjects share, in an outcome of two axes
+        values = np.broadcast_to(values, shape).ravel()
     else:
-        raise ValueError(
-            f"x must hold one number per row of '{outcome.name}', shape {outcome.shape}; got shape {values.shape}."
-        )
+        raise ValueError(f"x must hold one number per row of '{name}', shape {shape}; got shape {values.shape}.")
     if not np.isfinite(values).all():
         raise ValueError(f"x must be finite; row {int(np.flatnonzero(~np.isfinite(values))[0])} is not.")
     return values
