@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors, io_toposort
 
 from pymc_saem.evaluate.generator import Generator
@@ -16,6 +18,9 @@ from pymc_saem.model.dependence.tracer import NotKnown, Tracer, not_known
 from pymc_saem.model.graph.interpreted import has_python_only_ops
 from pymc_saem.model.outcomes import Outcome
 from pymc_saem.results.fit import Fit
+
+#: ``read(effects)`` lists arrays of numbers that random effects (1, ...) by name lead to.
+_Read = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,9 @@ class Design:
         return has
 
 
-def read_design(generator: Generator, values, fit: Fit, rng: np.random.Generator) -> Design:
+def read_design(
+    generator: Generator, values: Mapping[str, np.ndarray], fit: Fit, rng: np.random.Generator
+) -> Design:
     """Find out by experiment which subject each row belongs to: a prediction changes with the effects of its own only.
 
     Not by what is observed, which may be missing.
@@ -104,7 +111,13 @@ def read_design(generator: Generator, values, fit: Fit, rng: np.random.Generator
     )
 
 
-def _with_graph(generator, values, experiment, top: list[str], rows: list) -> list[np.ndarray]:
+def _with_graph(
+    generator: Generator,
+    values: Mapping[str, np.ndarray],
+    experiment: _Experiment,
+    top: list[str],
+    rows: list[np.ndarray],
+) -> list[np.ndarray]:
     """Subjects of rows that did not move, such as those before a change point, by the graph.
 
     Raises
@@ -115,7 +128,7 @@ def _with_graph(generator, values, experiment, top: list[str], rows: list) -> li
     if all((of_row >= 0).all() for of_row in rows):
         return rows
     model = generator.model
-    known = {model[name]: Values([values[name]]) for name in generator.parameters}
+    known: dict[Variable, Reach | Values] = {model[name]: Values([values[name]]) for name in generator.parameters}
     for name in generator.effects:
         shape = experiment.typical[name].shape[1:]
         if name in top:
@@ -142,21 +155,23 @@ def _with_graph(generator, values, experiment, top: list[str], rows: list) -> li
 class _Experiment:
     """Predictions when the random effects of some subjects move from their typical value towards a draw."""
 
-    def __init__(self, generator: Generator, values, rng):
+    def __init__(
+        self, generator: Generator, values: Mapping[str, np.ndarray], rng: np.random.Generator
+    ) -> None:
         self.generator, self.values, self.rng = generator, values, rng
         self.typical = generator.typical_effects(values, 1)
         self.drawn = generator.draw_effects(values, 1, rng)
         rvs = [part.rv for outcome in generator.outcomes for part in outcome.parts]
         self.noise = SHARED_STEPS if has_python_only_ops(rvs) else 0.0
 
-    def rows(self, effects) -> list[np.ndarray]:
+    def rows(self, effects: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """A number per row of each outcome, which changes with the distribution of the row."""
         return [marks[0] for marks in self.generator.marks(self.generator.laws(self.values, effects, 1))]
 
-    def owners(self, n: int, movable: list[str], read, names) -> list[np.ndarray]:
+    def owners(self, n: int, movable: list[str], read: _Read, names: Sequence[str]) -> list[np.ndarray]:
         """Which of the n entries of ``movable`` effects each number belongs to that ``read(effects)`` lists; -1 for none."""
 
-        def density(distance, _):
+        def density(distance: np.ndarray, _: np.ndarray) -> list[np.ndarray]:
             share = 50.0 * np.abs(distance[:, 0])  # steps are about 0.015; NaN stays
             given = {}
             for name in movable:
@@ -174,7 +189,7 @@ class _Experiment:
     def n_units(self, name: str) -> int:
         return self.generator.by_unit(name, self.typical[name]).shape[1]
 
-    def sums_of(self, name: str):
+    def sums_of(self, name: str) -> _Read:
         """``f(effects)`` that lists the sum of the values of each unit of an effect."""
         return lambda effects: [self.generator.by_unit(name, effects[name]).reshape(self.n_units(name), -1).sum(axis=1)]
 

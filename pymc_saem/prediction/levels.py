@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -82,7 +83,7 @@ class Levels:
     def _typical(self) -> dict[str, np.ndarray]:
         return self.generator.typical_effects(self.estimate, 1)
 
-    def _values(self, which) -> dict[str, np.ndarray]:
+    def _values(self, which: np.ndarray | None) -> dict[str, np.ndarray]:
         if self.parameters == "estimate" or which is None:
             return self.estimate
         return {name: self.fit.draws(name, which) for name in self.generator.parameters}
@@ -96,7 +97,9 @@ class Levels:
             )
         return location.reshape(laws.n, -1)
 
-    def _individual(self, which, values, rng) -> tuple[dict, dict]:
+    def _individual(
+        self, which: np.ndarray | None, values: Mapping[str, np.ndarray], rng: np.random.Generator
+    ) -> tuple[dict, dict]:
         """Random effects at the conditional mode (1, ...), and draws of them (draw, ...)."""
         if which is None:
             raise ValueError("The fit has no draws of the random effects, so there is no information about its subjects.")
@@ -110,7 +113,14 @@ class Levels:
         mode = self.generator.typical_effects(self.estimate, 1, modes, is_given)
         return mode, self.generator.draw_effects(values, self.n_draws, rng, draws, is_given)
 
-    def _add_new(self, new: np.ndarray, modes, draws, is_given, rng) -> None:
+    def _add_new(
+        self,
+        new: np.ndarray,
+        modes: Mapping[str, np.ndarray],
+        draws: Mapping[str, np.ndarray],
+        is_given: dict[str, np.ndarray],
+        rng: np.random.Generator,
+    ) -> None:
         """The random effects of subjects that the fit does not know, from their own rows."""
         found = describe_new_subjects(
             self.generator.model, self.generator.effects, self.estimate, new, self.n_draws, rng

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+import xarray as xr
 
 from pymc_saem.arguments import first_of
 from pymc_saem.evaluate.generator import Generator
-from pymc_saem.model.outcomes import subject_of_values
+from pymc_saem.model.outcomes import Outcome, subject_of_values
 from pymc_saem.prediction.design import Design
 from pymc_saem.results.fit import Fit
 
@@ -57,9 +59,9 @@ def match(generator: Generator, design: Design, fit: Fit, subjects: str) -> Matc
     return Matched(np.where(place >= 0, FIT, source), place)
 
 
-def _warn_of_other_data(generator, design, fit, place) -> None:
+def _warn_of_other_data(generator: Generator, design: Design, fit: Fit, place: np.ndarray) -> None:
     names = []
-    for s in np.flatnonzero(place >= 0):
+    for s in np.flatnonzero(place >= 0).tolist():
         if any(_contradicts(outcome, design, fit, s, place[s]) for outcome in generator.outcomes):
             names.append(str(design.subjects[s]))
     if names:
@@ -72,7 +74,7 @@ def _warn_of_other_data(generator, design, fit, place) -> None:
         )
 
 
-def _contradicts(outcome, design, fit, subject, place) -> bool:
+def _contradicts(outcome: Outcome, design: Design, fit: Fit, subject: int, place: int) -> bool:
     """Whether a subject has observed values that the fit does not have, and the other way round."""
     observed, constant = fit.observed, fit.constant
     name = next((n for n in (outcome.observed_name, outcome.name, f"{outcome.name}_observed") if n in observed), None)
@@ -86,7 +88,12 @@ def _contradicts(outcome, design, fit, subject, place) -> bool:
 
 
 def fitted_effects(
-    generator: Generator, design: Design, fit: Fit, matched: Matched, shapes, which
+    generator: Generator,
+    design: Design,
+    fit: Fit,
+    matched: Matched,
+    shapes: Mapping[str, tuple[int, ...]],
+    which: np.ndarray,
 ) -> tuple[dict, dict, dict]:
     """Modes and draws of the random effects of the subjects that the fit knows.
 
@@ -118,7 +125,7 @@ def fitted_effects(
     return modes, draws, is_given
 
 
-def _places(name, design, fit, matched, mode) -> np.ndarray:
+def _places(name: str, design: Design, fit: Fit, matched: Matched, mode: xr.DataArray) -> np.ndarray:
     """Place in the fit of each unit of an effect; -1 for none."""
     if name not in design.units:
         return matched.place

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pymc as pm
 
 from pymc_saem.arguments import (
     check_choice,
@@ -17,6 +19,7 @@ from pymc_saem.arguments import (
     random_generator,
     shown,
 )
+from pymc_saem.compat import InferenceData
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.model.outcomes import choose_outcome
 from pymc_saem.prediction.design import read_design, row_times
@@ -28,9 +31,9 @@ from pymc_saem.results.fit import Fit
 
 
 def predict(
-    model,
-    idata,
-    data=None,
+    model: pm.Model | Callable[[Any], pm.Model],
+    idata: InferenceData,
+    data: Any = None,
     *,
     level: str | Sequence[str] = "individual",
     outcome: str | None = None,
@@ -38,7 +41,7 @@ def predict(
     parameters: str = "draws",
     ci_prob: float = 0.9,
     n_draws: int = 1000,
-    random_seed=None,
+    random_seed: int | np.random.Generator | None = None,
 ) -> pd.DataFrame:
     """Predict the rows of an outcome.
 
@@ -166,7 +169,7 @@ def predict(
     return table
 
 
-def _check_levels(level) -> list[str]:
+def _check_levels(level: str | Sequence[str]) -> list[str]:
     levels = [level] if isinstance(level, str) else list(level)
     for name in levels:
         check_choice("level", name, LEVELS)
@@ -175,7 +178,7 @@ def _check_levels(level) -> list[str]:
     return levels
 
 
-def _check_effects(model, fit: Fit) -> None:
+def _check_effects(model: pm.Model, fit: Fit) -> None:
     names = {rv.name for rv in model.free_RVs}
     lacking = [name for name in fit.effects if name not in names]
     if lacking:

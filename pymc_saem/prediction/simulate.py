@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pymc as pm
 import xarray as xr
 
 from pymc_saem.arguments import check_choice, check_count, check_types, first_of, random_generator
+from pymc_saem.compat import InferenceData
 from pymc_saem.evaluate.drawing import refuse_undrawable
 from pymc_saem.evaluate.generator import Generated, Generator
 from pymc_saem.prediction.values import (
@@ -24,10 +26,10 @@ from pymc_saem.results.labels import as_labels
 
 def simulate(
     model: pm.Model,
-    idata_or_values,
+    idata_or_values: InferenceData | Mapping[str, Any],
     n: int = 1,
     *,
-    random_seed=None,
+    random_seed: int | np.random.Generator | None = None,
     parameters: str = "estimate",
     random_effects: Sequence[str] | None = None,
 ) -> xr.Dataset:
@@ -114,7 +116,9 @@ def generate(generator: Generator, values: Mapping[str, np.ndarray], n: int, rng
     return generated
 
 
-def _drawn_values(fit: Fit, names, n, rng) -> dict[str, np.ndarray]:
+def _drawn_values(
+    fit: Fit, names: Sequence[str], n: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     if not fit.n_draws:
         raise ValueError("The fit has no draws of the parameters; use parameters='estimate'.")
     which = choose_draws(fit.n_draws, n, rng)
@@ -163,8 +167,9 @@ def subject_labels(generator: Generator, n_subjects: int) -> list:
     return list(range(n_subjects))
 
 
-def _dataset(generator: Generator, generated: Generated, values) -> xr.Dataset:
-    model, arrays = generator.model, {}
+def _dataset(generator: Generator, generated: Generated, values: Mapping[str, np.ndarray]) -> xr.Dataset:
+    model = generator.model
+    arrays: dict[str, tuple[tuple[str | None, ...], np.ndarray]] = {}
     for outcome in generator.outcomes:
         arrays[outcome.name] = (outcome.dims, generated.outcomes[outcome.name])
     for name, value in {**generated.effects, **values}.items():
@@ -173,9 +178,9 @@ def _dataset(generator: Generator, generated: Generated, values) -> xr.Dataset:
     data, coords = {}, {}
     for name, (dims, value) in arrays.items():
         # PyMC's habit for axes without a name
-        dims = ["simulation", *(dim or f"{name}_dim_{axis}" for axis, dim in enumerate(dims))]
-        data[name] = (dims, value)
-        for dim, length in zip(dims, value.shape, strict=True):
+        named = ["simulation", *(dim or f"{name}_dim_{axis}" for axis, dim in enumerate(dims))]
+        data[name] = (named, value)
+        for dim, length in zip(named, value.shape, strict=True):
             known = model.coords.get(dim)
             coords[dim] = as_labels(known) if known is not None and len(known) == length else np.arange(length)
     return xr.Dataset(data, coords=coords)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pymc as pm
@@ -14,7 +15,7 @@ from pytensor.graph.traversal import ancestors
 
 
 @contextmanager
-def model_with(model, data) -> Iterator[pm.Model]:
+def model_with(model: pm.Model | Callable[[Any], pm.Model], data: Any) -> Iterator[pm.Model]:
     """The model with its data, while predictions are made; shared data are put back afterwards, also after an error.
 
     Raises
@@ -38,7 +39,7 @@ def model_with(model, data) -> Iterator[pm.Model]:
         )
 
 
-def _built(build, data) -> pm.Model:
+def _built(build: Any, data: Any) -> pm.Model:
     if not callable(build):
         raise TypeError(f"model must be a pm.Model, or a function of the data that returns one; got {build!r}.")
     with warnings.catch_warnings():
@@ -50,7 +51,7 @@ def _built(build, data) -> pm.Model:
     return model
 
 
-def _check_call(build, data) -> None:
+def _check_call(build: Callable, data: Any) -> None:
     try:
         inspect.signature(build).bind(data)
     except TypeError as error:
@@ -59,20 +60,26 @@ def _check_call(build, data) -> None:
         pass
 
 
-def _checked(name: str, value, known: np.ndarray, may_be_missing: bool) -> np.ndarray:
+def _checked(name: str, value: Any, known: np.ndarray, may_be_missing: bool) -> np.ndarray:
     """Numbers where the model has numbers; PyMC would fail in its own words, or a row without a covariate seem to be nobody's."""
     array = np.asarray(value)
     if known.dtype.kind in "fiu" and array.dtype.kind not in "fiub":
-        try:
-            array = array.astype(float) if array.dtype.kind == "O" else None
-        except (TypeError, ValueError):
-            array = None
-        if array is None:
-            raise TypeError(f"data[{name!r}] must hold numbers, as in the model; got {np.asarray(value).dtype}.")
+        numbers = _as_numbers(array)
+        if numbers is None:
+            raise TypeError(f"data[{name!r}] must hold numbers, as in the model; got {array.dtype}.")
+        array = numbers
     if array.dtype.kind == "f" and not may_be_missing and np.isnan(array).any():
         place = [int(k) for k in np.argwhere(np.isnan(array))[0]]
         raise ValueError(f"data[{name!r}] is missing (NaN) at {place}; only outcomes may be missing.")
     return array
+
+
+def _as_numbers(array: np.ndarray) -> np.ndarray | None:
+    """Objects as numbers; None where they are none, or the array holds something else."""
+    try:
+        return array.astype(float) if array.dtype.kind == "O" else None
+    except (TypeError, ValueError):
+        return None
 
 
 @contextmanager
@@ -99,5 +106,5 @@ def _set_data(model: pm.Model, data: Mapping) -> Iterator[None]:
             model.set_data(name, before[name], coords=_coords_of(model, name, coords, dims))
 
 
-def _coords_of(model, name, values, dims) -> dict:
+def _coords_of(model: pm.Model, name: str, values: Mapping, dims: Collection[str]) -> dict:
     return {dim: values[dim] for dim in model.named_vars_to_dims.get(name, ()) if dim in dims}

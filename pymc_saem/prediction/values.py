@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pymc as pm
 from pymc.logprob.transforms import LogOddsTransform, LogTransform
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.arguments import shown
 from pymc_saem.model.density.point_map import initial_point
@@ -17,7 +20,9 @@ from pymc_saem.model.reading.levels import find_random_effects
 from pymc_saem.results.fit import Fit
 
 
-def names_of_effects(model, values=None, random_effects=None) -> tuple[str, ...]:
+def names_of_effects(
+    model: pm.Model, values: Mapping[str, Any] | None = None, random_effects: Sequence[str] | None = None
+) -> tuple[str, ...]:
     """Names of the random effects of a model that was not fitted.
 
     Where the user gives a value for what looks like a random effect, the model is read in full, which distinguishes vectors of
@@ -34,7 +39,7 @@ def names_of_effects(model, values=None, random_effects=None) -> tuple[str, ...]
 
 
 def check_values(
-    model, parameters: tuple[str, ...], effects: tuple[str, ...], values: Mapping
+    model: pm.Model, parameters: tuple[str, ...], effects: tuple[str, ...], values: Mapping
 ) -> dict[str, np.ndarray]:
     """Natural values of all parameters of a model, checked.
 
@@ -58,7 +63,7 @@ def check_values(
     return checked
 
 
-def _check_support(model, rv, value) -> None:
+def _check_support(model: pm.Model, rv: TensorVariable, value: np.ndarray) -> None:
     """Refuse what the prior excludes, where that is an interval whose ends are known."""
     transform, low, high = model.rvs_to_transforms.get(rv), -np.inf, np.inf
     if isinstance(transform, LogTransform):
@@ -71,7 +76,7 @@ def _check_support(model, rv, value) -> None:
         )
 
 
-def _check_names(parameters, effects, values) -> None:
+def _check_names(parameters: tuple[str, ...], effects: tuple[str, ...], values: Mapping) -> None:
     drawn = [name for name in values if name in effects]
     if drawn:
         raise ValueError(
@@ -86,7 +91,7 @@ def _check_names(parameters, effects, values) -> None:
         raise ValueError(f"Parameters without a value: {_listed(lacking)}. Give a natural value for each of them.")
 
 
-def _shape_of(model, rv) -> tuple[int, ...]:
+def _shape_of(model: pm.Model, rv: TensorVariable) -> tuple[int, ...]:
     """Shape of a parameter on the natural scale."""
     dims = model.named_vars_to_dims.get(rv.name) or ()
     shape = []
@@ -100,11 +105,11 @@ def _shape_of(model, rv) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _listed(names) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def fitted_values(model, parameters: tuple[str, ...], fit: Fit) -> dict[str, np.ndarray]:
+def fitted_values(model: pm.Model, parameters: tuple[str, ...], fit: Fit) -> dict[str, np.ndarray]:
     """Natural estimates of all parameters of a model, which may have other rows and subjects than the fitted one.
 
     Raises
