@@ -68,12 +68,12 @@ def test_what_makes_no_sense_is_refused(refitter, arguments, message):
     np.testing.assert_array_equal(refitter.data.shared["y"].get_value(), Y)
 
 
-@pytest.mark.slow
 def test_a_likelihood_that_was_not_asked_for_is_refused(refitter):
     with pytest.raises(ValueError, match="has no likelihood; give Refitter.fit a method"):
         _ = refitter.fit(start=START, seed=1).known_likelihood
 
 
+@pytest.mark.slow
 def test_outcomes_outside_their_support_are_refused():
     rng = np.random.default_rng(1)
     subject = np.repeat(np.arange(8), 5)
