@@ -28,8 +28,8 @@ MODELS = {
     "theophylline_ode": lambda: models.theophylline(ode=True),
     "intercept": models.random_intercept,
     "neural": models.neural,
-    "neural_network": lambda: models.neural(omega="network"),
-    "neural_weight": lambda: models.neural(omega="weight"),
+    "neural_network": lambda **options: models.neural(omega="network", **options),
+    "neural_weight": lambda **options: models.neural(omega="weight", **options),
 }
 SEED = 5
 

@@ -173,11 +173,12 @@ class Maximizer:
         """Write the maximizers of covariances, residual scales and scales of effects into theta."""
         ratio, rise = self.schedule.smallest_ratio(iteration), self.schedule.rise
         residual_ratio = self.schedule.smallest_residual_ratio(iteration)
+        is_held = self.schedule.holds_variances(iteration)
         for omega in self.rules.omegas:
             if not self.is_fixed(omega.parameter):
                 where = omega.parameter.columns
                 theta[where] = self.omega_step(
-                    omega, self.n_weighted, covariance, old[where], ratio
+                    omega, self.n_weighted, covariance, old[where], ratio, is_held
                 )
         for model in self.rules.residuals:
             p, where = model.parameter, model.parameter.columns
@@ -188,7 +189,8 @@ class Maximizer:
             where = rule.parameter.columns
             if not self.is_fixed(rule.parameter):
                 count, squares = rule.count(self.weight), rule.squares(residual)
-                theta[where] = self.scale_step.of_effects(rule, count, squares, old[where], ratio)
+                arrays = count, squares, old[where]
+                theta[where] = self.scale_step.of_effects(rule, *arrays, ratio, is_held)
 
     # -- how well the parameters are known ----------------------------------------------------
 
