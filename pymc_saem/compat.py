@@ -90,7 +90,12 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
 
     Infinite where the tail has no shape.
     """
-    log_weights = np.moveaxis(log_weights, 0, -1)
+    with np.errstate(over="ignore"):  # by a weight that is nothing beside the others
+        return _pareto_k(np.moveaxis(log_weights, 0, -1))
+
+
+def _pareto_k(log_weights: np.ndarray) -> np.ndarray:
+    """The same for log weights (..., point)."""
     if HAS_INFERENCE_DATA:
         return np.asarray(az.psislw(log_weights)[1])
     from arviz_stats.base import array_stats

@@ -123,8 +123,8 @@ def fit_saem(
     likelihood : {"auto", "quadrature", "importance", "annealed", "linearization", "laplace"} or None
         How the marginal log-likelihood is computed after the estimate, for -2LL, AIC and BIC. "quadrature": adaptive
         Gauss-Hermite, for up to 3 random effects; "importance": importance sampling from a t distribution with the
-        conditional moments, until the Monte-Carlo error of -2LL is below 0.1; "annealed": annealed importance
-        sampling, for conditional distributions that no t distribution covers, such as those of network weights. "auto", the default, takes
+        conditional moments, or a mixture of them where one does not cover the conditional distribution, until the Monte-Carlo error of
+        -2LL is below 0.1; "annealed": annealed importance sampling, for many random effects of any distribution, such as network weights. "auto", the default, takes
         the first one that is reliable; None: none. (Monolix: importance sampling; saemix ``ll.is``, ``ll.gq``; nlmixr2 ``logLik`` by quadrature.)
         Two approximations cost next to nothing, and have no error estimate: "linearization" of the predictions around the
         conditional modes, for Normal and LogNormal outcomes with Gaussian random effects (Monolix "linearization"; saemix ``ll.lin``,

@@ -112,6 +112,8 @@ def marginal_loglik(
     with np.errstate(invalid="ignore"):
         relative = np.exp(groups - loglik)  # mean 1
         error = relative.std(axis=0, ddof=1) / np.sqrt(n_groups) if n_groups > 1 else np.full_like(loglik, np.nan)
+    # The logarithm of an average lies below that of its expectation, by half its relative variance.
+    loglik = loglik + 0.5 * np.where(np.isfinite(error), error, 0.0) ** 2
     return MarginalLikelihood(loglik, error, groups, pilot.n_solves + particles.n_solves)
 
 

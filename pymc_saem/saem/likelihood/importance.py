@@ -1,22 +1,23 @@
-"""Marginal log-likelihood by importance sampling from a t distribution with the conditional moments."""
+"""Marginal log-likelihood by importance sampling from t distributions fitted to conditional draws."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import gammaln, logsumexp
+from scipy.special import logsumexp
 
 from pymc_saem.compat import pareto_k
 from pymc_saem.results.thresholds import LARGEST_K
-from pymc_saem.saem.likelihood.joint import Joint
+from pymc_saem.saem.likelihood.joint import Joint, WeightedPoints
+from pymc_saem.saem.likelihood.proposals import TMixture
 
-#: Degrees of freedom of the proposal: tails heavier than those of a Gaussian prior, whatever the likelihood.
-DF = 5.0
 N_FIRST = 500
 MAX_POINTS = 20_000
-#: Share of the correlations of the draws that is not trusted.
-SHRINK = 0.05
+#: Effective share of the points above which bounded weights have no tail that matters.
+LARGE_SHARE = 0.05
+#: Points from which a mixture learns its shape, how often at most, and the effective share of them that is enough.
+N_LEARNING, N_ROUNDS, ENOUGH = 1000, 8, 0.3
 
 
 @dataclass(frozen=True)
@@ -30,42 +31,46 @@ class ImportanceSample:
     ess : ndarray
         Effective sample size.
     pareto_k : ndarray
-        Shape of the tail of the weights; above 0.7 estimate and error are unreliable.
+        Shape of the tail of the weights.
+    unreliable : ndarray of bool
+        Whose estimate and error are not to be trusted: Pareto k above 0.7, which does not count where weights are bounded and their
+        effective number is large; there the tail is short, and k may be anything (1.4 where -151.12 +- 0.03 was exact to 0.01).
     """
 
     loglik: np.ndarray
     error: np.ndarray
     ess: np.ndarray
     pareto_k: np.ndarray
+    unreliable: np.ndarray
 
     @property
     def total_error(self) -> float:
         return float(np.sqrt(np.sum(self.error**2)))
 
-    @property
-    def unreliable(self) -> np.ndarray:
-        """Subjects whose weights have too heavy a tail."""
-        return ~(self.pareto_k <= LARGEST_K)
-
 
 def importance_sample(
-    joint: Joint, mean: np.ndarray, covariance: np.ndarray, rng: np.random.Generator, error: float, max_solves: float
+    joint: Joint,
+    proposal: TMixture,
+    rng: np.random.Generator,
+    error: float,
+    max_solves: float,
+    patience: int = 4 * N_FIRST,
 ) -> ImportanceSample:
     """Draw until the total has this Monte-Carlo error.
 
     Parameters
     ----------
     joint : Joint
-    mean : ndarray, shape (subject, phi)
-    covariance : ndarray, shape (subject, phi, phi)
-        Conditional moments.
+    proposal : TMixture
+        It must not depend on these draws.
     rng : numpy.random.Generator
     error : float
         Wanted standard error of the sum over subjects.
     max_solves : float
         Ends the search for it; the first ``N_FIRST`` points are drawn anyway.
+    patience : int
+        Points after which weights with too heavy a tail end it.
     """
-    proposal = _Proposal(mean, covariance)
     weights, n = [], N_FIRST
     while True:
         phi, log_density = proposal.draw(rng, n)
@@ -74,30 +79,24 @@ def importance_sample(
         found = _summarize(log_weights)
         n = min(len(log_weights), MAX_POINTS - len(log_weights))
         enough = found.total_error <= error and not found.unreliable.any()
-        hopeless = len(log_weights) >= 4 * N_FIRST and found.unreliable.any()
-        if enough or hopeless or n <= 0 or joint.n_solves + n * len(mean) > max_solves:
+        hopeless = len(log_weights) >= patience and found.unreliable.any()
+        if enough or hopeless or n <= 0 or joint.n_solves + n * joint.n_subjects > max_solves:
             return found
 
 
-class _Proposal:
-    """Multivariate t with ``DF`` degrees of freedom, one for each subject."""
-
-    def __init__(self, mean: np.ndarray, covariance: np.ndarray):
-        self.mean = mean
-        diagonal = np.einsum("sii->si", covariance)
-        shrunk = (1.0 - SHRINK) * covariance
-        np.einsum("sii->si", shrunk)[:] = diagonal * (1.0 + 1e-9) + 1e-300
-        self.root = np.linalg.cholesky(shrunk)
-        d = mean.shape[1]
-        self.log_constant = gammaln(0.5 * (DF + d)) - gammaln(0.5 * DF) - 0.5 * d * np.log(DF * np.pi)
-        self.log_constant = self.log_constant - np.log(np.einsum("sii->si", self.root)).sum(axis=1)
-
-    def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Points (point, subject, phi) and their log density (point, subject)."""
-        n_subjects, d = self.mean.shape
-        z = rng.standard_normal((n, n_subjects, d)) * np.sqrt(DF / rng.chisquare(DF, size=(n, n_subjects, 1)))
-        log_density = self.log_constant - 0.5 * (DF + d) * np.log1p(np.sum(z**2, axis=-1) / DF)
-        return self.mean + np.einsum("sij,ksj->ksi", self.root, z), log_density
+def learned(joint: Joint, draws: np.ndarray, rng: np.random.Generator) -> TMixture:
+    """The mixture around conditional draws (point, subject, phi), put right by the weights of points drawn from it."""
+    population = joint.population
+    proposal = TMixture.around(draws, population)
+    for _ in range(N_ROUNDS):
+        phi, log_density = proposal.draw(rng, N_LEARNING)
+        log_weights = joint(phi) - log_density
+        log_weights = np.where(np.isfinite(log_weights.max(axis=0)), log_weights, 0.0)  # impossible rows: nothing to learn
+        points = WeightedPoints.of_nodes(phi, log_weights)
+        if np.all(np.sum(points.weight**2, axis=0) * N_LEARNING < 1.0 / ENOUGH):
+            break
+        proposal = TMixture.around(points.equally_weighted(N_LEARNING // 2), population)
+    return proposal
 
 
 def _summarize(log_weights: np.ndarray) -> ImportanceSample:
@@ -107,6 +106,10 @@ def _summarize(log_weights: np.ndarray) -> ImportanceSample:
     possible = np.isfinite(loglik)
     relative = np.exp(np.where(possible, log_weights - np.where(possible, loglik, 0.0), 0.0))  # mean 1
     second = np.mean(relative**2, axis=0)
-    error = np.where(possible, np.sqrt((second - 1.0).clip(0.0) / n), np.nan)
+    variance = (second - 1.0).clip(0.0) / n  # of the average, relative to it
+    error = np.where(possible, np.sqrt(variance), np.nan)
     k = pareto_k(np.log(np.maximum(relative, 1e-300)))
-    return ImportanceSample(loglik, error, n / second, np.where(possible, k, np.nan))
+    k = np.where(possible, k, np.nan)
+    heavy = ~(k <= LARGEST_K) & ~(second < 1.0 / LARGE_SHARE)
+    # The logarithm of an average lies below that of its expectation, by half its relative variance.
+    return ImportanceSample(loglik + 0.5 * variance, error, n / second, k, heavy | ~possible)

@@ -30,6 +30,10 @@ class Joint:
     theta: np.ndarray
     n_solves: int = field(default=0, init=False)
 
+    @property
+    def n_subjects(self) -> int:
+        return self.densities.mixed.n_subjects
+
     def __call__(self, phi: np.ndarray) -> np.ndarray:
         """log p(y_i, phi_i), (point, subject), for phi (point, subject, phi); -inf where there is none."""
         loglik, _ = self.likelihood(phi)

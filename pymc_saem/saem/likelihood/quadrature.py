@@ -13,6 +13,8 @@ from pymc_saem.saem.likelihood.joint import Joint, WeightedPoints
 RULES = {1: (9, 15, 25, 45, 81), 2: (7, 11, 17, 27), 3: (5, 7, 9, 13)}
 #: Two rules agree when their totals over subjects differ by less than this.
 AGREED = 0.002
+#: Share of the difference before that the next one of a smooth density is below.
+FAST = 0.25
 
 
 def gauss_hermite(
@@ -58,7 +60,8 @@ def integrate(
     -------
     loglik : ndarray, shape (subject,)
     error : ndarray, shape (subject,)
-        Difference of the last two rules.
+        Difference of the last two rules; where it is not much smaller than the difference before, as it is for smooth densities, twice
+        the larger one: rules converge slowly, and may agree by chance.
     points : WeightedPoints
         Of the last rule.
     """
@@ -66,14 +69,16 @@ def integrate(
     d = mode.shape[1]
     rules = RULES[d]
     loglik, points = gauss_hermite(joint, mode, root, rules[0])
-    error = np.full(loglik.shape, np.nan)
+    error = difference = np.full(loglik.shape, np.nan)
     for n_nodes in rules[1:]:
         if joint.n_solves + n_nodes**d * len(mode) > max_solves and np.all(np.isfinite(error)):
             break
-        before = loglik
+        before, previous = loglik, difference
         loglik, points = gauss_hermite(joint, mode, root, n_nodes)
         with np.errstate(invalid="ignore"):
-            error = np.abs(loglik - before)
+            difference = np.abs(loglik - before)
+            is_fast = ~(difference > FAST * previous)
+            error = np.where(is_fast, difference, 2.0 * np.fmax(difference, previous))
         if error.sum() <= AGREED:
             break
     return loglik, error, points

@@ -8,8 +8,10 @@ import pytest
 from scipy.special import logsumexp
 
 from pymc_saem.compat import pareto_k
+from pymc_saem.saem.likelihood import marginal
 from pymc_saem.saem.likelihood.importance import importance_sample
 from pymc_saem.saem.likelihood.marginal import information_criteria, marginal_likelihood
+from pymc_saem.saem.likelihood.proposals import TMixture
 from tests.support.cases import CASES
 from tests.support.engines import engine_of
 from tests.support.estimated import at_maximum, conditional_at, joint_at, theta_of
@@ -79,8 +81,20 @@ def test_four_random_effects_take_importance_sampling():
         estimate("nested_added", "quadrature")
 
 
-def test_a_proposal_that_is_too_narrow_is_found_out():
-    """With a tenth of the standard deviation; annealing does not need it."""
+@pytest.mark.parametrize("method", ["importance", "auto"])
+def test_a_proposal_that_is_too_narrow_is_found_out(method):
+    """With draws of a tenth of the standard deviation, the proposal is learned from weighted points."""
+    case, engine, theta, conditional = at_maximum("nested_added")
+    narrow = replace(conditional, draws=conditional.mean + 0.1 * (conditional.draws - conditional.mean))
+    found = marginal_likelihood(engine, theta, narrow, np.random.default_rng(1), method, max_solves=1e5)
+    assert found.method == "importance" and not found.warning and found.pareto_k.max() <= 0.7
+    assert found.total == pytest.approx(case.answer.objective, abs=4 * found.total_error)
+    assert found.total_error < 0.3
+
+
+def test_too_many_dimensions_to_learn_are_annealed(monkeypatch):
+    """A proposal that is too narrow, where none is learned: the user is told, and "auto" goes on to annealing."""
+    monkeypatch.setattr(marginal, "LARGEST_D", 0)
     case, engine, theta, conditional = at_maximum("nested_added")
     narrow = replace(conditional, draws=conditional.mean + 0.1 * (conditional.draws - conditional.mean))
     found = marginal_likelihood(engine, theta, narrow, np.random.default_rng(1), "importance", max_solves=1e5)
@@ -111,7 +125,7 @@ def test_an_impossible_subject_has_no_likelihood():
     joint = joint_at("intercept")
     n = joint.population.mean.shape[0]
     joint.theta = joint.theta + np.array([0.0, 0.0, -800.0])  # sigma is 0 in double precision
-    found = importance_sample(joint, np.zeros((n, 1)), np.ones((n, 1, 1)), np.random.default_rng(1), 0.1, 1e5)
+    found = importance_sample(joint, TMixture.of_moments(np.zeros((n, 1)), np.ones((n, 1, 1)), joint.population), np.random.default_rng(1), 0.1, 1e5)
     assert np.all(found.loglik == -np.inf) and found.unreliable.all()
 
 
