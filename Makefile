@@ -59,8 +59,10 @@ benchmarks: $(INSTALLED) ## run the benchmark scripts
 	@test -n "$(BENCHMARKS)" || { echo "there are no benchmarks"; exit 1; }
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
 
-lint: $(INSTALLED_DEV) ## check the style
-	$(BIN)/python -m ruff check pymc_saem tests
+lint: $(INSTALLED_DEV) ## check style, format and types
+	$(BIN)/python -m ruff check pymc_saem tests benchmarks
+	$(BIN)/python -m ruff format --check pymc_saem tests benchmarks
+	$(BIN)/python -m mypy
 
 clean: ## remove the environments, caches and demo outputs
 	rm -rf .venv .venv-* demo build dist .pytest_cache .ruff_cache .mypy_cache

@@ -1,7 +1,8 @@
 """Make the description of a built package from README.md, with links that work without the files beside it.
 
-Relative links lead to the repository: its address is `Source` in `[project.urls]` of pyproject.toml. While there is no such line,
-relative links become plain text, and pictures are left out with their captions.
+Relative links lead to the repository: its address is `Source` in `[project.urls]` of
+pyproject.toml. While there is no such line, relative links become plain text, and pictures are left
+out with their captions.
 """
 
 import re
@@ -11,7 +12,9 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 RELATIVE = r"(?!https?://|#|mailto:)([^)\s]+)"
 PICTURE = re.compile(rf"!\[([^\]]*)\]\({RELATIVE}\)")
-PICTURE_AND_CAPTION = re.compile(PICTURE.pattern + r"(?:\n\n(?:\*[^*].*?\*\n\n)?)?", flags=re.DOTALL)
+PICTURE_AND_CAPTION = re.compile(
+    PICTURE.pattern + r"(?:\n\n(?:\*[^*].*?\*\n\n)?)?", flags=re.DOTALL
+)
 LINK = re.compile(rf"(?<!!)\[([^\]]*)\]\({RELATIVE}\)")
 CODE = re.compile(r"(^```.*?^```$)", flags=re.DOTALL | re.MULTILINE)
 

@@ -2,9 +2,10 @@
 
     python benchmarks/first_solution.py [--solver auto] [--gradient]
 
-The model is built and its mean compiled as a PyTensor function of the weights, at rtol = atol = 1e-6, and evaluated once; with
-``--gradient`` also the gradient of its sum. Each run is a process of its own. ``bare`` has empty caches, as after ``pip
-install``; ``installed`` finds what ``python -m pymc_saem.precompile`` compiled; ``again`` finds all that was compiled before.
+The model is built and its mean compiled as a PyTensor function of the weights, at rtol = atol =
+1e-6, and evaluated once; with ``--gradient`` also the gradient of its sum. Each run is a process of
+its own. ``bare`` has empty caches, as after ``pip install``; ``installed`` finds what ``python -m
+pymc_saem.precompile`` compiled; ``again`` finds all that was compiled before.
 """
 
 from time import perf_counter
@@ -74,11 +75,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         precompile(cache)
         results |= {"installed": fresh_process(cache), "again": fresh_process(cache)}
-    print(f"Python {platform.python_version()}, solver {options.solver}{', with gradient' if options.gradient else ''}")
+    print(
+        f"Python {platform.python_version()}, solver {options.solver}{', with gradient' if options.gradient else ''}"
+    )
     print(f"{'seconds':12}" + "".join(f"{name:>12}" for name in results))
     for part in PARTS:
         print(f"{part:12}" + "".join(f"{result[part]:12.2f}" for result in results.values()))
-    print(f"{'total':12}" + "".join(f"{sum(result.values()) - result['second']:12.2f}" for result in results.values()))
+    print(
+        f"{'total':12}"
+        + "".join(f"{sum(result.values()) - result['second']:12.2f}" for result in results.values())
+    )
 
 
 if __name__ == "__main__":

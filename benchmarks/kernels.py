@@ -1,14 +1,16 @@
 """Effective draws of each E-step kernel, per second and per transition.
 
-    python benchmarks/kernels.py [--models pk neural banana two_modes] [--kernels prior mala mixture] [--calls 3000]
+    python benchmarks/kernels.py [--models pk neural banana two_modes] [--kernels prior mala
+    mixture] [--calls 3000]
 
-Each model first runs SAEM for a while, so that parameters and states are where an E-step finds them. Then the parameters
-stay, and each kernel alone tunes itself for 60 calls of 20 transitions, is frozen, and keeps the states after every second
-transition. Time is taken from calls of 80 transitions, as in a fit, on one thread; it is that of the processor, so other
-programs matter little. The effective size of draws of phi per subject (Geyer's initial
-positive sequence; autocovariances averaged over replicates around the mean of all of a subject's draws, correlations over
-subjects) is given for the slowest coordinate and for the median one. A transition costs one solve for each subject
-and replicate, of "mala" one with derivatives.
+Each model first runs SAEM for a while, so that parameters and states are where an E-step finds
+them. Then the parameters stay, and each kernel alone tunes itself for 60 calls of 20 transitions,
+is frozen, and keeps the states after every second transition. Time is taken from calls of 80
+transitions, as in a fit, on one thread; it is that of the processor, so other programs matter
+little. The effective size of draws of phi per subject (Geyer's initial positive sequence;
+autocovariances averaged over replicates around the mean of all of a subject's draws, correlations
+over subjects) is given for the slowest coordinate and for the median one. A transition costs one
+solve for each subject and replicate, of "mala" one with derivatives.
 """
 
 import argparse
@@ -36,7 +38,10 @@ def pk() -> pm.Model:
     with pm.Model(coords={"subject": ids}) as model:
         sigma, effects = pm.HalfFlat("sigma", initval=1.0), {}
         for name, start in (("ka", 0.0), ("V", 3.0), ("CL", 1.0)):
-            mean, omega = pm.Flat(f"log_{name}", initval=start), pm.HalfFlat(f"omega_{name}", initval=0.5)
+            mean, omega = (
+                pm.Flat(f"log_{name}", initval=start),
+                pm.HalfFlat(f"omega_{name}", initval=0.5),
+            )
             effects[name] = pm.LogNormal(name, mean, omega, dims="subject")
         solution = ps.ode.solve_ivp(
             lambda t, y, p: {"depot": -p.ka * y.depot, "center": p.ka * y.depot / p.V - p.CL / p.V * y.center},
@@ -107,7 +112,9 @@ def measure(simulator, population, theta, phi, shares, n_calls: int):
         mark = process_time()
         phi, _, report = simulator(population, theta, phi, N_TIMED)
         seconds.append((process_time() - mark) / N_TIMED)
-        rates.append(np.nanmean([report[f"accept_{name}"] for name, share in shares.items() if share]))
+        rates.append(
+            np.nanmean([report[f"accept_{name}"] for name, share in shares.items() if share])
+        )
     draws = []
     for _ in range(n_calls):
         phi, _, _ = simulator(population, theta, phi, THIN)
@@ -120,11 +127,15 @@ def measure(simulator, population, theta, phi, shares, n_calls: int):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--kernels", nargs="+", choices=[*KERNELS, "mixture"], default=[*KERNELS, "mixture"])
+    parser.add_argument(
+        "--kernels", nargs="+", choices=[*KERNELS, "mixture"], default=[*KERNELS, "mixture"]
+    )
     parser.add_argument("--calls", type=int, default=3000)
     options = parser.parse_args()
     numba.set_num_threads(1)
-    print("| model | kernel | accepted | us per transition | draws per second | draws per 1000 transitions |")
+    print(
+        "| model | kernel | accepted | us per transition | draws per second | draws per 1000 transitions |"
+    )
     print("|---|---|---|---|---|---|")
     for name in options.models:
         simulator, *state = prepare(MODELS[name]())

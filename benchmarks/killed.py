@@ -1,7 +1,8 @@
 """Is a fit that was killed at any moment, `kill -9`, the fit that it would have been? And does the memory of refits stay?
 
-Fits are forks of this process, which has compiled the model, and write their checkpoint after each iteration, so that many are killed while
-they write. Each is resumed from what is there, and compared with the fit that nobody stopped, bit by bit.
+Fits are forks of this process, which has compiled the model, and write their checkpoint after each
+iteration, so that many are killed while they write. Each is resumed from what is there, and
+compared with the fit that nobody stopped, bit by bit.
 """
 
 import argparse
@@ -30,7 +31,12 @@ def build():
     with pm.Model(coords={"subject": range(12)}) as model:
         omega, sigma = pm.HalfNormal("omega", 2.0), pm.HalfNormal("sigma", 2.0)
         a = pm.Normal("a", pm.Normal("mean", 0.0, 10.0), omega, dims="subject")
-        pm.Normal("y", a[subject], sigma, observed=rng.normal(size=12)[subject] + 0.3 * rng.normal(size=36))
+        pm.Normal(
+            "y",
+            a[subject],
+            sigma,
+            observed=rng.normal(size=12)[subject] + 0.3 * rng.normal(size=36),
+        )
     return model
 
 
@@ -64,11 +70,17 @@ def main():
     parser.add_argument("--refits", type=int, default=30)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    model, rng, found = build(), np.random.default_rng(0), {"no file yet": 0, "same": 0, "DIFFERENT": 0, "was done": 0}
+    model, rng, found = (
+        build(),
+        np.random.default_rng(0),
+        {"no file yet": 0, "same": 0, "DIFFERENT": 0, "was done": 0},
+    )
     whole = ps.fit_saem(model, **OPTIONS)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        ps.fit_saem(model, checkpoint=ps.Checkpoint(Path(folder, "first.nc"), iterations=1), **OPTIONS)
+        ps.fit_saem(
+            model, checkpoint=ps.Checkpoint(Path(folder, "first.nc"), iterations=1), **OPTIONS
+        )
         longest = time.perf_counter() - start
         for k in range(args.n):
             path = Path(folder, f"fit{k}.nc")
@@ -77,7 +89,11 @@ def main():
             elif not path.exists():
                 found["no file yet"] += 1
             else:
-                found["same" if same(whole, ps.fit_saem(model, resume=path, progressbar=False)) else "DIFFERENT"] += 1
+                found[
+                    "same"
+                    if same(whole, ps.fit_saem(model, resume=path, progressbar=False))
+                    else "DIFFERENT"
+                ] += 1
     print(found)
     before = resident()
     for _ in range(args.refits):

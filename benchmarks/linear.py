@@ -2,9 +2,10 @@
 
     python benchmarks/linear.py [--subjects 64]
 
-One thread. Chains of transit compartments with absorption and elimination, one subject per set of rates, ten times with ten
-different gaps, or on a grid of 24 equal gaps. The solves are called directly, without the rest of a PyTensor graph. Microseconds
-per subject, the least of many calls; errors are relative to the largest value of each state, against SciPy's ``expm``.
+One thread. Chains of transit compartments with absorption and elimination, one subject per set of
+rates, ten times with ten different gaps, or on a grid of 24 equal gaps. The solves are called
+directly, without the rest of a PyTensor graph. Microseconds per subject, the least of many calls;
+errors are relative to the largest value of each state, against SciPy's ``expm``.
 """
 
 import argparse
@@ -87,7 +88,10 @@ def measure(name, solver, rtol, n_subjects):
         ka, ktr, cl, v = values[i] if n > 2 else (values[i, 0], 1.0, *values[i, 1:])
         exact = np.array([expm(matrix(n, ka, ktr, cl, v) * time)[:, 0] for time in times]) * 100.0
         worst = max(worst, np.max(np.abs(solved[i] - exact) / np.abs(exact).max(axis=0)))
-    seconds = shortest(lambda: op.compute(t, values, c)), shortest(lambda: derivative.compute(t, values, c, g))
+    seconds = (
+        shortest(lambda: op.compute(t, values, c)),
+        shortest(lambda: derivative.compute(t, values, c, g)),
+    )
     return [1e6 * s / n_subjects for s in seconds] + [worst]
 
 
@@ -95,12 +99,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--subjects", type=int, default=64)
     n_subjects = parser.parse_args().subjects
-    print("| system | solver | rtol | solution (us) | gradient (us) | error |\n|---|---|---|---|---|---|")
+    print(
+        "| system | solver | rtol | solution (us) | gradient (us) | error |\n|---|---|---|---|---|---|"
+    )
     for name in CASES:
         for solver, rtol in [("linear", 1e-6), *(STIFF if "stiff" in name else EXPLICIT)]:
             forward, gradient, error = measure(name, solver, rtol, n_subjects)
             tolerance = "any" if solver == "linear" else f"{rtol:.0e}"
-            print(f"| {name} | {solver} | {tolerance} | {forward:.2f} | {gradient:.2f} | {error:.0e} |", flush=True)
+            print(
+                f"| {name} | {solver} | {tolerance} | {forward:.2f} | {gradient:.2f} | {error:.0e} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

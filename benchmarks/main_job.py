@@ -1,10 +1,12 @@
 """Where the time of the main job goes: import, build, compile, start, iterate, after, figures.
 
-    python benchmarks/main_job.py [--seed 21] [--replicates auto] [--bare] [--warm 1] [--iterations 600 400]
+    python benchmarks/main_job.py [--seed 21] [--replicates auto] [--bare] [--warm 1] [--iterations
+    600 400]
 
-The job is the neural ODE fit of ``pymc_saem.demo``. Each run is a process of its own. ``bare`` has empty caches, as after
-``pip install``; ``installed`` finds the solvers that ``python -m pymc_saem.precompile`` compiled, as after ``make demo``'s
-installation; ``again`` finds all the machine code that Numba and PyTensor keep on disk.
+The job is the neural ODE fit of ``pymc_saem.demo``. Each run is a process of its own. ``bare`` has
+empty caches, as after ``pip install``; ``installed`` finds the solvers that ``python -m
+pymc_saem.precompile`` compiled, as after ``make demo``'s installation; ``again`` finds all the
+machine code that Numba and PyTensor keep on disk.
 """
 
 from time import perf_counter
@@ -43,7 +45,11 @@ def child(options) -> dict:
     seconds["build"] = perf_counter() - mark
 
     n_explore, n_smooth = options.iterations
-    settings = SETTINGS | {"n_explore": n_explore, "n_smooth": n_smooth, "n_replicates": options.replicates}
+    settings = SETTINGS | {
+        "n_explore": n_explore,
+        "n_smooth": n_smooth,
+        "n_replicates": options.replicates,
+    }
     mark = perf_counter()
     idata = ps.fit_saem(model, random_seed=options.seed, progressbar=False, **settings)
     split = split_seconds(idata, perf_counter() - mark)
@@ -73,7 +79,9 @@ def with_cache(cache: str) -> dict:
 
 def precompile(cache: str) -> None:
     """What the installation compiles, because it is the same for every model; prints its seconds."""
-    subprocess.run([sys.executable, "-m", "pymc_saem.precompile"], env=with_cache(cache), check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pymc_saem.precompile"], env=with_cache(cache), check=True
+    )
 
 
 def fresh_process(cache: str) -> dict:
@@ -107,18 +115,32 @@ def replicates(text: str) -> int | str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=21)
-    parser.add_argument("--replicates", type=replicates, default="auto", help="copies of phi per subject")
-    parser.add_argument("--bare", action="store_true", help="also a run for which nothing was precompiled")
-    parser.add_argument("--warm", type=int, default=1, help="runs after that, which find the caches filled")
-    parser.add_argument("--iterations", type=int, nargs=2, default=(600, 400), metavar=("EXPLORE", "SMOOTH"))
+    parser.add_argument(
+        "--replicates", type=replicates, default="auto", help="copies of phi per subject"
+    )
+    parser.add_argument(
+        "--bare", action="store_true", help="also a run for which nothing was precompiled"
+    )
+    parser.add_argument(
+        "--warm", type=int, default=1, help="runs after that, which find the caches filled"
+    )
+    parser.add_argument(
+        "--iterations", type=int, nargs=2, default=(600, 400), metavar=("EXPLORE", "SMOOTH")
+    )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps(child(options)))
         return
     n_explore, n_smooth = options.iterations
-    print(f"{n_explore} + {n_smooth} iterations, seed {options.seed}; Python {platform.python_version()}, ", end="")
-    print(f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores", flush=True)
+    print(
+        f"{n_explore} + {n_smooth} iterations, seed {options.seed}; Python {platform.python_version()}, ",
+        end="",
+    )
+    print(
+        f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores",
+        flush=True,
+    )
     results = {}
     if options.bare:
         with tempfile.TemporaryDirectory() as cache:

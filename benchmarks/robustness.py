@@ -7,9 +7,10 @@
     python benchmarks/robustness.py --quick 3                  # so many inputs of each family
     python benchmarks/robustness.py --write                    # the table into benchmarks/robustness.md
 
-Each input has a number, from which it is made, and an answer that is not the package's own: closed forms, exact likelihoods of linear
-Gaussian models, SciPy from event to event, the run that was not interrupted, or that there is none. Inputs run in processes of
-their own, with a time limit; a process that dies is a crash of its input, and the next one goes on behind it.
+Each input has a number, from which it is made, and an answer that is not the package's own: closed
+forms, exact likelihoods of linear Gaussian models, SciPy from event to event, the run that was not
+interrupted, or that there is none. Inputs run in processes of their own, with a time limit; a
+process that dies is a crash of its input, and the next one goes on behind it.
 """
 
 import argparse
@@ -34,12 +35,22 @@ FINE = ("right", "refused", "warned")
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="FAMILY[:NUMBER]", default=[], help="families, or single inputs")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="FAMILY[:NUMBER]",
+        default=[],
+        help="families, or single inputs",
+    )
     parser.add_argument("--first", type=int, default=0, help="number of the first generated input")
     parser.add_argument("--quick", type=int, help="so many inputs of each family, spread over it")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
-    parser.add_argument("--write", nargs="?", const=str(HERE / "robustness.md"), help="file for the table")
+    parser.add_argument(
+        "--write", nargs="?", const=str(HERE / "robustness.md"), help="file for the table"
+    )
     parser.add_argument("--work", help=argparse.SUPPRESS)  # what a process of its own is told
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -62,7 +73,13 @@ def work(told: str, folder: str) -> None:
             verdict, said = judge(item)
         except Exception as error:  # of ours, here
             verdict, said = "broken", f"{type(error).__name__}: {error}"
-        line = {"number": number, "text": text, "verdict": verdict, "said": said, "seconds": perf_counter() - began}
+        line = {
+            "number": number,
+            "text": text,
+            "verdict": verdict,
+            "said": said,
+            "seconds": perf_counter() - began,
+        }
         print(json.dumps(line), file=out, flush=True)
 
 
@@ -71,9 +88,18 @@ def run_bunch(family: str, numbers: list[int], folder: str) -> list[dict]:
     limit = getattr(import_module(f"robustness.{family}"), "LIMIT", LIMIT)
     done, left = [], list(numbers)
     while left:
-        command = [sys.executable, __file__, "--work", f"{family}:{','.join(map(str, left))}", "--folder", folder]
+        command = [
+            sys.executable,
+            __file__,
+            "--work",
+            f"{family}:{','.join(map(str, left))}",
+            "--folder",
+            folder,
+        ]
         errors = tempfile.TemporaryFile("w+")
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, bufsize=0)  # or lines wait unseen
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, bufsize=0
+        )  # or lines wait unseen
         while left:
             line = _next_line(process, limit)
             if line is None:
@@ -85,8 +111,18 @@ def run_bunch(family: str, numbers: list[int], folder: str) -> list[dict]:
         code = process.wait()
         if left:
             errors.seek(0)
-            said = f"no end after {limit} s" if code == -9 else f"the process ended with {code}: {errors.read()[-300:]}"
-            line = {"number": left.pop(0), "text": "", "verdict": "crash", "said": said, "seconds": float(limit)}
+            said = (
+                f"no end after {limit} s"
+                if code == -9
+                else f"the process ended with {code}: {errors.read()[-300:]}"
+            )
+            line = {
+                "number": left.pop(0),
+                "text": "",
+                "verdict": "crash",
+                "said": said,
+                "seconds": float(limit),
+            }
             done.append(line | {"family": family})
             say(done[-1])
     return done
@@ -95,7 +131,10 @@ def run_bunch(family: str, numbers: list[int], folder: str) -> list[dict]:
 def say(line: dict) -> None:
     """One input, at once, where it is bad or was asked for."""
     if line["verdict"] not in FINE or any(":" in name for name in sys.argv):
-        print(f"{line['family']}:{line['number']} ({line['seconds']:.1f} s) {line['verdict']}: {line['text']} - {line['said']}", flush=True)
+        print(
+            f"{line['family']}:{line['number']} ({line['seconds']:.1f} s) {line['verdict']}: {line['text']} - {line['said']}",
+            flush=True,
+        )
 
 
 def _next_line(process, limit: float) -> str | None:

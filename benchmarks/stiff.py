@@ -2,9 +2,10 @@
 
     python benchmarks/stiff.py [--copies 64] [--proposals 10000]
 
-One thread; ``--copies`` subjects with parameters that differ by a few percent. The errors are the largest ones relative to
-the largest value of a state, against SciPy's Radau at 1e-12. ``--proposals`` draws that many subjects of the demo's model with
-weights from N(0, 3^2), and counts how their solves end.
+One thread; ``--copies`` subjects with parameters that differ by a few percent. The errors are the
+largest ones relative to the largest value of a state, against SciPy's Radau at 1e-12.
+``--proposals`` draws that many subjects of the demo's model with weights from N(0, 3^2), and counts
+how their solves end.
 """
 
 import argparse
@@ -40,7 +41,10 @@ def neural(factor):
         into, over = softplus(NET(p.w[:7], t / 24)), softplus(NET(p.w[7:14], softplus(y.depot)))
         out, rest = softplus(NET(p.w[14:21], softplus(y.center))), softplus(NET(p.w[21:], t / 24))
         lost = out if factor is None else factor * out * y.center
-        return {"depot": -p.dose * into - over, "center": p.dose * into + over - lost + p.dose * rest}
+        return {
+            "depot": -p.dose * into - over,
+            "center": p.dose * into + over - lost + p.dose * rest,
+        }
 
     return rates
 
@@ -62,7 +66,11 @@ CASES = {
 def functions(case, solver, tolerance, copies):
     """Functions of the parameters: solution and status; gradient of the sum of the solution."""
     rhs, y0, p, times, atol = case
-    x = {n: pt.tensor(n, dtype="float64", shape=(copies, *np.shape(v))) for n, v in p.items() if n != "dose"}
+    x = {
+        n: pt.tensor(n, dtype="float64", shape=(copies, *np.shape(v)))
+        for n, v in p.items()
+        if n != "dose"
+    }
     constant = {"dose": p["dose"]} if "dose" in p else {}
     solution = ode.solve_ivp(
         rhs, y0, x | constant, np.tile(times, copies), np.repeat(np.arange(copies), times.size),
@@ -71,7 +79,9 @@ def functions(case, solver, tolerance, copies):
     values = pt.stack([solution[name] for name in y0], axis=-1)
     gradient = pytensor.grad(values.sum(), list(x.values()))
     inputs = list(x.values())
-    return [pytensor.function(inputs, out, mode=MODE) for out in ([values, solution.status], gradient)]
+    return [
+        pytensor.function(inputs, out, mode=MODE) for out in ([values, solution.status], gradient)
+    ]
 
 
 def reference(case, x):
@@ -79,7 +89,9 @@ def reference(case, x):
     rhs, y0, p, times, _ = case
     t, y = pt.dscalar(), pt.dvector()
     state = SimpleNamespace(**{n: y[i] for i, n in enumerate(y0)})
-    parameters = SimpleNamespace(**{n: pt.constant(v) for n, v in (p | {n: v[0] for n, v in x.items()}).items()})
+    parameters = SimpleNamespace(
+        **{n: pt.constant(v) for n, v in (p | {n: v[0] for n, v in x.items()}).items()}
+    )
     dy = pt.stack([pt.as_tensor(v) for v in rhs(t, state, parameters).values()])
     f = pytensor.function([t, y], dy, mode=MODE, on_unused_input="ignore")
     options = {"method": "Radau", "rtol": 1e-12, "atol": 1e-14, "t_eval": times}
@@ -103,10 +115,14 @@ def main() -> None:
     options = parser.parse_args()
     rng = np.random.default_rng(3)
     print(
-        f"{'problem':22}{'rtol':>7}" + "".join(f"{s + what:>16}" for what in ("", " grad", " error") for s in SOLVERS)
+        f"{'problem':22}{'rtol':>7}"
+        + "".join(f"{s + what:>16}" for what in ("", " grad", " error") for s in SOLVERS)
     )
     for name, case in CASES.items():
-        spread = {n: 1.0 + 0.03 * rng.uniform(-1, 1, (options.copies, *np.shape(v))) for n, v in case[2].items()}
+        spread = {
+            n: 1.0 + 0.03 * rng.uniform(-1, 1, (options.copies, *np.shape(v)))
+            for n, v in case[2].items()
+        }
         x = {n: spread[n] * v for n, v in case[2].items() if n != "dose"}
         exact = reference(case, x)
         for tolerance in (1e-2, 1e-6, 1e-9):
@@ -117,7 +133,9 @@ def main() -> None:
                 error = np.abs((values[: len(exact)] - exact) / np.abs(exact).max(axis=0)).max()
                 costs = [microseconds(f, x.values(), options.copies) for f in (solve, pull_back)]
                 rows.append((*costs, error if not status.any() else np.nan))
-            cells = [f"{row[k]:16.1f}" for k in (0, 1) for row in rows] + [f"{row[2]:16.1e}" for row in rows]
+            cells = [f"{row[k]:16.1f}" for k in (0, 1) for row in rows] + [
+                f"{row[2]:16.1e}" for row in rows
+            ]
             print(f"{name:22}{tolerance:7.0e}" + "".join(cells), flush=True)
     if options.proposals:
         proposals(options.proposals, rng)
@@ -132,7 +150,9 @@ def proposals(n, rng):
             subject = np.repeat(np.arange(n), times.size)
             w = pt.tensor("w", dtype="float64", shape=weights.shape)
             options = {"rtol": tolerance, "atol": atol * tolerance, "n_threads": 1}
-            solution = ode.solve_ivp(rhs, y0, {"w": w, "dose": DOSE}, np.tile(times, n), subject, **options)
+            solution = ode.solve_ivp(
+                rhs, y0, {"w": w, "dose": DOSE}, np.tile(times, n), subject, **options
+            )
             solve = pytensor.function([w], solution.status, mode=MODE)
             solve(weights)
             mark = perf_counter()

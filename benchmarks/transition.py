@@ -2,11 +2,12 @@
 
     python benchmarks/transition.py [--iterations 20] [--replicates auto] [--seed 21]
 
-A transition proposes new random effects for every subject and replicate, solves their differential equations, and
-accepts or rejects. The script runs E-steps of the main job twice from the same random numbers: timed as they are, and
-interpreted, to keep the inputs of every solve. It then gives the same solves in one batch to the compiled driver. The
-ratio says what proposals, densities, decisions, statistics and the small size of a transition add. Solves and E-steps
-alternate, so that another program's load hits both; medians are shown.
+A transition proposes new random effects for every subject and replicate, solves their differential
+equations, and accepts or rejects. The script runs E-steps of the main job twice from the same
+random numbers: timed as they are, and interpreted, to keep the inputs of every solve. It then gives
+the same solves in one batch to the compiled driver. The ratio says what proposals, densities,
+decisions, statistics and the small size of a transition add. Solves and E-steps alternate, so that
+another program's load hits both; medians are shown.
 """
 
 import argparse
@@ -79,7 +80,9 @@ def measure(step, n_threads: int, n_iterations: int):
         with Recorder(step.engine.densities) as recorder:
             simulator(population, theta, phi)
         if not recorder.calls:
-            raise SystemExit("No solve went through OdeSolution.compute, so there is nothing to compare with.")
+            raise SystemExit(
+                "No solve went through OdeSolution.compute, so there is nothing to compare with."
+            )
         simulator.rng.bit_generator.state, simulator.adapted = random_state, adapted
         mark = perf_counter()
         phi, _, _ = simulator(population, theta, phi)
@@ -94,15 +97,23 @@ def measure(step, n_threads: int, n_iterations: int):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--iterations", type=int, default=20, help="E-steps to measure (default: 20)")
+    parser.add_argument(
+        "--iterations", type=int, default=20, help="E-steps to measure (default: 20)"
+    )
     parser.add_argument("--seed", type=int, default=21)
-    parser.add_argument("--replicates", type=lambda text: text if text == "auto" else int(text), default="auto")
+    parser.add_argument(
+        "--replicates", type=lambda text: text if text == "auto" else int(text), default="auto"
+    )
     options = parser.parse_args()
     step = prepare(options)
-    print(f"{'threads':>8}{'transition us':>16}{'its solves us':>16}{'ratio':>8}{'us per solve':>15}")
+    print(
+        f"{'threads':>8}{'transition us':>16}{'its solves us':>16}{'ratio':>8}{'us per solve':>15}"
+    )
     for n_threads in sorted({1, numba.config.NUMBA_NUM_THREADS}):
         e_steps, solves, n_evaluations, n_solves = measure(step, n_threads, options.iterations + 1)
-        transition, bare = (1e6 * np.median(seconds) / n_evaluations for seconds in (e_steps, solves))
+        transition, bare = (
+            1e6 * np.median(seconds) / n_evaluations for seconds in (e_steps, solves)
+        )
         ratio = np.median(e_steps / solves)
         print(f"{n_threads:8d}{transition:16.1f}{bare:16.1f}{ratio:8.2f}{bare / n_solves:15.2f}")
     print(f"{n_solves} solves in a transition; the aim is a ratio of at most 1.5.")

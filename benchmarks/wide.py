@@ -2,9 +2,10 @@
 
     python benchmarks/wide.py [--widths 2 8 32] [--depths 1 2 3] [--rtol 1e-6] [--forms]
 
-A network with two inputs and outputs drives two states; 16 subjects with weights of their own, 7 times, one thread. `tsit5` carries
-forward sensitivities; `auto` takes the adjoint where the right-hand side is computed in loops. ``--forms`` compares the
-right-hand side written out number by number with the same as loops: one call, eight lanes.
+A network with two inputs and outputs drives two states; 16 subjects with weights of their own, 7
+times, one thread. `tsit5` carries forward sensitivities; `auto` takes the adjoint where the
+right-hand side is computed in loops. ``--forms`` compares the right-hand side written out number by
+number with the same as loops: one call, eight lanes.
 """
 
 import argparse
@@ -100,7 +101,9 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="*", default=(2, 8, 32))
     parser.add_argument("--depths", type=int, nargs="*", default=(1, 2, 3))
     parser.add_argument("--rtol", type=float, default=1e-6)
-    parser.add_argument("--forms", action="store_true", help="compare how the right-hand side is written")
+    parser.add_argument(
+        "--forms", action="store_true", help="compare how the right-hand side is written"
+    )
     options = parser.parse_args()
     heads = None
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +115,11 @@ def main() -> None:
                     heads = list(row)
                     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
                 print(
-                    "| " + " | ".join(f"{v:.3g}" if isinstance(v, float) else f"{v:,}" for v in row.values()) + " |",
+                    "| "
+                    + " | ".join(
+                        f"{v:.3g}" if isinstance(v, float) else f"{v:,}" for v in row.values()
+                    )
+                    + " |",
                     flush=True,
                 )
 

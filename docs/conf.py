@@ -39,7 +39,8 @@ autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings say it in words
 numpydoc_show_class_members = False  # the template of classes lists them
 templates_path = ["_templates"]
-# Names of other packages in docstrings are shown as code: their own pages are not looked up in a build without network.
+# Names of other packages in docstrings are shown as code: their own pages are not looked up in a
+# build without network.
 nitpick_ignore_regex = [("py:.*", r"(?!pymc_saem).*")]
 
 html_theme = "pydata_sphinx_theme"

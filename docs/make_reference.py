@@ -1,6 +1,7 @@
 """Source of the reference: an overview of all public names, grouped by purpose, and a page for each group.
 
-A public name that is in no group gets a group of its own at the end, so none is ever missing; a test asks for its place. Needs no Sphinx.
+A public name that is in no group gets a group of its own at the end, so none is ever missing; a
+test asks for its place. Needs no Sphinx.
 """
 
 from __future__ import annotations
@@ -31,7 +32,16 @@ GROUPS = {
     "results": Group(
         "Results",
         "Tables of one fit or several, and files.",
-        ("summary", "individuals", "random_effects", "rates", "correlation", "compare", "save", "load"),
+        (
+            "summary",
+            "individuals",
+            "random_effects",
+            "rates",
+            "correlation",
+            "compare",
+            "save",
+            "load",
+        ),
     ),
     "checking": Group(
         "Checking",
@@ -65,8 +75,14 @@ GROUPS = {
         ),
     ),
     "odes": Group("Differential equations", "For any PyMC model, with or without SAEM.", ("ode",)),
-    "networks": Group("Neural networks", "Small networks whose weights are random variables of a PyMC model.", ("nn",)),
-    "data": Group("Data sets", "Small real data sets, as pandas DataFrames in long format.", ("datasets",)),
+    "networks": Group(
+        "Neural networks",
+        "Small networks whose weights are random variables of a PyMC model.",
+        ("nn",),
+    ),
+    "data": Group(
+        "Data sets", "Small real data sets, as pandas DataFrames in long format.", ("datasets",)
+    ),
 }
 OTHERS = Group("Other names", "Public names that belong to no group.", ())
 RETURNED = Group("Returned objects and errors", "Users meet these without importing them.", ())
@@ -100,8 +116,14 @@ def sections() -> dict[str, tuple[Group, list[str]]]:
         for page, group in GROUPS.items()
     }
     grouped = {name for group in GROUPS.values() for name in group.names}
-    found["others"] = (OTHERS, [path for name, paths in known.items() if name not in grouped for path in paths])
-    found["returned"] = (RETURNED, [*met(path for paths in known.values() for path in paths), *ALSO_MET])
+    found["others"] = (
+        OTHERS,
+        [path for name, paths in known.items() if name not in grouped for path in paths],
+    )
+    found["returned"] = (
+        RETURNED,
+        [*met(path for paths in known.values() for path in paths), *ALSO_MET],
+    )
     return {page: section for page, section in found.items() if section[1]}
 
 
@@ -114,7 +136,11 @@ def met(paths) -> list[str]:
         thing = getattr(import_module(module), name)
         home = vars(inspect.getmodule(thing)) if inspect.getmodule(thing) else {}
         for name, value in home.items():
-            if not inspect.isclass(value) or not value.__module__.startswith("pymc_saem.") or path.endswith(f".{name}"):
+            if (
+                not inspect.isclass(value)
+                or not value.__module__.startswith("pymc_saem.")
+                or path.endswith(f".{name}")
+            ):
                 continue
             if re.search(rf"^{name}$", inspect.getdoc(thing) or "", flags=re.MULTILINE):
                 found[name] = f"{value.__module__}.{name}"
@@ -141,7 +167,16 @@ def _title(text: str, underline: str) -> str:
 
 
 def _table(paths, *options) -> str:
-    return "\n".join([".. autosummary::", *options, "   :nosignatures:", "", *(f"   {path}" for path in paths), ""])
+    return "\n".join(
+        [
+            ".. autosummary::",
+            *options,
+            "   :nosignatures:",
+            "",
+            *(f"   {path}" for path in paths),
+            "",
+        ]
+    )
 
 
 def write(folder: Path) -> None:

@@ -1,11 +1,14 @@
 """Nonlinear mixed-effects models in PyMC, estimated by SAEM.
 
-Write a plain ``pm.Model`` whose random effects carry a subject dimension, and call :func:`fit_saem` inside it.
+Write a plain ``pm.Model`` whose random effects carry a subject dimension, and call :func:`fit_saem`
+inside it.
 
-Every public name is imported on first use, so ``import pymc_saem`` compiles nothing and loads no solver.
+Every public name is imported on first use, so ``import pymc_saem`` compiles nothing and loads no
+solver.
 
-Examples in docstrings call the package ``ps`` and use names of the documentation: ``data``, ``model`` and ``idata`` of "A first fit",
-``build`` of "Predict and simulate", ``network_model`` and ``network_fit`` for a model with a network and its fit.
+Examples in docstrings call the package ``ps`` and use names of the documentation: ``data``,
+``model`` and ``idata`` of "A first fit", ``build`` of "Predict and simulate", ``network_model`` and
+``network_fit`` for a model with a network and its fit.
 """
 
 from importlib import import_module

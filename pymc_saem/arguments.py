@@ -1,7 +1,8 @@
 """Checks of arguments: types in one table by name, so that a name means one thing everywhere, and values that many functions take.
 
-A public function begins with ``check_types("name", locals())``: before it compiles or computes anything, every argument of a
-wrong type is refused by name. What a value may be beyond its type (a choice, a range, a name of the model) is checked where it is used.
+A public function begins with ``check_types("name", locals())``: before it compiles or computes
+anything, every argument of a wrong type is refused by name. What a value may be beyond its type (a
+choice, a range, a name of the model) is checked where it is used.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Rule:
     accepts: Callable[[Any], bool]
 
     def __or__(self, other: Rule) -> Rule:
-        return Rule(f"{self.expected} or {other.expected}", lambda x: self.accepts(x) or other.accepts(x))
+        return Rule(
+            f"{self.expected} or {other.expected}", lambda x: self.accepts(x) or other.accepts(x)
+        )
 
 
 def _is_path(x: Any) -> bool:
@@ -49,7 +52,11 @@ def _is_fit(x: Any) -> bool:
 
 def _is_sequence(x: Any) -> bool:
     """Tables, fits and texts can be iterated over, and are not sequences of anything."""
-    return np.iterable(x) and not isinstance(x, str | bytes | Mapping | pd.DataFrame | xr.Dataset) and not _is_fit(x)
+    return (
+        np.iterable(x)
+        and not isinstance(x, str | bytes | Mapping | pd.DataFrame | xr.Dataset)
+        and not _is_fit(x)
+    )
 
 
 def _is_of(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -68,7 +75,12 @@ def _is_array(x: Any) -> bool:
 
 def _is_seed(x: Any) -> bool:
     kinds = np.random.Generator, np.random.BitGenerator, np.random.SeedSequence
-    return isinstance(x, kinds) or _is_count(x) and x >= 0 or _is_of(lambda s: _is_count(s) and s >= 0)(x)
+    return (
+        isinstance(x, kinds)
+        or _is_count(x)
+        and x >= 0
+        or _is_of(lambda s: _is_count(s) and s >= 0)(x)
+    )
 
 
 def random_generator(seed: Any) -> np.random.Generator:
@@ -93,7 +105,12 @@ def _is_text(x: Any) -> bool:
 
 
 def _is_names(x: Any) -> bool:
-    return isinstance(x, Mapping) and not isinstance(x, xr.Dataset) and not _is_fit(x) and all(map(_is_text, x))
+    return (
+        isinstance(x, Mapping)
+        and not isinstance(x, xr.Dataset)
+        and not _is_fit(x)
+        and all(map(_is_text, x))
+    )
 
 
 def _is_variable(x: Any) -> bool:
@@ -125,28 +142,51 @@ TABLE = Rule("a pandas.DataFrame", lambda x: isinstance(x, pd.DataFrame))
 SEED = Rule("a seed (an integer of at least 0) or a numpy.random.Generator", _is_seed)
 PATH = Rule("a path, not empty and without a NUL", _is_path)
 AXES = Rule("matplotlib Axes", _are_axes)
-SIZE = Rule("two numbers, width and height in inches", lambda x: _is_of(_is_number)(x) and len(x) == 2)
-LABEL = Rule("a label", lambda x: _is_scalar(x) or isinstance(x, tuple))  # (site, number) is one label
+SIZE = Rule(
+    "two numbers, width and height in inches", lambda x: _is_of(_is_number)(x) and len(x) == 2
+)
+LABEL = Rule(
+    "a label", lambda x: _is_scalar(x) or isinstance(x, tuple)
+)  # (site, number) is one label
 LABELS = Rule("a label or a list of labels", lambda x: _is_scalar(x) or _is_of(lambda _: True)(x))
 NETWORK = Rule("an nn.MLP", lambda x: hasattr(x, "weight_names"))
 CONSTANTS = Rule(
     "a dict of numbers by name",
-    lambda x: _is_names(x) and all(not _is_text(v) and np.asarray(v).dtype.kind in "fiub" for v in x.values()),
+    lambda x: (
+        _is_names(x)
+        and all(not _is_text(v) and np.asarray(v).dtype.kind in "fiub" for v in x.values())
+    ),
 )
 
 #: By name; where a function means something else by it, by "function.name".
 RULES = {
-    **dict.fromkeys(("n_explore", "n_smooth", "n_transitions", "chains", "cores", "draws", "extend", "n"), COUNT),
-    **dict.fromkeys(("n_draws", "n_grid", "n_simulations", "n_points", "n_jobs", "per_page", "max_separate"), COUNT),
+    **dict.fromkeys(
+        ("n_explore", "n_smooth", "n_transitions", "chains", "cores", "draws", "extend", "n"), COUNT
+    ),
+    **dict.fromkeys(
+        ("n_draws", "n_grid", "n_simulations", "n_points", "n_jobs", "per_page", "max_separate"),
+        COUNT,
+    ),
     **dict.fromkeys(("in_size", "out_size", "width_size", "depth", "max_steps"), COUNT),
-    **dict.fromkeys(("step_size_exponent", "annealing", "minibatch", "tolerance", "ci_prob", "lower_bound"), NUMBER),
+    **dict.fromkeys(
+        ("step_size_exponent", "annealing", "minibatch", "tolerance", "ci_prob", "lower_bound"),
+        NUMBER,
+    ),
     **dict.fromkeys(("rtol", "atol", "seconds"), NUMBER),
-    **dict.fromkeys(("progressbar", "raw", "log", "smooth", "sharex", "sharey", "standardized", "blocked"), BOOL),
+    **dict.fromkeys(
+        ("progressbar", "raw", "log", "smooth", "sharex", "sharey", "standardized", "blocked"), BOOL
+    ),
     **dict.fromkeys(("prediction_corrected", "show_data", "weights"), BOOL),
-    **dict.fromkeys(("objective", "criterion", "along", "activation", "output_activation", "solver"), TEXT),
+    **dict.fromkeys(
+        ("objective", "criterion", "along", "activation", "output_activation", "solver"), TEXT
+    ),
     **dict.fromkeys(("name", "y", "kind"), TEXT),
-    **dict.fromkeys(("likelihood", "standard_errors", "outcome", "xlabel", "ylabel", "by"), TEXT | NONE),
-    "n_replicates": Rule("an integer of at least 1 or 'auto'", lambda x: _is_count(x) or _is_text(x)),
+    **dict.fromkeys(
+        ("likelihood", "standard_errors", "outcome", "xlabel", "ylabel", "by"), TEXT | NONE
+    ),
+    "n_replicates": Rule(
+        "an integer of at least 1 or 'auto'", lambda x: _is_count(x) or _is_text(x)
+    ),
     "n_starts": Rule("an integer of at least 0 or 'auto'", lambda x: _is_count(x) or _is_text(x)),
     "events": TABLE | Rule("an ode.Doses", lambda x: hasattr(x, "lag_time")) | NONE,
     **dict.fromkeys(("ncols", "iterations", "n_threads"), COUNT | NONE),
@@ -167,9 +207,11 @@ RULES = {
     "kernel": Rule('"auto"', lambda x: x == "auto" if _is_text(x) else False) | CONSTANTS,
     "idata": FIT,
     "fits": Rule(
-        "a dict of fits by name", lambda x: isinstance(x, Mapping) and not _is_fit(x) and all(map(_is_fit, x.values()))
+        "a dict of fits by name",
+        lambda x: isinstance(x, Mapping) and not _is_fit(x) and all(map(_is_fit, x.values())),
     ),
-    "vars": Rule("a list of variables", lambda x: _is_variable(x) or _is_of(_is_variable)(x)) | NONE,
+    "vars": Rule("a list of variables", lambda x: _is_variable(x) or _is_of(_is_variable)(x))
+    | NONE,
     "resume": FIT | PATH | NONE,
     "t0": NUMBER | ARRAY,
     "path": PATH,
@@ -180,7 +222,9 @@ RULES = {
     "bins": TEXT | COUNT | NUMBERS,
     "folds": TEXT | COUNT | SEQUENCE,
     "quantiles": NUMBERS,
-    "row": COUNT | Rule('"all"', lambda x: _is_text(x) and x == "all") | Rule("a list of integers", _is_of(_is_count)),
+    "row": COUNT
+    | Rule('"all"', lambda x: _is_text(x) and x == "all")
+    | Rule("a list of integers", _is_of(_is_count)),
     "covariates": TABLE | Rule("a dict of arrays by name", _is_names) | NONE,
     "idata_or_values": FIT | MAPPING,
     "net": NETWORK,
@@ -272,13 +316,17 @@ def _advice(function: str, name: str, value: Any) -> str:
 def check_count(name: str, value: Any, smallest: int, otherwise: str = "") -> None:
     """Refuse what is not an integer of at least ``smallest``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
-        raise ValueError(f"{name} is {shown(value)}; it must be an integer of at least {smallest}{otherwise}.")
+        raise ValueError(
+            f"{name} is {shown(value)}; it must be an integer of at least {smallest}{otherwise}."
+        )
 
 
 def check_probability(name: str, value: Any) -> None:
     """Refuse what is not a probability strictly between 0 and 1."""
     if not isinstance(value, Real) or not 0 < float(value) < 1:
-        raise ValueError(f"{name} must lie between 0 and 1, got {shown(value)}. Write 0.9 for 90 %.")
+        raise ValueError(
+            f"{name} must lie between 0 and 1, got {shown(value)}. Write 0.9 for 90 %."
+        )
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> None:

@@ -23,7 +23,8 @@ except ModuleNotFoundError:
 #: ArviZ below 1 has InferenceData; above, xarray's DataTree took its place.
 HAS_INFERENCE_DATA = int(az.__version__.split(".")[0]) < 1
 
-#: A fit in annotations: arviz.InferenceData with ArviZ 0.x, xarray.DataTree with 1.x, and no type is both.
+#: A fit in annotations: arviz.InferenceData with ArviZ 0.x, xarray.DataTree with 1.x, and no type
+#: is both.
 InferenceData: TypeAlias = Any
 
 
@@ -36,7 +37,9 @@ def observed_variables(model: pm.Model) -> list:
         When this is not a model.
     """
     if not isinstance(model, pm.Model):
-        raise TypeError(f"model must be a pymc.Model, got {type(model).__name__}; the model comes first, then its fit.")
+        raise TypeError(
+            f"model must be a pymc.Model, got {type(model).__name__}; the model comes first, then its fit."
+        )
     return list(dict.fromkeys(model.observed_RVs))
 
 
@@ -103,8 +106,12 @@ def _pareto_k(log_weights: np.ndarray) -> np.ndarray:
     found = np.full(log_weights.shape[:-1], np.inf)
     for place in np.ndindex(found.shape):
         try:
-            found[place] = array_stats.psislw(-log_weights[place])[1]  # ArviZ 1 turns the sign itself
-        except ValueError:  # ArviZ 1 refuses a tail of equal weights, such as zeros beside a single giant
+            found[place] = array_stats.psislw(-log_weights[place])[
+                1
+            ]  # ArviZ 1 turns the sign itself
+        except (
+            ValueError
+        ):  # ArviZ 1 refuses a tail of equal weights, such as zeros beside a single giant
             continue
     return found
 
@@ -112,14 +119,21 @@ def _pareto_k(log_weights: np.ndarray) -> np.ndarray:
 def rhat_and_ess(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rank-normalized split R-hat, bulk effective sample size, and that of the standard deviation; each (...).
 
-    Of draws (chain, draw, ...), all finite, at least 4 a chain. R-hat is NaN where nothing moves. (Vehtari et al. 2021)
+    Of draws (chain, draw, ...), all finite, at least 4 a chain. R-hat is NaN where nothing moves.
+    (Vehtari et al. 2021)
     """
     with np.errstate(all="ignore"):  # a constant has no variance to compare
         if HAS_INFERENCE_DATA:
             # not az.convert_to_dataset, which warns of more chains than draws
-            data = xr.Dataset({"x": (("chain", "draw", *(f"x{k}" for k in range(draws.ndim - 2))), draws)})
+            data = xr.Dataset(
+                {"x": (("chain", "draw", *(f"x{k}" for k in range(draws.ndim - 2))), draws)}
+            )
             rhat, bulk, sd = az.rhat(data), az.ess(data), az.ess(data, method="sd")
-            return np.asarray(rhat["x"].values), np.asarray(bulk["x"].values), np.asarray(sd["x"].values)
+            return (
+                np.asarray(rhat["x"].values),
+                np.asarray(bulk["x"].values),
+                np.asarray(sd["x"].values),
+            )
         from arviz_stats.base import array_stats
 
         axes = {"chain_axis": 0, "draw_axis": 1}

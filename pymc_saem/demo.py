@@ -1,8 +1,9 @@
 """``python -m pymc_saem.demo``: a neural ODE fitted to the theophylline data, with tables, figures and a file.
 
-Twelve people swallowed theophylline, and its concentration in serum was measured eleven times. Drug moves from a
-depot (the gut) to a central compartment (the blood) and leaves it; the four rates are small neural networks, and
-each person has their own weights. :func:`theophylline_model` is the model, :func:`main` the program around it.
+Twelve people swallowed theophylline, and its concentration in serum was measured eleven times. Drug
+moves from a depot (the gut) to a central compartment (the blood) and leaves it; the four rates are
+small neural networks, and each person has their own weights. :func:`theophylline_model` is the
+model, :func:`main` the program around it.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ class Settings(TypedDict, total=False):
     draws: int
 
 
-#: 1000 iterations of 80 transitions each, of which the first 600 explore. With 30 + 970, as the model was
-#: first published, seed 2 ends at a marginal log-likelihood of -220; benchmarks/accuracy/README.md has what a long exploration gives.
+#: 1000 iterations of 80 transitions each, of which the first 600 explore. With 30 + 970, as the
+#: model was first published, seed 2 ends at a marginal log-likelihood of -220;
+#: benchmarks/accuracy/README.md has what a long exploration gives.
 SETTINGS: Settings = {"n_explore": 600, "n_smooth": 400, "n_transitions": 80}
 #: As few as show that everything works; the estimates mean nothing.
 QUICK: Settings = {"n_explore": 5, "n_smooth": 5, "n_transitions": 20, "n_starts": 1, "draws": 4}
@@ -68,7 +70,8 @@ def theophylline_model(data: pd.DataFrame | None = None, **options: Any) -> pm.M
     data : pandas.DataFrame, optional
         As :func:`pymc_saem.datasets.load_theophylline` returns it, which is the default.
     **options
-        For :func:`pymc_saem.ode.solve_ivp`, such as ``solver`` or ``n_threads``; the tolerances are 1e-2 by default.
+        For :func:`pymc_saem.ode.solve_ivp`, such as ``solver`` or ``n_threads``; the tolerances are
+        1e-2 by default.
 
     Returns
     -------
@@ -84,7 +87,9 @@ def theophylline_model(data: pd.DataFrame | None = None, **options: Any) -> pm.M
         w = {}
         for name in ("a1", "a2", "c1", "c2"):
             z = ps.nn.weights(f"z_{name}", net)
-            w[f"w_{name}"] = pm.MvNormal(f"w_{name}", z, np.eye(net.n_weights), dims=("subject", "weight"))
+            w[f"w_{name}"] = pm.MvNormal(
+                f"w_{name}", z, np.eye(net.n_weights), dims=("subject", "weight")
+            )
         solution = ps.ode.solve_ivp(
             neural_rates(net),
             y0={"depot": dose, "center": 0.0},
@@ -122,12 +127,14 @@ def split_seconds(idata: InferenceData, fit_wall: float) -> dict[str, float]:
     Returns
     -------
     dict
-        ``read`` the model, ``compile`` its densities, find the ``start`` (with the compilation that the first
-        call triggers, and the first iteration), ``iterate``, and what comes ``after``.
+        ``read`` the model, ``compile`` its densities, find the ``start`` (with the compilation that
+        the first call triggers, and the first iteration), ``iterate``, and what comes ``after``.
     """
     known = Fit(idata).seconds
     split = {name: known[name] for name in ("compile", "start", "iterate", "after")}
-    split["after"] += sum(known.get(name, 0.0) for name in ("residuals", "likelihood", "standard_errors"))
+    split["after"] += sum(
+        known.get(name, 0.0) for name in ("residuals", "likelihood", "standard_errors")
+    )
     read = known["total"] - sum(split.values())
     split["after"] += fit_wall - known["total"]
     return {"read": read, **split}
@@ -149,7 +156,9 @@ def main(arguments: list[str] | None = None) -> None:
     seconds["build"] = perf_counter() - mark
 
     settings = QUICK if options.quick else SETTINGS
-    _title("Fit: {n_explore} + {n_smooth} iterations of {n_transitions} transitions".format(**settings))
+    _title(
+        "Fit: {n_explore} + {n_smooth} iterations of {n_transitions} transitions".format(**settings)
+    )
     if options.quick:
         print("These are too few iterations for meaningful estimates.")
     mark = perf_counter()
@@ -171,11 +180,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    description = "Fit a neural ODE to the theophylline data; print tables, write figures and the fit."
+    description = (
+        "Fit a neural ODE to the theophylline data; print tables, write figures and the fit."
+    )
     parser = argparse.ArgumentParser(prog="python -m pymc_saem.demo", description=description)
-    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder for the files")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder for the files"
+    )
     parser.add_argument("--seed", type=int, default=SEED, help=f"random seed (default: {SEED})")
-    parser.add_argument("--quick", action="store_true", help="a few iterations only, to see that everything works")
+    parser.add_argument(
+        "--quick", action="store_true", help="a few iterations only, to see that everything works"
+    )
     return parser.parse_args(arguments)
 
 
@@ -197,10 +212,22 @@ def _figures(model: pm.Model, idata: InferenceData, out: Path) -> Iterator[tuple
     drawn = (
         ("convergence.png", "every parameter by iteration", lambda: ps.plot_convergence(idata)),
         ("fits.png", "data and curves of all subjects", lambda: ps.plot_fits(model, idata)),
-        ("fits_1_2.png", "data and curves of subjects 1 and 2", lambda: ps.plot_fits(model, idata, subjects=[1, 2])),
+        (
+            "fits_1_2.png",
+            "data and curves of subjects 1 and 2",
+            lambda: ps.plot_fits(model, idata, subjects=[1, 2]),
+        ),
         ("rates.png", "what the four networks have learned", lambda: _rates(model, idata)),
-        ("effects.png", "random effects: weights of the networks", lambda: ps.plot_random_effects(model, idata)),
-        ("observation.png", "subject 1, first row", lambda: distribution(model, idata, subject=1, row=0)),
+        (
+            "effects.png",
+            "random effects: weights of the networks",
+            lambda: ps.plot_random_effects(model, idata),
+        ),
+        (
+            "observation.png",
+            "subject 1, first row",
+            lambda: distribution(model, idata, subject=1, row=0),
+        ),
     )
     for name, content, draw in drawn:
         axes = np.ravel(np.asarray(draw(), dtype=object))

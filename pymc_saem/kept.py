@@ -1,9 +1,10 @@
 """Machine code that is kept on disk: where, under which name, and who may have written it.
 
-Numba's own cache looks at the file of a function only, not at the files that it imports; it fails where a file was cut or the
-disk is full; and it runs what anybody wrote into its folder. So functions are kept here: one file each, in a folder of the user
-alone, under a name made of everything that the code depends on, with a checksum. Whatever is wrong with a
-file or the folder, the function is compiled, which costs time and nothing else.
+Numba's own cache looks at the file of a function only, not at the files that it imports; it fails
+where a file was cut or the disk is full; and it runs what anybody wrote into its folder. So
+functions are kept here: one file each, in a folder of the user alone, under a name made of
+everything that the code depends on, with a checksum. Whatever is wrong with a file or the folder,
+the function is compiled, which costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def keep_callback(
     text : str
         Source of a function that stands in no file.
     """
-    callback = CFunc(_named(function, f"{options}{text}"), normalize_signature(signature), {}, options)
+    callback = CFunc(
+        _named(function, f"{options}{text}"), normalize_signature(signature), {}, options
+    )
     if _has_known_sources(function):
         callback._cache = _Cache(function)
     callback.compile()
@@ -68,7 +71,9 @@ def keep_callback(
 
 def _has_known_sources(function: Callable[..., Any]) -> bool:
     """Whether it stands in this package, and takes nothing from a function around it."""
-    return function.__module__.split(".")[0] == __name__.split(".")[0] and function.__closure__ is None
+    return (
+        function.__module__.split(".")[0] == __name__.split(".")[0] and function.__closure__ is None
+    )
 
 
 def _named(function: Callable[..., Any], more: str) -> Callable[..., Any]:
@@ -78,7 +83,9 @@ def _named(function: Callable[..., Any], more: str) -> Callable[..., Any]:
             sources_hash(function.__module__), function.__module__, function.__name__, function.__code__.co_firstlineno, more,
             _version("numba"), _version("llvmlite"), python_version(),
         )  # fmt: skip
-        function.__qualname__ = f"{function.__name__}_{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"
+        function.__qualname__ = (
+            f"{function.__name__}_{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"
+        )
     return function
 
 
@@ -96,7 +103,11 @@ class _Cache:
         try:
             path = self._path(signature, target_context.codegen())
             content = None if path is None else _read(path)
-            return None if content is None else CompileResult._rebuild(target_context, *pickle.loads(content))
+            return (
+                None
+                if content is None
+                else CompileResult._rebuild(target_context, *pickle.loads(content))
+            )
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, it is recompiled
             _log.info("Recompiling the machine code of %s: %s", self.name, error)
             return None
@@ -115,7 +126,9 @@ class _Cache:
     def _path(self, signature: Any, codegen: Any) -> Path | None:
         """Its file for these types and this processor; None where nothing is kept."""
         where = folder()
-        key = hashlib.sha256(repr((str(signature), codegen.magic_tuple())).encode()).hexdigest()[:16]
+        key = hashlib.sha256(repr((str(signature), codegen.magic_tuple())).encode()).hexdigest()[
+            :16
+        ]
         return None if where is None else where / f"{self.name}_{key}{_SUFFIX}"
 
     def flush(self) -> None:
@@ -149,12 +162,19 @@ def _is_ours(found: os.stat_result) -> bool:
 def _read(path: Path) -> bytes | None:
     """What `_write` wrote, or None if it is anything else, or anybody else's."""
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+        handle = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        )
     except FileNotFoundError:
         return None
     with os.fdopen(handle, "rb") as file:
         found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or not _is_ours(found) or os.name == "posix" and found.st_mode & 0o022:
+        if (
+            not stat.S_ISREG(found.st_mode)
+            or not _is_ours(found)
+            or os.name == "posix"
+            and found.st_mode & 0o022
+        ):
             return None
         checksum, content = file.read(32), file.read()
     if checksum != _checksum(path, content):
@@ -185,7 +205,11 @@ def _checksum(path: Path, content: bytes) -> bytes:
 def _make_room(where: Path) -> None:
     """Remove the files that were not used for the longest time, and those of killed processes, so that one more can come."""
     with os.scandir(where) as entries:
-        files = [(entry.stat().st_mtime, entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
+        files = [
+            (entry.stat().st_mtime, entry.path)
+            for entry in entries
+            if entry.is_file(follow_symlinks=False)
+        ]
     for _, path in sorted(files)[: max(0, len(files) + 1 - _MOST_FILES)]:
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -194,7 +218,8 @@ def _make_room(where: Path) -> None:
 def _forgive_pytensor() -> None:
     """Compile what PyTensor kept in a file that is damaged, or cannot keep, where Numba would end the compilation by an error.
 
-    PyTensor keeps machine code of graphs by Numba's own cache. Files of other programs stay as Numba treats them.
+    PyTensor keeps machine code of graphs by Numba's own cache. Files of other programs stay as
+    Numba treats them.
     """
     load, save = Cache.load_overload, Cache.save_overload
 

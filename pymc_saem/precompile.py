@@ -1,13 +1,15 @@
 """``python -m pymc_saem.precompile``: compile now what is the same for every model, and keep it on disk.
 
-Solvers and E-step are compiled when they are first needed, which makes the first session of a new installation slow. This
-takes a small model through all of them.
+Solvers and E-step are compiled when they are first needed, which makes the first session of a new
+installation slow. This takes a small model through all of them.
 """
 
 from time import perf_counter
 from typing import Any
 
-_BEGAN = perf_counter()  # before the imports: the seconds printed at the end are all that the user waits
+_BEGAN = (
+    perf_counter()
+)  # before the imports: the seconds printed at the end are all that the user waits
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
@@ -51,7 +53,9 @@ def compile_solvers() -> None:
         {"solver": "cvodes"},
     ):
         drug = solution_of(rate, **options)
-        function = pytensor.function([rate], [drug, *gradients(drug.sum(), [rate])], mode=Mode("py", "fast_compile"))
+        function = pytensor.function(
+            [rate], [drug, *gradients(drug.sum(), [rate])], mode=Mode("py", "fast_compile")
+        )
         function(np.full(N_SUBJECTS, 0.5))
     products.load()  # what wide systems share
     adjoint.task()
@@ -63,8 +67,19 @@ def compile_saem() -> None:
         log_rate, omega = pm.Normal("log_rate", -1.0, 1.0), pm.HalfNormal("omega", 1.0)
         rate = pm.LogNormal("rate", log_rate, omega, dims="subject")
         values = 10.0 * np.exp(-np.outer(np.linspace(0.3, 0.6, N_SUBJECTS), TIMES)).ravel()
-        pm.Normal("conc", solution_of(rate, solver="tsit5"), pm.HalfNormal("sigma", 1.0), observed=values)
-    ps.fit_saem(model, n_explore=2, n_smooth=2, n_transitions=8, n_starts=1, draws=2, random_seed=1, progressbar=False)
+        pm.Normal(
+            "conc", solution_of(rate, solver="tsit5"), pm.HalfNormal("sigma", 1.0), observed=values
+        )
+    ps.fit_saem(
+        model,
+        n_explore=2,
+        n_smooth=2,
+        n_transitions=8,
+        n_starts=1,
+        draws=2,
+        random_seed=1,
+        progressbar=False,
+    )
 
 
 def main() -> None:

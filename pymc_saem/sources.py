@@ -1,6 +1,7 @@
 """The source files that a module of this package can depend on, as a short hash.
 
-Machine code is kept on disk under this hash, so that an edited file never runs with old code of another one.
+Machine code is kept on disk under this hash, so that an edited file never runs with old code of
+another one.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def _modules(text: bytes) -> tuple[tuple[int, str], ...]:
 def _files(name: list[str], root: Path) -> list[Path]:
     """Files behind a dotted name, which may be a module or something in one.
 
-    A name that is not a module comes from the package above it, whose names may be those of any of its files.
+    A name that is not a module comes from the package above it, whose names may be those of any of
+    its files.
     """
     if name[0] != root.name:
         return []

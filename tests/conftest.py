@@ -23,8 +23,9 @@ def rng():
 def pytest_collection_modifyitems(items):
     """With PYMC_SAEM_SLOW_TESTS=1/2: slow tests last, and of these every second one, beginning with the first.
 
-    PYMC_SAEM_SLOW_FROM turns their order by so many files, so that what time leaves out is another part the next time. Tests of one
-    module that share an expensive fixture stay together: ``slow("together")``.
+    PYMC_SAEM_SLOW_FROM turns their order by so many files, so that what time leaves out is another
+    part the next time. Tests of one module that share an expensive fixture stay together:
+    ``slow("together")``.
     """
     share = os.environ.get("PYMC_SAEM_SLOW_TESTS")
     if not share:

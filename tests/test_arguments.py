@@ -11,20 +11,19 @@ import pytest
 import pymc_saem as ps
 from pymc_saem.arguments import random_generator
 
-#: One value of each kind. What an argument takes of them, or refuses by its value and not its type, stands in RIGHT.
+#: One value of each kind. What an argument takes of them, or refuses by its value and not its type,
+#: stands in RIGHT.
 KINDS = {
     "number": 3.7, "text": "nonsense", "mapping": {"nobody": 1.0}, "sequence": [object()], "thing": object(), "none": None,
     "flag": True, "function": lambda: None, "table": pd.DataFrame({"nobody": [1.0]}),
 }  # fmt: skip
 COUNTS = "n n_explore n_smooth n_transitions n_replicates n_starts chains cores draws extend n_draws n_grid n_simulations n_points n_jobs"
-COUNTS += (
-    " per_page max_separate in_size out_size width_size depth max_steps row iterations n_threads ncols bins folds"
-)
-NUMBERS = (
-    "step_size_exponent annealing minibatch tolerance ci_prob lower_bound rtol atol seconds prior_sd t0 typical_output"
-)
+COUNTS += " per_page max_separate in_size out_size width_size depth max_steps row iterations n_threads ncols bins folds"
+NUMBERS = "step_size_exponent annealing minibatch tolerance ci_prob lower_bound rtol atol seconds prior_sd t0 typical_output"
 TEXTS = "objective criterion along activation output_activation solver name kind likelihood standard_errors outcome xlabel"
-TEXTS += " ylabel by level parameters which criteria var_names effects networks kinds value dims path"
+TEXTS += (
+    " ylabel by level parameters which criteria var_names effects networks kinds value dims path"
+)
 OPTIONAL = "likelihood standard_errors outcome xlabel ylabel by ncols iterations n_threads var_names effects networks kinds compile_kwargs"
 OPTIONAL += " units ranges labels stratify strata x ax random_seed rng fixed random_effects initvals initial_point figsize"
 OPTIONAL += " callback subjects covariates prior_sd value dims resume checkpoint events vars initval subject data"
@@ -39,17 +38,32 @@ RIGHT |= {
     name: {"mapping"}
     for name in "compile_kwargs units ranges labels fixed kernel initvals initial_point fits y0 params".split()
 }
-RIGHT |= {name: {"function"} for name in ("callback", "rhs")} | {"table": {"table"}, "events": {"table"}}
+RIGHT |= {name: {"function"} for name in ("callback", "rhs")} | {
+    "table": {"table"},
+    "events": {"table"},
+}
 RIGHT |= {
     name: set()
     for name in "model idata x ax figsize random_seed rng stratify strata random_effects quantiles net input_range vars".split()
 }
 RIGHT |= {name: set() for name in ("t", "initval", "resume")}
-RIGHT |= {"subjects": {"number", "text", "sequence", "flag", "thing", "function"}, "covariates": {"mapping", "table"}}
-RIGHT |= {"idata_or_values": {"mapping"}, "checkpoint": {"text"}, "folds": {"text"}, "bins": {"text"}, "row": {"text"}}
+RIGHT |= {
+    "subjects": {"number", "text", "sequence", "flag", "thing", "function"},
+    "covariates": {"mapping", "table"},
+}
+RIGHT |= {
+    "idata_or_values": {"mapping"},
+    "checkpoint": {"text"},
+    "folds": {"text"},
+    "bins": {"text"},
+    "row": {"text"},
+}
 RIGHT |= {name: {"text"} for name in ("n_replicates", "n_starts")}
 RIGHT |= {name: {"mapping"} for name in ("lag_time", "bioavailability", "rate", "duration")}
-RIGHT |= {"subject": {"number", "text", "flag", "thing", "function", "none"}, "folds": {"text", "sequence"}}
+RIGHT |= {
+    "subject": {"number", "text", "flag", "thing", "function", "none"},
+    "folds": {"text", "sequence"},
+}
 RIGHT |= {name: {"sequence"} for name in ("stratify", "strata")}
 for one in OPTIONAL.split():
     RIGHT[one] = RIGHT[one] | {"none"} if one in RIGHT else {"none"}
@@ -67,7 +81,9 @@ def public_functions():
     for name in ps.__all__:
         one = getattr(ps, name)
         inside = [getattr(one, n) for n in one.__all__] if inspect.ismodule(one) else [one]
-        yield from (f for f in inside if callable(f) and f.__name__ not in ("Solution", "SolverStatus"))
+        yield from (
+            f for f in inside if callable(f) and f.__name__ not in ("Solution", "SolverStatus")
+        )
 
 
 FUNCTIONS = {f.__name__: f for f in public_functions()}
@@ -121,7 +137,9 @@ def test_wrong_types_are_refused_by_name(name, argument, given, monkeypatch):
         raise AssertionError(f"{argument} was not looked at before something was compiled")
 
     monkeypatch.setattr(pytensor, "function", compiled)
-    wrong = {"fit": given["idata"]} | {kind: value for kind, value in KINDS.items() if kind not in right}
+    wrong = {"fit": given["idata"]} | {
+        kind: value for kind, value in KINDS.items() if kind not in right
+    }
     if argument in ("idata", "idata_or_values", "resume"):
         del wrong["fit"]
     for kind, value in wrong.items():
@@ -132,7 +150,9 @@ def test_wrong_types_are_refused_by_name(name, argument, given, monkeypatch):
         assert argument in str(caught.value), f"{kind}: {caught.value}"
 
 
-@pytest.mark.parametrize("seed", [np.int32(5), np.uint64(5), 5, [5], pd.Series([5]), np.random.SeedSequence(5)], ids=repr)
+@pytest.mark.parametrize(
+    "seed", [np.int32(5), np.uint64(5), 5, [5], pd.Series([5]), np.random.SeedSequence(5)], ids=repr
+)
 def test_a_seed_is_a_seed_of_any_kind(seed):
     drawn = [random_generator(s).normal() for s in (seed, 5 if np.ndim(seed) == 0 else [5])]
     assert drawn[0] == drawn[1]

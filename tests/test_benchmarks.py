@@ -53,7 +53,13 @@ def test_every_way_to_a_solver_runs(overhead):
 def test_aims_are_reported(modules, overhead):
     costs = {engine: {"solve": 1.0} for engine in ("tsit5", "tsit5, 1 thread")}
     scaled = {"costs": {threads: {"1000": costs} for threads in "12"}, "ceiling": 2.0}
-    point = {"problem": modules["problems"].PROBLEMS[1], "engine": "tsit5", "rtol": 1e-6, "error": 1e-6, "solve": 1.0}
+    point = {
+        "problem": modules["problems"].PROBLEMS[1],
+        "engine": "tsit5",
+        "rtol": 1e-6,
+        "error": 1e-6,
+        "solve": 1.0,
+    }
     text = modules["report"].aims([point], overhead, scaled)
     assert "gradient at most 3 solves, rtol 1e-06" in text and "1,000 subjects" in text
 
@@ -62,7 +68,10 @@ def test_aims_are_reported(modules, overhead):
 def test_program_starts():
     """In a process of its own, because it takes a core for itself."""
     run = subprocess.run(
-        [sys.executable, str(FOLDER / "run.py"), "--help"], capture_output=True, text=True, timeout=120
+        [sys.executable, str(FOLDER / "run.py"), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert run.returncode == 0, run.stderr
     assert "--quick" in run.stdout
@@ -72,14 +81,18 @@ def test_program_starts():
 def test_forms_of_right_hand_sides_are_called_as_they_are():
     """``wide.py`` calls them by address, so it must know their arguments."""
     code = "import wide; print(min(v for k, v in wide.forms(2, 1).items() if k.endswith(('loops', 'numbers'))) > 0)"
-    run = subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, timeout=300
+    )
     assert run.stdout.strip() == "True", run.stderr
 
 
 def _accuracy(code: str) -> str:
     """What a program prints beside the scripts of benchmarks/accuracy; alone, because they change the path of modules."""
     folder = FOLDER.parent / "accuracy"
-    run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300
+    )
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()
 
@@ -116,7 +129,9 @@ found = marginal.maximize()
 print(*np.abs(numeric(marginal.to_free(found.estimate))))
 print(found.loglik - marginal.loglik(study.truth))
 """
-    at_truth, at_maximum, gain = (np.array(line.split(), float) for line in _accuracy(code).splitlines())
+    at_truth, at_maximum, gain = (
+        np.array(line.split(), float) for line in _accuracy(code).splitlines()
+    )
     assert at_truth.max() < 0.05
     assert at_maximum.max() < 0.05
     assert gain > 0
@@ -143,7 +158,8 @@ print(*row.bias, *row.rmse, *row.exact_bias, *row.difference, row.largest)
 """
     counted, numbers = _accuracy(code).splitlines()
     assert counted == "True"
-    # 0.1 and 0.3: mean 0.2, standard error of it 0.1; root of the mean square 0.2236, whose squares have a standard error of 0.04
+    # 0.1 and 0.3: mean 0.2, standard error of it 0.1; root of the mean square 0.2236, whose squares
+    # have a standard error of 0.04
     expected = [0.2, 0.1, 0.05**0.5, 0.04 / (2 * 0.05**0.5), 0.1, 0.0, 0.2, 0.2, 0.4]
     np.testing.assert_allclose(np.array(numbers.split(), float), expected, atol=1e-12)
 
@@ -178,7 +194,9 @@ print(judge(Input("", lambda: 1, wrong))[0], judge(Input("", lambda: 1))[0], jud
 print(judge(Input("", lambda: np.log(np.zeros(1)), lambda found: None))[0])
 print(judge(Input("", lambda: [][0], wrong, foreign=True))[0])
 """
-    run = subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=FOLDER.parent, capture_output=True, text=True, timeout=300
+    )
     assert run.stdout.splitlines() == [
         "right", "refused", "crash", "refused though valid", "warned", "silent wrong silent wrong lost", "crash", "crash",
     ], run.stderr  # fmt: skip

@@ -14,25 +14,37 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 #: name: version, of every line such as numpy==2.0.0
-OLDEST = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "tests" / "oldest.txt").read_text("utf-8"), flags=re.MULTILINE))
+OLDEST = dict(
+    re.findall(
+        r"^([\w-]+)==(\S+)$", (ROOT / "tests" / "oldest.txt").read_text("utf-8"), flags=re.MULTILINE
+    )
+)
 README = "[a](docs/a.md) [b](https://b.org) ![c](c.png)\n\n*Caption.*\n\n```python\nx[0](y)\n```\n[`d`](d.md#e)\n"
 
 
-@pytest.mark.parametrize("requirement", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["zarr"])
+@pytest.mark.parametrize(
+    "requirement", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["zarr"]
+)
 def test_lower_bounds_are_the_oldest_versions_tested(requirement):
     name, bound = requirement.split(">=")
     assert bound == OLDEST[name]
 
 
 def test_conda_has_the_same_lower_bounds():
-    listed = re.findall(r"^  - ([\w-]+?)(?:-base)? >=([\d.]+)$", (ROOT / "environment.yml").read_text("utf-8"), flags=re.MULTILINE)
+    listed = re.findall(
+        r"^  - ([\w-]+?)(?:-base)? >=([\d.]+)$",
+        (ROOT / "environment.yml").read_text("utf-8"),
+        flags=re.MULTILINE,
+    )
     assert dict(listed) == dict(requirement.split(">=") for requirement in PROJECT["dependencies"])
 
 
 @pytest.fixture(scope="module")
 def description():
     """The function that makes the description of a package, from the file that the build loads by its path."""
-    pytest.importorskip("hatchling", reason="hatchling builds the package, and is not needed to run it")
+    pytest.importorskip(
+        "hatchling", reason="hatchling builds the package, and is not needed to run it"
+    )
     spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -56,9 +68,19 @@ def test_a_wheel_has_every_file_and_a_description_without_relative_links(descrip
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
-        (metadata,) = [archive.read(name).decode("utf-8") for name in archive.namelist() if name.endswith("/METADATA")]
-    files = [path for suffix in ("py", "csv", "typed") for path in (ROOT / "pymc_saem").rglob(f"*.{suffix}")]
+        (metadata,) = [
+            archive.read(name).decode("utf-8")
+            for name in archive.namelist()
+            if name.endswith("/METADATA")
+        ]
+    files = [
+        path
+        for suffix in ("py", "csv", "typed")
+        for path in (ROOT / "pymc_saem").rglob(f"*.{suffix}")
+    ]
     assert sorted(names) == sorted(path.relative_to(ROOT).as_posix() for path in files)
     text = email.message_from_string(metadata).get_payload()
     assert text.startswith("# pymc_saem") and "ps.fit_saem(" in text
-    assert not [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("https://")]
+    assert not [
+        target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("https://")
+    ]

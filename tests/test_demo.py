@@ -14,7 +14,14 @@ from pymc_saem.compat import get_group, group_names
 
 pytestmark = pytest.mark.slow("together")
 ROOT = Path(__file__).parents[1]
-FIGURES = ("convergence.png", "fits.png", "fits_1_2.png", "rates.png", "effects.png", "observation.png")
+FIGURES = (
+    "convergence.png",
+    "fits.png",
+    "fits_1_2.png",
+    "rates.png",
+    "effects.png",
+    "observation.png",
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +30,18 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     command = [sys.executable, "-m", "pymc_saem.demo", "--quick", "--out", "results", "--seed", "3"]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    run = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    run = subprocess.run(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
     return run.stdout, folder
 
 
 def test_the_three_tables_are_printed(finished):
     text, _ = finished
-    data, understood, estimates = (text.index(word) for word in ("highest_conc", "Random effects", "estimate "))
+    data, understood, estimates = (
+        text.index(word) for word in ("highest_conc", "Random effects", "estimate ")
+    )
     assert data < understood < estimates
     assert "319.99" in text and "z_c2 (7 weights)" in text
 
@@ -39,7 +50,16 @@ def test_the_wall_time_is_split(finished):
     text, _ = finished
     lines = text[text.index("Wall time") :].splitlines()[2:10]
     parts = {line.split()[0]: float(line.split()[1]) for line in lines}
-    assert list(parts) == ["import", "build", "compile", "start", "iterate", "after", "figures", "total"]
+    assert list(parts) == [
+        "import",
+        "build",
+        "compile",
+        "start",
+        "iterate",
+        "after",
+        "figures",
+        "total",
+    ]
     assert min(parts.values()) > 0
     assert parts.pop("total") == pytest.approx(sum(parts.values()), abs=0.05)
 

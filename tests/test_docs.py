@@ -1,7 +1,7 @@
 """Every Python block of the documentation runs; the reference has every public name, and the gallery every figure.
 
-Sphinx is not needed: `make docs` builds the pages, with warnings as errors. Pages run as a reader would paste them, after
-`first_fit.md`, with few iterations.
+Sphinx is not needed: `make docs` builds the pages, with warnings as errors. Pages run as a reader
+would paste them, after `first_fit.md`, with few iterations.
 """
 
 import re
@@ -29,7 +29,9 @@ make_reference = program("make_reference")
 def check_odes(known):
     assert float(known["posterior"].posterior["rate"].mean()) > 0
     assert known["cleared"].eval()[-1] == pytest.approx(10.0, rel=1e-5)
-    assert known["curve"].eval() == pytest.approx(10.0 * np.exp(-0.3 * np.linspace(0.0, 8.0, 100)), rel=1e-5)
+    assert known["curve"].eval() == pytest.approx(
+        10.0 * np.exp(-0.3 * np.linspace(0.0, 8.0, 100)), rel=1e-5
+    )
 
 
 def check_storage(known):
@@ -51,7 +53,9 @@ CHECKS = {
     "predict": check_predict,
     "step_method": check_step_method,
 }
-PAGES = [page for page in run_pages.pages() if page != run_pages.FIRST and list(run_pages.blocks(page))]
+PAGES = [
+    page for page in run_pages.pages() if page != run_pages.FIRST and list(run_pages.blocks(page))
+]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,9 @@ def first():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 @pytest.mark.slow
 def test_every_block_runs(page, first, tmp_path, monkeypatch):
-    monkeypatch.setattr(ps, "fit_saem", smaller(ps.fit_saem, {} if page.stem in COMPARE else WITHOUT, **SMALL_FIT))
+    monkeypatch.setattr(
+        ps, "fit_saem", smaller(ps.fit_saem, {} if page.stem in COMPARE else WITHOUT, **SMALL_FIT)
+    )
     for name, options in SMALL.items():
         monkeypatch.setattr(ps, name, smaller(getattr(ps, name), **options))
     monkeypatch.setattr(pm, "sample", smaller(pm.sample, **SMALL_SAMPLE))
@@ -85,7 +91,12 @@ def test_the_first_fit_defines_what_other_pages_use(first):
 def test_printed_tables_fit_the_terminal(first, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     model, idata = first["model"], first["idata"]
-    tables = [ps.summarize(model), ps.summary(idata), ps.diagnostics(idata), ps.compare({"a" * 40: idata, "b": idata})]
+    tables = [
+        ps.summarize(model),
+        ps.summary(idata),
+        ps.diagnostics(idata),
+        ps.compare({"a" * 40: idata, "b": idata}),
+    ]
     for table in tables:
         assert max(map(len, str(table).splitlines())) <= columns
     assert "m_step" in str(tables[1]) and "increase n_smooth" in str(tables[2]).replace("\n", " ")
@@ -106,7 +117,9 @@ def test_every_public_name_has_a_group_of_the_reference(monkeypatch, tmp_path):
     assert "others" not in make_reference.sections()
     monkeypatch.setattr(ps, "__all__", [*ps.__all__, "__version__"])
     make_reference.write(tmp_path / "reference")
-    assert "   pymc_saem.__version__\n" in (tmp_path / "reference" / "others.rst").read_text("utf-8")
+    assert "   pymc_saem.__version__\n" in (tmp_path / "reference" / "others.rst").read_text(
+        "utf-8"
+    )
     names = {path.stem for path in (tmp_path / "reference").glob("*.rst")}
     assert names == {"index", "others", "returned", *make_reference.GROUPS}
 
@@ -129,13 +142,23 @@ def test_a_block_knows_its_outputs(tmp_path):
 def test_figures_of_a_block_are_kept_in_their_order(tmp_path):
     page = tmp_path / "page.md"
     block = "```python\nimport matplotlib.pyplot as plt\nfor n in {sizes}:\n    _ = plt.figure(figsize=(n, n)).add_axes((0, 0, 1, 1))\n```\n"
-    page.write_text(block.format(sizes=[3, 1, 2]) + "![a](_outputs/a.svg)\n![b](_outputs/b.svg)\n", encoding="utf-8")
+    page.write_text(
+        block.format(sizes=[3, 1, 2]) + "![a](_outputs/a.svg)\n![b](_outputs/b.svg)\n",
+        encoding="utf-8",
+    )
     run_pages.run(page, {}, keep_outputs=True)
-    widths = [re.search(r'width="([\d.]+)pt"', (tmp_path / f"_outputs/{n}.svg").read_text("utf-8")) for n in "ab"]
+    widths = [
+        re.search(r'width="([\d.]+)pt"', (tmp_path / f"_outputs/{n}.svg").read_text("utf-8"))
+        for n in "ab"
+    ]
     first, second = (float(width.group(1)) for width in widths)
     assert 50 < second - first < 100  # an inch, of 72 points
-    page.write_text(block.format(sizes=[1]) + "![a](_outputs/a.svg)\n![b](_outputs/b.svg)\n", encoding="utf-8")
-    with pytest.raises(RuntimeError, match="shows a.svg, b.svg, and the block before draws 1 figures"):
+    page.write_text(
+        block.format(sizes=[1]) + "![a](_outputs/a.svg)\n![b](_outputs/b.svg)\n", encoding="utf-8"
+    )
+    with pytest.raises(
+        RuntimeError, match="shows a.svg, b.svg, and the block before draws 1 figures"
+    ):
         run_pages.run(page, {}, keep_outputs=True)
     plt.close("all")
 
@@ -163,7 +186,9 @@ def test_printed_options_exist(page):
 
 
 def test_make_and_pip_know_the_documentation():
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
     assert any(name.startswith("sphinx") for name in extras["docs"])
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert '".[docs]"' in makefile and "sphinx -W" in makefile

@@ -27,7 +27,10 @@ LEFT_OUT_OF_METHODS = {
     "SA01": "the class has the cross-references",
 }
 LEFT_OUT_BY_NAME = {
-    ("pymc_saem.fit_saem", "PR09"): "a whole sentence in parentheses, on other programs, has its full stop inside",
+    (
+        "pymc_saem.fit_saem",
+        "PR09",
+    ): "a whole sentence in parentheses, on other programs, has its full stop inside",
     ("pymc_saem.ode.Solution", "PR01"): "made by solve_ivp, never by its users",
     ("pymc_saem.ode.SolverStatus", "PR01"): "what enum takes to make an enumeration",
 }
@@ -57,7 +60,11 @@ def public_things():
                 continue
             found[f"{module.__name__}.{name}"] = thing
             if inspect.isclass(thing):
-                found |= {f"{module.__name__}.{name}.{n}": one for n, one in vars(thing).items() if is_method(n, one)}
+                found |= {
+                    f"{module.__name__}.{name}.{n}": one
+                    for n, one in vars(thing).items()
+                    if is_method(n, one)
+                }
     return found
 
 
@@ -68,7 +75,9 @@ def is_method(name, thing):
 
 THINGS = public_things()
 WITH_EXAMPLES = [path for path, thing in THINGS.items() if ">>> " in (inspect.getdoc(thing) or "")]
-RUNNABLE = [pytest.param(p, id=p, marks=[pytest.mark.slow("together")] * (p in SLOW)) for p in WITH_EXAMPLES]
+RUNNABLE = [
+    pytest.param(p, id=p, marks=[pytest.mark.slow("together")] * (p in SLOW)) for p in WITH_EXAMPLES
+]
 
 
 def is_part_of_class(path):
@@ -85,7 +94,9 @@ def raised(thing):
 
 @pytest.mark.parametrize("path", THINGS)
 def test_docstring_is_complete(path):
-    validate = pytest.importorskip("numpydoc.validate", reason="numpydoc comes with the extra 'dev'").validate
+    validate = pytest.importorskip(
+        "numpydoc.validate", reason="numpydoc comes with the extra 'dev'"
+    ).validate
     left_out = LEFT_OUT | (LEFT_OUT_OF_METHODS if is_part_of_class(path) else {})
     errors = [(code, text) for code, text in validate(path)["errors"] if code not in left_out]
     assert [(code, text) for code, text in errors if (path, code) not in LEFT_OUT_BY_NAME] == []
@@ -136,12 +147,17 @@ def test_other_examples_run(module, names):
 def test_there_are_no_other_examples():
     texts = {path: path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
     assert not [path for path, text in texts.items() if "+SKIP" in text]
-    modules = {inspect.getmodule(THINGS[path]).__file__ for path in WITH_EXAMPLES} | {generator.__file__, style.__file__}
+    modules = {inspect.getmodule(THINGS[path]).__file__ for path in WITH_EXAMPLES} | {
+        generator.__file__,
+        style.__file__,
+    }
     assert {str(path) for path, text in texts.items() if ">>> " in text} == modules
 
 
 def test_every_public_name_has_an_example():
-    assert [path for path in THINGS if path not in WITH_EXAMPLES and not is_part_of_class(path)] == []
+    assert [
+        path for path in THINGS if path not in WITH_EXAMPLES and not is_part_of_class(path)
+    ] == []
 
 
 def test_what_is_left_out_exists():

@@ -19,7 +19,9 @@ from pymc_saem.ode.rhs.system import trace
 from pymc_saem.sources import sources_hash
 
 ONE = numba.types.float64(numba.types.float64)
-posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes of files are those of POSIX")
+posix = pytest.mark.skipif(
+    os.name != "posix", reason="owners and modes of files are those of POSIX"
+)
 
 
 def triple(x):
@@ -190,7 +192,9 @@ def of_pytensor(tmp_path, monkeypatch):
 
 def compile_graph():
     x = pt.dvector("x")
-    return pytensor.function([x], pt.cumsum(3.0 * x), mode="NUMBA")(np.array([1.0, 2.0])).tolist() == [3.0, 9.0]
+    return pytensor.function([x], pt.cumsum(3.0 * x), mode="NUMBA")(
+        np.array([1.0, 2.0])
+    ).tolist() == [3.0, 9.0]
 
 
 @pytest.mark.parametrize("ending", [".nbi", ".nbc"])
@@ -243,7 +247,16 @@ def pack(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["sub/a.py", "sub/b.py", "sub/c.py", "other/d.py", "whole/e.py", "whole/inner/f.py", "sub/alone.py"]
+    "name",
+    [
+        "sub/a.py",
+        "sub/b.py",
+        "sub/c.py",
+        "other/d.py",
+        "whole/e.py",
+        "whole/inner/f.py",
+        "sub/alone.py",
+    ],
 )
 def test_a_module_knows_what_it_imports(pack, name):
     def hashes():
@@ -252,10 +265,15 @@ def test_a_module_knows_what_it_imports(pack, name):
 
     (before, alone), path = hashes(), pack / name
     found = path.stat()
-    path.write_text(path.read_text().replace(" ", "  ", 1) or "\n")  # the date of the file tells nothing
+    path.write_text(
+        path.read_text().replace(" ", "  ", 1) or "\n"
+    )  # the date of the file tells nothing
     os.utime(path, (found.st_atime, found.st_mtime))
     after = hashes()
-    assert (after[0] != before, after[1] != alone) == (name != "sub/alone.py", name == "sub/alone.py")
+    assert (after[0] != before, after[1] != alone) == (
+        name != "sub/alone.py",
+        name == "sub/alone.py",
+    )
 
 
 def test_no_module_has_no_hash():
@@ -267,7 +285,13 @@ def test_no_module_has_no_hash():
 def test_the_e_step_knows_its_sources(tmp_path, edited):
     """Langevin transitions take functions from other files; their machine code stayed when one was edited."""
     root = tmp_path / "pymc_saem"
-    for name in ("saem/estep/walk.py", "saem/estep/walk_mala.py", "saem/core/gaussian.py", "kept.py", "sources.py"):
+    for name in (
+        "saem/estep/walk.py",
+        "saem/estep/walk_mala.py",
+        "saem/core/gaussian.py",
+        "kept.py",
+        "sources.py",
+    ):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((Path(kept.__file__).parent / name).read_bytes())
@@ -293,15 +317,24 @@ print(pytensor.function([k], solution.c, mode="FAST_COMPILE")(0.5)[0].round(4), 
 @pytest.mark.slow
 def test_a_solve_needs_no_whole_file_and_shows_its_code_to_nobody(tmp_path):
     """As a user sees it: a solve in a process of its own, and another one after all that the first has kept was emptied."""
-    env = os.environ | {"PYTENSOR_FLAGS": f"base_compiledir={tmp_path}", "NUMBA_CACHE_DIR": str(tmp_path / "numba")}
+    env = os.environ | {
+        "PYTENSOR_FLAGS": f"base_compiledir={tmp_path}",
+        "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
+    }
 
     def solve():
-        ran = subprocess.run([sys.executable, "-c", SOLVE, tmp_path], env=env, capture_output=True, text=True)
+        ran = subprocess.run(
+            [sys.executable, "-c", SOLVE, tmp_path], env=env, capture_output=True, text=True
+        )
         assert ran.returncode == 0 and ran.stdout.startswith("0.6065 from "), ran.stderr[-2000:]
         return Path(ran.stdout.split("from ")[1].strip())
 
     mode = stat.S_IMODE(solve().stat().st_mode)
-    compiled = [path for path in tmp_path.rglob("*") if path.suffix in {".nbi", ".nbc"} or path.parent.name == "pymc_saem"]
+    compiled = [
+        path
+        for path in tmp_path.rglob("*")
+        if path.suffix in {".nbi", ".nbc"} or path.parent.name == "pymc_saem"
+    ]
     for path in compiled:
         if path.is_file():
             path.write_bytes(b"")

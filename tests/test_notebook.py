@@ -61,7 +61,9 @@ def test_no_cell_failed_or_warned(code_cells):
 
 
 def test_it_has_figures_and_tables(code_cells):
-    kinds = [kind for cell in code_cells for output in cell["outputs"] for kind in output.get("data", {})]
+    kinds = [
+        kind for cell in code_cells for output in cell["outputs"] for kind in output.get("data", {})
+    ]
     assert {"image/png", "text/html"} <= set(kinds)
 
 
@@ -87,7 +89,9 @@ def _texts(value):
 
 
 def test_the_kernel_is_plain(path):
-    assert json.loads(path.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"] == "python3"
+    assert (
+        json.loads(path.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"] == "python3"
+    )
 
 
 def test_code_compiles(path, code_cells):
@@ -130,7 +134,9 @@ def executed(path):
     """What the cells of a notebook define."""
     namespace = {"display": lambda *shown: [repr(one) for one in shown]}  # IPython's
     for number, cell in enumerate(code_cells_of(path), start=1):
-        exec(compile("".join(cell["source"]), f"{path.name}, code cell {number}", "exec"), namespace)
+        exec(
+            compile("".join(cell["source"]), f"{path.name}, code cell {number}", "exec"), namespace
+        )
     return namespace
 
 
@@ -149,13 +155,17 @@ def test_the_ode_notebook_runs(reduced, capsys):
     namespace = executed(ROOT / "notebooks" / ODE_NOTEBOOK)
     exact = namespace["closed_form"](namespace["hours"], **namespace["true"])
     np.testing.assert_allclose(namespace["conc"], exact, rtol=1e-7, atol=1e-7)
-    np.testing.assert_allclose(namespace["d_lag"], namespace["difference"]("lag", 1e-5), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        namespace["d_lag"], namespace["difference"]("lag", 1e-5), rtol=1e-6, atol=1e-6
+    )
     assert namespace["apart"] < 1e-8  # the area is dose over clearance, in every draw
     rows = namespace["rows"]
     assert len(rows) == 18
     stiff = [row for row in rows if row["problem"].startswith("van der Pol")]
     assert {row["status"] for row in stiff if row["solver"] == "tsit5"} == {"MAX_STEPS"}
-    assert {row["status"] for row in rows if row not in stiff or row["solver"] != "tsit5"} == {"SUCCESS"}
+    assert {row["status"] for row in rows if row not in stiff or row["solver"] != "tsit5"} == {
+        "SUCCESS"
+    }
     assert namespace["slope"] == pytest.approx(namespace["difference_of_both"], rel=0.01)
     assert np.isnan(namespace["values"]).tolist() == [False, False, True]
     assert "0 draws with a failed solve" in capsys.readouterr().out

@@ -10,7 +10,13 @@ from pymc_saem.ode.solvers import adjoint, cvodes, lanes, matrix_exponential
 
 @pytest.mark.slow
 def test_compiles_every_solver(capsys):
-    shared = (lanes._compiled, matrix_exponential._compiled, pieces.task, adjoint.task, products.load)
+    shared = (
+        lanes._compiled,
+        matrix_exponential._compiled,
+        pieces.task,
+        adjoint.task,
+        products.load,
+    )
     for compiled in (*shared, cvodes.task):
         compiled.cache_clear()
     precompile.main()

@@ -12,7 +12,8 @@ from tests.support.small import CHEAP, SMALL_FIT, smaller
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 LINKING = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
-#: The exact maximum of the first model, by quadrature (benchmarks/README.md, "Accuracy"; omega as standard deviations).
+#: The exact maximum of the first model, by quadrature (benchmarks/README.md, "Accuracy"; omega as
+#: standard deviations).
 EXACT = {"log_ka": 0.4593, "log_CL": 1.0117, "log_V": 3.4539, "sigma": 0.6959}
 EXACT |= {"omega_ka": 0.4050**0.5, "omega_CL": 0.0703**0.5, "omega_V": 0.0185**0.5}
 
@@ -36,19 +37,31 @@ def test_every_block_runs(monkeypatch, capsys):
     plt.close("all")
     printed = capsys.readouterr().out
     assert "omega_ka" in printed and "-2LL" in printed
-    assert set(namespace["neural_fit"].posterior["w_c2"].dims) == {"chain", "draw", "subject", "weight"}
+    assert set(namespace["neural_fit"].posterior["w_c2"].dims) == {
+        "chain",
+        "draw",
+        "subject",
+        "weight",
+    }
 
 
 def test_the_first_example_is_short_and_complete():
     first = next(blocks())
     assert len([line for line in first.splitlines() if line]) <= 18
-    for line in ("import pymc_saem as ps", "ps.ode.solve_ivp(", "idata = ps.fit_saem(model, random_seed=1)"):
+    for line in (
+        "import pymc_saem as ps",
+        "ps.ode.solve_ivp(",
+        "idata = ps.fit_saem(model, random_seed=1)",
+    ):
         assert line in first
 
 
 def test_the_table_has_the_exact_answer():
     (table,) = blocks("text")
-    shown = {name: float(value) for name, value in re.findall(r"^(?!AIC)(\w+) +([\d.]+) ", table, flags=re.MULTILINE)}
+    shown = {
+        name: float(value)
+        for name, value in re.findall(r"^(?!AIC)(\w+) +([\d.]+) ", table, flags=re.MULTILINE)
+    }
     assert shown == pytest.approx(EXACT, rel=0.02)
     assert float(re.search(r"-2LL ([\d.]+)", table).group(1)) == pytest.approx(360.701, abs=0.01)
 
@@ -61,6 +74,10 @@ def anchors(path):
 
 @pytest.mark.parametrize("name", LINKING)
 def test_links_lead_somewhere(name):
-    for target, anchor in re.findall(r"\]\(([^)#]+)#?([^)]*)\)", (ROOT / name).read_text(encoding="utf-8")):
-        assert target.startswith("https://") or (ROOT / target).exists(), f"{name} links to {target}"
+    for target, anchor in re.findall(
+        r"\]\(([^)#]+)#?([^)]*)\)", (ROOT / name).read_text(encoding="utf-8")
+    ):
+        assert target.startswith("https://") or (ROOT / target).exists(), (
+            f"{name} links to {target}"
+        )
         assert not anchor or anchor in anchors(ROOT / target), f"{name} links to {target}#{anchor}"

@@ -29,8 +29,12 @@ def test_an_editor_lists_the_public_names(module):
 
 def test_an_editor_knows_the_arguments():
     project = jedi.Project(PACKAGE.parent, load_unsafe_extensions=False)
-    (signature,) = jedi.Script("import pymc_saem as ps\nps.fit_saem(", project=project).get_signatures()
-    assert {"model", "random_effects", "n_explore", "chains", "resume"} <= {p.name for p in signature.params}
+    (signature,) = jedi.Script(
+        "import pymc_saem as ps\nps.fit_saem(", project=project
+    ).get_signatures()
+    assert {"model", "random_effects", "n_explore", "chains", "resume"} <= {
+        p.name for p in signature.params
+    }
 
 
 def test_static_names_are_the_names_that_load():

@@ -13,14 +13,16 @@ class Fitted:
     Attributes
     ----------
     estimate, exact, error : dict
-        Estimates of SAEM and of exact maximum likelihood, and the standard errors of the latter; the last two are empty for "neural".
+        Estimates of SAEM and of exact maximum likelihood, and the standard errors of the latter;
+        the last two are empty for "neural".
     gap : float
-        Log-likelihood of the exact maximum less that of the estimate; for "neural", that of the truth less that of the estimate,
-        and NaN where likelihoods were not judged.
+        Log-likelihood of the exact maximum less that of the estimate; for "neural", that of the
+        truth less that of the estimate, and NaN where likelihoods were not judged.
     gap_error : float
         Monte-Carlo error of it.
     gain_from_truth : float
-        Log-likelihood of a fit that starts at the truth, less that of the truth; of the first data sets of "neural" only.
+        Log-likelihood of a fit that starts at the truth, less that of the truth; of the first data
+        sets of "neural" only.
     """
 
     estimate: dict = field(default_factory=dict)
@@ -46,8 +48,12 @@ class Row:
     rmse: tuple
     exact_bias: tuple | None = None
     exact_rmse: tuple | None = None
-    difference: tuple | None = None  # mean of SAEM less exact, in units of the median standard error
-    largest: float = np.nan  # largest absolute difference of one data set, in units of its standard error
+    difference: tuple | None = (
+        None  # mean of SAEM less exact, in units of the median standard error
+    )
+    largest: float = (
+        np.nan
+    )  # largest absolute difference of one data set, in units of its standard error
 
 
 def rows_of(study: Simulated, done: list[Fitted]) -> list[Row]:
@@ -87,7 +93,17 @@ def table(study, n_subjects: int, done: list[Fitted]) -> list[tuple]:
         pairs = [row.bias, row.rmse, row.exact_bias, row.exact_rmse, row.difference]
         texts = ["" if pair is None else f"{pair[0]:.3f} +- {pair[1]:.3f}" for pair in pairs]
         largest = "" if np.isnan(row.largest) else f"{row.largest:.2f}"
-        cells.append((study.name, str(n_subjects), str(len(done)), row.name, f"{row.truth:g}", *texts, largest))
+        cells.append(
+            (
+                study.name,
+                str(n_subjects),
+                str(len(done)),
+                row.name,
+                f"{row.truth:g}",
+                *texts,
+                largest,
+            )
+        )
     return cells
 
 
@@ -117,11 +133,12 @@ def summarize(study, n_subjects: int, outcomes: list[Fitted]) -> str:
         return text
     gaps = np.array([one.gap for one in judged])
     what = "truth less estimate" if study.name == "neural" else "maximum less estimate"
-    text += (
-        f"; log-likelihood of {gaps.size}, {what}: mean {gaps.mean():.3f}, from {gaps.min():.3f} to {gaps.max():.3f}"
-    )
+    text += f"; log-likelihood of {gaps.size}, {what}: mean {gaps.mean():.3f}, from {gaps.min():.3f} to {gaps.max():.3f}"
     if study.name == "neural":
         text += f"; Monte-Carlo error of the difference about {np.median([one.gap_error for one in judged]):.2f}"
-        return text + f"; a start at the truth gains {np.nanmean([one.gain_from_truth for one in judged]):.2f}"
+        return (
+            text
+            + f"; a start at the truth gains {np.nanmean([one.gain_from_truth for one in judged]):.2f}"
+        )
     at_bound = sum(bool(one.at_bound) for one in done)
     return text + f"; exact maximum with a variance at its bound {at_bound}"

@@ -4,8 +4,8 @@
     python benchmarks/accuracy/evaluate.py theophylline values.json              # {"log_ka": 0.4593, ...} from elsewhere
     python benchmarks/accuracy/evaluate.py neural demo/fit.nc --groups 16 --steps 8     # a smaller error
 
-Prints the estimate of every subject and the total, each with its Monte-Carlo error. The values are natural ones (standard
-deviations, not variances), and the models those of tests/support/models.py.
+Prints the estimate of every subject and the total, each with its Monte-Carlo error. The values are
+natural ones (standard deviations, not variances), and the models those of tests/support/models.py.
 """
 
 import argparse
@@ -37,7 +37,9 @@ SEED = 5
 def evaluate(engine: Engine, theta: np.ndarray, seed: int = SEED, **effort) -> MarginalLikelihood:
     """Marginal log-likelihood at theta; ``effort`` are options of ``marginal_loglik``."""
     population = engine.maximizer.population(theta)
-    return marginal_loglik(engine.densities, population, theta, np.random.default_rng(seed), **effort)
+    return marginal_loglik(
+        engine.densities, population, theta, np.random.default_rng(seed), **effort
+    )
 
 
 def read_theta(engine: Engine, path: Path) -> np.ndarray:
@@ -55,7 +57,9 @@ def read_fit(engine: Engine, path: Path) -> dict[str, np.ndarray]:
 
     estimate = xr.open_dataset(path, group="population")["estimate"].values
     if estimate.size != engine.mixed.n_theta:
-        raise SystemExit(f"{path} has {estimate.size} estimates; this model has {engine.mixed.n_theta} parameters.")
+        raise SystemExit(
+            f"{path} has {estimate.size} estimates; this model has {engine.mixed.n_theta} parameters."
+        )
     return {p.name: estimate[p.columns] for p in engine.mixed.parameters}
 
 

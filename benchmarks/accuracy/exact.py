@@ -2,10 +2,11 @@
 
     python benchmarks/accuracy/exact.py [--cases orange poisson] [--seeds 1 2 3 4 5] [--verbose]
 
-The cases are those of tests/support/cases. A fit passes if its marginal log-likelihood (plus log prior, where the case has
-one) is within 0.1 of the maximum, and every parameter within 0.3 of its standard error. HIGHER is a fit that found another
-maximum with a better likelihood than the case's answer (theophylline has one, see the case). A case that the package
-refuses, or whose fit ends in an error, is reported and counts as missed. The exit code is 1 if anything did not pass.
+The cases are those of tests/support/cases. A fit passes if its marginal log-likelihood (plus log
+prior, where the case has one) is within 0.1 of the maximum, and every parameter within 0.3 of its
+standard error. HIGHER is a fit that found another maximum with a better likelihood than the case's
+answer (theophylline has one, see the case). A case that the package refuses, or whose fit ends in
+an error, is reported and counts as missed. The exit code is 1 if anything did not pass.
 """
 
 import argparse
@@ -84,12 +85,22 @@ def fit(case: Case, seed: int) -> Outcome:
 
 def show(case: Case, seed: int, found: Outcome, is_verbose: bool) -> None:
     if found.failure:
-        print(f"{case.name:22} {seed:5}  {found.failure[: 2000 if is_verbose else 150]}", flush=True)
+        print(
+            f"{case.name:22} {seed:5}  {found.failure[: 2000 if is_verbose else 150]}", flush=True
+        )
         return
-    numbers = f"{found.gap:.4f}", f"{found.error:.3f}", found.of, f"{found.before:.1f}", f"{found.iterate:.1f}"
+    numbers = (
+        f"{found.gap:.4f}",
+        f"{found.error:.3f}",
+        found.of,
+        f"{found.before:.1f}",
+        f"{found.iterate:.1f}",
+    )
     print(ROW.format(case.name, seed, *numbers, found.verdict), flush=True)
     if is_verbose:
-        print(f"    estimate {case.flat(found.estimate).round(4)}\n    exact    {case.answer.estimate.round(4)}")
+        print(
+            f"    estimate {case.flat(found.estimate).round(4)}\n    exact    {case.answer.estimate.round(4)}"
+        )
         for note in found.notes:
             print(f"    {note}")
 
@@ -102,16 +113,23 @@ def show_worst(case: Case, outcomes) -> None:
         return
     worst = max(done, key=lambda found: found.error)
     numbers = f"{max(found.gap for found in done):.4f}", f"{worst.error:.3f}", worst.of
-    seconds = (f"{np.median([getattr(found, part) for found in done]):.1f}" for part in ("before", "iterate"))
+    seconds = (
+        f"{np.median([getattr(found, part) for found in done]):.1f}"
+        for part in ("before", "iterate")
+    )
     passed = f"{sum(found.is_passed for found in outcomes)} of {len(outcomes)}"
     print(ROW.format(case.name, "all", *numbers, *seconds, passed))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", choices=sorted(CASES), default=list(CASES), metavar="CASE")
+    parser.add_argument(
+        "--cases", nargs="+", choices=sorted(CASES), default=list(CASES), metavar="CASE"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
-    parser.add_argument("--verbose", action="store_true", help="estimates, exact values and warnings of every fit")
+    parser.add_argument(
+        "--verbose", action="store_true", help="estimates, exact values and warnings of every fit"
+    )
     arguments = parser.parse_args()
     print(HEAD)
     found = {}

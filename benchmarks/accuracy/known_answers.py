@@ -1,8 +1,10 @@
 """Estimates of cases with known answers, for several seeds.
 
-    python benchmarks/accuracy/known_answers.py [--cases theophylline intercept] [--seeds 1 2 3] [--iterations 150 150]
+    python benchmarks/accuracy/known_answers.py [--cases theophylline intercept] [--seeds 1 2 3]
+    [--iterations 150 150]
 
-The exit code is 1 if an estimate lies outside its tolerance. The models are those of tests/support/models.py.
+The exit code is 1 if an estimate lies outside its tolerance. The models are those of
+tests/support/models.py.
 """
 
 import argparse
@@ -26,8 +28,8 @@ THEOPHYLLINE = {
     "omega_V": 0.0185**0.5,
     "sigma": 0.6959,
 }
-#: Exact maximum likelihood; the marginal is Gaussian. The mean ``a`` is nearly zero (its standard error is 0.24), so that
-#: 1 % of it asks for more iterations and transitions than the default.
+#: Exact maximum likelihood; the marginal is Gaussian. The mean ``a`` is nearly zero (its standard
+#: error is 0.24), so that 1 % of it asks for more iterations and transitions than the default.
 INTERCEPT = {"a": 0.0275, "omega": 0.80081, "sigma": 0.3}
 
 
@@ -46,7 +48,9 @@ class Case:
 NETWORK = {"objective": "ml", "n_explore": 150, "n_smooth": 150}
 CASES = {
     "theophylline": Case(models.theophylline, exact=THEOPHYLLINE, tolerance=0.02),
-    "theophylline_ode": Case(lambda: models.theophylline(ode=True), exact=THEOPHYLLINE, tolerance=0.02),
+    "theophylline_ode": Case(
+        lambda: models.theophylline(ode=True), exact=THEOPHYLLINE, tolerance=0.02
+    ),
     "intercept": Case(
         models.random_intercept,
         {"n_smooth": 1000, "n_transitions": 400, "tolerance": 0.0},
@@ -73,7 +77,12 @@ def judge(case: Case, estimates):
     """One line per parameter: name, estimate, what is expected, whether that is met."""
     for name, exact in case.exact.items():
         allowed = case.tolerance * abs(exact)
-        yield name, estimates[name], f"{exact:.4f} +- {allowed:.4f}", abs(estimates[name] - exact) <= allowed
+        yield (
+            name,
+            estimates[name],
+            f"{exact:.4f} +- {allowed:.4f}",
+            abs(estimates[name] - exact) <= allowed,
+        )
     for name, bound in case.at_most.items():
         yield name, estimates[name], f"at most {bound}", estimates[name] <= bound
     for name in case.shown:
@@ -82,9 +91,13 @@ def judge(case: Case, estimates):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", choices=sorted(CASES), default=list(CASES), metavar="CASE")
+    parser.add_argument(
+        "--cases", nargs="+", choices=sorted(CASES), default=list(CASES), metavar="CASE"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
-    parser.add_argument("--iterations", nargs=2, type=int, metavar=("EXPLORE", "SMOOTH"), help="not the case's own")
+    parser.add_argument(
+        "--iterations", nargs=2, type=int, metavar=("EXPLORE", "SMOOTH"), help="not the case's own"
+    )
     arguments = parser.parse_args()
     all_met = True
     for label in arguments.cases:
@@ -97,7 +110,10 @@ def main() -> int:
             print(f"\n{label}, seed {seed}, {seconds:.1f} s", flush=True)
             for name, value, expected, is_met in judge(case, estimates):
                 all_met &= is_met
-                print(f"  {name:10} {value:9.4f}  {expected}{'' if is_met else '  MISSED'}", flush=True)
+                print(
+                    f"  {name:10} {value:9.4f}  {expected}{'' if is_met else '  MISSED'}",
+                    flush=True,
+                )
     print("\nall within tolerance" if all_met else "\nsome outside their tolerance")
     return 0 if all_met else 1
 

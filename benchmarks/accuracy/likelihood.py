@@ -3,10 +3,11 @@
     python benchmarks/accuracy/likelihood.py                 # all families, 5 data sets each, 8 values of the parameters
     python benchmarks/accuracy/likelihood.py --families plateau modes --data 2 --points 3
 
-Every case is judged by an exact value that is not computed by the package: closed forms of Gaussian models, fine grids over one or two
-random effects, or both. The table has the method that "auto" took, the largest and the median stated error, and the
-z-scores (found - exact) / error: their mean, and the share within 2. The exit code is 1 unless over all cases the mean is
-below 0.3 and 95 % are within 2.
+Every case is judged by an exact value that is not computed by the package: closed forms of Gaussian
+models, fine grids over one or two random effects, or both. The table has the method that "auto"
+took, the largest and the median stated error, and the z-scores (found - exact) / error: their mean,
+and the share within 2. The exit code is 1 unless over all cases the mean is below 0.3 and 95 % are
+within 2.
 """
 
 import argparse
@@ -53,20 +54,31 @@ class Linear:
     def __init__(self, rng):
         self.d, self.n, self.m = int(rng.integers(1, 7)), 20, 9
         self.g = np.repeat(np.arange(self.n), self.m)
-        self.x = np.column_stack([np.ones(self.g.size), rng.normal(size=(self.g.size, 5))])[:, : self.d]
-        self.y = (self.x * rng.normal(1.0, 0.7, size=(self.n, self.d))[self.g]).sum(1) + 0.6 * rng.normal(size=self.g.size)
+        self.x = np.column_stack([np.ones(self.g.size), rng.normal(size=(self.g.size, 5))])[
+            :, : self.d
+        ]
+        self.y = (self.x * rng.normal(1.0, 0.7, size=(self.n, self.d))[self.g]).sum(
+            1
+        ) + 0.6 * rng.normal(size=self.g.size)
 
     def build(self):
         with pm.Model(coords={"subject": range(self.n)}) as model:
             total = 0.0
             for k in range(self.d):
-                total += pm.Normal(f"b{k}", flat(f"mu{k}"), scale(f"omega{k}"), dims="subject")[self.g] * self.x[:, k]
+                total += (
+                    pm.Normal(f"b{k}", flat(f"mu{k}"), scale(f"omega{k}"), dims="subject")[self.g]
+                    * self.x[:, k]
+                )
             pm.Normal("y", total, scale("sigma"), observed=self.y)
         return model
 
     def values(self, rng):
         means = {f"mu{k}": rng.normal(1.0, 0.3) for k in range(self.d)}
-        return means | {f"omega{k}": rng.uniform(0.3, 1.2) for k in range(self.d)} | {"sigma": rng.uniform(0.4, 0.9)}
+        return (
+            means
+            | {f"omega{k}": rng.uniform(0.3, 1.2) for k in range(self.d)}
+            | {"sigma": rng.uniform(0.4, 0.9)}
+        )
 
     def exact(self, v):
         omega = np.diag([v[f"omega{k}"] ** 2 for k in range(self.d)])
@@ -85,14 +97,21 @@ class Plateau:
     def __init__(self, rng):
         self.n, doses = 20, [0.0, 30, 60, 90, 120, 180, 240]
         self.x, self.g = np.tile(doses, self.n), np.repeat(np.arange(self.n), len(doses))
-        top, knee, slope = (m + s * rng.normal(size=self.n) for m, s in ((9.0, 1.1), (120.0, 45.0), (0.026, 0.006)))
+        top, knee, slope = (
+            m + s * rng.normal(size=self.n) for m, s in ((9.0, 1.1), (120.0, 45.0), (0.026, 0.006))
+        )
         under = np.minimum(self.x - knee[self.g], 0)
         self.y = top[self.g] + slope[self.g] * under + 0.3 * rng.normal(size=self.x.size)
 
     def build(self):
         with pm.Model(coords={"subject": range(self.n)}) as model:
-            e = {k: pm.Normal(k, flat(f"mu_{k}"), scale(f"omega_{k}"), dims="subject") for k in ("top", "knee", "slope")}
-            mean = e["top"][self.g] + e["slope"][self.g] * pm.math.minimum(self.x - e["knee"][self.g], 0)
+            e = {
+                k: pm.Normal(k, flat(f"mu_{k}"), scale(f"omega_{k}"), dims="subject")
+                for k in ("top", "knee", "slope")
+            }
+            mean = e["top"][self.g] + e["slope"][self.g] * pm.math.minimum(
+                self.x - e["knee"][self.g], 0
+            )
             pm.Normal("y", mean, scale("sigma"), observed=self.y)
         return model
 
@@ -111,7 +130,9 @@ class Plateau:
             covariance = v["omega_slope"] ** 2 * u[:, :, None] * u[:, None, :] + v["omega_top"] ** 2
             covariance = covariance + v["sigma"] ** 2 * np.eye(u.shape[1])
             root = np.linalg.cholesky(covariance)
-            z = np.linalg.solve(root, (self.y[self.g == i] - v["mu_top"] - v["mu_slope"] * u)[..., None])[..., 0]
+            z = np.linalg.solve(
+                root, (self.y[self.g == i] - v["mu_top"] - v["mu_slope"] * u)[..., None]
+            )[..., 0]
             log_det = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(1)
             logp = -0.5 * np.sum(z**2, axis=1) - log_det - 0.5 * u.shape[1] * np.log(2 * np.pi)
             total += logsumexp(logp + norm.logpdf(GRID) + np.log(GRID[1] - GRID[0]))
@@ -124,8 +145,13 @@ class OneEffect:
     n, m, mean, sd = 24, 6, 0.0, 1.0
 
     def __init__(self, rng):
-        self.g, self.x = np.repeat(np.arange(self.n), self.m), np.tile(np.linspace(-1.0, 2.0, self.m), self.n)
-        self.y = self.draw(rng, self.curve(rng.normal(self.mean, self.sd, size=self.n)[self.g], self.x, np))
+        self.g, self.x = (
+            np.repeat(np.arange(self.n), self.m),
+            np.tile(np.linspace(-1.0, 2.0, self.m), self.n),
+        )
+        self.y = self.draw(
+            rng, self.curve(rng.normal(self.mean, self.sd, size=self.n)[self.g], self.x, np)
+        )
 
     def build(self):
         with pm.Model(coords={"subject": range(self.n)}) as model:
@@ -134,7 +160,10 @@ class OneEffect:
         return model
 
     def values(self, rng):
-        return {"mu": rng.normal(self.mean, 0.1), "omega": self.sd * rng.uniform(0.7, 1.3)} | self.others(rng)
+        return {
+            "mu": rng.normal(self.mean, 0.1),
+            "omega": self.sd * rng.uniform(0.7, 1.3),
+        } | self.others(rng)
 
     def exact(self, v):
         def logp(e):
@@ -213,7 +242,14 @@ class HeavyRows(NormalRows):
         return t.logpdf((y - f) / v["sigma"], 2.0) - np.log(v["sigma"])
 
 
-FAMILIES = {"linear": Linear, "plateau": Plateau, "modes": Modes, "kinked": Kinked, "counts": Counts, "heavy": HeavyRows}
+FAMILIES = {
+    "linear": Linear,
+    "plateau": Plateau,
+    "modes": Modes,
+    "kinked": Kinked,
+    "counts": Counts,
+    "heavy": HeavyRows,
+}
 
 
 def study(name, n_data, n_points, method):
@@ -241,10 +277,15 @@ def main() -> int:
     parser.add_argument("--method", default="auto")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    print("family    cases  largest |found - exact|  median error  largest  mean z  within 2  seconds  methods")
+    print(
+        "family    cases  largest |found - exact|  median error  largest  mean z  within 2  seconds  methods"
+    )
     everything = []
     for name in arguments.families:
-        began, rows = perf_counter(), study(name, arguments.data, arguments.points, arguments.method)
+        began, rows = (
+            perf_counter(),
+            study(name, arguments.data, arguments.points, arguments.method),
+        )
         found, exact, error = (np.array([row[k] for row in rows]) for k in range(3))
         # an error of a quadrature below rounding says nothing about its z
         z = (found - exact) / np.maximum(error, 0.003)

@@ -1,8 +1,9 @@
 """Exact maximum likelihood of the models of the simulation study: adaptive Gauss-Hermite quadrature, NumPy only.
 
-For given nodes the marginal log-likelihood is a smooth function of the parameters with an analytic gradient, and the nodes
-fit the conditional distributions at one value of them. Both take turns until neither moves. The search starts at the truth, so
-that of several maxima it finds the one that is meant.
+For given nodes the marginal log-likelihood is a smooth function of the parameters with an analytic
+gradient, and the nodes fit the conditional distributions at one value of them. Both take turns
+until neither moves. The search starts at the truth, so that of several maxima it finds the one that
+is meant.
 """
 
 import sys
@@ -60,11 +61,17 @@ class Marginal:
 
     def to_free(self, values) -> np.ndarray:
         return np.array(
-            [np.log(values[n]) if is_log else values[n] for n, is_log in zip(self.names, self.is_log, strict=True)]
+            [
+                np.log(values[n]) if is_log else values[n]
+                for n, is_log in zip(self.names, self.is_log, strict=True)
+            ]
         )
 
     def from_free(self, free) -> dict:
-        return {n: np.exp(x) if is_log else x for n, x, is_log in zip(self.names, free, self.is_log, strict=True)}
+        return {
+            n: np.exp(x) if is_log else x
+            for n, x, is_log in zip(self.names, free, self.is_log, strict=True)
+        }
 
     # -- densities ----------------------------------------------------------------------------
 
@@ -77,10 +84,17 @@ class Marginal:
 
     def outcome(self, values, squares, log_shape):
         sigma = values["sigma"]
-        return -0.5 * squares / sigma**2 - log_shape - self.y.shape[1] * (np.log(sigma) + 0.5 * np.log(2 * np.pi))
+        return (
+            -0.5 * squares / sigma**2
+            - log_shape
+            - self.y.shape[1] * (np.log(sigma) + 0.5 * np.log(2 * np.pi))
+        )
 
     def law(self, values):
-        return (np.array([values[name] for name in names]) for names in (self.study.means, self.study.sds))
+        return (
+            np.array([values[name] for name in names])
+            for names in (self.study.means, self.study.sds)
+        )
 
     def joint(self, values, phi):
         mean, sd = self.law(values)
@@ -98,7 +112,9 @@ class Marginal:
     def place(self, values) -> None:
         """Fit the nodes to the conditional distributions."""
         mean = np.broadcast_to(next(self.law(values)), (len(self.y), len(self.study.means)))
-        start = mean if self.phi is None else self.phi[self.phi.shape[0] // 2]  # the middle node is the mode
+        start = (
+            mean if self.phi is None else self.phi[self.phi.shape[0] // 2]
+        )  # the middle node is the mode
         mode, covariance = modes(lambda phi: self.joint(values, phi), start)
         x, w = np.polynomial.hermite.hermgauss(N_NODES)
         d = mode.shape[1]
@@ -125,14 +141,24 @@ class Marginal:
             squares, log_shape = self._residuals_at_nodes(values)
             z = (self.phi - mean) / sd
             logs = self.outcome(values, squares, log_shape) + self.log_weights
-            logs = logs - 0.5 * np.sum(z**2, axis=-1) - np.log(sd).sum() - 0.5 * sd.size * np.log(2 * np.pi)
+            logs = (
+                logs
+                - 0.5 * np.sum(z**2, axis=-1)
+                - np.log(sd).sum()
+                - 0.5 * sd.size * np.log(2 * np.pi)
+            )
             logs = np.where(np.isfinite(logs), logs, -np.inf)
         per_subject = logsumexp(logs, axis=0)
         share = np.exp(logs - per_subject)
-        slopes = [np.einsum("ns,nsd->d", share, z) / sd, np.einsum("ns,nsd->d", share, z**2) - len(self.y)]
+        slopes = [
+            np.einsum("ns,nsd->d", share, z) / sd,
+            np.einsum("ns,nsd->d", share, z**2) - len(self.y),
+        ]
         for name in self.study.structural:
             up, down = (
-                self.outcome(values, *self.residuals(values | {name: values[name] * np.exp(h)}, self.phi))
+                self.outcome(
+                    values, *self.residuals(values | {name: values[name] * np.exp(h)}, self.phi)
+                )
                 for h in (H, -H)
             )
             slopes.append([np.sum(share * (up - down)) / (2 * H)])
@@ -148,13 +174,19 @@ class Marginal:
         for _ in range(N_TURNS):
             self.place(self.from_free(free))
             options = {"gtol": 1e-6, "ftol": 1e-13, "maxiter": 40}
-            new = minimize(self, free, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+            new = minimize(
+                self, free, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+            ).x
             moved, free = np.abs(new - free).max(), new
             if moved < 1e-4:
                 break
         self.place(self.from_free(free))
         values = self.from_free(free)
-        at_bound = tuple(self.names[k] for k, b in enumerate(bounds) if b[0] is not None and free[k] < b[0] + 1e-6)
+        at_bound = tuple(
+            self.names[k]
+            for k, b in enumerate(bounds)
+            if b[0] is not None and free[k] < b[0] + 1e-6
+        )
         return Maximum(values, self._errors(free, at_bound), -float(self(free)[0]), at_bound)
 
     def _errors(self, free, at_bound) -> dict:

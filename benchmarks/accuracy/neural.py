@@ -5,9 +5,11 @@
     python benchmarks/accuracy/neural.py --cases network weight --tolerance 1e-3
     python benchmarks/accuracy/neural.py --steps 2                              # a cheaper, less exact evaluation
 
-Cases: ``identity`` (Omega = I), ``network`` (one standard deviation per network) and ``weight`` (one per weight), by maximum likelihood.
-A configuration is "default", or options of ``fit_saem`` as keyword arguments. Every fit is judged by ``evaluate.py``, never by sigma
-or by the density of the complete data. The exit code is 1 if fewer than 8 of 10 seeds of a default fit reach the bound of their case.
+Cases: ``identity`` (Omega = I), ``network`` (one standard deviation per network) and ``weight``
+(one per weight), by maximum likelihood. A configuration is "default", or options of ``fit_saem`` as
+keyword arguments. Every fit is judged by ``evaluate.py``, never by sigma or by the density of the
+complete data. The exit code is 1 if fewer than 8 of 10 seeds of a default fit reach the bound of
+their case.
 """
 
 import argparse
@@ -25,8 +27,16 @@ from pymc_saem.saem.run.options import OF_A_NEW_FIT
 from pymc_saem.saem.run.step import SAEM
 from pymc_saem.saem.start.pooled import default_exploration  # noqa: E402
 
-CASES = {"identity": ("neural", -220.0), "network": ("neural_network", -165.0), "weight": ("neural_weight", -200.0)}
-DEFAULTS = {"n_explore": "auto", "n_smooth": OF_A_NEW_FIT["n_smooth"], "tolerance": OF_A_NEW_FIT["tolerance"]}
+CASES = {
+    "identity": ("neural", -220.0),
+    "network": ("neural_network", -165.0),
+    "weight": ("neural_weight", -200.0),
+}
+DEFAULTS = {
+    "n_explore": "auto",
+    "n_smooth": OF_A_NEW_FIT["n_smooth"],
+    "tolerance": OF_A_NEW_FIT["tolerance"],
+}
 HEADER = "case       seed   log p(y)  error   sigma   start s   CPU  iterate s   CPU  iterations  Msolves"
 
 
@@ -44,12 +54,20 @@ def fit(model, step: SAEM, seed: int, n_explore: int, n_smooth: int, tolerance: 
             clock.append((perf_counter(), process_time()))
         if k >= n_explore:
             smoothed.append(step.state.theta)
-            if is_over(smoothed, lambda: step.engine.maximizer.scales(step.state.theta, step.state.curvature)):
+            if is_over(
+                smoothed,
+                lambda: step.engine.maximizer.scales(step.state.theta, step.state.curvature),
+            ):
                 break
     clock.append((perf_counter(), process_time()))
     seconds = np.diff(np.array(clock), axis=0)  # (start, iterate) by (wall, CPU)
     n_solves = step.simulator.n_evaluations * step.state.phi[..., 0].size
-    return {"theta": step.state.theta, "seconds": seconds.ravel(), "solves": n_solves / 1e6, "iterations": k + 1}
+    return {
+        "theta": step.state.theta,
+        "seconds": seconds.ravel(),
+        "solves": n_solves / 1e6,
+        "iterations": k + 1,
+    }
 
 
 def study(case: str, configuration: str, seeds, effort, tolerance: float) -> list[float]:
@@ -86,7 +104,9 @@ def main() -> int:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--configurations", nargs="+", default=["default"], metavar="OPTIONS")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(1, 11)))
-    parser.add_argument("--tolerance", type=float, default=1e-2, help="of the solves, relative and absolute")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-2, help="of the solves, relative and absolute"
+    )
     parser.add_argument("--groups", type=int, default=8, help="of the evaluation")
     parser.add_argument("--steps", type=int, default=4, help="of the evaluation")
     arguments = parser.parse_args()

@@ -3,8 +3,9 @@
     python benchmarks/accuracy/refits.py
     python benchmarks/accuracy/refits.py --bootstrap 200 --jobs 2
 
-The first table has refits of theophylline to subjects drawn with replacement, from the estimate of the data themselves: root mean
-squared distance of their estimates from those of 1600 iterations, in standard errors of the fit.
+The first table has refits of theophylline to subjects drawn with replacement, from the estimate of
+the data themselves: root mean squared distance of their estimates from those of 1600 iterations, in
+standard errors of the fit.
 """
 
 import argparse
@@ -31,7 +32,9 @@ def theophylline():
     with pm.Model(coords={"subject": ids}) as model:
         for name, start in (("ka", 0.0), ("V", 3.0), ("CL", 1.0)):
             omega = pm.HalfFlat(f"omega_{name}", initval=1.0)
-            effect[name] = pm.LogNormal(name, pm.Flat(f"log_{name}", initval=start), omega, dims="subject")[subject]
+            effect[name] = pm.LogNormal(
+                name, pm.Flat(f"log_{name}", initval=start), omega, dims="subject"
+            )[subject]
         ka, v, k = effect["ka"], effect["V"], effect["CL"] / effect["V"]
         conc = dose * ka / (v * (ka - k)) * (pm.math.exp(-k * t) - pm.math.exp(-ka * t))
         pm.Normal("conc", conc, pm.HalfFlat("sigma", initval=1.0), observed=data["conc"])
@@ -53,12 +56,16 @@ def noise(model, idata, n_draws: int, n_seeds: int) -> None:
     for iterations in ITERATIONS:
         mark = perf_counter()
         gaps = np.array(
-            [[estimates(iterations, w, s) - x for s in range(n_seeds)] for w, x in zip(weights, exact, strict=True)]
+            [
+                [estimates(iterations, w, s) - x for s in range(n_seeds)]
+                for w, x in zip(weights, exact, strict=True)
+            ]
         )
         seconds = (perf_counter() - mark) / (n_draws * n_seeds)
         size = np.sqrt(np.mean(gaps**2, axis=(0, 1))) / se
         print(
-            f"{iterations[0]:4d} + {iterations[1]:4d}  {seconds:9.2f}  " + "  ".join(f"{x:9.3f}" for x in size),
+            f"{iterations[0]:4d} + {iterations[1]:4d}  {seconds:9.2f}  "
+            + "  ".join(f"{x:9.3f}" for x in size),
             flush=True,
         )
 
@@ -77,9 +84,14 @@ def main() -> None:
         noise(model, idata, arguments.draws, arguments.seeds)
     for kind in ("parametric", "case") if arguments.bootstrap else ():
         mark = perf_counter()
-        found = ps.bootstrap(model, idata, arguments.bootstrap, kind=kind, n_jobs=arguments.jobs, random_seed=1)
+        found = ps.bootstrap(
+            model, idata, arguments.bootstrap, kind=kind, n_jobs=arguments.jobs, random_seed=1
+        )
         print(f"\n{found}\nLouis' formula: {np.round(Fitted(idata).column('se'), 4)}")
-        print(f"{perf_counter() - mark:.0f} s, {found.seconds / len(found.replicates):.2f} s a refit", flush=True)
+        print(
+            f"{perf_counter() - mark:.0f} s, {found.seconds / len(found.replicates):.2f} s a refit",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The models of the simulation study: how they are written, the truth, and how data are drawn from it, in NumPy.
 
-All designs are balanced: every subject has one row at each point of ``grid``. The data of a model are in a ``pm.Data``, so that
-one compiled model serves all data sets. Starting values are such as a user might give, not the truth.
+All designs are balanced: every subject has one row at each point of ``grid``. The data of a model
+are in a ``pm.Data``, so that one compiled model serves all data sets. Starting values are such as a
+user might give, not the truth.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,13 +27,15 @@ class Simulated:
     ----------
     name : str
     build : callable
-        ``build(n_subjects)``: the PyMC model, with its data in the ``pm.Data`` of name ``DATA``, shape (subject * row,).
+        ``build(n_subjects)``: the PyMC model, with its data in the ``pm.Data`` of name ``DATA``,
+        shape (subject * row,).
     grid : ndarray, shape (row,)
         Times or concentrations, the same for every subject.
     truth : dict
         Natural values by parameter name.
     means, sds : tuple of str
-        Parameters that are mean and standard deviation of each column of phi; of "neural", those of all columns.
+        Parameters that are mean and standard deviation of each column of phi; of "neural", those of
+        all columns.
     structural : tuple of str
         Positive parameters without random effect, which the predictions depend on.
     predict : callable
@@ -100,9 +103,18 @@ def build_pk(n_subjects: int, is_proportional: bool) -> pm.Model:
 def predict_pk(values, phi):
     ka, V, CL = np.moveaxis(np.exp(phi), -1, 0)[..., None]
     k = CL / V
-    gap = (ka - k) * TIMES  # (e^-kt - e^-at) / (a - k), without the difference of two nearly equal numbers
+    gap = (
+        ka - k
+    ) * TIMES  # (e^-kt - e^-at) / (a - k), without the difference of two nearly equal numbers
     safe = np.where(np.abs(gap) < 1e-8, 1.0, gap)
-    return DOSE * ka / V * np.exp(-k * TIMES) * TIMES * np.where(np.abs(gap) < 1e-8, 1.0, -np.expm1(-safe) / safe)
+    return (
+        DOSE
+        * ka
+        / V
+        * np.exp(-k * TIMES)
+        * TIMES
+        * np.where(np.abs(gap) < 1e-8, 1.0, -np.expm1(-safe) / safe)
+    )
 
 
 # -- Emax -------------------------------------------------------------------------------------------
@@ -116,12 +128,23 @@ def build_emax(n_subjects: int) -> pm.Model:
     with pm.Model(coords={"subject": np.arange(n_subjects)}) as model:
         sigma = pm.HalfFlat("sigma", initval=5.0)
         hill = pm.HalfFlat("hill", initval=1.0)
-        E0 = pm.Normal("E0", pm.Flat("mean_E0", initval=5.0), pm.HalfFlat("omega_E0", initval=5.0), dims="subject")
+        E0 = pm.Normal(
+            "E0",
+            pm.Flat("mean_E0", initval=5.0),
+            pm.HalfFlat("omega_E0", initval=5.0),
+            dims="subject",
+        )
         Emax = pm.Normal(
-            "Emax", pm.Flat("mean_Emax", initval=30.0), pm.HalfFlat("omega_Emax", initval=10.0), dims="subject"
+            "Emax",
+            pm.Flat("mean_Emax", initval=30.0),
+            pm.HalfFlat("omega_Emax", initval=10.0),
+            dims="subject",
         )
         EC50 = pm.LogNormal(
-            "EC50", pm.Flat("log_EC50", initval=2.0), pm.HalfFlat("omega_EC50", initval=1.0), dims="subject"
+            "EC50",
+            pm.Flat("log_EC50", initval=2.0),
+            pm.HalfFlat("omega_EC50", initval=1.0),
+            dims="subject",
         )
         effect = E0[subject] + Emax[subject] * c**hill / (EC50[subject] ** hill + c**hill)
         pm.Normal("y", effect, sigma, observed=pm.Data(DATA, study.draw(n_subjects, 0, 0).ravel()))
@@ -153,8 +176,15 @@ def build_neural(n_subjects: int) -> pm.Model:
         omega = pm.HalfFlat("omega", initval=0.5)
         z = ps.nn.weights("z", NET, typical_output=-2.0)
         w = pm.Normal("w", z, omega, dims=("subject", "weight"))
-        solution = ps.ode.solve_ivp(rates, {"center": START}, {"w": w}, t=t, subject=subject, rtol=1e-4, atol=1e-4)
-        pm.Normal("y", solution.center, sigma, observed=pm.Data(DATA, study.draw(n_subjects, 0, 0).ravel()))
+        solution = ps.ode.solve_ivp(
+            rates, {"center": START}, {"w": w}, t=t, subject=subject, rtol=1e-4, atol=1e-4
+        )
+        pm.Normal(
+            "y",
+            solution.center,
+            sigma,
+            observed=pm.Data(DATA, study.draw(n_subjects, 0, 0).ravel()),
+        )
     return model
 
 
@@ -181,13 +211,20 @@ EMAX = {
     "mean_E0": 10.0, "mean_Emax": 50.0, "log_EC50": 2.5, "omega_E0": 3.0, "omega_Emax": 10.0, "omega_EC50": 0.4,
     "hill": 1.5, "sigma": 2.0,
 }  # fmt: skip
-#: The rate falls from 0.27 per hour at low to 0.07 at high concentrations, as where an enzyme is saturated.
+#: The rate falls from 0.27 per hour at low to 0.07 at high concentrations, as where an enzyme is
+#: saturated.
 WEIGHTS = np.array([2.0, 1.0, -1.0, 0.5, -0.8, -0.6, -1.5])
 MODELS = {
     model.name: model
     for model in (
         Simulated(
-            "pk", lambda n: build_pk(n, False), TIMES, PK | {"sigma": 0.5}, **PK_NAMES, predict=predict_pk, seed=1
+            "pk",
+            lambda n: build_pk(n, False),
+            TIMES,
+            PK | {"sigma": 0.5},
+            **PK_NAMES,
+            predict=predict_pk,
+            seed=1,
         ),
         Simulated(
             "pk_proportional",

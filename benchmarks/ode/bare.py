@@ -1,7 +1,8 @@
 """A plain Numba loop, as one writes it by hand: Tsitouras' method for one subject after the other, in scalars.
 
-The same tableau, error norm, step control, first step and interpolant as the package, but no lanes, and the exp and tanh of
-the C library. It says what the package gains or loses by its machinery. States are tuples; two or three of them.
+The same tableau, error norm, step control, first step and interpolant as the package, but no lanes,
+and the exp and tanh of the C library. It says what the package gains or loses by its machinery.
+States are tuples; two or three of them.
 """
 
 import math
@@ -28,7 +29,14 @@ def make(problem):
     """``solve(y0, p, c, t, rtol, atol, out, steps)`` for all subjects."""
     rates = numba_rates(problem)
     njit = numba.njit(**_OPTIONS)
-    (a21,), (a31, a32), (a41, a42, a43), (a51, a52, a53, a54), (a61, a62, a63, a64, a65), (b1, b2, b3, b4, b5, b6) = _A
+    (
+        (a21,),
+        (a31, a32),
+        (a41, a42, a43),
+        (a51, a52, a53, a54),
+        (a61, a62, a63, a64, a65),
+        (b1, b2, b3, b4, b5, b6),
+    ) = _A
     e1, e2, e3, e4, e5, e6, e7 = _E
     c2, c3, c4, c5 = _C
     weights = _weights
@@ -48,7 +56,9 @@ def make(problem):
         for i in range(n):
             d2 += ((k2[i] - k1[i]) / (atol + rtol * abs(y[i]))) ** 2
         steepest = max(d1, math.sqrt(d2 / n) / h)
-        return min(100.0 * h, max(1e-6, 1e-3 * h) if steepest <= 1e-15 else (0.01 / steepest) ** 0.2, span)
+        return min(
+            100.0 * h, max(1e-6, 1e-3 * h) if steepest <= 1e-15 else (0.01 / steepest) ** 0.2, span
+        )
 
     @njit
     def one(y0, p, c, times, rtol, atol, out, y, z):
@@ -78,14 +88,26 @@ def make(problem):
                 z[i] = y[i] + h * (a51 * k1[i] + a52 * k2[i] + a53 * k3[i] + a54 * k4[i])
             k5 = rates(t + c5 * h, z, p, c)
             for i in range(n):
-                z[i] = y[i] + h * (a61 * k1[i] + a62 * k2[i] + a63 * k3[i] + a64 * k4[i] + a65 * k5[i])
+                z[i] = y[i] + h * (
+                    a61 * k1[i] + a62 * k2[i] + a63 * k3[i] + a64 * k4[i] + a65 * k5[i]
+                )
             k6 = rates(t_new, z, p, c)
             for i in range(n):
-                z[i] = y[i] + h * (b1 * k1[i] + b2 * k2[i] + b3 * k3[i] + b4 * k4[i] + b5 * k5[i] + b6 * k6[i])
+                z[i] = y[i] + h * (
+                    b1 * k1[i] + b2 * k2[i] + b3 * k3[i] + b4 * k4[i] + b5 * k5[i] + b6 * k6[i]
+                )
             k7 = rates(t_new, z, p, c)
             norm = 0.0
             for i in range(n):
-                e = e1 * k1[i] + e2 * k2[i] + e3 * k3[i] + e4 * k4[i] + e5 * k5[i] + e6 * k6[i] + e7 * k7[i]
+                e = (
+                    e1 * k1[i]
+                    + e2 * k2[i]
+                    + e3 * k3[i]
+                    + e4 * k4[i]
+                    + e5 * k5[i]
+                    + e6 * k6[i]
+                    + e7 * k7[i]
+                )
                 norm += (h * e / (atol + rtol * max(abs(y[i]), abs(z[i])))) ** 2
             norm = math.sqrt(norm / n)
             if not norm <= 1.0:
@@ -94,7 +116,15 @@ def make(problem):
             while row < m and times[row] <= t_new:
                 w1, w2, w3, w4, w5, w6, w7 = weights((times[row] - t) / h)
                 for i in range(n):
-                    slope = w1 * k1[i] + w2 * k2[i] + w3 * k3[i] + w4 * k4[i] + w5 * k5[i] + w6 * k6[i] + w7 * k7[i]
+                    slope = (
+                        w1 * k1[i]
+                        + w2 * k2[i]
+                        + w3 * k3[i]
+                        + w4 * k4[i]
+                        + w5 * k5[i]
+                        + w6 * k6[i]
+                        + w7 * k7[i]
+                    )
                     out[row, i] = y[i] + h * slope
                 row += 1
             now = math.log(max(norm, 1e-8))
@@ -118,7 +148,10 @@ class Bare:
 
     def __init__(self, problem, inputs):
         self.problem, self.inputs = problem, inputs
-        self.out, self.n_steps = np.empty((*inputs.t.shape, len(problem.states))), np.empty(len(inputs.t), np.int64)
+        self.out, self.n_steps = (
+            np.empty((*inputs.t.shape, len(problem.states))),
+            np.empty(len(inputs.t), np.int64),
+        )
         self.compiled = make(problem)
 
     def solver_call(self, rtol):

@@ -37,7 +37,11 @@ def _rates(problem):
         return _demo_rates(0.0 if problem.name == "neural" else 1e4)
     rates = problem.factory(pt.tanh, pt.softplus)
     return lambda t, y, p: dict(
-        zip(problem.states, rates(t, [getattr(y, s) for s in problem.states], p.p, None), strict=True)
+        zip(
+            problem.states,
+            rates(t, [getattr(y, s) for s in problem.states], p.p, None),
+            strict=True,
+        )
     )
 
 
@@ -70,9 +74,12 @@ class Own:
         total = sum((v * g[:, k]).sum() for k, v in enumerate(values))
         with pytensor.config.change_flags(on_unused_input="ignore"):
             made = [
-                pytensor.function([p], out, mode=MODE, trust_input=True) for out in (values, pytensor.grad(total, p))
+                pytensor.function([p], out, mode=MODE, trust_input=True)
+                for out in (values, pytensor.grad(total, p))
             ]
-        node = next(n for n in made[0].maker.fgraph.toposort() if getattr(n.op, "is_ode_solution", False))
+        node = next(
+            n for n in made[0].maker.fgraph.toposort() if getattr(n.op, "is_ode_solution", False)
+        )
         return *made, node.op
 
     def solver_call(self, rtol):
@@ -103,7 +110,11 @@ class Own:
         op, t, x, c = self.operation(rtol)
         op.compute(t, x, c)
         plan = plan_of(op, t, False)
-        table, out, status = plan.table.copy(), np.empty((len(t), self.shape[2])), np.empty(self.shape[0], np.int64)
+        table, out, status = (
+            plan.table.copy(),
+            np.empty((len(t), self.shape[2])),
+            np.empty(self.shape[0], np.int64),
+        )
         table[tt.X], table[tt.C] = x.ctypes.data, c.ctypes.data
         table[tt.OUT], table[tt.STATUS] = out.ctypes.data, status.ctypes.data
         return plan.task.address, table, out, status, (plan, x, c, op)
@@ -111,13 +122,17 @@ class Own:
     def bare_call(self, rtol):
         """Callable ``f(repeats)``: a Numba loop that calls the task, and nothing else."""
         task, table, *kept = self.bare(rtol)
-        return lambda repeats, kept=kept: repeat_task(task, table.ctypes.data, self.shape[0], repeats)
+        return lambda repeats, kept=kept: repeat_task(
+            task, table.ctypes.data, self.shape[0], repeats
+        )
 
     def compiled_call(self, rtol):
         """Callable ``f(repeats)``: a Numba loop over a PyTensor graph that Numba has compiled, as the E-step of SAEM runs it."""
         op, t, x, c = self.operation(rtol)
         p = pt.tensor("p", dtype="float64", shape=(1, *x.shape))
-        graph = pytensor.function([p], op(pt.constant(t), p, pt.constant(c))[0], mode="NUMBA").vm.jit_fn
+        graph = pytensor.function(
+            [p], op(pt.constant(t), p, pt.constant(c))[0], mode="NUMBA"
+        ).vm.jit_fn
 
         @numba.njit(nogil=True)
         def repeat(p, repeats):

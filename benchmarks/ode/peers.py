@@ -1,6 +1,7 @@
 """Other packages behind the interface of ``own.Own``: ``solve``, ``solver_call``, ``gradient``, ``gradient_call``, ``steps``.
 
-``gradient_call`` returns None where the package has no gradients. A constructor raises ImportError where it is not installed.
+``gradient_call`` returns None where the package has no gradients. A constructor raises ImportError
+where it is not installed.
 """
 
 from functools import cache
@@ -44,7 +45,9 @@ class SciPy(_Peer):
     def steps(self, rtol):
         """Mean accepted steps; with RK45 rejected ones too."""
         results = [self._one(i, rtol) for i in range(len(self.inputs.t))]
-        return float(np.mean([(r.nfev - 2) / 6 if self.method == "RK45" else r.t.size - 1 for r in results]))
+        return float(
+            np.mean([(r.nfev - 2) / 6 if self.method == "RK45" else r.t.size - 1 for r in results])
+        )
 
 
 @cache
@@ -84,7 +87,10 @@ class NumbaLSODA(_Peer):
 
     def __init__(self, method, problem, inputs, parallel=False):
         super().__init__(problem, inputs)
-        (self.rhs, self.solve_all), self.out = _numbalsoda(problem, method, parallel), np.empty(self.shape)
+        (self.rhs, self.solve_all), self.out = (
+            _numbalsoda(problem, method, parallel),
+            np.empty(self.shape),
+        )
         self.data = np.ascontiguousarray(np.hstack([inputs.p, inputs.c]))
 
     def solver_call(self, rtol):
@@ -103,8 +109,9 @@ class NumbaLSODA(_Peer):
 class Diffrax(_Peer):
     """diffrax: jitted vmap over subjects, ``Tsit5`` or, where stiff, ``Kvaerno5``, ``PIDController``, float64.
 
-    Gradients: ``ForwardMode``, or its default ``RecursiveCheckpointAdjoint`` with ``adjoint=True``. The tolerance is an
-    argument of the compiled function, so that a ladder compiles once. ``devices`` > 1 splits the subjects by ``jax.pmap``.
+    Gradients: ``ForwardMode``, or its default ``RecursiveCheckpointAdjoint`` with ``adjoint=True``.
+    The tolerance is an argument of the compiled function, so that a ladder compiles once.
+    ``devices`` > 1 splits the subjects by ``jax.pmap``.
     """
 
     MAX_STEPS = 16**4
@@ -136,8 +143,14 @@ class Diffrax(_Peer):
         solve = jax.vmap(one, in_axes=(0, 0, 0, 0, None))
         pull = jax.vmap(derivative, in_axes=(0, 0, 0, 0, 0, None))
         if devices > 1:
-            arrays = [a.reshape(devices, -1, *a.shape[1:]) for a in (inputs.p, inputs.y0, inputs.c, inputs.t, inputs.g)]
-            self.jitted = jax.pmap(solve, in_axes=(0, 0, 0, 0, None)), jax.pmap(pull, in_axes=(0, 0, 0, 0, 0, None))
+            arrays = [
+                a.reshape(devices, -1, *a.shape[1:])
+                for a in (inputs.p, inputs.y0, inputs.c, inputs.t, inputs.g)
+            ]
+            self.jitted = (
+                jax.pmap(solve, in_axes=(0, 0, 0, 0, None)),
+                jax.pmap(pull, in_axes=(0, 0, 0, 0, 0, None)),
+            )
         else:
             arrays = [jnp.asarray(a) for a in (inputs.p, inputs.y0, inputs.c, inputs.t, inputs.g)]
             self.jitted = jax.jit(solve), jax.jit(pull)

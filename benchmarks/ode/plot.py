@@ -18,14 +18,20 @@ STYLES = {
 def draw(points, path):
     """Write the figure of all points to ``path``."""
     problems = list(dict.fromkeys(p["problem"].title for p in points))
-    figure, axes = plt.subplots(2, len(problems), figsize=(3.6 * len(problems) + 0.6, 7.2), squeeze=False)
+    figure, axes = plt.subplots(
+        2, len(problems), figsize=(3.6 * len(problems) + 0.6, 7.2), squeeze=False
+    )
     drawn = {}
     for column, problem in enumerate(problems):
         for row, (what, error) in enumerate((("solve", "error"), ("gradient", "gradient_error"))):
             ax = axes[row, column]
             for engine, (colour, marker, line) in STYLES.items():
-                mine = [p for p in points if p["problem"].title == problem and p["engine"] == engine]
-                xy = np.array([(p[error], p[what]) for p in mine if np.isfinite(p.get(error, np.nan))])
+                mine = [
+                    p for p in points if p["problem"].title == problem and p["engine"] == engine
+                ]
+                xy = np.array(
+                    [(p[error], p[what]) for p in mine if np.isfinite(p.get(error, np.nan))]
+                )
                 if len(xy):
                     own = line != "--"
                     drawn[engine] = ax.plot(
@@ -45,7 +51,9 @@ def draw(points, path):
                 ax.set_ylabel(f"microseconds per subject-{what}")
             ax.set_title(f"{problem}: {what}", fontsize=10)
     keys = [engine for engine in STYLES if engine in drawn]
-    figure.legend([drawn[k] for k in keys], keys, loc="lower center", ncol=6, fontsize=9, frameon=False)
+    figure.legend(
+        [drawn[k] for k in keys], keys, loc="lower center", ncol=6, fontsize=9, frameon=False
+    )
     figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(path, dpi=66)
     plt.close(figure)

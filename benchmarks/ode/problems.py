@@ -1,7 +1,8 @@
 """The problems of the benchmark: one text of each right-hand side for all engines, inputs, and reference solutions.
 
-A right-hand side is ``rates(t, y, p, c)``, made by ``factory(tanh, softplus)`` for the numbers of one engine: PyTensor
-scalars, JAX tracers, floats in Numba, or complex numbers, whose imaginary parts are the derivatives of the references.
+A right-hand side is ``rates(t, y, p, c)``, made by ``factory(tanh, softplus)`` for the numbers of
+one engine: PyTensor scalars, JAX tracers, floats in Numba, or complex numbers, whose imaginary
+parts are the derivatives of the references.
 """
 
 import math
@@ -99,7 +100,8 @@ def _inputs(y0, p, c, t):
     return Inputs(*(np.ascontiguousarray(a, dtype=np.float64) for a in (y0, p, c, t, g)))
 
 
-# The estimates of z_a1, z_a2, z_c1, z_c2 that `python -m pymc_saem.demo` printed: here inputs, not results.
+# The estimates of z_a1, z_a2, z_c1, z_c2 that `python -m pymc_saem.demo` printed: here inputs, not
+# results.
 _WEIGHTS = [
     -5.870, 6.214, -0.547, -0.970, 1.560, -3.695, -5.865, 0.878, 1.269, -0.857, -2.991, -2.010, -0.091, -7.494,
     1.807, 0.522, 0.176, -4.685, 3.479, 5.801, 1.175, 1.106, 4.494, 1.659, -0.731, -4.471, -5.067, -5.033,
@@ -233,9 +235,13 @@ def exact(problem, inputs):
 
 def solution_error(values, truth):
     """Largest error relative to the largest value of each state of each subject."""
-    return float(np.max(np.abs(values[: len(truth)] - truth) / np.abs(truth).max(axis=1, keepdims=True)))
+    return float(
+        np.max(np.abs(values[: len(truth)] - truth) / np.abs(truth).max(axis=1, keepdims=True))
+    )
 
 
 def gradient_error(values, truth):
     """Largest error of a subject's gradient relative to its size; parameters are counted in relative units."""
-    return float(np.max(np.abs(values[: len(truth)] - truth).max(axis=1) / np.abs(truth).max(axis=1)))
+    return float(
+        np.max(np.abs(values[: len(truth)] - truth).max(axis=1) / np.abs(truth).max(axis=1))
+    )

@@ -2,10 +2,11 @@
 
     python benchmarks/ode/run.py [--quick] [--markdown] [--plot FILE] [--csv FILE] [--rounds 3]
 
-Every engine runs a ladder of tolerances, 1e-2 to 1e-10, on 12 subjects with one thread, pinned to one core. Costs are the
-minima of some rounds, in microseconds per subject, without compilation, which is given apart; errors are those against SciPy at
-1e-12. Cost at a given error is interpolated between the tolerances. Then: 1, 12 and 1,000 subjects with 1 and 2 threads, and
-the aims. ``--quick`` has the neural problem only, few tolerances and one round.
+Every engine runs a ladder of tolerances, 1e-2 to 1e-10, on 12 subjects with one thread, pinned to
+one core. Costs are the minima of some rounds, in microseconds per subject, without compilation,
+which is given apart; errors are those against SciPy at 1e-12. Cost at a given error is interpolated
+between the tolerances. Then: 1, 12 and 1,000 subjects with 1 and 2 threads, and the aims.
+``--quick`` has the neural problem only, few tolerances and one round.
 """
 
 import argparse
@@ -20,11 +21,14 @@ CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 _ARGUMENTS = dict(zip(sys.argv[1:], sys.argv[2:], strict=False))
 PART, _MINE = _ARGUMENTS.get("--part"), _ARGUMENTS.get("--cores")
 if CORES:
-    # Before any library counts the cores: what it starts stays on them. Without --cores: on the first.
+    # Before any library counts the cores: what it starts stays on them. Without --cores: on the
+    # first.
     os.sched_setaffinity(0, [int(core) for core in _MINE.split(",")] if _MINE else CORES[:1])
 os.environ.setdefault("NUMBA_NUM_THREADS", "2" if PART == "scaling2" else "1")
 if PART == "scaling2":
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    )
 
 import numpy as np  # noqa: E402
 import report  # noqa: E402
@@ -43,7 +47,9 @@ COMPARED = 1e-6  # the tolerance whose error and steps the table shows
 
 def engines(problem, inputs):
     """Constructors of all engines that suit a problem, by name."""
-    solvers = ("cvodes", "auto", "sunode") if problem.stiff else ("tsit5", "cvodes", "auto", "sunode")
+    solvers = (
+        ("cvodes", "auto", "sunode") if problem.stiff else ("tsit5", "cvodes", "auto", "sunode")
+    )
     made = {solver: (lambda s=solver: Own(s, problem, inputs)) for solver in solvers}
     made["diffrax"] = lambda: Diffrax(problem, inputs)
     made["numbalsoda lsoda"] = lambda: NumbaLSODA("lsoda", problem, inputs)
@@ -77,7 +83,12 @@ def ladder(name, engine, truth, tolerances):
         gradient()
     compiling_gradient = perf_counter() - mark if gradient is not None else np.nan
     for rtol in tolerances:
-        point = {"engine": name, "rtol": rtol, "compile": compiling, "compile_gradient": compiling_gradient}
+        point = {
+            "engine": name,
+            "rtol": rtol,
+            "compile": compiling,
+            "compile_gradient": compiling_gradient,
+        }
         point["error"] = solution_error(engine.solve(rtol), truth[0])
         point["solve"], point["gradient"], point["steps"] = np.inf, np.nan, None
         point["calls"] = {"solve": engine.solver_call(rtol)}
@@ -106,10 +117,14 @@ def measure(problem, options, log):
         except ImportError as error:
             log(f"  {name}: left out, {str(error).splitlines()[0]}")
             continue
-        tolerances = QUICK_LADDER if options.quick else LADDER[:: 2 if isinstance(engine, SciPy) else 1]
+        tolerances = (
+            QUICK_LADDER if options.quick else LADDER[:: 2 if isinstance(engine, SciPy) else 1]
+        )
         made = ladder(name, engine, truth, tolerances)
         points += made
-        log(f"  {name}: prepared in {perf_counter() - mark:.1f} s, first solve {made[0]['compile']:.1f} s")
+        log(
+            f"  {name}: prepared in {perf_counter() - mark:.1f} s, first solve {made[0]['compile']:.1f} s"
+        )
     for _ in range(1 if options.quick else options.rounds):
         for point in points:
             for what, call in point["calls"].items():
@@ -122,22 +137,40 @@ def measure(problem, options, log):
 
 def write_csv(points, path):
     """All measured points."""
-    names = "engine", "rtol", "error", "gradient_error", "solve", "gradient", "steps", "compile", "compile_gradient"
+    names = (
+        "engine",
+        "rtol",
+        "error",
+        "gradient_error",
+        "solve",
+        "gradient",
+        "steps",
+        "compile",
+        "compile_gradient",
+    )
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("problem", *names))
-        writer.writerows([[point["problem"].title, *(point.get(name) for name in names)] for point in points])
+        writer.writerows(
+            [[point["problem"].title, *(point.get(name) for name in names)] for point in points]
+        )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the neural problem, four tolerances, one round")
     parser.add_argument(
-        "--markdown", action="store_true", help="print the tables for the README only; the rest to stderr"
+        "--quick", action="store_true", help="the neural problem, four tolerances, one round"
+    )
+    parser.add_argument(
+        "--markdown",
+        action="store_true",
+        help="print the tables for the README only; the rest to stderr",
     )
     parser.add_argument("--plot", metavar="FILE", help="draw cost against error")
     parser.add_argument("--csv", metavar="FILE", help="write all points")
-    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default: 3)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="how often everything is measured (default: 3)"
+    )
     parser.add_argument("--part", choices=("scaling1", "scaling2", "spin"), help=argparse.SUPPRESS)
     parser.add_argument("--cores", help=argparse.SUPPRESS)
     options = parser.parse_args()

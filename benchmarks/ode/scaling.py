@@ -1,6 +1,7 @@
 """Numbers of subjects and of threads, the ceiling of this machine, and what stands around the compiled task.
 
-Threads are measured in processes of their own: with one thread a process is pinned to one core, with two it has both.
+Threads are measured in processes of their own: with one thread a process is pinned to one core,
+with two it has both.
 """
 
 import json
@@ -25,9 +26,9 @@ _SPIN_SECONDS = 1.0
 def overhead(problem, timed, rounds):
     """Microseconds per subject-solve of five ways to the same solver, by tolerance; they alternate.
 
-    ``function``: PyTensor's; ``operation``: ``Op.perform``'s part; ``graph``: a PyTensor graph that Numba has compiled, called from
-    compiled code, as the E-step does; ``task``: a Numba loop that only calls the compiled task through its address; ``hand``: the
-    hand-written loop of bare.py.
+    ``function``: PyTensor's; ``operation``: ``Op.perform``'s part; ``graph``: a PyTensor graph that
+    Numba has compiled, called from compiled code, as the E-step does; ``task``: a Numba loop that
+    only calls the compiled task through its address; ``hand``: the hand-written loop of bare.py.
     """
     inputs = problem.inputs(12)
     own, hand, result = Own("tsit5", problem, inputs), Bare(problem, inputs), {}
@@ -76,7 +77,8 @@ def _costs(n_threads, quick):
     for size in SIZES:
         inputs, calls = problem.inputs(size), {}
         makers = {
-            s: (lambda s=s, x=inputs: Own(s, problem, x, n_threads)) for s in ("tsit5", "cvodes", "auto", "sunode")
+            s: (lambda s=s, x=inputs: Own(s, problem, x, n_threads))
+            for s in ("tsit5", "cvodes", "auto", "sunode")
         }
         if n_threads > 1:
             makers["tsit5, 1 thread"] = lambda x=inputs: Own("tsit5", problem, x, 1)
@@ -88,7 +90,9 @@ def _costs(n_threads, quick):
             except ImportError:
                 continue
             calls[name] = {"solve": engine.solver_call(RTOL)}
-            if isinstance(engine, Own) and engine.solver != "sunode":  # whose gradients take seconds
+            if (
+                isinstance(engine, Own) and engine.solver != "sunode"
+            ):  # whose gradients take seconds
                 calls[name]["gradient"] = engine.gradient_call(RTOL)
         of_size = {name: dict.fromkeys(kinds, np.inf) for name, kinds in calls.items()}
         for turn in range(4):
@@ -96,7 +100,9 @@ def _costs(n_threads, quick):
                 for kind, call in kinds.items():
                     if turn == 0:
                         call()
-                    of_size[name][kind] = min(of_size[name][kind], 1e6 * timed(call, 0.05, perf_counter) / size)
+                    of_size[name][kind] = min(
+                        of_size[name][kind], 1e6 * timed(call, 0.05, perf_counter) / size
+                    )
         costs[size] = of_size
     return costs
 
@@ -126,7 +132,12 @@ def _ceiling(cores, rounds):
     """How much faster two independent processes, one on each core, do their work than one does both."""
     if len(cores) < 2:
         return float("nan")
-    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": _environment()}
+    options = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "text": True,
+        "env": _environment(),
+    }
     both = [subprocess.Popen(_command("spin", [core]), **options) for core in cores[:2]]
     for process in both:
         process.stdout.readline()

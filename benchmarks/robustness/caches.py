@@ -15,7 +15,8 @@ from robustness.judge import Input
 COUNT = 16
 BUNCH = 8
 LIMIT = 400
-#: Solves and their gradient, by machine code that is kept, and a short fit with the compiled loops of its E-step.
+#: Solves and their gradient, by machine code that is kept, and a short fit with the compiled loops
+#: of its E-step.
 PROGRAM = """
 import resource, signal, sys
 if len(sys.argv) > 1:
@@ -34,13 +35,28 @@ d = Data(np.random.default_rng(1))
 fit = ps.fit_saem(d.model(), **(SHORT | {"compile_kwargs": None}))
 print(*fit["population"]["estimate"].values)
 """
-RIGHT = [2 * np.exp(-0.5), 2 * np.exp(-1.0), 2 * np.exp(-0.5), -2 * np.exp(-0.5) - 4 * np.exp(-1.0), -np.exp(-0.5)]
+RIGHT = [
+    2 * np.exp(-0.5),
+    2 * np.exp(-1.0),
+    2 * np.exp(-0.5),
+    -2 * np.exp(-0.5) - 4 * np.exp(-1.0),
+    -np.exp(-0.5),
+]
 
 
 def _run(place, *options):
     """What the program prints with this folder of machine code."""
-    environment = os.environ | {"PYTENSOR_FLAGS": f"base_compiledir={place}", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
-    run = subprocess.run([sys.executable, "-c", PROGRAM, *options], capture_output=True, text=True, env=environment, timeout=380)
+    environment = os.environ | {
+        "PYTENSOR_FLAGS": f"base_compiledir={place}",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *options],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=380,
+    )
     if run.returncode:
         raise RuntimeError(f"ended with {run.returncode}: {run.stderr[-400:]}")
     return run.stdout.splitlines()
@@ -106,6 +122,10 @@ def make(seed):
     def wrong(found):
         if len(found) != 2 or not np.allclose(np.array(found[0].split(), float), RIGHT, rtol=1e-4):
             return f"{found}, right {RIGHT}"
-        return None if found[1] == _template()[1][1] else f"estimates {found[1]}, right {_template()[1][1]}"
+        return (
+            None
+            if found[1] == _template()[1][1]
+            else f"estimates {found[1]}, right {_template()[1][1]}"
+        )
 
     return Input(kind, lambda: _after(seed, kind), wrong, valid=True, foreign=True)

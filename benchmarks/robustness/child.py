@@ -1,6 +1,6 @@
 """A fit in a process of its own, which says how far it is; for signals.
 
-    python child.py CHECKPOINT RESULT CHAINS CORES
+python child.py CHECKPOINT RESULT CHAINS CORES
 """
 
 import signal
@@ -18,7 +18,10 @@ def main():
 
     model, callback = build(), None
     if cores == "1":
-        callback = lambda chain, iteration, estimates, stats: print("iteration", chain, iteration, flush=True)  # noqa: E731
+
+        def callback(chain, iteration, estimates, stats):
+            print("iteration", chain, iteration, flush=True)
+
     print("ready", flush=True)
     try:
         fit = ps.fit_saem(

@@ -1,7 +1,7 @@
 """Doses as NONMEM means them, carried out one after the other with SciPy: what ``solve_ivp`` must give.
 
-Nothing here is taken from the package. A steady state is what is there after so many intervals that nothing changes any more;
-infusions and lagged doses that are still to come then go on behind it.
+Nothing here is taken from the package. A steady state is what is there after so many intervals that
+nothing changes any more; infusions and lagged doses that are still to come then go on behind it.
 """
 
 import heapq
@@ -81,7 +81,12 @@ class Clock:
 
 def give(clock, row, start, modifiers):
     """One dose: an amount at once, or a rate for a time."""
-    state, amount, rate, duration = row["state"], row["amt"], row.get("rate", 0.0), row.get("dur", 0.0)
+    state, amount, rate, duration = (
+        row["state"],
+        row["amt"],
+        row.get("rate", 0.0),
+        row.get("dur", 0.0),
+    )
     f = modifiers.bioavailability[state]
     if rate == -1:
         rate, duration = modifiers.rate[state], f * amount / modifiers.rate[state]
@@ -108,7 +113,9 @@ def steady(clock, row, modifiers):
         flow = np.zeros(2)
         flow[state] = rate
         other = Clock(clock.system, 0.0, clock.system.advance(np.zeros(2), flow, 200.0), flow)
-        other.push(clock.time + lag, 2, lambda c: c.inputs.__setitem__(state, c.inputs[state] - rate))  # a lag delays its end, too
+        other.push(
+            clock.time + lag, 2, lambda c: c.inputs.__setitem__(state, c.inputs[state] - rate)
+        )  # a lag delays its end, too
     else:
         begin = clock.time - INTERVALS * ii
         other = Clock(clock.system, begin, np.zeros(2))
@@ -118,7 +125,11 @@ def steady(clock, row, modifiers):
         other.go_to(clock.time)
     clock.y, clock.inputs, clock.queue = other.y, other.inputs, []
     if row["ss"] == 2:  # only for linear systems, where answers add
-        clock.y, clock.inputs, clock.queue = before[0] + other.y, before[1] + other.inputs, before[2]
+        clock.y, clock.inputs, clock.queue = (
+            before[0] + other.y,
+            before[1] + other.inputs,
+            before[2],
+        )
     for time, order, _, what in other.queue:
         clock.push(time, order, what)
 
@@ -126,11 +137,14 @@ def steady(clock, row, modifiers):
 def predicted(system, rows, times, modifiers, y0=(0.0, 0.0), t0=0.0):
     """States at the times, (times, 2), and the instants at which something happens.
 
-    Resets and steady states come first, then observations, then doses; of rows at one time, in the order of the table.
+    Resets and steady states come first, then observations, then doses; of rows at one time, in the
+    order of the table.
     """
     clock = Clock(system, t0, np.array(y0, dtype=float))
     found = np.zeros((len(times), 2))
-    queue = [(row["time"], 0, k, row) for k, row in enumerate(rows)] + [(t, 1, k, None) for k, t in enumerate(times)]
+    queue = [(row["time"], 0, k, row) for k, row in enumerate(rows)] + [
+        (t, 1, k, None) for k, t in enumerate(times)
+    ]
     for time, order, k, row in sorted(queue, key=lambda q: q[:3]):
         clock.run(time)
         clock.go_to(time)
@@ -146,5 +160,10 @@ def predicted(system, rows, times, modifiers, y0=(0.0, 0.0), t0=0.0):
             steady(clock, row, modifiers)
         if row["amt"]:
             for j in range(int(row.get("addl", 0)) + 1):
-                give(clock, row, time + j * row.get("ii", 0.0) + modifiers.lag[row["state"]], modifiers)
+                give(
+                    clock,
+                    row,
+                    time + j * row.get("ii", 0.0) + modifiers.lag[row["state"]],
+                    modifiers,
+                )
     return found, clock.instants

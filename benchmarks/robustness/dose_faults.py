@@ -13,7 +13,9 @@ def _set(column, value, **others):
         changed = table.astype(object)
         row = int(np.flatnonzero(table["evid"].isin([1, 4]) & (table["amt"] > 0))[0])
         for name, x in {column: value, **others}.items():
-            changed.iloc[row, changed.columns.get_loc(name)] = x(table.iloc[row], study) if callable(x) else x
+            changed.iloc[row, changed.columns.get_loc(name)] = (
+                x(table.iloc[row], study) if callable(x) else x
+            )
         return changed
 
     return change
@@ -80,12 +82,21 @@ def _text(table, study):
 
 
 def _nullable(table, study):
-    kinds = {"subject": "Int64", "amt": "Float64", "evid": "Int64", "addl": "Int64", "ss": "Int64", "ii": "Float64"}
+    kinds = {
+        "subject": "Int64",
+        "amt": "Float64",
+        "evid": "Int64",
+        "addl": "Int64",
+        "ss": "Int64",
+        "ii": "Float64",
+    }
     return table.astype(kinds).assign(addl=lambda t: t["addl"].where(t["addl"] > 0, pd.NA))
 
 
 def _many_index(table, study):
-    return table.set_index(pd.MultiIndex.from_arrays([table["subject"], ["a"] * len(table)], names=["subject", "time"]))
+    return table.set_index(
+        pd.MultiIndex.from_arrays([table["subject"], ["a"] * len(table)], names=["subject", "time"])
+    )
 
 
 def _ten_million(table, study):
@@ -93,7 +104,9 @@ def _ten_million(table, study):
     for row in study.rows:
         row["addl"] = 60 if row["addl"] else 0
         row["ii"] = max(row["ii"], 2.0)
-    return table.assign(addl=np.where(table["addl"] > 0, 10_000_000, 0), ii=table["ii"].clip(lower=2.0))
+    return table.assign(
+        addl=np.where(table["addl"] > 0, 10_000_000, 0), ii=table["ii"].clip(lower=2.0)
+    )
 
 
 # The same doses, dressed otherwise: right, or refused with a word for what is meant.
@@ -123,7 +136,9 @@ def broken(study, number):
     """The study with the fault or dress of this number."""
     kind = number % (len(FAULTS) + len(DRESSES))
     if not any(r["evid"] in (1, 4) and r["amt"] for r in study.rows):
-        study.rows.insert(1, {"subject": 0, "time": 0.0, "evid": 1, "amt": 10.0, "state": 1, **_BOLUS})
+        study.rows.insert(
+            1, {"subject": 0, "time": 0.0, "evid": 1, "amt": 10.0, "state": 1, **_BOLUS}
+        )
     table = study.table()
     if kind < len(FAULTS):
         text, change, names = FAULTS[kind]
@@ -131,4 +146,9 @@ def broken(study, number):
         return Input(text, lambda: study.solve(changed), None, names)
     text, change = DRESSES[kind - len(FAULTS)]
     changed = change(table, study)
-    return Input(text, lambda: study.solve(changed), study.wrong, ("subject", "amt", "time", "number", "addl"))
+    return Input(
+        text,
+        lambda: study.solve(changed),
+        study.wrong,
+        ("subject", "amt", "time", "number", "addl"),
+    )

@@ -31,14 +31,33 @@ class Study:
         self.is_linear = rng.uniform() < 0.6
         self.grid = rng.choice([0.25, 0.01])
         solvers = ["auto", "tsit5", "cvodes"] + ["linear"] * self.is_linear
-        self.solver = str(rng.choice(solvers, p=[0.3, 0.3, 0.4] if not self.is_linear else [0.25, 0.25, 0.25, 0.25]))
+        self.solver = str(
+            rng.choice(
+                solvers, p=[0.3, 0.3, 0.4] if not self.is_linear else [0.25, 0.25, 0.25, 0.25]
+            )
+        )
         self.variables = [v for v in ("ka", "k" if self.is_linear else "vm") if rng.uniform() < 0.5]
         self.values = {"ka": rng.uniform(0.5, 2, self.n)}
-        self.values |= {"k": rng.uniform(0.1, 0.4, self.n)} if self.is_linear else {"vm": rng.uniform(27, 45, self.n), "km": 5.0}
+        self.values |= (
+            {"k": rng.uniform(0.1, 0.4, self.n)}
+            if self.is_linear
+            else {"vm": rng.uniform(27, 45, self.n), "km": 5.0}
+        )
         self.used = {o: {} for o in OPTIONS}
         self.with_modifiers = rng.uniform() < 0.5
         # A row of subject 0 that does nothing, without which codes from 1 on might be labels.
-        nothing = {"subject": 0, "time": 0.0, "evid": 0, "amt": 0.0, "rate": 0.0, "dur": 0.0, "addl": 0, "ii": 0.0, "ss": 0, "state": 0}
+        nothing = {
+            "subject": 0,
+            "time": 0.0,
+            "evid": 0,
+            "amt": 0.0,
+            "rate": 0.0,
+            "dur": 0.0,
+            "addl": 0,
+            "ii": 0.0,
+            "ss": 0,
+            "state": 0,
+        }
         self.rows = [nothing, *(row for i in range(self.n) for row in self.doses_of(i))]
         self.subject = np.repeat(np.arange(self.n), rng.integers(1, 9, self.n))
         self.times = self.instant(0, 80, self.subject.size)
@@ -60,7 +79,11 @@ class Study:
     def doses_of(self, i):
         rows = []
         for time in np.sort(self.instant(0, 50, self.rng.integers(0, 4))):
-            row = {"subject": i, "time": float(time), "evid": int(self.rng.choice([0, 1, 1, 1, 1, 1, 2, 3, 4]))}
+            row = {
+                "subject": i,
+                "time": float(time),
+                "evid": int(self.rng.choice([0, 1, 1, 1, 1, 1, 2, 3, 4])),
+            }
             row |= {"amt": 0.0, "rate": 0.0, "dur": 0.0, "addl": 0, "ii": 0.0, "ss": 0}
             row["state"] = int(self.rng.integers(2))
             if row["evid"] in (1, 4):
@@ -70,20 +93,27 @@ class Study:
 
     def dose(self, row):
         rng, name = self.rng, STATES[row["state"]]
-        row["amt"], form = float(np.round(rng.uniform(10, 100), 1)), rng.choice(["bolus", "rate", "dur", "R", "D"])
+        row["amt"], form = (
+            float(np.round(rng.uniform(10, 100), 1)),
+            rng.choice(["bolus", "rate", "dur", "R", "D"]),
+        )
         if form == "rate":
             row["rate"] = float(np.round(rng.uniform(5, 20), 2))
         if form == "dur":
             row["dur"] = float(np.round(rng.uniform(1, 6), 2))
         if form in "RD":
-            self.modifier("rate" if form == "R" else "duration", name, *((5, 20) if form == "R" else (1, 6)))
+            self.modifier(
+                "rate" if form == "R" else "duration", name, *((5, 20) if form == "R" else (1, 6))
+            )
             row["rate"] = {"R": -1.0, "D": -2.0}[str(form)]
         if self.with_modifiers:
             self.modifier("lag_time", name, 0.1, 3)
             self.modifier("bioavailability", name, 0.3, 1.2)
         if rng.uniform() < 0.4:
             row["addl"] = int(rng.integers(1, 4))
-        row["ss"] = int(rng.choice([0, 0, 0, 1, 1, 2])) if self.is_linear else int(rng.choice([0, 0, 0, 1]))
+        row["ss"] = (
+            int(rng.choice([0, 0, 0, 1, 1, 2])) if self.is_linear else int(rng.choice([0, 0, 0, 1]))
+        )
         if row["addl"] or row["ss"]:
             row["ii"] = float(rng.choice([6.0, 8.0, 12.0, 7.3, 24.0]))
         if row["ss"] == 1 and form == "rate" and rng.uniform() < 0.3:
@@ -91,7 +121,9 @@ class Study:
 
     def table(self):
         columns = ["subject", "time", "amt", "cmt", "evid", "rate", "dur", "addl", "ii", "ss"]
-        return pd.DataFrame([row | {"cmt": STATES[row["state"]]} for row in self.rows], columns=columns)
+        return pd.DataFrame(
+            [row | {"cmt": STATES[row["state"]]} for row in self.rows], columns=columns
+        )
 
     def inputs(self):
         return {v: pt.tensor(v, dtype="float64", shape=(self.n,)) for v in self.variables}
@@ -108,7 +140,9 @@ class Study:
         inputs = self.inputs()
         solution = self.solution(Doses(table, **self.used), inputs)
         states = [solution[s] for s in STATES]
-        compiled = pytensor.function([*inputs.values()], [*states, solution.status], mode="FAST_COMPILE")
+        compiled = pytensor.function(
+            [*inputs.values()], [*states, solution.status], mode="FAST_COMPILE"
+        )
         *found, status = compiled(*(self.values[v] for v in self.variables))
         return np.column_stack(found), status
 
@@ -116,7 +150,9 @@ class Study:
         """Of the sum of blood, with respect to the variables."""
         inputs = self.inputs()
         total = self.solution(Doses(table, **self.used), inputs).blood.sum()
-        compiled = pytensor.function([*inputs.values()], pt.grad(total, [*inputs.values()]), mode="FAST_COMPILE")
+        compiled = pytensor.function(
+            [*inputs.values()], pt.grad(total, [*inputs.values()]), mode="FAST_COMPILE"
+        )
         return np.array(compiled(*(self.values[v] for v in self.variables)))
 
     def expected(self, values=None):
@@ -127,7 +163,10 @@ class Study:
             own = np.flatnonzero(self.subject == i)
             of = {k: np.broadcast_to(v, self.n)[i] for k, v in values.items()}
             system = System(of["ka"], of.get("k", 0.0), of.get("vm"), of.get("km", 5.0))
-            acting = [tuple(of.get(f"{o}_{s}", default) for s in STATES) for o, default in zip(OPTIONS, (0.0, 1.0, None, None), strict=True)]
+            acting = [
+                tuple(of.get(f"{o}_{s}", default) for s in STATES)
+                for o, default in zip(OPTIONS, (0.0, 1.0, None, None), strict=True)
+            ]
             rows = [r for r in self.rows if r["subject"] == i]
             out[own], instants = predicted(system, rows, self.times[own], Modifiers(*acting))
             gaps = np.abs(self.times[own][:, None] - np.array(sorted(instants) or [-1.0]))
@@ -149,7 +188,10 @@ class Study:
         for v, gradient in zip(self.variables, found, strict=True):
             for i in range(self.n):
                 step = 1e-4 * np.eye(self.n)[i]
-                ends = [self.expected(self.values | {v: self.values[v] + s})[0][:, 1].sum() for s in (step, -step)]
+                ends = [
+                    self.expected(self.values | {v: self.values[v] + s})[0][:, 1].sum()
+                    for s in (step, -step)
+                ]
                 right = (ends[0] - ends[1]) / 2e-4
                 if not abs(gradient[i] - right) < 0.02 + 2e-3 * abs(right):
                     return f"derivative by {v} of subject {i}: {gradient[i]:.6g}, right {right:.6g}"
@@ -162,9 +204,12 @@ def make(seed):
     if seed % 2:
         return broken(study, seed // 2)
     table = study.table()
-    text = f"{study.n} subjects, {study.solver}, {'linear' if study.is_linear else 'saturable'}, variables {study.variables}, " + (
-        " ".join(f"{k}={v}" for k, v in table.iloc[-1].items()) if len(table) else "no doses"
+    text = (
+        f"{study.n} subjects, {study.solver}, {'linear' if study.is_linear else 'saturable'}, variables {study.variables}, "
+        + (" ".join(f"{k}={v}" for k, v in table.iloc[-1].items()) if len(table) else "no doses")
     )
     if study.variables and study.n < 4 and rng.uniform() < 0.3:
-        return Input(f"gradient: {text}", lambda: study.gradient(table), study.wrong_gradient, valid=True)
+        return Input(
+            f"gradient: {text}", lambda: study.gradient(table), study.wrong_gradient, valid=True
+        )
     return Input(text, lambda: study.solve(table), study.wrong, valid=True)

@@ -82,13 +82,24 @@ BUNCH = 25
 def _solved(rhs):
     """Values at K, and the derivative of their sum by k."""
     k = pt.dscalar("k")
-    solution = solve_ivp(lambda t, y, p: {"c": rhs(t, y, p)}, {"c": C0}, {"k": k}, TIMES, rtol=1e-9, atol=1e-9)
+    solution = solve_ivp(
+        lambda t, y, p: {"c": rhs(t, y, p)}, {"c": C0}, {"k": k}, TIMES, rtol=1e-9, atol=1e-9
+    )
     outputs = [solution.c, pt.grad(solution.c.sum(), k)]
     return pytensor.function([k], outputs, mode="FAST_COMPILE", on_unused_input="ignore")(K)
 
 
 def _right(formula, k):
-    return integrate.solve_ivp(lambda t, c: formula(t, c, k), (0, 4), [C0], t_eval=TIMES, rtol=1e-10, atol=1e-12, max_step=0.01, method="LSODA").y[0]
+    return integrate.solve_ivp(
+        lambda t, c: formula(t, c, k),
+        (0, 4),
+        [C0],
+        t_eval=TIMES,
+        rtol=1e-10,
+        atol=1e-12,
+        max_step=0.01,
+        method="LSODA",
+    ).y[0]
 
 
 def make(seed):
@@ -104,6 +115,10 @@ def make(seed):
         if not np.allclose(values, right, rtol=1e-4, atol=1e-5):
             return f"{values}, right {right}"
         difference = (_right(formula, K + 1e-4).sum() - _right(formula, K - 1e-4).sum()) / 2e-4
-        return None if abs(slope - difference) < 5e-3 * (1 + abs(difference)) else f"derivative {slope}, right {difference}"
+        return (
+            None
+            if abs(slope - difference) < 5e-3 * (1 + abs(difference))
+            else f"derivative {slope}, right {difference}"
+        )
 
     return Input(text, lambda: _solved(rhs), wrong, ("j0", "mod", "jump"))

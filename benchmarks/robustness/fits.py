@@ -1,6 +1,7 @@
 """Maximum-likelihood fits of linear Gaussian models: the likelihood at the estimates and the one that is reported, against the exact ones.
 
-Spelled in the ways of ``spellings``, in units from 1e-6 to 1e6, with constants and starts that are far off or at the edge.
+Spelled in the ways of ``spellings``, in units from 1e-6 to 1e6, with constants and starts that are
+far off or at the edge.
 """
 
 import numpy as np
@@ -13,7 +14,14 @@ from robustness.spellings import EFFECTS, spelled
 
 #: Every spelling of effects, then scales.
 _SPELLED = [k for k in range(len(EFFECTS)) if [*EFFECTS][k] != "one subject too many"]
-OPTIONS = {"n_explore": 150, "n_smooth": 150, "n_transitions": 40, "objective": "ml", "progressbar": False, "standard_errors": None}
+OPTIONS = {
+    "n_explore": 150,
+    "n_smooth": 150,
+    "n_transitions": 40,
+    "objective": "ml",
+    "progressbar": False,
+    "standard_errors": None,
+}
 
 
 def _scaled(rng, shift=0.0, unit=1.0):
@@ -41,7 +49,8 @@ SCALES = [
     ("omega starts at 1e4", {}, {"initvals": {"omega": 1e4}}),
     ("mu starts at -1e4", {}, {"initvals": {"mu": -1e4}}),
 ]
-# Nothing has a maximum here, or only the fixed value is one: a clear error, a warning, or the right rest.
+# Nothing has a maximum here, or only the fixed value is one: a clear error, a warning, or the right
+# rest.
 EDGES = [
     ("the same value in all rows", "constant", {}),
     ("no differences within subjects", "within", {}),
@@ -74,7 +83,11 @@ def _against(d):
         if not exact > best - 0.1:
             return f"log-likelihood at the estimates {exact:.3f}, maximum {best:.3f}: {numbers}"
         reported, error = attrs["loglik"], attrs["loglik_error"]
-        return None if abs(reported - exact) < 0.01 + 3 * error else f"log-likelihood {reported:.3f} +- {error:.3f}, right {exact:.3f}"
+        return (
+            None
+            if abs(reported - exact) < 0.01 + 3 * error
+            else f"log-likelihood {reported:.3f} +- {error:.3f}, right {exact:.3f}"
+        )
 
     return wrong
 
@@ -86,11 +99,21 @@ def _unit_free(d, shift, unit):
 
     def wrong(found):
         numbers = estimates(found)
-        numbers = {"mu": (numbers["mu"] - shift) / unit, **{k: numbers[k] / unit for k in ("omega", "slope", "sigma")}}
-        if not all(np.isfinite(v) for v in numbers.values()) or min(numbers["omega"], numbers["sigma"]) <= 0:
+        numbers = {
+            "mu": (numbers["mu"] - shift) / unit,
+            **{k: numbers[k] / unit for k in ("omega", "slope", "sigma")},
+        }
+        if (
+            not all(np.isfinite(v) for v in numbers.values())
+            or min(numbers["omega"], numbers["sigma"]) <= 0
+        ):
             return f"estimates {numbers}"
         exact, (_, best) = plain.loglik(**numbers), plain.maximum()
-        return None if exact > best - 0.1 else f"log-likelihood {exact - best:.3f} below the maximum, in plain units {numbers}"
+        return (
+            None
+            if exact > best - 0.1
+            else f"log-likelihood {exact - best:.3f} below the maximum, in plain units {numbers}"
+        )
 
     return wrong
 
@@ -110,8 +133,15 @@ def _edge(rng, kind):
         d.g, d.t, d.y = d.g[keep], d.t[keep], d.y[keep]
         d.n = len(keep)
     with pm.Model(coords={"subject": range(d.n)}) as model:
-        e = pm.Normal("e", pm.Flat("mu", initval=1.0), pm.HalfFlat("omega", initval=1.0), dims="subject")
-        pm.Normal("y", e[d.g] + pm.Flat("slope", initval=0.0) * d.t, pm.HalfFlat("sigma", initval=1.0), observed=d.y)
+        e = pm.Normal(
+            "e", pm.Flat("mu", initval=1.0), pm.HalfFlat("omega", initval=1.0), dims="subject"
+        )
+        pm.Normal(
+            "y",
+            e[d.g] + pm.Flat("slope", initval=0.0) * d.t,
+            pm.HalfFlat("sigma", initval=1.0),
+            observed=d.y,
+        )
     return d, model
 
 
@@ -125,7 +155,9 @@ def _said(d, options):
         held = options.get("fixed", {})
         if any(numbers[k] != v for k, v in held.items()):
             return f"{numbers}, fixed {held}"
-        fine = d.loglik(**{k: max(numbers[k], 1e-12) if k in ("omega", "sigma") else numbers[k] for k in NAMES})
+        fine = d.loglik(
+            **{k: max(numbers[k], 1e-12) if k in ("omega", "sigma") else numbers[k] for k in NAMES}
+        )
         _, best = d.maximum()
         return None if fine > best - 0.1 else f"{numbers}: {fine:.3f}, maximum {best:.3f}"
 
@@ -136,12 +168,24 @@ def make(seed):
     rng, k = np.random.default_rng([8, seed]), seed % COUNT
     if k < len(_SPELLED):
         d, model, pick = spelled(rng, _SPELLED[k], outcomes=("array",))
-        return Input(", ".join(pick), lambda: _fit(model), _against(d), ("'e'", "'z'", "'f'", "'d'", "axis"))
+        return Input(
+            ", ".join(pick), lambda: _fit(model), _against(d), ("'e'", "'z'", "'f'", "'d'", "axis")
+        )
     k -= len(_SPELLED)
     if k < len(SCALES):
         text, scales, options = SCALES[k]
         d, model = _scaled(rng, **scales)
-        return Input(text, lambda: _fit(model, **options), _unit_free(d, scales.get("shift", 0.0), scales.get("unit", 1.0)), ("omega", "sigma", "mu", "'y'", "'e", "unit", "scale"))
+        return Input(
+            text,
+            lambda: _fit(model, **options),
+            _unit_free(d, scales.get("shift", 0.0), scales.get("unit", 1.0)),
+            ("omega", "sigma", "mu", "'y'", "'e", "unit", "scale"),
+        )
     text, kind, options = EDGES[k - len(SCALES)]
     d, model = _edge(rng, kind)
-    return Input(text, lambda: _fit(model, **options), _said(d, options), ("omega", "sigma", "slope", "'y'", "'e'", "subject"))
+    return Input(
+        text,
+        lambda: _fit(model, **options),
+        _said(d, options),
+        ("omega", "sigma", "slope", "'y'", "'e'", "subject"),
+    )

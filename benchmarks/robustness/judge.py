@@ -33,11 +33,14 @@ class Input:
     text : str
         What is special about it.
     call : callable
-        Does it; building a model belongs to ``make``, so that errors of PyMC are not taken for the package's.
+        Does it; building a model belongs to ``make``, so that errors of PyMC are not taken for the
+        package's.
     check : callable or None
-        Of what ``call`` returned: what is wrong with it, or None. No check: nothing but a refusal or a warning is right.
+        Of what ``call`` returned: what is wrong with it, or None. No check: nothing but a refusal
+        or a warning is right.
     names : tuple of str
-        One of them is in the text of any refusal or warning that counts, in small or capital letters.
+        One of them is in the text of any refusal or warning that counts, in small or capital
+        letters.
     valid : bool
         Whether it must be answered, so that a refusal is a fault as well.
     foreign : bool
@@ -63,12 +66,23 @@ def judge(item: Input) -> tuple[str, str]:
         except BaseException as error:  # KeyboardInterrupt, too, belongs to nobody here
             return _of_error(item, error)
         wrong = item.check(found) if item.check else "something that has no right answer was taken"
-    raw = [w for w in caught if issubclass(w.category, RuntimeWarning) and not issubclass(w.category, UserWarning)]
+    raw = [
+        w
+        for w in caught
+        if issubclass(w.category, RuntimeWarning) and not issubclass(w.category, UserWarning)
+    ]
     if raw:
-        return CRASH, f"raw warning: {raw[0].message} ({Path(raw[0].filename).name}:{raw[0].lineno})"
+        return (
+            CRASH,
+            f"raw warning: {raw[0].message} ({Path(raw[0].filename).name}:{raw[0].lineno})",
+        )
     if wrong is None:
         return RIGHT, ""
-    said = [str(w.message) for w in caught if issubclass(w.category, UserWarning) and _names(item, str(w.message))]
+    said = [
+        str(w.message)
+        for w in caught
+        if issubclass(w.category, UserWarning) and _names(item, str(w.message))
+    ]
     return (WARNED, said[0]) if said else (WRONG, wrong)
 
 
@@ -78,7 +92,9 @@ def _of_error(item: Input, error: BaseException) -> tuple[str, str]:
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if not item.foreign and not any(_PACKAGE in f.parents for f in frames):
         return REFUSED, f"before the package: {text}"
-    is_ours = _PACKAGE in frames[-1].parents and (stack[-1].line or "").startswith("raise")  # and not by the interpreter
+    is_ours = _PACKAGE in frames[-1].parents and (stack[-1].line or "").startswith(
+        "raise"
+    )  # and not by the interpreter
     is_told = type(error) is KeyError and " " in str(error)  # a sentence, not a key
     if not (is_ours and str(error) and (is_told or _is_clear(type(error)))):
         return CRASH, f"{text} ({frames[-1].name})"

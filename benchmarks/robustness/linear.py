@@ -7,7 +7,8 @@ from scipy import optimize
 import pymc_saem as ps
 from robustness.judge import Lost
 
-#: Nothing of what comes after the estimate, and few transitions: where the question is whether a fit ends at all.
+#: Nothing of what comes after the estimate, and few transitions: where the question is whether a
+#: fit ends at all.
 SHORT = {
     "n_explore": 6, "n_smooth": 6, "n_transitions": 20, "n_starts": 0, "draws": 20, "tolerance": 0.0, "likelihood": None,
     "standard_errors": None, "progressbar": False, "random_seed": 1, "compile_kwargs": {"mode": "FAST_COMPILE"},
@@ -35,7 +36,11 @@ def fit(model, **options):
 
 def at(model, values, **options):
     """Marginal log-likelihood that the package finds at fixed values, and the subjects that it sees."""
-    found = fit(model, fixed=values, **({"n_explore": 1, "n_smooth": 0, "likelihood": "quadrature"} | options))
+    found = fit(
+        model,
+        fixed=values,
+        **({"n_explore": 1, "n_smooth": 0, "likelihood": "quadrature"} | options),
+    )
     attrs = found["population"].attrs
     return float(attrs["loglik"]), int(attrs["n_subjects"])
 
@@ -43,7 +48,10 @@ def at(model, values, **options):
 def estimates(found) -> dict[str, float]:
     """By the names of the entries of the parameters."""
     table = found["population"]
-    return {str(k): float(v) for k, v in zip(table["parameter"].values, table["estimate"].values, strict=True)}
+    return {
+        str(k): float(v)
+        for k, v in zip(table["parameter"].values, table["estimate"].values, strict=True)
+    }
 
 
 class Data:
@@ -76,11 +84,19 @@ class Data:
 
     def maximum(self):
         """Values at the exact maximum of the likelihood, and the maximum."""
+
         def minus(x):
             return -self.loglik(x[0], np.exp(x[1]), x[2], np.exp(x[3]))
 
-        best = optimize.minimize(minus, [1.0, 0.0, 0.5, -1.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10, "maxiter": 8000})
-        return dict(zip(NAMES, (best.x[0], np.exp(best.x[1]), best.x[2], np.exp(best.x[3])), strict=True)), -best.fun
+        best = optimize.minimize(
+            minus,
+            [1.0, 0.0, 0.5, -1.0],
+            method="Nelder-Mead",
+            options={"xatol": 1e-8, "fatol": 1e-10, "maxiter": 8000},
+        )
+        return dict(
+            zip(NAMES, (best.x[0], np.exp(best.x[1]), best.x[2], np.exp(best.x[3])), strict=True)
+        ), -best.fun
 
     def model(self, **coords):
         """The plain one."""

@@ -14,10 +14,72 @@ import pymc_saem as ps
 from robustness.judge import Input, Lost
 from robustness.linear import Data, fit
 
-_TAKEN = ("iteration", "chain", "draw", "step_size", "complete_logp", "converged", "parameter", "estimate", "phase", "acceptance", "replicate")
-_TAKEN += ("loglik", "random", "chain_0", "saem_state", "population", "individual", "effect", "subject", "start", "time", "n_solves", "shrinkage")
-_ODD = ("sigma::x", "a/b", "a b", "x.y", "größe", "参数", "1", "_", "__class__", "class", "lambda", "print", "self", "e[0]", "a,b", "name", "dims", "coords", "attrs", "sum", "values")
-_ODD += ("x" * 300, "{}", "%s", "$\\sigma$", "new\nline", "μ", "phi", "theta", "eta", "omega_", "mean", "index", "None", "nan")
+_TAKEN = (
+    "iteration",
+    "chain",
+    "draw",
+    "step_size",
+    "complete_logp",
+    "converged",
+    "parameter",
+    "estimate",
+    "phase",
+    "acceptance",
+    "replicate",
+)
+_TAKEN += (
+    "loglik",
+    "random",
+    "chain_0",
+    "saem_state",
+    "population",
+    "individual",
+    "effect",
+    "subject",
+    "start",
+    "time",
+    "n_solves",
+    "shrinkage",
+)
+_ODD = (
+    "sigma::x",
+    "a/b",
+    "a b",
+    "x.y",
+    "größe",
+    "参数",
+    "1",
+    "_",
+    "__class__",
+    "class",
+    "lambda",
+    "print",
+    "self",
+    "e[0]",
+    "a,b",
+    "name",
+    "dims",
+    "coords",
+    "attrs",
+    "sum",
+    "values",
+)
+_ODD += (
+    "x" * 300,
+    "{}",
+    "%s",
+    "$\\sigma$",
+    "new\nline",
+    "μ",
+    "phi",
+    "theta",
+    "eta",
+    "omega_",
+    "mean",
+    "index",
+    "None",
+    "nan",
+)
 NAMES = list(dict.fromkeys(_TAKEN + _ODD))
 
 
@@ -60,7 +122,13 @@ BUNCH = 9
 
 
 def _names(place, name):
-    return {"parameter": "mu", "effect": "e", "outcome": "y", "dim": "subject", "deterministic": "f"} | {place: name}
+    return {
+        "parameter": "mu",
+        "effect": "e",
+        "outcome": "y",
+        "dim": "subject",
+        "deterministic": "f",
+    } | {place: name}
 
 
 def _model(d, place, name, labels=None):
@@ -92,15 +160,23 @@ def _wrong(found, names, d, labels=None):
     if len(individuals) < d.n:
         return f"{len(individuals)} individuals"
     parameters = {names["parameter"], "omega", "sigma"}
-    for where, have in (("population", set(fit["population"]["parameter"].values.tolist())), ("summary", set(map(str, table.index)))):
+    for where, have in (
+        ("population", set(fit["population"]["parameter"].values.tolist())),
+        ("summary", set(map(str, table.index))),
+    ):
         if not parameters <= have:
             return f"{where} has {sorted(have)}"
     trace = fit["saem_trace"]
     for name in parameters:
-        if not np.isclose(trace[name].values.ravel()[-1], fit["population"]["estimate"].sel(parameter=name)):
+        if not np.isclose(
+            trace[name].values.ravel()[-1], fit["population"]["estimate"].sel(parameter=name)
+        ):
             return f"the trace of {name!r} does not end at its estimate"
     for one in (fit, again):
-        if one["posterior"][names["effect"]].shape[-1] != d.n or names["parameter"] not in one["posterior"]:
+        if (
+            one["posterior"][names["effect"]].shape[-1] != d.n
+            or names["parameter"] not in one["posterior"]
+        ):
             return "the posterior lacks something"
     if not np.allclose(fit["posterior"][names["effect"]], again["posterior"][names["effect"]]):
         return "what was read is not what was stored"
@@ -109,7 +185,11 @@ def _wrong(found, names, d, labels=None):
     if len(predicted) != d.y.size or not np.allclose(predicted["observed"], d.y):
         return "predictions of other rows"
     modes = np.ravel(fit["individual"]["conditional_mode"])
-    return None if np.allclose(np.asarray(predicted["prediction"]), modes[d.g], atol=1e-6) else "predictions are not those of the subjects"
+    return (
+        None
+        if np.allclose(np.asarray(predicted["prediction"]), modes[d.g], atol=1e-6)
+        else "predictions are not those of the subjects"
+    )
 
 
 def make(seed):

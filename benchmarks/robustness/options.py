@@ -100,7 +100,11 @@ def _is_a_fit(found):
     numbers = estimates(found)
     if set(numbers) != {"mu", "omega", "slope", "sigma"}:
         return f"estimates of {sorted(numbers)}"
-    return None if all(np.isfinite(v) for v in numbers.values()) and numbers["sigma"] > 0 else f"{numbers}"
+    return (
+        None
+        if all(np.isfinite(v) for v in numbers.values()) and numbers["sigma"] > 0
+        else f"{numbers}"
+    )
 
 
 def _call(model, options):
@@ -121,24 +125,52 @@ def make(seed):
     if k < len(BAD):
         name, value = BAD[k]
         fine = None
-        if name in ("progressbar", "random_seed", "callback"):  # what the value is taken for, does no harm
+        if name in (
+            "progressbar",
+            "random_seed",
+            "callback",
+        ):  # what the value is taken for, does no harm
             fine = _is_a_fit if name == "progressbar" else None
-        return Input(f"{name}={value!r:.60}", lambda: _call(model, {name: value}), fine, (name, *_ALSO.get(name, ())))
+        return Input(
+            f"{name}={value!r:.60}",
+            lambda: _call(model, {name: value}),
+            fine,
+            (name, *_ALSO.get(name, ())),
+        )
     if k < len(BAD) + len(FINE):
         options = FINE[k - len(BAD)]
-        right = None if "fixed" not in options or not options["fixed"] else float(options["fixed"]["sigma"])
+        right = (
+            None
+            if "fixed" not in options or not options["fixed"]
+            else float(options["fixed"]["sigma"])
+        )
 
         def wrong(found):
             if right is not None and estimates(found)["sigma"] != right:
                 return f"sigma is {estimates(found)['sigma']}, fixed at {right}"
             return _is_a_fit(found)
 
-        is_plain = not isinstance(options.get("random_seed"), np.random.RandomState | np.random.SeedSequence | list)
-        return Input(f"{options!r:.80}", lambda: _call(model, options), wrong, tuple(options), valid=is_plain)
+        is_plain = not isinstance(
+            options.get("random_seed"), np.random.RandomState | np.random.SeedSequence | list
+        )
+        return Input(
+            f"{options!r:.80}", lambda: _call(model, options), wrong, tuple(options), valid=is_plain
+        )
     k -= len(BAD) + len(FINE)
     if k < len(CALLBACKS):
-        return Input(f"a callback that raises after {CALLBACKS[k]}", lambda: _own_error(model, CALLBACKS[k]), lambda found: found)
+        return Input(
+            f"a callback that raises after {CALLBACKS[k]}",
+            lambda: _own_error(model, CALLBACKS[k]),
+            lambda found: found,
+        )
     if k == len(CALLBACKS):
         plain = lambda: estimates(fit(model))  # noqa: E731
-        return Input("a callback that spoils what it is given", lambda: (estimates(fit(model, callback=_spoiling)), plain()), lambda f: None if f[0] == f[1] else f"{f[0]}, right {f[1]}", valid=True)
-    return Input("no model at all", _without_model, lambda found: None if "context stack" in found else found)
+        return Input(
+            "a callback that spoils what it is given",
+            lambda: (estimates(fit(model, callback=_spoiling)), plain()),
+            lambda f: None if f[0] == f[1] else f"{f[0]}, right {f[1]}",
+            valid=True,
+        )
+    return Input(
+        "no model at all", _without_model, lambda found: None if "context stack" in found else found
+    )

@@ -107,7 +107,12 @@ def _covariate_nan(s):
     c = s.rng.normal(size=s.n)
     c[2] = np.nan
     s.p = s.d.priors()
-    e = pm.Normal("e", s.p["mu"] + pm.Normal("beta", 0, 1) * _container("weight", c), s.p["omega"], dims="subject")
+    e = pm.Normal(
+        "e",
+        s.p["mu"] + pm.Normal("beta", 0, 1) * _container("weight", c),
+        s.p["omega"],
+        dims="subject",
+    )
     s.outcome(e[s.g])
 
 
@@ -144,7 +149,12 @@ def _potential(kind):
     def build(s):
         e = s.effect()
         s.outcome(e[s.g])
-        term = {"rows": pm.logcdf(pm.Normal.dist(e[s.g[:5]], s.p["sigma"]), -1.0), "sum": -pt.exp(e).sum(), "subject": -pt.exp(e), "prior": -s.p["omega"]}
+        term = {
+            "rows": pm.logcdf(pm.Normal.dist(e[s.g[:5]], s.p["sigma"]), -1.0),
+            "sum": -pt.exp(e).sum(),
+            "subject": -pt.exp(e),
+            "prior": -s.p["omega"],
+        }
         pm.Potential("p", term[kind])
 
     return build
@@ -171,29 +181,49 @@ def _nothing_observed(s):
 
 def _simulator(s):
     e = s.effect()
-    pm.Simulator("y", lambda rng, m, s, size: rng.normal(m, s), e[s.g] + s.p["slope"] * s.t, s.p["sigma"], observed=s.y)
+    pm.Simulator(
+        "y",
+        lambda rng, m, s, size: rng.normal(m, s),
+        e[s.g] + s.p["slope"] * s.t,
+        s.p["sigma"],
+        observed=s.y,
+    )
 
 
 def _shared_rows(s):
     e = s.effect()
-    pm.MvNormal("y", e[s.g] + s.p["slope"] * s.t, s.p["sigma"] * (np.eye(s.g.size) + 0.1), observed=s.y)
+    pm.MvNormal(
+        "y", e[s.g] + s.p["slope"] * s.t, s.p["sigma"] * (np.eye(s.g.size) + 0.1), observed=s.y
+    )
 
 
 def _random_walk(s):
     s.p = s.d.priors()
-    e = pm.GaussianRandomWalk("e", s.p["mu"], s.p["omega"], init_dist=pm.Normal.dist(0, 1), dims="subject")
+    e = pm.GaussianRandomWalk(
+        "e", s.p["mu"], s.p["omega"], init_dist=pm.Normal.dist(0, 1), dims="subject"
+    )
     s.outcome(e[s.g])
 
 
 def _neighbours(s):
     s.p = s.d.priors()
     w = np.eye(s.n, k=1) + np.eye(s.n, k=-1)
-    s.outcome(s.p["mu"] + pm.CAR("e", mu=np.zeros(s.n), W=w, alpha=0.5, tau=s.p["omega"], dims="subject")[s.g])
+    s.outcome(
+        s.p["mu"]
+        + pm.CAR("e", mu=np.zeros(s.n), W=w, alpha=0.5, tau=s.p["omega"], dims="subject")[s.g]
+    )
 
 
 def _mixture_of_subjects(s):
     e = s.effect()
-    pm.Mixture("y", w=[0.5, 0.5], comp_dists=[pm.Normal.dist(e[g] + s.p["slope"] * s.t, s.p["sigma"]) for g in (s.g, s.g[::-1])], observed=s.y)
+    pm.Mixture(
+        "y",
+        w=[0.5, 0.5],
+        comp_dists=[
+            pm.Normal.dist(e[g] + s.p["slope"] * s.t, s.p["sigma"]) for g in (s.g, s.g[::-1])
+        ],
+        observed=s.y,
+    )
 
 
 def _three_levels(s):
@@ -283,7 +313,11 @@ def make(seed):
     if k >= len(MODELS):
         text, options, names = CALLS[k - len(MODELS)]
         model = Data(rng).model()
-        may_be = (lambda found: None if list(found.random_effects.index) == ["e"] else "another reading") if "e" in str(options) and "model" not in options else None
+        may_be = (
+            (lambda found: None if list(found.random_effects.index) == ["e"] else "another reading")
+            if "e" in str(options) and "model" not in options
+            else None
+        )
         return Input(text, lambda: ps.summarize(**({"model": model} | options)), may_be, names)
     text, build, names, may_be_read = MODELS[k]
     setting = Setting(rng)
@@ -292,8 +326,14 @@ def make(seed):
 
     def wrong(found):
         """Read as a model of all rows, with one effect per subject."""
-        if found.n_subjects != (2 if build is _three_levels else setting.n):  # schools are the subjects then
+        if found.n_subjects != (
+            2 if build is _three_levels else setting.n
+        ):  # schools are the subjects then
             return f"{found.n_subjects} subjects"
-        return None if found.data.loc["y", "rows"] == setting.y.size else f"{found.data['rows'].to_dict()} rows"
+        return (
+            None
+            if found.data.loc["y", "rows"] == setting.y.size
+            else f"{found.data['rows'].to_dict()} rows"
+        )
 
     return Input(text, lambda: ps.summarize(model), wrong if may_be_read else None, names)

@@ -23,7 +23,9 @@ def _model():
 
 
 def _predict(*args, **options):
-    return ps.predict(*(args or (_model(), _fit())), **({"n_draws": 20, "random_seed": 1} | options))
+    return ps.predict(
+        *(args or (_model(), _fit())), **({"n_draws": 20, "random_seed": 1} | options)
+    )
 
 
 def _values(name):
@@ -42,7 +44,11 @@ def _line(population=False, t=None):
 def _equal(column, right, rtol=1e-6):
     def check(found):
         have = np.asarray(found[column], dtype=float)
-        return None if have.shape == right().shape and np.allclose(have, right(), rtol=rtol, atol=1e-8) else f"{have[:4]}, right {right()[:4]}"
+        return (
+            None
+            if have.shape == right().shape and np.allclose(have, right(), rtol=rtol, atol=1e-8)
+            else f"{have[:4]}, right {right()[:4]}"
+        )
 
     return check
 
@@ -56,7 +62,11 @@ def _simulated(found):
     y, d = found["y"].values, stored.data()
     mean, sd = _line(population=True), np.hypot(_values("omega"), _values("sigma"))
     z = (y.mean(axis=0) - mean) / (sd / np.sqrt(len(y)))
-    return None if abs(z).max() < 5 and np.allclose(y.std(axis=0), sd, rtol=0.3) and y.shape[1] == d.y.size else f"z {abs(z).max():.1f}"
+    return (
+        None
+        if abs(z).max() < 5 and np.allclose(y.std(axis=0), sd, rtol=0.3) and y.shape[1] == d.y.size
+        else f"z {abs(z).max():.1f}"
+    )
 
 
 def _is_table(found):
@@ -75,7 +85,12 @@ def _other_data():
 
 
 def _resume(model=None, source=None, **options):
-    return ps.fit_saem(model or _model(), resume=source if source is not None else _fit(), progressbar=False, **options)
+    return ps.fit_saem(
+        model or _model(),
+        resume=source if source is not None else _fit(),
+        progressbar=False,
+        **options,
+    )
 
 
 def _longer(found):
@@ -84,7 +99,13 @@ def _longer(found):
     n = a.sizes["iteration"]
     if b.sizes["iteration"] != n + 5:
         return f"{b.sizes['iteration']} iterations, right {n + 5}"
-    return None if all(np.array_equal(a[v].values, b[v].values[:, :n], equal_nan=True) for v in ("mu", "sigma")) else "another run"
+    return (
+        None
+        if all(
+            np.array_equal(a[v].values, b[v].values[:, :n], equal_nan=True) for v in ("mu", "sigma")
+        )
+        else "another run"
+    )
 
 
 def _set_twice():

@@ -28,7 +28,10 @@ class Rows:
         self.k, self.y0, self.t0 = rng.uniform(0.1, 1, N), rng.uniform(1, 9, N), np.zeros(N)
 
     def solve(self, t=None, subject=None, k=None, y0=None, **others):
-        given = {"t": self.t if t is None else t, "subject": self.subject if subject is None else subject}
+        given = {
+            "t": self.t if t is None else t,
+            "subject": self.subject if subject is None else subject,
+        }
         start = {"c": self.y0 if y0 is None else y0}
         solution = solve_ivp(decay, start, {"k": self.k if k is None else k}, **given, **others)
         return pytensor.function([], [solution.c, solution.status], mode="FAST_COMPILE")()
@@ -42,7 +45,11 @@ class Rows:
         if status.any():
             return f"status {status.tolist()}"
         bad = ~np.isclose(values, right, rtol=1e-4, atol=1e-5)
-        return f"row {bad.argmax()} is {values[bad.argmax()]}, right {right[bad.argmax()]}" if bad.any() else None
+        return (
+            f"row {bad.argmax()} is {values[bad.argmax()]}, right {right[bad.argmax()]}"
+            if bad.any()
+            else None
+        )
 
 
 def _read_only(x):
@@ -72,7 +79,13 @@ FORMS = {
     "one column": lambda x: np.asarray(x)[:, None],
     "frame of one column": lambda x: pd.DataFrame({"x": x}),
 }
-WORDS = {"t": ("t must", "time", "t is masked"), "subject": ("subject",), "k": ("params", "'k'", "'c'"), "y0": ("y0",), "t0": ("t0",)}
+WORDS = {
+    "t": ("t must", "time", "t is masked"),
+    "subject": ("subject",),
+    "k": ("params", "'k'", "'c'"),
+    "y0": ("y0",),
+    "t0": ("t0",),
+}
 
 
 def _form(rng, kind, number):
@@ -121,7 +134,12 @@ def _broken(rng, number):
             return "taken"
         return "told by the status"
 
-    return Input(f"{kind}: {text}", call, lambda found: None if found == "told by the status" else found, WORDS[kind])
+    return Input(
+        f"{kind}: {text}",
+        call,
+        lambda found: None if found == "told by the status" else found,
+        WORDS[kind],
+    )
 
 
 def _others(rng):
@@ -157,33 +175,115 @@ def _others(rng):
 
     tiny = 1e-12
     yield Input("subjects by label", lambda: rows.solve(subject=labels), rows.wrong, ("subject",))
-    yield Input("subjects as categories of labels", lambda: rows.solve(subject=pd.Categorical(labels)), rows.wrong, ("subject",))
-    yield Input("a subject without rows", lambda: rows.solve(subject=gaps), lambda f: rows.wrong(f, subject=gaps), valid=True)
-    yield Input("one value for all", lambda: rows.solve(k=0.5, y0=2), lambda f: rows.wrong(f, k=0.5, y0=2), valid=True)
-    yield Input("negative times", lambda: rows.solve(t=rows.t - 2.0, t0=later - 2), lambda f: rows.wrong(f, t=rows.t - 2, t0=later - 2), valid=True)
-    yield Input("whole numbers", lambda: rows.solve(t=rows.t.astype(int), y0=np.arange(N)), lambda f: rows.wrong(f, t=rows.t.astype(int), y0=np.arange(N)), valid=True)
-    yield Input("small floats", lambda: rows.solve(k=rows.k.astype("f4")), lambda f: rows.wrong(f, k=rows.k.astype("f4")), valid=True)
-    yield Input("all rows at the start", lambda: rows.solve(t=np.zeros(13)), lambda f: rows.wrong(f, t=np.zeros(13)), valid=True)
-    yield Input("no rows", lambda: rows.solve(t=[], subject=np.zeros(0, int)), lambda f: None if f[0].size == 0 else "rows", ("row", "t ", "subject"))
-    yield Input("times of seconds since 1970", lambda: rows.solve(t=rows.t + 1.7e9, t0=1.7e9), lambda f: rows.wrong(f, t=rows.t + 1.7e9, t0=1.7e9), valid=True)
-    yield Input("a state of 1e-12", lambda: rows.solve(y0=tiny), lambda f: None if np.allclose(f[0], tiny * np.exp(-rows.k[rows.subject] * rows.t), rtol=1e-2, atol=0) else f"{f[0][0]}", ("atol",))
-    yield Input("a state of 1e15", lambda: rows.solve(y0=1e15), lambda f: rows.wrong((f[0] / 1e15, f[1]), y0=1.0), valid=True)
+    yield Input(
+        "subjects as categories of labels",
+        lambda: rows.solve(subject=pd.Categorical(labels)),
+        rows.wrong,
+        ("subject",),
+    )
+    yield Input(
+        "a subject without rows",
+        lambda: rows.solve(subject=gaps),
+        lambda f: rows.wrong(f, subject=gaps),
+        valid=True,
+    )
+    yield Input(
+        "one value for all",
+        lambda: rows.solve(k=0.5, y0=2),
+        lambda f: rows.wrong(f, k=0.5, y0=2),
+        valid=True,
+    )
+    yield Input(
+        "negative times",
+        lambda: rows.solve(t=rows.t - 2.0, t0=later - 2),
+        lambda f: rows.wrong(f, t=rows.t - 2, t0=later - 2),
+        valid=True,
+    )
+    yield Input(
+        "whole numbers",
+        lambda: rows.solve(t=rows.t.astype(int), y0=np.arange(N)),
+        lambda f: rows.wrong(f, t=rows.t.astype(int), y0=np.arange(N)),
+        valid=True,
+    )
+    yield Input(
+        "small floats",
+        lambda: rows.solve(k=rows.k.astype("f4")),
+        lambda f: rows.wrong(f, k=rows.k.astype("f4")),
+        valid=True,
+    )
+    yield Input(
+        "all rows at the start",
+        lambda: rows.solve(t=np.zeros(13)),
+        lambda f: rows.wrong(f, t=np.zeros(13)),
+        valid=True,
+    )
+    yield Input(
+        "no rows",
+        lambda: rows.solve(t=[], subject=np.zeros(0, int)),
+        lambda f: None if f[0].size == 0 else "rows",
+        ("row", "t ", "subject"),
+    )
+    yield Input(
+        "times of seconds since 1970",
+        lambda: rows.solve(t=rows.t + 1.7e9, t0=1.7e9),
+        lambda f: rows.wrong(f, t=rows.t + 1.7e9, t0=1.7e9),
+        valid=True,
+    )
+    yield Input(
+        "a state of 1e-12",
+        lambda: rows.solve(y0=tiny),
+        lambda f: (
+            None
+            if np.allclose(f[0], tiny * np.exp(-rows.k[rows.subject] * rows.t), rtol=1e-2, atol=0)
+            else f"{f[0][0]}"
+        ),
+        ("atol",),
+    )
+    yield Input(
+        "a state of 1e15",
+        lambda: rows.solve(y0=1e15),
+        lambda f: rows.wrong((f[0] / 1e15, f[1]), y0=1.0),
+        valid=True,
+    )
     yield Input("parameters set after", changed, rows.wrong, valid=True)
     yield Input("times set after", moved, rows.wrong, valid=True)
     yield Input("a shared variable", lambda: rows.solve(k=shared), rows.wrong, valid=True)
     yield Input("rtol of 0", lambda: rows.solve(rtol=0.0), None, ("rtol",))
     yield Input("atol as text", lambda: rows.solve(atol="1e-3"), None, ("atol",))
     yield Input("steps of 0", lambda: rows.solve(max_steps=0), None, ("max_steps",))
-    yield Input("steps that are few", lambda: rows.solve(max_steps=1, solver="tsit5", rtol=1e-9, atol=1e-12), lambda f: None if f[1].any() and np.isnan(f[0]).any() else "taken")
+    yield Input(
+        "steps that are few",
+        lambda: rows.solve(max_steps=1, solver="tsit5", rtol=1e-9, atol=1e-12),
+        lambda f: None if f[1].any() and np.isnan(f[0]).any() else "taken",
+    )
     yield Input("threads of -1", lambda: rows.solve(n_threads=-1), None, ("n_threads",))
-    yield Input("a thousand threads", lambda: rows.solve(n_threads=1000), rows.wrong, ("n_threads",))
-    yield Input("solver of another package", lambda: rows.solve(solver="RK45"), None, ("solver", "RK45"))
+    yield Input(
+        "a thousand threads", lambda: rows.solve(n_threads=1000), rows.wrong, ("n_threads",)
+    )
+    yield Input(
+        "solver of another package", lambda: rows.solve(solver="RK45"), None, ("solver", "RK45")
+    )
     yield Input("solver that is None", lambda: rows.solve(solver=None), None, ("solver",))
-    yield Input("a state called status", lambda: solve_ivp(lambda t, y, p: {"status": -y.status}, {"status": 1.0}, {}, [1.0]), None, ("status",))
-    yield Input("a state that is no name", lambda: solve_ivp(lambda t, y, p: {}, {"a b": 1.0}, {}, [1.0]), None, ("a b",))
+    yield Input(
+        "a state called status",
+        lambda: solve_ivp(lambda t, y, p: {"status": -y.status}, {"status": 1.0}, {}, [1.0]),
+        None,
+        ("status",),
+    )
+    yield Input(
+        "a state that is no name",
+        lambda: solve_ivp(lambda t, y, p: {}, {"a b": 1.0}, {}, [1.0]),
+        None,
+        ("a b",),
+    )
     yield Input("no states", lambda: called({}, rows.t), None, ("y0",))
     yield Input("states as a list", lambda: called([1.0], rows.t), None, ("y0",))
-    yield Input("one subject with codes", lambda: rows.solve(**once, k=0.3, y0=1.0), lambda f: None if np.allclose(f[0], np.exp(-0.3 * rows.t), atol=1e-5) else f"{f[0]}", valid=True)
+    yield Input(
+        "one subject with codes",
+        lambda: rows.solve(**once, k=0.3, y0=1.0),
+        lambda f: None if np.allclose(f[0], np.exp(-0.3 * rows.t), atol=1e-5) else f"{f[0]}",
+        valid=True,
+    )
 
 
 def _covariates(rng):
@@ -193,7 +293,12 @@ def _covariates(rng):
     table = pd.DataFrame({"time": times, "flow": values})
 
     def solved(table, kind="linear", **options):
-        solution = solve_ivp(lambda t, y, p: {"v": p.flow(t)}, {"v": 0.0}, {"flow": interpolate(table, kind, **options)}, rows)
+        solution = solve_ivp(
+            lambda t, y, p: {"v": p.flow(t)},
+            {"v": 0.0},
+            {"flow": interpolate(table, kind, **options)},
+            rows,
+        )
         return solution.v.eval()
 
     def integral(t):
@@ -206,32 +311,82 @@ def _covariates(rng):
 
     def against(right):
         expected = np.array([right(t) for t in rows])
-        return lambda found: None if np.allclose(found, expected, rtol=1e-4, atol=1e-5) else f"{found}, right {expected}"
+        return lambda found: (
+            None
+            if np.allclose(found, expected, rtol=1e-4, atol=1e-5)
+            else f"{found}, right {expected}"
+        )
 
     shuffled = table.sample(frac=1, random_state=1)
     yield Input("linear, rows shuffled", lambda: solved(shuffled), against(integral), valid=True)
     yield Input("constant", lambda: solved(table, "constant"), against(steps), valid=True)
-    yield Input("objects", lambda: solved(table.astype(object)), against(integral), ("time", "numeric"))
-    yield Input("nullable", lambda: solved(table.convert_dtypes()), against(integral), ("time", "numeric"))
-    yield Input("text", lambda: solved(table.astype(str)), against(integral), ("time", "numeric", "flow"))
-    yield Input("a gap", lambda: solved(table.assign(flow=[1.0, np.nan, 2.0, 3.0])), None, ("flow", "row 1"))
-    yield Input("NA", lambda: solved(table.convert_dtypes().assign(flow=pd.array([1.0, pd.NA, 2.0, 3.0], dtype="Float64"))), None, ("flow",))
-    yield Input("a time twice", lambda: solved(table.assign(time=[0.0, 1.0, 1.0, 2.0])), None, ("time",))
+    yield Input(
+        "objects", lambda: solved(table.astype(object)), against(integral), ("time", "numeric")
+    )
+    yield Input(
+        "nullable", lambda: solved(table.convert_dtypes()), against(integral), ("time", "numeric")
+    )
+    yield Input(
+        "text", lambda: solved(table.astype(str)), against(integral), ("time", "numeric", "flow")
+    )
+    yield Input(
+        "a gap", lambda: solved(table.assign(flow=[1.0, np.nan, 2.0, 3.0])), None, ("flow", "row 1")
+    )
+    yield Input(
+        "NA",
+        lambda: solved(
+            table.convert_dtypes().assign(flow=pd.array([1.0, pd.NA, 2.0, 3.0], dtype="Float64"))
+        ),
+        None,
+        ("flow",),
+    )
+    yield Input(
+        "a time twice", lambda: solved(table.assign(time=[0.0, 1.0, 1.0, 2.0])), None, ("time",)
+    )
     yield Input("no rows", lambda: solved(table.iloc[:0]), None, ("row", "subject"))
     yield Input("a kind of its own", lambda: solved(table, "quadratic"), None, ("kind",))
-    yield Input("timestamps", lambda: solved(table.assign(time=pd.to_datetime(times, unit="h"))), None, ("time",))
-    yield Input("time spans", lambda: solved(table.assign(time=pd.to_timedelta(times, unit="h"))), None, ("time",))
+    yield Input(
+        "timestamps",
+        lambda: solved(table.assign(time=pd.to_datetime(times, unit="h"))),
+        None,
+        ("time",),
+    )
+    yield Input(
+        "time spans",
+        lambda: solved(table.assign(time=pd.to_timedelta(times, unit="h"))),
+        None,
+        ("time",),
+    )
     yield Input("a second column", lambda: solved(table.assign(other=1.0)), None, ("other",))
-    yield Input("a column named twice", lambda: solved(pd.concat([table, table[["flow"]]], axis=1)), None, ("flow",))
-    yield Input("a value column chosen", lambda: solved(table.assign(other=1.0), value="flow"), against(integral), valid=True)
-    yield Input("one row", lambda: solved(table.iloc[:1]), against(lambda t: values[0] * t), valid=True)
-    yield Input("ints", lambda: solved(pd.DataFrame({"time": [0, 1], "flow": [1, 1]})), against(lambda t: t), valid=True)
+    yield Input(
+        "a column named twice",
+        lambda: solved(pd.concat([table, table[["flow"]]], axis=1)),
+        None,
+        ("flow",),
+    )
+    yield Input(
+        "a value column chosen",
+        lambda: solved(table.assign(other=1.0), value="flow"),
+        against(integral),
+        valid=True,
+    )
+    yield Input(
+        "one row", lambda: solved(table.iloc[:1]), against(lambda t: values[0] * t), valid=True
+    )
+    yield Input(
+        "ints",
+        lambda: solved(pd.DataFrame({"time": [0, 1], "flow": [1, 1]})),
+        against(lambda t: t),
+        valid=True,
+    )
 
 
 _N_OTHERS, _N_COVARIATES = 28, 17
 _CASES = [(_form, kind, k) for kind in ("t", "subject", "k", "y0") for k in range(len(FORMS))]
 _CASES += [(_broken, None, k) for k in range(len(BROKEN))]
-_CASES += [(_others, None, k) for k in range(_N_OTHERS)] + [(_covariates, None, k) for k in range(_N_COVARIATES)]
+_CASES += [(_others, None, k) for k in range(_N_OTHERS)] + [
+    (_covariates, None, k) for k in range(_N_COVARIATES)
+]
 COUNT = len(_CASES)
 BUNCH = 40
 

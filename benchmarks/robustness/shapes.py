@@ -75,7 +75,9 @@ def _whole(model):
     found = fit(model)
     try:
         ps.summary(found)
-        return found["posterior"]["x"].values if "x" in found["posterior"] else None, found["population"]["estimate"].values
+        return found["posterior"]["x"].values if "x" in found["posterior"] else None, found[
+            "population"
+        ]["estimate"].values
     except Exception as error:
         raise Lost(f"after the fit: {type(error).__name__}: {error}") from error
 

@@ -15,9 +15,16 @@ from robustness import stored
 from robustness.judge import Input, Lost
 from robustness.linear import SHORT
 
-OPTIONS = SHORT | {"n_explore": 30, "n_smooth": 40, "draws": 40, "likelihood": "quadrature", "standard_errors": "louis"}
+OPTIONS = SHORT | {
+    "n_explore": 30,
+    "n_smooth": 40,
+    "draws": 40,
+    "likelihood": "quadrature",
+    "standard_errors": "louis",
+}
 N_ITERATIONS = OPTIONS["n_explore"] + OPTIONS["n_smooth"]
-#: Signal, chains, cores, and the moment: a line that the process says, and seconds after it at most.
+#: Signal, chains, cores, and the moment: a line that the process says, and seconds after it at
+#: most.
 MOMENTS = [
     (signal.SIGINT, 1, 1, "ready", 6.0),
     (signal.SIGINT, 1, 1, "iteration 0 0", 0.5),
@@ -52,11 +59,24 @@ class Run:
     def __init__(self, number, what, chains, cores, line, seconds):
         place = stored.folder() / f"signal-{number}"
         place.mkdir(exist_ok=True)
-        self.checkpoint, self.result, self.chains = place / "checkpoint.nc", place / "result.nc", chains
+        self.checkpoint, self.result, self.chains = (
+            place / "checkpoint.nc",
+            place / "result.nc",
+            chains,
+        )
         self.said, self.errors = [], place / "errors.txt"
-        command = [sys.executable, str(Path(__file__).with_name("child.py")), str(self.checkpoint), str(self.result), str(chains), str(cores)]
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("child.py")),
+            str(self.checkpoint),
+            str(self.result),
+            str(chains),
+            str(cores),
+        ]
         with open(self.errors, "w") as errors:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+            )
             self.wait_for(process, line)
             time.sleep(seconds)
             # Ctrl-C goes to all processes of a terminal, kill to one.
@@ -112,11 +132,15 @@ def _after_interrupt(run):
             raise Lost(f"KeyboardInterrupt after {run.n_done} iterations")
         return None
     if run.code != 0 or not run.result.exists():
-        raise Lost(f"ended with {run.code} after {run.n_done} iterations: {run.errors.read_text()[-300:]}")
+        raise Lost(
+            f"ended with {run.code} after {run.n_done} iterations: {run.errors.read_text()[-300:]}"
+        )
     found = ps.load(run.result)
     trace, right = found["saem_trace"], whole(run.chains)["saem_trace"]["mu"].values
     for chain, iterates in enumerate(trace["mu"].values):
-        n = int(np.isfinite(trace["step_size"].values[chain]).sum())  # a chain that ended earlier keeps its last values
+        n = int(
+            np.isfinite(trace["step_size"].values[chain]).sum()
+        )  # a chain that ended earlier keeps its last values
         if n < 1 or not np.array_equal(iterates[:n], right[chain, :n]):
             return f"another trace of {n} iterations of chain {chain}"
     return run.goes_on(run.result)

@@ -8,7 +8,8 @@ import pytensor.tensor as pt
 from robustness.judge import Input
 from robustness.linear import Data, at
 
-#: Degrees of freedom; a plain 1e7 would become a small float, for which PyMC's density is wrong by units.
+#: Degrees of freedom; a plain 1e7 would become a small float, for which PyMC's density is wrong by
+#: units.
 NEARLY_NORMAL = pt.constant(1e7, dtype="float64")
 
 
@@ -80,7 +81,9 @@ ROWS = {
     "column, then index": lambda d, e: e[:, None][d.g, 0],
     "index, then index": lambda d, e: e[np.arange(d.n)][d.g],
     "codes of categories": lambda d, e: e[pd.Categorical(d.g).codes],
-    "codes of text": lambda d, e: e[np.unique(np.array([f"s{k}" for k in d.g]), return_inverse=True)[1]],
+    "codes of text": lambda d, e: e[
+        np.unique(np.array([f"s{k}" for k in d.g]), return_inverse=True)[1]
+    ],
     "repeated": lambda d, e: pt.repeat(e[:, None], 3, axis=1)[d.g, 1],
     "where": lambda d, e: pt.switch(pt.as_tensor(d.g) >= 0, e[d.g], 0.0),
 }
@@ -117,10 +120,17 @@ COUNT = 66
 def spelled(rng, number=None, outcomes=tuple(OUTCOMES)):
     """Data, model and how it is spelled; every way comes up, the others by chance."""
     d = Data(rng)
-    pick = [str(rng.choice([*options], p=_mostly_first(options))) for options in (EFFECTS, ROWS, OUTCOMES)]
+    pick = [
+        str(rng.choice([*options], p=_mostly_first(options)))
+        for options in (EFFECTS, ROWS, OUTCOMES)
+    ]
     pick[2] = pick[2] if pick[2] in outcomes else outcomes[0]
     if number is not None:
-        kind, place = [(k, i) for k, options in enumerate((EFFECTS, ROWS, OUTCOMES)) for i in range(len(options))][number]
+        kind, place = [
+            (k, i)
+            for k, options in enumerate((EFFECTS, ROWS, OUTCOMES))
+            for i in range(len(options))
+        ][number]
         pick[kind] = [*(EFFECTS, ROWS, OUTCOMES)[kind]][place]
     with pm.Model(coords={"subject": [f"s{k}" for k in range(d.n)]}) as model:
         p = d.priors()
@@ -149,6 +159,15 @@ def make(seed):
         loglik, n_subjects = found
         if n_subjects != d.n + (pick[0] == "one subject too many"):
             return f"{n_subjects} subjects, right {d.n}"
-        return None if abs(loglik - right) < 1e-3 else f"log-likelihood {loglik:.5f}, right {right:.5f}"
+        return (
+            None
+            if abs(loglik - right) < 1e-3
+            else f"log-likelihood {loglik:.5f}, right {right:.5f}"
+        )
 
-    return Input(", ".join(pick), lambda: at(model, d.values), wrong, ("'e'", "'z'", "'y'", "(y)", "'f'", "'d'", "axis"))
+    return Input(
+        ", ".join(pick),
+        lambda: at(model, d.values),
+        wrong,
+        ("'e'", "'z'", "'y'", "(y)", "'f'", "'d'", "axis"),
+    )

@@ -11,7 +11,12 @@ import pymc_saem as ps
 from robustness.linear import SHORT, Data
 
 #: A fit whose standard errors and likelihood are there, small.
-OPTIONS = SHORT | {"n_explore": 20, "n_smooth": 20, "likelihood": "quadrature", "standard_errors": "louis"}
+OPTIONS = SHORT | {
+    "n_explore": 20,
+    "n_smooth": 20,
+    "likelihood": "quadrature",
+    "standard_errors": "louis",
+}
 
 
 @functools.cache
@@ -29,11 +34,15 @@ def data() -> Data:
 def build(table=None, y=None) -> pm.Model:
     """With a covariate in a container, so that other rows can be predicted."""
     d = data()
-    with pm.Model(coords={"subject": [f"s{k}" for k in range(d.n)], "row": range(d.t.size)}) as model:
+    with pm.Model(
+        coords={"subject": [f"s{k}" for k in range(d.n)], "row": range(d.t.size)}
+    ) as model:
         t = pm.Data("t", d.t if table is None else table, dims="row")
         p = d.priors()
         e = pm.Normal("e", p["mu"], p["omega"], dims="subject")
-        pm.Normal("y", e[d.g] + p["slope"] * t, p["sigma"], observed=d.y if y is None else y, dims="row")
+        pm.Normal(
+            "y", e[d.g] + p["slope"] * t, p["sigma"], observed=d.y if y is None else y, dims="row"
+        )
     return model
 
 
@@ -59,7 +68,9 @@ def same(a, b) -> str | None:
             if variable not in b[name]:
                 return f"{name} has no {variable}"
             x, y = a[name][variable].values, b[name][variable].values
-            equal = x.shape == y.shape and (np.array_equal(x, y, equal_nan=True) if x.dtype.kind in "fiub" else (x == y).all())
+            equal = x.shape == y.shape and (
+                np.array_equal(x, y, equal_nan=True) if x.dtype.kind in "fiub" else (x == y).all()
+            )
             if not equal and "seconds" not in variable:
                 return f"{name}[{variable!r}] differs"
     return None

@@ -14,7 +14,8 @@ def load_theophylline() -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per observation, 132 rows (12 subjects x 11 times), subjects in the order of the file, times ascending.
+        One row per observation, 132 rows (12 subjects x 11 times), subjects in the order of the
+        file, times ascending.
 
         ======== ======= ====================================================================
         column   unit    content
@@ -35,16 +36,16 @@ def load_theophylline() -> pd.DataFrame:
 
     Notes
     -----
-    The source gives the dose in mg/kg, rounded to two decimals; ``dose`` here is that number times the body weight.
-    It is about 320 mg in every subject but the ninth, whose record says 267.84 mg. Subject 1, among others, has a
-    positive concentration at time 0.
+    The source gives the dose in mg/kg, rounded to two decimals; ``dose`` here is that number times
+    the body weight. It is about 320 mg in every subject but the ninth, whose record says 267.84 mg.
+    Subject 1, among others, has a positive concentration at time 0.
 
     References
     ----------
     R package ``datasets``, object ``Theoph``.
 
-    Boeckmann, Sheiner and Beal (1994), *NONMEM Users Guide: Part V*, NONMEM Project Group, University of
-    California, San Francisco.
+    Boeckmann, Sheiner and Beal (1994), *NONMEM Users Guide: Part V*, NONMEM Project Group,
+    University of California, San Francisco.
 
     Pinheiro and Bates (2000), *Mixed-Effects Models in S and S-PLUS*, Springer.
 
@@ -75,7 +76,8 @@ def load_orange() -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per observation, 35 rows (5 trees x 7 ages), trees in the order of the file, ages ascending.
+        One row per observation, 35 rows (5 trees x 7 ages), trees in the order of the file, ages
+        ascending.
 
         ============= ====== ======================
         column        unit   content

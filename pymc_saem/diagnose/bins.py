@@ -31,7 +31,9 @@ class Place:
 class Bins:
     """Disjoint bins of rows, the same for all strata."""
 
-    def __init__(self, x: np.ndarray, bins: str | int | Sequence[float], subject: np.ndarray) -> None:
+    def __init__(
+        self, x: np.ndarray, bins: str | int | Sequence[float], subject: np.ndarray
+    ) -> None:
         self.x, self.edges = x, bin_edges(x, bins, subject)
         self.number = bin_of(x, self.edges)
 
@@ -39,7 +41,13 @@ class Bins:
         """Bins that have some of these rows (a mask)."""
         for k in np.unique(self.number[rows]):
             own = np.flatnonzero(rows & (self.number == k))
-            yield Place(int(k), float(np.median(self.x[own])), float(self.edges[k]), float(self.edges[k + 1]), own)
+            yield Place(
+                int(k),
+                float(np.median(self.x[own])),
+                float(self.edges[k]),
+                float(self.edges[k + 1]),
+                own,
+            )
 
     def around_rows(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Place]]:
         """Rows, and the place that they are in."""
@@ -57,11 +65,17 @@ class Windows:
     def places(self, rows: np.ndarray, at: np.ndarray | None = None) -> Iterator[Place]:
         """Windows over these rows (a mask); by default, where there are rows: in a gap, curves would be steps."""
         own = np.flatnonzero(rows)
-        at = np.unique(np.quantile(self.x[own], np.linspace(0, 1, _N_GRID), method="nearest")) if at is None else at
+        at = (
+            np.unique(np.quantile(self.x[own], np.linspace(0, 1, _N_GRID), method="nearest"))
+            if at is None
+            else at
+        )
         for k, x in enumerate(at):  # one at a time: there may be as many as rows
             (weights,), (reach,) = tricube(self.x[own], at[k : k + 1], self.span)
             inside = weights > 0
-            yield Place(k, float(x), float(x - reach), float(x + reach), own[inside], weights[inside])
+            yield Place(
+                k, float(x), float(x - reach), float(x + reach), own[inside], weights[inside]
+            )
 
     def around_rows(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Place]]:
         """Rows, and the window around them."""
@@ -82,8 +96,9 @@ def bin_edges(x: np.ndarray, bins: str | int | Sequence[float], subject: np.ndar
     ----------
     x : ndarray, shape (row,)
     bins : {"auto", "unique"}, int, or sequence of float
-        "unique": one for each value of x. A number: this many bins with about as many rows each, as far as equal values allow. A
-        sequence: the edges. "auto": "unique" where subjects share their times, else as many as a typical subject has rows.
+        "unique": one for each value of x. A number: this many bins with about as many rows each, as
+        far as equal values allow. A sequence: the edges. "auto": "unique" where subjects share
+        their times, else as many as a typical subject has rows.
     subject : ndarray of int, shape (row,)
 
     Raises
@@ -106,7 +121,9 @@ def bin_edges(x: np.ndarray, bins: str | int | Sequence[float], subject: np.ndar
         return _equal_counts(x, int(np.asarray(bins)))
     edges = np.asarray(bins, dtype=float)
     if edges.size < 2 or not np.all(np.diff(edges) > 0):
-        raise ValueError(f"The edges of bins must be two or more increasing numbers, got {np.ravel(bins).tolist()}.")
+        raise ValueError(
+            f"The edges of bins must be two or more increasing numbers, got {np.ravel(bins).tolist()}."
+        )
     outside = int(((x < edges[0]) | (x > edges[-1])).sum())
     if outside:
         raise ValueError(
@@ -124,7 +141,9 @@ def bin_of(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
 def _n_bins(x: np.ndarray, subject: np.ndarray) -> int:
     """The number of rows of a typical subject."""
     counts = np.bincount(subject)
-    return int(np.clip(min(int(np.median(counts[counts > 0])), x.size // _ENOUGH_ROWS), 1, _MOST_BINS))
+    return int(
+        np.clip(min(int(np.median(counts[counts > 0])), x.size // _ENOUGH_ROWS), 1, _MOST_BINS)
+    )
 
 
 def _around(values: np.ndarray) -> np.ndarray:

@@ -8,9 +8,10 @@ import numpy as np
 def ranks(observed: np.ndarray, simulated: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Randomized ranks of rows among simulated ones, as probabilities strictly between 0 and 1, shape (row,).
 
-    (r + u (1 + e)) / (K + 1), where r of K simulated values lie below the observed one, e are equal to it, and u is uniform
-    on (0, 1). When observed and simulated values have the same distribution this is uniform exactly, whatever K, for discrete and
-    censored values as well, as the observed one is equally likely to have each place among all K + 1.
+    (r + u (1 + e)) / (K + 1), where r of K simulated values lie below the observed one, e are equal
+    to it, and u is uniform on (0, 1). When observed and simulated values have the same distribution
+    this is uniform exactly, whatever K, for discrete and censored values as well, as the observed
+    one is equally likely to have each place among all K + 1.
 
     Parameters
     ----------
@@ -23,16 +24,22 @@ def ranks(observed: np.ndarray, simulated: np.ndarray, rng: np.random.Generator)
     lower = (simulated < observed).sum(axis=0)
     equal = (simulated == observed).sum(axis=0)
     u = rng.uniform(np.finfo(float).tiny, 1.0, observed.shape)
-    return np.where(np.isfinite(observed) & (counts > 0), (lower + u * (1 + equal)) / (counts + 1), np.nan)
+    return np.where(
+        np.isfinite(observed) & (counts > 0), (lower + u * (1 + equal)) / (counts + 1), np.nan
+    )
 
 
 def complete(
-    observed: np.ndarray, simulated: np.ndarray, lower: np.ndarray, upper: np.ndarray, rng: np.random.Generator
+    observed: np.ndarray,
+    simulated: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values in the place of censored ones, drawn from the marginal distribution of their row beyond its bound.
 
-    Observed and simulated rows are treated alike, so that they have the same joint distribution if the model is true (method "cdf" of
-    Nguyen et al. 2012).
+    Observed and simulated rows are treated alike, so that they have the same joint distribution if
+    the model is true (method "cdf" of Nguyen et al. 2012).
 
     Parameters
     ----------

@@ -17,7 +17,8 @@ from pymc_saem.diagnose.rows import FittedRows
 from pymc_saem.evaluate.row_function import before_censoring
 from pymc_saem.model.outcomes import Part
 
-#: Simulated data sets behind the residuals of an outcome whose distribution function PyMC does not have.
+#: Simulated data sets behind the residuals of an outcome whose distribution function PyMC does not
+#: have.
 _N_GIVEN_MODES = 2000
 
 
@@ -37,11 +38,15 @@ def individual_residuals(fitted: FittedRows, rng: np.random.Generator) -> np.nda
     return ndtri(ranks(rows.observed, simulated, rng))
 
 
-def _of_normal(fitted: FittedRows, part: Part, base: TensorVariable, rng: np.random.Generator) -> np.ndarray:
+def _of_normal(
+    fitted: FittedRows, part: Part, base: TensorVariable, rng: np.random.Generator
+) -> np.ndarray:
     rows = fitted.rows
     mean, sd = _at_rows(fitted, part, list(base.owner.op.dist_params(base.owner)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        y, lower, upper = (np.log(v) if rows.is_log else v for v in (rows.observed, rows.lower, rows.upper))
+        y, lower, upper = (
+            np.log(v) if rows.is_log else v for v in (rows.observed, rows.lower, rows.upper)
+        )
         z = (y - mean) / sd
         bounds = (lower - mean) / sd, (upper - mean) / sd
     u = rng.uniform(np.finfo(float).tiny, 1.0, z.shape)
@@ -57,10 +62,14 @@ def _of_distribution_function(
     rows = fitted.rows
     value = np.full(rows.outcome.n_rows, rows.observed[0])
     value[rows.number] = rows.observed
-    value = value[part.rows].reshape(rows.outcome.shape if len(part.rows) == rows.outcome.n_rows else -1)
+    value = value[part.rows].reshape(
+        rows.outcome.shape if len(part.rows) == rows.outcome.n_rows else -1
+    )
     step = 1 if rows.is_discrete else 0
     at = [pt.constant((value - shift).astype(base.dtype)) for shift in (0, step)]
-    up_to, before = (np.exp(v) for v in _at_rows(fitted, part, [pm.logcdf(base, v, warn_rvs=False) for v in at]))
+    up_to, before = (
+        np.exp(v) for v in _at_rows(fitted, part, [pm.logcdf(base, v, warn_rvs=False) for v in at])
+    )
     start = np.where(rows.below, 0.0, before)
     end = np.where(rows.above, 1.0, up_to)
     u = rng.uniform(np.finfo(float).tiny, 1.0, start.shape)

@@ -28,9 +28,10 @@ def residuals(
 ) -> pd.DataFrame:
     r"""Compute residuals of every observed row of an outcome.
 
-    If the model is true, ``npde`` and ``pwres`` are standard normal and uncorrelated within a subject (``pwres`` where the
-    outcome is normal), and ``pit`` is uniform on (0, 1), although not independent within a subject. ``iwres``
-    is standard normal only where the data determine the random effects well: elsewhere conditional modes shrink, and so do these residuals.
+    If the model is true, ``npde`` and ``pwres`` are standard normal and uncorrelated within a
+    subject (``pwres`` where the outcome is normal), and ``pit`` is uniform on (0, 1), although not
+    independent within a subject. ``iwres`` is standard normal only where the data determine the
+    random effects well: elsewhere conditional modes shrink, and so do these residuals.
 
     Parameters
     ----------
@@ -41,16 +42,19 @@ def residuals(
     outcome : str, optional
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
-        Time of each row, or any other number, such as time after dose. An ODE solution provides its times; without either there is no column "x".
+        Time of each row, or any other number, such as time after dose. An ODE solution provides its
+        times; without either there is no column "x".
     n_simulations : int, default 1000
         Data sets that are simulated at the estimates, K below.
     random_seed : int or numpy.random.Generator, optional
-        Same seed, same residuals. Randomness is in the simulations, and in the places of discrete and censored rows.
+        Same seed, same residuals. Randomness is in the simulations, and in the places of discrete
+        and censored rows.
 
     Returns
     -------
     pandas.DataFrame
-        A line per observed row, in the order of the data; the index is the place in the flattened outcome. Columns:
+        A line per observed row, in the order of the data; the index is the place in the flattened
+        outcome. Columns:
 
         - the subject dimension, such as "subject": label;
         - "row": number of the row among those of its subject, as in :func:`plot_observation_distribution`;
@@ -58,7 +62,8 @@ def residuals(
         - "observed": y; of a censored row the bound;
         - "censored", for a ``Censored`` outcome: "no", "below" or "above";
         - "population", "individual": predictions with the random effects at their population value and at the
-          conditional mode (of a LogNormal the median; of a Censored outcome before censoring; NaN where PyMC has no mean);
+          conditional mode (of a LogNormal the median; of a Censored outcome before censoring; NaN
+          where PyMC has no mean);
         - "iwres", "pwres", "npde", "pit".
 
         ``attrs`` has "outcome", "scale" ("log" for LogNormal outcomes) and "n_simulations".
@@ -66,14 +71,15 @@ def residuals(
     Raises
     ------
     ValueError
-        When the outcome does not exist, ``x`` has the wrong length, the fit belongs to a different model, or ``n_simulations`` does
-        not exceed the rows of a subject, so that their covariance is singular.
+        When the outcome does not exist, ``x`` has the wrong length, the fit belongs to a different
+        model, or ``n_simulations`` does not exceed the rows of a subject, so that their covariance
+        is singular.
 
     Warns
     -----
     UserWarning
-        When differential equations of simulated subjects have no solution, or simulations are few for the
-        covariance of a subject (under five per row).
+        When differential equations of simulated subjects have no solution, or simulations are few
+        for the covariance of a subject (under five per row).
 
     See Also
     --------
@@ -83,40 +89,47 @@ def residuals(
 
     Notes
     -----
-    Let y_i be the rows of subject i in the order of the data, :math:`\hat\phi_i` its conditional mode, and
+    Let y_i be the rows of subject i in the order of the data, :math:`\hat\phi_i` its conditional
+    mode, and
     :math:`y_i^{(k)}`, k = 1..K, simulated with new random effects. All on the log scale for LogNormal outcomes.
 
-    *iwres* (IWRES): :math:`(y_{ij} - f_{ij}(\hat\phi_i)) / g_{ij}(\hat\phi_i)`, with f the mean and g the standard deviation of a
-    Normal outcome given the random effects. For other outcomes :math:`\Phi^{-1}(F(y_{ij} \mid \hat\phi_i))`, which is the same
-    for normal ones; between F(y - 1) and F(y) at random for discrete ones (randomized quantile residuals, Dunn & Smyth 1996,
-    section 2), and below F(bound) for censored ones. F is that of 2000 simulations where PyMC has none.
+    *iwres* (IWRES): :math:`(y_{ij} - f_{ij}(\hat\phi_i)) / g_{ij}(\hat\phi_i)`, with f the mean and
+    g the standard deviation of a Normal outcome given the random effects. For other outcomes
+    :math:`\Phi^{-1}(F(y_{ij} \mid \hat\phi_i))`, which is the same for normal ones; between F(y -
+    1) and F(y) at random for discrete ones (randomized quantile residuals, Dunn & Smyth 1996,
+    section 2), and below F(bound) for censored ones. F is that of 2000 simulations where PyMC has
+    none.
 
     *pwres* (PWRES): :math:`L_i^{-1} (y_i - m_i)`, with :math:`m_i = \frac 1K \sum_k y_i^{(k)}` and
     :math:`L_i L_i' = V_i = \frac 1{K-1} \sum_k (y_i^{(k)} - m_i)(y_i^{(k)} - m_i)'` (Cholesky). (Comets, Brendel & Mentré 2008,
     section 2.2; Monolix takes the symmetric root of V_i instead.)
 
-    *npde* (NPDE): :math:`\Phi^{-1}` of the rank of pwres among the same transform of the simulations,
+    *npde* (NPDE): :math:`\Phi^{-1}` of the rank of pwres among the same transform of the
+    simulations,
     :math:`L_i^{-1} (y_i^{(k)} - m_i)`, row by row (Comets et al. 2008, section 2.2; Brendel et al. 2006). The rank is
-    (r + u) / (K + 1) for r simulations below and u uniform on (0, 1), exactly uniform for the true model; the paper has r / K,
-    moved from 0 and 1 by 1 / (2K).
+    (r + u) / (K + 1) for r simulations below and u uniform on (0, 1), exactly uniform for the true
+    model; the paper has r / K, moved from 0 and 1 by 1 / (2K).
 
-    *pit* (prediction discrepancy, probability integral transform): the rank of y_ij among its simulations,
-    (r + u (1 + e)) / (K + 1), with e of them equal to it, which discrete and censored ones may be. Marginal: the
-    random effects of the subject are not used.
+    *pit* (prediction discrepancy, probability integral transform): the rank of y_ij among its
+    simulations, (r + u (1 + e)) / (K + 1), with e of them equal to it, which discrete and censored
+    ones may be. Marginal: the random effects of the subject are not used.
 
-    *Censored rows.* For pwres and npde a row below its bound gets a value drawn from the simulations of this row below the bound, and so
-    do simulated rows (Nguyen, Comets & Mentré 2012, section 2.3; method "cdf" of npde). *Discrete rows* get a uniform number on (0, 1)
-    added for npde, observed and simulated ones alike, so that no two are equal. Each outcome is decorrelated on its own.
+    *Censored rows.* For pwres and npde a row below its bound gets a value drawn from the
+    simulations of this row below the bound, and so do simulated rows (Nguyen, Comets & Mentré 2012,
+    section 2.3; method "cdf" of npde). *Discrete rows* get a uniform number on (0, 1) added for
+    npde, observed and simulated ones alike, so that no two are equal. Each outcome is decorrelated
+    on its own.
 
     References
     ----------
-    Brendel, Comets, Laffont, Laveille & Mentré (2006). Metrics for external model evaluation with an application to the population
-    pharmacokinetics of gliclazide. Pharmaceutical Research 23, 2036-2049.
-    Comets, Brendel & Mentré (2008). Computing normalised prediction distribution errors to evaluate nonlinear mixed-effect models.
-    Computer Methods and Programs in Biomedicine 90, 154-166.
-    Nguyen, Comets & Mentré (2012). Extension of NPDE for evaluation of nonlinear mixed effect models in presence of data below the
-    quantification limit. Journal of Pharmacokinetics and Pharmacodynamics 39, 499-518.
-    Dunn & Smyth (1996). Randomized quantile residuals. Journal of Computational and Graphical Statistics 5, 236-244.
+    Brendel, Comets, Laffont, Laveille & Mentré (2006). Metrics for external model evaluation with
+    an application to the population pharmacokinetics of gliclazide. Pharmaceutical Research 23,
+    2036-2049. Comets, Brendel & Mentré (2008). Computing normalised prediction distribution errors
+    to evaluate nonlinear mixed-effect models. Computer Methods and Programs in Biomedicine 90,
+    154-166. Nguyen, Comets & Mentré (2012). Extension of NPDE for evaluation of nonlinear mixed
+    effect models in presence of data below the quantification limit. Journal of Pharmacokinetics
+    and Pharmacodynamics 39, 499-518. Dunn & Smyth (1996). Randomized quantile residuals. Journal of
+    Computational and Graphical Statistics 5, 236-244.
 
     Examples
     --------
@@ -132,7 +145,9 @@ def residuals(
     return residual_table(fitted, n_simulations, rng)
 
 
-def residual_table(fitted: FittedRows, n_simulations: int, rng: np.random.Generator) -> pd.DataFrame:
+def residual_table(
+    fitted: FittedRows, n_simulations: int, rng: np.random.Generator
+) -> pd.DataFrame:
     """The table of :func:`residuals`, for rows that are compiled."""
     rows = fitted.rows
     _check_size(rows, n_simulations)
@@ -151,7 +166,9 @@ def residual_table(fitted: FittedRows, n_simulations: int, rng: np.random.Genera
     table["observed"] = rows.observed
     if rows.is_censored:
         table["censored"] = np.select([rows.below, rows.above], ["below", "above"], "no")
-    predicted = rows.predicted if rows.predicted is not None else np.full((2, rows.number.size), np.nan)
+    predicted = (
+        rows.predicted if rows.predicted is not None else np.full((2, rows.number.size), np.nan)
+    )
     table["population"], table["individual"] = predicted[POPULATION], predicted[INDIVIDUAL]
     table["iwres"] = individual_residuals(fitted, rng)
     for name, values in found.items():
@@ -164,7 +181,9 @@ def residual_table(fitted: FittedRows, n_simulations: int, rng: np.random.Genera
     return table
 
 
-def population_residuals(rows: Rows, simulated: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def population_residuals(
+    rows: Rows, simulated: np.ndarray, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """ "pwres", "npde" and "pit" of all rows, each (row,), from simulations (K, row) before censoring."""
     y, lower, upper = rows.observed, rows.lower, rows.upper
     pit = ranks(y, np.clip(simulated, lower, upper), rng)
@@ -178,7 +197,9 @@ def population_residuals(rows: Rows, simulated: np.ndarray, rng: np.random.Gener
     compared = pwres
     if rows.is_discrete:
         noise = rng.random((len(simulated) + 1, y.size))
-        compared, others = decorrelated_by_subject(y + noise[0], simulated + noise[1:], rows.subject)
+        compared, others = decorrelated_by_subject(
+            y + noise[0], simulated + noise[1:], rows.subject
+        )
     return {"pwres": pwres, "npde": ndtri(ranks(compared, others, rng)), "pit": pit}
 
 

@@ -19,7 +19,13 @@ from pytensor.tensor.random.basic import LogNormalRV
 from pymc_saem.compat import InferenceData
 from pymc_saem.evaluate.drawing import refuse_undrawable
 from pymc_saem.evaluate.generator import Generator, Laws
-from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, are_of_rows, before_censoring, times_of_rows
+from pymc_saem.evaluate.row_function import (
+    INTERPRETED,
+    TIGHT,
+    are_of_rows,
+    before_censoring,
+    times_of_rows,
+)
 from pymc_saem.model.graph.rebuild import rebuild
 from pymc_saem.model.outcomes import Outcome, choose_outcome, data_value
 from pymc_saem.prediction.simulate import warn_of_failures
@@ -44,7 +50,8 @@ class Rows:
     lower, upper : ndarray, shape (row,)
         Bounds of a ``Censored`` outcome; infinite where there is none.
     predicted : ndarray, shape (2, row), or None
-        With the random effects at their population value and at the conditional mode; None where PyMC has no mean.
+        With the random effects at their population value and at the conditional mode; None where
+        PyMC has no mean.
     x : ndarray, shape (row,), or None
         Time, where it is known.
     """
@@ -99,7 +106,11 @@ class FittedRows:
     """
 
     def __init__(
-        self, model: pm.Model, idata: InferenceData, outcome: str | None = None, x: ArrayLike | None = None
+        self,
+        model: pm.Model,
+        idata: InferenceData,
+        outcome: str | None = None,
+        x: ArrayLike | None = None,
     ) -> None:
         fit = Fit(idata)
         fit.require("individual")
@@ -108,7 +119,9 @@ class FittedRows:
         self.modes = _effects_of(fit, self.generator)
         self.at_modes = self.generator.laws(self.values, self.modes, 2)
         # as PyMC calls one with missing rows
-        by_part: dict[str | None, str | None] = {o.observed_name: o.name for o in self.generator.outcomes}
+        by_part: dict[str | None, str | None] = {
+            o.observed_name: o.name for o in self.generator.outcomes
+        }
         chosen = choose_outcome(self.generator.outcomes, by_part.get(outcome, outcome))
         refuse_undrawable([chosen])
         self.rows = self._read(fit, chosen, x)
@@ -130,7 +143,8 @@ class FittedRows:
         given |= {name: value[INDIVIDUAL] for name, value in self.modes.items()}
         model = self.generator.model
         known = {
-            model[n]: pt.constant(v.astype(model[n].type.dtype), dtype=model[n].type.dtype) for n, v in given.items()
+            model[n]: pt.constant(v.astype(model[n].type.dtype), dtype=model[n].type.dtype)
+            for n, v in given.items()
         }
         graphs = rebuild(graphs, known, tolerance=TIGHT)
         return pytensor.function([], graphs, mode=INTERPRETED)()
@@ -169,7 +183,10 @@ class FittedRows:
         found = self.at_mode([rv.owner.inputs[place] for rv in parts])
         if len(parts) == 1:
             return np.broadcast_to(found[0], outcome.shape).astype(float).ravel()
-        found = [np.broadcast_to(b, part.rows.shape) for b, part in zip(found, outcome.parts, strict=True)]
+        found = [
+            np.broadcast_to(b, part.rows.shape)
+            for b, part in zip(found, outcome.parts, strict=True)
+        ]
         return outcome.join([b[None] for b in found], 1).astype(float).ravel()
 
 
@@ -178,7 +195,9 @@ def _effects_of(fit: Fit, generator: Generator) -> dict[str, np.ndarray]:
     for name in generator.effects:
         pair = fit.typical_and_mode(name)
         shape = generator.model[name].type.shape
-        if len(shape) != pair[0].ndim or any(b not in (None, a) for a, b in zip(pair[0].shape, shape, strict=True)):
+        if len(shape) != pair[0].ndim or any(
+            b not in (None, a) for a, b in zip(pair[0].shape, shape, strict=True)
+        ):
             raise ValueError(
                 f"This is not a fit of this model: random effect {name!r} has shape {pair[0].shape} in the fit and {shape} "
                 "in the model."
@@ -193,7 +212,9 @@ def _subject_of_rows(fit: Fit, outcome: Outcome, n_rows: int) -> np.ndarray:
         raise ValueError(f"This is not a fit of this model: it has no outcome {outcome.name!r}.")
     subject = np.asarray(constant[key].values, dtype=int)
     if subject.size and n_rows % subject.size == 0:
-        return np.repeat(subject, n_rows // subject.size)  # of a vector per row: each of its numbers
+        return np.repeat(
+            subject, n_rows // subject.size
+        )  # of a vector per row: each of its numbers
     raise ValueError(
         f"This is not a fit of this model: outcome {outcome.name!r} had {subject.size} rows when it was fitted, and has "
         f"{n_rows} in the model."
@@ -218,7 +239,11 @@ def _warn_of_other_data(fit: Fit, outcome: Outcome, number: np.ndarray) -> None:
 
 
 def _times(
-    outcome: Outcome, number: np.ndarray, subject: np.ndarray, x: ArrayLike | None, variable: Variable
+    outcome: Outcome,
+    number: np.ndarray,
+    subject: np.ndarray,
+    x: ArrayLike | None,
+    variable: Variable,
 ) -> np.ndarray | None:
     """Time of each observed row: from the user, else from a differential equation that has these rows."""
     if x is not None:

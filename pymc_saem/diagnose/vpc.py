@@ -12,7 +12,13 @@ import pymc as pm
 from numpy.typing import ArrayLike
 from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
 
-from pymc_saem.arguments import check_count, check_probability, check_types, name_of_times, random_generator
+from pymc_saem.arguments import (
+    check_count,
+    check_probability,
+    check_types,
+    name_of_times,
+    random_generator,
+)
 from pymc_saem.compat import InferenceData
 from pymc_saem.diagnose.bins import Bins, Place, Windows, is_smooth
 from pymc_saem.diagnose.rows import POPULATION, FittedRows, Rows
@@ -63,9 +69,10 @@ def vpc(
 ) -> pd.DataFrame:
     r"""Compute a visual predictive check: quantiles of the data, and of simulated data sets.
 
-    Rows are sorted into bins by their time. In each bin a quantile of the observed rows stands beside the median and an interval of the
-    same quantile in simulated data sets with new random effects. If the model is true the observed one lies
-    in the interval with probability ``ci_prob``, separately in each bin.
+    Rows are sorted into bins by their time. In each bin a quantile of the observed rows stands
+    beside the median and an interval of the same quantile in simulated data sets with new random
+    effects. If the model is true the observed one lies in the interval with probability
+    ``ci_prob``, separately in each bin.
 
     Parameters
     ----------
@@ -76,22 +83,26 @@ def vpc(
     outcome : str, optional
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
-        Time of each row, or any other number to sort by, such as time after dose. An ODE solution provides its times.
+        Time of each row, or any other number to sort by, such as time after dose. An ODE solution
+        provides its times.
     bins : {"auto", "unique", "smooth"}, int or sequence of float, default "auto"
-        "unique": one for each time. A number: this many bins of about as many rows each. A sequence: the edges. "auto": "unique"
-        where subjects share their times, else as many as a typical subject has rows, 20 at most. "smooth": no bins; quantiles
-        in a window that moves over the times and has twice the rows of an automatic bin, near ones with larger (tricube) weights,
-        the same for data and simulations.
+        "unique": one for each time. A number: this many bins of about as many rows each. A
+        sequence: the edges. "auto": "unique" where subjects share their times, else as many as a
+        typical subject has rows, 20 at most. "smooth": no bins; quantiles in a window that moves
+        over the times and has twice the rows of an automatic bin, near ones with larger (tricube)
+        weights, the same for data and simulations.
     quantiles : sequence of float, default (0.1, 0.5, 0.9)
         Probabilities of the quantiles.
     ci_prob : float, default 0.9
         Probability of the intervals, equal tails.
     prediction_corrected : bool, default False
-        Whether differences in the prediction within a bin (doses, covariates, times) are taken out (Bergstrand et al. 2011).
+        Whether differences in the prediction within a bin (doses, covariates, times) are taken out
+        (Bergstrand et al. 2011).
     lower_bound : float, default 0
         Of the outcome, for the correction.
     stratify : array_like, shape (row,), optional
-        Group of each row, such as a column of treatments; each is checked separately. A Series brings its name.
+        Group of each row, such as a column of treatments; each is checked separately. A Series
+        brings its name.
     n_simulations : int, default 500
         Simulated data sets.
     random_seed : int or numpy.random.Generator, optional
@@ -114,8 +125,8 @@ def vpc(
     Raises
     ------
     ValueError
-        When the times are unknown, an option is out of range, the fit belongs to a different model, or a prediction below
-        ``lower_bound`` cannot be corrected.
+        When the times are unknown, an option is out of range, the fit belongs to a different model,
+        or a prediction below ``lower_bound`` cannot be corrected.
 
     See Also
     --------
@@ -125,18 +136,20 @@ def vpc(
 
     Notes
     -----
-    Prediction correction (Bergstrand et al. 2011, equation 1): for row j of subject i, with PRED the population prediction and
+    Prediction correction (Bergstrand et al. 2011, equation 1): for row j of subject i, with PRED
+    the population prediction and
     :math:`\widetilde{PRED}` its median over the rows of the bin (and stratum),
 
     .. math:: pcY_{ij} = lb + (Y_{ij} - lb) \frac{\widetilde{PRED}_{bin} - lb}{PRED_{ij} - lb},
 
-    for observed and simulated rows alike. Rows whose prediction is ``lower_bound`` itself stay as they are. On a log scale with lb = 0
-    this is their equation 2. Censored rows enter quantiles with their bound, in the data and in the simulations.
+    for observed and simulated rows alike. Rows whose prediction is ``lower_bound`` itself stay as
+    they are. On a log scale with lb = 0 this is their equation 2. Censored rows enter quantiles
+    with their bound, in the data and in the simulations.
 
     References
     ----------
-    Bergstrand, Hooker, Wallin & Karlsson (2011). Prediction-corrected visual predictive checks for diagnosing nonlinear
-    mixed-effects models. The AAPS Journal 13, 143-151.
+    Bergstrand, Hooker, Wallin & Karlsson (2011). Prediction-corrected visual predictive checks for
+    diagnosing nonlinear mixed-effects models. The AAPS Journal 13, 143-151.
 
     Examples
     --------
@@ -193,7 +206,9 @@ def predictive_check(
     y, corrected = rows.observed, simulated
     if options["prediction_corrected"]:
         factors = _corrections(rows, strata, bins, options["lower_bound"])
-        y, corrected = (options["lower_bound"] + (v - options["lower_bound"]) * factors for v in (y, simulated))
+        y, corrected = (
+            options["lower_bound"] + (v - options["lower_bound"]) * factors for v in (y, simulated)
+        )
     lines = []
     for label, of_stratum in strata:
         places = list(bins.places(of_stratum))
@@ -214,19 +229,29 @@ def predictive_check(
     return Vpc(table, rows.x, y, rows, strata)
 
 
-def _statistics(fitted: FittedRows, quantiles: np.ndarray) -> list[tuple[str, float, Statistic, bool]]:
+def _statistics(
+    fitted: FittedRows, quantiles: np.ndarray
+) -> list[tuple[str, float, Statistic, bool]]:
     """``(statistic, level, function, whether of corrected values)``; a function of (n, row) and the place that gives (n,)."""
     rows = fitted.rows
     found: list[tuple[str, float, Statistic, bool]] = []
     if isinstance(rows.outcome.parts[0].rv.owner.op, BernoulliRV | CategoricalRV):
-        levels = [1.0] if isinstance(rows.outcome.parts[0].rv.owner.op, BernoulliRV) else np.unique(rows.observed).tolist()
+        levels = (
+            [1.0]
+            if isinstance(rows.outcome.parts[0].rv.owner.op, BernoulliRV)
+            else np.unique(rows.observed).tolist()
+        )
         found += [("fraction", float(level), _fraction(level), False) for level in levels]
     else:
         found += [("quantile", float(p), _quantile(p), True) for p in quantiles]
     if np.isfinite(rows.lower).any():
-        found.append(("below", np.nan, lambda v, place: _mean(v <= rows.lower[place.own], v, place), False))
+        found.append(
+            ("below", np.nan, lambda v, place: _mean(v <= rows.lower[place.own], v, place), False)
+        )
     if np.isfinite(rows.upper).any():
-        found.append(("above", np.nan, lambda v, place: _mean(v >= rows.upper[place.own], v, place), False))
+        found.append(
+            ("above", np.nan, lambda v, place: _mean(v >= rows.upper[place.own], v, place), False)
+        )
     return found
 
 
@@ -237,7 +262,9 @@ def _quantile(p: float) -> Statistic:
         whole = np.isfinite(values).all(axis=1)
         out = np.full(len(values), np.nan)
         out[whole] = np.quantile(values[whole], p, axis=1)
-        for k in np.flatnonzero(~whole & np.isfinite(values).any(axis=1)):  # a subject without a solution
+        for k in np.flatnonzero(
+            ~whole & np.isfinite(values).any(axis=1)
+        ):  # a subject without a solution
             out[k] = np.nanquantile(values[k], p)
         return out
 
@@ -252,7 +279,9 @@ def _mean(is_true: np.ndarray, values: np.ndarray, place: Place) -> np.ndarray:
     """Fraction of the rows that have a value, (n,)."""
     counts = np.isfinite(values) * (1 if place.weights is None else place.weights)
     total = counts.sum(axis=1)
-    return np.divide((is_true * counts).sum(axis=1), total, out=np.full(len(values), np.nan), where=total > 0)
+    return np.divide(
+        (is_true * counts).sum(axis=1), total, out=np.full(len(values), np.nan), where=total > 0
+    )
 
 
 def _lines(
@@ -277,7 +306,9 @@ def _lines(
         }
 
 
-def _corrections(rows: Rows, strata: Strata, bins: Bins | Windows, lower_bound: float) -> np.ndarray:
+def _corrections(
+    rows: Rows, strata: Strata, bins: Bins | Windows, lower_bound: float
+) -> np.ndarray:
     """Factors of the prediction correction, (row,)."""
     if rows.predicted is None:
         raise ValueError(
@@ -295,7 +326,9 @@ def _corrections(rows: Rows, strata: Strata, bins: Bins | Windows, lower_bound: 
     for _, of_stratum in strata:
         for own, place in bins.around_rows(of_stratum):
             middle = median(above[None, place.own], place)[0]
-            factors[own] = np.divide(middle, above[own], out=np.ones(own.size), where=above[own] > 0)
+            factors[own] = np.divide(
+                middle, above[own], out=np.ones(own.size), where=above[own] > 0
+            )
     return factors
 
 

@@ -13,7 +13,8 @@ def tricube(x: np.ndarray, at: np.ndarray, span: float) -> tuple[np.ndarray, np.
     x : ndarray, shape (point,)
     at : ndarray, shape (place,)
     span : float
-        Share of the points in each window; at least four, and three different x, where many points share one.
+        Share of the points in each window; at least four, and three different x, where many points
+        share one.
     """
     distance = np.abs(at[:, None] - x)
     reach = np.sort(distance, axis=1)[:, min(x.size, max(4, round(span * x.size))) - 1]
@@ -36,5 +37,7 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, p: float) -> np.n
     out = np.full(len(values), np.nan)
     for k in np.flatnonzero(sums[:, -1] > 0):
         keep = weights[k] > 0
-        out[k] = np.interp(p, (sums[k, keep] - 0.5 * weights[k, keep]) / sums[k, -1], values[k, keep])
+        out[k] = np.interp(
+            p, (sums[k, keep] - 0.5 * weights[k, keep]) / sums[k, -1], values[k, keep]
+        )
     return out

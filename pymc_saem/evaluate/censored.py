@@ -37,7 +37,8 @@ def censored_rows(
     side = np.zeros(fitted.observed.size, dtype=int)
     if isinstance(fitted.rv.owner.op, CensoredRV):
         lower, upper = (
-            v[MODE_SAMPLE] for v in RowFunction(model, limit_graphs(fitted.rv), fitted, samples, x).at_rows()
+            v[MODE_SAMPLE]
+            for v in RowFunction(model, limit_graphs(fitted.rv), fitted, samples, x).at_rows()
         )
         side[fitted.observed >= upper] = 1
         side[fitted.observed <= lower] = -1

@@ -32,8 +32,8 @@ def draw_curves(rows: RowFunction, subjects: list[int], n_grid: int) -> list[Cur
     Returns
     -------
     list of Curve
-        One per subject; without points for a subject without rows. Where the model gives no continuous curve, the
-        points are the rows of the data.
+        One per subject; without points for a subject without rows. Where the model gives no
+        continuous curve, the points are the rows of the data.
 
     Warns
     -----
@@ -53,13 +53,19 @@ def _curves(rows: RowFunction, subjects: list[int], n_grid: int) -> list[Curve]:
         return _at_rows(rows, subjects)
     owners, of_courses = _rows_of_courses(rows, course, subjects)
     grids = [np.linspace(_start(rows, own), rows.times[own].max(), n_grid) for own in of_courses]
-    users = [_row_of_each(rows, own, grid, exchangeable) for own, grid in zip(of_courses, grids, strict=True)]
+    users = [
+        _row_of_each(rows, own, grid, exchangeable)
+        for own, grid in zip(of_courses, grids, strict=True)
+    ]
     if rows.is_aligned:
         values = _many_times_a_pass(rows, grids, users)
     else:
         values = _one_time_a_pass(rows, owners, grids, users)
     curves = [Curve(grid, y) for grid, y in zip(grids, values, strict=True)]
-    return [_joined([curve for owner, curve in zip(owners, curves, strict=True) if owner == s]) for s in subjects]
+    return [
+        _joined([curve for owner, curve in zip(owners, curves, strict=True) if owner == s])
+        for s in subjects
+    ]
 
 
 def _rows_of_courses(
@@ -156,8 +162,8 @@ def _are_equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _runs_of_equal_rows(rows: RowFunction, values: np.ndarray) -> np.ndarray | None:
     """Segments of rows found from predictions at one time, such as occasions in a closed form; None where rows differ in another way.
 
-    The rows of a course follow each other in the data. A covariate that comes and goes makes no courses: what it is between two
-    rows, nothing tells.
+    The rows of a course follow each other in the data. A covariate that comes and goes makes no
+    courses: what it is between two rows, nothing tells.
     """
     course, n = np.empty(rows.times.size, dtype=int), 0
     for subject in np.unique(rows.outcome.row_subject):
@@ -168,7 +174,9 @@ def _runs_of_equal_rows(rows: RowFunction, values: np.ndarray) -> np.ndarray | N
         if n > course.size // 2:
             return None
         firsts = values[:, own[starts]]
-        if any(_are_equal(firsts[:, :k], firsts[:, k : k + 1]).any() for k in range(1, firsts.shape[1])):
+        if any(
+            _are_equal(firsts[:, :k], firsts[:, k : k + 1]).any() for k in range(1, firsts.shape[1])
+        ):
             return None
     return course
 

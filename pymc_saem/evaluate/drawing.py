@@ -9,14 +9,19 @@ import numpy as np
 from pymc_saem.evaluate.row_function import before_censoring
 from pymc_saem.model.outcomes import Outcome
 
-#: Stands for an argument that is nowhere finite; a possible value of means, rates, scales and probabilities.
+#: Stands for an argument that is nowhere finite; a possible value of means, rates, scales and
+#: probabilities.
 _HARMLESS = 0.5
 
 
 def can_be_drawn(outcome: Outcome) -> bool:
     """Whether PyMC can: not a ``CustomDist`` that has a density alone."""
-    draw = [getattr(before_censoring(part.rv).owner.op, "_random_fn", None) for part in outcome.parts]
-    return not any(getattr(f, "__qualname__", "").startswith("default_not_implemented") for f in draw)
+    draw = [
+        getattr(before_censoring(part.rv).owner.op, "_random_fn", None) for part in outcome.parts
+    ]
+    return not any(
+        getattr(f, "__qualname__", "").startswith("default_not_implemented") for f in draw
+    )
 
 
 def refuse_undrawable(outcomes: Iterable[Outcome]) -> None:
@@ -50,7 +55,9 @@ def without_gaps(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     bad = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
     if not bad.any():
         return values, bad
-    first = np.argmin(bad, axis=0)  # another entry of the batch, whose value is one that the distribution can have
+    first = np.argmin(
+        bad, axis=0
+    )  # another entry of the batch, whose value is one that the distribution can have
     stand_in = np.take_along_axis(values, first[None], axis=0)
     return np.where(bad, np.where(np.isfinite(stand_in), stand_in, _HARMLESS), values), bad
 

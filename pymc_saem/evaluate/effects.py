@@ -158,13 +158,17 @@ def find_effects(
         asked = {str(name).split("[")[0] for name in names}
         variables = [rv for rv in variables if rv.name in asked] or variables
     # the distributions at the estimate: parameters do not vary, effects of a higher level do
-    fixed = {n: v if n in fit.effects else np.repeat(v[:1], len(v), axis=0) for n, v in samples.items()}
+    fixed = {
+        n: v if n in fit.effects else np.repeat(v[:1], len(v), axis=0) for n, v in samples.items()
+    }
     found = [e for rv in variables for e in _entries(model, fit, rv, samples[rv.name], fixed)]
     if names is None:
         return found
     for name in names:
         if not any(name in (e.label, e.variable) for e in found):
-            known = ", ".join(dict.fromkeys(rv.name for rv in model.free_RVs if rv.name in fit.effects))
+            known = ", ".join(
+                dict.fromkeys(rv.name for rv in model.free_RVs if rv.name in fit.effects)
+            )
             raise ValueError(f"There is no random effect {name!r}; there are {known}.")
     return [e for e in found if e.label in names or e.variable in names]
 
@@ -181,7 +185,9 @@ def _entries(
     array = array.transpose(array.dims[axis], ...)
     values = np.moveaxis(values, 1 + axis, 1)
     labels = [[str(c) for c in array[d].values] for d in array.dims[1:]]
-    entries = [", ".join(labels[a][i] for a, i in enumerate(at)) for at in np.ndindex(*array.shape[1:])]
+    entries = [
+        ", ".join(labels[a][i] for a, i in enumerate(at)) for at in np.ndindex(*array.shape[1:])
+    ]
     values = values.reshape(*values.shape[:2], -1)
     law = _law(model, rv, fixed, values.shape, axis)
     z = law.standardize(values)
@@ -222,9 +228,13 @@ def _law(
         sd = np.sqrt(np.diagonal(cov, axis1=-2, axis2=-1))
         one = cov[MODE_SAMPLE].reshape(-1, *cov.shape[-2:])[0]
         correlation = one / np.sqrt(np.outer(np.diag(one), np.diag(one)))
-        return NormalLaw(_whole(mean, rv, shape, axis), _whole(sd, rv, shape, axis), "identity", correlation)
+        return NormalLaw(
+            _whole(mean, rv, shape, axis), _whole(sd, rv, shape, axis), "identity", correlation
+        )
     arguments = [_whole(a, rv, shape, axis) for a in arguments]
-    scale = "log" if isinstance(op, LogNormalRV) else "identity" if isinstance(op, NormalRV) else None
+    scale = (
+        "log" if isinstance(op, LogNormalRV) else "identity" if isinstance(op, NormalRV) else None
+    )
     if type(op).__name__.lower().startswith("logitnormal"):
         scale = "logit"
     if scale is None:
@@ -240,7 +250,9 @@ def _whole(values: np.ndarray, rv: TensorVariable, shape: tuple[int, ...], axis:
     values = np.moveaxis(values, 1 + axis, 1)
     units, rest = shape[1], tuple(n for k, n in enumerate(rv.type.shape) if k != axis)
     rest = tuple(values.shape[2 + k] if n is None else n for k, n in enumerate(rest))
-    if int(np.prod(rest)) != shape[2]:  # lengths that the graph alone knows, and that this argument does not have
+    if (
+        int(np.prod(rest)) != shape[2]
+    ):  # lengths that the graph alone knows, and that this argument does not have
         rest = (shape[2],) if core == 2 else rest
     return np.broadcast_to(values, (len(values), units, *rest)).reshape(len(values), units, -1)
 
@@ -271,9 +283,11 @@ def random_effects(
     Returns
     -------
     pandas.DataFrame
-        A row for each effect and unit. Columns: ``effect``, ``unit`` (subject, or occasion), ``mode`` (conditional mode, natural scale), ``lower``, ``upper`` (of the
-        effect given the data), ``standardized`` (the mode, on the scale on which the effect's distribution is standard normal: (phi - mean) / omega_sd for normal distributions,
-        the normal quantile of its distribution function for others), ``standardized_lower``, ``standardized_upper``, and
+        A row for each effect and unit. Columns: ``effect``, ``unit`` (subject, or occasion),
+        ``mode`` (conditional mode, natural scale), ``lower``, ``upper`` (of the effect given the
+        data), ``standardized`` (the mode, on the scale on which the effect's distribution is
+        standard normal: (phi - mean) / omega_sd for normal distributions, the normal quantile of
+        its distribution function for others), ``standardized_lower``, ``standardized_upper``, and
         ``shrinkage`` of the effect, 1 - mean(standardized ** 2).
 
     Raises

@@ -13,7 +13,13 @@ from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.arguments import shown
 from pymc_saem.compat import InferenceData
-from pymc_saem.model.outcomes import Outcome, choose_outcome, missing_parts, read_outcomes, subject_of_values
+from pymc_saem.model.outcomes import (
+    Outcome,
+    choose_outcome,
+    missing_parts,
+    read_outcomes,
+    subject_of_values,
+)
 from pymc_saem.results.fit import Fit
 
 #: Axis ``sample`` of :func:`sample_values`: population, then conditional mode, then draws.
@@ -31,7 +37,9 @@ class FittedOutcome:
     row_subject: np.ndarray = field(repr=False)  # (row,)
     subject_dim: str
     subjects: np.ndarray  # labels, (subject,)
-    places: np.ndarray | None = field(default=None, repr=False)  # (row,), among all rows, where some are missing
+    places: np.ndarray | None = field(
+        default=None, repr=False
+    )  # (row,), among all rows, where some are missing
     n_all: int | None = None  # rows with the missing ones
 
     def rows_of(self, subject: int) -> np.ndarray:
@@ -64,8 +72,14 @@ def read_outcome(
     fit = Fit(idata)
     observed, constant = fit.observed, fit.constant
     rv = model[name]
-    if name not in observed or f"{name}_subject" not in constant or not _fits(observed[name].shape, rv.type.shape):
-        raise ValueError(f"This is not a fit of this model: it has no outcome {name!r} of shape {rv.type.shape}.")
+    if (
+        name not in observed
+        or f"{name}_subject" not in constant
+        or not _fits(observed[name].shape, rv.type.shape)
+    ):
+        raise ValueError(
+            f"This is not a fit of this model: it has no outcome {name!r} of shape {rv.type.shape}."
+        )
     _compare(chosen, np.ravel(observed[name].values))
     return FittedOutcome(
         name=name,
@@ -101,7 +115,9 @@ def _compare(outcome: Outcome, fitted: np.ndarray) -> None:
 
 def _fits(shape: tuple[int, ...], static: tuple[int | None, ...]) -> bool:
     """Whether a shape agrees with a static one, in which None is open."""
-    return len(shape) == len(static) and all(b in (a, None) for a, b in zip(shape, static, strict=True))
+    return len(shape) == len(static) and all(
+        b in (a, None) for a, b in zip(shape, static, strict=True)
+    )
 
 
 class HasSubjects(Protocol):
@@ -132,7 +148,9 @@ def find_subjects(
     found = []
     for label in labels:
         if str(label) not in by_text:
-            raise ValueError(f"There is no {outcome.subject_dim} {shown(label)}; there are {_listed(by_text)}.")
+            raise ValueError(
+                f"There is no {outcome.subject_dim} {shown(label)}; there are {_listed(by_text)}."
+            )
         found.append(by_text[str(label)])
     if not found:
         raise ValueError(f"No {outcome.subject_dim} was asked for.")
@@ -158,8 +176,8 @@ def sample_values(model: pm.Model, idata: InferenceData, n_draws: int) -> dict[s
     Returns
     -------
     dict of str to ndarray, shape (sample, ...)
-        Sample 0 has the random effects at their population value, sample 1 at the conditional mode, both with the
-        parameters at their estimate; the others are draws.
+        Sample 0 has the random effects at their population value, sample 1 at the conditional mode,
+        both with the parameters at their estimate; the others are draws.
     """
     fit, values, missing = Fit(idata), {}, missing_parts(model)
     keep = np.unique(np.linspace(0, fit.n_draws - 1, min(n_draws, fit.n_draws)).round().astype(int))

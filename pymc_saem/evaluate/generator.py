@@ -99,7 +99,9 @@ class Generator:
         self._missing = missing_parts(model)
         self._functions: dict[tuple[bool, tuple[str, ...]], Vectorized] = {}
         self.effects = tuple(rv.name for rv in model.free_RVs if rv.name in set(effects))
-        self.parameters = tuple(rv.name for rv in model.free_RVs if rv.name not in {*self.effects, *self._missing})
+        self.parameters = tuple(
+            rv.name for rv in model.free_RVs if rv.name not in {*self.effects, *self._missing}
+        )
 
     # -- what users of the class call -----------------------------------------------------------
 
@@ -157,15 +159,33 @@ class Generator:
         locations = {}
         for outcome in self.outcomes:
             known = self._locations[outcome.name] is not None
-            locations[outcome.name] = outcome.join([next(parts) for _ in outcome.parts], n) if known else None
+            locations[outcome.name] = (
+                outcome.join([next(parts) for _ in outcome.parts], n) if known else None
+            )
         status = found[len(found) - len(nodes) :]
-        failed = np.any([s != 0 for s in status], axis=0) if len({s.shape for s in status}) == 1 else None
-        causes = {node.op.status_text(c) for s, node in zip(status, nodes, strict=True) for c in np.unique(s[s != 0])}
-        return Laws(n, locations, found[n_locations : len(found) - len(nodes)], failed, tuple(sorted(causes)))
+        failed = (
+            np.any([s != 0 for s in status], axis=0)
+            if len({s.shape for s in status}) == 1
+            else None
+        )
+        causes = {
+            node.op.status_text(c)
+            for s, node in zip(status, nodes, strict=True)
+            for c in np.unique(s[s != 0])
+        }
+        return Laws(
+            n,
+            locations,
+            found[n_locations : len(found) - len(nodes)],
+            failed,
+            tuple(sorted(causes)),
+        )
 
     def draw_outcomes(self, laws: Laws, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """New outcomes, (n, ...) by name. Rows without a distribution are NaN; an outcome that cannot be drawn is left out."""
-        finite, bad = zip(*map(without_gaps, laws.arguments), strict=True) if laws.arguments else ((), ())
+        finite, bad = (
+            zip(*map(without_gaps, laws.arguments), strict=True) if laws.arguments else ((), ())
+        )
         self._outcomes_drawn.compile(finite)
         try:
             drawn = iter(self._outcomes_drawn(laws.n, rng, finite))
@@ -195,7 +215,11 @@ class Generator:
         for outcome in self.outcomes:
             of_parts = []
             for part in outcome.parts:
-                shape = outcome.shape if len(outcome.parts) == 1 else (part.rows.size, *part.rv.type.shape[1:])
+                shape = (
+                    outcome.shape
+                    if len(outcome.parts) == 1
+                    else (part.rows.size, *part.rv.type.shape[1:])
+                )
                 mark = np.zeros((laws.n, *shape))
                 for j, a in enumerate(self._arguments_of[k]):
                     mark += np.sqrt(2.0 + j) * of_rows(laws.arguments[a], mark.shape)
@@ -229,8 +253,13 @@ class Generator:
         given = given or {}
         names = tuple(name for name in self.effects if name in given)
         f = self._effect_function(is_drawn, names)
-        arrays = [*self.batch(values, self.parameters, n).values(), *self.batch(given, names, n).values()]
-        whole = {name: np.ones(self.by_unit(name, given[name]).shape[1], dtype=bool) for name in names}
+        arrays = [
+            *self.batch(values, self.parameters, n).values(),
+            *self.batch(given, names, n).values(),
+        ]
+        whole = {
+            name: np.ones(self.by_unit(name, given[name]).shape[1], dtype=bool) for name in names
+        }
         masks = [np.asarray((is_given or whole)[name], dtype=bool) for name in names]
         return dict(zip(self.effects, f(n, rng, arrays, masks), strict=True))
 
@@ -242,7 +271,10 @@ class Generator:
         numbers = sum(o.n_rows for o in self.outcomes) + sum(b[0].size for b in batches)
         pieces = np.array_split(np.arange(n), max(1, -(-n * numbers // MAX_NUMBERS)))
         found = [f(*(b[piece] for b in batches)) for piece in pieces]
-        return [np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0]) for parts in zip(*found, strict=True)]
+        return [
+            np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
+            for parts in zip(*found, strict=True)
+        ]
 
     # -- graphs ---------------------------------------------------------------------------------
 
@@ -266,7 +298,9 @@ class Generator:
             new, name = new if is_drawn else typical(new), rvs[old]
             if name not in names:
                 return new
-            mask = masks[name].reshape((*(1,) * axes[name], -1, *(1,) * (old.type.ndim - 1 - axes[name])))
+            mask = masks[name].reshape(
+                (*(1,) * axes[name], -1, *(1,) * (old.type.ndim - 1 - axes[name]))
+            )
             return pt.where(mask, given[name], new).astype(old.type.dtype)
 
         known = {self.model[name]: symbol for name, symbol in values.items()}
@@ -275,7 +309,9 @@ class Generator:
         def build(randomness: Randomness | None) -> list[Variable]:
             return rebuild(rvs_of_effects, known, randomness=randomness, replace=replace)
 
-        return Vectorized(build, [*values.values(), *given.values()], list(masks.values()), is_drawn)
+        return Vectorized(
+            build, [*values.values(), *given.values()], list(masks.values()), is_drawn
+        )
 
     @cached_property
     def _locations(self) -> dict[str, list[TensorVariable] | None]:
@@ -312,11 +348,15 @@ class Generator:
         graphs = rebuild(wanted, known, tolerance=self.tolerance)
         nodes = [n for n in io_toposort([], graphs) if getattr(n.op, "is_ode_solution", False)]
         graphs += [node.outputs[1] for node in nodes]
-        batched = {s: pt.tensor(dtype=s.dtype, shape=(None, *s.type.shape)) for s in symbols.values()}
+        batched = {
+            s: pt.tensor(dtype=s.dtype, shape=(None, *s.type.shape)) for s in symbols.values()
+        }
         lead = next(iter(batched.values()))
         new = vectorize_graph(graphs, batched)
         graphs = [with_batch(g, old, lead) for g, old in zip(new, graphs, strict=True)]
-        f = pytensor.function(list(batched.values()), graphs, mode=INTERPRETED, on_unused_input="ignore")
+        f = pytensor.function(
+            list(batched.values()), graphs, mode=INTERPRETED, on_unused_input="ignore"
+        )
         return f, len(locations), nodes
 
     @cached_property
@@ -324,14 +364,19 @@ class Generator:
         """``f(n, rng, arguments)`` that lists the parts of the outcomes, drawn."""
         symbols = [_core(v) for v in self._all_arguments]
         known = dict(zip(self._all_arguments, symbols, strict=True))
-        rvs = [part.rv for outcome in self.outcomes if can_be_drawn(outcome) for part in outcome.parts]
+        rvs = [
+            part.rv for outcome in self.outcomes if can_be_drawn(outcome) for part in outcome.parts
+        ]
         rvs = [before_censoring(rv) for rv in rvs] if self.uncensored else rvs
-        return Vectorized(lambda randomness: rebuild(rvs, known, randomness=randomness), symbols, [], True)
+        return Vectorized(
+            lambda randomness: rebuild(rvs, known, randomness=randomness), symbols, [], True
+        )
 
 
 def _core(variable: Variable) -> Variable:
     """A symbol like a variable, with a shape that may differ where the graph allows it.
 
-    Not by ``pt.tensor``, which refuses names that NumPy takes for a dtype: "short", or bambi's "1|subject_sigma".
+    Not by ``pt.tensor``, which refuses names that NumPy takes for a dtype: "short", or bambi's
+    "1|subject_sigma".
     """
     return variable.type(variable.name)

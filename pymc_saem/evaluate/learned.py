@@ -16,7 +16,15 @@ from pytensor.tensor.variable import TensorVariable
 
 from pymc_saem.compat import InferenceData, observed_variables
 from pymc_saem.evaluate.fitted_outcome import MODE_SAMPLE, read_outcome
-from pymc_saem.evaluate.networks import Call, components, elementwise, find_calls, over_batch, reached, text
+from pymc_saem.evaluate.networks import (
+    Call,
+    components,
+    elementwise,
+    find_calls,
+    over_batch,
+    reached,
+    text,
+)
 from pymc_saem.evaluate.row_function import INTERPRETED, TIGHT, constant_value, ode_nodes
 from pymc_saem.results.fit import Fit
 
@@ -66,7 +74,8 @@ class Learned:
         Labels.
     weights : ndarray, shape (sample, subject, n_weights)
     inputs : ndarray, shape (sample, subject, in_size)
-        What each input is held at while another one runs: a subject's own value, or the median of all that are used.
+        What each input is held at while another one runs: a subject's own value, or the median of
+        all that are used.
     axes : tuple of Axis
     """
 
@@ -92,7 +101,10 @@ class Learned:
 
 
 def find_learned(
-    model: pm.Model, idata: InferenceData, samples: Mapping[str, np.ndarray], along: str = "variable"
+    model: pm.Model,
+    idata: InferenceData,
+    samples: Mapping[str, np.ndarray],
+    along: str = "variable",
 ) -> list[Learned]:
     """All networks of a fitted model, those in differential equations first.
 
@@ -103,7 +115,8 @@ def find_learned(
     samples : dict of str to ndarray, shape (sample, ...)
         As from ``sample_values``.
     along : {"variable", "input"}
-        Whether axes are the time or state that an input is made of, where it is made of one, or the input itself.
+        Whether axes are the time or state that an input is made of, where it is made of one, or the
+        input itself.
     """
     found: list[Learned] = []
     seen: set[Hashable] = set()
@@ -135,18 +148,28 @@ def _with_unique_names(found: list[Learned]) -> list[Learned]:
 
 
 def _in_equations(
-    model: pm.Model, idata: InferenceData, node: Apply, samples: Mapping[str, np.ndarray], along: str
+    model: pm.Model,
+    idata: InferenceData,
+    node: Apply,
+    samples: Mapping[str, np.ndarray],
+    along: str,
 ) -> list[Learned]:
     graph = node.op.system.graph
     calls = [c for c in find_calls(graph.outputs) if c.weights.type.ndim == 1]
     if not calls:
         return []
     order = list(graph.params.values())
-    calls.sort(key=lambda c: min([order.index(v) for v in reached(c.weights, order)], default=len(order)))
+    calls.sort(
+        key=lambda c: min([order.index(v) for v in reached(c.weights, order)], default=len(order))
+    )
     x, c = _at_samples(model, list(node.inputs[1:]), samples)
     p = node.op.parameters(x, c)
-    path = _Path.solve(node, x[MODE_SAMPLE], c[MODE_SAMPLE], {n: v[MODE_SAMPLE] for n, v in p.items()})
-    return [_one_in_equations(call, graph, p, path, _labels(idata, x.shape[1]), along) for call in calls]
+    path = _Path.solve(
+        node, x[MODE_SAMPLE], c[MODE_SAMPLE], {n: v[MODE_SAMPLE] for n, v in p.items()}
+    )
+    return [
+        _one_in_equations(call, graph, p, path, _labels(idata, x.shape[1]), along) for call in calls
+    ]
 
 
 def _one_in_equations(
@@ -191,7 +214,12 @@ def _axis(
     along: str,
 ) -> Axis:
     leaves, written = reached(part, list(moving)), text(part, moving)
-    if along == "variable" and len(leaves) == 1 and leaves[0] in path.known and not reached(part, fixed):
+    if (
+        along == "variable"
+        and len(leaves) == 1
+        and leaves[0] in path.known
+        and not reached(part, fixed)
+    ):
         (leaf,) = leaves
         used, at_rows = path.known[leaf]
         return Axis(k, moving[leaf], written, elementwise(part, leaf), used, at_rows)
@@ -203,7 +231,8 @@ def _axis(
 class _Path:
     """The fitted trajectories of all subjects, at the conditional mode.
 
-    ``known`` has time and states: symbol -> (values (subject, point), values at the rows of the data (row,)).
+    ``known`` has time and states: symbol -> (values (subject, point), values at the rows of the
+    data (row,)).
     """
 
     def __init__(
@@ -220,16 +249,22 @@ class _Path:
         graph, rows = node.op.system.graph, node.op.rows
         times = constant_value(node.inputs[0])
         if times is None:
-            raise ValueError("The times of an ODE solution depend on random variables; its networks cannot be drawn.")
+            raise ValueError(
+                "The times of an ODE solution depend on random variables; its networks cannot be drawn."
+            )
         last = rows.t0.copy()
         np.maximum.at(last, rows.subject, times)
         t = np.linspace(rows.t0, last, _N_POINTS, axis=1)  # (subject, point)
         grid_subject = np.repeat(np.arange(rows.n_subjects), _N_POINTS)
         everything = np.concatenate([t.ravel(), times])
-        op = node.op.with_tolerances(TIGHT, TIGHT).with_rows(np.concatenate([grid_subject, rows.subject]))
+        op = node.op.with_tolerances(TIGHT, TIGHT).with_rows(
+            np.concatenate([grid_subject, rows.subject])
+        )
         states, _ = op.compute(everything, np.ascontiguousarray(x), np.ascontiguousarray(c))
         known = {}
-        for v, values in zip([graph.t, *graph.states.values()], [everything, *states.T], strict=True):
+        for v, values in zip(
+            [graph.t, *graph.states.values()], [everything, *states.T], strict=True
+        ):
             known[v] = values[: t.size].reshape(t.shape), values[t.size :]
         return cls(node, p, known)
 
@@ -239,7 +274,9 @@ class _Path:
         f = over_batch([part], [*self.known, *graph.params.values()])
         t, t_rows = self.known[graph.t]
         subject = np.repeat(np.arange(len(t)), t.shape[1])
-        on_grid = f(*(v.ravel() for v, _ in self.known.values()), *self._params(subject, t.ravel()))[0]
+        on_grid = f(
+            *(v.ravel() for v, _ in self.known.values()), *self._params(subject, t.ravel())
+        )[0]
         at_rows = f(*(v for _, v in self.known.values()), *self._params(self.subject, t_rows))[0]
         return on_grid.reshape(t.shape), at_rows
 
@@ -293,7 +330,9 @@ def _in_model(
     free = _free_variables(model, [call.weights, *parts])
     for k, (part, value) in enumerate(zip(parts, values, strict=True)):
         at_mode = value[MODE_SAMPLE]
-        is_own = bool(reached(part, free)) and np.array_equal(at_mode, at_mode[first][np.searchsorted(units, of)])
+        is_own = bool(reached(part, free)) and np.array_equal(
+            at_mode, at_mode[first][np.searchsorted(units, of)]
+        )
         if is_own:
             continue
         used = np.full((units.size, max(int((of == s).sum()) for s in units)), np.nan)
@@ -327,7 +366,9 @@ def _free_variables(model: pm.Model, graphs: list) -> list:
     return [v for v in ancestors(graphs) if v.name in names and v.owner is not None]
 
 
-def _at_samples(model: pm.Model, graphs: list, samples: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def _at_samples(
+    model: pm.Model, graphs: list, samples: Mapping[str, np.ndarray]
+) -> list[np.ndarray]:
     """Graphs of free variables at every sample, each (sample, ...)."""
     free = {v: v.type(v.name) for v in _free_variables(model, graphs)}
     graphs = clone_replace(graphs, replace=free)

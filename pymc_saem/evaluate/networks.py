@@ -1,6 +1,7 @@
 """Networks in a graph: where they are, which rate each belongs to, and what runs along their input.
 
-A network is recognized by ``tag.network_call`` of its output, which has the attributes ``net``, ``weights`` and ``x``.
+A network is recognized by ``tag.network_call`` of its output, which has the attributes ``net``,
+``weights`` and ``x``.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Call:
     output : int
         Which one, where the network has several.
     rate : callable
-        From the network's output to the expression that the model makes of it alone, such as its softplus.
+        From the network's output to the expression that the model makes of it alone, such as its
+        softplus.
     rate_text : str
         That expression, with "net" for the network.
     """
@@ -64,7 +66,9 @@ def find_calls(outputs: list) -> list[Call]:
         for v in node.outputs:
             call = getattr(v.tag, "network_call", None)
             if call is not None:
-                found += [_call(call, v, k, clients, set(outputs)) for k in range(call.net.out_size)]
+                found += [
+                    _call(call, v, k, clients, set(outputs)) for k in range(call.net.out_size)
+                ]
     return found
 
 
@@ -78,7 +82,9 @@ def _call(
     start = _entry(h, output, clients) if call.net.out_size > 1 else h
     if start is None or (rate := _follow(start, clients, outputs)) is start:
         return Call(call.net, call.weights, call.x, output, lambda values: values, "net")
-    return Call(call.net, call.weights, call.x, output, elementwise(rate, start), text(rate, {start: "net"}))
+    return Call(
+        call.net, call.weights, call.x, output, elementwise(rate, start), text(rate, {start: "net"})
+    )
 
 
 def _entry(h: Variable, output: int, clients: Mapping[Variable, list[Apply]]) -> Variable | None:
@@ -86,7 +92,11 @@ def _entry(h: Variable, output: int, clients: Mapping[Variable, list[Apply]]) ->
     trial = np.arange(float(h.type.shape[-1])).reshape((1,) * (h.type.ndim - 1) + (-1,))
     for node in clients.get(h, []):
         (v, *index), out = node.inputs, node.outputs[0]
-        if isinstance(node.op, Subtensor) and out.type.ndim == h.type.ndim - 1 and all(map(is_constant, index)):
+        if (
+            isinstance(node.op, Subtensor)
+            and out.type.ndim == h.type.ndim - 1
+            and all(map(is_constant, index))
+        ):
             symbol = pt.tensor(dtype=v.type.dtype, shape=(None,) * v.type.ndim)
             graph = clone_replace(out, [(v, symbol)], rebuild_strict=False)
             found = pytensor.function([symbol], graph, mode=INTERPRETED)(trial)
@@ -105,12 +115,20 @@ def _follow(
     start = h
     while h not in outputs:
         nodes = clients.get(h, [])
-        if len(nodes) != 1 or not isinstance(nodes[0].op, Elemwise | DimShuffle) or len(nodes[0].outputs) != 1:
+        if (
+            len(nodes) != 1
+            or not isinstance(nodes[0].op, Elemwise | DimShuffle)
+            or len(nodes[0].outputs) != 1
+        ):
             break
         if not all(v is h or is_constant(v) for v in nodes[0].inputs):
             break
         h = nodes[0].outputs[0]
-    while h is not start and isinstance(h.owner.op, Elemwise) and isinstance(h.owner.op.scalar_op, Neg):
+    while (
+        h is not start
+        and isinstance(h.owner.op, Elemwise)
+        and isinstance(h.owner.op.scalar_op, Neg)
+    ):
         h = h.owner.inputs[0]
     return h
 
@@ -127,9 +145,13 @@ def elementwise(graph: Variable, symbol: Variable) -> Callable:
         (new,) = vectorize_graph([graph], {symbol: batch.astype(symbol.type.dtype)})
     else:
         wide = batch.dimshuffle(*("x",) * (symbol.type.ndim - 1), 0)
-        (new,) = clone_replace([graph], {symbol: wide.astype(symbol.type.dtype)}, rebuild_strict=False)
+        (new,) = clone_replace(
+            [graph], {symbol: wide.astype(symbol.type.dtype)}, rebuild_strict=False
+        )
     f = pytensor.function([batch], new, mode=INTERPRETED)
-    return lambda values: np.broadcast_to(f(np.ravel(values)), (1, np.size(values))).reshape(np.shape(values))
+    return lambda values: np.broadcast_to(f(np.ravel(values)), (1, np.size(values))).reshape(
+        np.shape(values)
+    )
 
 
 def over_batch(graphs: list, symbols: list) -> Callable:
@@ -150,7 +172,8 @@ def components(call: Call) -> list:
     """The inputs of a network one by one, each without the feature axis."""
     if call.net.in_size == 1:
         return [call.x]
-    # Simplified, an entry of a stack depends on what was put there alone. A copy, as rewriting changes its graph in place.
+    # Simplified, an entry of a stack depends on what was put there alone. A copy, as rewriting
+    # changes its graph in place.
     copies = clone_replace([call.x[..., k] for k in range(call.net.in_size)], {})
     rewritten = rewrite_graph(copies, include=("canonicalize",))
     return list(rewritten)  # type: ignore[arg-type]  # a list, as it was given one
@@ -183,7 +206,11 @@ def _text(v: Variable, names: Mapping[Variable, str]) -> str:
     if v in names:
         return names[v]
     if isinstance(v, Constant):
-        return f"{np.ravel(v.data)[0]:g}" if np.size(v.data) == 1 and v.type.dtype[0] in "fiu" else "..."
+        return (
+            f"{np.ravel(v.data)[0]:g}"
+            if np.size(v.data) == 1 and v.type.dtype[0] in "fiu"
+            else "..."
+        )
     if v.name:
         return v.name
     if v.owner is None:

@@ -19,8 +19,9 @@ from pymc_saem.evaluate.row_function import INTERPRETED
 class RowLaw:
     """The distribution of the rows of an outcome, compiled once for all of them.
 
-    The density comes from PyMC, so every univariate outcome that PyMC can evaluate has one. Of a censored outcome it is the distribution
-    before it was cut off, and the limits are known beside it.
+    The density comes from PyMC, so every univariate outcome that PyMC can evaluate has one. Of a
+    censored outcome it is the distribution before it was cut off, and the limits are known beside
+    it.
 
     Raises
     ------
@@ -61,10 +62,14 @@ class RowLaw:
             inputs = [pt.tensor(dtype=a.dtype, shape=(None, None)) for a in arguments]
             value = pt.tensor(dtype=self.dtype, shape=(None, None))
             graph = log_function(self.variable(inputs), value)
-            self._functions[log_function] = pytensor.function([*inputs, value], graph, mode=INTERPRETED)
+            self._functions[log_function] = pytensor.function(
+                [*inputs, value], graph, mode=INTERPRETED
+            )
         shape = (len(arguments[0]), len(points))
         values = np.broadcast_to(np.asarray(points, dtype=self.dtype), shape)
-        return self._functions[log_function](*(np.broadcast_to(a[:, None], shape) for a in arguments), values)
+        return self._functions[log_function](
+            *(np.broadcast_to(a[:, None], shape) for a in arguments), values
+        )
 
     def simulate(self, arguments: Sequence[np.ndarray], n_each: int = 50) -> np.ndarray:
         """Values for every sample of the arguments, shape (n,); the same in every call."""
@@ -98,7 +103,9 @@ class Predictive:
         if np.isfinite(self.lower):
             found[self.lower] = self._below(self.lower, samples)
         if np.isfinite(self.upper):
-            found[self.upper] = 1.0 - self._below(self.upper - 1 if self.is_discrete else self.upper, samples)
+            found[self.upper] = 1.0 - self._below(
+                self.upper - 1 if self.is_discrete else self.upper, samples
+            )
         return found
 
     def _below(self, y: float, samples: int | slice) -> float:
@@ -124,7 +131,8 @@ class Predictive:
         simulated = np.clip(simulated, self.lower, self.upper)
         lower, upper = np.quantile(simulated, [0.0005, 0.9995])
         margin = 0.2 * (upper - lower) or 0.2 * max(abs(upper), 1.0)
-        # The margin shows the tails; beyond the least value ever simulated by much, a positive distribution has none.
+        # The margin shows the tails; beyond the least value ever simulated by much, a positive
+        # distribution has none.
         lower = max(lower - margin, 0.0) if simulated.min() >= 0 else lower - margin
         lower, upper = min(lower, y - 0.1 * margin), max(upper + margin, y + 0.1 * margin)
         grid = np.linspace(lower, upper, n_grid)

@@ -72,7 +72,8 @@ def rates(
 ) -> pd.DataFrame:
     """Tabulate what the networks of a model have learned: their output over their input.
 
-    The networks are found in the model, in the right-hand side of its differential equations and elsewhere; nothing needs to be said about them.
+    The networks are found in the model, in the right-hand side of its differential equations and
+    elsewhere; nothing needs to be said about them.
 
     Parameters
     ----------
@@ -85,13 +86,16 @@ def rates(
     subjects : label or sequence of labels, optional
         As in the model's coords; all subjects by default.
     along : {"variable", "input"}
-        What ``x`` is. "variable" is the time or the state that the input is made of (for ``net(p.w, t / 24)`` the time), where it
-        is made of one alone; else, and with "input", the input itself.
+        What ``x`` is. "variable" is the time or the state that the input is made of (for ``net(p.w,
+        t / 24)`` the time), where it is made of one alone; else, and with "input", the input
+        itself.
     raw : bool, default False
-        By default the value is the rate: what the model makes of the network's output alone, such as ``softplus(net(...))``, up to
-        where it meets another quantity, without a minus in front. True gives the network's output.
+        By default the value is the rate: what the model makes of the network's output alone, such
+        as ``softplus(net(...))``, up to where it meets another quantity, without a minus in front.
+        True gives the network's output.
     ranges : mapping of str to (float, float), optional
-        Lowest and highest ``x`` of some networks; by default a little more than what the fitted trajectories cover.
+        Lowest and highest ``x`` of some networks; by default a little more than what the fitted
+        trajectories cover.
     n_grid : int, default 100
         Points of each curve.
     n_draws : int, default 200
@@ -102,10 +106,12 @@ def rates(
     Returns
     -------
     pandas.DataFrame
-        A row for each network, subject and point; the subject "population" has the random effects at their population value.
-        Columns: ``network`` (name of its weights), ``variable`` (what x is), ``subject``, ``x``, ``value`` at the conditional mode, ``lower`` and ``upper``
-        (from draws of the random effects given the data; NaN for the population), ``is_covered`` (whether x lies in the range of the subject's fitted trajectory; for
-        the population, of any subject's).
+        A row for each network, subject and point; the subject "population" has the random effects
+        at their population value. Columns: ``network`` (name of its weights), ``variable`` (what x
+        is), ``subject``, ``x``, ``value`` at the conditional mode, ``lower`` and ``upper`` (from
+        draws of the random effects given the data; NaN for the population), ``is_covered`` (whether
+        x lies in the range of the subject's fitted trajectory; for the population, of any
+        subject's).
 
     Raises
     ------
@@ -161,9 +167,13 @@ def rate_curves(
     found = _chosen(found, networks)
     unknown = set(ranges or {}) - {one.name for one in found}
     if unknown:
-        raise ValueError(f"ranges has {min(unknown)!r}, which is not a network; the networks are {_names(found)}.")
+        raise ValueError(
+            f"ranges has {min(unknown)!r}, which is not a network; the networks are {_names(found)}."
+        )
     return [
-        _curves(one, axis, subjects, raw, (ranges or {}).get(one.name), n_grid) for one in found for axis in one.axes
+        _curves(one, axis, subjects, raw, (ranges or {}).get(one.name), n_grid)
+        for one in found
+        for axis in one.axes
     ]
 
 
@@ -194,7 +204,10 @@ def _curves(
     keep = _kept(one, subjects)
     with np.errstate(over="ignore"):  # exp of a network far outside
         values = one.values(axis, x, raw)
-    lowest, highest = np.nanmin(axis.used, axis=1)[keep, None], np.nanmax(axis.used, axis=1)[keep, None]
+    lowest, highest = (
+        np.nanmin(axis.used, axis=1)[keep, None],
+        np.nanmax(axis.used, axis=1)[keep, None],
+    )
     return RateCurves(
         network=one.name,
         axis=axis,
@@ -220,7 +233,9 @@ def _range(axis: Axis, margin: float = 0.15) -> tuple[float, float]:
 def _checked_range(name: str, given: tuple[float, float]) -> tuple[float, float]:
     lowest, highest = map(float, given)
     if not lowest < highest:
-        raise ValueError(f"ranges[{name!r}] must be (low, high) with low < high, got {shown(given)}.")
+        raise ValueError(
+            f"ranges[{name!r}] must be (low, high) with low < high, got {shown(given)}."
+        )
     return lowest, highest
 
 
@@ -229,7 +244,9 @@ def _kept(one: Learned, subjects: Hashable | Sequence[Hashable]) -> np.ndarray:
     labels = [str(s) for s in one.subjects]
     if subjects is None or labels == ["all"]:
         return np.arange(len(labels))
-    wanted = [subjects] if isinstance(subjects, str) or not np.iterable(subjects) else list(subjects)
+    wanted = (
+        [subjects] if isinstance(subjects, str) or not np.iterable(subjects) else list(subjects)
+    )
     for s in wanted:
         if str(s) not in labels:
             raise ValueError(f"There is no subject {shown(s)}; there are {', '.join(labels[:30])}.")
@@ -250,6 +267,8 @@ def _table(one: RateCurves, ci_prob: float) -> pd.DataFrame:
             "value": np.concatenate([one.population[None], one.individual]).ravel(),
             "lower": np.concatenate([nothing, lower]).ravel(),
             "upper": np.concatenate([nothing, upper]).ravel(),
-            "is_covered": np.concatenate([one.is_covered.any(axis=0, keepdims=True), one.is_covered]).ravel(),
+            "is_covered": np.concatenate(
+                [one.is_covered.any(axis=0, keepdims=True), one.is_covered]
+            ).ravel(),
         }
     )

@@ -1,7 +1,7 @@
 """The graph of a model's predictions, compiled as a function of samples and times.
 
-A graph is tied to its rows: covariates, subject indices and ODE solutions have one entry per row. So the rows
-stay what they are, and only their times become an input.
+A graph is tied to its rows: covariates, subject indices and ODE solutions have one entry per row.
+So the rows stay what they are, and only their times become an input.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from pymc_saem.evaluate.fitted_outcome import FittedOutcome
 from pymc_saem.model.graph.rebuild import for_numpy, rebuild
 from pymc_saem.model.outcomes import data_value
 
-#: A figure runs its graph a few dozen times: interpreting it costs less than compiling machine code. Rewrites
-#: would make it slower, because they join products and sums of two arrays, which NumPy computes whole, into
-#: operations that are interpreted entry by entry.
+#: A figure runs its graph a few dozen times: interpreting it costs less than compiling machine
+#: code. Rewrites would make it slower, because they join products and sums of two arrays, which
+#: NumPy computes whole, into operations that are interpreted entry by entry.
 INTERPRETED = Mode(linker="py", optimizer="merge")
 #: Tolerances of a fit may be coarse, and a coarse solution draws a saw-tooth.
 TIGHT = 1e-8
@@ -46,8 +46,8 @@ TIGHT = 1e-8
 def location(rv: TensorVariable) -> TensorVariable:
     """Graph of the centre of an outcome in units of the data.
 
-    The median of a LogNormal, the expected number of a category, else the mean; of a censored or truncated outcome that of
-    the distribution before it was cut off.
+    The median of a LogNormal, the expected number of a category, else the mean; of a censored or
+    truncated outcome that of the distribution before it was cut off.
 
     Raises
     ------
@@ -69,7 +69,9 @@ def location(rv: TensorVariable) -> TensorVariable:
     try:
         return mean(rv)
     except (NotImplementedError, UndefinedMomentException) as error:
-        raise NotImplementedError(f"PyMC has no mean for outcome '{rv.name}' ({rv.owner.op}), so no curve.") from error
+        raise NotImplementedError(
+            f"PyMC has no mean for outcome '{rv.name}' ({rv.owner.op}), so no curve."
+        ) from error
 
 
 def before_censoring(rv: TensorVariable) -> TensorVariable:
@@ -89,7 +91,11 @@ def as_row_times(x: ArrayLike, outcome: FittedOutcome) -> np.ndarray:
 
 
 def times_of_rows(
-    x: ArrayLike, name: str, shape: tuple[int, ...], places: np.ndarray | None = None, n_all: int | None = None
+    x: ArrayLike,
+    name: str,
+    shape: tuple[int, ...],
+    places: np.ndarray | None = None,
+    n_all: int | None = None,
 ) -> np.ndarray:
     """:func:`as_row_times` for an outcome of this name and shape, whose rows have these places among ``n_all``."""
     try:
@@ -103,9 +109,13 @@ def times_of_rows(
     elif values.shape == shape[-1:]:  # times that all subjects share, in an outcome of two axes
         values = np.broadcast_to(values, shape).ravel()
     else:
-        raise ValueError(f"x must hold one number per row of '{name}', shape {shape}; got shape {values.shape}.")
+        raise ValueError(
+            f"x must hold one number per row of '{name}', shape {shape}; got shape {values.shape}."
+        )
     if not np.isfinite(values).all():
-        raise ValueError(f"x must be finite; row {int(np.flatnonzero(~np.isfinite(values))[0])} is not.")
+        raise ValueError(
+            f"x must be finite; row {int(np.flatnonzero(~np.isfinite(values))[0])} is not."
+        )
     return values
 
 
@@ -128,15 +138,17 @@ class RowFunction:
     x : ndarray, shape (row,), or None
         Time of each row.
     course : ndarray of int, shape (row,)
-        Which rows lie on one curve, as far as ODE solutions show: those of a subject, or of one of its occasions.
+        Which rows lie on one curve, as far as ODE solutions show: those of a subject, or of one of
+        its occasions.
     t0 : ndarray, shape (row,), or None
         Where the ODE solution of each row begins.
     has_ode : bool
     is_aligned : bool
-        Whether every ODE solution has the rows of the outcome, so that rows may have any times. If not, all
-        rows of a subject must be given one time.
+        Whether every ODE solution has the rows of the outcome, so that rows may have any times. If
+        not, all rows of a subject must be given one time.
     has_other_units : bool
-        Whether an ODE solution of other rows has other units than subjects, whose times are unknown.
+        Whether an ODE solution of other rows has other units than subjects, whose times are
+        unknown.
     knows_time : bool
         Whether times reach the graphs at all.
 
@@ -164,13 +176,17 @@ class RowFunction:
         others = [node for node in nodes if not self._has_rows(node)]
         self._others = [(_times_of(node), node.op.subject, node.op.rows.t0) for node in others]
         self.is_aligned = not others
-        self.has_other_units = any(node.op.rows.n_subjects != outcome.subjects.size for node in others)
+        self.has_other_units = any(
+            node.op.rows.n_subjects != outcome.subjects.size for node in others
+        )
         units = [outcome.row_subject] + [node.op.subject for node in nodes if self.is_aligned]
         self.course = np.unique(np.column_stack(units), axis=0, return_inverse=True)[1].ravel()
         self.t0: np.ndarray | None = None
         if nodes and not self.has_other_units:
             of_rows = [outcome.row_subject if node in others else node.op.subject for node in nodes]
-            self.t0 = np.max([node.op.rows.t0[rows] for node, rows in zip(nodes, of_rows, strict=True)], axis=0)
+            self.t0 = np.max(
+                [node.op.rows.t0[rows] for node, rows in zip(nodes, of_rows, strict=True)], axis=0
+            )
         graphs, times = self._open_times(graphs)
         self.knows_time = bool(set(ancestors(graphs)) & set(times))
         self._compile(graphs, free, samples, times)
@@ -179,7 +195,9 @@ class RowFunction:
         times = constant_value(node.inputs[0])
         if times is None or self.x is None:
             return False
-        return are_of_rows(node.op.subject, self.outcome.row_subject) and np.array_equal(times, self.x)
+        return are_of_rows(node.op.subject, self.outcome.row_subject) and np.array_equal(
+            times, self.x
+        )
 
     @property
     def times(self) -> np.ndarray:
@@ -191,7 +209,9 @@ class RowFunction:
             When it is not known.
         """
         if self.x is None:
-            raise ValueError(f"The times of outcome '{self.outcome.name}' are unknown; give one per row as x=.")
+            raise ValueError(
+                f"The times of outcome '{self.outcome.name}' are unknown; give one per row as x=."
+            )
         return self.x
 
     def _open_times(
@@ -208,7 +228,9 @@ class RowFunction:
                 node_t = pt.tensor(dtype="float64", shape=(node.op.subject.size,))
                 times.append(node_t)
             tight = node.op.with_tolerances(TIGHT, TIGHT).make_node(node_t, *node.inputs[1:])
-            graphs = clone_replace(graphs, replace=dict(zip(node.outputs, tight.outputs, strict=True)))
+            graphs = clone_replace(
+                graphs, replace=dict(zip(node.outputs, tight.outputs, strict=True))
+            )
         if self.x is not None:
             whole = self.outcome.shape
             same = {
@@ -232,7 +254,9 @@ class RowFunction:
         graphs = vectorize_graph(graphs, batched) if batched else graphs
         graphs = rebuild(graphs, {}, replace=for_numpy)
         inputs = [*batched.values(), *times]
-        self._function = pytensor.function(inputs, graphs, mode=INTERPRETED, on_unused_input="ignore")
+        self._function = pytensor.function(
+            inputs, graphs, mode=INTERPRETED, on_unused_input="ignore"
+        )
         self._samples = [np.asarray(samples[n], dtype=v.type.dtype) for n, v in used.items()]
 
     def at_rows(self) -> list[np.ndarray]:
@@ -251,7 +275,9 @@ class RowFunction:
         """
         of_rows = times[self.outcome.row_subject]
         of_rows = of_rows if self.t0 is None else np.maximum(of_rows, self.t0)
-        return self._evaluate(of_rows, [np.maximum(times[of], t0[of]) for _, of, t0 in self._others])
+        return self._evaluate(
+            of_rows, [np.maximum(times[of], t0[of]) for _, of, t0 in self._others]
+        )
 
     def _evaluate(self, row_times: np.ndarray, node_times: list[np.ndarray]) -> list[np.ndarray]:
         values = self._function(*self._samples, row_times, *node_times)
@@ -284,7 +310,9 @@ def _times_of(node: Apply) -> np.ndarray:
     """Times of an ODE solution."""
     times = constant_value(node.inputs[0])
     if times is None:
-        raise ValueError("The times of an ODE solution depend on random variables; such curves cannot be drawn.")
+        raise ValueError(
+            "The times of an ODE solution depend on random variables; such curves cannot be drawn."
+        )
     return times
 
 
@@ -318,15 +346,20 @@ def _data_equal_to(
 ) -> dict[Variable, bool]:
     """Data that are the times, and whether subjects share them; an index of the same numbers is left alone.
 
-    Times that all subjects of an outcome of two axes share are found where they have been given its axes, because before that
-    it is not known which axis they are.
+    Times that all subjects of an outcome of two axes share are found where they have been given its
+    axes, because before that it is not known which axis they are.
     """
     found, indices = {}, set()
     for node in io_toposort([], graphs):
         for v in node.inputs:
-            if not (_is_data(v) or (v.owner and isinstance(v.owner.op, DimShuffle) and _is_data(v.owner.inputs[0]))):
+            if not (
+                _is_data(v)
+                or (v.owner and isinstance(v.owner.op, DimShuffle) and _is_data(v.owner.inputs[0]))
+            ):
                 continue
-            is_index = "Subtensor" in type(node.op).__name__ and v.type.dtype.startswith(("int", "uint"))
+            is_index = "Subtensor" in type(node.op).__name__ and v.type.dtype.startswith(
+                ("int", "uint")
+            )
             value = data_value(v)
             is_shared = value.shape != shape and value.shape == (1,) * (len(shape) - 1) + shape[-1:]
             if is_shared:
@@ -340,4 +373,8 @@ def _data_equal_to(
 
 
 def _is_data(v: Variable) -> bool:
-    return isinstance(v, Constant | SharedVariable) and isinstance(v.type, TensorType) and v.type.ndim > 0
+    return (
+        isinstance(v, Constant | SharedVariable)
+        and isinstance(v.type, TensorType)
+        and v.type.ndim > 0
+    )

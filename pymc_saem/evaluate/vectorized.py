@@ -55,7 +55,9 @@ class Vectorized:
         inputs = self._inputs(randomness)
         if self.whole:
             n_batched = len(self.batched) + self.is_drawn
-            batches = {s: pt.tensor(dtype=s.dtype, shape=(None, *s.type.shape)) for s in inputs[:n_batched]}
+            batches = {
+                s: pt.tensor(dtype=s.dtype, shape=(None, *s.type.shape)) for s in inputs[:n_batched]
+            }
             new = vectorize_graph(graphs, batches)
             lead = next(iter(batches.values()))
             graphs = [with_batch(g, old, lead) for g, old in zip(new, graphs, strict=True)]
@@ -86,7 +88,9 @@ class Vectorized:
         """New generators, not ``rng`` itself: operations draw from a copy, so that two of them would draw the same."""
         if rng is None:
             return []
-        return [np.random.default_rng(rng.integers(2**63, size=4)) for _ in range(self.n_generators)]
+        return [
+            np.random.default_rng(rng.integers(2**63, size=4)) for _ in range(self.n_generators)
+        ]
 
 
 def with_batch(graph: Variable, old: Variable, lead: TensorVariable) -> TensorVariable:
@@ -94,4 +98,6 @@ def with_batch(graph: Variable, old: Variable, lead: TensorVariable) -> TensorVa
     graph = pt.as_tensor_variable(graph)
     if graph.type.ndim > old.type.ndim:
         return graph
-    return pt.broadcast_to(graph, (lead.shape[0], *(graph.shape[i] for i in range(graph.type.ndim))))
+    return pt.broadcast_to(
+        graph, (lead.shape[0], *(graph.shape[i] for i in range(graph.type.ndim)))
+    )

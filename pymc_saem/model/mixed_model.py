@@ -22,13 +22,15 @@ class UnsupportedModelError(ValueError):
 class RandomEffect:
     """One free variable with a slice per subject, or per unit nested in subjects, along one of its axes.
 
-    ``link`` maps the natural scale to phi. Where it is "value", phi is PyMC's value variable. ``value_is_phi``:
-    whether the value variable already is on the scale of phi (a LogNormal has a log transform, a LogitNormal has
-    none). ``is_gaussian``: phi has a normal distribution with one covariance for all subjects, so that its distribution is a mean and a
-    covariance; the density of any other block is part of the compiled likelihood.
+    ``link`` maps the natural scale to phi. Where it is "value", phi is PyMC's value variable.
+    ``value_is_phi``: whether the value variable already is on the scale of phi (a LogNormal has a
+    log transform, a LogitNormal has none). ``is_gaussian``: phi has a normal distribution with one
+    covariance for all subjects, so that its distribution is a mean and a covariance; the density of
+    any other block is part of the compiled likelihood.
 
-    A block of a lower level, such as occasions, has a column for each unit of a subject; subjects with fewer units than
-    others have columns that nothing depends on, and that follow the distribution of the block.
+    A block of a lower level, such as occasions, has a column for each unit of a subject; subjects
+    with fewer units than others have columns that nothing depends on, and that follow the
+    distribution of the block.
     """
 
     name: str
@@ -39,8 +41,12 @@ class RandomEffect:
     value_is_phi: bool
     dims: tuple[str | None, ...]
     is_gaussian: bool = True
-    unit_subject: np.ndarray | None = field(default=None, repr=False)  # (unit,): subject of each unit of a lower level
-    is_network: bool = False  # weights of a network, which the data of a subject hardly determine one by one
+    unit_subject: np.ndarray | None = field(
+        default=None, repr=False
+    )  # (unit,): subject of each unit of a lower level
+    is_network: bool = (
+        False  # weights of a network, which the data of a subject hardly determine one by one
+    )
     form: str = "direct"  # "direct", "deviation", "standard"; see parametrization.py
     image: AffineImage | None = field(
         default=None, repr=False, compare=False
@@ -100,13 +106,17 @@ class RandomEffect:
     def by_unit(self, values: np.ndarray) -> np.ndarray:
         """Values (..., *shape) as (..., unit, entry)."""
         lead = values.shape[: values.ndim - len(self.shape)]
-        return np.moveaxis(values, len(lead) + self.axis, len(lead)).reshape(*lead, self.n_units, -1)
+        return np.moveaxis(values, len(lead) + self.axis, len(lead)).reshape(
+            *lead, self.n_units, -1
+        )
 
     def from_columns(self, block: np.ndarray) -> np.ndarray:
         """Inverse of :meth:`to_columns`: (..., subject, size) to (..., *shape)."""
         lead = block.shape[:-2]
         if self.is_nested:
-            block = block.reshape(*lead, block.shape[-2], self.n_slots, -1)[..., self.unit_subject, self.unit_slot, :]
+            block = block.reshape(*lead, block.shape[-2], self.n_slots, -1)[
+                ..., self.unit_subject, self.unit_slot, :
+            ]
         block = block.reshape(*lead, self.n_units, *self.event_shape)
         return np.moveaxis(block, len(lead), len(lead) + self.axis)
 
@@ -159,7 +169,9 @@ class Parameter:
     natural_shape: tuple[
         int, ...
     ]  # of the variable; another where a transform drops entries that follow from the others
-    is_network: bool = False  # weights of a network, which data determine together and hardly one by one
+    is_network: bool = (
+        False  # weights of a network, which data determine together and hardly one by one
+    )
 
     @property
     def is_entrywise(self) -> bool:
@@ -216,7 +228,9 @@ class MixedModel:
         """The random effects, those with a common distribution together."""
         found: dict[str | int, list[RandomEffect]] = {}
         for effect in self.random_effects:
-            found.setdefault(effect.name if effect.image is None else id(effect.image), []).append(effect)
+            found.setdefault(effect.name if effect.image is None else id(effect.image), []).append(
+                effect
+            )
         return tuple(Block(tuple(effects)) for effects in found.values())
 
     @property
@@ -231,7 +245,10 @@ class MixedModel:
     @property
     def values_of_subjects(self) -> np.ndarray:
         """Observed numbers of each subject, (subject,)."""
-        counts = [np.bincount(o.row_subject, minlength=self.n_subjects) * o.row_size for o in self.outcomes]
+        counts = [
+            np.bincount(o.row_subject, minlength=self.n_subjects) * o.row_size
+            for o in self.outcomes
+        ]
         return np.sum(counts, axis=0)
 
     def parameter(self, name: str) -> Parameter:
@@ -243,7 +260,9 @@ class MixedModel:
         for effect in self.random_effects:
             of_unit = element_labels(self.model, effect.name, effect.event_shape, effect.event_dims)
             if effect.is_nested:
-                of_unit = [f"{label} #{slot + 1}" for slot in range(effect.n_slots) for label in of_unit]
+                of_unit = [
+                    f"{label} #{slot + 1}" for slot in range(effect.n_slots) for label in of_unit
+                ]
             labels += of_unit
         return labels
 
@@ -253,7 +272,9 @@ class MixedModel:
         used = np.ones((self.n_subjects, self.n_phi), dtype=bool)
         for effect in self.random_effects:
             if effect.is_nested:
-                used[:, effect.columns] = effect.to_columns(np.ones(effect.shape), self.n_subjects) > 0
+                used[:, effect.columns] = (
+                    effect.to_columns(np.ones(effect.shape), self.n_subjects) > 0
+                )
         return used
 
     @cached_property
@@ -279,5 +300,10 @@ def element_labels(
     axes = []
     for length, dim in zip(shape, tuple(dims) + (None,) * len(shape), strict=False):
         coords = model.coords.get(dim) if dim is not None else None
-        axes.append([str(c) for c in coords] if coords is not None else [str(i) for i in range(length)])
-    return [f"{name}[{', '.join(axes[a][i] for a, i in enumerate(index))}]" for index in np.ndindex(*shape)]
+        axes.append(
+            [str(c) for c in coords] if coords is not None else [str(i) for i in range(length)]
+        )
+    return [
+        f"{name}[{', '.join(axes[a][i] for a, i in enumerate(index))}]"
+        for index in np.ndindex(*shape)
+    ]

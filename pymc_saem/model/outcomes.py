@@ -60,7 +60,8 @@ class Outcome:
 def read_outcomes(model: pm.Model) -> tuple[Outcome, ...]:
     """The outcomes of a model, in its order.
 
-    A missing row (NaN) makes PyMC split an outcome ``y`` into ``y_observed`` and ``y_unobserved``; here it is ``y`` again.
+    A missing row (NaN) makes PyMC split an outcome ``y`` into ``y_observed`` and ``y_unobserved``;
+    here it is ``y`` again.
     """
     return tuple(_read(model, rv) for rv in observed_variables(model))
 
@@ -75,7 +76,9 @@ def choose_outcome(outcomes: Sequence[Outcome], name: str | None) -> Outcome:
     """
     names = [outcome.name for outcome in outcomes]
     if name is None and len(outcomes) > 1:
-        raise ValueError(f"The model has several outcomes; choose one with outcome=: {', '.join(names)}.")
+        raise ValueError(
+            f"The model has several outcomes; choose one with outcome=: {', '.join(names)}."
+        )
     for outcome in outcomes:
         if name in (None, outcome.name):
             return outcome
@@ -89,7 +92,11 @@ def subject_of_values(subject: np.ndarray, n_values: int) -> np.ndarray:
 
 def missing_parts(model: pm.Model) -> set[str]:
     """Names of the free variables that stand for missing rows."""
-    names = {rv.name.removesuffix(_OBSERVED) for rv in observed_variables(model) if rv.name.endswith(_OBSERVED)}
+    names = {
+        rv.name.removesuffix(_OBSERVED)
+        for rv in observed_variables(model)
+        if rv.name.endswith(_OBSERVED)
+    }
     return {name + _UNOBSERVED for name in names} & {rv.name for rv in model.free_RVs}
 
 
@@ -120,7 +127,9 @@ def _read(model: pm.Model, rv: TensorVariable) -> Outcome:
         parts = [Part(rv.owner.inputs[0], np.arange(place.size))]
     else:
         parts = [Part(rv, at), Part(missing, gaps)]
-    return Outcome(name, tuple(parts), place.shape, _dims(model, name, place.ndim), observed, own, rv.dtype)
+    return Outcome(
+        name, tuple(parts), place.shape, _dims(model, name, place.ndim), observed, own, rv.dtype
+    )
 
 
 def _places(

@@ -20,7 +20,12 @@ from pymc_saem.model.reading.crossed_levels import (
     find_levels,
     refuse_latent_parameters,
 )
-from pymc_saem.model.reading.layout import lay_out_effects, lay_out_parameters, with_general_laws, with_images
+from pymc_saem.model.reading.layout import (
+    lay_out_effects,
+    lay_out_parameters,
+    with_general_laws,
+    with_images,
+)
 from pymc_saem.model.reading.levels import (
     Levels,
     RowsOfAxes,
@@ -35,12 +40,20 @@ from pymc_saem.model.reading.levels import (
 from pymc_saem.model.reading.missing_covariates import refuse_missing_covariates
 from pymc_saem.model.reading.observed_values import row_size
 from pymc_saem.model.reading.pairing import warn_of_unfounded_pairs
-from pymc_saem.model.reading.refusals import missing_rows, refuse_sparse_effects, refuse_unused, refuse_what_is_not_read
+from pymc_saem.model.reading.refusals import (
+    missing_rows,
+    refuse_sparse_effects,
+    refuse_unused,
+    refuse_what_is_not_read,
+)
 
 
 @np.errstate(all="ignore")  # values that are not finite are checked and reported
 def read_model(
-    model: pm.Model, random_effects: Sequence[str] | None = None, *, rng: np.random.Generator | None = None
+    model: pm.Model,
+    random_effects: Sequence[str] | None = None,
+    *,
+    rng: np.random.Generator | None = None,
 ) -> MixedModel:
     """Read a PyMC model as a mixed-effects model.
 
@@ -55,8 +68,9 @@ def read_model(
     Raises
     ------
     UnsupportedModelError
-        When no random effect is found, when a random effect lacks the subject axis, when a row depends on two
-        subjects, when units are not nested in subjects, or when a parameter influences nothing.
+        When no random effect is found, when a random effect lacks the subject axis, when a row
+        depends on two subjects, when units are not nested in subjects, or when a parameter
+        influences nothing.
     """
     refuse_what_is_not_read(model)
     point = initial_point(model)
@@ -66,7 +80,11 @@ def read_model(
     dependence = Dependence(model, point, rng or np.random.default_rng(0))
     names = find_random_effects(dependence, random_effects, missing)
     scaled = scaled_vectors(model, point, missing, {n for n in names if parents_of(model, n)})
-    may_drop = () if random_effects is not None else [n for n in names if n not in scaled and not parents_of(model, n)]
+    may_drop = (
+        ()
+        if random_effects is not None
+        else [n for n in names if n not in scaled and not parents_of(model, n)]
+    )
     levels, rows = find_levels(dependence, by_axis(dependence, names), may_drop, scaled)
     if random_effects is None:
         levels, rows = add_units_of_constant_laws(dependence, levels, rows, missing)
@@ -114,23 +132,37 @@ def _subjects_of_units(
 
 
 def _fill_through_zeros(
-    dependence: Dependence, subjects: list[np.ndarray], levels: Levels, of_axis: Mapping[Axis, np.ndarray]
+    dependence: Dependence,
+    subjects: list[np.ndarray],
+    levels: Levels,
+    of_axis: Mapping[Axis, np.ndarray],
 ) -> list[np.ndarray]:
     """Subjects of rows that no random effect moves because it is multiplied by a zero of the data."""
     for axis, names in levels.items():
         for name in names if any((subject < 0).any() for subject in subjects) else ():
             entries = [np.where(r.is_many, -1, r.last) for r in dependence.rows_through_zeros(name)]
-            owners = [np.where(e < 0, -1, of_axis[axis][e]) for e in entries] if axis in of_axis else entries
-            subjects = [np.where(old < 0, new, old) for old, new in zip(subjects, owners, strict=True)]
+            owners = (
+                [np.where(e < 0, -1, of_axis[axis][e]) for e in entries]
+                if axis in of_axis
+                else entries
+            )
+            subjects = [
+                np.where(old < 0, new, old) for old, new in zip(subjects, owners, strict=True)
+            ]
     return subjects
 
 
 def _lay_out(
-    dependence: Dependence, top: list[str], missing: set[str], unit_subjects: Mapping[str, np.ndarray]
+    dependence: Dependence,
+    top: list[str],
+    missing: set[str],
+    unit_subjects: Mapping[str, np.ndarray],
 ) -> MixedModel:
     model, point = dependence.model, dependence.template
     dim, _, labels = subject_axis(dependence, top)
     chosen = {*top, *unit_subjects}
     axes = {rv.name: dependence.axes[rv.name] for rv in model.free_RVs if rv.name in chosen}
     effects = lay_out_effects(model, point, axes, unit_subjects)
-    return MixedModel(model, dim, labels, effects, lay_out_parameters(model, point, chosen | missing), ())
+    return MixedModel(
+        model, dim, labels, effects, lay_out_parameters(model, point, chosen | missing), ()
+    )

@@ -38,8 +38,8 @@ class NetworkCall:
 class MLP:
     """A fully connected network with its weights in one flat vector.
 
-    The object describes the network and holds no weights. Call it with a weight vector, or with one weight vector
-    per subject, and an input.
+    The object describes the network and holds no weights. Call it with a weight vector, or with one
+    weight vector per subject, and an input.
 
     Parameters
     ----------
@@ -52,7 +52,8 @@ class MLP:
     depth : int
         Number of hidden layers; 0 makes the network affine.
     activation : {"tanh", "relu", "softplus", "sigmoid", "swish", "gelu", "identity"}
-        Activation of the hidden layers. Right-hand sides of differential equations need a smooth one.
+        Activation of the hidden layers. Right-hand sides of differential equations need a smooth
+        one.
     output_activation : str
         Activation of the output layer, one of the same.
 
@@ -69,8 +70,8 @@ class MLP:
 
     Notes
     -----
-    Layer l computes ``activation(W_l h + b_l)``. The flat vector holds ``W1, b1, W2, b2, ...``, each matrix row by row;
-    ``W1[0,1]`` is the weight from input 1 to unit 0 of the first layer.
+    Layer l computes ``activation(W_l h + b_l)``. The flat vector holds ``W1, b1, W2, b2, ...``,
+    each matrix row by row; ``W1[0,1]`` is the weight from input 1 to unit 0 of the first layer.
 
     Examples
     --------
@@ -94,17 +95,23 @@ class MLP:
     output_activation: str = "identity"
 
     def __post_init__(self) -> None:
-        check_types("MLP", {name: getattr(self, name) for name in ("activation", "output_activation")})
+        check_types(
+            "MLP", {name: getattr(self, name) for name in ("activation", "output_activation")}
+        )
         for name, lowest in (("in_size", 1), ("out_size", 1), ("width_size", 1), ("depth", 0)):
             value = getattr(self, name)
             is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
             if not is_integer or value < lowest:
-                raise ValueError(f"{name} must be an integer of at least {lowest}, got {shown(value)}")
+                raise ValueError(
+                    f"{name} must be an integer of at least {lowest}, got {shown(value)}"
+                )
             object.__setattr__(self, name, int(value))
         for name in ("activation", "output_activation"):
             value = getattr(self, name)
             if value not in ACTIVATIONS:
-                raise ValueError(f"unknown {name} {shown(value)}; choose one of {', '.join(ACTIVATIONS)}")
+                raise ValueError(
+                    f"unknown {name} {shown(value)}; choose one of {', '.join(ACTIVATIONS)}"
+                )
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:
@@ -135,19 +142,22 @@ class MLP:
         weights : array_like or TensorVariable, shape (..., n_weights)
             One weight vector, or a batch of them.
         x : array_like or TensorVariable
-            The input: shape (..., in_size) if ``in_size > 1``. With ``in_size == 1`` there is **no** feature axis:
-            ``x`` is the scalar or the batch itself, of any shape. A list of PyTensor scalars is a vector.
+            The input: shape (..., in_size) if ``in_size > 1``. With ``in_size == 1`` there is
+            **no** feature axis: ``x`` is the scalar or the batch itself, of any shape. A list of
+            PyTensor scalars is a vector.
 
         Returns
         -------
         numpy.ndarray, numpy.floating or TensorVariable
-            Shape (..., out_size) if ``out_size > 1``; with ``out_size == 1`` there is no feature axis. The leading
-            axes of ``weights`` and ``x`` broadcast against each other. PyTensor if either argument is, else NumPy.
+            Shape (..., out_size) if ``out_size > 1``; with ``out_size == 1`` there is no feature
+            axis. The leading axes of ``weights`` and ``x`` broadcast against each other. PyTensor
+            if either argument is, else NumPy.
 
         Raises
         ------
         ValueError
-            If the last axis of ``weights`` is not ``n_weights`` long, or that of ``x`` not ``in_size``.
+            If the last axis of ``weights`` is not ``n_weights`` long, or that of ``x`` not
+            ``in_size``.
 
         Examples
         --------
@@ -207,7 +217,9 @@ class MLP:
             message = f"the last axis of the input must have length {self.in_size}, the in_size of {self}; {advice}"
             return _of_length(self.in_size, x, message)
         if not shape or shape[-1] != self.in_size:
-            raise ValueError(f"the input has shape {shape}, but the network has in_size={self.in_size}; {advice}")
+            raise ValueError(
+                f"the input has shape {shape}, but the network has in_size={self.in_size}; {advice}"
+            )
         return x
 
 
@@ -220,7 +232,8 @@ def _is_symbolic(value: Any) -> bool:
 def _of_length(length: int, x: Any, message: str) -> TensorVariable:
     """A tensor whose last axis has this length, else an error when the graph runs.
 
-    Its static shape says so too, for the layers; that alone would not do: PyTensor drops it where it only indexes.
+    Its static shape says so too, for the layers; that alone would not do: PyTensor drops it where
+    it only indexes.
     """
     checked: Any = Assert(message)(x, pt.eq(x.shape[-1], length))
     return pt.as_tensor_variable(pt.specify_shape(checked, (*(None,) * (x.ndim - 1), length)))
@@ -229,7 +242,8 @@ def _of_length(length: int, x: Any, message: str) -> TensorVariable:
 def _product(weights: Tensor, start: int, n_in: int, n_out: int, h: Tensor) -> Tensor:
     """W h for the matrix of shape (n_out, n_in) at ``start``; an axis of length 1 is absent from ``h`` and the result.
 
-    One weight vector and one input take the plainest operations, because a right-hand side is traced from them.
+    One weight vector and one input take the plainest operations, because a right-hand side is
+    traced from them.
     """
     stop = start + n_in * n_out
     if n_in == 1 and n_out == 1:

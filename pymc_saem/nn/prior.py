@@ -1,7 +1,7 @@
 """The random variables of network weights: flat and normal ones, with their own starting values.
 
-The starting values are part of the variable and not PyMC's ``initval``, because PyMC cannot copy a model that has an
-``initval``, and ``pm.do``, ``pm.observe`` and ``model.copy`` are built on copies.
+The starting values are part of the variable and not PyMC's ``initval``, because PyMC cannot copy a
+model that has an ``initval``, and ``pm.do``, ``pm.observe`` and ``model.copy`` are built on copies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from pytensor.tensor.variable import TensorConstant, TensorVariable
 
 from pymc_saem.sources import sources_hash
 
-# Spread of the draws that stand in for those of a flat prior. A convention: visible, but the networks stay tame.
+# Spread of the draws that stand in for those of a flat prior. A convention: visible, but the
+# networks stay tame.
 FORWARD_SD = 0.5
 
 
@@ -68,7 +69,9 @@ def _flat_draw_in_numba(op: FlatWeightsRV, node: Apply) -> tuple[Callable[..., f
     def draw(rng: np.random.Generator, start: float, sd: float) -> float:
         return start + sd * rng.standard_normal()
 
-    return draw, int(sources_hash(__name__), 16)  # PyTensor keeps its machine code under this number
+    return draw, int(
+        sources_hash(__name__), 16
+    )  # PyTensor keeps its machine code under this number
 
 
 class NormalWeightsRV(NormalRV):

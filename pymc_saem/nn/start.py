@@ -9,10 +9,11 @@ from pymc_saem.arguments import check_types, shown
 
 from .mlp import MLP
 
-# A rate softplus(net(x)) starts at softplus(-4) = 0.018 per unit of time, slow on the scale of a unit-sized input, so
-# that a state of a few hundred (a dose in mg) times the rate stays in the range of data. softplus(0) = 0.69 would
-# empty such a compartment at once, and gradients there carry little information. Least-squares fits of the four-network theophylline
-# model with one curve per dose ended at 240 to 246 mg^2/L^2 from each of 12 seeds with these two defaults; with the
+# A rate softplus(net(x)) starts at softplus(-4) = 0.018 per unit of time, slow on the scale of a
+# unit-sized input, so that a state of a few hundred (a dose in mg) times the rate stays in the
+# range of data. softplus(0) = 0.69 would empty such a compartment at once, and gradients there
+# carry little information. Least-squares fits of the four-network theophylline model with one curve
+# per dose ended at 240 to 246 mg^2/L^2 from each of 12 seeds with these two defaults; with the
 # range (0, 1), three of 12 ended above 600.
 DEFAULT_TYPICAL_OUTPUT = -4.0
 DEFAULT_INPUT_RANGE = (-1.0, 1.0)
@@ -47,7 +48,8 @@ def initial_weights(
     Raises
     ------
     ValueError
-        If ``input_range`` or ``typical_output`` is not finite, has another shape, or a range is empty.
+        If ``input_range`` or ``typical_output`` is not finite, has another shape, or a range is
+        empty.
 
     See Also
     --------
@@ -56,10 +58,11 @@ def initial_weights(
 
     Notes
     -----
-    Each unit of the first layer has its activation point (where its input ``W1 x + b1`` is 0) in its own stratum
-    of every input's range, so no two units start alike and none starts saturated; its slope is 1 to 3 per half range,
-    in a random direction. Further hidden layers have weights of variance 1 / (number of inputs). Output weights are
-    small and the output bias is the typical output, so the network starts nearly constant.
+    Each unit of the first layer has its activation point (where its input ``W1 x + b1`` is 0) in
+    its own stratum of every input's range, so no two units start alike and none starts saturated;
+    its slope is 1 to 3 per half range, in a random direction. Further hidden layers have weights of
+    variance 1 / (number of inputs). Output weights are small and the output bias is the typical
+    output, so the network starts nearly constant.
 
     Examples
     --------
@@ -73,7 +76,9 @@ def initial_weights(
     check_types("nn.initial_weights", locals())
     lower, upper = _broadcast("input_range", input_range, (net.in_size, 2)).T
     if not np.all(lower < upper):
-        raise ValueError(f"input_range must be (low, high) with low < high, got {shown(input_range)}")
+        raise ValueError(
+            f"input_range must be (low, high) with low < high, got {shown(input_range)}"
+        )
     bias = _broadcast("typical_output", typical_output, (net.out_size,))
     middle, half_range = (lower + upper) / 2, (upper - lower) / 2
     sizes = net.layer_sizes
@@ -82,9 +87,14 @@ def initial_weights(
         if layer == 0:
             parts += _spread_units(rng, n_out, middle, half_range)
         else:
-            parts += [rng.normal(0.0, 1.0 / np.sqrt(n_in), n_out * n_in), rng.normal(0.0, 0.1, n_out)]
+            parts += [
+                rng.normal(0.0, 1.0 / np.sqrt(n_in), n_out * n_in),
+                rng.normal(0.0, 0.1, n_out),
+            ]
     output = rng.normal(0.0, OUTPUT_WEIGHT_SD / np.sqrt(sizes[-2]), (net.out_size, sizes[-2]))
-    if net.depth == 0:  # an affine network: typical at the middle of the inputs, slopes per half range
+    if (
+        net.depth == 0
+    ):  # an affine network: typical at the middle of the inputs, slopes per half range
         output = output / half_range
         bias = bias - output @ middle
     return np.concatenate([*parts, output.ravel(), bias])
@@ -108,7 +118,9 @@ def _broadcast(name: str, value: ArrayLike, shape: tuple[int, ...]) -> np.ndarra
     try:
         array = np.broadcast_to(np.asarray(value, dtype=float), shape)
     except ValueError as error:
-        raise ValueError(f"{name} must have shape {shape}, or one that broadcasts to it, got {shown(value)}") from error
+        raise ValueError(
+            f"{name} must have shape {shape}, or one that broadcasts to it, got {shown(value)}"
+        ) from error
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name} must be finite, got {shown(value)}")
     return array

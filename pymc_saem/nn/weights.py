@@ -37,17 +37,20 @@ def weights(
     net : MLP
         The network.
     prior_sd : float, optional
-        Standard deviation of independent normal priors around 0. By default the prior is flat: no prior.
+        Standard deviation of independent normal priors around 0. By default the prior is flat: no
+        prior.
     input_range : tuple of two floats, or one pair per input
-        Where the inputs live, in their own units. Starting values spread the activation points over it.
+        Where the inputs live, in their own units. Starting values spread the activation points over
+        it.
     typical_output : float or array_like of shape (out_size,)
-        A usual value of the network **before** its output activation. The start is near it. For a rate
-        ``softplus(net(x))`` of usual size r it is ``log(expm1(r))``. The default -4 makes such a rate 0.018.
+        A usual value of the network **before** its output activation. The start is near it. For a
+        rate ``softplus(net(x))`` of usual size r it is ``log(expm1(r))``. The default -4 makes such
+        a rate 0.018.
     dims : str, optional
         The dim of the vector. By default ``"weight"`` if the model has such coords, else none.
     random_seed : int or numpy.random.Generator, optional
-        Seed of the starting values. By default it derives from ``name``: the same in every session and different
-        for networks of different names.
+        Seed of the starting values. By default it derives from ``name``: the same in every session
+        and different for networks of different names.
     initval : array_like of shape (n_weights,), optional
         Starting values; replaces the ones described here.
 
@@ -59,8 +62,8 @@ def weights(
     Raises
     ------
     ValueError
-        If ``dims`` is unknown to the model or not ``n_weights`` long, if ``initval`` has another shape, or if
-        ``prior_sd`` or ``input_range`` is impossible.
+        If ``dims`` is unknown to the model or not ``n_weights`` long, if ``initval`` has another
+        shape, or if ``prior_sd`` or ``input_range`` is impossible.
 
     See Also
     --------
@@ -70,9 +73,10 @@ def weights(
 
     Notes
     -----
-    A flat prior is improper and has no draws. So that ``pm.sample_prior_predictive`` runs all the same, its "draws"
-    of this variable are normal around the starting values, with standard deviation 0.5; give ``prior_sd`` for true
-    ones. How the starting values are made: :func:`initial_weights`.
+    A flat prior is improper and has no draws. So that ``pm.sample_prior_predictive`` runs all the
+    same, its "draws" of this variable are normal around the starting values, with standard
+    deviation 0.5; give ``prior_sd`` for true ones. How the starting values are made:
+    :func:`initial_weights`.
 
     Examples
     --------
@@ -87,7 +91,9 @@ def weights(
     check_types("nn.weights", locals())
     model = pm.modelcontext(None)
     if prior_sd is not None and not prior_sd > 0:
-        raise ValueError(f"prior_sd of {name!r} must be positive, got {shown(prior_sd)}; leave it out for a flat prior")
+        raise ValueError(
+            f"prior_sd of {name!r} must be positive, got {shown(prior_sd)}; leave it out for a flat prior"
+        )
     dims = _dims(model, net, dims)
     if initval is None:
         # crc32 and not hash(), which differs from one session to the next
@@ -95,7 +101,9 @@ def weights(
         initval = initial_weights(net, np.random.default_rng(seed), input_range, typical_output)
     start = np.asarray(initval, dtype=float)
     if start.shape != (net.n_weights,):
-        raise ValueError(f"initval of {name!r} has shape {start.shape}, {net} needs ({net.n_weights},)")
+        raise ValueError(
+            f"initval of {name!r} has shape {start.shape}, {net} needs ({net.n_weights},)"
+        )
     rv = flat_weights(start) if prior_sd is None else normal_weights(float(prior_sd), start)
     return model.register_rv(rv, name, dims=dims)
 
@@ -111,7 +119,9 @@ def _dims(model: pm.Model, net: MLP, dims: str | Sequence[str] | None) -> tuple[
         raise ValueError(f"a weight vector has one dim, got dims={dims!r}")
     (dim,) = dims
     if dim not in model.coords:
-        raise ValueError(f"dim {dim!r} is unknown to the model; add coords={{{dim!r}: net.weight_names}}")
+        raise ValueError(
+            f"dim {dim!r} is unknown to the model; add coords={{{dim!r}: net.weight_names}}"
+        )
     labels = model.coords[dim]
     length = int(model.dim_lengths[dim].eval()) if labels is None else len(labels)
     if length != net.n_weights:

@@ -17,7 +17,11 @@ from pymc_saem.arguments import check_types
 from pymc_saem.ode.events.covariates import Interpolation
 from pymc_saem.ode.events.doses import Doses
 from pymc_saem.ode.events.plan import plan_events
-from pymc_saem.ode.inputs.cautions import warn_of_doubled_doses, warn_of_periods, warn_of_small_states
+from pymc_saem.ode.inputs.cautions import (
+    warn_of_doubled_doses,
+    warn_of_periods,
+    warn_of_small_states,
+)
 from pymc_saem.ode.inputs.labels import aligned, read_subjects
 from pymc_saem.ode.inputs.rows import Rows
 from pymc_saem.ode.inputs.subjects import Subjects
@@ -59,52 +63,59 @@ def solve_ivp(
     Parameters
     ----------
     rhs : callable
-        ``rhs(t, y, p) -> {state: derivative}`` for one subject, written with PyTensor. ``y.depot`` is
-        the scalar state "depot", as is ``y["depot"]``; ``p.name`` is a parameter in its own shape, without the subject
-        axis. It is called once, to read its graph, so conditions are ``pm.math.switch`` and not ``if``.
+        ``rhs(t, y, p) -> {state: derivative}`` for one subject, written with PyTensor. ``y.depot``
+        is the scalar state "depot", as is ``y["depot"]``; ``p.name`` is a parameter in its own
+        shape, without the subject axis. It is called once, to read its graph, so conditions are
+        ``pm.math.switch`` and not ``if``.
     y0 : dict of str to number, array or tensor
         Initial values, one entry per state: a number for all subjects, or shape (n_subjects,).
     params : dict of str to number, array or tensor
         Parameters: a number for all subjects, or shape (n_subjects, ...). Random variables and
-        symbolic tensors get gradients; numbers, arrays and ``pm.Data`` are constants. A covariate that
-        changes with time is ``interpolate(table)``, and ``p.name(t)`` in ``rhs``.
+        symbolic tensors get gradients; numbers, arrays and ``pm.Data`` are constants. A covariate
+        that changes with time is ``interpolate(table)``, and ``p.name(t)`` in ``rhs``.
     t : array_like or tensor, shape (rows,)
         Observation times, long format, in any order, repeats allowed; same unit as ``t0``.
     subject : array_like, shape (rows,), optional
-        Whose row it is: labels, such as a column of ids, or codes 0..n_subjects-1, the place on the leading axis of ``y0`` and
-        ``params``. Whole numbers that are all below n_subjects are codes. Labels stand on the leading axis in the order of
-        the categories if they are categorical, else of the ``coords`` of the parameters in a PyMC model, else of their first
-        appearance, as ``factorize`` gives it; pandas and xarray objects in ``y0``, ``params`` and ``t0`` that have the
-        labels as index are matched by it. Tables name subjects as the rows do. None is a single system, without subject axes.
+        Whose row it is: labels, such as a column of ids, or codes 0..n_subjects-1, the place on the
+        leading axis of ``y0`` and ``params``. Whole numbers that are all below n_subjects are
+        codes. Labels stand on the leading axis in the order of the categories if they are
+        categorical, else of the ``coords`` of the parameters in a PyMC model, else of their first
+        appearance, as ``factorize`` gives it; pandas and xarray objects in ``y0``, ``params`` and
+        ``t0`` that have the labels as index are matched by it. Tables name subjects as the rows do.
+        None is a single system, without subject axes.
     t0 : float or array_like, shape (n_subjects,), default 0
         Time at which ``y0`` holds.
     rtol, atol : float, default 1e-6
         Relative tolerance, and absolute tolerance in units of the states. 1e-2 solves 2 to 3 times
-        faster and can be enough while parameters are far from the optimum. "linear" is exact whatever they are;
-        they only say when a steady state of events is reached.
+        faster and can be enough while parameters are far from the optimum. "linear" is exact
+        whatever they are; they only say when a steady state of events is reached.
     solver : {"auto", "tsit5", "cvodes", "linear", "sunode"}
         "tsit5" is an explicit Runge-Kutta method, for problems that are not stiff; "cvodes" is the
-        BDF method of SUNDIALS, for stiff ones, "sunode" the same method in sunode's own solvers, where
-        that package is installed. "linear" is the matrix exponential, stiff or not, for right-hand sides that
-        are linear in the states with coefficients that do not change with time; doses, infusions and covariates
-        of kind "constant" may change them. "auto" takes "linear" for such systems with up to 8 states,
-        where it is faster (see ``solution.solver``). Else it finds out, for each subject at each call: it begins
-        explicit, and when stability and not accuracy limits the steps, or ``max_steps`` will not do, the subject
-        is solved by "cvodes" from its start. The first stiff subject waits for compilation. Gradients are forward
-        sensitivities, which the tolerances control too. Only with "auto", for right-hand sides so wide that they are
-        computed in loops over tensors (networks from about 100 weights on) and without doses, they are the discrete adjoint:
-        the exact derivative of the numerical solution, at a cost that does not grow with the number of parameters.
+        BDF method of SUNDIALS, for stiff ones, "sunode" the same method in sunode's own solvers,
+        where that package is installed. "linear" is the matrix exponential, stiff or not, for
+        right-hand sides that are linear in the states with coefficients that do not change with
+        time; doses, infusions and covariates of kind "constant" may change them. "auto" takes
+        "linear" for such systems with up to 8 states, where it is faster (see ``solution.solver``).
+        Else it finds out, for each subject at each call: it begins explicit, and when stability and
+        not accuracy limits the steps, or ``max_steps`` will not do, the subject is solved by
+        "cvodes" from its start. The first stiff subject waits for compilation. Gradients are
+        forward sensitivities, which the tolerances control too. Only with "auto", for right-hand
+        sides so wide that they are computed in loops over tensors (networks from about 100 weights
+        on) and without doses, they are the discrete adjoint: the exact derivative of the numerical
+        solution, at a cost that does not grow with the number of parameters.
     max_steps : int, default 4000
-        Steps that one subject may take, with "auto" in each of the two methods. It bounds the time lost on
-        a hopeless proposal, about 4 ms for a small network and 15 ms with "auto"; smooth problems take tens of
-        steps, or hundreds at 1e-9. With events, the steps from one to the next. With "linear", squarings of a matrix from
-        one time to the next, of which it never takes more than 40: for a rate of 1e6 per hour and 24 hours it takes 25.
+        Steps that one subject may take, with "auto" in each of the two methods. It bounds the time
+        lost on a hopeless proposal, about 4 ms for a small network and 15 ms with "auto"; smooth
+        problems take tens of steps, or hundreds at 1e-9. With events, the steps from one to the
+        next. With "linear", squarings of a matrix from one time to the next, of which it never
+        takes more than 40: for a rate of 1e6 per hour and 24 hours it takes 25.
     n_threads : int, optional
-        Threads to share the subjects; by default all that Numba may use. Results do not depend on it.
+        Threads to share the subjects; by default all that Numba may use. Results do not depend on
+        it.
     events : pandas.DataFrame or Doses, optional
-        Doses, infusions, resets and steady states, one per row, with the columns that :class:`Doses`
-        describes; ``Doses(table, ...)`` adds lag times and bioavailabilities. A row of ``t`` at the time
-        of a dose sees the state before it.
+        Doses, infusions, resets and steady states, one per row, with the columns that
+        :class:`Doses` describes; ``Doses(table, ...)`` adds lag times and bioavailabilities. A row
+        of ``t`` at the time of a dose sees the state before it.
 
     Returns
     -------
@@ -115,8 +126,9 @@ def solve_ivp(
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type, shape, name or value; the message says what is expected. With
-        ``solver="linear"`` also if the system is not linear with constant coefficients; the message says where.
+        If an argument has the wrong type, shape, name or value; the message says what is expected.
+        With ``solver="linear"`` also if the system is not linear with constant coefficients; the
+        message says where.
     NotImplementedError
         If ``rhs`` uses an operation that has no compiled form; the message names it.
     ImportError
@@ -147,13 +159,19 @@ def solve_ivp(
     chosen = solver_named(solver)
     chosen.check_installed()
     _check_numbers(rtol, atol, max_steps, n_threads)
-    covariates = {n: v for n, v in params.items() if isinstance(v, Interpolation)} if isinstance(params, dict) else {}
+    covariates = (
+        {n: v for n, v in params.items() if isinstance(v, Interpolation)}
+        if isinstance(params, dict)
+        else {}
+    )
     fixed = {n: v for n, v in params.items() if n not in covariates} if covariates else params
     raw = {"y0": y0, "params": fixed}
     y0, params = as_tensors(y0, "y0"), as_tensors(fixed, "params")
     _check_state_names(y0)
     times, known = as_times(t)
-    shapes = shapes_of({("y0", n): v for n, v in y0.items()} | {("params", n): v for n, v in params.items()})
+    shapes = shapes_of(
+        {("y0", n): v for n, v in y0.items()} | {("params", n): v for n, v in params.items()}
+    )
     n_rows = known.size if known is not None else times.type.shape[0]
     codes, subjects = _subjects(subject, n_rows, shapes, raw)
     subjects = subjects.with_rows(codes, known, getattr(t, "index", None))
@@ -163,7 +181,9 @@ def solve_ivp(
     _check_y0(shapes, subject is not None, n_subjects)
 
     skip = 1 if subject is not None else 0
-    plan, subjects = plan_events(events, covariates, list(y0), subjects, rows.t0, subject is not None)
+    plan, subjects = plan_events(
+        events, covariates, list(y0), subjects, rows.t0, subject is not None
+    )
     if plan is not None:
         chosen.check_events()
         rhs, hidden = plan.right_hand_side(rhs), {n: pt.constant(v) for n, v in plan.hidden.items()}
@@ -221,7 +241,9 @@ class Solution:
     array([0])
     """
 
-    def __init__(self, op: OdeSolution, t: Variable, x: Variable, c: Variable, subjects: Subjects) -> None:
+    def __init__(
+        self, op: OdeSolution, t: Variable, x: Variable, c: Variable, subjects: Subjects
+    ) -> None:
         self._op, self._inputs, self._subjects = op, (t, x, c), subjects
         self._values, self.status = map(pt.as_tensor_variable, op.make_node(t, x, c).outputs)
 
@@ -231,7 +253,10 @@ class Solution:
         return self._op.solver
 
     def __repr__(self) -> str:
-        rows, subjects = _counted(self._op.rows.n_rows, "row"), _counted(self._op.n_subjects, "subject")
+        rows, subjects = (
+            _counted(self._op.rows.n_rows, "row"),
+            _counted(self._op.n_subjects, "subject"),
+        )
         states = ", ".join(map(repr, self._op.state_names))
         return f"<Solution of {states}: {rows}, {subjects}, solver {self.solver!r}>"
 
@@ -250,7 +275,9 @@ class Solution:
 
     def __getattr__(self, name: str) -> TensorVariable:
         if name.startswith("_") or name not in self._op.state_names:
-            raise AttributeError(f"solution has no state {name!r}; its states are {', '.join(self._op.state_names)}.")
+            raise AttributeError(
+                f"solution has no state {name!r}; its states are {', '.join(self._op.state_names)}."
+            )
         return self[name]
 
     def __dir__(self) -> list[str]:
@@ -272,7 +299,8 @@ class Solution:
         t : array_like or tensor, shape (rows,)
             Times of the other rows.
         subject : array_like, shape (rows,), optional
-            Labels if the rows of this solution had labels, else codes. Not needed for a single system.
+            Labels if the rows of this solution had labels, else codes. Not needed for a single
+            system.
         rtol, atol : float, optional
             Other tolerances; those of this solution by default.
         max_steps : int, optional
@@ -292,8 +320,12 @@ class Solution:
         times, known = as_times(t)
         n_rows = known.size if known is not None else times.type.shape[0]
         if subject is None and op.n_subjects > 1:
-            raise ValueError(f"subject must say which of the {op.n_subjects} subjects each row belongs to.")
-        codes = _zeros(n_rows) if subject is None else self._subjects.places_of_rows(subject, n_rows)
+            raise ValueError(
+                f"subject must say which of the {op.n_subjects} subjects each row belongs to."
+            )
+        codes = (
+            _zeros(n_rows) if subject is None else self._subjects.places_of_rows(subject, n_rows)
+        )
         as_start(op.rows.t0, self._subjects, codes, known)  # refuses rows before the start
         state = op.with_rows(codes).__getstate__()
         state["rtol"] = as_positive(op.rtol if rtol is None else rtol, "rtol")
@@ -326,8 +358,12 @@ def _check_state_names(y0: Mapping[str, Any]) -> None:
             raise ValueError(f"y0 has a state called {name!r}, which is taken; rename it.")
 
 
-def _check_y0(shapes: Mapping[tuple[str, str], tuple[int, ...]], has_subject: bool, n_subjects: int) -> None:
-    allowed = f"a number or shape ({n_subjects},), one value per subject" if has_subject else "a number"
+def _check_y0(
+    shapes: Mapping[tuple[str, str], tuple[int, ...]], has_subject: bool, n_subjects: int
+) -> None:
+    allowed = (
+        f"a number or shape ({n_subjects},), one value per subject" if has_subject else "a number"
+    )
     for (kind, name), shape in shapes.items():
         if kind == "y0" and shape not in (((), (n_subjects,)) if has_subject else ((),)):
             raise ValueError(f"y0[{name!r}] must be {allowed}; got shape {shape}.")
@@ -335,7 +371,9 @@ def _check_y0(shapes: Mapping[tuple[str, str], tuple[int, ...]], has_subject: bo
 
 def _zeros(n_rows: int | None) -> np.ndarray:
     if n_rows is None:
-        raise ValueError("The number of rows of t must be known: give subject, or t a static shape.")
+        raise ValueError(
+            "The number of rows of t must be known: give subject, or t a static shape."
+        )
     return np.zeros(n_rows, dtype=np.int64)
 
 
@@ -348,7 +386,9 @@ def _subjects(
     """Codes of the rows, and the subjects."""
     if subject is None:
         return _zeros(n_rows), Subjects(1)
-    codes, subjects = read_subjects(subject, n_rows, shapes, [v for entries in values.values() for v in entries.values()])
+    codes, subjects = read_subjects(
+        subject, n_rows, shapes, [v for entries in values.values() for v in entries.values()]
+    )
     check_axes(shapes, subjects.n)
     return codes, subjects
 

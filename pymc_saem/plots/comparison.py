@@ -44,10 +44,13 @@ def plot_comparison(
 ) -> np.ndarray:
     """Plot the parameters of several fits side by side, and their -2 log-likelihood and information criteria.
 
-    One panel per parameter has the estimate of each fit with its 95 % interval; without standard errors there is a point alone, and a fit
-    without the parameter has an empty line. An array with many entries, such as the weights of a network, has one panel with all its entries. The last panel
-    has -2 log-likelihood, AIC and BIC as differences to the best fit by each; the bar at -2LL is its Monte-Carlo standard error, to both sides.
-    Fits of one model to different data or by different settings may be compared as well, but criteria of different data may not: the panel is left out.
+    One panel per parameter has the estimate of each fit with its 95 % interval; without standard
+    errors there is a point alone, and a fit without the parameter has an empty line. An array with
+    many entries, such as the weights of a network, has one panel with all its entries. The last
+    panel has -2 log-likelihood, AIC and BIC as differences to the best fit by each; the bar at -2LL
+    is its Monte-Carlo standard error, to both sides. Fits of one model to different data or by
+    different settings may be compared as well, but criteria of different data may not: the panel is
+    left out.
 
     Parameters
     ----------
@@ -90,10 +93,14 @@ def plot_comparison(
     """
     check_types("plot_comparison", locals())
     if not isinstance(fits, Mapping) or not fits:
-        raise ValueError("fits must be a mapping of fits by name, as in plot_comparison({'one': idata, 'two': other}).")
+        raise ValueError(
+            "fits must be a mapping of fits by name, as in plot_comparison({'one': idata, 'two': other})."
+        )
     unknown = [name for name in criteria if name not in _CRITERIA]
     if unknown:
-        raise ValueError(f"There is no criterion {shown(unknown[0])}; there are {', '.join(_CRITERIA)}.")
+        raise ValueError(
+            f"There is no criterion {shown(unknown[0])}; there are {', '.join(_CRITERIA)}."
+        )
     tables = {str(name): _estimates(idata) for name, idata in fits.items()}
     groups = _groups(tables, var_names, max_separate)
     differences = _differences(fits, criteria)
@@ -120,7 +127,9 @@ def plot_comparison(
 def _estimates(idata: InferenceData) -> pd.DataFrame:
     """Estimate, lower and upper bound (NaN where there is none), by the label of the parameter."""
     fit = Fit(idata)
-    return pd.DataFrame({name: fit.column(name) for name in ("estimate", "lower", "upper")}, index=fit.labels)
+    return pd.DataFrame(
+        {name: fit.column(name) for name in ("estimate", "lower", "upper")}, index=fit.labels
+    )
 
 
 def _groups(
@@ -137,7 +146,9 @@ def _groups(
         names = [var_names] if isinstance(var_names, str) else list(var_names)
         for name in names:
             if name not in entries:
-                raise ValueError(f"No fit has a parameter {name!r}; there are {', '.join(entries)}.")
+                raise ValueError(
+                    f"No fit has a parameter {name!r}; there are {', '.join(entries)}."
+                )
         entries = {name: entries[name] for name in names}
     groups = {}
     for name, labels in entries.items():
@@ -150,7 +161,11 @@ def _groups(
 
 def _style(k: int) -> Style:
     """Colour and marker of the fit number k."""
-    return {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)], "linestyle": "none"}
+    return {
+        "color": COLOURS[k % len(COLOURS)],
+        "marker": MARKERS[k % len(MARKERS)],
+        "linestyle": "none",
+    }
 
 
 def _draw_one(
@@ -185,7 +200,9 @@ def _draw_entries(
         for row, label in enumerate(labels):
             _draw_one(ax, table, label, row + shifts[k], k, name if row == 0 else None)
     ax.set_yticks(
-        range(len(labels)), [label[len(title) :].strip("[").removesuffix("]") for label in labels], fontsize="x-small"
+        range(len(labels)),
+        [label[len(title) :].strip("[").removesuffix("]") for label in labels],
+        fontsize="x-small",
     )
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.axvline(0.0, **OTHER | {"linewidth": 0.6, "zorder": 0})
@@ -201,7 +218,9 @@ def _differences(fits: Mapping[str, InferenceData], criteria: Sequence[str]) -> 
             continue
         row = {c: -2.0 * attrs["loglik"] if c == "loglik" else float(attrs[c]) for c in criteria}
         rows[str(name)] = row | {"error": 2.0 * float(attrs.get("loglik_error", np.nan))}
-        observed = {str(name): values.values.tobytes() for name, values in fit.observed.data_vars.items()}
+        observed = {
+            str(name): values.values.tobytes() for name, values in fit.observed.data_vars.items()
+        }
         data.add(tuple(sorted(observed.items())))
     if len(rows) < 2 or len(data) > 1 or not criteria:
         return None
@@ -218,15 +237,28 @@ def _draw_differences(ax: Axes, table: pd.DataFrame) -> None:
     for k, name in enumerate(table.index):
         places = np.arange(len(names)) + (k - (n - 1) / 2) * height
         values = table.loc[name, names].to_numpy(dtype=float)
-        ax.barh(places, values, 0.9 * height, color=COLOURS[k % len(COLOURS)], alpha=0.75, label=name)
+        ax.barh(
+            places, values, 0.9 * height, color=COLOURS[k % len(COLOURS)], alpha=0.75, label=name
+        )
         for place, value in zip(places, values, strict=True):
             text = "no likelihood" if np.isnan(value) else f"{value:.1f}"
             x = 0.0 if np.isnan(value) else value
-            ax.annotate(text, (x, place), (3, 0), textcoords="offset points", va="center", fontsize="x-small")
+            ax.annotate(
+                text,
+                (x, place),
+                (3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize="x-small",
+            )
         if "loglik" in names and np.isfinite(table.loc[name, "error"]):
             at = values[names.index("loglik")]
             ax.errorbar(
-                at, places[names.index("loglik")], xerr=table.loc[name, "error"], color="#222222", linewidth=1.0
+                at,
+                places[names.index("loglik")],
+                xerr=table.loc[name, "error"],
+                color="#222222",
+                linewidth=1.0,
             )
     ax.set_yticks(range(len(names)), [_CRITERIA[c] for c in names])
     ax.invert_yaxis()

@@ -48,10 +48,12 @@ def plot_convergence(
     idata : arviz.InferenceData or xarray.DataTree
         What ``fit_saem`` returned, or the same read from a file.
     var_names : str or sequence of str, optional
-        Variables of the group ``saem_trace``. By default all population parameters, the complete-data
-        log density, the acceptance rates, the step sizes, and the failed solves where there were any.
+        Variables of the group ``saem_trace``. By default all population parameters, the
+        complete-data log density, the acceptance rates, the step sizes, and the failed solves where
+        there were any.
     max_separate : int, default 6
-        An array with more entries, such as the weights of a network, has one panel with a line per entry.
+        An array with more entries, such as the weights of a network, has one panel with a line per
+        entry.
     ncols : int, optional
         Panels side by side; by default as many as make a grid somewhat wider than high.
     ax : Axes or array of Axes, optional
@@ -88,7 +90,9 @@ def plot_convergence(
     n_explore = int(trace.attrs.get("n_explore", 0))
     best = fit.best_chain
     drawn = _panels_of(trace, _selection(fit, var_names), max_separate)
-    axes, is_new = panels(len(drawn), ax, figsize, share=False, size=(2.7, 1.9), max_columns=4, ncols=ncols)
+    axes, is_new = panels(
+        len(drawn), ax, figsize, share=False, size=(2.7, 1.9), max_columns=4, ncols=ncols
+    )
     iteration = trace["iteration"].values
     for panel, (title, lines) in zip(axes, drawn, strict=True):
         if title == "acceptance rate":
@@ -119,11 +123,15 @@ def _selection(fit: Fit, var_names: str | Sequence[str] | None) -> list[str]:
         return keep + ["step_size"] * ("step_size" in trace) + ["n_failed"] * failed
     unknown = [name for name in var_names if name not in trace.data_vars]
     if unknown:
-        raise ValueError(f"saem_trace has no variable {shown(unknown[0])}; it has {', '.join(map(str, trace.data_vars))}.")
+        raise ValueError(
+            f"saem_trace has no variable {shown(unknown[0])}; it has {', '.join(map(str, trace.data_vars))}."
+        )
     return list(var_names)
 
 
-def _panels_of(trace: xr.Dataset, names: list[str], max_separate: int) -> list[tuple[str, dict[str, np.ndarray]]]:
+def _panels_of(
+    trace: xr.Dataset, names: list[str], max_separate: int
+) -> list[tuple[str, dict[str, np.ndarray]]]:
     """Title of each panel, and its lines: label -> values, shape (chain, iteration)."""
     drawn, rates = [], {}
     for name in names:
@@ -150,7 +158,10 @@ def _entries(values: xr.DataArray) -> list[str]:
     """Labels such as ``beta[slope]`` of the entries of an array, in C order."""
     axes = [[str(c) for c in values[dim].values] for dim in values.dims[2:]]
     shape = values.shape[2:]
-    return [f"{values.name}[{', '.join(axes[a][i] for a, i in enumerate(at))}]" for at in np.ndindex(*shape)]
+    return [
+        f"{values.name}[{', '.join(axes[a][i] for a, i in enumerate(at))}]"
+        for at in np.ndindex(*shape)
+    ]
 
 
 def _draw_chains(
@@ -167,9 +178,13 @@ def _draw_chains(
     if len(next(iter(lines.values()))) > 1:  # one chain needs no name
         handles[best].set_label("reported chain")
         handles[0 if best else 1].set_label("other chains")
-    if not many and not {"complete_logp", *_OF_THE_RUN} & set(lines):  # its last value is one draw, not an estimate
+    if not many and not {"complete_logp", *_OF_THE_RUN} & set(
+        lines
+    ):  # its last value is one draw, not an estimate
         (line,) = lines.values()
-        ax.set_title(f"{line[best, -1]:.4g}", loc="right", fontsize="small", color=INDIVIDUAL["color"])
+        ax.set_title(
+            f"{line[best, -1]:.4g}", loc="right", fontsize="small", color=INDIVIDUAL["color"]
+        )
 
 
 def _draw_rates(
@@ -178,7 +193,14 @@ def _draw_rates(
     """Acceptance of each kernel in the reported chain; a kernel that was not used has no line."""
     for k, (kernel, values) in enumerate(rates.items()):
         if np.isfinite(values[best]).any():
-            ax.plot(iteration, values[best], label=kernel, linewidth=0.8, alpha=0.75, **SERIES[k % len(SERIES)])
+            ax.plot(
+                iteration,
+                values[best],
+                label=kernel,
+                linewidth=0.8,
+                alpha=0.75,
+                **SERIES[k % len(SERIES)],
+            )
     ax.set_ylim(0, 1)
     if ax.get_lines():
         ax.legend(

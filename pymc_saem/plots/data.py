@@ -58,7 +58,8 @@ def plot_data(
     subjects : label or sequence of labels, optional
         Those to draw; all by default.
     by : str, optional
-        Column by whose values subjects or rows have a colour and a marker, such as a dose group or the kind of outcome; at most 7.
+        Column by whose values subjects or rows have a colour and a marker, such as a dose group or
+        the kind of outcome; at most 7.
     log : bool, default False
         Logarithmic ``y`` axis.
     per_page : int, default 30
@@ -80,7 +81,8 @@ def plot_data(
     Raises
     ------
     ValueError
-        When a column or subject does not exist, a column does not hold numbers, or ``by`` has too many values.
+        When a column or subject does not exist, a column does not hold numbers, or ``by`` has too
+        many values.
 
     See Also
     --------
@@ -106,7 +108,9 @@ def plot_data(
         for label in labels:
             _draw(axes[0], rows[rows[subject] == label], x, y, by, styles)
     else:
-        axes, figures = pages(len(labels), ax, figsize, per_page, sharex=True, sharey=True, ncols=ncols)
+        axes, figures = pages(
+            len(labels), ax, figsize, per_page, sharex=True, sharey=True, ncols=ncols
+        )
         for panel, label in zip(axes, labels, strict=True):
             for other in labels:
                 own = rows[rows[subject] == other].sort_values(x, kind="stable")
@@ -136,7 +140,9 @@ def _checked(data: pd.DataFrame, x: str, y: str, subject: str, by: str | None) -
     for name in (x, y):
         if data[name].dtype.kind not in "iufb":
             raise ValueError(f"column {name!r} must hold numbers, but has type {data[name].dtype}.")
-    rows = data[np.isfinite(data[x].to_numpy(dtype=float)) & np.isfinite(data[y].to_numpy(dtype=float))]
+    rows = data[
+        np.isfinite(data[x].to_numpy(dtype=float)) & np.isfinite(data[y].to_numpy(dtype=float))
+    ]
     if rows.empty:
         raise ValueError(f"no row of data has both {x!r} and {y!r}.")
     return rows

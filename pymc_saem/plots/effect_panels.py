@@ -53,10 +53,14 @@ def read_covariates(
 ) -> list[Covariate]:
     """Covariates with a row per subject, from a table or a mapping."""
     if given is None:
-        raise ValueError("kind='covariates' needs covariates=, a table or a mapping with a value per subject.")
+        raise ValueError(
+            "kind='covariates' needs covariates=, a table or a mapping with a value per subject."
+        )
     labels = next((e.units for e in effects if e.dim == dim), None)
     if labels is None:
-        raise ValueError(f"None of these effects belongs to a {dim}, so covariates do not apply to them.")
+        raise ValueError(
+            f"None of these effects belongs to a {dim}, so covariates do not apply to them."
+        )
     if isinstance(given, pd.DataFrame) and dim in given:
         given = _one_per_subject(given, dim, labels)
     columns = {str(name): np.asarray(values) for name, values in dict(given).items()}
@@ -85,7 +89,9 @@ def _one_per_subject(table: pd.DataFrame, dim: str, labels: np.ndarray) -> pd.Da
 def _covariate(name: str, values: np.ndarray) -> Covariate:
     is_number = values.dtype.kind in "fiu"
     few = np.unique(values[~pd.isna(values)])
-    if is_number and (few.size > 5 or not np.all(few == np.round(few)) or few.size * 2 > values.size):
+    if is_number and (
+        few.size > 5 or not np.all(few == np.round(few)) or few.size * 2 > values.size
+    ):
         return Covariate(name, values.astype(float), None)
     codes, found = pd.factorize(values, sort=True)
     return Covariate(name, np.where(codes < 0, np.nan, codes), tuple(map(str, found)))
@@ -107,14 +113,22 @@ def draw_covariates(
     if axes is None:
         figsize = figsize or (max(5.5, 2.9 * columns), 2.2 * rows + 0.6)
         _, grid = plt.subplots(
-            rows, columns, figsize=figsize, sharex="col", sharey="row", squeeze=False, layout="constrained"
+            rows,
+            columns,
+            figsize=figsize,
+            sharex="col",
+            sharey="row",
+            squeeze=False,
+            layout="constrained",
         )
         axes, is_new = grid.ravel(), True
     else:
         axes, is_new = panels(rows * columns, axes, None, share=False)
     for k, ax in enumerate(axes):
         effect, covariate = effects[k // columns], covariates[k % columns]
-        draws, mode = (effect.z_draws, effect.z_mode) if standardized else (effect.draws, effect.mode)
+        draws, mode = (
+            (effect.z_draws, effect.z_mode) if standardized else (effect.draws, effect.mode)
+        )
         if covariate.categories is None:
             _draw_numbers(ax, covariate, mode, draws, ci_prob)
         else:
@@ -124,7 +138,12 @@ def draw_covariates(
             ax.set_ylabel(with_unit(effect.label, unit))
         if not is_new or k // columns == rows - 1:
             ax.set_xlabel(with_unit(covariate.name, named_unit(units, covariate.name)))
-        ax.set_title(f"shrinkage {100 * effect.shrinkage:.0f} %", loc="right", fontsize="small", color="#444444")
+        ax.set_title(
+            f"shrinkage {100 * effect.shrinkage:.0f} %",
+            loc="right",
+            fontsize="small",
+            color="#444444",
+        )
         tidy(ax)
     numeric = [k for k, c in enumerate(covariates) if c.categories is None]
     add_legend(axes[numeric[0] if numeric else 0 :], is_new)
@@ -171,10 +190,18 @@ def _draw_boxes(ax: Axes, covariate: Covariate, mode: np.ndarray) -> None:
         manage_ticks=False,
     )
     for k, group in enumerate(groups):
-        shift = 0.3 * ((np.arange(group.size) * 0.618034) % 1.0 - 0.5)  # spread evenly, the same in every call
-        ax.plot(k + shift, group, label="conditional mode" if k == 0 else None, **DATA | {"color": INDIVIDUAL["color"]})
+        shift = 0.3 * (
+            (np.arange(group.size) * 0.618034) % 1.0 - 0.5
+        )  # spread evenly, the same in every call
+        ax.plot(
+            k + shift,
+            group,
+            label="conditional mode" if k == 0 else None,
+            **DATA | {"color": INDIVIDUAL["color"]},
+        )
     ax.set_xticks(
-        range(len(groups)), [f"{c}\n(n = {g.size})" for c, g in zip(categories, groups, strict=True)]
+        range(len(groups)),
+        [f"{c}\n(n = {g.size})" for c, g in zip(categories, groups, strict=True)],
     )
     ax.set_xlim(-0.6, len(groups) - 0.4)
 
@@ -188,7 +215,9 @@ def draw_pairs(
     """Effects against each other, on the scale on which their distributions are standard normal."""
     effects = [e for e in effects if e.units.size == effects[0].units.size]
     if len(effects) < 2:
-        raise ValueError(f"kind='pairs' needs two effects of the same units; there is only {effects[0].label}.")
+        raise ValueError(
+            f"kind='pairs' needs two effects of the same units; there is only {effects[0].label}."
+        )
     if len(effects) > MAX_PAIRS:
         return _draw_image(effects, axes, figsize)
     n = len(effects)
@@ -219,10 +248,17 @@ def _draw_pair(ax: Axes, row: Effect, column: Effect, limit: float, below: int) 
     if below == 0:
         grid = np.linspace(-limit, limit, 200)
         if row.z_draws.size:
-            ax.hist(row.z_draws.ravel(), bins=list(np.linspace(-limit, limit, 25)), density=True, **BAND)
+            ax.hist(
+                row.z_draws.ravel(), bins=list(np.linspace(-limit, limit, 25)), density=True, **BAND
+            )
         ax.plot(grid, stats.norm.pdf(grid), **POPULATION)
         ax.set_yticks([])
-        ax.set_title(f"shrinkage {100 * row.shrinkage:.0f} %", loc="right", fontsize="x-small", color="#444444")
+        ax.set_title(
+            f"shrinkage {100 * row.shrinkage:.0f} %",
+            loc="right",
+            fontsize="x-small",
+            color="#444444",
+        )
         tidy(ax)
         return
     ax.set_ylim(-limit, limit)
@@ -243,11 +279,21 @@ def _draw_pair(ax: Axes, row: Effect, column: Effect, limit: float, below: int) 
         ax.axis("off")
         return
     for level in (0.5, 0.9):
-        ax.add_patch(_ellipse(r, level, label="population, 50 % and 90 %" if level == 0.5 else None))
+        ax.add_patch(
+            _ellipse(r, level, label="population, 50 % and 90 %" if level == 0.5 else None)
+        )
     if len(row.z_draws):
-        style = OTHER | {"linestyle": "none", "marker": ".", "markersize": 4, "color": BAND["color"], "alpha": 0.8}
+        style = OTHER | {
+            "linestyle": "none",
+            "marker": ".",
+            "markersize": 4,
+            "color": BAND["color"],
+            "alpha": 0.8,
+        }
         ax.plot(column.z_draws[-1], row.z_draws[-1], label="one draw given the data", **style)
-    ax.plot(column.z_mode, row.z_mode, label="conditional mode", **DATA | {"color": INDIVIDUAL["color"]})
+    ax.plot(
+        column.z_mode, row.z_mode, label="conditional mode", **DATA | {"color": INDIVIDUAL["color"]}
+    )
     tidy(ax)
 
 
@@ -272,8 +318,16 @@ def draws_correlation(one: Effect, other: Effect) -> float:
 def _ellipse(r: float, level: float, label: str | None) -> Ellipse:
     """The ellipse that holds a share of a standard normal pair with correlation r."""
     radius = np.sqrt(stats.chi2.ppf(level, 2))
-    style = {"fill": False, "edgecolor": POPULATION["color"], "linestyle": "--", "linewidth": 1.1, "label": label}
-    return Ellipse((0, 0), 2 * radius * np.sqrt(1 + r), 2 * radius * np.sqrt(1 - r), angle=45, **style)
+    style = {
+        "fill": False,
+        "edgecolor": POPULATION["color"],
+        "linestyle": "--",
+        "linewidth": 1.1,
+        "label": label,
+    }
+    return Ellipse(
+        (0, 0), 2 * radius * np.sqrt(1 + r), 2 * radius * np.sqrt(1 - r), angle=45, **style
+    )
 
 
 def _draw_image(
@@ -283,7 +337,9 @@ def _draw_image(
     n = len(effects)
     axes, is_new = panels(1, axes, figsize or (1.8 + 0.24 * n + 1.2, 1.6 + 0.24 * n), share=False)
     ax = axes[0]
-    r = np.array([[draws_correlation(a, b) if a is not b else np.nan for b in effects] for a in effects])
+    r = np.array(
+        [[draws_correlation(a, b) if a is not b else np.nan for b in effects] for a in effects]
+    )
     image = ax.imshow(r, vmin=-1, vmax=1, cmap=_MAP)
     ax.set_xticks(range(n), [e.label for e in effects], rotation=90, fontsize="x-small")
     ax.set_yticks(range(n), [e.label for e in effects], fontsize="x-small")

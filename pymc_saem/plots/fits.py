@@ -65,11 +65,12 @@ def plot_fits(
 ) -> np.ndarray:
     """Plot data and predictions of each subject over time.
 
-    Each panel has the data, the individual prediction (random effects at their conditional mode), the
-    population prediction (random effects at their population value), and a band of the individual prediction from
-    draws of its random effects given the data. The band is about the curve; residual error is not in it.
-    Rows of a ``pm.Censored`` outcome that were observed at a limit are open triangles there, which point to where the value may be; the
-    curves are those of the distribution before it was cut off.
+    Each panel has the data, the individual prediction (random effects at their conditional mode),
+    the population prediction (random effects at their population value), and a band of the
+    individual prediction from draws of its random effects given the data. The band is about the
+    curve; residual error is not in it. Rows of a ``pm.Censored`` outcome that were observed at a
+    limit are open triangles there, which point to where the value may be; the curves are those of
+    the distribution before it was cut off.
 
     ODEs are solved at tolerance 1e-8 on a fine grid, whatever the tolerance of the model.
 
@@ -82,11 +83,13 @@ def plot_fits(
     subjects : label or sequence of labels, optional
         As in the model's coords; all subjects by default.
     outcome : str or sequence of str, optional
-        Name of the observed variable, when there are several. Of a sequence each subject has as many panels side by side.
+        Name of the observed variable, when there are several. Of a sequence each subject has as
+        many panels side by side.
     x : array_like, shape (row,), or dict of str to array_like, optional
-        Time of each row, by outcome where several have different rows. An ODE solution provides its times; a model written
-        as a formula needs them here, and gets smooth curves when the formula uses the same numbers. A Series with
-        ``attrs["units"]`` brings units; an ODE solution has those of the ``t`` that it was given.
+        Time of each row, by outcome where several have different rows. An ODE solution provides its
+        times; a model written as a formula needs them here, and gets smooth curves when the formula
+        uses the same numbers. A Series with ``attrs["units"]`` brings units; an ODE solution has
+        those of the ``t`` that it was given.
     n_grid : int, default 150
         Points of each curve.
     n_draws : int, default 200
@@ -96,14 +99,15 @@ def plot_fits(
     xlabel : str, optional
         By default the name of ``x`` or "time", with its unit where known.
     ylabel : str or sequence of str, optional
-        By default the name of the outcome, with its unit where known; a sequence has one for each outcome.
+        By default the name of the outcome, with its unit where known; a sequence has one for each
+        outcome.
     log : bool, default False
         Logarithmic y axes; non-positive values are not drawn.
     sharex, sharey : bool, default True
         Whether all panels, on all pages, have the same axes; y axes those of an outcome.
     ncols : int, optional
-        Panels side by side; by default as many as make a page somewhat wider than high. With several outcomes a multiple
-        of their number.
+        Panels side by side; by default as many as make a page somewhat wider than high. With
+        several outcomes a multiple of their number.
     per_page : int, default 30
         More panels than that take several figures; ``axes[k].figure`` is the one of a panel.
     ax : Axes or array of Axes, optional
@@ -119,8 +123,8 @@ def plot_fits(
     Raises
     ------
     ValueError
-        When a subject or outcome does not exist, ``x`` is missing or wrong, the fit belongs to a different model, or the number
-        of columns or labels does not suit the outcomes.
+        When a subject or outcome does not exist, ``x`` is missing or wrong, the fit belongs to a
+        different model, or the number of columns or labels does not suit the outcomes.
 
     See Also
     --------
@@ -152,7 +156,9 @@ def plot_fits(
     if per_page >= 1:  # the panels of a subject stay together
         per_page = max(per_page // n_outcomes, 1) * n_outcomes
     n_panels, all_alike = len(chosen) * n_outcomes, sharey and n_outcomes == 1
-    axes, figures = pages(n_panels, ax, figsize, per_page, sharex=sharex, sharey=all_alike, ncols=ncols)
+    axes, figures = pages(
+        n_panels, ax, figsize, per_page, sharex=sharex, sharey=all_alike, ncols=ncols
+    )
     new = [page.reshape(-1, n_outcomes) for page, is_new in figures if is_new]
     if sharey and not all_alike:
         _share_y_by_outcome(new)
@@ -204,7 +210,14 @@ def _read(
             f"The times of outcome '{fitted.name}' are unknown; give one per row with x=, as in x=data[\"time\"]."
         )
     curves = draw_curves(rows, chosen, n_grid)
-    return _Part(fitted, chosen, named_times(fitted.rv, given), rows.x, curves, censored_rows(model, fitted, samples, given))
+    return _Part(
+        fitted,
+        chosen,
+        named_times(fitted.rv, given),
+        rows.x,
+        curves,
+        censored_rows(model, fitted, samples, given),
+    )
 
 
 def _labels(
@@ -215,10 +228,14 @@ def _labels(
     x_name = name_of_times(given)
     xlabel = with_unit(x_name, unit_in(given, x_name)) if xlabel is None else xlabel
     if ylabel is None:
-        return xlabel, [with_unit(part.fitted.name, unit_in(part.given, part.fitted.name)) for part in parts]
+        return xlabel, [
+            with_unit(part.fitted.name, unit_in(part.given, part.fitted.name)) for part in parts
+        ]
     ylabels = [ylabel] if isinstance(ylabel, str) else list(ylabel)
     if len(ylabels) != len(parts):
-        raise ValueError(f"ylabel has {len(ylabels)} labels, but there are {len(parts)} outcomes; give one for each.")
+        raise ValueError(
+            f"ylabel has {len(ylabels)} labels, but there are {len(parts)} outcomes; give one for each."
+        )
     return xlabel, ylabels
 
 
@@ -229,7 +246,9 @@ def _columns(ncols: int | None, n_subjects: int, n_outcomes: int) -> int | None:
     if ncols is None:
         return n_outcomes * min(n_subjects, max(1, 4 // n_outcomes))
     if ncols % n_outcomes:
-        raise ValueError(f"ncols must be a multiple of {n_outcomes}, the number of outcomes, got {ncols}.")
+        raise ValueError(
+            f"ncols must be a multiple of {n_outcomes}, the number of outcomes, got {ncols}."
+        )
     return ncols
 
 
@@ -239,7 +258,9 @@ def _draw_part(part: _Part, axes: np.ndarray, kinds: set[int], ci_prob: float, l
         own = part.fitted.rows_of(subject)
         _draw_data(panel, part.x[own], part.fitted.observed[own], part.side[own], kinds)
         _draw_curve(panel, curve, ci_prob)
-        panel.set_title(f"{part.fitted.subject_dim} {part.fitted.subjects[subject]}", fontsize="medium")
+        panel.set_title(
+            f"{part.fitted.subject_dim} {part.fitted.subjects[subject]}", fontsize="medium"
+        )
         if log:
             log_scale(panel, "y")
         tidy(panel)
@@ -252,7 +273,14 @@ def _draw_data(ax: Axes, x: np.ndarray, y: np.ndarray, side: np.ndarray, kinds: 
         if k in kinds:
             ax.plot(x[side == k], y[side == k], label=label, **CENSORED | {"marker": marker})
     if not x.size:
-        ax.annotate("no rows", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=DATA["color"])
+        ax.annotate(
+            "no rows",
+            (0.5, 0.5),
+            xycoords="axes fraction",
+            ha="center",
+            va="center",
+            color=DATA["color"],
+        )
 
 
 def _fit_log_axes(axes: np.ndarray, part: _Part, sharey: bool) -> None:
@@ -297,7 +325,9 @@ def _draw_curve(ax: Axes, curve: Curve, ci_prob: float) -> None:
         lower, upper = np.full((2, curve.x.size), np.nan)
         some = np.isfinite(draws).any(axis=0)
         quantile = np.quantile if np.isfinite(draws[:, some]).all() else np.nanquantile
-        lower[some], upper[some] = quantile(draws[:, some], [0.5 - ci_prob / 2, 0.5 + ci_prob / 2], axis=0)
+        lower[some], upper[some] = quantile(
+            draws[:, some], [0.5 - ci_prob / 2, 0.5 + ci_prob / 2], axis=0
+        )
         ax.fill_between(curve.x, lower, upper, label=f"{100 * ci_prob:g} % band", **BAND)
 
 

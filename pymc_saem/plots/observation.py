@@ -53,10 +53,12 @@ def plot_observation_distribution(
 ) -> Axes | np.ndarray:
     """Plot the distribution that the fit predicts for an observed value, and the value itself; of one row, or a panel for each of several.
 
-    Two distributions are drawn: one with the random effects at their conditional mode, and the mixture
-    over draws of the random effects given the data, which is wider where the data say little about the subject.
-    The quantile of the observed value in the mixture, P(Y <= y), is stated. Counts have a mass function instead of a density; a ``pm.Censored``
-    outcome has the density between its limits, and bars at them: their heights are the probabilities that are written there, relative to the highest density.
+    Two distributions are drawn: one with the random effects at their conditional mode, and the
+    mixture over draws of the random effects given the data, which is wider where the data say
+    little about the subject. The quantile of the observed value in the mixture, P(Y <= y), is
+    stated. Counts have a mass function instead of a density; a ``pm.Censored`` outcome has the
+    density between its limits, and bars at them: their heights are the probabilities that are
+    written there, relative to the highest density.
 
     Parameters
     ----------
@@ -67,7 +69,8 @@ def plot_observation_distribution(
     subject : label
         As in the model's coords.
     row : int, sequence of int, or "all", default 0
-        Which of the subject's rows, in the order of the data; negative counts from the end. Several rows have a panel each.
+        Which of the subject's rows, in the order of the data; negative counts from the end. Several
+        rows have a panel each.
     outcome : str, optional
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
@@ -93,7 +96,8 @@ def plot_observation_distribution(
     Raises
     ------
     ValueError
-        When a subject or outcome does not exist, or the fit belongs to a different model or has no draws.
+        When a subject or outcome does not exist, or the fit belongs to a different model or has no
+        draws.
     IndexError
         When the subject has no such row.
     NotImplementedError
@@ -116,9 +120,13 @@ def plot_observation_distribution(
     law = RowLaw(fitted.rv)
     rows = RowFunction(model, law.graphs, fitted, samples, x)
     if len(next(iter(samples.values()))) <= DRAWS.start:
-        raise ValueError("The fit has no draws of the random effects, so it has no predictive distribution.")
+        raise ValueError(
+            "The fit has no draws of the random effects, so it has no predictive distribution."
+        )
     values, x = rows.at_rows(), named_times(fitted.rv, x)
-    axes, is_new = panels(len(places), ax, figsize, share=False, size=(2.9, 2.3), max_columns=4, ncols=ncols)
+    axes, is_new = panels(
+        len(places), ax, figsize, share=False, size=(2.9, 2.3), max_columns=4, ncols=ncols
+    )
     for panel, (number, at) in zip(axes, places, strict=True):
         one, y = law.row([v[:, at] for v in values]), float(fitted.observed[at])
         _draw(panel, one, one.support(y, n_grid))
@@ -128,7 +136,9 @@ def plot_observation_distribution(
         if len(places) == 1:
             panel.set_title(", ".join(filter(None, [title, where])), fontsize="medium")
         else:
-            panel.set_title("\n".join([title, ", ".join(filter(None, [where, stated]))]), fontsize="small")
+            panel.set_title(
+                "\n".join([title, ", ".join(filter(None, [where, stated]))]), fontsize="small"
+            )
         tidy(panel)
     xlabel = with_unit(fitted.name, unit_in(x, fitted.name)) if xlabel is None else xlabel
     for panel in axes:

@@ -50,8 +50,9 @@ def plot_predictions(
 ) -> np.ndarray:
     """Plot observed values against population and individual predictions.
 
-    Points of a good fit lie around the identity line, widely for the population prediction, by the residual error for the individual one. A
-    smooth trend (local linear regression) shows where they lie to one side. Censored rows are rings.
+    Points of a good fit lie around the identity line, widely for the population prediction, by the
+    residual error for the individual one. A smooth trend (local linear regression) shows where they
+    lie to one side. Censored rows are rings.
 
     Parameters
     ----------
@@ -62,9 +63,11 @@ def plot_predictions(
     outcome : str, optional
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
-        Only for its unit of the outcome, in ``attrs["units"]``; an ODE solution has that of the ``t`` that it was given.
+        Only for its unit of the outcome, in ``attrs["units"]``; an ODE solution has that of the
+        ``t`` that it was given.
     kinds : sequence of {"population", "individual"}
-        Panels: predictions with the random effects at their population value, and at the conditional mode.
+        Panels: predictions with the random effects at their population value, and at the
+        conditional mode.
     subjects : label or sequence of labels, optional
         As in the model's coords; all subjects by default.
     log : bool, default False
@@ -86,7 +89,8 @@ def plot_predictions(
     Raises
     ------
     ValueError
-        When a subject, outcome or kind does not exist, the fit belongs to a different model, or PyMC has no mean of the outcome.
+        When a subject, outcome or kind does not exist, the fit belongs to a different model, or
+        PyMC has no mean of the outcome.
 
     See Also
     --------
@@ -107,7 +111,9 @@ def plot_predictions(
         raise ValueError(f"kinds must be among {', '.join(map(repr, _PANELS))}, got {kinds!r}.")
     rows = FittedRows(model, idata, outcome).rows
     if rows.predicted is None:
-        raise ValueError(f"PyMC has no mean for outcome '{rows.outcome.name}', so there are no predictions to plot.")
+        raise ValueError(
+            f"PyMC has no mean for outcome '{rows.outcome.name}', so there are no predictions to plot."
+        )
     chosen = np.isin(rows.subject, find_subjects(rows, subjects))
     if not chosen.any():
         raise ValueError(f"The chosen subjects have no rows of outcome '{rows.outcome.name}'.")
@@ -115,13 +121,17 @@ def plot_predictions(
     axes, is_new = panels(len(kinds), ax, figsize, share=True)
     unit = unit_in(named_times(model[rows.outcome.name], x), rows.outcome.name)
     observed, is_cut = rows.observed[chosen], (rows.below | rows.above)[chosen]
-    limits = _limits([np.stack([observed, rows.predicted[_PANELS[kind]][chosen]]) for kind in kinds], log)
+    limits = _limits(
+        [np.stack([observed, rows.predicted[_PANELS[kind]][chosen]]) for kind in kinds], log
+    )
     for panel, kind in zip(axes, kinds, strict=True):
         predicted = rows.predicted[_PANELS[kind]][chosen]
         _draw(panel, predicted, observed, is_cut, limits, log, smooth)
         panel.set_xlabel(with_unit(f"{kind} prediction", unit) if xlabel is None else xlabel)
     for panel in axes[:1] if is_new else axes:
-        panel.set_ylabel(with_unit(f"observed {rows.outcome.name}", unit) if ylabel is None else ylabel)
+        panel.set_ylabel(
+            with_unit(f"observed {rows.outcome.name}", unit) if ylabel is None else ylabel
+        )
     add_legend(axes, is_new)
     return axes
 
@@ -131,7 +141,11 @@ def _limits(pairs: Sequence[np.ndarray], log: bool) -> tuple[float, float]:
     values = np.concatenate(pairs, axis=1)
     values = values[:, np.isfinite(values).all(axis=0) & ((values > 0).all(axis=0) | (not log))]
     if not values.size:
-        raise ValueError("No row has a prediction" + log * " and an observation above zero, as log=True needs" + ".")
+        raise ValueError(
+            "No row has a prediction"
+            + log * " and an observation above zero, as log=True needs"
+            + "."
+        )
     low, high = values.min(), values.max()
     if log:
         margin = (high / low) ** 0.05

@@ -58,16 +58,21 @@ def plot_random_effects(
     """Plot random effects against the distribution that the model gives them.
 
     "marginals"
-        The draws of all subjects' effects given the data, as a histogram, with the density of the population; the marks below are conditional modes. Draws
-        have no shrinkage: in a true model they follow the density.
+        The draws of all subjects' effects given the data, as a histogram, with the density of the
+        population; the marks below are conditional modes. Draws have no shrinkage: in a true model
+        they follow the density.
     "qq"
-        Sorted effects against normal quantiles, on the scale on which their distribution is standard normal: conditional modes and the band of the draws. Grey is where points of as
-        many independent normal effects lie with probability ``ci_prob``, pointwise. Modes that shrink lie flatter than the diagonal.
+        Sorted effects against normal quantiles, on the scale on which their distribution is
+        standard normal: conditional modes and the band of the draws. Grey is where points of as
+        many independent normal effects lie with probability ``ci_prob``, pointwise. Modes that
+        shrink lie flatter than the diagonal.
     "pairs"
-        Effects against each other on that scale: modes with a draw of each, and the ellipses that hold 50 and 90 % of the population.
-        Above the diagonal their correlation over draws. For more than 6 effects, all correlations as an image.
+        Effects against each other on that scale: modes with a draw of each, and the ellipses that
+        hold 50 and 90 % of the population. Above the diagonal their correlation over draws. For
+        more than 6 effects, all correlations as an image.
     "covariates"
-        Effects of all subjects against covariates, with their intervals; categories as boxes. r is the correlation with the modes. Where shrinkage is large, modes are pulled to the mean and
+        Effects of all subjects against covariates, with their intervals; categories as boxes. r is
+        the correlation with the modes. Where shrinkage is large, modes are pulled to the mean and
         hide or feign relations.
 
     The shrinkage of each effect, 1 - mean(eta^2) / omega^2 over the modes, stands in its panel.
@@ -83,21 +88,25 @@ def plot_random_effects(
     kind : {"marginals", "qq", "pairs", "covariates"}, optional
         By default "covariates" where there are covariates, else "marginals".
     covariates : pandas.DataFrame or mapping of str to array_like, shape (subject,), optional
-        A row per subject, in the order of the model's coords; or a table of any length with a column of the subjects' labels, of which the columns that are constant within
-        subjects are taken. Text, booleans and whole numbers with at most 5 values are categories.
+        A row per subject, in the order of the model's coords; or a table of any length with a
+        column of the subjects' labels, of which the columns that are constant within subjects are
+        taken. Text, booleans and whole numbers with at most 5 values are categories.
     standardized : bool, default False
-        Draw marginals and covariates on the standard normal scale instead of the natural one. With many effects always.
+        Draw marginals and covariates on the standard normal scale instead of the natural one. With
+        many effects always.
     n_draws : int, default 200
         Draws of each subject, at most.
     ci_prob : float, default 0.9
         Probability of intervals and bands.
     max_separate : int, default 12
-        With more effects, such as the weights of networks, "marginals" and "qq" have a panel per variable, with all its entries.
+        With more effects, such as the weights of networks, "marginals" and "qq" have a panel per
+        variable, with all its entries.
     units : mapping of str to str, optional
-        Units of effects and covariates; or a table with ``attrs["units"]``, as the data sets of this package have.
+        Units of effects and covariates; or a table with ``attrs["units"]``, as the data sets of
+        this package have.
     ncols : int, optional
-        Panels of "marginals" and "qq" side by side; by default as many as make a grid somewhat wider than high. The grids of the other
-        kinds follow from effects and covariates.
+        Panels of "marginals" and "qq" side by side; by default as many as make a grid somewhat
+        wider than high. The grids of the other kinds follow from effects and covariates.
     ax : Axes or array of Axes, optional
         Where to draw; a new figure by default.
     figsize : tuple of float, optional
@@ -111,7 +120,8 @@ def plot_random_effects(
     Raises
     ------
     ValueError
-        When an effect or kind does not exist, covariates do not fit the subjects or are missing, or ``ax`` holds too few Axes.
+        When an effect or kind does not exist, covariates do not fit the subjects or are missing, or
+        ``ax`` holds too few Axes.
     NotImplementedError
         When the distribution of an effect is multivariate and not normal.
 
@@ -144,7 +154,14 @@ def plot_random_effects(
     size = (3.3, 2.8) if many else (2.8, 2.3)
     is_strip = many and kind == "marginals"
     axes, is_new = panels(
-        len(groups), ax, figsize, share=False, size=size, max_columns=4, sharex=is_strip, ncols=ncols
+        len(groups),
+        ax,
+        figsize,
+        share=False,
+        size=size,
+        max_columns=4,
+        sharex=is_strip,
+        ncols=ncols,
     )
     for panel, group in zip(axes, groups, strict=True):
         if kind == "qq":
@@ -153,7 +170,9 @@ def plot_random_effects(
             _draw_strips(panel, group, ci_prob)
         else:
             _draw_marginal(panel, group[0], standardized, units)
-        panel.set_title(group[0].variable if many else group[0].label, loc="left", fontsize="medium")
+        panel.set_title(
+            group[0].variable if many else group[0].label, loc="left", fontsize="medium"
+        )
         if not is_strip:
             panel.set_title(_shrinkage(group), loc="right", fontsize="small", color="#444444")
         tidy(panel)
@@ -190,13 +209,28 @@ def _draw_marginal(ax: Axes, effect: Effect, standardized: bool, units: Units) -
         ax.hist(draws.ravel(), bins=list(bins), density=True, label="draws given the data", **BAND)
     density = stats.norm.pdf(grid) if standardized else effect.density(grid)
     ax.plot(grid, density, label="population", **POPULATION | {"zorder": 3})
-    style = DATA | {"marker": "|", "markersize": 7, "markeredgewidth": 0.9, "color": INDIVIDUAL["color"]}
-    ax.plot(mode, np.full(mode.size, 0.03), transform=ax.get_xaxis_transform(), label="conditional modes", **style)
+    style = DATA | {
+        "marker": "|",
+        "markersize": 7,
+        "markeredgewidth": 0.9,
+        "color": INDIVIDUAL["color"],
+    }
+    ax.plot(
+        mode,
+        np.full(mode.size, 0.03),
+        transform=ax.get_xaxis_transform(),
+        label="conditional modes",
+        **style,
+    )
     ax.set_xlim(grid[0], grid[-1])
     ax.set_ylim(bottom=0)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel("standardized" if standardized else with_unit(effect.variable, named_unit(units, effect.variable)))
+    ax.set_xlabel(
+        "standardized"
+        if standardized
+        else with_unit(effect.variable, named_unit(units, effect.variable))
+    )
 
 
 def _draw_strips(ax: Axes, group: list[Effect], ci_prob: float) -> None:
@@ -218,11 +252,31 @@ def _draw_strips(ax: Axes, group: list[Effect], ci_prob: float) -> None:
             )
             ax.plot(q[[1, 3]], [k, k], **style | {"linewidth": 4.5})
         modes = DATA | {"markersize": 2.6, "color": INDIVIDUAL["color"], "alpha": 0.6}
-        ax.plot(effect.z_mode, np.full(effect.units.size, k), label="conditional modes" if first else None, **modes)
+        ax.plot(
+            effect.z_mode,
+            np.full(effect.units.size, k),
+            label="conditional modes" if first else None,
+            **modes,
+        )
         text = f"{100 * effect.shrinkage:.0f} %"
-        ax.text(1.01, k, text, transform=ax.get_yaxis_transform(), va="center", fontsize="x-small", color="#444444")
+        ax.text(
+            1.01,
+            k,
+            text,
+            transform=ax.get_yaxis_transform(),
+            va="center",
+            fontsize="x-small",
+            color="#444444",
+        )
     ax.text(
-        1.01, 1.01, "shrinkage", transform=ax.transAxes, va="bottom", ha="center", fontsize="x-small", color="#444444"
+        1.01,
+        1.01,
+        "shrinkage",
+        transform=ax.transAxes,
+        va="bottom",
+        ha="center",
+        fontsize="x-small",
+        color="#444444",
     )
     ax.set_yticks(range(len(group)), [effect.entry for effect in group], fontsize="small")
     ax.set_ylim(len(group) - 0.5, -0.5)
@@ -245,7 +299,9 @@ def _draw_qq(ax: Axes, group: list[Effect], ci_prob: float) -> None:
             if len(group) == 1:
                 ax.fill_between(x, *bounds, label=f"{100 * ci_prob:g} % of the draws", **BAND)
         style = (
-            DATA | {"color": INDIVIDUAL["color"]} if len(group) == 1 else INDIVIDUAL | {"linewidth": 0.9, "alpha": 0.7}
+            DATA | {"color": INDIVIDUAL["color"]}
+            if len(group) == 1
+            else INDIVIDUAL | {"linewidth": 0.9, "alpha": 0.7}
         )
         ax.plot(x, np.sort(effect.z_mode), label="conditional modes" if first else None, **style)
     ax.set_xlabel("normal quantile")

@@ -57,12 +57,14 @@ def plot_rates(
 ) -> np.ndarray:
     """Plot what the networks of a model have learned: the output of each over its input.
 
-    A panel per network has the curve of each subject (random effects at their conditional mode), of the population
-    (random effects at their population value), and a band. The range that the fitted trajectories of the subjects
-    cover is white, what lies outside is grey: there no data have formed the curves. Curves of subjects are faint where the subject's own trajectory does not
-    go, and ticks at the bottom are the rows of the data.
+    A panel per network has the curve of each subject (random effects at their conditional mode), of
+    the population (random effects at their population value), and a band. The range that the fitted
+    trajectories of the subjects cover is white, what lies outside is grey: there no data have
+    formed the curves. Curves of subjects are faint where the subject's own trajectory does not go,
+    and ticks at the bottom are the rows of the data.
 
-    The networks, what each is called with, and the rate that the model makes of each are read from the model.
+    The networks, what each is called with, and the rate that the model makes of each are read from
+    the model.
 
     Parameters
     ----------
@@ -73,13 +75,14 @@ def plot_rates(
     networks : str or sequence of str, optional
         Names of the networks' weights; all networks by default.
     subjects : label or sequence of labels, optional
-        As in the model's coords; all subjects by default. Up to four have colours and bands of their own; of more, the band is that of
-        all draws of all of them.
+        As in the model's coords; all subjects by default. Up to four have colours and bands of
+        their own; of more, the band is that of all draws of all of them.
     along : {"variable", "input"}
-        Whether the horizontal axis is the time or the state that the input is made of, where it is made of one alone, or the
-        input itself.
+        Whether the horizontal axis is the time or the state that the input is made of, where it is
+        made of one alone, or the input itself.
     raw : bool, default False
-        Draw the network's output instead of the rate that the model makes of it, such as its softplus.
+        Draw the network's output instead of the rate that the model makes of it, such as its
+        softplus.
     ranges : mapping of str to (float, float), optional
         Ends of the horizontal axis of some networks; by default a little more than what is covered.
     n_grid : int, default 100
@@ -89,11 +92,13 @@ def plot_rates(
     ci_prob : float, default 0.9
         Probability of the band, equal tails.
     labels : mapping of str to str, optional
-        Titles and axis labels instead of the names of networks and variables, as in ``{"w_a1": "absorption", "t": "time"}``.
+        Titles and axis labels instead of the names of networks and variables, as in ``{"w_a1":
+        "absorption", "t": "time"}``.
     units : mapping of str to str, optional
         Units of variables and networks, as in ``{"t": "h", "w_a1": "1/h"}``.
     log : bool, default False
-        Logarithmic y axes, for rates of different size; a panel without positive values stays linear.
+        Logarithmic y axes, for rates of different size; a panel without positive values stays
+        linear.
     sharey : bool, default False
         Whether all panels of a new figure have the same vertical axis.
     ncols : int, optional
@@ -111,7 +116,8 @@ def plot_rates(
     Raises
     ------
     ValueError
-        When the model has no networks, a network or subject does not exist, or ``ax`` holds too few Axes.
+        When the model has no networks, a network or subject does not exist, or ``ax`` holds too few
+        Axes.
 
     See Also
     --------
@@ -128,7 +134,14 @@ def plot_rates(
     check_arguments(ci_prob, n_grid, along)
     curves = rate_curves(model, idata, networks, subjects, along, raw, ranges, n_grid, n_draws)
     axes, is_new = panels(
-        len(curves), ax, figsize, share=False, size=(3.2, 2.7), max_columns=4, sharey=sharey, ncols=ncols
+        len(curves),
+        ax,
+        figsize,
+        share=False,
+        size=(3.2, 2.7),
+        max_columns=4,
+        sharey=sharey,
+        ncols=ncols,
     )
     labels = labels or {}
     for panel, one in zip(axes, curves, strict=True):
@@ -153,7 +166,9 @@ def _draw_many(ax: Axes, one: RateCurves, ci_prob: float) -> None:
     style = INDIVIDUAL | {"linewidth": 0.9}
     for k, y in enumerate(one.individual):
         _draw_curve(ax, one, k, y, style, alpha, "subjects" if k == 0 else None)
-    ax.plot(one.x, one.population, label="population", **POPULATION | {"linewidth": 2.0, "zorder": 4})
+    ax.plot(
+        one.x, one.population, label="population", **POPULATION | {"linewidth": 2.0, "zorder": 4}
+    )
     if len(one.draws):
         label = f"{100 * ci_prob:g} % of the subjects' draws"
         ax.fill_between(one.x, *one.band(ci_prob, is_pooled=True), label=label, **BAND)
@@ -165,11 +180,24 @@ def _draw_few(ax: Axes, one: RateCurves, ci_prob: float, dim: str) -> None:
     for k, y in enumerate(one.individual):
         style = SERIES[k] | {"linewidth": 1.6, "zorder": 3}
         is_all = str(one.subjects[k]) == "all"
-        _draw_curve(ax, one, k, y, style, 1.0, "all subjects" if is_all else f"{dim} {one.subjects[k]}")
+        _draw_curve(
+            ax, one, k, y, style, 1.0, "all subjects" if is_all else f"{dim} {one.subjects[k]}"
+        )
         if len(one.draws):
             label = f"{100 * ci_prob:g} % band" if k == 0 else None
-            ax.fill_between(one.x, lower[k], upper[k], label=label, **BAND | {"color": style["color"], "alpha": 0.18})
-    ax.plot(one.x, one.population, label="population", **POPULATION | {"color": "#444444", "linewidth": 1.6})
+            ax.fill_between(
+                one.x,
+                lower[k],
+                upper[k],
+                label=label,
+                **BAND | {"color": style["color"], "alpha": 0.18},
+            )
+    ax.plot(
+        one.x,
+        one.population,
+        label="population",
+        **POPULATION | {"color": "#444444", "linewidth": 1.6},
+    )
 
 
 def _draw_curve(
@@ -177,7 +205,11 @@ def _draw_curve(
 ) -> None:
     """A curve, faint where the subject's trajectory does not go."""
     ax.plot(one.x, np.where(one.is_covered[k], y, np.nan), label=label, **style | {"alpha": alpha})
-    ax.plot(one.x, y, **style | {"alpha": 0.35 * alpha, "linewidth": 0.7 * style["linewidth"], "zorder": 1})
+    ax.plot(
+        one.x,
+        y,
+        **style | {"alpha": 0.35 * alpha, "linewidth": 0.7 * style["linewidth"], "zorder": 1},
+    )
 
 
 def _mark_coverage(ax: Axes, one: RateCurves) -> None:
@@ -191,7 +223,13 @@ def _mark_coverage(ax: Axes, one: RateCurves) -> None:
     rows = np.unique(one.axis.at_rows)
     rows = rows[np.linspace(0, rows.size - 1, min(rows.size, _MAX_MARKS)).astype(int)]
     style = DATA | {"marker": "|", "markersize": 5, "markeredgewidth": 0.6, "alpha": 0.6}
-    ax.plot(rows, np.full(rows.size, 0.018), transform=ax.get_xaxis_transform(), label="rows of the data", **style)
+    ax.plot(
+        rows,
+        np.full(rows.size, 0.018),
+        transform=ax.get_xaxis_transform(),
+        label="rows of the data",
+        **style,
+    )
     ax.set_xlim(one.x[0], one.x[-1])
 
 
@@ -203,7 +241,9 @@ def _scale(ax: Axes, one: RateCurves, ci_prob: float, log: bool) -> None:
     covered = one.is_covered.any(axis=0)
     parts = [one.population[covered], one.individual[one.is_covered]]
     if len(one.draws):
-        parts.append(one.band(ci_prob, is_pooled=len(one.subjects) > MAX_COLOURS)[..., covered].ravel())
+        parts.append(
+            one.band(ci_prob, is_pooled=len(one.subjects) > MAX_COLOURS)[..., covered].ravel()
+        )
     values = np.concatenate(parts)
     values = values[np.isfinite(values)]
     is_log = log and bool((values > 0).any())

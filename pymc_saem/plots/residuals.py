@@ -54,9 +54,10 @@ def plot_residuals(
 ) -> np.ndarray:
     """Plot residuals: against time and prediction, QQ plot, histogram, autocorrelation.
 
-    A row of panels per residual, a column per kind. Shaded is where 95 % of the residuals, or of a statistic of as many
-    independent ones, lie if the model is true. Trends are local linear regressions. The numbers are those of :func:`pymc_saem.residuals`, which
-    says what each residual is.
+    A row of panels per residual, a column per kind. Shaded is where 95 % of the residuals, or of a
+    statistic of as many independent ones, lie if the model is true. Trends are local linear
+    regressions. The numbers are those of :func:`pymc_saem.residuals`, which says what each residual
+    is.
 
     Parameters
     ----------
@@ -67,13 +68,15 @@ def plot_residuals(
     outcome : str, optional
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
-        Time of each row, or any other number such as time after dose. An ODE solution provides its times, and
-        has the units of the ``t`` that it was given. A Series with ``attrs["units"]`` brings units.
+        Time of each row, or any other number such as time after dose. An ODE solution provides its
+        times, and has the units of the ``t`` that it was given. A Series with ``attrs["units"]``
+        brings units.
     which : str or sequence of {"iwres", "pwres", "npde", "pit"}, default ("iwres", "npde")
         Residuals, one row of panels each.
     kinds : str or sequence of {"time", "prediction", "qq", "histogram", "autocorrelation"}, optional
-        By default all but the last, and "time" only where it is known. "prediction" is the individual one for
-        "iwres", else the population's. "autocorrelation" is within subjects, by the number of rows between, in order of time.
+        By default all but the last, and "time" only where it is known. "prediction" is the
+        individual one for "iwres", else the population's. "autocorrelation" is within subjects, by
+        the number of rows between, in order of time.
     n_simulations : int, default 1000
         Simulated data sets.
     random_seed : int or numpy.random.Generator, optional
@@ -93,7 +96,8 @@ def plot_residuals(
     Raises
     ------
     ValueError
-        When a residual or kind does not exist, "time" is asked for and not known, or as :func:`pymc_saem.residuals`.
+        When a residual or kind does not exist, "time" is asked for and not known, or as
+        :func:`pymc_saem.residuals`.
 
     See Also
     --------
@@ -111,7 +115,9 @@ def plot_residuals(
     check_types("plot_residuals", locals())
     which, asked = _several("which", which, _RESIDUALS), kinds
     kinds = _several("kinds", _KINDS[:4] if kinds is None else kinds, _KINDS)
-    table = residuals(model, idata, outcome, x, n_simulations=n_simulations, random_seed=random_seed)
+    table = residuals(
+        model, idata, outcome, x, n_simulations=n_simulations, random_seed=random_seed
+    )
     if "x" not in table and "time" in kinds:
         if asked is not None:
             raise ValueError(
@@ -143,7 +149,9 @@ def _several(argument: str, value: str | Sequence[str], known: Iterable[str]) ->
     value = (value,) if isinstance(value, str) else tuple(value)
     wrong = [v for v in value if v not in known]
     if wrong or not value:
-        raise ValueError(f"{argument} must be among {', '.join(map(repr, known))}, got {shown(value)}.")
+        raise ValueError(
+            f"{argument} must be among {', '.join(map(repr, known))}, got {shown(value)}."
+        )
     return value
 
 
@@ -173,7 +181,11 @@ def _against(ax: Axes, table: pd.DataFrame, residual: str, values: np.ndarray) -
         **BAND | {"alpha": 0.18},
     )
     ax.axhline(law.mean(), **MARK)
-    is_cut = (table["censored"] != "no").to_numpy() if "censored" in table else np.zeros(y.size, dtype=bool)
+    is_cut = (
+        (table["censored"] != "no").to_numpy()
+        if "censored" in table
+        else np.zeros(y.size, dtype=bool)
+    )
     style = dots(y.size)
     ax.plot(values[~is_cut], y[~is_cut], label="rows", **style)
     if is_cut.any():
@@ -195,7 +207,9 @@ def _time(ax: Axes, table: pd.DataFrame, residual: str) -> None:
 
 
 def _prediction(ax: Axes, table: pd.DataFrame, residual: str) -> None:
-    _against(ax, table, residual, table["individual" if residual == "iwres" else "population"].to_numpy())
+    _against(
+        ax, table, residual, table["individual" if residual == "iwres" else "population"].to_numpy()
+    )
 
 
 def _qq(ax: Axes, table: pd.DataFrame, residual: str) -> None:
@@ -224,7 +238,9 @@ def _histogram(ax: Axes, table: pd.DataFrame, residual: str) -> None:
     tail = (1 - _PROBABILITY) / 2
     scale = y.size * np.diff(edges)
     lower, upper = (stats.binom.ppf(q, y.size, p) / scale for q in (tail, 1 - tail))
-    ax.stairs(np.histogram(y, edges)[0] / scale, edges, color=DATA["color"], alpha=0.75, linewidth=1.2)
+    ax.stairs(
+        np.histogram(y, edges)[0] / scale, edges, color=DATA["color"], alpha=0.75, linewidth=1.2
+    )
     ax.stairs(upper, edges, baseline=lower, fill=True, **BAND | {"alpha": 0.3})
     grid = np.linspace(edges[0], edges[-1], 200)
     ax.plot(grid, law.pdf(grid), **INDIVIDUAL | {"linewidth": 1.2})

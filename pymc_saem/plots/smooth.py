@@ -38,5 +38,7 @@ def trend(
     total = weights.sum(axis=1)
     mean_x, mean_y = weights @ x / total, weights @ y / total
     centred = x - mean_x[:, None]
-    slope = (weights * centred * (y - mean_y[:, None])).sum(axis=1) / (weights * centred**2).sum(axis=1)
+    slope = (weights * centred * (y - mean_y[:, None])).sum(axis=1) / (weights * centred**2).sum(
+        axis=1
+    )
     return grid, mean_y + slope * (grid - mean_x)

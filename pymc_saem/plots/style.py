@@ -25,9 +25,15 @@ AxesLike: TypeAlias = Axes | Sequence[Axes] | np.ndarray
 #: Units by name, or a table that has them in its ``attrs``.
 Units: TypeAlias = Mapping[str, str] | pd.DataFrame | None
 
-# Okabe and Ito's colours, distinguishable with every kind of colour blindness; the line styles differ as well,
-# so the figures survive a black-and-white printer.
-DATA: Style = {"color": "#222222", "marker": "o", "markersize": 3.5, "linestyle": "none", "zorder": 4}
+# Okabe and Ito's colours, distinguishable with every kind of colour blindness; the line styles
+# differ as well, so the figures survive a black-and-white printer.
+DATA: Style = {
+    "color": "#222222",
+    "marker": "o",
+    "markersize": 3.5,
+    "linestyle": "none",
+    "zorder": 4,
+}
 CENSORED: Style = DATA | {"markersize": 4.5, "markerfacecolor": "none", "markeredgewidth": 0.9}
 INDIVIDUAL: Style = {"color": "#0072B2", "linewidth": 1.6, "linestyle": "-", "zorder": 3}
 POPULATION: Style = {"color": "#D55E00", "linewidth": 1.3, "linestyle": "--", "zorder": 2}
@@ -41,7 +47,8 @@ MARK: Style = {"color": "#444444", "linewidth": 1.0, "linestyle": ":", "zorder":
 OUTSIDE: Style = {"color": "#E4E4E4", "alpha": 0.7, "linewidth": 0.0, "zorder": 0}
 #: Inches beside each panel of a grid.
 PADDING = 0.08
-#: Lines of equal rank in one panel, such as the kernels of the E-step: colour and line style change together.
+#: Lines of equal rank in one panel, such as the kernels of the E-step: colour and line style change
+#: together.
 SERIES: list[Style] = [
     {"color": "#0072B2", "linestyle": "-"},
     {"color": "#D55E00", "linestyle": "--"},
@@ -114,7 +121,12 @@ def named_times(rv: TensorVariable, given: object) -> Any:
 def dots(n: int) -> Style:
     """Style of ``n`` data points in one panel: the more, the fainter."""
     alpha = float(np.clip(6 / np.sqrt(max(n, 1)), 0.15, 0.75))
-    return DATA | {"markersize": 3.4 if n < 1000 else 2.4, "markeredgewidth": 0.0, "alpha": alpha, "zorder": 2}
+    return DATA | {
+        "markersize": 3.4 if n < 1000 else 2.4,
+        "markeredgewidth": 0.0,
+        "alpha": alpha,
+        "zorder": 2,
+    }
 
 
 def log_scale(ax: Axes, which: str) -> None:
@@ -207,7 +219,9 @@ def panels(
     grid = grid.ravel()
     for k in range(n, grid.size):
         grid[k].remove()
-        grid[k - columns].tick_params(labelbottom=True)  # a shared axis has its numbers at the bottom row only
+        grid[k - columns].tick_params(
+            labelbottom=True
+        )  # a shared axis has its numbers at the bottom row only
     return grid[:n], True
 
 
@@ -232,13 +246,17 @@ def pages(
     if per_page < 1:
         raise ValueError(f"per_page must be at least 1, got {per_page}.")
     if axes is not None or n <= per_page:
-        axes, is_new = panels(n, axes, figsize, share=True, sharex=sharex, sharey=sharey, ncols=ncols)
+        axes, is_new = panels(
+            n, axes, figsize, share=True, sharex=sharex, sharey=sharey, ncols=ncols
+        )
         return axes, [(axes, is_new)]
     ncols = ncols or _columns_for(per_page, 6)  # the same on the last page, which has fewer panels
     figures = []
     for start in range(0, n, per_page):
         k = min(per_page, n - start)
-        figures.append(panels(k, None, figsize, share=True, sharex=sharex, sharey=sharey, ncols=ncols))
+        figures.append(
+            panels(k, None, figsize, share=True, sharex=sharex, sharey=sharey, ncols=ncols)
+        )
     return np.concatenate([page for page, _ in figures]), figures
 
 
@@ -273,11 +291,17 @@ def add_legend(axes: Sequence[Axes] | np.ndarray, is_new: bool, n_columns: int =
 
 
 def legend_above(
-    figure: Figure | SubFigure, handles: Sequence[Artist], labels: Sequence[str], n_columns: int, **style: Any
+    figure: Figure | SubFigure,
+    handles: Sequence[Artist],
+    labels: Sequence[str],
+    n_columns: int,
+    **style: Any,
 ) -> None:
     """A legend above all panels, in as many columns as the figure is wide enough for."""
     for columns in range(n_columns, 0, -1):
-        legend = figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, **style)
+        legend = figure.legend(
+            handles, labels, loc="outside upper center", ncols=columns, frameon=False, **style
+        )
         if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             return
         legend.remove()

@@ -46,7 +46,13 @@ _OUTSIDE = {
     "linestyle": "none",
     "zorder": 5,
 }
-_OUTSIDE_SMOOTH = {"color": _OUTSIDE["color"], "linewidth": 3.0, "marker": ".", "markersize": 3, "zorder": 5}
+_OUTSIDE_SMOOTH = {
+    "color": _OUTSIDE["color"],
+    "linewidth": 3.0,
+    "marker": ".",
+    "markersize": 3,
+    "zorder": 5,
+}
 
 
 def plot_vpc(
@@ -72,11 +78,12 @@ def plot_vpc(
 ) -> np.ndarray:
     """Plot a visual predictive check: quantiles of the data over time, on those of simulated data sets.
 
-    Lines are quantiles of the observed rows in each bin, bands the intervals of the same quantiles in simulated
-    data sets, with their medians as thin lines. A red ring marks a bin where the observed quantile lies outside of its interval,
-    a red line the times where it does with ``bins="smooth"``.
-    A ``Censored`` outcome has a second row of panels with the fraction of censored rows; a ``Bernoulli`` or ``Categorical`` one
-    shows fractions instead of quantiles. The numbers are those of :func:`pymc_saem.vpc`.
+    Lines are quantiles of the observed rows in each bin, bands the intervals of the same quantiles
+    in simulated data sets, with their medians as thin lines. A red ring marks a bin where the
+    observed quantile lies outside of its interval, a red line the times where it does with
+    ``bins="smooth"``. A ``Censored`` outcome has a second row of panels with the fraction of
+    censored rows; a ``Bernoulli`` or ``Categorical`` one shows fractions instead of quantiles. The
+    numbers are those of :func:`pymc_saem.vpc`.
 
     Parameters
     ----------
@@ -87,8 +94,8 @@ def plot_vpc(
     outcome : str, optional
         Name of the observed variable, when there are several.
     x : array_like, shape (row,), optional
-        Time of each row, or any other number to sort by. A Series with ``attrs["units"]`` brings units; an ODE solution
-        provides its times, and has the units of the ``t`` that it was given.
+        Time of each row, or any other number to sort by. A Series with ``attrs["units"]`` brings
+        units; an ODE solution provides its times, and has the units of the ``t`` that it was given.
     bins : {"auto", "unique", "smooth"}, int or sequence of float, default "auto"
         How rows are sorted by their time, see :func:`pymc_saem.vpc`.
     quantiles : sequence of float, default (0.1, 0.5, 0.9)
@@ -108,11 +115,13 @@ def plot_vpc(
     show_data : bool, default True
         Whether the observed rows are drawn as points.
     log : bool, default False
-        Whether the axis of the outcome is logarithmic; it ends below the smallest positive observation.
+        Whether the axis of the outcome is logarithmic; it ends below the smallest positive
+        observation.
     xlabel, ylabel : str, optional
         By default the name of ``x`` or "time", and the name of the outcome, with units where known.
     ax : Axes or array of Axes, optional
-        Where to draw: one per stratum, then one per stratum for the censored fractions of a ``Censored`` outcome. A new figure by default.
+        Where to draw: one per stratum, then one per stratum for the censored fractions of a
+        ``Censored`` outcome. A new figure by default.
     figsize : tuple of float, optional
         Width and height of a new figure in inches.
 
@@ -175,8 +184,14 @@ def plot_vpc(
     x_name = getattr(times, "name", None) or table.attrs["x"]
     xlabel = with_unit(x_name, unit_in(times, x_name)) if xlabel is None else xlabel
     if ylabel is None:
-        ylabel = f"fraction of {name}" if look.is_fraction else with_unit(name, unit_in(times, name))
-        ylabel = f"{ylabel}, prediction-corrected" if prediction_corrected and not look.is_fraction else ylabel
+        ylabel = (
+            f"fraction of {name}" if look.is_fraction else with_unit(name, unit_in(times, name))
+        )
+        ylabel = (
+            f"{ylabel}, prediction-corrected"
+            if prediction_corrected and not look.is_fraction
+            else ylabel
+        )
     _finish(grid, is_new, xlabel, ylabel)
     return grid if has_fractions else grid[0]
 
@@ -252,15 +267,29 @@ def _draw_statistics(ax: Axes, own: pd.DataFrame, look: _Look) -> None:
         part = own[own["level"] == level].sort_values("x")
         if look.is_fraction:
             color = SERIES[k % len(SERIES)]
-            band, line = BAND | {"color": color["color"], "alpha": 0.25}, color | {"linewidth": 1.6, "zorder": 4}
+            band, line = (
+                BAND | {"color": color["color"], "alpha": 0.25},
+                color | {"linewidth": 1.6, "zorder": 4},
+            )
             name = f"fraction of {level:g}"
         else:
             is_middle = level == middle
             band = MIDDLE_BAND if is_middle else BAND
-            line = DATA | {"marker": "none", "linewidth": 1.6, "linestyle": "-" if is_middle else "--"}
-            name = (f"{level:g}" if is_middle else ", ".join(f"{p:g}" for p in levels[levels != middle])) + " quantile"
+            line = DATA | {
+                "marker": "none",
+                "linewidth": 1.6,
+                "linestyle": "-" if is_middle else "--",
+            }
+            name = (
+                f"{level:g}" if is_middle else ", ".join(f"{p:g}" for p in levels[levels != middle])
+            ) + " quantile"
         _band(ax, part, band, f"simulated {name}, {100 * look.ci_prob:g} % interval")
-        thin: Style = {"color": line["color"] if look.is_fraction else "#777777", "linewidth": 0.8, "linestyle": ":", "zorder": 3}
+        thin: Style = {
+            "color": line["color"] if look.is_fraction else "#777777",
+            "linewidth": 0.8,
+            "linestyle": ":",
+            "zorder": 3,
+        }
         x, simulated, observed = _over_bins(part, "simulated", "observed")
         ax.plot(x, simulated, label="simulated, median", **thin)
         ax.plot(x, observed, label=f"observed {name}", **line)
@@ -285,7 +314,11 @@ def _mark_outside(ax: Axes, part: pd.DataFrame, style: Style) -> None:
     is_out = (part["observed"] < part["lower"]) | (part["observed"] > part["upper"])
     if is_out.any():
         # a line breaks where the curve is inside; rings stand alone
-        out = part[is_out] if style is _OUTSIDE else part.assign(observed=part["observed"].where(is_out))
+        out = (
+            part[is_out]
+            if style is _OUTSIDE
+            else part.assign(observed=part["observed"].where(is_out))
+        )
         ax.plot(out["x"], out["observed"], label="outside of its interval", **style)
 
 
@@ -303,7 +336,11 @@ def _draw_fractions(ax: Axes, own: pd.DataFrame, outside: Style) -> None:
         _band(ax, part, BAND)
         x, simulated, observed = _over_bins(part, "simulated", "observed")
         ax.plot(x, simulated, color="#777777", linewidth=0.8, linestyle=":")
-        ax.plot(x, observed, **DATA | {"marker": "none", "linestyle": style["linestyle"], "linewidth": 1.6})
+        ax.plot(
+            x,
+            observed,
+            **DATA | {"marker": "none", "linestyle": style["linestyle"], "linewidth": 1.6},
+        )
         _mark_outside(ax, part, outside)
     ax.set_ylim(-0.03, 1.03)
     tidy(ax)
@@ -331,7 +368,9 @@ def _legend(grid: np.ndarray, is_new: bool) -> None:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     words = ("data", "observed 0.5", "observed ", "outside", "simulated")
-    order = sorted(found, key=lambda label: [k for k, word in enumerate(words) if label.startswith(word)])
+    order = sorted(
+        found, key=lambda label: [k for k, word in enumerate(words) if label.startswith(word)]
+    )
     handles = [found[label] for label in order]
     if is_new:
         legend_above(grid[0, 0].figure, handles, order, n_columns=2, fontsize="small")

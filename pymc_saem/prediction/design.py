@@ -28,7 +28,9 @@ class Units:
     """What the axis of units of a random effect of a lower level stands for, such as occasions."""
 
     labels: list
-    subject: np.ndarray = field(repr=False)  # (unit,); -1 for a unit that no row and no mean determines
+    subject: np.ndarray = field(
+        repr=False
+    )  # (unit,); -1 for a unit that no row and no mean determines
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,19 @@ def read_design(
     n_subjects = experiment.n_units(top[0])
     labels = generator.model.coords.get(fit.subject_dim)
     names = [outcome.name for outcome in generator.outcomes]
-    rows = _with_graph(generator, values, experiment, top, experiment.owners(n_subjects, top, experiment.rows, names))
+    rows = _with_graph(
+        generator,
+        values,
+        experiment,
+        top,
+        experiment.owners(n_subjects, top, experiment.rows, names),
+    )
     units = {}
     for name in lower:
         n_units = experiment.n_units(name)
-        (subject,) = experiment.owners(n_subjects, top, experiment.sums_of(name), [f"the mean of '{name}'"])
+        (subject,) = experiment.owners(
+            n_subjects, top, experiment.sums_of(name), [f"the mean of '{name}'"]
+        )
         unit_of_row = experiment.owners(n_units, [name], experiment.rows, names)
         for unit, of_row in zip(unit_of_row, rows, strict=True):
             at = (unit >= 0) & (subject[unit] < 0)
@@ -128,7 +138,9 @@ def _with_graph(
     if all((of_row >= 0).all() for of_row in rows):
         return rows
     model = generator.model
-    known: dict[Variable, Reach | Values] = {model[name]: Values([values[name]]) for name in generator.parameters}
+    known: dict[Variable, Reach | Values] = {
+        model[name]: Values([values[name]]) for name in generator.parameters
+    }
     for name in generator.effects:
         shape = experiment.typical[name].shape[1:]
         if name in top:
@@ -166,9 +178,13 @@ class _Experiment:
 
     def rows(self, effects: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """A number per row of each outcome, which changes with the distribution of the row."""
-        return [marks[0] for marks in self.generator.marks(self.generator.laws(self.values, effects, 1))]
+        return [
+            marks[0] for marks in self.generator.marks(self.generator.laws(self.values, effects, 1))
+        ]
 
-    def owners(self, n: int, movable: list[str], read: _Read, names: Sequence[str]) -> list[np.ndarray]:
+    def owners(
+        self, n: int, movable: list[str], read: _Read, names: Sequence[str]
+    ) -> list[np.ndarray]:
         """Which of the n entries of ``movable`` effects each number belongs to that ``read(effects)`` lists; -1 for none."""
 
         def density(distance: np.ndarray, _: np.ndarray) -> list[np.ndarray]:
@@ -177,7 +193,8 @@ class _Experiment:
             for name in movable:
                 moved = self.typical[name].copy()
                 new, old, drawn = (
-                    self.generator.by_unit(name, x) for x in (moved, self.typical[name], self.drawn[name])
+                    self.generator.by_unit(name, x)
+                    for x in (moved, self.typical[name], self.drawn[name])
                 )
                 new += share.reshape(1, -1, *(1,) * (old.ndim - 2)) * (drawn - old)
                 given[name] = moved
@@ -191,7 +208,9 @@ class _Experiment:
 
     def sums_of(self, name: str) -> _Read:
         """``f(effects)`` that lists the sum of the values of each unit of an effect."""
-        return lambda effects: [self.generator.by_unit(name, effects[name]).reshape(self.n_units(name), -1).sum(axis=1)]
+        return lambda effects: [
+            self.generator.by_unit(name, effects[name]).reshape(self.n_units(name), -1).sum(axis=1)
+        ]
 
 
 def row_times(generator: Generator, outcome: Outcome, row_subject: np.ndarray) -> np.ndarray | None:

@@ -68,7 +68,10 @@ class Levels:
             )
         refuse_undrawable([self.outcome])
         laws = self.generator.laws(values, effects, self.n_draws)
-        curves, new = self._location(laws), self.generator.draw_outcomes(laws, rng)[self.outcome.name]
+        curves, new = (
+            self._location(laws),
+            self.generator.draw_outcomes(laws, rng)[self.outcome.name],
+        )
         new = new.reshape(self.n_draws, -1)
         tails = [0.5 - ci_prob / 2, 0.5 + ci_prob / 2]
         with warnings.catch_warnings():
@@ -77,7 +80,11 @@ class Levels:
                 prediction = np.nanmean(new, axis=0)
             else:
                 prediction = self._location(self.generator.laws(self.estimate, mode, 1))[0]
-            return Predicted(prediction, np.nanquantile(curves, tails, axis=0), np.nanquantile(new, tails, axis=0))
+            return Predicted(
+                prediction,
+                np.nanquantile(curves, tails, axis=0),
+                np.nanquantile(new, tails, axis=0),
+            )
 
     @cached_property
     def _typical(self) -> dict[str, np.ndarray]:
@@ -102,9 +109,13 @@ class Levels:
     ) -> tuple[dict, dict]:
         """Random effects at the conditional mode (1, ...), and draws of them (draw, ...)."""
         if which is None:
-            raise ValueError("The fit has no draws of the random effects, so there is no information about its subjects.")
+            raise ValueError(
+                "The fit has no draws of the random effects, so there is no information about its subjects."
+            )
         shapes = {name: typical.shape[1:] for name, typical in self._typical.items()}
-        modes, draws, is_given = fitted_effects(self.generator, self.design, self.fit, self.matched, shapes, which)
+        modes, draws, is_given = fitted_effects(
+            self.generator, self.design, self.fit, self.matched, shapes, which
+        )
         new = self.matched.source == OWN_DATA
         if new.any():
             self._add_new(new, modes, draws, is_given, rng)

@@ -47,7 +47,8 @@ def match(generator: Generator, design: Design, fit: Fit, subjects: str) -> Matc
     Warns
     -----
     UserWarning
-        With "auto", when a label is known to the fit, but its observed values are not those of the fit.
+        With "auto", when a label is known to the fit, but its observed values are not those of the
+        fit.
     """
     known = {str(label): k for k, label in enumerate(fit.subjects)}
     place = np.array([known.get(str(label), -1) for label in design.subjects])
@@ -77,7 +78,14 @@ def _warn_of_other_data(generator: Generator, design: Design, fit: Fit, place: n
 def _contradicts(outcome: Outcome, design: Design, fit: Fit, subject: int, place: int) -> bool:
     """Whether a subject has observed values that the fit does not have, and the other way round."""
     observed, constant = fit.observed, fit.constant
-    name = next((n for n in (outcome.observed_name, outcome.name, f"{outcome.name}_observed") if n in observed), None)
+    name = next(
+        (
+            n
+            for n in (outcome.observed_name, outcome.name, f"{outcome.name}_observed")
+            if n in observed
+        ),
+        None,
+    )
     if name is None or f"{name}_subject" not in constant:
         return False
     values = np.ravel(observed[name].values)
@@ -109,14 +117,18 @@ def fitted_effects(
     modes : dict of str to ndarray, each (1, unit, ...)
     draws : dict of str to ndarray, each (draw, unit, ...)
     is_given : dict of str to ndarray of bool, each (unit,)
-        Whose values these are; a unit that the fit does not know, such as a later occasion, has none.
+        Whose values these are; a unit that the fit does not know, such as a later occasion, has
+        none.
     """
     individual, modes, draws, is_given = fit.individual, {}, {}, {}
     for name in generator.effects:
         mode = individual[f"{name}_mode"]
         place = _places(name, design, fit, matched, mode)
         given = place >= 0
-        modes[name], draws[name] = np.zeros((1, *shapes[name])), np.zeros((len(which), *shapes[name]))
+        modes[name], draws[name] = (
+            np.zeros((1, *shapes[name])),
+            np.zeros((len(which), *shapes[name])),
+        )
         by_unit = partial(generator.by_unit, name)
         by_unit(modes[name])[:, given] = by_unit(mode.values[None])[:, place[given]]
         if given.any():
@@ -125,13 +137,19 @@ def fitted_effects(
     return modes, draws, is_given
 
 
-def _places(name: str, design: Design, fit: Fit, matched: Matched, mode: xr.DataArray) -> np.ndarray:
+def _places(
+    name: str, design: Design, fit: Fit, matched: Matched, mode: xr.DataArray
+) -> np.ndarray:
     """Place in the fit of each unit of an effect; -1 for none."""
     if name not in design.units:
         return matched.place
     units = design.units[name]
     axis = fit.unit_axes[name]
-    labels = mode[mode.dims[axis]].values if mode.dims[axis] in mode.coords else np.arange(mode.shape[axis])
+    labels = (
+        mode[mode.dims[axis]].values
+        if mode.dims[axis] in mode.coords
+        else np.arange(mode.shape[axis])
+    )
     known = {str(label): k for k, label in enumerate(labels)}
     found = np.array([known.get(str(label), -1) for label in units.labels])
     owner = np.where(units.subject >= 0, matched.place[units.subject], -1)

@@ -45,25 +45,29 @@ def predict(
 ) -> pd.DataFrame:
     """Predict the rows of an outcome.
 
-    Which rows, the model says: the fitted one has the rows of the data; the same function called with other data makes one
-    that has new times, new subjects, or both. Rows whose observation is missing (NaN) are predicted as well, so a forecast is
-    made with a table whose later rows have no outcome.
+    Which rows, the model says: the fitted one has the rows of the data; the same function called
+    with other data makes one that has new times, new subjects, or both. Rows whose observation is
+    missing (NaN) are predicted as well, so a forecast is made with a table whose later rows have no
+    outcome.
 
-    Subjects are matched to the fit by their label in the coords. Those that the fit knows have the random effects that the fit
-    found, whatever is observed in ``model``. The random effects of others are estimated from their own observed rows in
-    ``model``, with the parameters at the estimate, so that no subject is predicted from another one's data; and those without
-    an observed row follow the distribution of the population. Differential equations are solved to 1e-8, whatever the tolerance of the model.
+    Subjects are matched to the fit by their label in the coords. Those that the fit knows have the
+    random effects that the fit found, whatever is observed in ``model``. The random effects of
+    others are estimated from their own observed rows in ``model``, with the parameters at the
+    estimate, so that no subject is predicted from another one's data; and those without an observed
+    row follow the distribution of the population. Differential equations are solved to 1e-8,
+    whatever the tolerance of the model.
 
     Parameters
     ----------
     model : pymc.Model or callable
-        The model whose rows are predicted: the fitted one, or one of the same parameters with other rows or subjects. Or the
-        function that builds it, called with ``data``.
+        The model whose rows are predicted: the fitted one, or one of the same parameters with other
+        rows or subjects. Or the function that builds it, called with ``data``.
     idata : arviz.InferenceData or xarray.DataTree
         What ``fit_saem`` returned, or the same read from a file.
     data : optional
-        The argument of ``model``, where that is a function. With a ``pm.Model``: a mapping of names of its ``pm.Data`` (and of
-        coords, where lengths change) to values, which are put back afterwards.
+        The argument of ``model``, where that is a function. With a ``pm.Model``: a mapping of names
+        of its ``pm.Data`` (and of coords, where lengths change) to values, which are put back
+        afterwards.
     level : {"individual", "population", "marginal"} or sequence of these
         - "individual": random effects at the conditional mode; intervals from draws given the subject's data.
         - "population": random effects at their population value (a typical subject with these covariates); intervals from
@@ -72,13 +76,13 @@ def predict(
     outcome : str, optional
         Name of the observed variable, when there are several.
     subjects : {"auto", "match", "new"}
-        "auto" matches by label, and warns where the observed values of a known label are not those of the fit: subject 1 of
-        another study is another person. "match" does not ask. "new" takes no subject for one of the fit, so that all are
-        estimated from their rows in ``model``.
+        "auto" matches by label, and warns where the observed values of a known label are not those
+        of the fit: subject 1 of another study is another person. "match" does not ask. "new" takes
+        no subject for one of the fit, so that all are estimated from their rows in ``model``.
     parameters : {"draws", "estimate"}, default "draws"
-        "draws": intervals hold the uncertainty of the parameters, drawn independently of the random effects, which is
-        somewhat too much where both are determined together. "estimate": parameters at the estimate; intervals of the
-        level "population" are then empty.
+        "draws": intervals hold the uncertainty of the parameters, drawn independently of the random
+        effects, which is somewhat too much where both are determined together. "estimate":
+        parameters at the estimate; intervals of the level "population" are then empty.
     ci_prob : float, default 0.9
         Probability of the intervals, equal tails.
     n_draws : int, default 1000
@@ -89,30 +93,36 @@ def predict(
     Returns
     -------
     pandas.DataFrame
-        One line per row of the outcome, and level. Columns: ``subject`` (label), ``row`` (number in the outcome, flattened),
-        ``time`` (if a differential equation knows it), ``level`` (if several were asked for), ``observed`` (NaN if missing),
-        ``prediction``; ``lower`` and ``upper``, the interval of what is predicted; ``lower_new`` and ``upper_new``, that
-        of a new observation, residual error included; ``source`` of the random effects: "fit", "own data" or "population".
+        One line per row of the outcome, and level. Columns: ``subject`` (label), ``row`` (number in
+        the outcome, flattened), ``time`` (if a differential equation knows it), ``level`` (if
+        several were asked for), ``observed`` (NaN if missing), ``prediction``; ``lower`` and
+        ``upper``, the interval of what is predicted; ``lower_new`` and ``upper_new``, that of a new
+        observation, residual error included; ``source`` of the random effects: "fit", "own data" or
+        "population".
 
-        What is predicted is the location of the outcome: the median of a LogNormal, the expected number of a category, of a
-        censored or truncated outcome the mean of the distribution before it is cut off, and the mean of any other. At the level
-        "marginal" ``prediction`` is the mean of new observations.
+        What is predicted is the location of the outcome: the median of a LogNormal, the expected
+        number of a category, of a censored or truncated outcome the mean of the distribution before
+        it is cut off, and the mean of any other. At the level "marginal" ``prediction`` is the mean
+        of new observations.
 
     Raises
     ------
     ValueError
-        When an option is out of range, the outcome does not exist, or the fit belongs to a different model.
+        When an option is out of range, the outcome does not exist, or the fit belongs to a
+        different model.
     TypeError
         When ``model``, ``idata`` or ``data`` are of the wrong kind.
     NotImplementedError
         When PyMC has no mean of the outcome.
     UnsupportedModelError
-        When a row belongs to no subject, or new subjects cannot be estimated; the message gives the reason.
+        When a row belongs to no subject, or new subjects cannot be estimated; the message gives the
+        reason.
 
     Warns
     -----
     UserWarning
-        When labels seem to mean other subjects, draws of new subjects do not suffice, or predictions could not be computed.
+        When labels seem to mean other subjects, draws of new subjects do not suffice, or
+        predictions could not be computed.
 
     See Also
     --------
@@ -161,7 +171,13 @@ def predict(
         source = matched.source[row_subject] if name == "individual" else POPULATION
         of_level = {"level": name} if len(levels) > 1 else {}
         tables.append(
-            pd.DataFrame(start | of_level | {"observed": chosen.observed} | _columns(predicted) | {"source": source})
+            pd.DataFrame(
+                start
+                | of_level
+                | {"observed": chosen.observed}
+                | _columns(predicted)
+                | {"source": source}
+            )
         )
     table = pd.concat(tables, ignore_index=True)
     table["subject"] = table["subject"].infer_objects()
@@ -174,7 +190,9 @@ def _check_levels(level: str | Sequence[str]) -> list[str]:
     for name in levels:
         check_choice("level", name, LEVELS)
     if not levels or len(set(levels)) < len(levels):
-        raise ValueError(f"level is {shown(level)}; it must be one or several of {', '.join(map(repr, LEVELS))}, each once.")
+        raise ValueError(
+            f"level is {shown(level)}; it must be one or several of {', '.join(map(repr, LEVELS))}, each once."
+        )
     return levels
 
 
@@ -182,7 +200,9 @@ def _check_effects(model: pm.Model, fit: Fit) -> None:
     names = {rv.name for rv in model.free_RVs}
     lacking = [name for name in fit.effects if name not in names]
     if lacking:
-        raise ValueError(f"The fit belongs to a different model: this one has no random effect '{lacking[0]}'.")
+        raise ValueError(
+            f"The fit belongs to a different model: this one has no random effect '{lacking[0]}'."
+        )
 
 
 def _columns(predicted: Predicted) -> dict[str, np.ndarray]:

@@ -35,9 +35,10 @@ def simulate(
 ) -> xr.Dataset:
     """Simulate data sets from a model.
 
-    Each data set has new random effects for every subject, drawn from their distribution given the parameters, and new outcomes for
-    every row. What is observed in ``model`` is not used: only its design counts (subjects, rows, times, covariates). All data
-    sets are evaluated together; differential equations are solved to 1e-8, whatever the tolerance of the model.
+    Each data set has new random effects for every subject, drawn from their distribution given the
+    parameters, and new outcomes for every row. What is observed in ``model`` is not used: only its
+    design counts (subjects, rows, times, covariates). All data sets are evaluated together;
+    differential equations are solved to 1e-8, whatever the tolerance of the model.
 
     Parameters
     ----------
@@ -50,24 +51,26 @@ def simulate(
     random_seed : int or numpy.random.Generator, optional
         Same seed, same data sets.
     parameters : {"estimate", "draws"}, default "estimate"
-        "draws" gives each data set other parameters, from the posterior group of the fit, so that their uncertainty is in
-        the data sets.
+        "draws" gives each data set other parameters, from the posterior group of the fit, so that
+        their uncertainty is in the data sets.
     random_effects : sequence of str, optional
-        Names of the random effects, where values are given by name and the effects are not found from the model: see
+        Names of the random effects, where values are given by name and the effects are not found
+        from the model: see
         :func:`pymc_saem.fit_saem`. A fit stores them.
 
     Returns
     -------
     xarray.Dataset
-        Each outcome and each random effect under the user's name, dims ("simulation", ...) with the dims and coords of the
-        model; the parameters too, where they differ between data sets. An outcome with missing rows is whole, under the name that its user gave it.
-        Rows of a subject whose differential equation has no solution are NaN, its random effects are not.
+        Each outcome and each random effect under the user's name, dims ("simulation", ...) with the
+        dims and coords of the model; the parameters too, where they differ between data sets. An
+        outcome with missing rows is whole, under the name that its user gave it. Rows of a subject
+        whose differential equation has no solution are NaN, its random effects are not.
 
     Raises
     ------
     ValueError
-        When a value is missing, unknown or of another shape, when the fit belongs to a different model or has no draws, or an option
-        is out of range.
+        When a value is missing, unknown or of another shape, when the fit belongs to a different
+        model or has no draws, or an option is out of range.
 
     Warns
     -----
@@ -95,7 +98,9 @@ def simulate(
     rng = random_generator(random_seed)
     if isinstance(idata_or_values, Mapping) and not hasattr(idata_or_values, "attrs"):
         if parameters == "draws":
-            raise ValueError("parameters='draws' needs a fit, which has draws; values by name are used as given.")
+            raise ValueError(
+                "parameters='draws' needs a fit, which has draws; values by name are used as given."
+            )
         generator = Generator(model, names_of_effects(model, idata_or_values, random_effects))
         values = check_values(model, generator.parameters, generator.effects, idata_or_values)
     else:
@@ -108,7 +113,9 @@ def simulate(
     return _dataset(generator, generated, values if parameters == "draws" else {})
 
 
-def generate(generator: Generator, values: Mapping[str, np.ndarray], n: int, rng: np.random.Generator) -> Generated:
+def generate(
+    generator: Generator, values: Mapping[str, np.ndarray], n: int, rng: np.random.Generator
+) -> Generated:
     """n data sets, with one warning about all rows that are NaN."""
     refuse_undrawable(generator.outcomes)
     generated = generator.draw(values, n, rng)
@@ -167,7 +174,9 @@ def subject_labels(generator: Generator, n_subjects: int) -> list:
     return list(range(n_subjects))
 
 
-def _dataset(generator: Generator, generated: Generated, values: Mapping[str, np.ndarray]) -> xr.Dataset:
+def _dataset(
+    generator: Generator, generated: Generated, values: Mapping[str, np.ndarray]
+) -> xr.Dataset:
     model = generator.model
     arrays: dict[str, tuple[tuple[str | None, ...], np.ndarray]] = {}
     for outcome in generator.outcomes:
@@ -182,5 +191,9 @@ def _dataset(generator: Generator, generated: Generated, values: Mapping[str, np
         data[name] = (named, value)
         for dim, length in zip(named, value.shape, strict=True):
             known = model.coords.get(dim)
-            coords[dim] = as_labels(known) if known is not None and len(known) == length else np.arange(length)
+            coords[dim] = (
+                as_labels(known)
+                if known is not None and len(known) == length
+                else np.arange(length)
+            )
     return xr.Dataset(data, coords=coords)

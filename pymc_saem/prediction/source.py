@@ -21,7 +21,8 @@ def model_with(model: pm.Model | Callable[[Any], pm.Model], data: Any) -> Iterat
     Raises
     ------
     TypeError
-        When ``model`` is neither a model nor a function that returns one, or ``data`` does not go with it.
+        When ``model`` is neither a model nor a function that returns one, or ``data`` does not go
+        with it.
     ValueError
         When ``data`` names what is no ``pm.Data`` of the model.
     """
@@ -41,13 +42,19 @@ def model_with(model: pm.Model | Callable[[Any], pm.Model], data: Any) -> Iterat
 
 def _built(build: Any, data: Any) -> pm.Model:
     if not callable(build):
-        raise TypeError(f"model must be a pm.Model, or a function of the data that returns one; got {build!r}.")
+        raise TypeError(
+            f"model must be a pm.Model, or a function of the data that returns one; got {build!r}."
+        )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImputationWarning)  # rows without an observation are what is to be predicted
+        warnings.simplefilter(
+            "ignore", ImputationWarning
+        )  # rows without an observation are what is to be predicted
         _check_call(build, data)
         model = build(data)
     if not isinstance(model, pm.Model):
-        raise TypeError(f"The function that builds the model must return a pm.Model; it returned {model!r}.")
+        raise TypeError(
+            f"The function that builds the model must return a pm.Model; it returned {model!r}."
+        )
     return model
 
 
@@ -55,7 +62,9 @@ def _check_call(build: Callable, data: Any) -> None:
     try:
         inspect.signature(build).bind(data)
     except TypeError as error:
-        raise TypeError(f"model is a function that cannot be called with the data alone: {error}.") from error
+        raise TypeError(
+            f"model is a function that cannot be called with the data alone: {error}."
+        ) from error
     except ValueError:  # one written in C, which does not say
         pass
 
@@ -66,11 +75,15 @@ def _checked(name: str, value: Any, known: np.ndarray, may_be_missing: bool) -> 
     if known.dtype.kind in "fiu" and array.dtype.kind not in "fiub":
         numbers = _as_numbers(array)
         if numbers is None:
-            raise TypeError(f"data[{name!r}] must hold numbers, as in the model; got {array.dtype}.")
+            raise TypeError(
+                f"data[{name!r}] must hold numbers, as in the model; got {array.dtype}."
+            )
         array = numbers
     if array.dtype.kind == "f" and not may_be_missing and np.isnan(array).any():
         place = [int(k) for k in np.argwhere(np.isnan(array))[0]]
-        raise ValueError(f"data[{name!r}] is missing (NaN) at {place}; only outcomes may be missing.")
+        raise ValueError(
+            f"data[{name!r}] is missing (NaN) at {place}; only outcomes may be missing."
+        )
     return array
 
 

@@ -36,7 +36,8 @@ def keep_images(
         shape = (image.n_units, image.n_columns)
         mean, factor = image.law
         f = _of_parameters(
-            generator, [mean + pt.zeros(shape), factor + pt.zeros(shape + shape[1:] * (factor.ndim - 2))]
+            generator,
+            [mean + pt.zeros(shape), factor + pt.zeros(shape + shape[1:] * (factor.ndim - 2))],
         )
         (m_hat, b_hat), (m, b) = f(estimate, 1), f(values, n)
         standard = np.concatenate([x.standard(draws[_name(x)]) for x in image.latents], axis=-1)
@@ -45,7 +46,9 @@ def keep_images(
                 moved = (m_hat + b_hat * standard - m) / b
             else:
                 moved = _solve(b, m_hat + (b_hat @ standard[..., None])[..., 0] - m)
-        moved = np.where(np.isfinite(moved), moved, standard)  # without variance there is nothing to keep
+        moved = np.where(
+            np.isfinite(moved), moved, standard
+        )  # without variance there is nothing to keep
         start = 0
         for latent in image.latents:
             draws[_name(latent)] = latent.value(moved[..., start : start + latent.size])
@@ -62,10 +65,14 @@ def _images(generator: Generator, draws: Mapping[str, np.ndarray]) -> list[Affin
     of_axis: dict[int, list[Latent]] = {}
     found: list[AffineImage] = []
     for name in generator.effects:
-        if (latent := latent_of(model, name, draws[name].shape[1:], generator.axes[name])) is not None:
+        if (
+            latent := latent_of(model, name, draws[name].shape[1:], generator.axes[name])
+        ) is not None:
             of_axis.setdefault(latent.n_units, []).append(latent)
     for latents in of_axis.values():
-        found += find_images(model, initial_point(model), latents, {model[name] for name in generator.effects})
+        found += find_images(
+            model, initial_point(model), latents, {model[name] for name in generator.effects}
+        )
     return found
 
 
@@ -82,4 +89,6 @@ def _of_parameters(
     symbols = generator.symbols(generator.parameters)
     known = {generator.model[name]: symbol for name, symbol in symbols.items()}
     f = Vectorized(lambda _: rebuild(graphs, known), list(symbols.values()), [], is_drawn=False)
-    return lambda values, n: f(n, None, list(generator.batch(values, generator.parameters, n).values()))
+    return lambda values, n: f(
+        n, None, list(generator.batch(values, generator.parameters, n).values())
+    )

@@ -21,12 +21,14 @@ from pymc_saem.results.fit import Fit
 
 
 def names_of_effects(
-    model: pm.Model, values: Mapping[str, Any] | None = None, random_effects: Sequence[str] | None = None
+    model: pm.Model,
+    values: Mapping[str, Any] | None = None,
+    random_effects: Sequence[str] | None = None,
 ) -> tuple[str, ...]:
     """Names of the random effects of a model that was not fitted.
 
-    Where the user gives a value for what looks like a random effect, the model is read in full, which distinguishes vectors of
-    parameters from random effects.
+    Where the user gives a value for what looks like a random effect, the model is read in full,
+    which distinguishes vectors of parameters from random effects.
     """
     missing = missing_parts(model)
     found = find_random_effects(FirstAxes(model, initial_point(model)), random_effects, missing)
@@ -46,7 +48,8 @@ def check_values(
     Raises
     ------
     ValueError
-        When a value is missing, has another shape, or is not finite, or a name is not a parameter; the message names them.
+        When a value is missing, has another shape, or is not finite, or a name is not a parameter;
+        the message names them.
     """
     _check_names(parameters, effects, values)
     checked = {}
@@ -54,10 +57,14 @@ def check_values(
         rv = model[name]
         value = np.asarray(values[name])
         if not np.issubdtype(value.dtype, np.number) or not np.all(np.isfinite(value)):
-            raise ValueError(f"The value of parameter '{name}' must be finite numbers, got {shown(values[name])}.")
+            raise ValueError(
+                f"The value of parameter '{name}' must be finite numbers, got {shown(values[name])}."
+            )
         expected = _shape_of(model, rv)
         if value.shape != expected:
-            raise ValueError(f"The value of parameter '{name}' has shape {value.shape}; the model needs {expected}.")
+            raise ValueError(
+                f"The value of parameter '{name}' has shape {value.shape}; the model needs {expected}."
+            )
         _check_support(model, rv, value)
         checked[name] = value.astype(rv.dtype)
     return checked
@@ -85,10 +92,14 @@ def _check_names(parameters: tuple[str, ...], effects: tuple[str, ...], values: 
         )
     unknown = [name for name in values if name not in parameters]
     if unknown:
-        raise ValueError(f"The model has no parameter {_listed(unknown)}; it has {_listed(parameters) or 'none'}.")
+        raise ValueError(
+            f"The model has no parameter {_listed(unknown)}; it has {_listed(parameters) or 'none'}."
+        )
     lacking = [name for name in parameters if name not in values]
     if lacking:
-        raise ValueError(f"Parameters without a value: {_listed(lacking)}. Give a natural value for each of them.")
+        raise ValueError(
+            f"Parameters without a value: {_listed(lacking)}. Give a natural value for each of them."
+        )
 
 
 def _shape_of(model: pm.Model, rv: TensorVariable) -> tuple[int, ...]:
@@ -121,7 +132,9 @@ def fitted_values(model: pm.Model, parameters: tuple[str, ...], fit: Fit) -> dic
     values = {name: value for name, value in found.items() if value is not None}
     lacking = [name for name in parameters if name not in values]
     if lacking:
-        raise ValueError(f"This is not a fit of this model: it has no parameter {_listed(lacking)}.")
+        raise ValueError(
+            f"This is not a fit of this model: it has no parameter {_listed(lacking)}."
+        )
     for name, value in values.items():
         expected = _shape_of(model, model[name])
         if value.shape != expected:

@@ -11,7 +11,13 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 
-from pymc_saem.arguments import check_choice, check_count, check_probability, check_types, random_generator
+from pymc_saem.arguments import (
+    check_choice,
+    check_count,
+    check_probability,
+    check_types,
+    random_generator,
+)
 from pymc_saem.compat import InferenceData
 from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, make_refitter
 from pymc_saem.refit.parallel import INTERRUPTED, Done, describe_failures, fit_once, run_tasks
@@ -28,8 +34,8 @@ class Bootstrap(HeadedTable):
     Attributes
     ----------
     table : pandas.DataFrame
-        By parameter entry: estimate of the fit, bias (mean of the replicates minus estimate), se (their standard deviation),
-        rse (%), and the percentile interval, lower and upper.
+        By parameter entry: estimate of the fit, bias (mean of the replicates minus estimate), se
+        (their standard deviation), rse (%), and the percentile interval, lower and upper.
     replicates : pandas.DataFrame
         Estimates, replicate x parameter entry; those that failed are left out.
     failures : dict of int to str
@@ -51,7 +57,9 @@ class Bootstrap(HeadedTable):
     seconds: float = 0.0
 
     def _heading(self) -> list[str]:
-        n = f"{len(self.replicates)} replicates" + (f", {len(self.failures)} lost" if self.failures else "")
+        n = f"{len(self.replicates)} replicates" + (
+            f", {len(self.failures)} lost" if self.failures else ""
+        )
         return [f"{self.kind} bootstrap, {n}; {100 * self.ci_prob:g} % percentile intervals"]
 
 
@@ -72,22 +80,26 @@ def bootstrap(
 ) -> Bootstrap:
     """Bootstrap standard errors and intervals of the population parameters.
 
-    The model is compiled once (in each process) and fitted ``n`` times, from the estimate. A refit has 50 + 150 iterations by
-    default: on theophylline (12 subjects, 7 parameters) its estimates differ by 0.01 to 0.05 standard errors from those of 1600
-    iterations, so that less than 1 % of a variance is Monte-Carlo noise of the refits (``benchmarks/accuracy/refits.py``).
+    The model is compiled once (in each process) and fitted ``n`` times, from the estimate. A refit
+    has 50 + 150 iterations by default: on theophylline (12 subjects, 7 parameters) its estimates
+    differ by 0.01 to 0.05 standard errors from those of 1600 iterations, so that less than 1 % of a
+    variance is Monte-Carlo noise of the refits (``benchmarks/accuracy/refits.py``).
 
     Parameters
     ----------
     model : pymc.Model
         The model of the fit.
     idata : arviz.InferenceData or xarray.DataTree
-        What :func:`pymc_saem.fit_saem` returned. Objective, constants and settings are those of this fit.
+        What :func:`pymc_saem.fit_saem` returned. Objective, constants and settings are those of
+        this fit.
     n : int, default 200
-        Replicates. A standard deviation from n of them has a relative error of about 1 / sqrt(2 n): 5 % for 200.
+        Replicates. A standard deviation from n of them has a relative error of about 1 / sqrt(2 n):
+        5 % for 200.
     kind : {"parametric", "case"}, default "parametric"
-        "parametric": new random effects and new outcomes are drawn from the fitted model, with the design of the data. "case": as
-        many subjects as there are, drawn with replacement; what it finds does not depend on whether the model is right
-        (Thai et al. 2013). A subject that is drawn twice counts twice, so that nothing is compiled again.
+        "parametric": new random effects and new outcomes are drawn from the fitted model, with the
+        design of the data. "case": as many subjects as there are, drawn with replacement; what it
+        finds does not depend on whether the model is right (Thai et al. 2013). A subject that is
+        drawn twice counts twice, so that nothing is compiled again.
     strata : sequence, optional
         A label for each subject (subject,); "case" draws within these groups.
     ci_prob : float, default 0.95
@@ -95,18 +107,21 @@ def bootstrap(
     n_explore, n_smooth : int
         Iterations of each refit.
     n_jobs : int, default 1
-        Processes, as joblib counts them; with another backend of joblib, such as dask's, its workers. Results do not depend on it.
+        Processes, as joblib counts them; with another backend of joblib, such as dask's, its
+        workers. Results do not depend on it.
     random_seed : int or numpy.random.Generator, optional
         Same seed, same replicates.
     progressbar : bool, default True
         Shown in terminals and notebooks only.
     **options
-        Options of ``fit_saem`` that override those stored in the fit: ``fixed``, ``n_transitions``, ``kernel``, ...
+        Options of ``fit_saem`` that override those stored in the fit: ``fixed``, ``n_transitions``,
+        ``kernel``, ...
 
     Returns
     -------
     Bootstrap
-        A failed replicate is reported with its number and reason, and loses no other; Ctrl-C returns what there is.
+        A failed replicate is reported with its number and reason, and loses no other; Ctrl-C
+        returns what there is.
 
     Raises
     ------
@@ -145,12 +160,19 @@ def bootstrap(
         drawn = [{"weights": w} for w in draw_cases(of_data, n, refitter.mixed.n_subjects, strata)]
     else:
         drawn = [{"observed": values} for values in simulate_outcomes(model, fitted, n, of_data)]
-    tasks = [{"start": fitted.estimates, "seed": rng, **one} for rng, one in zip(of_runs.spawn(n), drawn, strict=True)]
-    done = run_tasks(refitter, fit_once, tasks, n_jobs=n_jobs, progressbar=progressbar, title="bootstrap")
+    tasks = [
+        {"start": fitted.estimates, "seed": rng, **one}
+        for rng, one in zip(of_runs.spawn(n), drawn, strict=True)
+    ]
+    done = run_tasks(
+        refitter, fit_once, tasks, n_jobs=n_jobs, progressbar=progressbar, title="bootstrap"
+    )
     return _collect(fitted, refitter.labels, done, kind, ci_prob)
 
 
-def draw_cases(rng: np.random.Generator, n: int, n_subjects: int, strata: Sequence | None = None) -> np.ndarray:
+def draw_cases(
+    rng: np.random.Generator, n: int, n_subjects: int, strata: Sequence | None = None
+) -> np.ndarray:
     """How often each subject is drawn, (replicate, subject); within ``strata`` if there are any."""
     labels = np.zeros(n_subjects, dtype=int)
     if strata is not None:
@@ -166,7 +188,9 @@ def draw_cases(rng: np.random.Generator, n: int, n_subjects: int, strata: Sequen
     return counts
 
 
-def _collect(fitted: Fitted, labels: list[str], done: list[Done], kind: str, ci_prob: float) -> Bootstrap:
+def _collect(
+    fitted: Fitted, labels: list[str], done: list[Done], kind: str, ci_prob: float
+) -> Bootstrap:
     failures = {one.number: one.failure for one in done if one.failure}
     found = {one.number: one.result for one in done if not one.failure}
     if not found:
@@ -180,7 +204,9 @@ def _collect(fitted: Fitted, labels: list[str], done: list[Done], kind: str, ci_
     for text in _messages(failures, at_floor, len(done)):
         warnings.warn(text, stacklevel=3)
     table = _table(fitted, replicates, ci_prob)
-    return Bootstrap(table, replicates, failures, kind, ci_prob, at_floor, sum(r.seconds for r in found.values()))
+    return Bootstrap(
+        table, replicates, failures, kind, ci_prob, at_floor, sum(r.seconds for r in found.values())
+    )
 
 
 def _messages(failures: Mapping[int, str], at_floor: Mapping[str, int], n: int) -> Iterator[str]:

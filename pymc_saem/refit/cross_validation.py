@@ -13,7 +13,14 @@ import pymc as pm
 
 from pymc_saem.arguments import check_types, random_generator, shown
 from pymc_saem.compat import InferenceData
-from pymc_saem.refit.fitted import N_EXPLORE, N_SMOOTH, Fitted, check_likelihood, check_options, make_refitter
+from pymc_saem.refit.fitted import (
+    N_EXPLORE,
+    N_SMOOTH,
+    Fitted,
+    check_likelihood,
+    check_options,
+    make_refitter,
+)
 from pymc_saem.refit.parallel import Done, describe_failures, fit_once, run_tasks
 from pymc_saem.refit.refitter import Refitter
 from pymc_saem.results.tables.printed import HeadedTable
@@ -27,18 +34,20 @@ class CrossValidation(HeadedTable):
     Attributes
     ----------
     table : pandas.DataFrame
-        By subject: fold, score = log p(y_i; theta of the other folds), error (Monte-Carlo standard error of the score).
+        By subject: fold, score = log p(y_i; theta of the other folds), error (Monte-Carlo standard
+        error of the score).
     estimates : pandas.DataFrame
         Fold x parameter entry.
     total : float
         Sum of the scores; the larger, the better the model predicts new subjects.
     se : float
-        Standard error of the total as an estimate for other subjects of the same population: sqrt(N) times the standard
-        deviation of the scores.
+        Standard error of the total as an estimate for other subjects of the same population:
+        sqrt(N) times the standard deviation of the scores.
     error : float
         Monte-Carlo standard error of the total.
     failures : dict of int to str
-        Number of each fold that was lost, and why; its subjects have no score, and the total has none.
+        Number of each fold that was lost, and why; its subjects have no score, and the total has
+        none.
     """
 
     table: pd.DataFrame
@@ -79,31 +88,36 @@ def cross_validate(
 ) -> CrossValidation:
     """Score each subject by a fit to the other folds.
 
-    The score of a subject is its marginal log-likelihood at the parameters estimated without it. Subjects of one fold get weight
-    zero in one fit, which then has no trace of them; the model is compiled once. Scores of two models are compared subject by
-    subject: the standard error of the difference of totals is sqrt(N) times the standard deviation of the differences.
+    The score of a subject is its marginal log-likelihood at the parameters estimated without it.
+    Subjects of one fold get weight zero in one fit, which then has no trace of them; the model is
+    compiled once. Scores of two models are compared subject by subject: the standard error of the
+    difference of totals is sqrt(N) times the standard deviation of the differences.
 
     Parameters
     ----------
     model : pymc.Model
         The model of all subjects. It is not changed.
     idata : arviz.InferenceData or xarray.DataTree, optional
-        A fit of the model to all subjects: refits start at its estimate, with its settings. Without one they start as
-        ``fit_saem`` does.
+        A fit of the model to all subjects: refits start at its estimate, with its settings. Without
+        one they start as ``fit_saem`` does.
     folds : int, "loo" or sequence, default 5
-        Number of folds, to which subjects are assigned at random; "loo": one for each subject; or a label for each subject.
+        Number of folds, to which subjects are assigned at random; "loo": one for each subject; or a
+        label for each subject.
     likelihood : {"auto", "quadrature", "importance", "annealed"}
         How scores are computed; see :func:`pymc_saem.fit_saem`.
     n_explore, n_smooth : int, optional
-        Iterations of each refit: 50 and 150 from a fit, and the defaults of ``fit_saem`` without one.
+        Iterations of each refit: 50 and 150 from a fit, and the defaults of ``fit_saem`` without
+        one.
     n_jobs : int, default 1
-        Processes, as joblib counts them, or workers of joblib's backend. Results do not depend on it.
+        Processes, as joblib counts them, or workers of joblib's backend. Results do not depend on
+        it.
     random_seed : int or numpy.random.Generator, optional
         Same seed, same folds and scores.
     progressbar : bool, default True
         Shown in terminals and notebooks only.
     **options
-        Options of ``fit_saem``, instead of those of the fit: ``objective``, ``fixed``, ``n_transitions``, ...
+        Options of ``fit_saem``, instead of those of the fit: ``objective``, ``fixed``,
+        ``n_transitions``, ...
 
     Returns
     -------
@@ -143,7 +157,9 @@ def cross_validate(
         }
         for k, rng, seed in zip(numbers, of_runs.spawn(len(numbers)), seeds, strict=True)
     ]
-    done = run_tasks(refitter, fit_once, tasks, n_jobs=n_jobs, progressbar=progressbar, title="cross-validation")
+    done = run_tasks(
+        refitter, fit_once, tasks, n_jobs=n_jobs, progressbar=progressbar, title="cross-validation"
+    )
     return _collect(refitter, fold, done)
 
 
@@ -156,14 +172,21 @@ def _refitter(
 ) -> tuple[Refitter, dict[str, np.ndarray] | None]:
     if idata is not None:
         fitted = Fitted(idata, options)
-        n_explore, n_smooth = N_EXPLORE if n_explore is None else n_explore, N_SMOOTH if n_smooth is None else n_smooth
+        n_explore, n_smooth = (
+            N_EXPLORE if n_explore is None else n_explore,
+            N_SMOOTH if n_smooth is None else n_smooth,
+        )
         return make_refitter(model, fitted, n_explore, n_smooth), fitted.estimates
-    refitter = Refitter(model, n_smooth=350 if n_smooth is None else n_smooth, **check_options(options))
+    refitter = Refitter(
+        model, n_smooth=350 if n_smooth is None else n_smooth, **check_options(options)
+    )
     refitter.n_explore = default_exploration(refitter.mixed) if n_explore is None else n_explore
     return refitter, None
 
 
-def assign_folds(folds: int | str | Sequence, n_subjects: int, rng: np.random.Generator) -> np.ndarray:
+def assign_folds(
+    folds: int | str | Sequence, n_subjects: int, rng: np.random.Generator
+) -> np.ndarray:
     """Number of the fold of each subject, (subject,).
 
     Raises
@@ -173,10 +196,16 @@ def assign_folds(folds: int | str | Sequence, n_subjects: int, rng: np.random.Ge
     """
     if isinstance(folds, str):
         if folds != "loo":
-            raise ValueError(f"folds is {shown(folds)}; it must be a number, 'loo', or a label for each subject.")
+            raise ValueError(
+                f"folds is {shown(folds)}; it must be a number, 'loo', or a label for each subject."
+            )
         return np.arange(n_subjects)
     if np.ndim(folds) == 0:
-        if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or not 2 <= folds <= n_subjects:
+        if (
+            isinstance(folds, bool)
+            or not isinstance(folds, int | np.integer)
+            or not 2 <= folds <= n_subjects
+        ):
             raise ValueError(
                 f"folds is {shown(folds)}; it must be a whole number from 2 to {n_subjects}, the number of subjects."
             )

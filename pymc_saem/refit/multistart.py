@@ -30,9 +30,10 @@ def rank_chains(
 ) -> pd.DataFrame:
     """Compute the marginal log-likelihood at the end of every chain of a fit.
 
-    ``fit_saem(chains=8, cores=4)`` is multi-start: whole runs, the first from the initial values, the others from dispersed ones. It
-    chooses among them by a score that needs no integral, exact for Gaussian conditional distributions. This table
-    integrates, with the same random numbers for all chains.
+    ``fit_saem(chains=8, cores=4)`` is multi-start: whole runs, the first from the initial values,
+    the others from dispersed ones. It chooses among them by a score that needs no integral, exact
+    for Gaussian conditional distributions. This table integrates, with the same random numbers for
+    all chains.
 
     Parameters
     ----------
@@ -54,8 +55,9 @@ def rank_chains(
     Returns
     -------
     pandas.DataFrame
-        By chain, the best one first: loglik and its Monte-Carlo error, log_prior (of priors that the fit has maximized), objective
-        (their sum, which ranks), below (the best one's objective minus this one's), then the estimates.
+        By chain, the best one first: loglik and its Monte-Carlo error, log_prior (of priors that
+        the fit has maximized), objective (their sum, which ranks), below (the best one's objective
+        minus this one's), then the estimates.
 
     Raises
     ------
@@ -82,7 +84,9 @@ def rank_chains(
     seed = int(get_random_generator(random_seed).integers(2**32))
     ends = [fitted.end_of_chain(chain) for chain in range(fitted.n_chains)]
     tasks = [(values, likelihood, seed) for values in ends]
-    done = run_tasks(refitter, _evaluate, tasks, n_jobs=n_jobs, progressbar=progressbar, title="likelihoods")
+    done = run_tasks(
+        refitter, _evaluate, tasks, n_jobs=n_jobs, progressbar=progressbar, title="likelihoods"
+    )
     failures = {one.number: one.failure for one in done if one.failure}
     if failures:
         warnings.warn(describe_failures(failures, len(done), "likelihoods"), stacklevel=2)
@@ -96,7 +100,9 @@ def rank_chains(
     return table.sort_values("objective", ascending=False, kind="stable", na_position="last")
 
 
-def _evaluate(refitter: Refitter, task: tuple[Mapping[str, np.ndarray], str, int]) -> tuple[float, float, float]:
+def _evaluate(
+    refitter: Refitter, task: tuple[Mapping[str, np.ndarray], str, int]
+) -> tuple[float, float, float]:
     values, method, seed = task
     found = refitter.likelihood(values, method, seed)
     return found.total, found.total_error, refitter.log_prior(refitter.theta(values))

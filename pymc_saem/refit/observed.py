@@ -20,8 +20,8 @@ from pymc_saem.model.mixed_model import MixedModel
 class ObservedValues:
     """A twin of a model whose observed values are shared variables, which compiled functions read at each call.
 
-    The twin has the random variables of the model itself, so that nothing of its graph is copied; only what they are
-    observed to be differs. The model of the user is not touched.
+    The twin has the random variables of the model itself, so that nothing of its graph is copied;
+    only what they are observed to be differs. The model of the user is not touched.
 
     Parameters
     ----------
@@ -32,7 +32,9 @@ class ObservedValues:
         self.shared, of_rv = {}, {}
         for rv in observed_variables(model):
             value = _value(model.rvs_to_values[rv])
-            of_rv[rv] = self.shared[rv.name] = pytensor.shared(value.copy(), name=f"{rv.name}_now", shape=value.shape)
+            of_rv[rv] = self.shared[rv.name] = pytensor.shared(
+                value.copy(), name=f"{rv.name}_now", shape=value.shape
+            )
         self.model = _twin(model, of_rv)
         self.original = {name: variable.get_value() for name, variable in self.shared.items()}
         self._rows: Callable[[np.ndarray, np.ndarray], list[np.ndarray]] | None = None
@@ -54,7 +56,8 @@ class ObservedValues:
         values : mapping of str to ndarray, optional
             By name of the observed variable, in its shape.
         mixed : MixedModel, optional
-            The twin as SAEM reads it; with it, theta and phi, outcomes outside their support are refused.
+            The twin as SAEM reads it; with it, theta and phi, outcomes outside their support are
+            refused.
         theta : ndarray, shape (theta,), optional
         phi : ndarray, shape (subject, phi), optional
             Where the density of the rows is looked at.
@@ -62,8 +65,8 @@ class ObservedValues:
         Raises
         ------
         ValueError
-            For unknown names, other shapes, values that are not finite, and outcomes outside their support; the text names
-            outcome, subject and row.
+            For unknown names, other shapes, values that are not finite, and outcomes outside their
+            support; the text names outcome, subject and row.
         """
         unknown = sorted(set(values or {}) - set(self.shared))
         if unknown:
@@ -77,7 +80,9 @@ class ObservedValues:
     def _checked(self, name: str, given: ArrayLike, mixed: MixedModel | None) -> np.ndarray:
         new, old = np.asarray(given), self.original[name]
         if new.shape != old.shape:
-            raise ValueError(f"observed['{name}'] has shape {new.shape}; the data of the model have shape {old.shape}.")
+            raise ValueError(
+                f"observed['{name}'] has shape {new.shape}; the data of the model have shape {old.shape}."
+            )
         bad = np.flatnonzero(~np.isfinite(new.astype(float).ravel()))
         if bad.size:
             where = _where(mixed, list(self.shared).index(name), bad[0])
@@ -85,7 +90,9 @@ class ObservedValues:
                 f"observed['{name}'] is {new.ravel()[bad[0]]} in {where} ({bad.size} such rows in all); values must be finite."
             )
         cast = new.astype(old.dtype)
-        changed = np.flatnonzero((cast != new).ravel()) if old.dtype.kind in "iub" else np.zeros(0, int)
+        changed = (
+            np.flatnonzero((cast != new).ravel()) if old.dtype.kind in "iub" else np.zeros(0, int)
+        )
         if changed.size:
             where = _where(mixed, list(self.shared).index(name), changed[0])
             raise ValueError(
@@ -133,8 +140,8 @@ def _value(variable: Variable) -> np.ndarray:
 def _twin(model: pm.Model, observed: Mapping[Variable, Variable]) -> pm.Model:
     """The model with other variables for what its random variables are observed to be.
 
-    Not ``copy.copy``: PyMC 5 makes a clone of the graph of it, which takes seconds for large models, and fails for those
-    with initial values.
+    Not ``copy.copy``: PyMC 5 makes a clone of the graph of it, which takes seconds for large
+    models, and fails for those with initial values.
     """
     twin = object.__new__(type(model))
     twin.__dict__.update(model.__dict__)

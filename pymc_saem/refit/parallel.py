@@ -1,7 +1,7 @@
 """Many tasks with one refitter, in this process or in others, through joblib.
 
-Every process gets the refitter as bytes, compiles once and keeps it. The process of the caller works on such a copy too, so
-that results do not depend on the number of processes, to the last bit.
+Every process gets the refitter as bytes, compiles once and keeps it. The process of the caller
+works on such a copy too, so that results do not depend on the number of processes, to the last bit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,13 @@ class Done:
 
 
 def run_tasks(
-    refitter: Refitter, work: Callable, tasks: Sequence, *, n_jobs: int = 1, progressbar: bool = True, title: str = ""
+    refitter: Refitter,
+    work: Callable,
+    tasks: Sequence,
+    *,
+    n_jobs: int = 1,
+    progressbar: bool = True,
+    title: str = "",
 ) -> list[Done]:
     """``work(refitter, task)`` for every task, in their order.
 
@@ -52,7 +58,8 @@ def run_tasks(
     tasks : sequence
         Anything that can be pickled. What a task does must depend on nothing but itself.
     n_jobs : int
-        Processes, as joblib counts them (-1: all cores); a backend of joblib that is active is used.
+        Processes, as joblib counts them (-1: all cores); a backend of joblib that is active is
+        used.
     progressbar : bool
         Shown in terminals and notebooks only.
     title : str
@@ -61,7 +68,8 @@ def run_tasks(
     Returns
     -------
     list of Done
-        One for each task. A task that fails loses no other; after Ctrl-C, those that were not done say "interrupted".
+        One for each task. A task that fails loses no other; after Ctrl-C, those that were not done
+        say "interrupted".
 
     Raises
     ------
@@ -69,7 +77,10 @@ def run_tasks(
         When there are several jobs and the model cannot be sent to other processes.
     """
     payload, key = _packed(refitter, n_jobs)
-    calls = (delayed(_work)(payload, key, work, number, task, os.getpid()) for number, task in enumerate(tasks))
+    calls = (
+        delayed(_work)(payload, key, work, number, task, os.getpid())
+        for number, task in enumerate(tasks)
+    )
     done: dict[int, Done] = {}
     trouble = INTERRUPTED
     with Bars(*RichProgress.get_default_columns(), show=progressbar) as bars:

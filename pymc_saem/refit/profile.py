@@ -36,10 +36,11 @@ class Profile(HeadedTable):
     Attributes
     ----------
     table : pandas.DataFrame
-        By parameter entry: estimate, lower, upper. NaN where a limit was not reached: the likelihood does not fall so far.
+        By parameter entry: estimate, lower, upper. NaN where a limit was not reached: the
+        likelihood does not fall so far.
     points : pandas.DataFrame
-        One row per refit: parameter, value, loglik, error (Monte-Carlo), log_prior, drop (of loglik + log_prior from its
-        maximum), and the estimates of all parameters there.
+        One row per refit: parameter, value, loglik, error (Monte-Carlo), log_prior, drop (of loglik
+        + log_prior from its maximum), and the estimates of all parameters there.
     failures : dict of str to str
         Which side of which parameter was lost, and why.
     ci_prob : float
@@ -106,11 +107,12 @@ def profile_likelihood(
 ) -> Profile:
     """Compute profile likelihood intervals.
 
-    For each parameter and side, refits with the parameter held at ``n_points`` values or more, from the estimate outwards, until
-    twice the log-likelihood has fallen below its maximum by more than the quantile of the chi-squared distribution with one degree
-    of freedom. The limits are interpolated in the signed root of that fall, which is nearly a straight line
-    (Bates & Watts 1988, section 6.1). Fits that count priors ("map") have the log prior added: the profile is that of what
-    they maximize.
+    For each parameter and side, refits with the parameter held at ``n_points`` values or more, from
+    the estimate outwards, until twice the log-likelihood has fallen below its maximum by more than
+    the quantile of the chi-squared distribution with one degree of freedom. The limits are
+    interpolated in the signed root of that fall, which is nearly a straight line (Bates & Watts
+    1988, section 6.1). Fits that count priors ("map") have the log prior added: the profile is that
+    of what they maximize.
 
     Parameters
     ----------
@@ -119,7 +121,8 @@ def profile_likelihood(
     idata : arviz.InferenceData or xarray.DataTree
         A fit of the model.
     parameters : str or sequence of str
-        Names of parameters, of which all entries are taken, or of entries as :func:`pymc_saem.summary` has them.
+        Names of parameters, of which all entries are taken, or of entries as
+        :func:`pymc_saem.summary` has them.
     ci_prob : float, default 0.95
         Probability of the intervals.
     n_points : int, default 4
@@ -129,7 +132,8 @@ def profile_likelihood(
     n_explore, n_smooth : int
         Iterations of each refit.
     n_jobs : int, default 1
-        Processes, as joblib counts them; a side of a parameter is a task. Results do not depend on it.
+        Processes, as joblib counts them; a side of a parameter is a task. Results do not depend on
+        it.
     random_seed : int or numpy.random.Generator, optional
         Same seed, same profiles.
     progressbar : bool, default True
@@ -145,14 +149,16 @@ def profile_likelihood(
     Raises
     ------
     ValueError
-        For unknown or fixed parameters, entries that cannot be fixed alone, options out of range, or a fit of another model.
+        For unknown or fixed parameters, entries that cannot be fixed alone, options out of range,
+        or a fit of another model.
     RuntimeError
         When the fit could not be repeated; the text has the reason.
 
     Warns
     -----
     UserWarning
-        When sides were lost, limits were not reached, or a point is better than the estimate by more than 0.1.
+        When sides were lost, limits were not reached, or a point is better than the estimate by
+        more than 0.1.
 
     See Also
     --------
@@ -172,20 +178,42 @@ def profile_likelihood(
     fitted = Fitted(idata, options)
     refitter = make_refitter(model, fitted, n_explore, n_smooth)
     check_likelihood(refitter, likelihood)
-    entries = _entries(refitter, fitted, [parameters] if isinstance(parameters, str) else list(parameters))
+    entries = _entries(
+        refitter, fitted, [parameters] if isinstance(parameters, str) else list(parameters)
+    )
     units = [_unit(refitter, fitted, entry) for entry in entries]
     of_top, of_sides, of_integral = get_random_generator(random_seed).spawn(3)
     seed = int(of_integral.integers(2**32))
     settings: dict[str, Any] = {"n_jobs": n_jobs, "progressbar": progressbar, "title": "profile"}
-    first = {"start": fitted.estimates, "seed": of_top, "likelihood": likelihood, "likelihood_seed": seed}
+    first = {
+        "start": fitted.estimates,
+        "seed": of_top,
+        "likelihood": likelihood,
+        "likelihood_seed": seed,
+    }
     (top,) = run_tasks(refitter, fit_once, [first], **settings | {"progressbar": False})
     if top.failure:
         raise RuntimeError(f"The fit could not be repeated: {top.failure}")
     limit = float(norm.ppf(0.5 + 0.5 * ci_prob))
     sides = [
-        Side(entry, sign, unit, top.result.estimates, _height(top.result), limit, n_points, likelihood, seed, rng)
+        Side(
+            entry,
+            sign,
+            unit,
+            top.result.estimates,
+            _height(top.result),
+            limit,
+            n_points,
+            likelihood,
+            seed,
+            rng,
+        )
         for (entry, unit, sign), rng in zip(
-            ((e, unit, sign) for e, unit in zip(entries, units, strict=True) for sign in (-1.0, 1.0)),
+            (
+                (e, unit, sign)
+                for e, unit in zip(entries, units, strict=True)
+                for sign in (-1.0, 1.0)
+            ),
             of_sides.spawn(2 * len(entries)),
             strict=True,
         )
@@ -199,7 +227,9 @@ def _entries(refitter: Refitter, fitted: Fitted, wanted: list[str]) -> list[Entr
     known: dict[str, Entry] = {}
     for p in refitter.mixed.parameters:
         for position in range(np.prod(p.natural_shape, dtype=int)):
-            column = p.columns.start + (position if p.is_entrywise else 0)  # the others are tied, and refused below
+            column = p.columns.start + (
+                position if p.is_entrywise else 0
+            )  # the others are tied, and refused below
             known[labels[len(known)]] = Entry(labels[len(known)], p.name, column, position)
     found = []
     for text in wanted:
@@ -230,7 +260,10 @@ def _unit(refitter: Refitter, fitted: Fitted, entry: Entry) -> float:
         return float(width)
     theta = refitter.theta(fitted.estimates)
     return float(
-        min(2.0 * refitter.engine.maximizer.scales(theta)[entry.column], 0.1 * (1.0 + abs(theta[entry.column])))
+        min(
+            2.0 * refitter.engine.maximizer.scales(theta)[entry.column],
+            0.1 * (1.0 + abs(theta[entry.column])),
+        )
     )
 
 
@@ -246,7 +279,13 @@ def _walk(refitter: Refitter, side: Side) -> list[tuple[float, Refit]]:
     for k in range(2 * side.n_points):
         u = origin + side.sign * distance
         fixed = side.entry.constant(refitter, u, side.start)
-        fit = refitter.fit(fixed=fixed, start=start, seed=side.rng, likelihood=side.method, likelihood_seed=side.seed)
+        fit = refitter.fit(
+            fixed=fixed,
+            start=start,
+            seed=side.rng,
+            likelihood=side.method,
+            likelihood_seed=side.seed,
+        )
         found.append((u, fit))
         start, root = fit.estimates, np.sqrt(2.0 * max(side.top - _height(fit), 0.0))
         if root > side.limit:
@@ -283,7 +322,9 @@ def _collect(
         rows += [_row(refitter, entry, fit, best) for _, fit in points]
         limits[entry.label] = _limits(refitter, entry, points, best, limit)
     table = pd.DataFrame.from_dict(limits, orient="index", columns=["lower", "upper"])
-    table.insert(0, "estimate", pd.Series(fitted.column("estimate"), index=refitter.labels)[table.index])
+    table.insert(
+        0, "estimate", pd.Series(fitted.column("estimate"), index=refitter.labels)[table.index]
+    )
     table.index.name = "parameter"
     for text in _messages(table, failures, rows, _height(top)):
         warnings.warn(text, stacklevel=3)
@@ -292,8 +333,16 @@ def _collect(
 
 def _row(refitter: Refitter, entry: Entry, fit: Refit, best: float) -> dict:
     here = dict(zip(refitter.labels, fit.values, strict=True))
-    found = {"parameter": entry.label, "value": here[entry.label], "loglik": fit.known_likelihood.total}
-    found |= {"error": fit.known_likelihood.total_error, "log_prior": fit.log_prior, "drop": best - _height(fit)}
+    found = {
+        "parameter": entry.label,
+        "value": here[entry.label],
+        "loglik": fit.known_likelihood.total,
+    }
+    found |= {
+        "error": fit.known_likelihood.total_error,
+        "log_prior": fit.log_prior,
+        "drop": best - _height(fit),
+    }
     return found | here
 
 
@@ -315,9 +364,13 @@ def _limits(
             at += step
         if not 0 <= at + step < u.size:
             continue
-        crossing = brentq(lambda x, step=step: curve(x) - step * limit, *sorted((u[at], u[at + step])))
+        crossing = brentq(
+            lambda x, step=step: curve(x) - step * limit, *sorted((u[at], u[at + step]))
+        )
         found[name] = float(
-            np.ravel(entry.constant(refitter, crossing, points[middle][1].estimates)[entry.name])[entry.position]
+            np.ravel(entry.constant(refitter, crossing, points[middle][1].estimates)[entry.name])[
+                entry.position
+            ]
         )
     return found
 

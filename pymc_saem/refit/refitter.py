@@ -23,7 +23,8 @@ from pymc_saem.saem.run.stages import Stages
 from pymc_saem.saem.run.step import SAEM
 from pymc_saem.saem.uncertainty.standard_errors import natural
 
-#: Iterations that kernels adapt in, before a likelihood is computed at given parameters; and draws per chain for it.
+#: Iterations that kernels adapt in, before a likelihood is computed at given parameters; and draws
+#: per chain for it.
 N_ADAPT, N_DRAWS = 30, 100
 
 
@@ -44,7 +45,8 @@ class Refit:
     n_iterations, n_solves : int
     seconds : float
     likelihood : Likelihood, optional
-        Marginal log-likelihood of every subject at the estimate, if it was asked for; without weights.
+        Marginal log-likelihood of every subject at the estimate, if it was asked for; without
+        weights.
     log_prior : float
         Of the priors that the fit has maximized, on the natural scale; 0 for "ml".
     """
@@ -63,20 +65,24 @@ class Refit:
     def known_likelihood(self) -> Likelihood:
         """The likelihood of a fit that was asked for one."""
         if self.likelihood is None:
-            raise ValueError("This fit has no likelihood; give Refitter.fit a method by likelihood=.")
+            raise ValueError(
+                "This fit has no likelihood; give Refitter.fit a method by likelihood=."
+            )
         return self.likelihood
 
 
 class Refitter:
     """Fits a model again and again without compiling it again.
 
-    It can be pickled before and after it was used; the copy compiles at its first fit. Fits do not depend on those before.
+    It can be pickled before and after it was used; the copy compiles at its first fit. Fits do not
+    depend on those before.
 
     Parameters
     ----------
     model : pymc.Model
     other_data : bool, default False
-        Whether ``fit`` will be given other observed values. What depends on data alone is then computed at each evaluation.
+        Whether ``fit`` will be given other observed values. What depends on data alone is then
+        computed at each evaluation.
     n_explore, n_smooth : int
         Iterations of every fit.
     tolerance : float
@@ -108,7 +114,9 @@ class Refitter:
     @property
     def labels(self) -> list[str]:
         """A name for each entry of the parameters, as in :func:`pymc_saem.summary`."""
-        return [label for p in self.mixed.parameters for label in parameter_labels(self.mixed.model, p)]
+        return [
+            label for p in self.mixed.parameters for label in parameter_labels(self.mixed.model, p)
+        ]
 
     def theta(self, start: Mapping | None = None) -> np.ndarray:
         """theta of natural values by name; that of the initial values where there are none."""
@@ -116,7 +124,9 @@ class Refitter:
         theta = points.theta_of(self.point)
         unknown = sorted(set(start or {}) - {p.name for p in self.mixed.parameters})
         if unknown:
-            raise ValueError(f"start names {unknown}; the parameters are {[p.name for p in self.mixed.parameters]}.")
+            raise ValueError(
+                f"start names {unknown}; the parameters are {[p.name for p in self.mixed.parameters]}."
+            )
         for p in self.mixed.parameters:
             if start is not None and p.name in start:
                 value = np.ravel(np.asarray(start[p.name], dtype=float))
@@ -144,16 +154,20 @@ class Refitter:
         Parameters
         ----------
         weights : ndarray, shape (subject,), optional
-            The fit is that of this many copies of each subject; a subject of weight 0 has no influence. 1 by default.
+            The fit is that of this many copies of each subject; a subject of weight 0 has no
+            influence. 1 by default.
         observed : mapping of str to ndarray, optional
             Other observed values, by name of the observed variable, in its shape.
         fixed : mapping, optional
-            Parameters held at a natural value, besides those of the refitter; NaN for entries that are estimated.
+            Parameters held at a natural value, besides those of the refitter; NaN for entries that
+            are estimated.
         start : mapping, optional
-            Natural values by name from which the run starts; without it, as the first fit of the model would.
+            Natural values by name from which the run starts; without it, as the first fit of the
+            model would.
         seed : int or numpy.random.Generator, optional
         likelihood : str, optional
-            Method by which the marginal log-likelihood is computed at the estimate; None: not at all.
+            Method by which the marginal log-likelihood is computed at the estimate; None: not at
+            all.
         likelihood_seed : int
             Of its random numbers: the same in fits that are compared.
 
@@ -174,7 +188,9 @@ class Refitter:
             self.engine.weigh(None)
             found = None
             if likelihood is not None:
-                found = self._likelihood(chain.theta[-1], likelihood, likelihood_seed, chain.n_solves)
+                found = self._likelihood(
+                    chain.theta[-1], likelihood, likelihood_seed, chain.n_solves
+                )
             log_prior = self.log_prior(chain.theta[-1])
         finally:
             self.engine.weigh(None)
@@ -200,20 +216,31 @@ class Refitter:
     def log_prior(self, theta: np.ndarray) -> float:
         """Log density on the natural scale of the priors that fits maximize."""
         parameters = [p for p in self.mixed.parameters if p.name in self.engine.maximizer.priors]
-        return float(sum(self.engine.maximizer.priors[p.name].unconstrained(theta[p.columns])[0] for p in parameters))
+        return float(
+            sum(
+                self.engine.maximizer.priors[p.name].unconstrained(theta[p.columns])[0]
+                for p in parameters
+            )
+        )
 
     def _observe(self, values: Mapping[str, np.ndarray] | None, theta: np.ndarray) -> None:
         if self.data is None:
             if values is not None:
-                raise ValueError("This refitter was made for the data of its model; give it other_data=True.")
+                raise ValueError(
+                    "This refitter was made for the data of its model; give it other_data=True."
+                )
             return
         phi = None if values is None else np.array(self.engine.maximizer.population(theta).mean)
         self.data.put(values, self.mixed, theta, phi)
 
     def _run(self, theta: np.ndarray, is_start: bool, rng: np.random.Generator) -> Chain:
-        parameters = {p.value_name: theta[p.columns].reshape(p.shape) for p in self.mixed.parameters}
+        parameters = {
+            p.value_name: theta[p.columns].reshape(p.shape) for p in self.mixed.parameters
+        }
         self.step.n_starts = 0 if is_start else self.n_starts
-        course = Course(self.step, self.point | parameters, self.n_explore, self.n_smooth, self.tolerance)
+        course = Course(
+            self.step, self.point | parameters, self.n_explore, self.n_smooth, self.tolerance
+        )
         course.begin(rng, dispersed=False)
         while not course.is_over:
             course.iterate()
@@ -224,7 +251,9 @@ class Refitter:
             )
         return chain
 
-    def _likelihood(self, theta: np.ndarray, method: str, seed: int, n_solves: int = 0) -> Likelihood:
+    def _likelihood(
+        self, theta: np.ndarray, method: str, seed: int, n_solves: int = 0
+    ) -> Likelihood:
         """At theta, from chains of its own: neither the run before nor the weights have a part in it."""
         engine, (of_draws, of_integral) = self.engine, np.random.default_rng(seed).spawn(2)
         population = engine.maximizer.population(theta)
@@ -235,4 +264,6 @@ class Refitter:
         simulator.stop_tuning()
         conditional = describe_individuals(simulator, population, theta, phi, N_DRAWS)
         max_solves = max(0.5 * n_solves, LEAST_SOLVES * self.mixed.n_subjects)
-        return marginal_likelihood(engine, theta, conditional, of_integral, method, max_solves=max_solves)
+        return marginal_likelihood(
+            engine, theta, conditional, of_integral, method, max_solves=max_solves
+        )

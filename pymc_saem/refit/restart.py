@@ -26,14 +26,15 @@ class RestartCheck(HeadedTable):
     Attributes
     ----------
     table : pandas.DataFrame
-        By parameter entry: estimate, again (that of the new run), moved (the distance in standard errors of the fit; NaN where it
-        has none).
+        By parameter entry: estimate, again (that of the new run), moved (the distance in standard
+        errors of the fit; NaN where it has none).
     loglik, loglik_again : float
         Marginal log-likelihood at both.
     gain : float
         Of the maximized objective, with log priors where the fit has counted them.
     error : float
-        Monte-Carlo standard error of the gain, at most: both likelihoods are computed with the same random numbers.
+        Monte-Carlo standard error of the gain, at most: both likelihoods are computed with the same
+        random numbers.
     is_better : bool
         Whether the new run is better by more than half a unit of log density and two errors.
     """
@@ -53,9 +54,7 @@ class RestartCheck(HeadedTable):
         """What it means, and what to do."""
         if self.is_better:
             return "The fit had not reached its optimum: fit again with more n_explore and n_smooth, or with initvals from column 'again'."
-        return (
-            "A run from the fit found no better optimum; chains from dispersed starts search farther."
-        )
+        return "A run from the fit found no better optimum; chains from dispersed starts search farther."
 
     def _heading(self) -> list[str]:
         both = f"log-likelihood {self.loglik:.2f}, after a restart {self.loglik_again:.2f}"
@@ -116,7 +115,9 @@ def check_restart(
     rng = get_random_generator(random_seed)
     seed = int(rng.integers(2**32))
     before = refitter.likelihood(fitted.estimates, likelihood, seed)
-    again = refitter.fit(start=fitted.estimates, seed=rng, likelihood=likelihood, likelihood_seed=seed)
+    again = refitter.fit(
+        start=fitted.estimates, seed=rng, likelihood=likelihood, likelihood_seed=seed
+    )
     found = again.known_likelihood
     prior = again.log_prior - refitter.log_prior(refitter.theta(fitted.estimates))
     with np.errstate(invalid="ignore", divide="ignore"):

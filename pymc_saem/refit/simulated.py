@@ -11,7 +11,9 @@ from pymc_saem.prediction.values import check_values
 from pymc_saem.refit.fitted import Fitted
 
 
-def simulate_outcomes(model: pm.Model, fitted: Fitted, n: int, rng: np.random.Generator) -> list[dict[str, np.ndarray]]:
+def simulate_outcomes(
+    model: pm.Model, fitted: Fitted, n: int, rng: np.random.Generator
+) -> list[dict[str, np.ndarray]]:
     """``n`` data sets with the design of the model: by name of the observed variable, in its shape.
 
     Rows that are missing in the data of the model are missing in these too.

@@ -8,4 +8,13 @@ from pymc_saem.results.tables.diagnostics import diagnostics
 from pymc_saem.results.tables.individuals import individuals
 from pymc_saem.results.tables.summary import summary
 
-__all__ = ["build_datatree", "compare", "correlation", "diagnostics", "individuals", "load", "save", "summary"]
+__all__ = [
+    "build_datatree",
+    "compare",
+    "correlation",
+    "diagnostics",
+    "individuals",
+    "load",
+    "save",
+    "summary",
+]

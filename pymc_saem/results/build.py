@@ -34,13 +34,17 @@ class FitResult:
 
     coords: Mapping[str, Any]  # of the model's dims
     trace: Mapping[str, Variable]  # values (chain, iteration, ...)
-    population: Mapping[str, np.ndarray]  # columns of the table of parameters, and matrices (parameter, parameter)
+    population: Mapping[
+        str, np.ndarray
+    ]  # columns of the table of parameters, and matrices (parameter, parameter)
     observed: Mapping[str, Variable]
     constant: Mapping[str, Variable]
     posterior: Mapping[str, Variable] | None = None  # values (chain, draw, ...)
     sample_stats: Mapping[str, Variable] | None = None
     individual: Mapping[str, Variable] | None = None
-    individual_coords: Mapping[str, Any] = field(default_factory=dict)  # of dims of this group alone
+    individual_coords: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # of dims of this group alone
     state: Mapping[str, bytes] | None = None  # the state for a later run
     attrs: dict[str, Any] = field(default_factory=dict)
     group_attrs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -61,8 +65,9 @@ def build_datatree(result: FitResult, attempt: Attempt = _just_do) -> InferenceD
     ----------
     result : FitResult
     attempt : callable
-        ``attempt(stage, work)`` returns ``work()``, or None if that fails and the failure is noted elsewhere; then the stage is done in
-        a simpler way, or left out. By default, failures are raised.
+        ``attempt(stage, work)`` returns ``work()``, or None if that fails and the failure is noted
+        elsewhere; then the stage is done in a simpler way, or left out. By default, failures are
+        raised.
 
     Returns
     -------
@@ -71,7 +76,9 @@ def build_datatree(result: FitResult, attempt: Attempt = _just_do) -> InferenceD
         constant_data and saem_state, as far as the result has them.
     """
     sampled, coords = ("chain", "draw"), result.coords
-    variables: dict[str, tuple[Mapping[str, Variable] | None, tuple[str, ...], Mapping[str, Any]]] = {
+    variables: dict[
+        str, tuple[Mapping[str, Variable] | None, tuple[str, ...], Mapping[str, Any]]
+    ] = {
         "posterior": (result.posterior, sampled, coords),
         "sample_stats": (result.sample_stats, sampled, coords),
         "saem_trace": (result.trace, ("chain", "iteration"), coords),
@@ -106,7 +113,9 @@ def _describe(group: xr.Dataset, attrs: Mapping[str, Any]) -> None:
     group.attrs.update(storable(attrs))
 
 
-def _container(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], attempt: Attempt) -> InferenceData:
+def _container(
+    groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], attempt: Attempt
+) -> InferenceData:
     """All groups together; where that fails, those that can be together, the essential ones first."""
     whole = attempt("The groups together", lambda: make_datatree(groups, storable(attrs)))
     if whole is not None:
@@ -116,7 +125,9 @@ def _container(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], attem
         more = kept | {name: groups[name]}
         if attempt(f"The group '{name}'", partial(make_datatree, more, {})) is not None:
             kept = more
-    return make_datatree(kept, {name: value for name, value in attrs.items() if isinstance(value, str)})
+    return make_datatree(
+        kept, {name: value for name, value in attrs.items() if isinstance(value, str)}
+    )
 
 
 def _group(
@@ -134,7 +145,10 @@ def _group(
         return whole
     found = xr.Dataset()
     for key, variable in variables.items():
-        for what, given in ((f"'{key}' in '{name}'", coords), (f"'{key}' in '{name}' without labels", None)):
+        for what, given in (
+            (f"'{key}' in '{name}'", coords),
+            (f"'{key}' in '{name}' without labels", None),
+        ):
             more = attempt(what, partial(_joined, found, {key: variable}, leading, given))
             if more is not None:
                 found = more
@@ -186,7 +200,9 @@ def _columns(columns: Mapping[str, np.ndarray]) -> dict[str, Variable]:
 def _bytes(data: Mapping[str, bytes] | None) -> xr.Dataset | None:
     if not data:
         return None
-    return xr.Dataset({name: (f"{name}_byte", np.frombuffer(x, dtype=np.uint8)) for name, x in data.items()})
+    return xr.Dataset(
+        {name: (f"{name}_byte", np.frombuffer(x, dtype=np.uint8)) for name, x in data.items()}
+    )
 
 
 def _name_dims(name: str, dims: Dims, ndim: int) -> list[str]:

@@ -13,7 +13,8 @@ import xarray as xr
 from pymc_saem.compat import InferenceData, get_group, group_names
 from pymc_saem.results.build import ESSENTIAL
 
-#: Words by which a note of a fit is recognized that explains why there are no conditional distributions.
+#: Words by which a note of a fit is recognized that explains why there are no conditional
+#: distributions.
 _OF_INDIVIDUALS = ("individual", "conditional", "random effects")
 
 
@@ -36,7 +37,8 @@ class Fit:
     TypeError
         When ``idata`` has no groups.
     MissingGroupError
-        From every attribute whose group is missing; the message gives the reason where the fit holds one.
+        From every attribute whose group is missing; the message gives the reason where the fit
+        holds one.
     """
 
     def __init__(self, idata: InferenceData) -> None:
@@ -62,9 +64,15 @@ class Fit:
     def _why_missing(self, name: str) -> str:
         if name != "individual" or "saem_trace" not in self:
             strange = " It is not a result of fit_saem." if name in ESSENTIAL else ""
-            return f"The fit has no group '{name}'; it has {', '.join(self.names) or 'none'}.{strange}"
-        about = [note for note in self.notes if any(words in note.lower() for words in _OF_INDIVIDUALS)]
-        reason = " ".join(about or self.notes) or "It was run without them (draws=0), or did not finish."
+            return (
+                f"The fit has no group '{name}'; it has {', '.join(self.names) or 'none'}.{strange}"
+            )
+        about = [
+            note for note in self.notes if any(words in note.lower() for words in _OF_INDIVIDUALS)
+        ]
+        reason = (
+            " ".join(about or self.notes) or "It was run without them (draws=0), or did not finish."
+        )
         return f"The fit has no group 'individual', so no conditional distributions of random effects. {reason}"
 
     @cached_property
@@ -153,14 +161,21 @@ class Fit:
 
     def estimate(self, name: str) -> np.ndarray | None:
         """Natural estimate of a parameter in its shape; None where there is no such parameter."""
-        entries = [k for k, label in enumerate(self.labels) if label == name or label.startswith(f"{name}[")]
+        entries = [
+            k
+            for k, label in enumerate(self.labels)
+            if label == name or label.startswith(f"{name}[")
+        ]
         if not entries:
             return None
         return self.population["estimate"].values[entries].reshape(self.trace[name].shape[2:])
 
     def end_of_chain(self, chain: int) -> dict[str, np.ndarray]:
         """Natural values of all parameters, by name, where a chain ended."""
-        return {name: np.asarray(self.trace[name].values[chain, -1], dtype=float) for name in self.parameters}
+        return {
+            name: np.asarray(self.trace[name].values[chain, -1], dtype=float)
+            for name in self.parameters
+        }
 
     # -- random effects ---------------------------------------------------------------------------
 
@@ -182,7 +197,9 @@ class Fit:
             return tuple(axes)
         names = [str(name) for name in self.individual.data_vars]
         stems = (n.removesuffix("_mode") for n in names if n.endswith("_mode"))
-        return tuple(stem for stem in stems if f"{stem}_population" in names)  # not conditional_mode and natural_mode
+        return tuple(
+            stem for stem in stems if f"{stem}_population" in names
+        )  # not conditional_mode and natural_mode
 
     @cached_property
     def unit_axes(self) -> dict[str, int]:
@@ -202,7 +219,11 @@ class Fit:
     @cached_property
     def n_draws(self) -> int:
         """Draws of all chains; 0 without a posterior."""
-        return self.posterior.sizes["chain"] * self.posterior.sizes["draw"] if "posterior" in self else 0
+        return (
+            self.posterior.sizes["chain"] * self.posterior.sizes["draw"]
+            if "posterior" in self
+            else 0
+        )
 
     def draws(self, name: str, which: Any = slice(None)) -> np.ndarray:
         """Draws of a variable, all or some of them, (draw, ...)."""

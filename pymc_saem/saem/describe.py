@@ -50,7 +50,11 @@ class ModelSummary:
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
-        tables = (("Random effects", self.random_effects), ("Parameters", self.parameters), ("Data", self.data))
+        tables = (
+            ("Random effects", self.random_effects),
+            ("Parameters", self.parameters),
+            ("Data", self.data),
+        )
         body = "".join(f"<h4>{title}</h4>{table.to_html()}" for title, table in tables)
         return f"<p>{escape(self._of_whom(), quote=False)}</p>{body}"
 
@@ -58,7 +62,9 @@ class ModelSummary:
         return f"{self.n_subjects} subject{'s' if self.n_subjects != 1 else ''} (dim '{self.subject_dim}')"
 
 
-def summarize(model: pm.Model | None = None, *, random_effects: Sequence[str] | None = None) -> ModelSummary:
+def summarize(
+    model: pm.Model | None = None, *, random_effects: Sequence[str] | None = None
+) -> ModelSummary:
     """Report how SAEM reads a model: random effects, M-step of each parameter, data.
 
     It runs no iterations.
@@ -120,7 +126,9 @@ def _parameter_table(mixed: MixedModel, rules: Rules) -> pd.DataFrame:
             and not (p in rules.mean.parameters and prior.quadratic() is not None)
         ):
             m_step = "closed form + Newton (prior)"
-        rows.append({"shape": p.natural_shape, "prior": prior.name, "role": roles[p.name], "m_step": m_step})
+        rows.append(
+            {"shape": p.natural_shape, "prior": prior.name, "role": roles[p.name], "m_step": m_step}
+        )
     return pd.DataFrame(rows, index=pd.Index([p.name for p in mixed.parameters], name="parameter"))
 
 
@@ -128,23 +136,35 @@ def _effect_table(mixed: MixedModel, rules: Rules) -> pd.DataFrame:
     rows = []
     for effect in mixed.random_effects:
         block = np.arange(effect.columns.start, effect.columns.stop)
-        omega = [f"{r.parameter.name} ({r.kind})" for r in rules.omegas if np.intersect1d(r.columns, block).size]
+        omega = [
+            f"{r.parameter.name} ({r.kind})"
+            for r in rules.omegas
+            if np.intersect1d(r.columns, block).size
+        ]
         omega += [f"{r.parameter.name} ({r.kind})" for r in rules.scores if effect in r.effects]
-        omega += [f"{r.parameter.name} (closed form)" for r in rules.effect_scales if effect in r.effects]
+        omega += [
+            f"{r.parameter.name} (closed form)" for r in rules.effect_scales if effect in r.effects
+        ]
         used = np.abs(rules.mean.design[:, block]).max(axis=(0, 1), initial=0.0) > 0
         columns = rules.mean.columns[used]
         mean = [
-            p.name for p in rules.mean.parameters if np.any((columns >= p.columns.start) & (columns < p.columns.stop))
+            p.name
+            for p in rules.mean.parameters
+            if np.any((columns >= p.columns.start) & (columns < p.columns.stop))
         ]
         rows.append(
             {
                 "size": effect.size,
-                "distribution": f"normal on {effect.link} scale" if effect.is_gaussian else _family(mixed, effect),
+                "distribution": f"normal on {effect.link} scale"
+                if effect.is_gaussian
+                else _family(mixed, effect),
                 "mean": ", ".join(mean) or "constant",
                 "omega": ", ".join(omega) or "fixed",
             }
         )
-    return pd.DataFrame(rows, index=pd.Index([e.name for e in mixed.random_effects], name="random effect"))
+    return pd.DataFrame(
+        rows, index=pd.Index([e.name for e in mixed.random_effects], name="random effect")
+    )
 
 
 def _family(mixed: MixedModel, effect: RandomEffect) -> str:
@@ -156,6 +176,11 @@ def _data_table(mixed: MixedModel) -> pd.DataFrame:
     for outcome in mixed.outcomes:
         counts = np.bincount(outcome.row_subject, minlength=mixed.n_subjects)
         rows.append(
-            {"rows": outcome.n_rows, "subjects": int((counts > 0).sum()), "fewest": counts.min(), "most": counts.max()}
+            {
+                "rows": outcome.n_rows,
+                "subjects": int((counts > 0).sum()),
+                "fewest": counts.min(),
+                "most": counts.max(),
+            }
         )
     return pd.DataFrame(rows, index=pd.Index([o.name for o in mixed.outcomes], name="outcome"))

@@ -60,22 +60,31 @@ class Engine:
         points = PointMap(mixed)
         densities = Densities(mixed, list(rules.residual_terms), mode)
         maximizer = Maximizer(mixed, rules, points, schedule, objective, fixed)
-        copies = default_replicates(mixed.n_subjects) if isinstance(n_replicates, str) else n_replicates
+        copies = (
+            default_replicates(mixed.n_subjects) if isinstance(n_replicates, str) else n_replicates
+        )
         climber = Climber(densities, maximizer)
-        return cls(mixed, rules, points, densities, maximizer, climber, n_transitions, copies, kernel)
+        return cls(
+            mixed, rules, points, densities, maximizer, climber, n_transitions, copies, kernel
+        )
 
     def begin(
         self, point: dict, rng: np.random.Generator, n_starts: int | str, dispersed: bool = False
     ) -> tuple[State, Simulator, Start]:
         """Find a start near a PyMC point (``n_starts=0``: at the point) and set up the simulator.
 
-        ``dispersed`` moves the point first, by what would be three standard errors if phi were known.
+        ``dispersed`` moves the point first, by what would be three standard errors if phi were
+        known.
         """
         n_fits = default_starts(self.mixed) if isinstance(n_starts, str) else n_starts
         theta = self.maximizer.apply_fixed(self.points.theta_of(point))
         if dispersed:
-            theta = self.maximizer.apply_fixed(theta + self._dispersion(theta) * rng.standard_normal(theta.size))
-        self.densities.warm_up(self._at_means(theta), theta)  # before anything asks, so that its compilation is timed separately
+            theta = self.maximizer.apply_fixed(
+                theta + self._dispersion(theta) * rng.standard_normal(theta.size)
+            )
+        self.densities.warm_up(
+            self._at_means(theta), theta
+        )  # before anything asks, so that its compilation is timed separately
         theta = settled(self, theta)
         start = Start(theta, np.zeros(0))
         if n_fits:
@@ -84,7 +93,11 @@ class Engine:
         start = replace(start, theta=with_visible_effects(self, start.theta))
         check_start(self, start.theta)
         population = self.maximizer.population(start.theta)
-        return State(start.theta, self._at_means(start.theta)), self.simulator(population, rng), start
+        return (
+            State(start.theta, self._at_means(start.theta)),
+            self.simulator(population, rng),
+            start,
+        )
 
     def _at_means(self, theta: np.ndarray) -> np.ndarray:
         """Every subject at its mean, (replicate, subject, phi)."""
@@ -98,16 +111,27 @@ class Engine:
         if weight is not None:
             weight = np.asarray(weight, dtype=float)
             n = self.mixed.n_subjects
-            if weight.shape != (n,) or not np.all(np.isfinite(weight)) or np.any(weight < 0) or not np.any(weight > 0):
-                raise ValueError(f"weights are {weight}; {n} numbers are needed, none negative, one for each subject.")
+            if (
+                weight.shape != (n,)
+                or not np.all(np.isfinite(weight))
+                or np.any(weight < 0)
+                or not np.any(weight > 0)
+            ):
+                raise ValueError(
+                    f"weights are {weight}; {n} numbers are needed, none negative, one for each subject."
+                )
         self.maximizer.weight = weight
 
     def _dispersion(self, theta: np.ndarray) -> np.ndarray:
         spread = 3.0 * self.maximizer.scales(theta)
-        for p in self.mixed.parameters:  # large weights saturate a network, and it does not come back
+        for (
+            p
+        ) in self.mixed.parameters:  # large weights saturate a network, and it does not come back
             spread[p.columns] = np.minimum(spread[p.columns], 0.3 if p.is_network else np.inf)
         return np.where(self.maximizer.held, 0.0, spread)
 
     def simulator(self, population: Population, rng: np.random.Generator) -> Simulator:
         weight = self.maximizer.weight
-        return Simulator(self.mixed, self.densities, population, self.n_transitions, rng, self.kernel, weight)
+        return Simulator(
+            self.mixed, self.densities, population, self.n_transitions, rng, self.kernel, weight
+        )

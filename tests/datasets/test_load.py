@@ -1,6 +1,5 @@
 """The shipped data: shapes, units, known values, and independence of the copies."""
 
-
 import numpy as np
 import pytest
 
@@ -13,7 +12,13 @@ def test_theophylline_columns_and_types():
     assert list(data.columns) == ["subject", "time", "conc", "weight", "dose"]
     assert data["subject"].dtype.kind == "i"
     assert data.notna().all().all()
-    assert data.attrs["units"] == {"subject": "", "time": "h", "conc": "mg/L", "weight": "kg", "dose": "mg"}
+    assert data.attrs["units"] == {
+        "subject": "",
+        "time": "h",
+        "conc": "mg/L",
+        "weight": "kg",
+        "dose": "mg",
+    }
 
 
 def test_theophylline_known_values():

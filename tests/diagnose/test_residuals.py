@@ -36,7 +36,9 @@ def y():
 @pytest.fixture(scope="module")
 def table(y):
     model = lg.build(y)
-    return ps.residuals(model, lg.fit_at_truth(model, lg.modes(y)), x=lg.T, n_simulations=40_000, random_seed=1)
+    return ps.residuals(
+        model, lg.fit_at_truth(model, lg.modes(y)), x=lg.T, n_simulations=40_000, random_seed=1
+    )
 
 
 def test_closed_forms(table, y):
@@ -46,7 +48,9 @@ def test_closed_forms(table, y):
     # NPDE of a normal model is PWRES, and PIT the marginal distribution function
     np.testing.assert_allclose(table["npde"], table["pwres"], atol=0.1)
     sd = np.sqrt(lg.OMEGA**2 + lg.SIGMA**2)
-    np.testing.assert_allclose(table["pit"], stats.norm.cdf((y - lg.A - lg.SLOPE * lg.T) / sd), atol=0.012)
+    np.testing.assert_allclose(
+        table["pit"], stats.norm.cdf((y - lg.A - lg.SLOPE * lg.T) / sd), atol=0.012
+    )
 
 
 def test_decorrelation_with_a_sample_that_has_the_exact_moments(rng):
@@ -66,7 +70,13 @@ def test_other_data_than_those_of_the_fit_are_told(y):
         UserWarning,
         match="values of 'y' in the model are not those of the fit: 1 of .* rows differ, such as row 5, which is 99",
     ):
-        ps.residuals(lg.build(np.where(np.arange(y.size) == 5, 99.0, y)), fit, x=lg.T, n_simulations=50, random_seed=1)
+        ps.residuals(
+            lg.build(np.where(np.arange(y.size) == 5, 99.0, y)),
+            fit,
+            x=lg.T,
+            n_simulations=50,
+            random_seed=1,
+        )
 
 
 def test_rows_and_labels(table, y):
@@ -99,7 +109,9 @@ def counts(mean, sigma, y):
 
 
 def censored(mean, sigma, y):
-    pm.Censored("y", pm.Normal.dist(mean, sigma), lower=2.0, upper=4.5, observed=np.clip(y, 2.0, 4.5))
+    pm.Censored(
+        "y", pm.Normal.dist(mean, sigma), lower=2.0, upper=4.5, observed=np.clip(y, 2.0, 4.5)
+    )
 
 
 class Trial:
@@ -124,10 +136,14 @@ class Trial:
         return {name: np.array([one[name] for one in found]) for name in found[0]}
 
 
-@pytest.mark.parametrize("outcome", [normal, log_normal, counts, censored], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "outcome", [normal, log_normal, counts, censored], ids=lambda f: f.__name__
+)
 def test_a_true_model_gives_uniform_npde_and_pit(outcome, rng):
     found = Trial(outcome)(rng)
-    one = [np.flatnonzero(lg.SUBJECT == k)[k % lg.R] for k in range(lg.N)]  # one row of each subject: independent
+    one = [
+        np.flatnonzero(lg.SUBJECT == k)[k % lg.R] for k in range(lg.N)
+    ]  # one row of each subject: independent
     assert stats.kstest(found["pit"][:, one].ravel(), "uniform").pvalue > 1e-3
     for row in range(lg.R):
         own = slice(row * lg.N, (row + 1) * lg.N)
@@ -135,10 +151,16 @@ def test_a_true_model_gives_uniform_npde_and_pit(outcome, rng):
         assert stats.kstest(found["npde"][:, own].ravel(), "norm").pvalue > 1e-3
     # the test that a user would make with one data set
     p = [stats.kstest(npde, "norm").pvalue for npde in found["npde"]]
-    if outcome is normal:  # elsewhere rows without correlation are not independent, and uniform only one by one
+    if (
+        outcome is normal
+    ):  # elsewhere rows without correlation are not independent, and uniform only one by one
         assert stats.kstest(p, "uniform").pvalue > 1e-3
         assert abs(np.corrcoef(found["npde"][:, 0], found["npde"][:, lg.N])[0, 1]) < 0.25
-    assert np.isfinite([found["npde"], found["pwres"]]).all() and found["pit"].min() > 0 and found["pit"].max() < 1
+    assert (
+        np.isfinite([found["npde"], found["pwres"]]).all()
+        and found["pit"].min() > 0
+        and found["pit"].max() < 1
+    )
 
 
 @pytest.mark.parametrize("other", [{"sigma": 0.6}, {"omega": 1.3}, {"a": 2.4}], ids=str)
@@ -154,7 +176,13 @@ def test_individual_residuals_are_normal_at_the_true_effects(rng):
     """With the true random effects in the place of modes, for distributions with and without a formula."""
 
     def mixture(mean, sigma, y):
-        pm.NormalMixture("y", [0.3, 0.7], mu=pm.math.stack([mean - 1, mean + 1], axis=-1), sigma=sigma, observed=y)
+        pm.NormalMixture(
+            "y",
+            [0.3, 0.7],
+            mu=pm.math.stack([mean - 1, mean + 1], axis=-1),
+            sigma=sigma,
+            observed=y,
+        )
 
     def student(mean, sigma, y):
         pm.StudentT("y", nu=3, mu=mean, sigma=sigma, observed=y)

@@ -37,14 +37,18 @@ def solve(k, t=DAYS, subject=SUBJECT, **options):
 
 
 def test_whole_numbers_and_the_median_of_a_lognormal():
-    model, fit = decay_model(lambda k, s: pm.LogNormal("y", 2 - k[SUBJECT] * DAYS, s, observed=np.ones(N * R)))
+    model, fit = decay_model(
+        lambda k, s: pm.LogNormal("y", 2 - k[SUBJECT] * DAYS, s, observed=np.ones(N * R))
+    )
     for ax, rate in zip(ps.plot_fits(model, fit, x=DAYS), RATES, strict=True):
         t, y = individual(ax)
         assert t[0] == 1 and t[-1] == 9
         np.testing.assert_allclose(y, np.exp(2 - rate * t), rtol=1e-12)
 
 
-@pytest.mark.parametrize("times", [DAYS[:R], DAYS[None, :R], DAYS.reshape(N, R)], ids=["shared", "one row", "whole"])
+@pytest.mark.parametrize(
+    "times", [DAYS[:R], DAYS[None, :R], DAYS.reshape(N, R)], ids=["shared", "one row", "whole"]
+)
 def test_times_of_an_outcome_of_subjects_and_times(times):
     with pm.Model(coords={"patient": LABELS}) as model:
         s = pm.HalfFlat("s", initval=1.0)
@@ -69,7 +73,9 @@ def test_censored_outcomes_have_the_curve_of_the_law_before_it_is_cut():
 
 
 def test_counts_have_their_mean():
-    model, fit = decay_model(lambda k, s: pm.Poisson("n", 9 * k[SUBJECT] * DAYS, observed=np.ones(N * R, dtype=int)))
+    model, fit = decay_model(
+        lambda k, s: pm.Poisson("n", 9 * k[SUBJECT] * DAYS, observed=np.ones(N * R, dtype=int))
+    )
     for ax, rate in zip(ps.plot_fits(model, fit, x=DAYS), RATES, strict=True):
         t, y = individual(ax)
         np.testing.assert_allclose(y, 9 * rate * t, rtol=1e-12)
@@ -138,7 +144,10 @@ def test_units_of_other_rows_are_told():
 
     model, fit = decay_model(build)
     times = np.tile(DAYS[:R], 2 * N)[::2]
-    with pytest.warns(UserWarning, match="has rows that differ from those of the outcome and units that are not subjects"):
+    with pytest.warns(
+        UserWarning,
+        match="has rows that differ from those of the outcome and units that are not subjects",
+    ):
         axes = ps.plot_fits(model, fit, x=times)
     t, y = individual(axes[1])
     np.testing.assert_array_equal(t, np.sort(times[SUBJECT == 1]))
@@ -147,7 +156,9 @@ def test_units_of_other_rows_are_told():
 
 def test_covariates_of_rows_hold_until_the_next_row():
     dry = np.tile([0.0, 1.0, 1.0, 0.0], N)
-    model, fit = decay_model(lambda k, s: pm.Normal("y", solve(k).a + 5 * dry, s, observed=np.ones(N * R)))
+    model, fit = decay_model(
+        lambda k, s: pm.Normal("y", solve(k).a + 5 * dry, s, observed=np.ones(N * R))
+    )
     (ax,) = ps.plot_fits(model, fit, "P2")
     t, y = individual(ax)
     np.testing.assert_allclose(y, 10 * np.exp(-0.2 * t) + 5 * ((t >= 3) & (t < 9)), rtol=1e-6)
@@ -162,7 +173,9 @@ def test_several_outcomes_of_one_solution_and_start_times():
     model, fit = decay_model(build)
     with pytest.raises(ValueError, match="several outcomes; choose one with outcome=: y, z"):
         ps.plot_fits(model, fit)
-    with pytest.raises(ValueError, match="other rows than outcome 'z'; give the time of each of its rows as x="):
+    with pytest.raises(
+        ValueError, match="other rows than outcome 'z'; give the time of each of its rows as x="
+    ):
         ps.plot_fits(model, fit, outcome="z")
     axes = ps.plot_fits(model, fit, ["P2", "P3"], outcome="z", x=DAYS, n_grid=12)
     for ax, rate, t0 in zip(axes, RATES[1:], (0.5, 1.0), strict=True):
@@ -172,12 +185,15 @@ def test_several_outcomes_of_one_solution_and_start_times():
 
 
 @pytest.mark.parametrize(
-    ("scaled", "message"), [(DAYS / 24, "does not contain x itself"), (DAYS * np.sqrt(DAYS), "another form")]
+    ("scaled", "message"),
+    [(DAYS / 24, "does not contain x itself"), (DAYS * np.sqrt(DAYS), "another form")],
 )
 def test_times_that_the_graph_does_not_show_are_connected_from_row_to_row(scaled, message):
     both = message == "another form"
     model, fit = decay_model(
-        lambda k, s: pm.Normal("y", k[SUBJECT] * scaled + (DAYS * s if both else 0), s, observed=np.ones(N * R))
+        lambda k, s: pm.Normal(
+            "y", k[SUBJECT] * scaled + (DAYS * s if both else 0), s, observed=np.ones(N * R)
+        )
     )
     with pytest.warns(UserWarning, match=message):
         axes = ps.plot_fits(model, fit, x=DAYS)
@@ -200,15 +216,23 @@ def test_an_index_that_looks_like_the_times_stays():
 
 
 def test_a_failed_solver_is_reported():
-    model, fit = decay_model(lambda k, s: pm.Normal("y", solve(k, max_steps=2).a, s, observed=np.ones(N * R)))
-    with pytest.warns(UserWarning, match="not finite everywhere for patient P1, P2, P3.*raise max_steps"):
+    model, fit = decay_model(
+        lambda k, s: pm.Normal("y", solve(k, max_steps=2).a, s, observed=np.ones(N * R))
+    )
+    with pytest.warns(
+        UserWarning, match="not finite everywhere for patient P1, P2, P3.*raise max_steps"
+    ):
         ps.plot_fits(model, fit)
 
 
 def test_a_fit_of_another_model_is_refused():
-    model, fit = decay_model(lambda k, s: pm.Normal("y", k[SUBJECT] * DAYS, s, observed=np.ones(N * R)))
+    model, fit = decay_model(
+        lambda k, s: pm.Normal("y", k[SUBJECT] * DAYS, s, observed=np.ones(N * R))
+    )
     other, _ = decay_model(lambda k, s: pm.Normal("y", k, s, observed=np.ones(N)))
-    with pytest.raises(ValueError, match=r"not a fit of this model: it has no outcome 'y' of shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"not a fit of this model: it has no outcome 'y' of shape \(3,\)"
+    ):
         ps.plot_fits(other, fit, x=[0, 1, 2])
     with model:
         pm.Normal("extra")

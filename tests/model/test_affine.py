@@ -68,7 +68,10 @@ def in_one_formula():
 
 def inside(rows=slice(None)):
     return (
-        pm.Normal("a", 0, 5) + pm.Normal("b", 0, 5) * pt.as_tensor(W)[G] + scale("omega") * z("z", "group")[G] + 0.5 * X
+        pm.Normal("a", 0, 5)
+        + pm.Normal("b", 0, 5) * pt.as_tensor(W)[G]
+        + scale("omega") * z("z", "group")[G]
+        + 0.5 * X
     )
 
 
@@ -77,7 +80,9 @@ def wide_normal():
 
 
 def joint_latent():
-    latent = pm.MvNormal("z", np.zeros(2), np.array([[1.0, 0.3], [0.3, 2.0]]), dims=("group", "coef"))
+    latent = pm.MvNormal(
+        "z", np.zeros(2), np.array([[1.0, 0.3], [0.3, 2.0]]), dims=("group", "coef")
+    )
     return lines(mean() + scale("sd", dims="coef") * latent)
 
 
@@ -95,18 +100,34 @@ SPELLINGS = {
     "axis last": (axis_last, DIAGONAL),
     "packed": (lambda: lines(mean() + z() @ cholesky("packed").T), FULL),
     "rows by an index": (
-        lambda: pt.sum(np.stack([X**0, X], 1) * (mean() + z() * scale("sd", dims="coef"))[G], axis=1),
+        lambda: pt.sum(
+            np.stack([X**0, X], 1) * (mean() + z() * scale("sd", dims="coef"))[G], axis=1
+        ),
         DIAGONAL,
     ),
-    "sd[None, :]": (lambda: lines(mean()[None, :] + z() * scale("sd", dims="coef")[None, :]), DIAGONAL),
-    "pt.outer": (lambda: lines(z() * pt.outer(pt.ones(N), scale("sd", dims="coef")) + mean()), DIAGONAL),
+    "sd[None, :]": (
+        lambda: lines(mean()[None, :] + z() * scale("sd", dims="coef")[None, :]),
+        DIAGONAL,
+    ),
+    "pt.outer": (
+        lambda: lines(z() * pt.outer(pt.ones(N), scale("sd", dims="coef")) + mean()),
+        DIAGONAL,
+    ),
     "index inside": (inside, {"a": CLOSED, "b": CLOSED, "omega": CLOSED}),
     "several in one formula": (in_one_formula, {"a": CLOSED, "sa": CLOSED, "sb": CLOSED}),
-    "correlated by hand": (correlated_by_hand, {"a": CLOSED, "b": CLOSED, "sa": "numeric", "rho": "numeric"}),
+    "correlated by hand": (
+        correlated_by_hand,
+        {"a": CLOSED, "b": CLOSED, "sa": "numeric", "rho": "numeric"},
+    ),
     "no standard normal": (wide_normal, {"a": CLOSED, "omega": CLOSED}),
     "correlated latent": (joint_latent, {"mu": CLOSED}),
     "exponentiated": (
-        lambda: pm.math.exp(pm.Normal("a", 0, 1) + W * pm.Normal("b", 0, 1) + scale("omega") * z("z", "group"))[G] * X,
+        lambda: (
+            pm.math.exp(
+                pm.Normal("a", 0, 1) + W * pm.Normal("b", 0, 1) + scale("omega") * z("z", "group")
+            )[G]
+            * X
+        ),
         {"a": CLOSED, "b": CLOSED, "omega": CLOSED},
     ),
 }
@@ -127,7 +148,8 @@ def test_every_spelling_is_a_mean_and_a_covariance(spelling):
     m_steps = rules.m_step_of()
     assert {name: m_steps[name] for name in SPELLINGS[spelling][1]} == SPELLINGS[spelling][1]
     assert all(e.is_gaussian and e.form == "standard" for e in mixed.random_effects)
-    # The compiled densities hold none of them, so that a step of the chain computes neither a mean nor an inverse.
+    # The compiled densities hold none of them, so that a step of the chain computes neither a mean
+    # nor an inverse.
     held = set(ancestors(in_symbols(mixed, row_logps(mixed), symbols(mixed)[0], None)))
     assert not [name for name in SPELLINGS[spelling][1] if model_value(mixed, name) in held]
     points, rng = PointMap(mixed), np.random.default_rng(1)
@@ -147,7 +169,11 @@ def density(mixed, phi, theta):
     law, total = LawOfPhi(mixed, theta), sum(rows.sum() for rows in row_density(mixed)(phi, theta))
     gap = phi - law.mean(theta)
     for block in law.blocks:
-        total += stats.multivariate_normal(cov=law.covariance(block, theta)).logpdf(gap[:, block.columns]).sum()
+        total += (
+            stats.multivariate_normal(cov=law.covariance(block, theta))
+            .logpdf(gap[:, block.columns])
+            .sum()
+        )
     return total
 
 
@@ -185,7 +211,11 @@ def test_two_levels_in_all_pairs_of_spellings(upper, lower):
     occasion = np.arange(N * M)
     with pm.Model(coords={"group": range(N), "occasion": occasion}) as model:
         mu, tau, omega = pm.Normal("mu", 0, 5), scale("tau"), scale("omega")
-        b = pm.Normal("b", mu, tau, dims="group") if upper == "centred" else mu + tau * z("z_b", "group")
+        b = (
+            pm.Normal("b", mu, tau, dims="group")
+            if upper == "centred"
+            else mu + tau * z("z_b", "group")
+        )
         if lower == "centred":
             c = pm.Normal("c", b[G], omega, dims="occasion")
         elif lower == "standard":
@@ -214,7 +244,9 @@ def test_what_is_no_image_stays_as_it_stands():
         c = mean() + pt.outer(z("z", "group"), scale("sd", dims="coef"))
         pm.Normal("y", lines(c), scale("sigma"), observed=Y)
     mixed = read_model(model)
-    assert mixed.random_effects[0].form == "direct" and recognize(mixed).m_step_of()["sd"] == "score"
+    assert (
+        mixed.random_effects[0].form == "direct" and recognize(mixed).m_step_of()["sd"] == "score"
+    )
 
 
 @pytest.mark.parametrize("shape", ["(coef, subject)", "(1, subject)", "(subject, 1)"])
@@ -222,10 +254,17 @@ def test_the_axis_of_the_subjects_is_found(shape):
     """Of effects as they stand: each column of phi is normal, with the mean and standard deviation that the model says."""
     with pm.Model(coords={"group": range(N), "coef": ["a", "b"]}) as model:
         if shape == "(coef, subject)":
-            b = pm.Normal("b", mean()[:, None], scale("sd", dims="coef")[:, None], dims=("coef", "group"))
+            b = pm.Normal(
+                "b", mean()[:, None], scale("sd", dims="coef")[:, None], dims=("coef", "group")
+            )
             rows = b[0, G] + b[1, G] * X
         else:
-            b = pm.Normal("b", pm.Normal("mu", 0, 5), scale("sd"), shape=(1, N) if shape == "(1, subject)" else (N, 1))
+            b = pm.Normal(
+                "b",
+                pm.Normal("mu", 0, 5),
+                scale("sd"),
+                shape=(1, N) if shape == "(1, subject)" else (N, 1),
+            )
             rows = b[0, G] if shape == "(1, subject)" else b[G, 0]
         pm.Normal("y", rows, scale("sigma"), observed=Y)
     mixed = read_model(model)
@@ -237,7 +276,9 @@ def test_the_axis_of_the_subjects_is_found(shape):
     theta, phi = rng.normal(size=mixed.n_theta), rng.normal(size=(N, mixed.n_phi))
     point = points.to_point(theta, phi, points.template)
     np.testing.assert_array_equal(point["b"], phi.T if effect.axis else phi)
-    pymc = model.compile_logp(vars=[model["y"], model["b"]], jacobian=False, mode=INTERPRETED)(point)
+    pymc = model.compile_logp(vars=[model["y"], model["b"]], jacobian=False, mode=INTERPRETED)(
+        point
+    )
     np.testing.assert_allclose(density(mixed, phi, theta), pymc, rtol=1e-9)
 
 
@@ -258,11 +299,21 @@ def test_what_follows_a_fit_does_not_depend_on_the_order_of_axes():
     for order in (("group", "coef"), ("coef", "group")):
         with pm.Model(coords={"group": list("abcdef"), "coef": ["a", "b"]}) as model:
             effects = z(dims=order) if order[0] == "group" else z(dims=order).T
-            pm.Normal("y", lines(mean() + effects * scale("sd", dims="coef")), scale("sigma"), observed=Y)
-        options = {"n_explore": 5, "n_smooth": 5, "draws": 20, "likelihood": None, "standard_errors": None}
+            pm.Normal(
+                "y", lines(mean() + effects * scale("sd", dims="coef")), scale("sigma"), observed=Y
+            )
+        options = {
+            "n_explore": 5,
+            "n_smooth": 5,
+            "draws": 20,
+            "likelihood": None,
+            "standard_errors": None,
+        }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # so short a run is none to rely on
-            fits[order] = ps.fit_saem(model, random_seed=1, progressbar=False, n_starts=0, **options)
+            fits[order] = ps.fit_saem(
+                model, random_seed=1, progressbar=False, n_starts=0, **options
+            )
         models[order] = model
     both = [(models[order], fits[order]) for order in fits]
     first, last = (fit["posterior"]["z"] for _, fit in both)
@@ -272,5 +323,7 @@ def test_what_follows_a_fit_does_not_depend_on_the_order_of_axes():
     pd.testing.assert_frame_equal(*(p[["subject", "prediction"]] for p in predicted), rtol=1e-8)
     tables = [ps.random_effects(model, fit) for model, fit in both]
     pd.testing.assert_frame_equal(*tables, rtol=1e-6)
-    residuals = [ps.residuals(model, fit, n_simulations=20, random_seed=1)["iwres"] for model, fit in both]
+    residuals = [
+        ps.residuals(model, fit, n_simulations=20, random_seed=1)["iwres"] for model, fit in both
+    ]
     np.testing.assert_allclose(*residuals, rtol=1e-8)

@@ -18,7 +18,12 @@ Y, W = RNG.normal(size=N * M), RNG.normal(size=N)
 
 def model_of(rows, **law):
     with pm.Model(coords={"subject": range(N)}) as model:
-        e = pm.Normal("e", law.get("mean", lambda: pm.Normal("mu", 0, 5))(), pm.HalfNormal("omega", 2), dims="subject")
+        e = pm.Normal(
+            "e",
+            law.get("mean", lambda: pm.Normal("mu", 0, 5))(),
+            pm.HalfNormal("omega", 2),
+            dims="subject",
+        )
         pm.Normal("y", rows(e), pm.HalfNormal("sigma", 2), observed=Y)
     return model
 
@@ -38,7 +43,9 @@ PARTNERS = {
 
 @pytest.mark.parametrize("kind", PARTNERS)
 def test_rows_of_two_subjects_are_refused_wherever_they_start(kind):
-    with pytest.raises(UnsupportedModelError, match="depends on more than one subject|is shared by all subjects"):
+    with pytest.raises(
+        UnsupportedModelError, match="depends on more than one subject|is shared by all subjects"
+    ):
         read_model(model_of(PARTNERS[kind]))
 
 
@@ -65,7 +72,9 @@ ROWS = {
     "matrix": lambda e: (e[:, None] * np.ones(M)).ravel(),
     "repeated": lambda e: pt.repeat(e, M),
     "mask": lambda e: e[np.eye(N, dtype=bool).any(axis=0)][G],
-    "softmax over coefficients": lambda e: pt.special.softmax(e[:, None] * np.arange(3.0), axis=1)[G, 1],
+    "softmax over coefficients": lambda e: pt.special.softmax(e[:, None] * np.arange(3.0), axis=1)[
+        G, 1
+    ],
 }
 
 
@@ -76,7 +85,9 @@ def test_the_subject_of_a_row_is_found_where_the_row_does_not_move(kind):
 
 
 def test_mixed_up_rows_of_a_foreign_operation_are_found_by_experiment():
-    mixed = read_model(model_of(lambda e: pt.sort(pt.stack([e[G], e[G] + 5.0], axis=1), axis=1)[:, 0]))
+    mixed = read_model(
+        model_of(lambda e: pt.sort(pt.stack([e[G], e[G] + 5.0], axis=1), axis=1)[:, 0])
+    )
     assert np.array_equal(mixed.outcomes[0].row_subject, G)
 
 
@@ -93,7 +104,10 @@ def test_a_product_in_a_mean_has_the_same_rules_wherever_it_starts(start):
 
 def test_a_bent_mean_is_bent_although_it_starts_straight():
     def mean():
-        return pm.Normal("mu", 0, 5) + pt.switch(pm.Normal("beta", 0.0, 1.0, initval=5.0) > 4.6, 1.0, 2.0) * W
+        return (
+            pm.Normal("mu", 0, 5)
+            + pt.switch(pm.Normal("beta", 0.0, 1.0, initval=5.0) > 4.6, 1.0, 2.0) * W
+        )
 
     rules = recognize(read_model(model_of(lambda e: e[G], mean=mean)))
     assert [rule.parameter.name for rule in rules.scores] == ["beta"]
@@ -111,7 +125,11 @@ def test_a_scale_with_a_bound_is_proportional_nowhere_near_it():
 def test_a_proportional_scale_is_recognized_where_predictions_start_at_zero():
     with pm.Model(coords={"subject": range(N)}) as model:
         e = pm.Normal(
-            "e", pm.Normal("mu", 0, 5, initval=0.0), pm.HalfNormal("omega", 2), dims="subject", initval=np.zeros(N)
+            "e",
+            pm.Normal("mu", 0, 5, initval=0.0),
+            pm.HalfNormal("omega", 2),
+            dims="subject",
+            initval=np.zeros(N),
         )
         f = e[G] * (1.0 + T)
         pm.Normal("y", f, pm.HalfNormal("sigma", 2.0) * pt.abs(f) + 0.0, observed=Y)

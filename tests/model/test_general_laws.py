@@ -27,7 +27,10 @@ def estimates(model, names, seed=1, **options):
 def judged(found, loglik, start):
     """Gap to the exact maximum of a log-likelihood of logarithms or plain numbers, found by SciPy."""
     best = minimize(
-        lambda x: -loglik(x), start, method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-8, "maxiter": 4000}
+        lambda x: -loglik(x),
+        start,
+        method="Nelder-Mead",
+        options={"xatol": 1e-6, "fatol": 1e-8, "maxiter": 4000},
     )
     return -best.fun - loglik(found)
 
@@ -79,11 +82,19 @@ def test_mixtures_of_normal_effects():
         low, high = pm.Flat("low", initval=-1.0), pm.Flat("high", initval=1.0)
         sd = pm.HalfFlat("sd", initval=0.5)
         components = [pm.Normal.dist(low, sd), pm.Normal.dist(high, sd)]
-        effect = pm.Mixture("effect", w=pt.stack([share, 1.0 - share]), comp_dists=components, dims="subject")
+        effect = pm.Mixture(
+            "effect", w=pt.stack([share, 1.0 - share]), comp_dists=components, dims="subject"
+        )
         pm.Normal("y", effect[SUBJECT], pm.HalfFlat("sigma", initval=1.0), observed=y)
 
     def loglik(x):
-        share, low, high, sd, sigma = 1 / (1 + np.exp(-x[0])), x[1], x[2], np.exp(x[3]), np.exp(x[4])
+        share, low, high, sd, sigma = (
+            1 / (1 + np.exp(-x[0])),
+            x[1],
+            x[2],
+            np.exp(x[3]),
+            np.exp(x[4]),
+        )
         covariance = sd**2 + sigma**2 * np.eye(4)
         rows = y.reshape(N, 4)
         parts = [multivariate_normal(np.full(4, m), covariance).logpdf(rows) for m in (low, high)]
@@ -99,7 +110,9 @@ def test_a_scale_that_differs_between_subjects():
     """Variability twice as large in one group: a normal distribution, but not one covariance."""
     rng = np.random.default_rng(4)
     group = np.arange(N) % 2
-    y = ((0.5 + 0.5 * group) * rng.normal(size=N) + 1.0)[SUBJECT] + 0.5 * rng.normal(size=SUBJECT.size)
+    y = ((0.5 + 0.5 * group) * rng.normal(size=N) + 1.0)[SUBJECT] + 0.5 * rng.normal(
+        size=SUBJECT.size
+    )
     with pm.Model(coords={"subject": range(N), "group": range(2)}) as model:
         m, sd = pm.Flat("m"), pm.HalfFlat("sd", dims="group", initval=[0.8, 0.8])
         b = pm.Normal("b", m, sd[group], dims="subject")
@@ -109,11 +122,20 @@ def test_a_scale_that_differs_between_subjects():
         total = 0.0
         for g in range(2):
             covariance = np.exp(2 * x[1 + g]) + np.exp(2 * x[3]) * np.eye(4)
-            total += multivariate_normal(np.full(4, x[0]), covariance).logpdf(y.reshape(N, 4)[group == g]).sum()
+            total += (
+                multivariate_normal(np.full(4, x[0]), covariance)
+                .logpdf(y.reshape(N, 4)[group == g])
+                .sum()
+            )
         return total
 
     found = estimates(model, ["m", "sd[0]", "sd[1]", "sigma"], random_effects=["b"])
-    assert judged(np.concatenate([found[:1], np.log(found[1:])]), loglik, np.array([1.0, -0.7, 0.0, -0.7])) < 0.1
+    assert (
+        judged(
+            np.concatenate([found[:1], np.log(found[1:])]), loglik, np.array([1.0, -0.7, 0.0, -0.7])
+        )
+        < 0.1
+    )
 
 
 @pytest.mark.slow
@@ -132,7 +154,10 @@ def test_missing_rows_change_nothing():
     with pytest.warns(Warning, match="missing values"):
         missing = build(np.arange(y.size))
     options = {"n_explore": 5, "n_smooth": 5, "compile_kwargs": {"mode": "FAST_COMPILE"}}
-    a, b = (estimates(m, ["m", "o", "sigma"], **options) for m in (missing, build(np.flatnonzero(np.isfinite(y)))))
+    a, b = (
+        estimates(m, ["m", "o", "sigma"], **options)
+        for m in (missing, build(np.flatnonzero(np.isfinite(y))))
+    )
     np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
@@ -147,7 +172,11 @@ def test_skew_normal_effects_run():
     with pm.Model(coords={"subject": range(N)}) as model:
         location, scale = pm.Flat("location"), pm.HalfFlat("scale", initval=1.0)
         effect = pm.SkewNormal(
-            "effect", mu=location, sigma=scale, alpha=pm.Normal("alpha", 0.0, 5.0, initval=1.0), dims="subject"
+            "effect",
+            mu=location,
+            sigma=scale,
+            alpha=pm.Normal("alpha", 0.0, 5.0, initval=1.0),
+            dims="subject",
         )
         pm.Normal("y", effect[SUBJECT], 0.4, observed=y)
     nodes = np.linspace(-6.0, 10.0, 3001)
@@ -158,14 +187,19 @@ def test_skew_normal_effects_run():
         return np.log(np.exp(rows + law[:, None]).sum(axis=0)).sum() - 0.5 * (x[2] / 5.0) ** 2
 
     location, scale, alpha = estimates(model, ["location", "scale", "alpha"])
-    assert judged(np.array([location, np.log(scale), alpha]), objective, np.array([0.0, 0.4, 3.0])) < 0.1
+    assert (
+        judged(np.array([location, np.log(scale), alpha]), objective, np.array([0.0, 0.4, 3.0]))
+        < 0.1
+    )
 
 
 @pytest.mark.parametrize("bounds", [{"lower": -1e3}, {"upper": 1e3}, {"lower": -1e3, "upper": 5e3}])
 def test_effects_with_distant_bounds_begin_where_their_distribution_has_its_mass(bounds):
     """PyMC's own starting values are 1 beyond a bound, or between the two."""
     with pm.Model(coords={"subject": range(3)}) as model:
-        e = pm.TruncatedNormal("e", pm.Normal("mu", 0, 5), pm.HalfNormal("omega"), **bounds, dims="subject")
+        e = pm.TruncatedNormal(
+            "e", pm.Normal("mu", 0, 5), pm.HalfNormal("omega"), **bounds, dims="subject"
+        )
         pm.Normal("y", e[np.arange(9) % 3], 1.0, observed=np.arange(9.0))
     mixed = read_model(model)
     points = PointMap(mixed)
@@ -177,10 +211,26 @@ def test_effects_with_distant_bounds_begin_where_their_distribution_has_its_mass
 TRUNCATED = {  # what is truncated, its counterpart of SciPy, the bounds
     "inside": (lambda: pm.Gamma.dist(4.0, 2.0), gamma(4.0, scale=0.5), (0.5, np.inf)),
     "below a bound": (lambda: pm.Gamma.dist(4.0, 2.0), gamma(4.0, scale=0.5), (20.0, np.inf)),
-    "above a bound": (lambda: pm.StudentT.dist(nu=5.0, mu=0.0, sigma=0.01), student(5.0, scale=0.01), (-np.inf, -3.0)),
-    "at a bound": (lambda: pm.StudentT.dist(nu=5.0, mu=0.0, sigma=0.01), student(5.0, scale=0.01), (0.0, np.inf)),
-    "between two, of a point below": (lambda: pm.Exponential.dist(5.0), expon(scale=0.2), (10.0, 12.0)),
-    "between two, of a flat one": (lambda: pm.Uniform.dist(0.0, 50.0), uniform(0.0, 50.0), (40.0, 42.0)),
+    "above a bound": (
+        lambda: pm.StudentT.dist(nu=5.0, mu=0.0, sigma=0.01),
+        student(5.0, scale=0.01),
+        (-np.inf, -3.0),
+    ),
+    "at a bound": (
+        lambda: pm.StudentT.dist(nu=5.0, mu=0.0, sigma=0.01),
+        student(5.0, scale=0.01),
+        (0.0, np.inf),
+    ),
+    "between two, of a point below": (
+        lambda: pm.Exponential.dist(5.0),
+        expon(scale=0.2),
+        (10.0, 12.0),
+    ),
+    "between two, of a flat one": (
+        lambda: pm.Uniform.dist(0.0, 50.0),
+        uniform(0.0, 50.0),
+        (40.0, 42.0),
+    ),
     "normal": (lambda: pm.Normal.dist(0.0, 1.0), norm(), (30.0, np.inf)),
 }
 
@@ -190,8 +240,17 @@ def test_truncated_effects_begin_where_their_distribution_has_its_mass(case):
     """Not in its tails, and not at a bound; PyMC's own point is 1 from a bound, or half the distance of two."""
     whole, law, (lower, upper) = TRUNCATED[case]
     with pm.Model(coords={"subject": range(3)}) as model:
-        bounds = {"lower": lower if np.isfinite(lower) else None, "upper": upper if np.isfinite(upper) else None}
-        middle = 0.5 * (lower + upper) if np.isfinite(upper - lower) else lower + 1 if np.isfinite(lower) else upper - 1
+        bounds = {
+            "lower": lower if np.isfinite(lower) else None,
+            "upper": upper if np.isfinite(upper) else None,
+        }
+        middle = (
+            0.5 * (lower + upper)
+            if np.isfinite(upper - lower)
+            else lower + 1
+            if np.isfinite(lower)
+            else upper - 1
+        )
         e = pm.Truncated("e", whole(), **bounds, dims="subject", initval=np.full(3, middle))
         pm.Normal("y", e[np.arange(9) % 3], pm.HalfNormal("sigma"), observed=np.arange(9.0))
     mixed = read_model(model)
@@ -214,11 +273,21 @@ def test_truncated_effects_in_the_tail_of_what_is_truncated():
         e = pm.Truncated("e", pm.Exponential.dist(rate), lower=0.2, dims="subject")
         pm.Normal("y", e[SUBJECT], 0.005, observed=y)
     nodes = np.linspace(0.0, 0.3, 6001)
-    rows = norm(nodes[:, None], 0.005 / 2.0).logpdf((y - 0.2).reshape(N, 4).mean(axis=1))  # up to a constant
+    rows = norm(nodes[:, None], 0.005 / 2.0).logpdf(
+        (y - 0.2).reshape(N, 4).mean(axis=1)
+    )  # up to a constant
 
     def objective(x):
         return np.log(np.exp(rows + (x[0] - np.exp(x[0]) * nodes)[:, None]).sum(axis=0)).sum()
 
-    options = {"likelihood": None, "standard_errors": None, "draws": 400, "n_explore": 100, "n_smooth": 100}
-    rate = ps.summary(ps.fit_saem(model, random_seed=1, progressbar=False, **options))["estimate"]["rate"]
+    options = {
+        "likelihood": None,
+        "standard_errors": None,
+        "draws": 400,
+        "n_explore": 100,
+        "n_smooth": 100,
+    }
+    rate = ps.summary(ps.fit_saem(model, random_seed=1, progressbar=False, **options))["estimate"][
+        "rate"
+    ]
     assert judged(np.log([rate]), objective, np.log([50.0])) < 0.05

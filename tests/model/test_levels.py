@@ -51,13 +51,17 @@ def times_exponential():
 
 
 def student_t():
-    return (pm.HalfNormal("tau") * pm.StudentT("d", nu=4, mu=0.0, sigma=1.0, dims="question"))[QUESTION]
+    return (pm.HalfNormal("tau") * pm.StudentT("d", nu=4, mu=0.0, sigma=1.0, dims="question"))[
+        QUESTION
+    ]
 
 
 @pytest.mark.parametrize("students", ["centred", "non-centred"])
 @pytest.mark.parametrize("added", [centred, log_normal, times_scale, times_exponential, student_t])
 def test_crossed_levels_are_refused_in_every_spelling(added, students):
-    with pytest.raises(UnsupportedModelError, match="'d' and 'e' .* are crossed: .* neither nested") as refusal:
+    with pytest.raises(
+        UnsupportedModelError, match="'d' and 'e' .* are crossed: .* neither nested"
+    ) as refusal:
         read_model(of_students(added, students))
     assert "random_effects" not in str(refusal.value)
 
@@ -73,7 +77,9 @@ def test_crossed_levels_of_equal_length_are_told_apart_from_one_level():
         a = pm.Normal("a", pm.Normal("mu"), pm.HalfNormal("oa"), shape=10)
         b = pm.Normal("b", 0.0, pm.HalfNormal("ob"), shape=10)
         pm.Normal("y", a[STUDENT] + b[np.arange(40) % 10], 1.0, observed=Y)
-    with pytest.raises(UnsupportedModelError, match="depends on entry 0 of 'a' and on entry 1 of 'b' .* crossed"):
+    with pytest.raises(
+        UnsupportedModelError, match="depends on entry 0 of 'a' and on entry 1 of 'b' .* crossed"
+    ):
         read_model(model)
 
 
@@ -87,35 +93,57 @@ SHARED = {
     "shrinkage, not centred": lambda: X @ (pm.HalfNormal("tau") * pm.Normal("z", shape=6)),
     "scale outside": lambda: pm.HalfNormal("tau") * (X @ pm.Normal("z", shape=6)),
     "horseshoe": lambda: (
-        X @ (pm.HalfCauchy("tau", 1.0) * pm.HalfCauchy("local", 1.0, shape=6) * pm.Normal("z", shape=6))
+        X
+        @ (
+            pm.HalfCauchy("tau", 1.0)
+            * pm.HalfCauchy("local", 1.0, shape=6)
+            * pm.Normal("z", shape=6)
+        )
     ),
     "one scale each": lambda: X @ (pm.HalfNormal("tau", shape=6) * pm.Normal("z", shape=6)),
     "P-spline": lambda: X @ pt.cumsum(pm.HalfNormal("tau") * pm.Normal("z", shape=6)),
     "correlated": lambda: (
         X[:, :3]
-        @ pt.dot(pm.LKJCholeskyCov("tau", n=3, eta=2.0, sd_dist=pm.HalfNormal.dist(1.0))[0], pm.Normal("z", shape=3))
+        @ pt.dot(
+            pm.LKJCholeskyCov("tau", n=3, eta=2.0, sd_dist=pm.HalfNormal.dist(1.0))[0],
+            pm.Normal("z", shape=3),
+        )
     ),
-    "process": lambda: (pt.linalg.cholesky(kernel(pm.HalfNormal("tau"))) @ pm.Normal("z", shape=6))[BINS] + X[:, 0],
+    "process": lambda: (
+        (pt.linalg.cholesky(kernel(pm.HalfNormal("tau"))) @ pm.Normal("z", shape=6))[BINS] + X[:, 0]
+    ),
     "random walk": lambda: (
-        X @ pm.GaussianRandomWalk("z", sigma=pm.HalfNormal("tau"), init_dist=pm.Normal.dist(), steps=5)
+        X
+        @ pm.GaussianRandomWalk(
+            "z", sigma=pm.HalfNormal("tau"), init_dist=pm.Normal.dist(), steps=5
+        )
     ),
-    "basis of a process": lambda: X @ (pt.exp(-pm.HalfNormal("tau") * np.arange(6)) * pm.Normal("z", shape=6)),
+    "basis of a process": lambda: (
+        X @ (pt.exp(-pm.HalfNormal("tau") * np.arange(6)) * pm.Normal("z", shape=6))
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", SHARED)
 def test_vectors_that_all_subjects_share_are_refused_in_every_spelling(kind):
-    with pytest.raises(UnsupportedModelError, match="'z' is a random effect that is shared by all subjects"):
+    with pytest.raises(
+        UnsupportedModelError, match="'z' is a random effect that is shared by all subjects"
+    ):
         read_model(of_students(SHARED[kind]))
 
 
 PARAMETERS = {
     "coefficients": lambda: X @ pm.Normal("z", shape=6),
     "one coefficient times a scale": lambda: pm.HalfNormal("tau") * pm.Normal("z") * T,
-    "amplitudes": lambda: pt.exp(-T[:, None] * pm.HalfNormal("tau", shape=2)) @ pm.Normal("z", shape=2),
-    "inside a nonlinear function": lambda: pm.HalfNormal("tau") * pt.exp(X @ pm.Normal("z", shape=6)),
+    "amplitudes": lambda: (
+        pt.exp(-T[:, None] * pm.HalfNormal("tau", shape=2)) @ pm.Normal("z", shape=2)
+    ),
+    "inside a nonlinear function": lambda: (
+        pm.HalfNormal("tau") * pt.exp(X @ pm.Normal("z", shape=6))
+    ),
     "discrimination and difficulty": lambda: (
-        pm.LogNormal("tau", 0.0, 0.5, dims="question")[QUESTION] * (T - pm.Normal("z", dims="question")[QUESTION])
+        pm.LogNormal("tau", 0.0, 0.5, dims="question")[QUESTION]
+        * (T - pm.Normal("z", dims="question")[QUESTION])
     ),
 }
 
@@ -123,13 +151,17 @@ PARAMETERS = {
 @pytest.mark.parametrize("kind", PARAMETERS)
 def test_coefficients_with_priors_of_their_own_stay_parameters(kind):
     mixed = read_model(of_students(PARAMETERS[kind]))
-    assert [e.name for e in mixed.random_effects] == ["e"] and "z" in {p.name for p in mixed.parameters}
+    assert [e.name for e in mixed.random_effects] == ["e"] and "z" in {
+        p.name for p in mixed.parameters
+    }
 
 
 def test_ridge_regression_has_no_subjects():
     with pm.Model() as model:
         pm.Normal("y", SHARED["shrinkage"](), pm.HalfNormal("sigma"), observed=Y)
-    with pytest.raises(UnsupportedModelError, match="'z' .* is shared by all subjects .* depends on 'tau'"):
+    with pytest.raises(
+        UnsupportedModelError, match="'z' .* is shared by all subjects .* depends on 'tau'"
+    ):
         read_model(model)
 
 
@@ -159,19 +191,28 @@ def three_levels(spelling):
             rows = pm.Normal("c", b[CLASS], scale["oc"], shape=CLASS.size)[PUPIL]
         else:
             if spelling == "added":
-                of = {name: pm.Normal(name, 0.0, scale[f"o{name}"], shape=n) for name, n in sizes.items()}
+                of = {
+                    name: pm.Normal(name, 0.0, scale[f"o{name}"], shape=n)
+                    for name, n in sizes.items()
+                }
             else:
-                of = {name: scale[f"o{name}"] * pm.Normal(name, shape=n) for name, n in sizes.items()}
+                of = {
+                    name: scale[f"o{name}"] * pm.Normal(name, shape=n) for name, n in sizes.items()
+                }
             rows = mu + of["a"][SCHOOL[CLASS[PUPIL]]] + of["b"][CLASS[PUPIL]] + of["c"][PUPIL]
         pm.Deterministic("rows", rows)
-        pm.Normal("y", rows, scale["sigma"], observed=np.random.default_rng(3).normal(size=PUPIL.size))
+        pm.Normal(
+            "y", rows, scale["sigma"], observed=np.random.default_rng(3).normal(size=PUPIL.size)
+        )
     return model
 
 
 def exact_law(m, oa, ob, oc, sigma):
     """Mean and covariance of the rows, with a block of ones for each unit of each level."""
     levels = {oa: SCHOOL[CLASS[PUPIL]], ob: CLASS[PUPIL], oc: PUPIL, sigma: np.arange(PUPIL.size)}
-    return np.full(PUPIL.size, m), sum(sd**2 * (unit[:, None] == unit) for sd, unit in levels.items())
+    return np.full(PUPIL.size, m), sum(
+        sd**2 * (unit[:, None] == unit) for sd, unit in levels.items()
+    )
 
 
 VALUES = {"m": 0.4, "oa": 0.9, "ob": 0.7, "oc": 0.5, "sigma": 0.3}
@@ -181,7 +222,9 @@ VALUES = {"m": 0.4, "oa": 0.9, "ob": 0.7, "oc": 0.5, "sigma": 0.3}
 def test_three_levels_have_the_law_of_the_linear_mixed_model(spelling):
     model = three_levels(spelling)
     mixed = read_model(model)
-    assert mixed.n_subjects == 5 and np.array_equal(mixed.outcomes[0].row_subject, SCHOOL[CLASS[PUPIL]])
+    assert mixed.n_subjects == 5 and np.array_equal(
+        mixed.outcomes[0].row_subject, SCHOOL[CLASS[PUPIL]]
+    )
     assert [e.is_nested for e in mixed.random_effects] == [False, True, True]
     points, rules = PointMap(mixed), recognize(mixed)
     theta = points.theta_at(VALUES)
@@ -197,7 +240,11 @@ def test_three_levels_have_the_law_of_the_linear_mixed_model(spelling):
         omega[np.ix_(block.columns, block.columns)] = (
             points.natural_theta(theta)[block.parameter.name] ** block.power
         ) ** 2 * block.base
-    assert {r.parameter.name: r.kind for r in rules.omegas} == {"oa": "scalar", "ob": "scalar", "oc": "scalar"}
+    assert {r.parameter.name: r.kind for r in rules.omegas} == {
+        "oa": "scalar",
+        "ob": "scalar",
+        "oc": "scalar",
+    }
     covariance = VALUES["sigma"] ** 2 * np.eye(PUPIL.size)
     for subject in range(5):
         units = [mean + np.eye(5)[:, [subject]] * column for column in np.eye(mixed.n_phi)]
@@ -224,9 +271,17 @@ def test_a_fit_of_three_levels_written_as_means_has_the_exact_likelihood():
             progressbar=False,
         )
     population = fit["population"]
-    found = dict(zip(population["parameter"].values.tolist(), population["estimate"].values.tolist(), strict=True))
+    found = dict(
+        zip(
+            population["parameter"].values.tolist(),
+            population["estimate"].values.tolist(),
+            strict=True,
+        )
+    )
     y = np.asarray(fit["observed_data"]["y"])
-    assert population.attrs["loglik"] == pytest.approx(multivariate_normal(*exact_law(**found)).logpdf(y), abs=1e-6)
+    assert population.attrs["loglik"] == pytest.approx(
+        multivariate_normal(*exact_law(**found)).logpdf(y), abs=1e-6
+    )
 
 
 # -- vectors with constants, which may be either ----------------------------------------------
@@ -248,18 +303,23 @@ def rasch(items):
     ids=["constants", "estimated"],
 )
 def test_abilities_with_a_known_law_are_no_parameters_unless_the_user_says_so(items):
-    with pytest.raises(UnsupportedModelError, match="crossed, neither nested|are crossed: .* neither nested"):
+    with pytest.raises(
+        UnsupportedModelError, match="crossed, neither nested|are crossed: .* neither nested"
+    ):
         read_model(rasch(items))
 
 
 def test_crossed_levels_with_constants_are_read_as_their_user_says():
     model = rasch(lambda: pm.Normal("d", 0.0, 3.0, dims="question"))
     with pytest.raises(
-        UnsupportedModelError, match=r"if its entries are parameters, name .*random_effects=\['ability'"
+        UnsupportedModelError,
+        match=r"if its entries are parameters, name .*random_effects=\['ability'",
     ):
         read_model(model)
     mixed = read_model(model, ["ability"])
-    assert np.array_equal(mixed.outcomes[0].row_subject, STUDENT) and [p.name for p in mixed.parameters] == ["d"]
+    assert np.array_equal(mixed.outcomes[0].row_subject, STUDENT) and [
+        p.name for p in mixed.parameters
+    ] == ["d"]
 
 
 def test_units_with_a_known_spread_are_a_level_and_no_parameters():
@@ -273,13 +333,19 @@ def test_one_draw_of_dependent_entries_is_no_random_effect():
     with pm.Model(coords={"student": range(10)}) as model:
         e = pm.ZeroSumNormal("e", pm.HalfNormal("omega"), dims="student")
         pm.Normal("y", e[STUDENT], 1.0, observed=Y)
-    with pytest.raises(UnsupportedModelError, match="'e' is one draw of a ZeroSumNormal.* shared by all subjects"):
+    with pytest.raises(
+        UnsupportedModelError, match="'e' is one draw of a ZeroSumNormal.* shared by all subjects"
+    ):
         read_model(model)
 
 
 def test_an_effect_of_questions_and_students_is_one_of_the_students_beside_others():
     mixed = read_model(
-        of_students(lambda: pm.Normal("k", 0.0, pm.HalfNormal("tau"), dims=("question", "student"))[QUESTION, STUDENT])
+        of_students(
+            lambda: pm.Normal("k", 0.0, pm.HalfNormal("tau"), dims=("question", "student"))[
+                QUESTION, STUDENT
+            ]
+        )
     )
     assert mixed.subject_dim == "student" and np.array_equal(mixed.outcomes[0].row_subject, STUDENT)
 
@@ -288,7 +354,10 @@ def in_halves(how, dims):
     """Two effects of five subjects each; which rows they enter."""
     with pm.Model(coords={"half": range(5)}) as model:
         mu, omega = pm.Normal("mu", 0.0, 5.0), pm.HalfNormal("omega", 2.0)
-        e, f = (pm.Normal(name, mu, omega, shape=None if dims else 5, dims="half" if dims else None) for name in "ef")
+        e, f = (
+            pm.Normal(name, mu, omega, shape=None if dims else 5, dims="half" if dims else None)
+            for name in "ef"
+        )
         if how == "one vector":
             rows = pt.concatenate([e, f])[STUDENT]
         elif how == "two sums":
@@ -301,7 +370,9 @@ def in_halves(how, dims):
 
 @pytest.mark.parametrize("how", ["one vector", "two sums"])
 def test_effects_that_no_row_joins_are_the_same_subjects_only_if_the_user_says_so(how):
-    with pytest.warns(UserWarning, match="'e' and 'f' both have 5 entries, and no row depends on both of them"):
+    with pytest.warns(
+        UserWarning, match="'e' and 'f' both have 5 entries, and no row depends on both of them"
+    ):
         read_model(in_halves(how, dims=False))
 
 

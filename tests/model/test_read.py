@@ -9,7 +9,13 @@ from pymc_saem.model.density.point_map import PointMap
 from pymc_saem.model.read import read_model
 from pymc_saem.saem import UnsupportedModelError
 from pymc_saem.saem.mstep.recognize import recognize
-from tests.support.models import random_intercept, random_intercept_data, slopes, slopes_data, theophylline
+from tests.support.models import (
+    random_intercept,
+    random_intercept_data,
+    slopes,
+    slopes_data,
+    theophylline,
+)
 
 Y, SUBJECT = random_intercept_data()
 X12 = np.linspace(-1, 1, 12)
@@ -62,7 +68,8 @@ def test_choice_by_hand():
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
     assert [e.name for e in read_model(model, ["b"]).random_effects] == ["b"]
     with pytest.raises(
-        UnsupportedModelError, match=r"random_effects names \['c'\], but the free variables are \['a', 'b'\]"
+        UnsupportedModelError,
+        match=r"random_effects names \['c'\], but the free variables are \['a', 'b'\]",
     ):
         read_model(model, ["c"])
     with pytest.raises(UnsupportedModelError, match="'a' has shape .* and no subject axis"):
@@ -93,7 +100,9 @@ def test_a_row_of_two_subjects():
         b = pm.Normal("b", a, 1.0, dims="subject")
         neighbour = (SUBJECT + (np.arange(36) == 5)) % 12
         pm.Normal("y", b[SUBJECT] + b[neighbour], 1.0, observed=Y)
-    with pytest.raises(UnsupportedModelError, match=r"Row 5 of 'y' depends on more than one subject \(1 such rows"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"Row 5 of 'y' depends on more than one subject \(1 such rows"
+    ):
         read_model(model)
 
 
@@ -103,7 +112,9 @@ def test_a_row_of_no_subject():
         b = pm.Normal("b", a, 1.0, dims="subject")
         mu = pt.set_subtensor(b[SUBJECT][7], 0.0)
         pm.Normal("y", mu, 1.0, observed=Y)
-    with pytest.raises(UnsupportedModelError, match=r"Row 7 of 'y' depends on no random effect \(1 of 36"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"Row 7 of 'y' depends on no random effect \(1 of 36"
+    ):
         read_model(model)
 
 
@@ -111,7 +122,9 @@ def test_a_free_parameter_that_nothing_depends_on():
     model = random_intercept()
     with model:
         pm.Normal("idle")
-    with pytest.raises(UnsupportedModelError, match="No observed variable depends on the free variable 'idle'"):
+    with pytest.raises(
+        UnsupportedModelError, match="No observed variable depends on the free variable 'idle'"
+    ):
         read_model(model)
 
 
@@ -124,7 +137,9 @@ def test_missing_rows_are_left_out():
         with pytest.warns(Warning, match="missing values"):
             pm.Normal("y", b[SUBJECT], 1.0, observed=y)
     mixed = read_model(model)
-    assert [p.name for p in mixed.parameters] == ["a"] and [e.name for e in mixed.random_effects] == ["b"]
+    assert [p.name for p in mixed.parameters] == ["a"] and [
+        e.name for e in mixed.random_effects
+    ] == ["b"]
     assert np.array_equal(mixed.outcomes[0].row_subject, np.delete(SUBJECT, [3, 20]))
 
 
@@ -135,7 +150,9 @@ def test_missing_rows_that_depend_on_each_other_are_refused_by_name():
         b = pm.Normal("b", pm.Flat("a"), 1.0, dims="subject")
         with pytest.warns(Warning, match="missing values"):
             pm.MvNormal("y", b[:, None] + np.zeros(3), np.eye(3), observed=y)
-    with pytest.raises(UnsupportedModelError, match="observed data of 'y' have missing values .* not independent"):
+    with pytest.raises(
+        UnsupportedModelError, match="observed data of 'y' have missing values .* not independent"
+    ):
         read_model(model)
 
 
@@ -144,9 +161,12 @@ def test_missing_censored_rows_are_refused():
         b = pm.Normal("b", pm.Flat("a"), 1.0, dims="subject")
         with pytest.warns(Warning, match="missing values"):
             law = pm.Normal.dist(b[SUBJECT], 1.0)
-            pm.Censored("y", law, lower=-1.0, upper=None, observed=np.where(np.arange(36) == 3, np.nan, Y))
+            pm.Censored(
+                "y", law, lower=-1.0, upper=None, observed=np.where(np.arange(36) == 3, np.nan, Y)
+            )
     with pytest.raises(
-        UnsupportedModelError, match="of 'y' have missing values .* as with pm.Censored. Drop those rows"
+        UnsupportedModelError,
+        match="of 'y' have missing values .* as with pm.Censored. Drop those rows",
     ):
         read_model(model)
 
@@ -164,7 +184,9 @@ def test_labels_in_place_of_codes_are_refused():
     with pm.Model(coords={"subject": range(1, 13)}) as model:
         b = pm.Normal("b", pm.Flat("a"), 1.0, dims="subject")
         pm.Normal("y", b[SUBJECT + 1], 1.0, observed=Y)
-    with pytest.raises(UnsupportedModelError, match=r"index 12 is out of bounds .* by codes 0, 1, .* not by labels"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"index 12 is out of bounds .* by codes 0, 1, .* not by labels"
+    ):
         read_model(model)
 
 
@@ -185,7 +207,10 @@ def test_a_density_that_is_never_finite_names_the_row():
         a = pm.Flat("a")
         b = pm.Normal("b", a, 1.0, dims="subject")
         pm.LogNormal("y", b[SUBJECT], 1.0, observed=np.where(np.arange(36) == 4, -1.0, 1.0))
-    with pytest.raises(UnsupportedModelError, match="log density of 'y' is not finite in 1 of 36 rows .first: row 4"):
+    with pytest.raises(
+        UnsupportedModelError,
+        match="log density of 'y' is not finite in 1 of 36 rows .first: row 4",
+    ):
         read_model(model)
 
 
@@ -203,12 +228,20 @@ def test_occasions_are_nested_in_subjects():
     occasion[0:3] = 0  # the first subject has one occasion
     occasion[occasion > 0] -= 1
     mixed = read_model(two_levels(occasion))
-    assert mixed.n_subjects == 12 and mixed.n_phi == 3 and mixed.phi_labels() == ["b", "c #1", "c #2"]
+    assert (
+        mixed.n_subjects == 12 and mixed.n_phi == 3 and mixed.phi_labels() == ["b", "c #1", "c #2"]
+    )
     b, c = mixed.random_effects
-    assert not b.is_nested and np.array_equal(c.unit_subject, np.concatenate([[0], np.repeat(np.arange(1, 12), 2)]))
+    assert not b.is_nested and np.array_equal(
+        c.unit_subject, np.concatenate([[0], np.repeat(np.arange(1, 12), 2)])
+    )
     values = np.arange(23.0)
     block = c.to_columns(values, 12)
-    assert block.shape == (12, 2) and block[0, 1] == 0 and np.array_equal(c.from_columns(block), values)
+    assert (
+        block.shape == (12, 2)
+        and block[0, 1] == 0
+        and np.array_equal(c.from_columns(block), values)
+    )
 
 
 def test_the_upper_level_is_that_with_fewer_entries():
@@ -226,7 +259,9 @@ def test_group_means_are_parameters_and_no_upper_level():
     with pm.Model(coords={"subject": range(12), "group": range(3)}) as model:
         b = pm.Normal("b", 0.0, 5.0, dims="group")
         eta = pm.Normal("eta", 0.0, 1.0, dims="subject")
-        pm.Normal("y", (b[np.arange(12) % 3] + pm.HalfNormal("omega") * eta)[SUBJECT], 1.0, observed=Y)
+        pm.Normal(
+            "y", (b[np.arange(12) % 3] + pm.HalfNormal("omega") * eta)[SUBJECT], 1.0, observed=Y
+        )
     for chosen in (None, ["eta"]):
         assert [p.name for p in read_model(model, chosen).parameters] == ["b", "omega"]
 
@@ -254,7 +289,9 @@ def test_an_occasion_whose_mean_is_the_subjects_effect():
     points, rng = PointMap(mixed), np.random.default_rng(1)
     theta, phi = rng.normal(size=2), rng.normal(size=(12, 3))
     point = points.to_point(theta, phi, points.template)
-    assert np.allclose(point["c"], point["b"].repeat(2) + phi[:, 1:].ravel()) and np.allclose(points.phi_of(point), phi)
+    assert np.allclose(point["c"], point["b"].repeat(2) + phi[:, 1:].ravel()) and np.allclose(
+        points.phi_of(point), phi
+    )
 
 
 def test_an_occasion_whose_scale_is_the_subjects_effect_is_refused():
@@ -263,7 +300,8 @@ def test_an_occasion_whose_scale_is_the_subjects_effect_is_refused():
         c = pm.Normal("c", 0.0, b[SUBJECT], dims="occasion")
         pm.Normal("y", c, pm.HalfNormal("o"), observed=Y)
     with pytest.raises(
-        UnsupportedModelError, match="'c' .one entry per occasion. depends on the random effect 'b', and"
+        UnsupportedModelError,
+        match="'c' .one entry per occasion. depends on the random effect 'b', and",
     ):
         read_model(model, ["b", "c"])
 
@@ -278,7 +316,9 @@ def test_standard_normal_effects_are_read_as_what_they_are_used_for():
     (effect,) = mixed.random_effects
     assert effect.form == "standard"
     rules = recognize(mixed)
-    assert {r.parameter.name: r.kind for r in rules.scores} == {"o": "numeric"}  # a mean and a covariance at once
+    assert {r.parameter.name: r.kind for r in rules.scores} == {
+        "o": "numeric"
+    }  # a mean and a covariance at once
     points, rng = PointMap(mixed), np.random.default_rng(1)
     theta, phi = rng.normal(size=3), rng.normal(size=(12, 1))
     point = points.to_point(theta, phi, points.template)
@@ -313,6 +353,7 @@ def test_a_family_with_fewer_free_entries_is_refused():
         share = pm.Dirichlet("share", np.ones(3), shape=(12, 3))
         pm.Normal("y", share[SUBJECT, 0], pm.HalfNormal("sigma"), observed=Y)
     with pytest.raises(
-        UnsupportedModelError, match="'share' is a Dirichlet, whose unconstrained value has a different shape"
+        UnsupportedModelError,
+        match="'share' is a Dirichlet, whose unconstrained value has a different shape",
     ):
         read_model(model, ["share"])

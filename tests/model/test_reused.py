@@ -70,7 +70,9 @@ def test_other_computations_are_compiled():
     assert function_of(Owner(), np.ones(2), shared) is not first
     assert function_of(Owner(), np.ones(2), origin=Owner()) is not first
     assert function_of(Owner(), np.ones(2), mode="FAST_RUN") is not first
-    assert function_of(Owner(), np.ones(2), shared) is not function_of(Owner(), np.ones(2), pytensor.shared(0.0))
+    assert function_of(Owner(), np.ones(2), shared) is not function_of(
+        Owner(), np.ones(2), pytensor.shared(0.0)
+    )
 
 
 def test_data_that_have_changed_in_place_are_seen():

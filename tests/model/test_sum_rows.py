@@ -24,7 +24,9 @@ def test_sums(mode, batch, rng):
     rows = pt.tensor("rows", shape=(*[None] * len(batch), 6))
     (total,) = vectorize_graph([SumRows(4)(row, SUBJECT)], {row: rows})
     x = rng.normal(size=(*batch, 6))
-    np.testing.assert_allclose(pytensor.function([rows], total, mode=mode)(x), expected(x), rtol=1e-12)
+    np.testing.assert_allclose(
+        pytensor.function([rows], total, mode=mode)(x), expected(x), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("mode", ["NUMBA", "FAST_COMPILE"])
@@ -36,4 +38,9 @@ def test_nan_stays_in_its_subject(mode):
 
 
 def test_gradient(rng):
-    verify_grad(lambda rows: SumRows(4)(rows, SUBJECT) ** 2, [rng.normal(size=(2, 6))], rng=rng, mode="FAST_COMPILE")
+    verify_grad(
+        lambda rows: SumRows(4)(rows, SUBJECT) ** 2,
+        [rng.normal(size=(2, 6))],
+        rng=rng,
+        mode="FAST_COMPILE",
+    )

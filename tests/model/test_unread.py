@@ -28,7 +28,10 @@ def effects():
 
 
 def refused(build, match):
-    with pm.Model(coords={"subject": range(N), "obs": range(N * M)}) as model, warnings.catch_warnings(action="ignore"):
+    with (
+        pm.Model(coords={"subject": range(N), "obs": range(N * M)}) as model,
+        warnings.catch_warnings(action="ignore"),
+    ):
         build()  # PyMC warns of missing values
     with pytest.raises(UnsupportedModelError, match=match):
         read_model(model)
@@ -71,18 +74,27 @@ def test_a_total_size_is_refused():
 def test_imputed_covariates_are_refused_by_name(per_subject, masked):
     def build():
         c = RNG.normal(size=N if per_subject else Y.size)
-        c = np.ma.masked_array(c, np.arange(c.size) == 3) if masked else np.where(np.arange(c.size) == 3, np.nan, c)
+        c = (
+            np.ma.masked_array(c, np.arange(c.size) == 3)
+            if masked
+            else np.where(np.arange(c.size) == 3, np.nan, c)
+        )
         weight, beta = pm.Normal("weight", pm.Normal("m"), 1.0, observed=c), pm.Normal("beta")
-        e = pm.Normal("e", beta * weight if per_subject else 0.0, pm.HalfNormal("omega"), dims="subject")
+        e = pm.Normal(
+            "e", beta * weight if per_subject else 0.0, pm.HalfNormal("omega"), dims="subject"
+        )
         pm.Normal("y", e[G] + (0.0 if per_subject else beta * weight), 1.0, observed=Y)
 
     refused(
-        build, f"'weight' has missing values, which PyMC imputes, and '{'e' if per_subject else 'y'}' depends on them"
+        build,
+        f"'weight' has missing values, which PyMC imputes, and '{'e' if per_subject else 'y'}' depends on them",
     )
 
 
 CODES = {
-    "factorize": pd.Series([*np.repeat([3.0, 1.0, 2.0, 5.0, 6.0], M), *[np.nan] * M]).factorize()[0],
+    "factorize": pd.Series([*np.repeat([3.0, 1.0, 2.0, 5.0, 6.0], M), *[np.nan] * M]).factorize()[
+        0
+    ],
     "minus two": np.where(np.arange(N * M) < 20, np.minimum(G, 5), -2),
 }
 
@@ -91,16 +103,23 @@ CODES = {
 @pytest.mark.parametrize("as_data", [False, True])
 def test_codes_below_zero_are_refused_with_their_rows(kind, as_data):
     def build():
-        pm.Normal("y", effects()[pm.Data("g", CODES[kind]) if as_data else CODES[kind]], 1.0, observed=Y)
+        pm.Normal(
+            "y", effects()[pm.Data("g", CODES[kind]) if as_data else CODES[kind]], 1.0, observed=Y
+        )
 
     code = CODES[kind].min()
-    refused(build, f"index into 'e' has 4 codes below 0, the first of them {code}: in rows 20, 21, 22, 23")
+    refused(
+        build,
+        f"index into 'e' has 4 codes below 0, the first of them {code}: in rows 20, 21, 22, 23",
+    )
 
 
 def test_codes_below_zero_of_groups_are_refused_too():
     def build():
         groups = pm.Normal("mu", 0.0, 5.0, shape=3)
-        e = pm.Normal("e", groups[np.array([0, 1, 2, 0, -1, 1])], pm.HalfNormal("omega"), dims="subject")
+        e = pm.Normal(
+            "e", groups[np.array([0, 1, 2, 0, -1, 1])], pm.HalfNormal("omega"), dims="subject"
+        )
         pm.Normal("y", e[G], 1.0, observed=Y)
 
     refused(build, "index into 'mu' has 1 codes below 0, the first of them -1: in rows 4")
@@ -123,17 +142,28 @@ def test_a_missing_covariate_is_named():
 
 def test_draws_that_are_no_variables_are_refused():
     def build():
-        e = pm.Normal("e", pm.Normal("mu") + pm.Normal.dist(0, 1), pm.HalfNormal("omega"), dims="subject")
+        e = pm.Normal(
+            "e", pm.Normal("mu") + pm.Normal.dist(0, 1), pm.HalfNormal("omega"), dims="subject"
+        )
         pm.Normal("y", e[G], 1.0, observed=Y)
 
     refused(build, "computed from a random draw that is not a variable of the model")
 
 
 POTENTIALS = {
-    "a joint prior": (lambda e: -2 * pt.log(pm.HalfNormal("tau") + 1.0), "term of 'tau' without a variable"),
-    "an entry per subject": (lambda e: e - pt.exp(e), "depends on 'e' and has entries of no known subject.*CustomDist"),
+    "a joint prior": (
+        lambda e: -2 * pt.log(pm.HalfNormal("tau") + 1.0),
+        "term of 'tau' without a variable",
+    ),
+    "an entry per subject": (
+        lambda e: e - pt.exp(e),
+        "depends on 'e' and has entries of no known subject.*CustomDist",
+    ),
     "a sum": (lambda e: pt.sum(e - pt.exp(e)), "depends on 'e' and is one number.*CustomDist"),
-    "censored rows": (lambda e: pm.logcdf(pm.Normal.dist(e[G[:9]], 1.0), -1.0), "depends on 'e'.*pm.Censored"),
+    "censored rows": (
+        lambda e: pm.logcdf(pm.Normal.dist(e[G[:9]], 1.0), -1.0),
+        "depends on 'e'.*pm.Censored",
+    ),
 }
 
 
@@ -144,7 +174,9 @@ def test_potentials_are_refused_with_what_to_write_instead(kind):
         pm.Normal("y", e[G], 1.0, observed=Y)
         pm.Potential("term", POTENTIALS[kind][0](e))
 
-    refused(build, f"'term' .*{POTENTIALS[kind][1]}" if kind != "a joint prior" else POTENTIALS[kind][1])
+    refused(
+        build, f"'term' .*{POTENTIALS[kind][1]}" if kind != "a joint prior" else POTENTIALS[kind][1]
+    )
 
 
 OF_PARAMETERS = {
@@ -165,7 +197,9 @@ def test_rows_of_parameters_only_are_refused_as_such(kind):
 
 def test_zeros_of_a_hurdle_are_rows_of_their_subject():
     with pm.Model(coords={"subject": range(N)}) as model:
-        pm.HurdleLogNormal("z", pm.Beta("psi", 1, 1), effects()[G], 1.0, observed=np.where(Y < 0, 0.0, np.exp(Y)))
+        pm.HurdleLogNormal(
+            "z", pm.Beta("psi", 1, 1), effects()[G], 1.0, observed=np.where(Y < 0, 0.0, np.exp(Y))
+        )
     assert np.array_equal(read_model(model).outcomes[0].row_subject, G)
 
 
@@ -174,7 +208,11 @@ def test_occasions_with_carry_over_are_told_how_to_be_written():
 
     def build(flat):
         k = pm.Normal("k", 0.0, pm.HalfNormal("tau"), shape=2 * N if flat else (N, 2))
-        rows = k[first] + 0.3 * k[np.maximum(first - 1, 2 * G)] if flat else k[G, first % 2] + 0.3 * k[G, 0]
+        rows = (
+            k[first] + 0.3 * k[np.maximum(first - 1, 2 * G)]
+            if flat
+            else k[G, first % 2] + 0.3 * k[G, 0]
+        )
         pm.Normal("y", effects()[G] + rows, 1.0, observed=Y)
 
     refused(

@@ -50,7 +50,10 @@ def reference(net, weights, x):
         activation = FORMULAS[net.output_activation if is_last else net.activation]
         h = np.array(
             [
-                activation(value[f"b{layer}[{i}]"] + sum(value[f"W{layer}[{i},{j}]"] * h[j] for j in range(len(h))))
+                activation(
+                    value[f"b{layer}[{i}]"]
+                    + sum(value[f"W{layer}[{i},{j}]"] * h[j] for j in range(len(h)))
+                )
                 for i in range(n_out)
             ]
         )
@@ -60,7 +63,15 @@ def reference(net, weights, x):
 def test_tutorial_network_written_out():
     net = MLP(in_size=1, out_size=1, width_size=2, depth=1, activation="tanh")
     assert net.n_weights == 7
-    assert net.weight_names == ("W1[0,0]", "W1[1,0]", "b1[0]", "b1[1]", "W2[0,0]", "W2[0,1]", "b2[0]")
+    assert net.weight_names == (
+        "W1[0,0]",
+        "W1[1,0]",
+        "b1[0]",
+        "b1[1]",
+        "W2[0,0]",
+        "W2[0,1]",
+        "b2[0]",
+    )
     w = np.array([0.3, -1.2, 0.5, 0.1, 2.0, -0.7, 0.4])
     x = 0.8
     expected = 2.0 * np.tanh(0.3 * x + 0.5) - 0.7 * np.tanh(-1.2 * x + 0.1) + 0.4
@@ -73,13 +84,23 @@ def test_numpy_and_pytensor_equal_the_reference(net, rng):
     expected = reference(net, weights, x)
     assert len(net.weight_names) == net.n_weights
     np.testing.assert_allclose(net(weights, x), expected, rtol=1e-13)
-    np.testing.assert_allclose(evaluate(net(pt.constant(weights), pt.constant(x))), expected, rtol=1e-13)
+    np.testing.assert_allclose(
+        evaluate(net(pt.constant(weights), pt.constant(x))), expected, rtol=1e-13
+    )
 
 
 @pytest.mark.parametrize("net", NETS, ids=repr)
 @pytest.mark.parametrize(
     ("weight_batch", "x_batch"),
-    [((), (5,)), ((), (5, 4)), ((5,), ()), ((5,), (5,)), ((5, 1), (4,)), ((1,), (1,)), ((2, 5), (5,))],
+    [
+        ((), (5,)),
+        ((), (5, 4)),
+        ((5,), ()),
+        ((5,), (5,)),
+        ((5, 1), (4,)),
+        ((1,), (1,)),
+        ((2, 5), (5,)),
+    ],
     ids=str,
 )
 def test_batches_broadcast(net, weight_batch, x_batch, rng):
@@ -91,7 +112,9 @@ def test_batches_broadcast(net, weight_batch, x_batch, rng):
     all_weights = np.broadcast_to(weights, (*batch, net.n_weights))
     all_x = np.broadcast_to(x, batch if net.in_size == 1 else (*batch, net.in_size))
     for index in np.ndindex(batch):
-        np.testing.assert_allclose(result[index], reference(net, all_weights[index], all_x[index]), rtol=1e-11)
+        np.testing.assert_allclose(
+            result[index], reference(net, all_weights[index], all_x[index]), rtol=1e-11
+        )
     for symbolic in (net(pt.constant(weights), x), net(weights, pt.constant(x))):
         np.testing.assert_allclose(evaluate(symbolic), result, rtol=1e-12)
 
@@ -103,7 +126,9 @@ def test_activations_are_the_formulas(activation, rng):
     for net in (hidden, output):
         weights, x = rng.normal(size=net.n_weights), rng.normal(size=2)
         np.testing.assert_allclose(net(weights, x), reference(net, weights, x), rtol=1e-12)
-        np.testing.assert_allclose(evaluate(net(pt.constant(weights), x)), reference(net, weights, x), rtol=1e-12)
+        np.testing.assert_allclose(
+            evaluate(net(pt.constant(weights), x)), reference(net, weights, x), rtol=1e-12
+        )
 
 
 @pytest.mark.filterwarnings("error")
@@ -130,13 +155,18 @@ def test_gradients_agree_with_finite_differences(activation, rng):
     weights, x = rng.normal(size=net.n_weights), rng.normal(size=2)
     variables = pt.dvector("w"), pt.dvector("x")
     output = net(*variables)
-    gradient = pytensor.function(variables, pt.grad(output, variables), mode="FAST_COMPILE")(weights, x)
+    gradient = pytensor.function(variables, pt.grad(output, variables), mode="FAST_COMPILE")(
+        weights, x
+    )
     step = 1e-6
     for values, found, shifted in (
         (weights, gradient[0], lambda d: net(weights + d, x)),
         (x, gradient[1], lambda d: net(weights, x + d)),
     ):
-        expected = [(shifted(step * unit) - shifted(-step * unit)) / (2 * step) for unit in np.eye(len(values))]
+        expected = [
+            (shifted(step * unit) - shifted(-step * unit)) / (2 * step)
+            for unit in np.eye(len(values))
+        ]
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
 
 
@@ -159,7 +189,10 @@ def test_static_shapes_are_known():
 def test_wrong_weight_length():
     net = MLP(1, 1, 2, 1)
     for weights in (np.zeros(6), np.zeros((7, 6)), pt.zeros(6)):
-        with pytest.raises(ValueError, match=r"has length 6, but MLP\(.*\) has 7 weights .*W1\[0,0\] to b2\[0\].*dims"):
+        with pytest.raises(
+            ValueError,
+            match=r"has length 6, but MLP\(.*\) has 7 weights .*W1\[0,0\] to b2\[0\].*dims",
+        ):
             net(weights, 0.5)
     with pytest.raises(ValueError, match="is a scalar"):
         net(1.0, 0.5)
@@ -183,10 +216,16 @@ def test_wrong_input_size_known_only_at_run_time(mode):
     a, b = pt.dvector("a"), pt.dvector("b")
     net = MLP(2, 1, 2, 1)
     weights = np.linspace(-1, 1, net.n_weights)
-    right, wrong = (pytensor.function([a, b], net(weights, pt.stack([a, b], axis=k)), mode=mode) for k in (-1, 0))
+    right, wrong = (
+        pytensor.function([a, b], net(weights, pt.stack([a, b], axis=k)), mode=mode)
+        for k in (-1, 0)
+    )
     values = np.arange(3.0), np.ones(3)
     np.testing.assert_allclose(right(*values), net(weights, np.stack(values, axis=-1)))
-    with pytest.raises(AssertionError, match="last axis of the input must have length 2, the in_size of MLP.*axis=-1"):
+    with pytest.raises(
+        AssertionError,
+        match="last axis of the input must have length 2, the in_size of MLP.*axis=-1",
+    ):
         wrong(*values)
 
 

@@ -31,7 +31,9 @@ def test_start_is_the_same_in_every_session():
         "with pm.Model() as m: nn.weights('z', nn.MLP(1, 1, 2, 1))\n"
         "print(m.initial_point()['z'].tolist())"
     )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     with pm.Model() as model:
         nn.weights("z", NET)
     assert printed.strip() == str(model.initial_point()["z"].tolist())
@@ -93,7 +95,11 @@ def test_dims():
         nn.weights("default", NET)
         nn.weights("text", NET, dims="other")
         nn.weights("tuple", NET, dims=("other",))
-    assert model.named_vars_to_dims == {"default": ("weight",), "text": ("other",), "tuple": ("other",)}
+    assert model.named_vars_to_dims == {
+        "default": ("weight",),
+        "text": ("other",),
+        "tuple": ("other",),
+    }
     with pm.Model() as plain:
         z = nn.weights("z", NET)
     assert z.type.shape == (7,)
@@ -103,11 +109,17 @@ def test_dims():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"dim 'weight' has length 3, but MLP\(.*\) has 7 weights; give the network its own coords"),
+        (
+            {},
+            r"dim 'weight' has length 3, but MLP\(.*\) has 7 weights; give the network its own coords",
+        ),
         ({"dims": "length"}, "dim 'length' has length 4"),
         ({"dims": "missing"}, "dim 'missing' is unknown to the model; add coords="),
         ({"dims": ("weight", "weight")}, "has one dim"),
-        ({"dims": "good", "initval": np.zeros(6)}, r"initval of 'z' has shape \(6,\), .* needs \(7,\)"),
+        (
+            {"dims": "good", "initval": np.zeros(6)},
+            r"initval of 'z' has shape \(6,\), .* needs \(7,\)",
+        ),
         ({"dims": "good", "prior_sd": 0}, "prior_sd of 'z' must be positive, got 0"),
         ({"dims": "good", "input_range": (1, 1)}, "low < high"),
         ({"dims": "good", "input_range": (0, np.inf)}, "input_range must be finite"),

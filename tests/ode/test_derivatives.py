@@ -1,6 +1,5 @@
 """Solution and derivatives from one solve: the same solution as without them, derivatives against differences of SciPy's."""
 
-
 import numpy as np
 import pandas as pd
 import pytensor
@@ -39,7 +38,9 @@ def some_values(n_replicates, seed=0):
     return x * np.random.default_rng(seed).uniform(0.8, 1.2, (n_replicates, *x.shape))
 
 
-@pytest.mark.parametrize(("rhs", "solver"), [(oral, "tsit5"), (oral, "auto"), (chain, "linear"), (chain, "auto")])
+@pytest.mark.parametrize(
+    ("rhs", "solver"), [(oral, "tsit5"), (oral, "auto"), (chain, "linear"), (chain, "auto")]
+)
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-6])
 def test_the_solution_is_the_same(rhs, solver, tolerance):
     """Not only within the tolerance: kernels with and without derivatives must have the same target."""
@@ -47,7 +48,11 @@ def test_the_solution_is_the_same(rhs, solver, tolerance):
     x = some_values(3)
     y, status = op.compute(TIMES, x, c)
     again, status_again, _ = op.with_derivatives().compute(TIMES, x, c)
-    assert isinstance(op.with_derivatives(), OdeDerivatives) and not status.any() and not status_again.any()
+    assert (
+        isinstance(op.with_derivatives(), OdeDerivatives)
+        and not status.any()
+        and not status_again.any()
+    )
     np.testing.assert_allclose(again, y, rtol=1e-11)
 
 
@@ -58,11 +63,16 @@ def test_derivatives_are_those_of_the_exact_solution():
     for r in range(2):
         for j in range(3):
             step = 1e-4 * np.eye(3)[j]
-            up, down = (oral_scipy(SUBJECT, TIMES, dose=v[:, 0], rates=v[:, 1:]) for v in (x[r] + step, x[r] - step))
+            up, down = (
+                oral_scipy(SUBJECT, TIMES, dose=v[:, 0], rates=v[:, 1:])
+                for v in (x[r] + step, x[r] - step)
+            )
             np.testing.assert_allclose(found[r, ..., j], (up - down) / 2e-4, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("batch", "mode"), [((), PLAIN), ((2, 2), PLAIN), ((), "NUMBA"), ((3,), "NUMBA")])
+@pytest.mark.parametrize(
+    ("batch", "mode"), [((), PLAIN), ((2, 2), PLAIN), ((), "NUMBA"), ((3,), "NUMBA")]
+)
 @pytest.mark.slow
 def test_the_gradient_of_a_graph_needs_one_operation_and_equals_that_of_two(batch, mode):
     op, c = operation(tolerance=1e-10)
@@ -72,7 +82,11 @@ def test_the_gradient_of_a_graph_needs_one_operation_and_equals_that_of_two(batc
     for one in (op.with_derivatives(), op):
         loss = (pt.square(one(TIMES, x, c)[0]) * weights).sum()
         f = pytensor.function([x], [loss, pt.grad(loss, x)], mode=mode)
-        kinds = [type(node.op) for node in f.maker.fgraph.apply_nodes if hasattr(node.op, "compiled_calls")]
+        kinds = [
+            type(node.op)
+            for node in f.maker.fgraph.apply_nodes
+            if hasattr(node.op, "compiled_calls")
+        ]
         assert kinds == [OdeDerivatives] if one is not op else OdeGradient in kinds
         results.append(f(some_values(int(np.prod(batch, dtype=int))).reshape(*batch, N, 3)))
     for a, b in zip(*results, strict=True):

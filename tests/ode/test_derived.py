@@ -18,12 +18,19 @@ TIMES = np.array([2.0, 4.5, 0.5, 12.0, 30.0, 0.0])
 
 def one_compartment(t, y, p):
     conc = y.center / p.v
-    return {"gut": -p.ka * y.gut, "center": p.ka * y.gut - p.cl * conc, "auc": conc, "moment": t * conc}
+    return {
+        "gut": -p.ka * y.gut,
+        "center": p.ka * y.gut - p.cl * conc,
+        "auc": conc,
+        "moment": t * conc,
+    }
 
 
 def solve(cl=CL, v=V, t=TIMES, subject=SUBJECT, **options):
     y0 = {"gut": DOSE, "center": 0.0, "auc": 0.0, "moment": 0.0}
-    return solve_ivp(one_compartment, y0, {"ka": KA, "cl": cl, "v": v}, t, subject, **TIGHT | options)
+    return solve_ivp(
+        one_compartment, y0, {"ka": KA, "cl": cl, "v": v}, t, subject, **TIGHT | options
+    )
 
 
 def conc_and_auc(t, cl, v):
@@ -60,7 +67,9 @@ def test_the_area_counts_from_the_lag_time_of_a_dose():
     auc, slope = pytensor.function([lag], [solution.auc, slopes], mode="FAST_COMPILE")(0.7)
     conc, exact = conc_and_auc(np.array([3.0, 6.0]) - 1.7, 2.0, 20.0)
     np.testing.assert_allclose(auc, exact, rtol=1e-8)
-    np.testing.assert_allclose(slope, -conc, rtol=1e-7)  # later by dt: the integral lacks its last conc dt
+    np.testing.assert_allclose(
+        slope, -conc, rtol=1e-7
+    )  # later by dt: the integral lacks its last conc dt
 
 
 def test_gradients_of_areas_against_finite_differences():
@@ -75,7 +84,9 @@ def test_gradients_of_areas_against_finite_differences():
             shift = [np.zeros(3), np.zeros(3)]
             shift[which][k] = 1e-4 * (CL, V)[which][k]
             up, down = (f(CL + s * shift[0], V + s * shift[1])[0] for s in (1, -1))
-            assert gradient[k] == pytest.approx((up - down) / (2 * shift[which][k]), rel=1e-6, abs=1e-8)
+            assert gradient[k] == pytest.approx(
+                (up - down) / (2 * shift[which][k]), rel=1e-6, abs=1e-8
+            )
 
 
 @pytest.mark.slow
@@ -87,7 +98,9 @@ def test_an_expression_of_states_and_parameters_as_a_deterministic():
         pm.Deterministic("rest", (solution.gut + solution.center) / DOSE, dims="row")
         pm.Deterministic("auc_8h", solution.at(np.full(3, 8.0), np.arange(3)).auc)
         pm.Normal("y", solution.center, 1.0, observed=np.zeros(TIMES.size))
-        drawn = pm.draw([model[n] for n in ("cl", "lost", "rest", "auc_8h")], draws=4, random_seed=1)
+        drawn = pm.draw(
+            [model[n] for n in ("cl", "lost", "rest", "auc_8h")], draws=4, random_seed=1
+        )
     for values, lost, rest, auc_8h in zip(*drawn, strict=True):
         exact = conc_and_auc(TIMES, values[SUBJECT], V[SUBJECT])[1]
         np.testing.assert_allclose(lost, values[SUBJECT] * exact / DOSE, rtol=1e-8, atol=1e-9)
@@ -104,7 +117,9 @@ def _solves(output):
     return {v.owner for v in nodes if v.owner and getattr(v.owner.op, "is_ode_solution", False)}
 
 
-@pytest.mark.parametrize("events", [None, pd.DataFrame({"subject": [0, 2], "time": [1.0, 3.0], "amt": 50.0})])
+@pytest.mark.parametrize(
+    "events", [None, pd.DataFrame({"subject": [0, 2], "time": [1.0, 3.0], "amt": 50.0})]
+)
 def test_at_equals_a_solve_at_those_times(events):
     grid = np.tile(np.linspace(0.0, 24.0, 40), 3)
     who = np.repeat(np.arange(3), 40)

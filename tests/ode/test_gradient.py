@@ -1,6 +1,5 @@
 """Gradients: against finite differences, for what they exist, and errors where they do not."""
 
-
 import numpy as np
 import pymc as pm
 import pytensor
@@ -73,7 +72,12 @@ def test_missing_gradients_are_errors_not_zero():
     rates, times = pt.matrix("rates", shape=(N, 2)), pt.vector("times", shape=TIMES.shape)
     scale = pytensor.shared(np.array(1.3), name="scale")
     solution = solve_ivp(
-        oral, {"depot": DOSE, "center": 0.2}, {"scale": scale, "rates": rates}, times, SUBJECT, t0=START
+        oral,
+        {"depot": DOSE, "center": 0.2},
+        {"scale": scale, "rates": rates},
+        times,
+        SUBJECT,
+        t0=START,
     )
     cost = solution.center.sum()
     with pytest.raises(NullTypeGradError, match="observation times"):

@@ -16,7 +16,9 @@ from tests.support.systems import DOSE, RATES, START, SUBJECT, TIMES, N, oral, o
 
 def solve(rates=RATES, dose=DOSE, **options):
     settings = {"t": TIMES, "subject": SUBJECT, "t0": START, "rtol": 1e-9, "atol": 1e-9} | options
-    return solve_ivp(oral, {"depot": dose, "center": 0.2}, {"rates": rates, "scale": 1.3}, **settings)
+    return solve_ivp(
+        oral, {"depot": dose, "center": 0.2}, {"rates": rates, "scale": 1.3}, **settings
+    )
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9])
@@ -34,7 +36,9 @@ def test_dense_rows_between_steps_keep_the_tolerance():
     subject = np.full(400, 3)
     for tolerance in (1e-3, 1e-9):
         dense = solve().at(times, subject, rtol=tolerance, atol=tolerance)
-        assert dense.center.eval() == pytest.approx(oral_scipy(subject, times)[:, 1], abs=20 * tolerance)
+        assert dense.center.eval() == pytest.approx(
+            oral_scipy(subject, times)[:, 1], abs=20 * tolerance
+        )
 
 
 def test_start_time_gives_initial_value():
@@ -45,7 +49,12 @@ def test_start_time_gives_initial_value():
 def test_single_system_without_subject_axis():
     t = np.array([2.0, 1.0])
     solution = solve_ivp(
-        lambda t, y, p: {"y": -p.k[0] * p.k[1] * y.y}, {"y": 2.0}, {"k": np.array([0.5, 0.2])}, t, rtol=1e-9, atol=1e-9
+        lambda t, y, p: {"y": -p.k[0] * p.k[1] * y.y},
+        {"y": 2.0},
+        {"k": np.array([0.5, 0.2])},
+        t,
+        rtol=1e-9,
+        atol=1e-9,
     )
     assert solution.y.eval() == pytest.approx(2 * np.exp(-0.1 * t), rel=1e-8)
     assert solution.status.eval().tolist() == [0]
@@ -105,9 +114,13 @@ def explosive(t, y, p):
 @pytest.mark.slow
 def test_failures_are_flagged_and_leave_others_alone():
     a = pt.vector("a", shape=(3,))
-    solution = solve_ivp(explosive, {"y": 1.0}, {"a": a, "b": np.ones(3)}, [1.0, 2.0, 2.0, 2.0], [0, 1, 2, 0])
+    solution = solve_ivp(
+        explosive, {"y": 1.0}, {"a": a, "b": np.ones(3)}, [1.0, 2.0, 2.0, 2.0], [0, 1, 2, 0]
+    )
     gradient = pytensor.grad(solution.y[0] + solution.y[1], a)
-    y, status, slope = pytensor.function([a], [solution.y, solution.status, gradient])([-1.0, 1.0, np.nan])
+    y, status, slope = pytensor.function([a], [solution.y, solution.status, gradient])(
+        [-1.0, 1.0, np.nan]
+    )
     assert y[[0, 3]] == pytest.approx([1 / 2, 1 / 3], rel=1e-5)
     assert np.isnan(y[[1, 2]]).all()
     assert status[0] == 0 and status[1] != 0 and status[2] == SolverStatus.NON_FINITE
@@ -115,7 +128,9 @@ def test_failures_are_flagged_and_leave_others_alone():
 
 
 def test_step_limit_and_late_bad_times_have_their_codes():
-    stiff = solve_ivp(lambda t, y, p: {"y": -1e6 * (y.y - pt.cos(t))}, {"y": 0.0}, {}, [10.0], max_steps=100)
+    stiff = solve_ivp(
+        lambda t, y, p: {"y": -1e6 * (y.y - pt.cos(t))}, {"y": 0.0}, {}, [10.0], max_steps=100
+    )
     assert stiff.status.eval().tolist() == [SolverStatus.MAX_STEPS]
     times = pytensor.shared(np.array([1.0, 2.0]))
     solution = solve_ivp(explosive, {"y": 1.0}, {"a": -1.0, "b": 1.0}, times, [0, 1])
@@ -140,14 +155,22 @@ def test_op_attributes_pickle_and_equality():
 def test_repr_computes_nothing(monkeypatch):
     solution = solve()
     monkeypatch.setattr(OdeSolution, "perform", lambda *arguments: pytest.fail("solved"))
-    assert repr(solution) == f"<Solution of 'depot', 'center': {TIMES.size} rows, {N} subjects, solver 'auto'>"
+    assert (
+        repr(solution)
+        == f"<Solution of 'depot', 'center': {TIMES.size} rows, {N} subjects, solver 'auto'>"
+    )
     single = solve_ivp(lambda t, y, p: {"y": -p.k * y.y}, {"y": 1.0}, {"k": 0.5}, [1.0])
     assert repr(single) == "<Solution of 'y': 1 row, 1 subject, solver 'linear'>"
 
 
 def test_html_computes_nothing(monkeypatch):
     monkeypatch.setattr(OdeSolution, "perform", lambda *arguments: pytest.fail("solved"))
-    text = solve_ivp(lambda t, y, p: {"a": -p.k * y.a, "b": p.k * y.a}, {"a": 1.0, "b": 0.0}, {"k": 0.5}, [1.0, 2.0])._repr_html_()
+    text = solve_ivp(
+        lambda t, y, p: {"a": -p.k * y.a, "b": p.k * y.a},
+        {"a": 1.0, "b": 0.0},
+        {"k": 0.5},
+        [1.0, 2.0],
+    )._repr_html_()
     for name, value in (("states", "a, b"), ("rows", 2), ("subjects", 1), ("solver", "linear")):
         assert f"<tr><th>{name}</th><td>{value}</td></tr>" in text
 

@@ -15,7 +15,9 @@ def model():
 
 @pytest.fixture(scope="session")
 def idata(model):
-    return ps.fit_saem(model, n_explore=20, n_smooth=20, n_starts=2, draws=20, progressbar=False, random_seed=1)
+    return ps.fit_saem(
+        model, n_explore=20, n_smooth=20, n_starts=2, draws=20, progressbar=False, random_seed=1
+    )
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,9 @@ def test_failed_solves_have_a_panel_where_there_are_any(arrays):
 
 def test_the_switch_lies_between_the_phases(idata):
     for ax in ps.plot_convergence(idata):
-        (mark,) = [line for line in ax.get_lines() if line.get_label() == "end of exploratory phase"]
+        (mark,) = [
+            line for line in ax.get_lines() if line.get_label() == "end of exploratory phase"
+        ]
         assert list(mark.get_xdata()) == [19.5, 19.5]  # iterations 0 to 19 explore
 
 
@@ -104,7 +106,10 @@ def test_errors(idata):
         ps.plot_convergence(idata, ["sigma", "ka"])
     without = idata.copy()
     del without["saem_trace"]
-    with pytest.raises(TypeError, match="idata is of type Model; it must be what fit_saem returned, or the same read from a file"):
+    with pytest.raises(
+        TypeError,
+        match="idata is of type Model; it must be what fit_saem returned, or the same read from a file",
+    ):
         ps.plot_convergence(pm.Model())
     with pytest.raises(KeyError, match="no group 'saem_trace'; it has .*population"):
         ps.plot_convergence(without)

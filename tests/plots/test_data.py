@@ -47,7 +47,9 @@ def test_spaghetti_has_a_line_per_subject(table):
 def test_panels_show_their_subject_before_the_others(table):
     axes = ps.plot_data(table, "time", "conc", kind="panels", subjects=["c", "a"], log=True)
     assert [ax.get_title() for ax in axes] == ["subject c", "subject a"]
-    assert all(len(drawn(ax)) == 1 and len(ax.lines) == 3 and ax.get_yscale() == "log" for ax in axes)
+    assert all(
+        len(drawn(ax)) == 1 and len(ax.lines) == 3 and ax.get_yscale() == "log" for ax in axes
+    )
     assert list(drawn(axes[0])[0][1]) == list(table["conc"].to_numpy()[[9, 10, 8, 11]])
 
 
@@ -60,7 +62,10 @@ def test_groups_have_colours(table):
 
 def test_pages_and_given_axes(table):
     many = pd.concat([table.assign(subject=table["subject"] + str(k)) for k in range(4)])
-    assert len({ax.figure for ax in ps.plot_data(many, "time", "conc", kind="panels", per_page=5)}) == 3
+    assert (
+        len({ax.figure for ax in ps.plot_data(many, "time", "conc", kind="panels", per_page=5)})
+        == 3
+    )
     _, ax = plt.subplots()
     assert ps.plot_data(table, "time", "conc", ax=ax)[0] is ax
 

@@ -20,7 +20,10 @@ def simulated(n_subjects):
     rate = 0.4 * np.exp(0.3 * rng.normal(size=n_subjects))
     amount = np.exp(-rate[:, None] * TIMES)
     data = pd.DataFrame(
-        {"subject": np.repeat(np.arange(n_subjects) + 1, TIMES.size), "time": np.tile(TIMES, n_subjects)}
+        {
+            "subject": np.repeat(np.arange(n_subjects) + 1, TIMES.size),
+            "time": np.tile(TIMES, n_subjects),
+        }
     )
     data["drug"] = (amount + 0.05 * rng.normal(size=amount.shape)).ravel()
     data["effect"] = (1 - amount + 0.05 * rng.normal(size=amount.shape)).ravel()
@@ -50,7 +53,10 @@ def stored(request, tmp_path_factory):
     weights = center + 0.1 * rng.normal(size=(request.param, NET.n_weights))
     rows = data["subject"].to_numpy() - 1
     fit = made_up_fit(
-        model, {"w": weights}, {"center": center, "sigma": 0.05, "tau": 0.05}, {"drug": rows, "effect": rows}
+        model,
+        {"w": weights},
+        {"center": center, "sigma": 0.05, "tau": 0.05},
+        {"drug": rows, "effect": rows},
     )
     path = tmp_path_factory.mktemp("fit") / "fit.nc"
     fit.to_netcdf(path, engine="h5netcdf")
@@ -64,12 +70,21 @@ FIXED_GRIDS = {"plot_predictions", "plot_residuals", "plot_vpc"}
 
 
 def test_one_keyword_for_one_thing():
-    plots = {name: inspect.signature(getattr(ps, name)).parameters for name in ps.__all__ if name.startswith("plot_")}
+    plots = {
+        name: inspect.signature(getattr(ps, name)).parameters
+        for name in ps.__all__
+        if name.startswith("plot_")
+    }
     for name, parameters in plots.items():
         assert {"ax", "figsize"} <= set(parameters), name
         assert ("ncols" in parameters) == (name not in FIXED_GRIDS), name
-        assert not {"axes", "axis", "columns", "yscale", "logy", "unit", "size", "n_columns"} & set(parameters), name
-        assert all(parameters[one].kind is inspect.Parameter.KEYWORD_ONLY for one in SHARED & set(parameters)), name
+        assert not {"axes", "axis", "columns", "yscale", "logy", "unit", "size", "n_columns"} & set(
+            parameters
+        ), name
+        assert all(
+            parameters[one].kind is inspect.Parameter.KEYWORD_ONLY
+            for one in SHARED & set(parameters)
+        ), name
     for one in SHARED:
         defaults = {parameters[one].default for parameters in plots.values() if one in parameters}
         assert len(defaults) == 1, f"{one}: {defaults}"
@@ -83,7 +98,9 @@ CALLS = {
     "plot_observation_distribution": lambda data, model, idata: ps.plot_observation_distribution(
         model, idata, subject=1, row=[0, 2], outcome="effect", x=data["time"]
     ),
-    "plot_predictions": lambda data, model, idata: ps.plot_predictions(model, idata, outcome="effect"),
+    "plot_predictions": lambda data, model, idata: ps.plot_predictions(
+        model, idata, outcome="effect"
+    ),
     "plot_random_effects": lambda data, model, idata: ps.plot_random_effects(model, idata),
     "plot_rates": lambda data, model, idata: ps.plot_rates(model, idata),
     "plot_residuals": lambda data, model, idata: ps.plot_residuals(
@@ -111,7 +128,9 @@ def labels(drawn):
     """Labels of all axes of a figure, and of the figure."""
     figure = np.ravel(drawn)[0].figure
     texts = [figure.get_supxlabel(), figure.get_supylabel()]
-    return {text for ax in np.ravel(drawn) for text in (ax.get_xlabel(), ax.get_ylabel())} | set(texts)
+    return {text for ax in np.ravel(drawn) for text in (ax.get_xlabel(), ax.get_ylabel())} | set(
+        texts
+    )
 
 
 FEW = {"outcome": "effect", "n_simulations": 20, "random_seed": 1}
@@ -122,20 +141,31 @@ def test_units_of_the_data_reach_the_axes(given):
     """From the times that a figure is given, or from those that the ODE solution was given."""
     data = simulated(3)
     data.attrs["units"] = {"time": "h", "effect": "IU"}
-    model = program(data if not given else pd.DataFrame({name: column.to_numpy() for name, column in data.items()}))
+    model = program(
+        data
+        if not given
+        else pd.DataFrame({name: column.to_numpy() for name, column in data.items()})
+    )
     rng, rows = np.random.default_rng(1), data["subject"].to_numpy() - 1
     center = rng.normal(0.0, 0.5, NET.n_weights)
     weights = center + 0.1 * rng.normal(size=(3, NET.n_weights))
     idata = made_up_fit(
-        model, {"w": weights}, {"center": center, "sigma": 0.05, "tau": 0.05}, {"drug": rows, "effect": rows}
+        model,
+        {"w": weights},
+        {"center": center, "sigma": 0.05, "tau": 0.05},
+        {"drug": rows, "effect": rows},
     )
     x = data["time"] if given else None
-    assert {"time [h]", "effect [IU]"} <= labels(ps.plot_fits(model, idata, outcome="effect", x=x, n_grid=10))
+    assert {"time [h]", "effect [IU]"} <= labels(
+        ps.plot_fits(model, idata, outcome="effect", x=x, n_grid=10)
+    )
     assert {"time [h]", "effect [IU]"} <= labels(ps.plot_vpc(model, idata, x=x, bins=2, **FEW))
     assert {"population prediction [IU]", "observed effect [IU]"} <= labels(
         ps.plot_predictions(model, idata, outcome="effect", x=x)
     )
-    assert {"time [h]", "individual prediction [IU]"} <= labels(ps.plot_residuals(model, idata, x=x, **FEW))
+    assert {"time [h]", "individual prediction [IU]"} <= labels(
+        ps.plot_residuals(model, idata, x=x, **FEW)
+    )
     assert {"effect [IU]"} <= labels(
         ps.plot_observation_distribution(model, idata, subject=1, outcome="effect", x=x)
     )

@@ -34,7 +34,9 @@ def fitted():
         p = pm.LogitNormal("p", 0.3, 0.8, dims="subject")
         b = pm.MvNormal("b", np.array([1.0, -1.0]), COV, dims=("subject", "entry"))
         pm.Normal("y", a + g + p + b[:, 0] * b[:, 1], 1.0, observed=np.ones(N))
-    return model, made_up_fit(model, MODES, {"beta": 0.4, "omega": 0.5}, {"y": np.arange(N)}, draws=30)
+    return model, made_up_fit(
+        model, MODES, {"beta": 0.4, "omega": 0.5}, {"y": np.arange(N)}, draws=30
+    )
 
 
 EXPECTED = {
@@ -63,7 +65,9 @@ def test_the_table_has_standardized_effects(fitted):
         assert list(own["unit"]) == list(range(1, N + 1))
     draws = get_group(fitted[1], "posterior")["a"].values[0]
     own = table[table["effect"] == "a"]
-    np.testing.assert_allclose(own[["lower", "upper"]].T, np.quantile(draws, [0.25, 0.75], axis=0), rtol=1e-12)
+    np.testing.assert_allclose(
+        own[["lower", "upper"]].T, np.quantile(draws, [0.25, 0.75], axis=0), rtol=1e-12
+    )
 
 
 def test_shrinkage_is_that_of_the_fit(model, idata):
@@ -87,7 +91,10 @@ def test_marginals_have_the_density_of_the_population(fitted):
         x, density = lines(ax, "population")
         inside = (x > 0) & (x < 1) if label == "p" else x > 0 if label in "ag" else x == x
         np.testing.assert_allclose(density[inside], LAWS[label](x[inside]), rtol=1e-5, atol=1e-12)
-        assert ax.get_title(loc="right") == f"shrinkage {100 * (1 - np.mean(EXPECTED[label] ** 2)):.0f} %"
+        assert (
+            ax.get_title(loc="right")
+            == f"shrinkage {100 * (1 - np.mean(EXPECTED[label] ** 2)):.0f} %"
+        )
     np.testing.assert_array_equal(lines(axes[0], "conditional modes")[0], MODES["a"])
     (ax,) = ps.plot_random_effects(*fitted, "g", standardized=True)
     x, density = lines(ax, "population")
@@ -98,7 +105,9 @@ def test_qq(fitted):
     (ax,) = ps.plot_random_effects(*fitted, "a", "qq")
     x, y = lines(ax, "conditional modes")
     np.testing.assert_allclose(y, np.sort(EXPECTED["a"]), rtol=1e-10)
-    np.testing.assert_allclose(x, stats.norm.ppf((np.arange(1, N + 1) - 0.375) / (N + 0.25)), rtol=1e-12)
+    np.testing.assert_allclose(
+        x, stats.norm.ppf((np.arange(1, N + 1) - 0.375) / (N + 0.25)), rtol=1e-12
+    )
     # the grey band by simulation
     many = np.sort(np.random.default_rng(1).normal(size=(40000, N)), axis=1)
     (grey,) = [c for c in ax.collections if c.get_label() == "90 % of normal effects"]
@@ -120,28 +129,38 @@ def test_pairs(fitted):
     # half of a normal pair lies in the inner ellipse
     inner = axes[1, 0].patches[0]
     pairs = np.random.default_rng(2).multivariate_normal([0, 0], [[1, r], [r, 1]], size=20000)
-    assert inner.get_path().transformed(inner.get_patch_transform()).contains_points(pairs).mean() == pytest.approx(
-        0.5, abs=0.015
-    )
+    assert inner.get_path().transformed(inner.get_patch_transform()).contains_points(
+        pairs
+    ).mean() == pytest.approx(0.5, abs=0.015)
 
 
 def test_covariates(fitted):
     sex = np.array(list("fmmfmfmf"))
-    axes = ps.plot_random_effects(*fitted, ["a", "g"], covariates={"x": X, "sex": sex}).reshape(2, 2)
+    axes = ps.plot_random_effects(*fitted, ["a", "g"], covariates={"x": X, "sex": sex}).reshape(
+        2, 2
+    )
     x, y = lines(axes[0, 0], "conditional mode")
     np.testing.assert_array_equal(x, X)
     np.testing.assert_array_equal(y, MODES["a"])
     assert axes[0, 0].get_title(loc="left") == f"r = {np.corrcoef(X, MODES['a'])[0, 1]:.2f}"
     assert [t.get_text() for t in axes[1, 1].get_xticklabels()] == ["f\n(n = 4)", "m\n(n = 4)"]
-    medians = [line.get_ydata()[0] for line in axes[1, 1].get_lines() if line.get_linewidth() == 1.8]
+    medians = [
+        line.get_ydata()[0] for line in axes[1, 1].get_lines() if line.get_linewidth() == 1.8
+    ]
     np.testing.assert_allclose(medians, [np.median(MODES["g"][sex == s]) for s in "fm"])
 
 
 def test_covariates_from_the_rows_of_the_data(model, idata, data):
     shuffled = data.sample(frac=1.0, random_state=1)
     shuffled.attrs = data.attrs
-    axes = ps.plot_random_effects(model, idata, covariates=shuffled)  # weight and dose; time and conc change
-    assert axes.size == 6 and axes[4].get_xlabel() == "weight [kg]" and axes[5].get_xlabel() == "dose [mg]"
+    axes = ps.plot_random_effects(
+        model, idata, covariates=shuffled
+    )  # weight and dose; time and conc change
+    assert (
+        axes.size == 6
+        and axes[4].get_xlabel() == "weight [kg]"
+        and axes[5].get_xlabel() == "dose [mg]"
+    )
     weight = data.groupby("subject", sort=False)["weight"].first()
     np.testing.assert_array_equal(lines(axes[0], "conditional mode")[0], weight)
 
@@ -150,7 +169,9 @@ def test_many_effects_share_panels():
     n, k = 200, 28
     modes = np.random.default_rng(3).normal(0, 0.3, (n, k))
     with pm.Model(coords={"subject": np.arange(n), "weight": [f"w{j}" for j in range(k)]}) as model:
-        w = pm.Normal("w", pm.Flat("z", initval=np.zeros(k), shape=k), 1.0, dims=("subject", "weight"))
+        w = pm.Normal(
+            "w", pm.Flat("z", initval=np.zeros(k), shape=k), 1.0, dims=("subject", "weight")
+        )
         pm.Normal("y", w.sum(axis=1), 1.0, observed=np.ones(n))
     fit = made_up_fit(model, {"w": modes}, {"z": np.zeros(k)}, {"y": np.arange(n)}, draws=10)
     (ax,) = ps.plot_random_effects(model, fit)
@@ -180,15 +201,20 @@ def test_given_axes_and_errors(model, idata):
     assert list(ps.plot_random_effects(model, idata, ax=own)) == list(own)
     with pytest.raises(ValueError, match="There is no random effect 'k'; there are ka, V, CL"):
         ps.plot_random_effects(model, idata, "k")
-    with pytest.raises(ValueError, match="kind must be one of 'marginals', 'qq', 'pairs', 'covariates', got 'box'"):
+    with pytest.raises(
+        ValueError, match="kind must be one of 'marginals', 'qq', 'pairs', 'covariates', got 'box'"
+    ):
         ps.plot_random_effects(model, idata, kind="box")
     with pytest.raises(ValueError, match="needs covariates="):
         ps.plot_random_effects(model, idata, kind="covariates")
     with pytest.raises(
-        ValueError, match=r"covariate 'age' has shape \(3,\); it needs one value for each of the 12 subject"
+        ValueError,
+        match=r"covariate 'age' has shape \(3,\); it needs one value for each of the 12 subject",
     ):
         ps.plot_random_effects(model, idata, covariates={"age": [1, 2, 3]})
     with pytest.raises(ValueError, match="covariates has no row of the subject '2'"):
-        ps.plot_random_effects(model, idata, covariates=pd.DataFrame({"subject": [1], "age": [3.0]}))
+        ps.plot_random_effects(
+            model, idata, covariates=pd.DataFrame({"subject": [1], "age": [3.0]})
+        )
     with pytest.raises(ValueError, match="needs two effects of the same units; there is only ka"):
         ps.plot_random_effects(model, idata, "ka", "pairs")

@@ -43,7 +43,13 @@ def neural():
             z = ps.nn.weights(f"z_{name}", NET)
             w[f"w_{name}"] = pm.MvNormal(f"w_{name}", z, np.eye(7), dims=("subject", "weight"))
         solution = ps.ode.solve_ivp(
-            right_hand_side, {"a": 1.0}, w | {"dose": DOSE, "volume": 2.0}, t=T, subject=SUBJECT, rtol=1e-2, atol=1e-2
+            right_hand_side,
+            {"a": 1.0},
+            w | {"dose": DOSE, "volume": 2.0},
+            t=T,
+            subject=SUBJECT,
+            rtol=1e-2,
+            atol=1e-2,
         )
         pm.Normal("y", solution.a, 1.0, observed=np.ones(7))
     parameters = {"z_in": np.zeros(7), "z_out": np.zeros(7)}
@@ -72,7 +78,9 @@ def test_values_are_forward_passes(neural):
         assert set(time["variable"]) == {"t"}
         expected = softplus(forward(MODES["w_in"][k], time["x"].to_numpy() / 24))
         np.testing.assert_allclose(time["value"], expected, rtol=1e-12)
-        state = part(table, "w_out", name)  # the input depends on a parameter, so x is the input itself
+        state = part(
+            table, "w_out", name
+        )  # the input depends on a parameter, so x is the input itself
         assert set(state["variable"]) == {"a / volume"}
         expected = 0.5 * np.exp(forward(MODES["w_out"][k], state["x"].to_numpy()))
         np.testing.assert_allclose(state["value"], expected, rtol=1e-12)
@@ -88,7 +96,9 @@ def test_intervals_are_quantiles_of_the_draws(neural):
     table = part(ps.rates(*neural, "w_in", ci_prob=0.5), "w_in", "v")
     draws = get_group(neural[1], "posterior")["w_in"].values[0, :, 1]
     curves = softplus(forward(draws, table["x"].to_numpy() / 24))
-    np.testing.assert_allclose(table[["lower", "upper"]].T, np.quantile(curves, [0.25, 0.75], axis=0), rtol=1e-12)
+    np.testing.assert_allclose(
+        table[["lower", "upper"]].T, np.quantile(curves, [0.25, 0.75], axis=0), rtol=1e-12
+    )
 
 
 def test_covered_is_where_the_trajectory_goes(neural):
@@ -106,8 +116,12 @@ def test_covered_is_where_the_trajectory_goes(neural):
 
 def test_the_input_itself_and_the_network_alone(neural):
     table = part(ps.rates(*neural, "w_in", "w", along="input", raw=True), "w_in", "w")
-    assert set(table["variable"]) == {"t / 24"} and table["x"].max() == pytest.approx(1.15 * 4 / 24, rel=1e-6)
-    np.testing.assert_allclose(table["value"], forward(MODES["w_in"][2], table["x"].to_numpy()), rtol=1e-12)
+    assert set(table["variable"]) == {"t / 24"} and table["x"].max() == pytest.approx(
+        1.15 * 4 / 24, rel=1e-6
+    )
+    np.testing.assert_allclose(
+        table["value"], forward(MODES["w_in"][2], table["x"].to_numpy()), rtol=1e-12
+    )
 
 
 def lines(ax, label):
@@ -117,7 +131,9 @@ def lines(ax, label):
 
 def test_the_figure_draws_the_table(neural):
     table = ps.rates(*neural)
-    axes = ps.plot_rates(*neural, labels={"w_in": "inflow", "t": "time"}, units={"t": "h", "w_out": "1/h"})
+    axes = ps.plot_rates(
+        *neural, labels={"w_in": "inflow", "t": "time"}, units={"t": "h", "w_out": "1/h"}
+    )
     assert [ax.get_title() for ax in axes] == ["inflow", "w_out"]
     assert [ax.get_xlabel() for ax in axes] == ["time [h]", "a / volume"]
     assert [ax.get_ylabel() for ax in axes] == ["softplus(net)", "0.5 * exp(net) [1/h]"]
@@ -126,16 +142,22 @@ def test_the_figure_draws_the_table(neural):
         x, y = lines(ax, "subject v")
         np.testing.assert_array_equal(x, own["x"])
         np.testing.assert_array_equal(y, own["value"].where(own["is_covered"]))
-        np.testing.assert_array_equal(lines(ax, "population")[1], part(table, network, "population")["value"])
+        np.testing.assert_array_equal(
+            lines(ax, "population")[1], part(table, network, "population")["value"]
+        )
     grey = [p for p in axes[0].patches if p.get_label() == "outside the fitted trajectories"]
-    assert len(grey) == 1 and grey[0].get_x() == pytest.approx(4.0)  # time begins at zero, and data end at 4
+    assert len(grey) == 1 and grey[0].get_x() == pytest.approx(
+        4.0
+    )  # time begins at zero, and data end at 4
     np.testing.assert_array_equal(np.sort(lines(axes[0], "rows of the data")[0]), np.unique(T))
 
 
 def test_axes_scale_and_ranges_of_the_caller(neural):
     _, own = plt.subplots(2)
     axes = ps.plot_rates(*neural, subjects="u", ax=own, log=True, ranges={"w_in": (0, 8)})
-    assert list(axes) == list(own) and axes[0].get_xlim() == (0, 8) and axes[0].get_yscale() == "log"
+    assert (
+        list(axes) == list(own) and axes[0].get_xlim() == (0, 8) and axes[0].get_yscale() == "log"
+    )
     assert lines(axes[0], "subject u")[0].size == 100
 
 
@@ -146,7 +168,9 @@ def test_many_subjects_share_a_band():
     with pm.Model(coords={"subject": np.arange(n), "weight": NET.weight_names}) as model:
         z = ps.nn.weights("z", NET)
         w = pm.Normal("w", z, 1.0, dims=("subject", "weight"))
-        pm.Normal("y", NET(w[subject], t) ** 2, 1.0, observed=np.ones(2 * n))  # a formula, no differential equation
+        pm.Normal(
+            "y", NET(w[subject], t) ** 2, 1.0, observed=np.ones(2 * n)
+        )  # a formula, no differential equation
     fit = made_up_fit(model, {"w": modes}, {"z": np.zeros(7)}, {"y": subject}, draws=20)
     (ax,) = ps.plot_rates(model, fit)
     assert ax.get_ylabel() == "net ** 2" and ax.get_xlabel() == "input"
@@ -158,9 +182,13 @@ def test_many_subjects_share_a_band():
     band = np.quantile((forward(draws, x) ** 2).reshape(-1, x.size), [0.05, 0.95], axis=0)
     (polygon,) = [c for c in ax.collections if c.get_label().startswith("90 %")]
     heights = polygon.get_paths()[0].vertices[:, 1]
-    assert heights.min() == pytest.approx(band[0].min()) and heights.max() == pytest.approx(band[1].max())
+    assert heights.min() == pytest.approx(band[0].min()) and heights.max() == pytest.approx(
+        band[1].max()
+    )
     (legend,) = ax.figure.legends  # fewer columns than for several panels, as the figure is narrow
-    assert 0 <= legend.get_window_extent().x0 and legend.get_window_extent().x1 <= ax.figure.bbox.width
+    assert (
+        0 <= legend.get_window_extent().x0 and legend.get_window_extent().x1 <= ax.figure.bbox.width
+    )
 
 
 def test_inputs_that_are_random_effects_stay_each_subjects_own():
@@ -175,7 +203,9 @@ def test_inputs_that_are_random_effects_stay_each_subjects_own():
         w = ps.nn.weights("z", net)
         effect = pm.Normal("b", 0, pm.HalfFlat("omega", initval=1.0), dims="subject")
         shared = pm.math.stack([w] * N)
-        solution = ps.ode.solve_ivp(slope, {"a": 1.0}, {"w": shared, "b": effect}, t=T, subject=SUBJECT)
+        solution = ps.ode.solve_ivp(
+            slope, {"a": 1.0}, {"w": shared, "b": effect}, t=T, subject=SUBJECT
+        )
         pm.Normal("y", solution.a, 1.0, observed=np.ones(7))
     fit = made_up_fit(model, {"b": b}, {"z": weights, "omega": 1.0}, {"y": SUBJECT}, draws=5)
     table = ps.rates(model, fit)
@@ -184,12 +214,16 @@ def test_inputs_that_are_random_effects_stay_each_subjects_own():
         own = part(table, "w", name)
         x = np.column_stack([own["x"], np.full(len(own), value)])
         hidden = np.tanh(x @ weights[:6].reshape(3, 2).T + weights[6:9])
-        np.testing.assert_allclose(own["value"], softplus(hidden @ weights[9:12] + weights[12]), rtol=1e-12)
+        np.testing.assert_allclose(
+            own["value"], softplus(hidden @ weights[9:12] + weights[12]), rtol=1e-12
+        )
 
 
 def test_covariates_that_change_along_the_path():
     """The range of a network's input, where this is a covariate of the differential equation."""
-    table = pd.DataFrame({"subject": [0, 0, 1, 2], "time": [0.0, 2.0, 0.0, 0.0], "light": [1.0, 5.0, 2.0, 3.0]})
+    table = pd.DataFrame(
+        {"subject": [0, 0, 1, 2], "time": [0.0, 2.0, 0.0, 0.0], "light": [1.0, 5.0, 2.0, 3.0]}
+    )
     with pm.Model(coords={"subject": ["u", "v", "w"], "weight": NET.weight_names}) as model:
         w = pm.MvNormal("w", ps.nn.weights("z", NET), np.eye(7), dims=("subject", "weight"))
         solution = ps.ode.solve_ivp(
@@ -216,5 +250,7 @@ def test_errors(model, idata, neural):
         ps.rates(*neural, along="time")
     with pytest.raises(ValueError, match=r"ranges\['w_in'\] must be \(low, high\) with low < high"):
         ps.rates(*neural, ranges={"w_in": (3, 1)})
-    with pytest.raises(ValueError, match="ranges has 'w', which is not a network; the networks are w_in, w_out"):
+    with pytest.raises(
+        ValueError, match="ranges has 'w', which is not a network; the networks are w_in, w_out"
+    ):
         ps.rates(*neural, ranges={"w": (1, 3)})

@@ -51,7 +51,13 @@ def scalars():
         b = pm.Normal("b", pm.Flat("a"), pm.HalfFlat("omega", initval=1.0), dims="subject")
         sigma = pm.HalfFlat("sigma", initval=1.0)
         t, subject = pm.Data("t", np.tile(T, N), dims="row"), pm.Data("code", S, dims="row")
-        pm.Normal("y", b[subject] + 0.3 * t, sigma, observed=pm.Data("seen", Y.ravel(), dims="row"), dims="row")
+        pm.Normal(
+            "y",
+            b[subject] + 0.3 * t,
+            sigma,
+            observed=pm.Data("seen", Y.ravel(), dims="row"),
+            dims="row",
+        )
 
         def logp(value, mean, sd):
             return -0.5 * ((value - mean) / sd) ** 2 - pm.math.log(sd)
@@ -62,14 +68,23 @@ def scalars():
 
 def test_beside_an_outcome_that_cannot_be_drawn(scalars):
     model, idata = scalars
-    assert np.all(np.isfinite(ps.predict(model, idata, outcome="y", n_draws=10, random_seed=1)["upper_new"]))
-    assert np.all(np.isfinite(ps.residuals(model, idata, outcome="y", x=np.tile(T, N), n_simulations=100)["pit"]))
+    assert np.all(
+        np.isfinite(ps.predict(model, idata, outcome="y", n_draws=10, random_seed=1)["upper_new"])
+    )
+    assert np.all(
+        np.isfinite(
+            ps.residuals(model, idata, outcome="y", x=np.tile(T, N), n_simulations=100)["pit"]
+        )
+    )
     for call in (
         lambda: ps.predict(model, idata, outcome="z", n_draws=10),
         lambda: ps.simulate(model, idata),
         lambda: ps.residuals(model, idata, outcome="z", x=np.tile(T, N)),
     ):
-        with pytest.raises(NotImplementedError, match="Outcome 'z' cannot be drawn, as its CustomDist has no random="):
+        with pytest.raises(
+            NotImplementedError,
+            match="Outcome 'z' cannot be drawn, as its CustomDist has no random=",
+        ):
             call()
 
 
@@ -79,12 +94,22 @@ def test_data_exchanged_after_the_fit(scalars):
     try:
         with model:
             pm.set_data({"seen": Y.ravel() + 1.0})
-        with pytest.warns(UserWarning, match="values of 'y' in the model are not those of the fit: 20 of 20 differ"):
+        with pytest.warns(
+            UserWarning,
+            match="values of 'y' in the model are not those of the fit: 20 of 20 differ",
+        ):
             ps.plot_fits(model, idata, outcome="y", x=np.tile(T, N))
         with model:
-            pm.set_data({"seen": Y[:2].ravel(), "t": np.tile(T, 2), "code": S[:8]}, coords={"row": range(8)})
-        with pytest.raises(ValueError, match="The model has 8 observed values of 'y', and had 20 when it was fitted"):
+            pm.set_data(
+                {"seen": Y[:2].ravel(), "t": np.tile(T, 2), "code": S[:8]}, coords={"row": range(8)}
+            )
+        with pytest.raises(
+            ValueError,
+            match="The model has 8 observed values of 'y', and had 20 when it was fitted",
+        ):
             ps.plot_fits(model, idata, outcome="y", x=np.tile(T, 2))
     finally:
         with model:
-            pm.set_data({"seen": Y.ravel(), "t": np.tile(T, N), "code": S}, coords={"row": range(S.size)})
+            pm.set_data(
+                {"seen": Y.ravel(), "t": np.tile(T, N), "code": S}, coords={"row": range(S.size)}
+            )

@@ -13,7 +13,17 @@ from tests.support.models import random_intercept
 
 A, OMEGA, SIGMA = 0.5, 0.8, 0.3
 VALUES = {"a": A, "gamma": 2.0, "omega": OMEGA, "sigma": SIGMA}
-COLUMNS = ["subject", "row", "observed", "prediction", "lower", "upper", "lower_new", "upper_new", "source"]
+COLUMNS = [
+    "subject",
+    "row",
+    "observed",
+    "prediction",
+    "lower",
+    "upper",
+    "lower_new",
+    "upper_new",
+    "source",
+]
 
 
 def build(data):
@@ -32,7 +42,12 @@ def table(seed=1, subjects=("A", "B", "C"), n=4):
     rng = np.random.default_rng(seed)
     subject = np.repeat(subjects, n)
     x = np.repeat(np.linspace(-1.0, 1.0, len(subjects)), n)
-    y = A + 2.0 * x + np.repeat(rng.normal(0, OMEGA, len(subjects)), n) + rng.normal(0, SIGMA, subject.size)
+    y = (
+        A
+        + 2.0 * x
+        + np.repeat(rng.normal(0, OMEGA, len(subjects)), n)
+        + rng.normal(0, SIGMA, subject.size)
+    )
     return pd.DataFrame({"subject": subject, "x": x, "y": y})
 
 
@@ -55,7 +70,11 @@ def fitted():
     data = table()
     model = build(data)
     modes = conditional(data)[0][::4]
-    return data, model, made_up_fit(model, {"b": modes}, VALUES, {"y": data["subject"].factorize()[0]})
+    return (
+        data,
+        model,
+        made_up_fit(model, {"b": modes}, VALUES, {"y": data["subject"].factorize()[0]}),
+    )
 
 
 def near(found, expected, sd, tolerance=0.15):
@@ -88,7 +107,9 @@ def test_new_subjects_have_their_exact_conditional_law(fitted):
 
 def test_the_population_and_new_subjects_of_the_same_design(fitted):
     data, model, idata = fitted
-    found = ps.predict(model, idata, level=["population", "marginal"], n_draws=4000, ci_prob=0.8, random_seed=1)
+    found = ps.predict(
+        model, idata, level=["population", "marginal"], n_draws=4000, ci_prob=0.8, random_seed=1
+    )
     assert list(found.columns) == [*COLUMNS[:2], "level", *COLUMNS[2:]]
     assert set(found["source"]) == {"population"}
     typical = A + 2.0 * data["x"].to_numpy()
@@ -102,7 +123,10 @@ def test_the_population_and_new_subjects_of_the_same_design(fitted):
 
 def test_subjects_of_the_fit_keep_what_the_fit_says(fitted):
     data, model, idata = fitted
-    mode, draws = idata["individual"]["b_mode"].values, idata["posterior"]["b"].values.reshape(-1, 3)
+    mode, draws = (
+        idata["individual"]["b_mode"].values,
+        idata["posterior"]["b"].values.reshape(-1, 3),
+    )
     subject = data["subject"].factorize()[0]
     found = ps.predict(model, idata, n_draws=30, random_seed=1)
     np.testing.assert_allclose(found["prediction"], mode[subject])
@@ -121,7 +145,10 @@ def test_nothing_leaks_from_one_subject_into_another(fitted):
     data = table(seed=5, subjects=("A", "D", "E"))
     other = data.copy()
     other.loc[other["subject"] == "E", "y"] += 30.0
-    one, two = (ps.predict(build, idata, d, subjects="match", n_draws=2000, random_seed=1) for d in (data, other))
+    one, two = (
+        ps.predict(build, idata, d, subjects="match", n_draws=2000, random_seed=1)
+        for d in (data, other)
+    )
     keep = one["subject"] != "E"
     np.testing.assert_allclose(one["prediction"][keep], two["prediction"][keep], atol=1e-6)
     mean, sd = conditional(data)
@@ -135,7 +162,10 @@ def test_nothing_leaks_from_one_subject_into_another(fitted):
 def test_the_same_label_may_be_another_person(fitted):
     data, model, idata = fitted
     other = table(seed=9, subjects=("A", "B", "Z"))
-    with pytest.warns(UserWarning, match="The fit contains subject A, B, but their observed values .* subjects='new'"):
+    with pytest.warns(
+        UserWarning,
+        match="The fit contains subject A, B, but their observed values .* subjects='new'",
+    ):
         found = ps.predict(build, idata, other, random_seed=1)
     assert list(found["source"][::4]) == ["fit", "fit", "own data"]
     quiet = ps.predict(build, idata, other, subjects="match", random_seed=1)
@@ -144,7 +174,9 @@ def test_the_same_label_may_be_another_person(fitted):
     assert set(found["source"]) == {"own data"}
     np.testing.assert_allclose(found["prediction"], conditional(other)[0], atol=1e-5)
     # fewer rows of the fit, or more than it has, are no contradiction
-    more = pd.concat([data, pd.DataFrame({"subject": ["A"], "x": [-1.0], "y": [4.0]})], ignore_index=True)
+    more = pd.concat(
+        [data, pd.DataFrame({"subject": ["A"], "x": [-1.0], "y": [4.0]})], ignore_index=True
+    )
     for same in (data.iloc[:-1], more):
         assert set(ps.predict(build, idata, same, random_seed=1)["source"]) == {"fit"}
 
@@ -152,7 +184,9 @@ def test_the_same_label_may_be_another_person(fitted):
 def test_a_fit_from_a_file(fit):
     model, idata, loaded = fit
     levels = ["individual", "population", "marginal"]
-    one, two = (ps.predict(model, f, level=levels, n_draws=200, random_seed=3) for f in (idata, loaded))
+    one, two = (
+        ps.predict(model, f, level=levels, n_draws=200, random_seed=3) for f in (idata, loaded)
+    )
     pd.testing.assert_frame_equal(one, two)
     assert list(one["subject"][:36:3]) == list(range(1, 13))
     alone = ps.predict(model, loaded, level="marginal", n_draws=200, random_seed=3)
@@ -171,7 +205,9 @@ def test_estimated_again_from_their_own_data_they_are_as_in_the_fit(fit):
     new = ps.predict(model, idata, parameters="estimate", subjects="new", random_seed=1)
     np.testing.assert_allclose(new["prediction"], old["prediction"], atol=1e-5)
     for column in ("lower", "upper"):
-        np.testing.assert_allclose(new[column], old[column], atol=0.06)  # of a conditional sd of 0.17
+        np.testing.assert_allclose(
+            new[column], old[column], atol=0.06
+        )  # of a conditional sd of 0.17
 
 
 def test_data_of_the_model_are_put_back():
@@ -199,7 +235,10 @@ def test_data_of_the_model_are_put_back():
 def test_what_is_wrong_with_arguments(fitted):
     data, model, idata = fitted
     for text, options in (
-        ("level is 'typical'; it must be 'individual' or 'population' or 'marginal'", {"level": "typical"}),
+        (
+            "level is 'typical'; it must be 'individual' or 'population' or 'marginal'",
+            {"level": "typical"},
+        ),
         ("each once", {"level": ["marginal", "marginal"]}),
         ("subjects is 'old'", {"subjects": "old"}),
         ("parameters is 'none'", {"parameters": "none"}),
@@ -212,7 +251,11 @@ def test_what_is_wrong_with_arguments(fitted):
     for wrong, options, text in (
         (3, {}, "model is 3; it must be a pymc.Model or a function"),
         (lambda data: None, {"data": data}, "must return a pm.Model; it returned None"),
-        (lambda: None, {"data": data}, "model is a function that cannot be called with the data alone"),
+        (
+            lambda: None,
+            {"data": data},
+            "model is a function that cannot be called with the data alone",
+        ),
         (model, {"data": data}, "data is a DataFrame; with a pm.Model it must be a mapping"),
     ):
         with pytest.raises(TypeError, match=text):
@@ -222,7 +265,12 @@ def test_what_is_wrong_with_arguments(fitted):
     with pytest.raises(ValueError, match="has no parameter 'gamma'"):
         ps.predict(
             model,
-            made_up_fit(random_intercept(), {"b": np.zeros(12)}, {"a": 0, "omega": 1, "sigma": 1}, {"y": [0] * 36}),
+            made_up_fit(
+                random_intercept(),
+                {"b": np.zeros(12)},
+                {"a": 0, "omega": 1, "sigma": 1},
+                {"y": [0] * 36},
+            ),
         )
 
 

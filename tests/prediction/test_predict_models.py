@@ -31,7 +31,9 @@ def test_times_of_a_differential_equation_and_a_forecast():
             pm.LogNormal("conc", pm.math.log(y), 0.1, observed=data["conc"].to_numpy())
         return model
 
-    data = pd.DataFrame({"subject": [1, 1, 2, 2], "time": [0.0, 1.0, 0.0, 1.0], "conc": [10.0, 8.0, 9.0, 5.0]})
+    data = pd.DataFrame(
+        {"subject": [1, 1, 2, 2], "time": [0.0, 1.0, 0.0, 1.0], "conc": [10.0, 8.0, 9.0, 5.0]}
+    )
     rates = np.array([0.2, 0.6])
     idata = made_up_fit(decay(data), {"k": rates}, {"mu": -1.0}, {"conc": [0, 0, 1, 1]})
     later = pd.concat([data, pd.DataFrame({"subject": [1, 2, 3], "time": [5.0, 4.0, 4.0]})])
@@ -67,13 +69,17 @@ def test_occasions_of_subjects_and_later_ones(fraction):
     idata = with_variables(idata, "constant_data", {"c_subject": ("c_dim_0", [0, 1])})
     # u has a second occasion with a label that v had, and v two new ones
     later = occasions(np.array([0, 0, 1, 1]), ["u1", "v1", "v2", "v3"], np.array([0, 1, 2, 3]))
-    found = ps.predict(later, idata, subjects="match", parameters="estimate", n_draws=4000, random_seed=1)
+    found = ps.predict(
+        later, idata, subjects="match", parameters="estimate", n_draws=4000, random_seed=1
+    )
     new = 5.0 * fraction
     expected = np.array([6.0, new, -new, -new]) + (1 - fraction) * np.array([5.0, 5.0, -5.0, -5.0])
     np.testing.assert_allclose(found["prediction"], expected)
     assert list(found["source"]) == ["fit"] * 4
     spread = np.hypot(0.3, 0.25)  # of made-up draws of b: 5 % of 5
-    np.testing.assert_allclose((found["upper"] - found["lower"])[1:3], 2 * 1.645 * spread, rtol=0.15)
+    np.testing.assert_allclose(
+        (found["upper"] - found["lower"])[1:3], 2 * 1.645 * spread, rtol=0.15
+    )
 
 
 @pytest.mark.filterwarnings("ignore:The ")  # of so few iterations
@@ -85,7 +91,11 @@ def test_a_fit_of_occasions_knows_whose_they_are():
         b = pm.Normal("b", pm.Flat("a"), pm.HalfFlat("tau", initval=1.0), dims="subject")
         c = pm.Normal("c", 0.0, pm.HalfFlat("omega", initval=1.0), dims="occasion")
         occasion = np.repeat(np.arange(12), 3)
-        y = rng.normal(size=6)[subject_of][occasion] + rng.normal(size=12)[occasion] + 0.1 * rng.normal(size=36)
+        y = (
+            rng.normal(size=6)[subject_of][occasion]
+            + rng.normal(size=12)[occasion]
+            + 0.1 * rng.normal(size=36)
+        )
         pm.Normal("y", b[subject_of][occasion] + c[occasion], 0.1, observed=y)
     idata = ps.fit_saem(
         model, n_explore=10, n_smooth=5, draws=10, likelihood=None, standard_errors=None, tolerance=0, progressbar=False, random_seed=1
@@ -102,7 +112,9 @@ def test_standard_normal_effects_do_not_move_with_draws_of_the_parameters():
         a, omega = pm.Flat("a"), pm.HalfFlat("omega")
         eta = pm.Normal("eta", 0, 1, dims="subject")
         pm.Normal("y", (a + omega * eta)[np.array([0, 0, 1])], 0.1, observed=np.zeros(3))
-    idata = made_up_fit(model, {"eta": [1.0, -1.0]}, {"a": 3.0, "omega": 2.0}, {"y": [0, 0, 1]}, draws=400)
+    idata = made_up_fit(
+        model, {"eta": [1.0, -1.0]}, {"a": 3.0, "omega": 2.0}, {"y": [0, 0, 1]}, draws=400
+    )
     rng = np.random.default_rng(1)
     moved = {
         "a": (("chain", "draw"), 3 + rng.normal(size=(1, 400))),
@@ -123,7 +135,9 @@ def test_outcomes_of_other_kinds_have_a_location():
         pm.Censored("censored", law, lower=0.0, upper=None, observed=np.ones(2))
         pm.Truncated("truncated", law, lower=0.0, upper=None, observed=np.ones(2))
         pm.Truncated("cut", pm.Gamma.dist(4.0, pm.math.exp(-b)), lower=0.5, observed=np.ones(2))
-        pm.OrderedLogistic("grade", eta=b, cutpoints=[-1.0, 1.0], observed=np.zeros(2, dtype=int), compute_p=False)
+        pm.OrderedLogistic(
+            "grade", eta=b, cutpoints=[-1.0, 1.0], observed=np.zeros(2, dtype=int), compute_p=False
+        )
         pm.Poisson("count", pm.math.exp(b), observed=np.ones(2, dtype=int))
     rows = {rv.name: subject for rv in model.observed_RVs}
     idata = made_up_fit(model, {"b": [-1.0, 2.0]}, {"a": 0.0}, rows)
@@ -141,7 +155,8 @@ def test_outcomes_of_other_kinds_have_a_location():
     found = ps.predict(model, idata, outcome="censored", random_seed=1)
     assert found["lower_new"][0] == 0.0 and found["lower"][0] < -1.0
     with pytest.raises(
-        ValueError, match="several outcomes; choose one with outcome=: censored, truncated, cut, grade, count"
+        ValueError,
+        match="several outcomes; choose one with outcome=: censored, truncated, cut, grade, count",
     ):
         ps.predict(model, idata)
 
@@ -196,11 +211,15 @@ def test_one_new_subject_of_a_model_with_a_covariate():
         subject, ids = data["subject"].factorize()
         x = data.groupby("subject", sort=False)["x"].first().to_numpy()
         with pm.Model(coords={"subject": ids}) as model:
-            b = pm.Normal("b", pm.Flat("b0") + pm.Flat("b1") * x, pm.HalfFlat("omega"), dims="subject")
+            b = pm.Normal(
+                "b", pm.Flat("b0") + pm.Flat("b1") * x, pm.HalfFlat("omega"), dims="subject"
+            )
             pm.Normal("y", b[subject], 0.5, observed=data["y"].to_numpy())
         return model
 
-    data = pd.DataFrame({"subject": [1, 1, 2, 2], "x": [0.0, 0.0, 1.0, 1.0], "y": [1.0, 2.0, 3.0, 4.0]})
+    data = pd.DataFrame(
+        {"subject": [1, 1, 2, 2], "x": [0.0, 0.0, 1.0, 1.0], "y": [1.0, 2.0, 3.0, 4.0]}
+    )
     values = {"b0": 1.5, "b1": 2.0, "omega": 0.8}
     idata = made_up_fit(build(data), {"b": np.array([1.5, 3.5])}, values, {"y": [0, 0, 1, 1]})
     new = pd.DataFrame({"subject": [9, 9], "x": [-1.0, -1.0], "y": [0.5, 0.1]})

@@ -28,7 +28,9 @@ def test_the_law_is_that_of_a_program_in_numpy(build):
         assert min(p) > 1e-4, (name, p)
     # all variables of a data set belong together: so do rows of one subject, and no other rows
     have, want = (
-        np.corrcoef(np.column_stack([rankdata(d[n].reshape(N_SETS, -1), axis=0) for n in expected]).T)
+        np.corrcoef(
+            np.column_stack([rankdata(d[n].reshape(N_SETS, -1), axis=0) for n in expected]).T
+        )
         for d in ({n: found[n].values for n in expected}, expected)
     )
     np.testing.assert_allclose(have, want, atol=0.12)
@@ -48,7 +50,8 @@ def test_the_same_seed_gives_the_same_data_and_the_model_stays(fit):
 def test_a_fit_from_a_file_and_draws_of_the_parameters(fit):
     model, idata, loaded = fit
     xr.testing.assert_equal(
-        ps.simulate(model, loaded, n=2, random_seed=1), ps.simulate(model, idata, n=2, random_seed=1)
+        ps.simulate(model, loaded, n=2, random_seed=1),
+        ps.simulate(model, idata, n=2, random_seed=1),
     )
     found = ps.simulate(model, loaded, n=1250, random_seed=1, parameters="draws")
     assert set(found.data_vars) == {"y", "b", "a", "omega", "sigma"}
@@ -65,7 +68,14 @@ def test_a_fit_from_a_file_and_draws_of_the_parameters(fit):
 def test_draws_that_do_not_vary_are_said_so(fit):
     model, idata, _ = fit
     without = ps.fit_saem(
-        model, n_explore=2, n_smooth=2, draws=2, standard_errors=None, likelihood=None, progressbar=False, random_seed=1
+        model,
+        n_explore=2,
+        n_smooth=2,
+        draws=2,
+        standard_errors=None,
+        likelihood=None,
+        progressbar=False,
+        random_seed=1,
     )
     with pytest.warns(UserWarning, match="draws of the parameters are all the same"):
         ps.simulate(model, without, n=2, parameters="draws", random_seed=1)
@@ -78,7 +88,11 @@ def blow_up():
         k = pm.LogNormal("k", mu, 0.5, dims="patient")
         subject = np.array([0, 0, 1, 1])
         y = ps.ode.solve_ivp(
-            lambda t, y, p: {"y": p.k * y.y**2}, {"y": 1.0}, {"k": k}, t=[0.5, 1.0, 0.5, 1.0], subject=subject
+            lambda t, y, p: {"y": p.k * y.y**2},
+            {"y": 1.0},
+            {"k": k},
+            t=[0.5, 1.0, 0.5, 1.0],
+            subject=subject,
         ).y
         pm.Poisson("n", 100 * y, observed=np.ones(4, dtype=int))
         pm.Normal("z", k, 0.1, observed=np.zeros(2), dims="patient")
@@ -88,7 +102,8 @@ def blow_up():
 def test_subjects_without_a_solution_are_nan_and_named():
     model = blow_up()
     with pytest.warns(
-        UserWarning, match=r"of 400 differential equations have no solution.*: B \(\d+\), A \(\d+\)\. "
+        UserWarning,
+        match=r"of 400 differential equations have no solution.*: B \(\d+\), A \(\d+\)\. ",
     ) as seen:
         found = ps.simulate(model, {"mu": [-1.0, 0.0]}, n=200, random_seed=1)
     assert len(seen) == 1
@@ -108,10 +123,19 @@ def test_without_failures_counts_stay_whole_numbers():
 
 
 def test_missing_rows_are_simulated_too():
-    with pytest.warns(ImputationWarning), pm.Model(coords={"subject": [1, 2], "visit": [7, 8, 9]}) as model:
+    with (
+        pytest.warns(ImputationWarning),
+        pm.Model(coords={"subject": [1, 2], "visit": [7, 8, 9]}) as model,
+    ):
         b = pm.Normal("b", pm.Flat("a"), 1.0, dims="subject")
         y = np.array([[1.0, np.nan, 3.0], [np.nan, 5.0, 6.0]])
-        pm.Normal("y", b[:, None] + np.array([0.0, 100.0, 200.0]), 0.1, observed=y, dims=("subject", "visit"))
+        pm.Normal(
+            "y",
+            b[:, None] + np.array([0.0, 100.0, 200.0]),
+            0.1,
+            observed=y,
+            dims=("subject", "visit"),
+        )
     found = ps.simulate(model, {"a": 0.0}, n=50, random_seed=1)
     assert found["y"].dims == ("simulation", "subject", "visit")
     residual = found["y"] - found["b"] - [0.0, 100.0, 200.0]
@@ -138,7 +162,9 @@ def test_compiled_once_and_drawn_often(fit):
     values = {"a": np.arange(3.0) * 100, "omega": 1e-6, "sigma": np.array([1e-6, 1e-6, 1.0])}
     for seed in (1, 2):
         found = generator.draw(values, 3, np.random.default_rng(seed))
-        np.testing.assert_allclose(found.outcomes["y"][:2], np.repeat([[0.0], [100.0]], 36, axis=1), atol=1e-4)
+        np.testing.assert_allclose(
+            found.outcomes["y"][:2], np.repeat([[0.0], [100.0]], 36, axis=1), atol=1e-4
+        )
         assert 0.7 < found.outcomes["y"][2].std() < 1.3
     assert generator.parameters == ("a", "omega", "sigma")
 
@@ -163,7 +189,10 @@ def test_what_is_wrong_with_values(fit):
         ps.simulate(model, good, parameters="mean")
     with pytest.raises(ValueError, match="needs a fit"):
         ps.simulate(model, good, parameters="draws")
-    with pytest.raises(TypeError, match="idata_or_values is 3; it must be what fit_saem returned, .* or a dict by name"):
+    with pytest.raises(
+        TypeError,
+        match="idata_or_values is 3; it must be what fit_saem returned, .* or a dict by name",
+    ):
         ps.simulate(model, 3)
     with pytest.raises(ValueError, match="not a fit of this model: it has no parameter 'mu'"):
         ps.simulate(blow_up(), idata)
@@ -174,9 +203,18 @@ def test_names_that_numpy_takes_for_dtypes():
 
     def draw(mean, sd, offset, sigma):
         with pm.Model(coords={"subject": list("abc")}) as model:
-            effects = pm.Normal(mean, 0, 1) + pm.HalfNormal(sd, 1) * pm.Normal(offset, 0, 1, dims="subject")
-            pm.Normal("y", effects[np.repeat(np.arange(3), 2)], pm.HalfNormal(sigma, 1), observed=np.zeros(6))
+            effects = pm.Normal(mean, 0, 1) + pm.HalfNormal(sd, 1) * pm.Normal(
+                offset, 0, 1, dims="subject"
+            )
+            pm.Normal(
+                "y",
+                effects[np.repeat(np.arange(3), 2)],
+                pm.HalfNormal(sigma, 1),
+                observed=np.zeros(6),
+            )
         return ps.simulate(model, {mean: 1.0, sd: 0.5, sigma: 0.2}, n=3, random_seed=1)["y"].values
 
     plain = draw("mu", "omega", "z", "sigma")
-    np.testing.assert_array_equal(plain, draw("short", "1|subject_sigma", "1|subject_offset", "double"))
+    np.testing.assert_array_equal(
+        plain, draw("short", "1|subject_sigma", "1|subject_offset", "double")
+    )

@@ -15,7 +15,15 @@ def intercepts():
 
 @pytest.fixture(scope="session")
 def fit(intercepts):
-    return ps.fit_saem(intercepts, random_seed=1, progressbar=False, chains=2, n_explore=60, n_smooth=150, draws=100)
+    return ps.fit_saem(
+        intercepts,
+        random_seed=1,
+        progressbar=False,
+        chains=2,
+        n_explore=60,
+        n_smooth=150,
+        draws=100,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,12 @@ def test_cases_are_refitted_exactly(intercepts, fit, exact_maximum):
     np.testing.assert_allclose(found.replicates.to_numpy(), exact, atol=0.01)
     assert found.table.index.tolist() == ["a", "omega", "sigma"] and not found.failures
     np.testing.assert_allclose(found.table["se"][:2], sd[:2], rtol=0.02)
-    np.testing.assert_allclose(found.table["bias"], exact.mean(axis=0) - found.table["estimate"], atol=0.005)
-    np.testing.assert_allclose(found.table[["lower", "upper"]].T, np.quantile(exact, [0.025, 0.975], axis=0), atol=0.01)
+    np.testing.assert_allclose(
+        found.table["bias"], exact.mean(axis=0) - found.table["estimate"], atol=0.005
+    )
+    np.testing.assert_allclose(
+        found.table[["lower", "upper"]].T, np.quantile(exact, [0.025, 0.975], axis=0), atol=0.01
+    )
     assert str(found).startswith("case bootstrap, 20 replicates; 95 % percentile intervals")
 
 
@@ -34,16 +38,24 @@ def test_data_drawn_from_the_fit(intercepts, fit):
     found = ps.bootstrap(intercepts, fit, 40, kind="parametric", random_seed=3, progressbar=False)
     a, omega, sigma = found.table["estimate"]
     within = 3.0 / np.sqrt(2 * 40)
-    assert found.table["se"]["a"] == pytest.approx(np.sqrt((omega**2 + sigma**2 / 3) / 12), rel=within)
-    assert found.table["se"]["sigma"] == pytest.approx(sigma / np.sqrt(2 * 24), rel=within)  # 24 degrees of freedom
-    assert found.replicates["sigma"].mean() == pytest.approx(sigma, abs=3 * sigma / np.sqrt(48 * 40))
+    assert found.table["se"]["a"] == pytest.approx(
+        np.sqrt((omega**2 + sigma**2 / 3) / 12), rel=within
+    )
+    assert found.table["se"]["sigma"] == pytest.approx(
+        sigma / np.sqrt(2 * 24), rel=within
+    )  # 24 degrees of freedom
+    assert found.replicates["sigma"].mean() == pytest.approx(
+        sigma, abs=3 * sigma / np.sqrt(48 * 40)
+    )
 
 
 def test_draws_of_subjects():
     counts = draw_cases(np.random.default_rng(1), 500, 6, strata=list("aaaabb"))
     assert counts.shape == (500, 6)
     assert np.all(counts[:, :4].sum(axis=1) == 4) and np.all(counts[:, 4:].sum(axis=1) == 2)
-    np.testing.assert_allclose(counts.var(axis=0), [0.75] * 4 + [0.5] * 2, atol=0.15)  # n p (1 - p) with n p = 1
+    np.testing.assert_allclose(
+        counts.var(axis=0), [0.75] * 4 + [0.5] * 2, atol=0.15
+    )  # n p (1 - p) with n p = 1
     with pytest.raises(ValueError, match="6 labels are needed"):
         draw_cases(np.random.default_rng(1), 2, 6, strata=["a"])
 
@@ -64,7 +76,9 @@ def test_arguments_are_checked(intercepts, fit, arguments, message):
 
 
 def test_a_fit_of_another_model_is_refused(fit):
-    with pytest.raises(ValueError, match="The fit belongs to a different model: its parameters are"):
+    with pytest.raises(
+        ValueError, match="The fit belongs to a different model: its parameters are"
+    ):
         ps.bootstrap(theophylline(), fit, kind="case")
 
 
@@ -84,9 +98,19 @@ def test_what_is_lost_is_told(intercepts, fit, monkeypatch):
     lost = np.flatnonzero(draw_cases(np.random.default_rng(2).spawn(2)[0], 6, 12)[:, 0] == 0)
     assert 0 < lost.size < 6
     with pytest.warns(
-        UserWarning, match=f"{lost.size} of 6 replicates were lost; the first, number {lost[0]}: Floating"
+        UserWarning,
+        match=f"{lost.size} of 6 replicates were lost; the first, number {lost[0]}: Floating",
     ):
-        found = ps.bootstrap(intercepts, fit, 6, kind="case", n_explore=2, n_smooth=1, random_seed=2, progressbar=False)
+        found = ps.bootstrap(
+            intercepts,
+            fit,
+            6,
+            kind="case",
+            n_explore=2,
+            n_smooth=1,
+            random_seed=2,
+            progressbar=False,
+        )
     assert list(found.failures) == lost.tolist() and len(found.replicates) == 6 - lost.size
 
 

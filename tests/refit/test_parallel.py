@@ -16,7 +16,10 @@ def refitter(intercepts):
 
 def weighted_tasks():
     rngs = np.random.default_rng(1).spawn(4)
-    return [{"weights": rng.multinomial(12, np.full(12, 1 / 12)).astype(float), "seed": rng} for rng in rngs]
+    return [
+        {"weights": rng.multinomial(12, np.full(12, 1 / 12)).astype(float), "seed": rng}
+        for rng in rngs
+    ]
 
 
 @pytest.mark.slow

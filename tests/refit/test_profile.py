@@ -19,7 +19,9 @@ def exact_profile(k, value):
         return -exact_loglik(x[0], *np.exp(x[1:]), Y, SUBJECT)
 
     start = np.delete([0.0275, np.log(0.8), np.log(0.3)], k)
-    return -minimize(negative, start, method="Nelder-Mead", options={"fatol": 1e-9, "xatol": 1e-6}).fun
+    return -minimize(
+        negative, start, method="Nelder-Mead", options={"fatol": 1e-9, "xatol": 1e-6}
+    ).fun
 
 
 pytestmark = pytest.mark.slow("together")
@@ -27,7 +29,9 @@ pytestmark = pytest.mark.slow("together")
 
 @pytest.fixture(scope="module")
 def profile(intercepts, fit):
-    return ps.profile_likelihood(intercepts, fit, ["omega", "sigma"], random_seed=1, progressbar=False)
+    return ps.profile_likelihood(
+        intercepts, fit, ["omega", "sigma"], random_seed=1, progressbar=False
+    )
 
 
 def test_points_are_those_of_the_exact_profile(profile):
@@ -48,7 +52,10 @@ def test_limits_are_those_of_the_exact_profile(profile):
         def below(u, k=k):
             return exact_profile(k, u) - top + 0.5 * 3.841459
 
-        lower, upper = brentq(below, estimate - 1.0, estimate), brentq(below, estimate, estimate + 1.5)
+        lower, upper = (
+            brentq(below, estimate - 1.0, estimate),
+            brentq(below, estimate, estimate + 1.5),
+        )
         found = np.log(profile.table.loc[name, ["lower", "upper"]].astype(float))
         np.testing.assert_allclose(found, [lower, upper], atol=0.01)
 
@@ -63,5 +70,7 @@ def test_arguments_are_checked(intercepts, fit):
     ):
         with pytest.raises(ValueError, match=message):
             ps.profile_likelihood(intercepts, fit, **arguments)
-    with pytest.raises(ValueError, match=r"idata is of type Data\w+; it must be what fit_saem returned"):
+    with pytest.raises(
+        ValueError, match=r"idata is of type Data\w+; it must be what fit_saem returned"
+    ):
         ps.profile_likelihood(intercepts, fit["posterior"], "a")

@@ -47,7 +47,9 @@ def test_a_fit_does_not_depend_on_those_before(refitter):
 
 def test_a_fit_without_a_start_begins_as_the_first_one_would(refitter, exact_maximum):
     found = refitter.fit(observed={"y": 10.0 * Y}, seed=1)
-    np.testing.assert_allclose(found.values, exact_maximum(10.0 * Y.reshape(12, 3)), rtol=0.02, atol=0.05)
+    np.testing.assert_allclose(
+        found.values, exact_maximum(10.0 * Y.reshape(12, 3)), rtol=0.02, atol=0.05
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,10 @@ def test_a_fit_without_a_start_begins_as_the_first_one_would(refitter, exact_max
     [
         ({"observed": {"z": Y}}, r"names \['z'\]; the outcomes are \['y'\]"),
         ({"observed": {"y": Y[:5]}}, r"shape \(5,\); the data of the model have shape \(36,\)"),
-        ({"observed": {"y": np.where(np.arange(36) == 4, np.nan, Y)}}, r"is nan in row 4, of subject 2 \(1 such"),
+        (
+            {"observed": {"y": np.where(np.arange(36) == 4, np.nan, Y)}},
+            r"is nan in row 4, of subject 2 \(1 such",
+        ),
         ({"start": {"b": 1.0}}, r"start names \['b'\]"),
         ({"start": {"sigma": -1.0}}, "outside the support of 'sigma'"),
         ({"fixed": {"sigma": -1.0}}, "outside the support"),
@@ -80,11 +85,17 @@ def test_outcomes_outside_their_support_are_refused():
     with pm.Model(coords={"subject": list("abcdefgh")}) as model:
         b = pm.Normal("b", pm.Flat("mu"), pm.HalfFlat("omega", initval=0.5), dims="subject")
         pm.Poisson("count", pm.math.exp(b[subject]), observed=rng.poisson(3.0, size=40))
-        pm.LogNormal("size", b[subject], pm.HalfFlat("sigma", initval=1.0), observed=rng.lognormal(size=40))
+        pm.LogNormal(
+            "size", b[subject], pm.HalfFlat("sigma", initval=1.0), observed=rng.lognormal(size=40)
+        )
     refitter = Refitter(model, other_data=True, n_explore=2, n_smooth=1)
     good = {"count": rng.poisson(3.0, size=40), "size": rng.lognormal(size=40)}
     for name, value, message in (
-        ("count", -1, r"'count'\] is outside the support of its distribution in row 7, of subject b"),
+        (
+            "count",
+            -1,
+            r"'count'\] is outside the support of its distribution in row 7, of subject b",
+        ),
         ("count", 0.5, r"'count'\] is 0.5 in row 7, of subject b; the outcome takes whole numbers"),
         ("size", -0.1, r"'size'\] is outside the support"),
     ):
@@ -107,8 +118,12 @@ def test_missing_rows(exact_maximum):
     refitter = Refitter(model, other_data=True, n_explore=50, n_smooth=150, tolerance=0.0)
     weight = np.ones(12)
     weight[3] = 0.0
-    found = refitter.fit(observed={"y_observed": 2.0 * Y[SUBJECT != 3]}, weights=weight, start=START, seed=1)
-    np.testing.assert_allclose(found.values, exact_maximum(2.0 * Y.reshape(12, 3), weight), atol=0.01)
+    found = refitter.fit(
+        observed={"y_observed": 2.0 * Y[SUBJECT != 3]}, weights=weight, start=START, seed=1
+    )
+    np.testing.assert_allclose(
+        found.values, exact_maximum(2.0 * Y.reshape(12, 3), weight), atol=0.01
+    )
 
 
 @pytest.mark.slow
@@ -121,11 +136,19 @@ def test_score_parameters_are_held_one_by_one():
         bx, alpha = pm.Flat("bx"), pm.HalfFlat("alpha", initval=1.0)
         u = pm.Normal("u", pm.Flat("mu"), pm.HalfFlat("omega", initval=1.0), dims="person")
         pm.NegativeBinomial("y", mu=pm.math.exp(u[person] + bx * x), alpha=alpha, observed=y)
-    options = {"n_explore": 5, "n_smooth": 5, "tolerance": 0.0, "compile_kwargs": {"mode": "FAST_COMPILE"}}
+    options = {
+        "n_explore": 5,
+        "n_smooth": 5,
+        "tolerance": 0.0,
+        "compile_kwargs": {"mode": "FAST_COMPILE"},
+    }
     both = Refitter(model, **options)
     free = both.fit(seed=1)
     for held in ({"alpha": 2.0}, {"alpha": 2.0, "bx": 0.3}):
-        found, alone = both.fit(fixed=held, seed=1), Refitter(model, fixed=held, **options).fit(seed=1)
+        found, alone = (
+            both.fit(fixed=held, seed=1),
+            Refitter(model, fixed=held, **options).fit(seed=1),
+        )
         assert {name: found.estimates[name] for name in held} == held
         np.testing.assert_allclose(found.values, alone.values, rtol=1e-10)
     np.testing.assert_array_equal(both.fit(seed=1).values, free.values)

@@ -11,7 +11,9 @@ from pymc_saem.refit.restart import RestartCheck
 def fitted(model, **options):
     with warnings.catch_warnings(action="ignore"):  # about runs that are too short
         start = {"omega": 3.0, "sigma": 3.0}
-        return ps.fit_saem(model, initvals=start, n_starts=0, random_seed=1, progressbar=False, draws=20, **options)
+        return ps.fit_saem(
+            model, initvals=start, n_starts=0, random_seed=1, progressbar=False, draws=20, **options
+        )
 
 
 @pytest.mark.slow
@@ -20,7 +22,9 @@ def test_a_maximum_stays_and_an_early_stop_does_not(intercepts):
     good = ps.check_restart(model, fitted(model), n_explore=50, n_smooth=150, random_seed=1)
     assert not good.is_better and abs(good.gain) < 0.05 and "found no better optimum" in str(good)
     assert good.loglik == pytest.approx(exact, abs=0.05) and good.table["moved"].max() < 0.3
-    early = ps.check_restart(model, fitted(model, n_explore=5, n_smooth=0), n_explore=100, n_smooth=150, random_seed=1)
+    early = ps.check_restart(
+        model, fitted(model, n_explore=5, n_smooth=0), n_explore=100, n_smooth=150, random_seed=1
+    )
     assert early.is_better and "had not reached its optimum" in early.advice
     assert early.loglik_again == pytest.approx(exact, abs=0.05)
     assert early.gain == pytest.approx(early.loglik_again - early.loglik)

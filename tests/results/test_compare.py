@@ -26,7 +26,12 @@ def made_up(
     n_subjects, total = len(labels), sum(p)
     attrs = {"n_subjects": n_subjects, "n_observations": len(y), "priors": []}
     if loglik is not None:
-        attrs |= {"loglik": loglik, "loglik_error": error, "loglik_method": method, "n_parameters": total}
+        attrs |= {
+            "loglik": loglik,
+            "loglik_error": error,
+            "loglik_method": method,
+            "n_parameters": total,
+        }
         attrs |= {"aic": -2 * loglik + 2 * total, "bic": -2 * loglik + total * np.log(n_subjects)}
         attrs["bicc"] = -2 * loglik + p[0] * np.log(n_subjects) + p[1] * np.log(len(y))
     return build_datatree(
@@ -44,13 +49,19 @@ def made_up(
 
 
 def test_criteria_differences_and_weights():
-    fits = {"wide": made_up(-9.0, p=(4, 1)), "small": made_up(-12.01, p=(1, 1)), "middle": made_up(-10.0)}
+    fits = {
+        "wide": made_up(-9.0, p=(4, 1)),
+        "small": made_up(-12.01, p=(1, 1)),
+        "middle": made_up(-10.0),
+    }
     table = ps.compare(fits)
     assert list(table.index) == ["middle", "wide", "small"]
     np.testing.assert_allclose(table["minus_2ll"], [20.0, 18.0, 24.02])
     np.testing.assert_allclose(table["aic"], [26.0, 28.0, 28.02])
     np.testing.assert_allclose(table["difference"], [0.0, 2.0, 2.02])
-    np.testing.assert_allclose(table["weight"], np.exp([0.0, -1.0, -1.01]) / np.exp([0.0, -1.0, -1.01]).sum())
+    np.testing.assert_allclose(
+        table["weight"], np.exp([0.0, -1.0, -1.01]) / np.exp([0.0, -1.0, -1.01]).sum()
+    )
     np.testing.assert_allclose(table["error"], 0.002)
     assert (
         list(table["n_parameters"]) == [3, 5, 2]
@@ -70,11 +81,18 @@ def test_it_fits_the_terminal(monkeypatch):
     }
     with pytest.warns(UserWarning, match="computed by different methods"):
         table = ps.compare(fits)
-    for columns, headers in ((80, "-2LL error AIC diff weight p method"), (100, "-2LL error AIC BIC BICc diff weight p method")):
+    for columns, headers in (
+        (80, "-2LL error AIC diff weight p method"),
+        (100, "-2LL error AIC BIC BICc diff weight p method"),
+    ):
         monkeypatch.setenv("COLUMNS", str(columns))
         lines = str(table).splitlines()
         assert max(map(len, lines)) <= columns and lines[0].split() == headers.split()
-    assert lines[1].startswith("a model whose na..") and " 0.25 " in lines[1] and "nan" not in str(table)
+    assert (
+        lines[1].startswith("a model whose na..")
+        and " 0.25 " in lines[1]
+        and "nan" not in str(table)
+    )
     assert "2 subjects, 5 observations; differences and weights of AIC" in lines
     assert "<table" in table._repr_html_() and "<p>2 subjects" in table._repr_html_()
     assert "observations;" not in str(table[["aic"]])  # a selection is an ordinary DataFrame
@@ -105,13 +123,22 @@ DIFFERENT = {
 @pytest.mark.parametrize("what", DIFFERENT)
 def test_different_rows_are_refused(what):
     change, words = DIFFERENT[what]
-    with pytest.raises(ValueError, match=f"The fits 'one' and 'two' do not have the same data: {words}"):
+    with pytest.raises(
+        ValueError, match=f"The fits 'one' and 'two' do not have the same data: {words}"
+    ):
         ps.compare({"one": made_up(), "two": made_up(**change)})
 
 
 def test_the_order_of_rows_does_not_matter():
     order = np.array([4, 0, 3, 1, 2])
-    assert len(ps.compare({"one": made_up(), "two": made_up(-11.0, y=Y[order], subject=SUBJECT[order])})) == 2
+    assert (
+        len(
+            ps.compare(
+                {"one": made_up(), "two": made_up(-11.0, y=Y[order], subject=SUBJECT[order])}
+            )
+        )
+        == 2
+    )
     other = made_up(-11.0, y=Y[order], subject=1 - SUBJECT[order], labels=("bob", "ann"))
     assert len(ps.compare({"one": made_up(), "two": other})) == 2
 
@@ -119,7 +146,9 @@ def test_the_order_of_rows_does_not_matter():
 def test_rows_of_vectors():
     y = np.column_stack([Y, -Y])
     assert len(ps.compare({"one": made_up(y=y), "two": made_up(-11.0, y=y)})) == 2
-    with pytest.raises(ValueError, match="row 9 of 'y' is -4.5 of subject bob .* and -4 of subject bob"):
+    with pytest.raises(
+        ValueError, match="row 9 of 'y' is -4.5 of subject bob .* and -4 of subject bob"
+    ):
         ps.compare({"one": made_up(y=y), "two": made_up(y=np.where(y == -4.5, -4.0, y))})
 
 
@@ -136,17 +165,23 @@ def test_fits_without_likelihood_and_other_things_are_refused():
         ps.compare({"one": made_up(), "two": made_up(None)})
     with pytest.raises(ValueError, match="log-likelihood of the fit 'two' by laplace is nan"):
         ps.compare({"one": made_up(), "two": made_up(np.nan, np.nan, "laplace")})
-    with pytest.raises(ValueError, match="criterion is 'dic'; it must be one of 'aic', 'bic', 'bicc'"):
+    with pytest.raises(
+        ValueError, match="criterion is 'dic'; it must be one of 'aic', 'bic', 'bicc'"
+    ):
         ps.compare({"one": made_up(), "two": made_up()}, criterion="dic")
     for wrong in ({"one": made_up()}, [made_up(), made_up()]):
-        with pytest.raises(ValueError, match="fits (must be a mapping of two or more|is of type list; it must be a dict of) fits by name"):
+        with pytest.raises(
+            ValueError,
+            match="fits (must be a mapping of two or more|is of type list; it must be a dict of) fits by name",
+        ):
             ps.compare(wrong)
 
 
 def test_errors_larger_than_differences_are_doubted():
     fits = {"one": made_up(-10.0, 0.3), "two": made_up(-10.2, 0.2), "three": made_up(-15.0, 0.1)}
     with pytest.warns(
-        UserWarning, match="difference between 'one' and 'two' is 0.4, less than the error of their likelihoods, 0.72"
+        UserWarning,
+        match="difference between 'one' and 'two' is 0.4, less than the error of their likelihoods, 0.72",
     ) as seen:
         table = ps.compare(fits)
     assert len(seen) == 1 and table.attrs["notes"] == [str(seen[0].message)]
@@ -155,7 +190,9 @@ def test_errors_larger_than_differences_are_doubted():
 def test_priors_are_noted_where_there_are_any():
     table = ps.compare({"flat": made_up(-10.0), "informed": made_up(-11.0, priors=["omega_ka"])})
     (note,) = table.attrs["notes"]
-    assert note.startswith("'informed' maximizes the likelihood times priors (objective \"map\", of omega_ka)")
+    assert note.startswith(
+        "'informed' maximizes the likelihood times priors (objective \"map\", of omega_ka)"
+    )
     assert f"note: {note[:40]}" in str(table)
 
 
@@ -170,7 +207,9 @@ def test_real_fits_and_their_files(tmp_path):
         subject, t = np.repeat(np.arange(12), 3), np.tile([-1.0, 0.0, 1.0], 12)
         y = np.repeat(np.linspace(-1, 1, 12), 3) + 0.3 * t + 0.1 * np.cos(np.arange(36.0))
         with pm.Model(coords={"subject": [f"s{i}" for i in range(12)]}) as model:
-            b = pm.Normal("b", pm.Flat("a"), pm.HalfNormal("omega", 1.0, initval=1.0), dims="subject")
+            b = pm.Normal(
+                "b", pm.Flat("a"), pm.HalfNormal("omega", 1.0, initval=1.0), dims="subject"
+            )
             slope = pm.Flat("slope") * t if with_slope else 0.0
             pm.Normal("y", b[subject] + slope, pm.HalfFlat("sigma", initval=1.0), observed=y)
         return ps.fit_saem(
@@ -187,5 +226,9 @@ def test_real_fits_and_their_files(tmp_path):
     )
     table = ps.compare({"flat": flat, "sloped": read(str(tmp_path / "fit.nc"))})
     assert list(table.index) == ["sloped", "flat"] and table["weight"]["sloped"] > 0.99
-    assert list(table["n_parameters"]) == [4, 3] and all("priors" in note for note in table.attrs["notes"])
-    assert table["minus_2ll"]["flat"] == pytest.approx(-2 * float(get_group(flat, "population").attrs["loglik"]))
+    assert list(table["n_parameters"]) == [4, 3] and all(
+        "priors" in note for note in table.attrs["notes"]
+    )
+    assert table["minus_2ll"]["flat"] == pytest.approx(
+        -2 * float(get_group(flat, "population").attrs["loglik"])
+    )

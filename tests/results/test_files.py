@@ -20,12 +20,19 @@ from pymc_saem.results.files import checksum, replace
 
 def made_up(n_subjects=5, n_iterations=40):
     rng = np.random.default_rng(3)
-    trace = {"mu": rng.normal(size=(1, n_iterations)), "z": rng.normal(size=(1, n_iterations, n_subjects))}
+    trace = {
+        "mu": rng.normal(size=(1, n_iterations)),
+        "z": rng.normal(size=(1, n_iterations, n_subjects)),
+    }
     return build_datatree(
         FitResult(
             coords={"subject": [f"s{i}" for i in range(n_subjects)]},
             trace={name: Variable(("subject",) * (x.ndim - 2), x) for name, x in trace.items()},
-            population={"parameter": np.array(["mu"]), "estimate": np.array([1.5]), "note": np.array([""])},
+            population={
+                "parameter": np.array(["mu"]),
+                "estimate": np.array([1.5]),
+                "note": np.array([""]),
+            },
             observed={"y": Variable((), rng.normal(size=20))},
             constant={},
             state={"random": rng.bytes(300)},
@@ -41,11 +48,15 @@ def fit():
 
 def equal(a, b):
     names = group_names(a)
-    return set(names) == set(group_names(b)) and all(get_group(a, n).equals(get_group(b, n)) for n in names)
+    return set(names) == set(group_names(b)) and all(
+        get_group(a, n).equals(get_group(b, n)) for n in names
+    )
 
 
 def contents(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
 
 
 def folder_of_a_thesis(path):
@@ -63,7 +74,11 @@ def zarr_with_notes(path):
 
 
 NOT_OURS = {
-    "a folder": ("results.zarr", folder_of_a_thesis, "other things in it, such as 'thesis/chapter.txt'"),
+    "a folder": (
+        "results.zarr",
+        folder_of_a_thesis,
+        "other things in it, such as 'thesis/chapter.txt'",
+    ),
     "a folder with a file's name": ("results.nc", folder_of_a_thesis, "it is a folder"),
     "a fit with notes": ("fit.zarr", zarr_with_notes, "such as 'saem_trace/notes.txt'"),
     "another Zarr folder": ("data.zarr", zarr_of_another, "does not hold a pymc_saem fit"),
@@ -73,7 +88,11 @@ NOT_OURS = {
         "does not hold a pymc_saem fit",
     ),
     "a text": ("fit.nc", lambda p: p.write_text("years of work"), "does not hold a pymc_saem fit"),
-    "a file with a folder's name": ("fit.zarr", lambda p: p.write_text("years of work"), "it is a file"),
+    "a file with a folder's name": (
+        "fit.zarr",
+        lambda p: p.write_text("years of work"),
+        "it is a file",
+    ),
     "no regular file": ("fit.nc", lambda p: os.mkfifo(p), "no regular file"),
 }
 
@@ -92,7 +111,9 @@ def test_what_is_no_fit_is_never_replaced(fit, tmp_path, name):
 
 @pytest.mark.parametrize("name", ["fit.pkl", "fit", "fit.nc.gz", ".nc"])
 def test_the_ending_decides_the_format(fit, tmp_path, name):
-    with pytest.raises(ValueError, match="there are two: '.nc' for a netCDF file, and '.zarr' for a Zarr folder"):
+    with pytest.raises(
+        ValueError, match="there are two: '.nc' for a netCDF file, and '.zarr' for a Zarr folder"
+    ):
         ps.save(fit, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
@@ -126,7 +147,9 @@ def test_a_full_disk_is_an_error_and_changes_nothing(fit, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["fit.nc", "fit.zarr"])
-@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt(), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [OSError("No space left on device"), KeyboardInterrupt(), MemoryError()]
+)
 def test_a_failure_at_the_last_moment_changes_nothing(fit, tmp_path, monkeypatch, name, error):
     path = ps.save(fit, tmp_path / name)
     before = contents(tmp_path)
@@ -158,7 +181,9 @@ def damaged(data, rng):
 def test_damaged_files_are_named_and_can_be_replaced(fit, tmp_path):
     path, rng = ps.save(fit, tmp_path / "fit.nc"), np.random.default_rng(1)
     data = path.read_bytes()
-    places = [data[:k] for k in (0, 1, 7, 8, 63, 64, len(data) - 1)] + [damaged(data, rng) for _ in range(60)]
+    places = [data[:k] for k in (0, 1, 7, 8, 63, 64, len(data) - 1)] + [
+        damaged(data, rng) for _ in range(60)
+    ]
     for changed in (one for one in places if one != data):
         path.write_bytes(changed)
         with pytest.raises(ValueError, match="fit.nc' is (damaged|not a readable netCDF file)"):
@@ -177,7 +202,9 @@ def test_damaged_folders_are_named(fit, tmp_path):
             ps.load(path)
         file.unlink()  # a chunk that is missing is zeros to Zarr
         if file.name != checksum.MANIFEST:
-            with pytest.raises(ValueError, match=f"its file '{file.relative_to(path).as_posix()}' is missing"):
+            with pytest.raises(
+                ValueError, match=f"its file '{file.relative_to(path).as_posix()}' is missing"
+            ):
                 ps.load(path)
         file.write_bytes(data)
     assert equal(ps.load(path), fit)
@@ -314,7 +341,9 @@ def test_paths_that_are_none(name, text, tmp_path, monkeypatch):
 
 def test_a_fit_without_conditional_distributions_says_why():
     fit = made_up()
-    with pytest.raises(KeyError, match=r"no conditional distributions of random effects. It was run without them"):
+    with pytest.raises(
+        KeyError, match=r"no conditional distributions of random effects. It was run without them"
+    ):
         ps.individuals(fit)
     fit.attrs["notes"] = '["conditional draws: failed (ValueError: no gradient of Scan)"]'
     with pytest.raises(KeyError, match="no gradient of Scan"):

@@ -23,7 +23,10 @@ def without_individuals(**attrs):
 @pytest.mark.parametrize(
     ("notes", "reason"),
     [
-        (["The file: full.", "Conditional draws: no gradients."], "Conditional draws: no gradients."),
+        (
+            ["The file: full.", "Conditional draws: no gradients."],
+            "Conditional draws: no gradients.",
+        ),
         (["The file: full."], "The file: full."),
         ([], "It was run without them (draws=0), or did not finish."),
     ],
@@ -40,7 +43,11 @@ def test_all_functions_give_that_reason():
     with pm.Model() as model:
         pm.Normal("y", pm.Normal("a"), 1.0, observed=[0.0, 1.0])
     idata = without_individuals(notes=["Conditional draws: no gradients."], unit_axes={"b": 0})
-    for work in (ps.individuals, lambda fit: ps.predict(model, fit), lambda fit: ps.residuals(model, fit)):
+    for work in (
+        ps.individuals,
+        lambda fit: ps.predict(model, fit),
+        lambda fit: ps.residuals(model, fit),
+    ):
         with pytest.raises((KeyError, ValueError), match="Conditional draws: no gradients"):
             work(idata)
 
@@ -52,7 +59,10 @@ def test_random_effects_are_known_without_conditional_distributions():
 
 def test_what_is_not_a_fit():
     fit = Fit(make_datatree({"posterior": TRACE}, {}))
-    with pytest.raises(MissingGroupError, match="no group 'saem_trace'; it has posterior. It is not a result of fit_saem."):
+    with pytest.raises(
+        MissingGroupError,
+        match="no group 'saem_trace'; it has posterior. It is not a result of fit_saem.",
+    ):
         _ = fit.trace
     with pytest.raises(MissingGroupError, match="no group 'individual'; it has posterior"):
         _ = fit.effects

@@ -45,9 +45,13 @@ def test_every_group_comes_back(loaded):
 @pytest.mark.slow
 def test_functions_take_what_was_read(loaded):
     model, t, idata, again = loaded
-    assert ps.summary(again).equals(ps.summary(idata)) and repr(ps.summary(again)) == repr(ps.summary(idata))
+    assert ps.summary(again).equals(ps.summary(idata)) and repr(ps.summary(again)) == repr(
+        ps.summary(idata)
+    )
     before = az.summary(idata)
-    assert np.array_equal(az.summary(again).loc[before.index].to_numpy(), before.to_numpy())  # Zarr sorts the names
+    assert np.array_equal(
+        az.summary(again).loc[before.index].to_numpy(), before.to_numpy()
+    )  # Zarr sorts the names
     az.plot_forest(again, var_names=["log_ka", "ka"])
     ps.plot_convergence(again)
     ps.plot_fits(model, again, subjects=[1, 2], x=t)
@@ -57,7 +61,9 @@ def test_functions_take_what_was_read(loaded):
         drawn = pm.sample_posterior_predictive(again, random_seed=1, progressbar=False)
     conc = get_group(drawn, "posterior_predictive")["conc"].values
     observed = get_group(again, "observed_data")["conc"].values
-    assert np.sqrt(np.mean((conc.mean(axis=(0, 1)) - observed) ** 2)) < 0.8  # residual sd of the exact fit: 0.70
+    assert (
+        np.sqrt(np.mean((conc.mean(axis=(0, 1)) - observed) ** 2)) < 0.8
+    )  # residual sd of the exact fit: 0.70
 
 
 TABLES = {
@@ -69,18 +75,26 @@ TABLES = {
     "predict": lambda model, t, fit: ps.predict(
         model, fit, level=["individual", "marginal"], n_draws=20, random_seed=1
     ),
-    "simulate": lambda model, t, fit: ps.simulate(model, fit, n=3, random_seed=1)["conc"].to_series(),
-    "residuals": lambda model, t, fit: ps.residuals(model, fit, x=t, n_simulations=150, random_seed=1),
+    "simulate": lambda model, t, fit: ps.simulate(model, fit, n=3, random_seed=1)[
+        "conc"
+    ].to_series(),
+    "residuals": lambda model, t, fit: ps.residuals(
+        model, fit, x=t, n_simulations=150, random_seed=1
+    ),
     "vpc": lambda model, t, fit: ps.vpc(model, fit, x=t, n_simulations=50, random_seed=1),
     "random_effects": lambda model, t, fit: ps.random_effects(model, fit),
 }
 
 
-@pytest.mark.filterwarnings("ignore:The difference between .one. and .two. is 0")  # they are the same fit
+@pytest.mark.filterwarnings(
+    "ignore:The difference between .one. and .two. is 0"
+)  # they are the same fit
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_of_what_was_read(loaded, name):
     model, t, idata, again = loaded
-    pd.testing.assert_index_equal(TABLES[name](model, t, again).index, TABLES[name](model, t, idata).index)
+    pd.testing.assert_index_equal(
+        TABLES[name](model, t, again).index, TABLES[name](model, t, idata).index
+    )
     assert TABLES[name](model, t, again).equals(TABLES[name](model, t, idata))
 
 
@@ -88,21 +102,32 @@ def test_tables_of_what_was_read(loaded, name):
 def test_a_resumed_run_starts_from_what_was_read(loaded):
     model, _, idata, again = loaded
     with warnings.catch_warnings(action="ignore"):
-        longer = ps.fit_saem(model, resume=again, extend=2, likelihood=None, standard_errors=None, progressbar=False)
+        longer = ps.fit_saem(
+            model, resume=again, extend=2, likelihood=None, standard_errors=None, progressbar=False
+        )
     iterates = get_group(longer, "saem_trace")["sigma"].values
-    assert np.array_equal(iterates[:, :-2], get_group(idata, "saem_trace")["sigma"].values) and iterates.shape[1] == 122
+    assert (
+        np.array_equal(iterates[:, :-2], get_group(idata, "saem_trace")["sigma"].values)
+        and iterates.shape[1] == 122
+    )
 
 
 def test_errors_say_what_is_wrong(fit, tmp_path):
-    with pytest.raises(FileNotFoundError, match="cannot be written: the folder '.*no' does not exist"):
+    with pytest.raises(
+        FileNotFoundError, match="cannot be written: the folder '.*no' does not exist"
+    ):
         ps.save(fit[2], tmp_path / "no" / "fit.nc")
     with pytest.raises(FileNotFoundError, match="There is no file '.*fit.nc'"):
         ps.load(tmp_path / "fit.nc")
     (tmp_path / "text.nc").write_text("not a fit")
     with pytest.raises(ValueError, match="is not a readable netCDF file or Zarr folder"):
         ps.load(tmp_path / "text.nc")
-    with pytest.raises(ValueError, match="This is not a pymc_saem fit: it has no group 'saem_trace', but posterior"):
-        ps.save(make_datatree({"posterior": get_group(fit[2], "posterior")}, {}), tmp_path / "fit.nc")
+    with pytest.raises(
+        ValueError, match="This is not a pymc_saem fit: it has no group 'saem_trace', but posterior"
+    ):
+        ps.save(
+            make_datatree({"posterior": get_group(fit[2], "posterior")}, {}), tmp_path / "fit.nc"
+        )
     get_group(fit[2], "posterior").to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
     with pytest.raises(ValueError, match="is not a pymc_saem fit: it has no group 'saem_trace'"):
         ps.load(tmp_path / "other.nc")

@@ -43,7 +43,9 @@ def write_attack(folder, array, consolidated=False):
     parts = {".zgroup": {"zarr_format": 2}, "saem_trace/.zgroup": {"zarr_format": 2}}
     parts |= {"saem_trace/x/.zarray": array, "saem_trace/x/.zattrs": {"_ARRAY_DIMENSIONS": ["t"]}}
     if consolidated:
-        (folder / ".zmetadata").write_text(json.dumps({"zarr_consolidated_format": 1, "metadata": parts}))
+        (folder / ".zmetadata").write_text(
+            json.dumps({"zarr_consolidated_format": 1, "metadata": parts})
+        )
         parts.pop("saem_trace/x/.zarray")
     for name, content in parts.items():
         (folder / name).write_text(json.dumps(content))
@@ -70,7 +72,9 @@ def unsafe(monkeypatch):
 @pytest.mark.parametrize("array", ATTACKS.values(), ids=ATTACKS)
 def test_zarr_runs_no_pickle(tmp_path, unsafe, array, consolidated):
     write_attack(tmp_path / "fit.zarr", array, consolidated)
-    with pytest.raises(ValueError, match="fit.zarr' is not read: .*needs the codec '(pickle|of_a_package)'"):
+    with pytest.raises(
+        ValueError, match="fit.zarr' is not read: .*needs the codec '(pickle|of_a_package)'"
+    ):
         ps.load(tmp_path / "fit.zarr")
     assert not (tmp_path / "fit.zarr" / "ran").exists()
 
@@ -101,27 +105,37 @@ def test_other_ways_to_name_a_codec(tmp_path, metadata):
     (tmp_path / "zarr.json").write_text(json.dumps(metadata))
     with pytest.raises(UntrustedError):
         check_zarr(tmp_path)
-    (tmp_path / "zarr.json").write_text(json.dumps({"attributes": {"filters": ["pickle"]}}))  # the user's own words
+    (tmp_path / "zarr.json").write_text(
+        json.dumps({"attributes": {"filters": ["pickle"]}})
+    )  # the user's own words
     check_zarr(tmp_path)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.filterwarnings("ignore:.*not.*Zarr.*")
 def test_what_xarray_writes_is_let_through(tmp_path, zarr_format):
-    data = xr.Dataset({"x": ("t", np.arange(3.0)), "n": ("t", np.arange(3)), "b": ("t", [True, False, True])})
+    data = xr.Dataset(
+        {"x": ("t", np.arange(3.0)), "n": ("t", np.arange(3)), "b": ("t", [True, False, True])}
+    )
     data.to_zarr(tmp_path / "fit.zarr", zarr_format=zarr_format)
     check_zarr(tmp_path / "fit.zarr")
-    data.to_netcdf(tmp_path / "fit.nc", engine="h5netcdf", encoding={"x": {"zlib": True, "shuffle": True}})
+    data.to_netcdf(
+        tmp_path / "fit.nc", engine="h5netcdf", encoding={"x": {"zlib": True, "shuffle": True}}
+    )
     check_netcdf((tmp_path / "fit.nc").read_bytes())
 
 
 def test_a_chunk_is_no_link(tmp_path):
-    xr.Dataset({"x": ("t", [1.0])}).to_zarr(tmp_path / "fit.zarr", group="saem_trace", zarr_format=2)
+    xr.Dataset({"x": ("t", [1.0])}).to_zarr(
+        tmp_path / "fit.zarr", group="saem_trace", zarr_format=2
+    )
     (tmp_path / "secret").write_bytes(b"12345678")
     chunk = tmp_path / "fit.zarr" / "saem_trace" / "x" / "0"
     chunk.unlink()
     chunk.symlink_to(tmp_path / "secret")
-    with pytest.raises(ValueError, match="fit.zarr' is not read: its file 'saem_trace/x/0' is a link"):
+    with pytest.raises(
+        ValueError, match="fit.zarr' is not read: its file 'saem_trace/x/0' is a link"
+    ):
         ps.load(tmp_path / "fit.zarr")
 
 

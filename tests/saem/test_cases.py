@@ -27,7 +27,13 @@ def near_start(case, rng):
 
 def test_orange_is_as_published():
     found = answer("orange")
-    published = {"mean_asym": 192.0532, "xmid": 727.906, "scal": 348.073, "omega": 31.6463, "sigma": 7.8430}
+    published = {
+        "mean_asym": 192.0532,
+        "xmid": 727.906,
+        "scal": 348.073,
+        "omega": 31.6463,
+        "sigma": 7.8430,
+    }
     for name, value in published.items():
         assert found[name] == pytest.approx(value, abs=6e-5 if value < 200 else 6e-4)
     assert CASES["orange"].answer.objective == pytest.approx(-131.5719, abs=6e-5)
@@ -44,7 +50,9 @@ def test_theophylline_is_as_published():
 
 
 def test_the_random_intercept_is_as_the_design_says():
-    np.testing.assert_allclose(CASES["intercept"].answer.estimate, [0.0275, 0.80081, 0.3], atol=6e-6)
+    np.testing.assert_allclose(
+        CASES["intercept"].answer.estimate, [0.0275, 0.80081, 0.3], atol=6e-6
+    )
     assert CASES["intercept"].answer.objective == pytest.approx(-26.386860, abs=6e-7)
 
 
@@ -57,7 +65,9 @@ def test_a_stored_answer_is_found_again():
     assert found.objective == pytest.approx(case.stored.objective, abs=1e-5)
 
 
-@pytest.mark.parametrize(("name", "mode"), [("map_mean", mean_mode), ("map_variance", variance_mode)])
+@pytest.mark.parametrize(
+    ("name", "mode"), [("map_mean", mean_mode), ("map_variance", variance_mode)]
+)
 def test_conjugate_modes_are_the_analytic_ones(name, mode):
     np.testing.assert_allclose(CASES[name].answer.estimate, mode(), rtol=1e-5)
 
@@ -85,7 +95,11 @@ def test_the_maximum_is_one(name, rng):
 def brute_force(case, values, lower, upper, n_nodes):
     """Log integral by the trapezoid over a box, all subjects together."""
     first, *others = (np.linspace(*ends) for ends in zip(lower, upper, n_nodes, strict=True))
-    first, inner = (first[:, None], np.array(list(product(*others)))) if others else (np.zeros((1, 0)), first[:, None])
+    first, inner = (
+        (first[:, None], np.array(list(product(*others))))
+        if others
+        else (np.zeros((1, 0)), first[:, None])
+    )
     n_subjects = len(case.build().coords["subject"])
     parts = []
     for x in first:
@@ -99,7 +113,10 @@ def brute_force(case, values, lower, upper, n_nodes):
 #: Boxes wide enough for every subject, with steps well below the width of a posterior.
 BOXES = {"theophylline": ([-2.4, 2.5, -0.4], [3.4, 4.2, 2.5], [60, 60, 60])}
 BOXES |= {name: ([1.0, -0.5], [3.7, 2.7], [200, 200]) for name in CASES if name.startswith("bolus")}
-BOXES |= {"student_effect_pk": ([-9.0], [9.0], [8001]), "student_effect": ([-40.0], [40.0], [20001])}
+BOXES |= {
+    "student_effect_pk": ([-9.0], [9.0], [8001]),
+    "student_effect": ([-40.0], [40.0], [20001]),
+}
 
 
 @pytest.mark.parametrize("name", [name for name in QUADRATURE if name != "theophylline_weight"])
@@ -126,12 +143,19 @@ class Graph:
         for name, value in natural.items():
             rv, transform = self.model[name], self.model.rvs_to_transforms[self.model[name]]
             if transform is not None:
-                value = transform.forward(pt.constant(value, dtype="float64"), *rv.owner.inputs).eval()
+                value = transform.forward(
+                    pt.constant(value, dtype="float64"), *rv.owner.inputs
+                ).eval()
             point[self.model.rvs_to_values[rv].name] = np.asarray(value, float)
-        return point | {v.name: np.zeros(self.shape(rv)) for v, rv in zip(self.values, self.effects, strict=True)}
+        return point | {
+            v.name: np.zeros(self.shape(rv))
+            for v, rv in zip(self.values, self.effects, strict=True)
+        }
 
     def shape(self, rv):
-        return tuple(self.model.dim_lengths[dim].eval() for dim in self.model.named_vars_to_dims[rv.name])
+        return tuple(
+            self.model.dim_lengths[dim].eval() for dim in self.model.named_vars_to_dims[rv.name]
+        )
 
     def joint(self, natural):
         """phi (all effects in one vector) -> log p(y, phi)."""
@@ -166,7 +190,9 @@ def test_the_joint_density_is_that_of_the_model(name, rng):
     values, graph = near_start(case, rng), Graph(case)
     evaluate, size = graph.joint(values)
     d = len(graph.effects)  # each has one entry per subject here, and the order of the evaluator
-    phi = np.array([2.0, 1.0, 0.5])[-d:] * np.ones((size // d, d)) + 0.1 * rng.standard_normal((size // d, d))
+    phi = np.array([2.0, 1.0, 0.5])[-d:] * np.ones((size // d, d)) + 0.1 * rng.standard_normal(
+        (size // d, d)
+    )
     assert case.joint(values, phi).sum() == pytest.approx(evaluate(phi.T.ravel()), rel=1e-9)
 
 
@@ -183,18 +209,28 @@ def test_the_gaussian_marginal_is_that_of_the_model(name, rng):
     hessian = np.diag(single + back - 2 * at_zero)
     for i in range(size):
         for j in range(i):
-            hessian[i, j] = hessian[j, i] = evaluate(unit[i] + unit[j]) - single[i] - single[j] + at_zero
+            hessian[i, j] = hessian[j, i] = (
+                evaluate(unit[i] + unit[j]) - single[i] - single[j] + at_zero
+            )
     slope = (single - back) / 2
     sign, log_det = np.linalg.slogdet(-hessian)
-    integral = at_zero - 0.5 * slope @ np.linalg.solve(hessian, slope) + 0.5 * (size * np.log(2 * np.pi) - log_det)
+    integral = (
+        at_zero
+        - 0.5 * slope @ np.linalg.solve(hessian, slope)
+        + 0.5 * (size * np.log(2 * np.pi) - log_det)
+    )
     assert sign > 0
     assert case.marginal(values) == pytest.approx(integral, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "objective" not in case.options])
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if "objective" not in case.options]
+)
 def test_the_prior_is_that_of_the_model(name, rng):
     """Flat, where the case has no prior: then "ml" and "map" are one."""
     case = CASES[name]
     values = near_start(case, rng)
     expected = case.log_prior(values) if case.log_prior else 0.0
-    assert Graph(case).log_prior(values) == pytest.approx(expected, abs=1e-5)  # PyMC's gamma: 1.5e-6
+    assert Graph(case).log_prior(values) == pytest.approx(
+        expected, abs=1e-5
+    )  # PyMC's gamma: 1.5e-6

@@ -35,7 +35,12 @@ def fit(curves):
         sigma = pm.HalfNormal("sigma", 1.0)
         log_ka = pm.Normal("log_ka", mu["ka"], omega["ka"], dims="subject")
         log_ke = pm.Normal("log_ke", mu["ke"], omega["ke"], dims="subject")
-        pm.Normal("obs", curves(pm.math.exp(log_ka + 0.5), pm.math.exp(log_ke - 1.5)), sigma, observed=observed)
+        pm.Normal(
+            "obs",
+            curves(pm.math.exp(log_ka + 0.5), pm.math.exp(log_ke - 1.5)),
+            sigma,
+            observed=observed,
+        )
         idata = ps.fit_saem(
             n_explore=6,
             n_smooth=6,

@@ -9,15 +9,21 @@ import pytest
 
 import pymc_saem as ps
 
-pytest.importorskip("sunode", reason="sunode is not installed; it comes with conda-forge, not with pip")
+pytest.importorskip(
+    "sunode", reason="sunode is not installed; it comes with conda-forge, not with pip"
+)
 from sunode.wrappers.as_pytensor import solve_ivp
 
-# sunode 0.6 prints its functions with names of Python's syntax tree that are deprecated, and gone from Python 3.14.
+# sunode 0.6 prints its functions with names of Python's syntax tree that are deprecated, and gone
+# from Python 3.14.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:SolveODEAdjoint.* should implement `pullback`:FutureWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:SolveODEAdjoint.* should implement `pullback`:FutureWarning"
+    ),
     pytest.mark.skipif(
-        sys.version_info >= (3, 14), reason="the symbolic part of sunode 0.6 needs Python 3.13 or older"
+        sys.version_info >= (3, 14),
+        reason="the symbolic part of sunode 0.6 needs Python 3.13 or older",
     ),
 ]
 
@@ -69,7 +75,13 @@ def fit(curves):
         log_rate = pm.Normal("log_rate", mu, omega, dims="subject")
         pm.Normal("obs", curves(pm.math.exp(log_rate)), sigma, observed=data())
         idata = ps.fit_saem(
-            n_explore=6, n_smooth=6, n_transitions=8, n_replicates=2, draws=10, n_starts=1, random_seed=3
+            n_explore=6,
+            n_smooth=6,
+            n_transitions=8,
+            n_replicates=2,
+            draws=10,
+            n_starts=1,
+            random_seed=3,
         )
     return ps.summary(idata)["estimate"]
 

@@ -1,6 +1,7 @@
 """Linear systems with events, by hand: the matrix exponential from one event to the next, in plain Python.
 
-All numbers may be complex, so derivatives are exact: the imaginary part of the states at p + 1e-30i.
+All numbers may be complex, so derivatives are exact: the imaginary part of the states at p +
+1e-30i.
 """
 
 import math
@@ -41,7 +42,8 @@ def covariate(time, value):
 def steady(matrix, w, time, interval, dose, n=32):
     """Events of a dose that has been given for ever: its states at ``time``, and what is left of its last doses after it.
 
-    ``dose(t)`` are the events of one that is given at t. They reach ``time`` from ``n`` intervals before.
+    ``dose(t)`` are the events of one that is given at t. They reach ``time`` from ``n`` intervals
+    before.
     """
     past = [event for k in range(n, 0, -1) for event in dose(time - k * interval)]
     before = [event for event in past if event[0].real < time - 1e-9]
@@ -55,8 +57,14 @@ def advance(matrix, w, t0, y0, events, end, rows=()):
     """States and rates of infusions at ``end``; with ``rows``, the states at their times."""
     n = len(y0)
     y, r, now, out = np.array(y0, dtype=complex), np.zeros(n, dtype=complex), t0, []
-    events = [*events, *((t, DOSE - 0.5, "row", 0, 0.0) for t in rows), (end, DOSE + 1, "end", 0, 0.0)]
-    for time, _, kind, state, value in sorted(events, key=lambda e: (round(np.real(e[0]), 9), e[1])):
+    events = [
+        *events,
+        *((t, DOSE - 0.5, "row", 0, 0.0) for t in rows),
+        (end, DOSE + 1, "end", 0, 0.0),
+    ]
+    for time, _, kind, state, value in sorted(
+        events, key=lambda e: (round(np.real(e[0]), 9), e[1])
+    ):
         if np.real(time) > end + 1e-9:
             break
         if abs(time - now) > 1e-12 or np.imag(time) != np.imag(now):

@@ -40,7 +40,9 @@ def example_names():
     """The names that examples in docstrings use; the front page of the reference says what they are."""
     first = first_fit()
     plt.close("all")
-    names = {"np": np, "pd": pd, "pm": pm, "ps": ps} | {name: first[name] for name in ("data", "model", "idata")}
+    names = {"np": np, "pd": pd, "pm": pm, "ps": ps} | {
+        name: first[name] for name in ("data", "model", "idata")
+    }
     network_model, network_fit = _with_a_network()
     return names | {
         "build": _function("howto/predict.md", "build", names),
@@ -53,7 +55,12 @@ def _function(page, name, names):
     """A function that a page defines, without what else the page runs."""
     run_pages = program("run_pages")
     trees = [ast.parse(block.source) for block in run_pages.blocks(DOCS / page)]
-    (found,) = (node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    (found,) = (
+        node
+        for tree in trees
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name == name
+    )
     known = dict(names)
     exec(compile(ast.Module([found], []), page, "exec"), known)
     return known[name]
@@ -67,8 +74,14 @@ def _with_a_network():
         z_in = ps.nn.weights("z_in", net, input_range=(0, 1))
         w_in = pm.Normal("w_in", z_in, 0.3, dims=("subject", "weight"))
         amount = ps.ode.solve_ivp(
-            lambda t, y, p: {"a": ps.nn.softplus(net(p.w_in, t / 24))}, {"a": 0.0}, {"w_in": w_in}, time, subject
+            lambda t, y, p: {"a": ps.nn.softplus(net(p.w_in, t / 24))},
+            {"a": 0.0},
+            {"w_in": w_in},
+            time,
+            subject,
         ).a
         pm.Normal("y", amount, 0.1, observed=0.3 * time)
     weights = np.linspace(-1.0, 1.0, net.n_weights)
-    return model, made_up_fit(model, {"w_in": np.tile(weights, (2, 1))}, {"z_in": weights}, {"y": subject}, draws=5)
+    return model, made_up_fit(
+        model, {"w_in": np.tile(weights, (2, 1))}, {"z_in": weights}, {"y": subject}, draws=5
+    )

@@ -31,7 +31,9 @@ def conditional_at(engine, theta, seed=1, n_draws=250):
 def at_maximum(name):
     """Case, engine, theta at the exact answer, and the conditional distributions there."""
     case = CASES[name]
-    engine = engine_of(case.build(), objective="map" if case.log_prior else "ml", n_replicates=5, mode="NUMBA")
+    engine = engine_of(
+        case.build(), objective="map" if case.log_prior else "ml", n_replicates=5, mode="NUMBA"
+    )
     theta = theta_of(engine, case.by_name(case.answer.estimate))
     return case, engine, theta, conditional_at(engine, theta)
 
@@ -39,7 +41,9 @@ def at_maximum(name):
 def nodes_at(name):
     """Nodes of the quadrature at the exact answer."""
     _, engine, theta, conditional = at_maximum(name)
-    return marginal_likelihood(engine, theta, conditional, np.random.default_rng(0), "quadrature").points
+    return marginal_likelihood(
+        engine, theta, conditional, np.random.default_rng(0), "quadrature"
+    ).points
 
 
 def draws_at(name):

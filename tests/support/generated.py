@@ -1,7 +1,7 @@
 """Models with their parameters, and NumPy programs that simulate the same: what `simulate` is compared with.
 
-Each entry is a function that returns the model, natural values of its parameters, and ``program(rng, n)``, which gives
-random effects and outcomes by name, (n, ...).
+Each entry is a function that returns the model, natural values of its parameters, and
+``program(rng, n)``, which gives random effects and outcomes by name, (n, ...).
 """
 
 import numpy as np
@@ -28,7 +28,11 @@ def log_normal_and_counts():
     def program(rng, n):
         k = np.exp(-1.0 + 0.5 * X + 0.3 * rng.standard_normal((n, N)))
         curve = 10 * np.exp(-k[:, SUBJECT] * T)
-        return {"k": k, "y": curve * (1 + 0.2 * rng.standard_normal(curve.shape)), "count": rng.poisson(5 * k)}
+        return {
+            "k": k,
+            "y": curve * (1 + 0.2 * rng.standard_normal(curve.shape)),
+            "count": rng.poisson(5 * k),
+        }
 
     return model, {"mu": -1.0, "gamma": 0.5, "omega": 0.3, "sigma": 0.2}, program
 
@@ -61,7 +65,12 @@ def gamma_and_student_effects():
     def program(rng, n):
         lam, b = rng.gamma(3.0, 1 / 1.5, (n, N)), 0.5 + 0.7 * rng.standard_t(5, (n, N))
         p = 1 / (1 + np.exp(-b[:, SUBJECT]))
-        return {"lam": lam, "b": b, "count": rng.poisson(lam[:, SUBJECT] * T), "flag": (rng.random(p.shape) < p) * 1}
+        return {
+            "lam": lam,
+            "b": b,
+            "count": rng.poisson(lam[:, SUBJECT] * T),
+            "flag": (rng.random(p.shape) < p) * 1,
+        }
 
     return model, {"rate": 1.5, "scale": 0.7, "mu": 0.5}, program
 
@@ -94,7 +103,10 @@ def not_centred():
 
     def program(rng, n):
         eta = rng.standard_normal((n, N))
-        return {"eta": eta, "y": np.exp(0.3 + 0.8 * eta[:, SUBJECT] + 0.1 * rng.standard_normal((n, N * R)))}
+        return {
+            "eta": eta,
+            "y": np.exp(0.3 + 0.8 * eta[:, SUBJECT] + 0.1 * rng.standard_normal((n, N * R))),
+        }
 
     return model, {"a": 0.3, "omega": 0.8, "sigma": 0.1}, program
 
@@ -106,7 +118,9 @@ def cut_off():
         law = pm.Normal.dist(b[SUBJECT], sigma)
         pm.Censored("limited", law, lower=0.0, upper=None, observed=np.ones(N * R))
         pm.Truncated("positive", law, lower=0.0, upper=None, observed=np.ones(N * R))
-        pm.Truncated("gamma", pm.Gamma.dist(2.0, pt.exp(b)), lower=0.5, observed=np.ones(N), dims="subject")
+        pm.Truncated(
+            "gamma", pm.Gamma.dist(2.0, pt.exp(b)), lower=0.5, observed=np.ones(N), dims="subject"
+        )
 
     def program(rng, n):
         b = 0.5 + 0.8 * rng.standard_normal((n, N))
@@ -115,7 +129,9 @@ def cut_off():
             "b": b,
             "limited": np.maximum(mu + 0.5 * rng.standard_normal(mu.shape), 0.0),
             "positive": mu + 0.5 * norm.isf(norm.sf(-mu / 0.5) * rng.random(mu.shape)),
-            "gamma": gamma.isf(gamma.sf(0.5, 2.0, scale=np.exp(-b)) * rng.random(b.shape), 2.0, scale=np.exp(-b)),
+            "gamma": gamma.isf(
+                gamma.sf(0.5, 2.0, scale=np.exp(-b)) * rng.random(b.shape), 2.0, scale=np.exp(-b)
+            ),
         }
 
     return model, {"a": 0.5, "omega": 0.8, "sigma": 0.5}, program
@@ -126,14 +142,26 @@ def ordered_and_mixed():
         m = pm.Flat("m", shape=2)
         b = pm.NormalMixture("b", w=[0.3, 0.7], mu=m, sigma=0.2, dims="subject")
         cut = pm.Flat("cut", shape=2)
-        pm.OrderedLogistic("grade", eta=b[SUBJECT], cutpoints=cut, observed=np.zeros(N * R, dtype=int), compute_p=False)
-        pm.NegativeBinomial("count", mu=pt.exp(b), alpha=pm.HalfFlat("alpha"), observed=np.ones(N, dtype=int))
+        pm.OrderedLogistic(
+            "grade",
+            eta=b[SUBJECT],
+            cutpoints=cut,
+            observed=np.zeros(N * R, dtype=int),
+            compute_p=False,
+        )
+        pm.NegativeBinomial(
+            "count", mu=pt.exp(b), alpha=pm.HalfFlat("alpha"), observed=np.ones(N, dtype=int)
+        )
 
     def program(rng, n):
         b = np.where(rng.random((n, N)) < 0.3, -1.0, 2.0) + 0.2 * rng.standard_normal((n, N))
         logistic = b[:, SUBJECT] + rng.logistic(size=(n, N * R))
         mean = rng.gamma(2.0, np.exp(b) / 2.0)
-        return {"b": b, "grade": (logistic > 0.0) * 1 + (logistic > 1.5), "count": rng.poisson(mean)}
+        return {
+            "b": b,
+            "grade": (logistic > 0.0) * 1 + (logistic > 1.5),
+            "count": rng.poisson(mean),
+        }
 
     return model, {"m": [-1.0, 2.0], "cut": [0.0, 1.5], "alpha": 2.0}, program
 

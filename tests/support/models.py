@@ -44,7 +44,11 @@ def slopes_data(n_subjects=30, n_rows=6, seed=3):
     rng = np.random.default_rng(seed)
     omega = np.array([[1.0, 0.3], [0.3, 0.25]])
     x = rng.normal(size=n_subjects)
-    b = np.array([1.0, -0.5]) + np.outer(x, [0.8, 0.0]) + rng.multivariate_normal([0, 0], omega, size=n_subjects)
+    b = (
+        np.array([1.0, -0.5])
+        + np.outer(x, [0.8, 0.0])
+        + rng.multivariate_normal([0, 0], omega, size=n_subjects)
+    )
     subject = np.repeat(np.arange(n_subjects), n_rows)
     t = np.tile(np.linspace(-1, 1, n_rows), n_subjects)
     y = b[subject, 0] + b[subject, 1] * t + 0.4 * rng.normal(size=t.size)
@@ -55,9 +59,15 @@ def slopes(data, prior="flat", ode=False):
     """Full covariance by a Cholesky factor, and a covariate on the mean of the intercept; the lines may be solutions of y' = b."""
     n = data["x"].size
     with pm.Model(coords={"subject": np.arange(n), "effect": ["intercept", "slope"]}) as model:
-        beta = pm.Flat("beta", dims="effect") if prior == "flat" else pm.Normal("beta", 0, 0.5, dims="effect")
+        beta = (
+            pm.Flat("beta", dims="effect")
+            if prior == "flat"
+            else pm.Normal("beta", 0, 0.5, dims="effect")
+        )
         gamma = pm.Flat("gamma")
-        chol, _, _ = pm.LKJCholeskyCov("chol", n=2, eta=1.0, sd_dist=pm.Exponential.dist(1.0), compute_corr=True)
+        chol, _, _ = pm.LKJCholeskyCov(
+            "chol", n=2, eta=1.0, sd_dist=pm.Exponential.dist(1.0), compute_corr=True
+        )
         sigma = pm.HalfFlat("sigma", initval=1.0)
         mean = beta + gamma * pt.as_tensor(data["x"])[:, None] * np.array([1.0, 0.0])
         b = pm.MvNormal("b", mean, chol=chol, dims=("subject", "effect"))
@@ -108,9 +118,16 @@ def theophylline(ode=False, doses=False, **options):
                 return {"depot": -absorbed, "center": absorbed / p.V - p.CL / p.V * y.center}
 
             if doses:
-                options["events"] = pd.DataFrame({"subject": np.arange(len(ids)), "time": 0.0, "amt": dose})
+                options["events"] = pd.DataFrame(
+                    {"subject": np.arange(len(ids)), "time": 0.0, "amt": dose}
+                )
             solution = ps.ode.solve_ivp(
-                rhs, {"depot": 0.0 if doses else dose, "center": 0.0}, effect, t=t, subject=subject, **options
+                rhs,
+                {"depot": 0.0 if doses else dose, "center": 0.0},
+                effect,
+                t=t,
+                subject=subject,
+                **options,
             )
             conc = solution.center
         else:

@@ -39,7 +39,14 @@ def _make_problem(system, method):
     def make_problem(t_rows, t0, y0, p, rtol, atol, max_steps, n_steps):
         problem = np.zeros(1, PROBLEM)
         own = problem[0]
-        own.method, own.rhs, own.jac, own.n, own.n_p, own.n_dp = method, address_of(rhs), address_of(jac), n, n_p, n_dp
+        own.method, own.rhs, own.jac, own.n, own.n_p, own.n_dp = (
+            method,
+            address_of(rhs),
+            address_of(jac),
+            n,
+            n_p,
+            n_dp,
+        )
         own.n_rows, own.times, own.t0 = t_rows.size, t_rows.ctypes.data, t0
         own.y0, own.p, own.steps = y0.ctypes.data, p.ctypes.data, n_steps.ctypes.data
         own.rtol, own.atol, own.max_steps = rtol, atol, max_steps
@@ -51,7 +58,8 @@ def _make_problem(system, method):
 def make_solve_one(system, method="bdf"):
     """njit `solve_one(t_rows, t0, y0, p, rtol, atol, max_steps, out) -> (status, n_steps)`.
 
-    `t_rows` ascends, may repeat and may contain t0. `out` is NaN after a failure. All arrays are C-contiguous.
+    `t_rows` ascends, may repeat and may contain t0. `out` is NaN after a failure. All arrays are
+    C-contiguous.
     """
     engine(gradient=False)
     make_problem, n = _make_problem(system, method), system.n_states
@@ -74,8 +82,9 @@ def make_solve_one(system, method="bdf"):
 def make_sens_one(system, method="bdf"):
     """njit `sens_one(t_rows, t0, y0, p, y0_index, rtol, atol, max_steps, g, out_gy0, out_gp)`.
 
-    Returns `(status, n_steps)`. out_gp[j] = sum over rows and states of g[r, s] dy_s(t_r)/dp_j, for the first n_dp
-    parameters; out_gy0 likewise for the entries of y0 in `y0_index`. Both are NaN after a failure.
+    Returns `(status, n_steps)`. out_gp[j] = sum over rows and states of g[r, s] dy_s(t_r)/dp_j, for
+    the first n_dp parameters; out_gy0 likewise for the entries of y0 in `y0_index`. Both are NaN
+    after a failure.
     """
     engine(gradient=True)
     make_problem, n_dp = _make_problem(system, method), system.n_dp
@@ -86,7 +95,12 @@ def make_sens_one(system, method="bdf"):
         total = np.zeros(n_dp + n_y0)
         problem = make_problem(t_rows, t0, y0, p, rtol, atol, max_steps, n_steps)
         own = problem[0]
-        own.n_y0, own.y0_index, own.g, own.total = n_y0, y0_index.ctypes.data, g.ctypes.data, total.ctypes.data
+        own.n_y0, own.y0_index, own.g, own.total = (
+            n_y0,
+            y0_index.ctypes.data,
+            g.ctypes.data,
+            total.ctypes.data,
+        )
         status = sensitivities(problem.ctypes.data)
         problem[0].g = 0  # as above
         for j in range(n_dp):

@@ -1,9 +1,23 @@
 """Sizes at which code of pages and notebooks shows that it runs; at their own, it takes minutes."""
 
-SMALL_FIT = {"n_explore": 3, "n_smooth": 3, "n_transitions": 10, "n_starts": 0, "draws": 4, "progressbar": False}
+SMALL_FIT = {
+    "n_explore": 3,
+    "n_smooth": 3,
+    "n_transitions": 10,
+    "n_starts": 0,
+    "draws": 4,
+    "progressbar": False,
+}
 SMALL_RUN = {"n_explore": 2, "n_smooth": 2}
 #: Options of ``pm.sample``.
-SMALL_SAMPLE = {"tune": 3, "draws": 3, "chains": 1, "cores": 1, "progressbar": False, "compute_convergence_checks": False}
+SMALL_SAMPLE = {
+    "tune": 3,
+    "draws": 3,
+    "chains": 1,
+    "cores": 1,
+    "progressbar": False,
+    "compute_convergence_checks": False,
+}
 #: Options by function of the package; of ``fit_saem`` see above.
 SMALL = {
     "bootstrap": {"n": 2, **SMALL_RUN},
@@ -16,8 +30,13 @@ SMALL = {
     "plot_residuals": {"n_simulations": 100},
     "plot_vpc": {"n_simulations": 20},
 }
-#: Cheap where nobody asks for more, but there: machine code and sampled likelihoods take seconds for every model.
-CHEAP = {"likelihood": "laplace", "standard_errors": "score", "compile_kwargs": {"mode": "FAST_COMPILE"}}
+#: Cheap where nobody asks for more, but there: machine code and sampled likelihoods take seconds
+#: for every model.
+CHEAP = {
+    "likelihood": "laplace",
+    "standard_errors": "score",
+    "compile_kwargs": {"mode": "FAST_COMPILE"},
+}
 #: Left out where nobody asks for it: compiling it takes seconds for every model.
 WITHOUT = {"likelihood": None, "standard_errors": None, "compile_kwargs": {"mode": "FAST_COMPILE"}}
 

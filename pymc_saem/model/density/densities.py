@@ -30,8 +30,8 @@ from pymc_saem.model.graph.solves import ode_nodes, solved_once, solved_to
 from pymc_saem.model.graph.sum_rows import sum_rows
 from pymc_saem.model.mixed_model import MixedModel, RandomEffect
 
-#: Gradients for optimizers. An E-step accepts densities from coarse solves; a line search would take their noise for slope,
-#: and near the optimum a gradient at 1e-2 is mostly wrong.
+#: Gradients for optimizers. An E-step accepts densities from coarse solves; a line search would
+#: take their noise for slope, and near the optimum a gradient at 1e-2 is mostly wrong.
 GRADIENT_TOLERANCE = 1e-6
 #: Checks such as "sigma > 0" cover all subjects at once: one failed solve would condemn the rest.
 #: Without them a bad value gives NaN in its own subject, which the kernels count and reject.
@@ -42,15 +42,22 @@ def row_logps(mixed: MixedModel) -> list[TensorVariable]:
     """Log density of each row of each observed variable, as graphs of the model's value variables and of symbols of cuts."""
     model, observed = mixed.model, observed_variables(mixed.model)
     images = [image for b in mixed.blocks if (image := b.effects[0].image) is not None]
-    cuts: dict[Variable, Variable] = {cut.variable: cut.symbol for image in images for cut in image.cuts}
-    if not cuts or set(cuts) & set(ancestors([v for rv in model.free_RVs for v in rv.owner.inputs])):
+    cuts: dict[Variable, Variable] = {
+        cut.variable: cut.symbol for image in images for cut in image.cuts
+    }
+    if not cuts or set(cuts) & set(
+        ancestors([v for rv in model.free_RVs for v in rv.owner.inputs])
+    ):
         return model.logp(vars=observed, sum=False)
-    # The symbols go in first: PyMC's densities are rewritten copies, in which a cut may not be found again.
+    # The symbols go in first: PyMC's densities are rewritten copies, in which a cut may not be
+    # found again.
     rows = graph_replace(observed, cuts, strict=False)
     values = {rv: value for rv, value in model.rvs_to_values.items() if rv not in observed}
     values |= {row: model.rvs_to_values[rv] for row, rv in zip(rows, observed, strict=True)}
     transforms = model.rvs_to_transforms
-    return transformed_conditional_logp(rows, rvs_to_values=values, rvs_to_transforms=transforms, jacobian=False)
+    return transformed_conditional_logp(
+        rows, rvs_to_values=values, rvs_to_transforms=transforms, jacobian=False
+    )
 
 
 def effect_logp(mixed: MixedModel, effect: RandomEffect) -> TensorVariable:
@@ -59,7 +66,11 @@ def effect_logp(mixed: MixedModel, effect: RandomEffect) -> TensorVariable:
     Of the effects that share an affine image, the first has the logarithm of its volume.
     """
     (logp,) = mixed.model.logp(vars=[mixed.model[effect.name]], sum=False)
-    logp = pt.moveaxis(logp, effect.axis, 0).reshape((effect.n_units, -1)) if logp.ndim != 1 else logp[:, None]
+    logp = (
+        pt.moveaxis(logp, effect.axis, 0).reshape((effect.n_units, -1))
+        if logp.ndim != 1
+        else logp[:, None]
+    )
     if (image := effect.image) is None or image.latents[0].rv is not mixed.model[effect.name]:
         return logp
     (volume,) = mixed.model.replace_rvs_by_values([image.log_volume(image.law)])
@@ -70,7 +81,9 @@ def row_density(mixed: MixedModel) -> Callable[[np.ndarray, np.ndarray], list[np
     """Interpreted ``density(phi, theta)`` that lists the row log densities of each observed variable."""
     phi, theta = symbols(mixed)
     rows = [r.ravel() for r in in_symbols(mixed, row_logps(mixed), phi, theta)]
-    f = pytensor.function([phi, theta], rows, mode=INTERPRETED.including(NO_CHECKS), on_unused_input="ignore")
+    f = pytensor.function(
+        [phi, theta], rows, mode=INTERPRETED.including(NO_CHECKS), on_unused_input="ignore"
+    )
     return lambda phi, theta: [np.asarray(r) for r in f(phi, theta)]
 
 
@@ -84,8 +97,8 @@ class Densities:
     ----------
     mixed : MixedModel
     residuals : sequence of SummedTerm
-        What each scale needs summed over rows or units: a function of (phi, theta) that returns their squared standardized
-        residuals, with the subject of each as ``row_subject``.
+        What each scale needs summed over rows or units: a function of (phi, theta) that returns
+        their squared standardized residuals, with the subject of each as ``row_subject``.
     mode : str or pytensor Mode
         How PyTensor compiles; Numba by default.
     tolerance : float
@@ -98,18 +111,26 @@ class Densities:
     tolerance: float = np.inf
     compile_seconds: float = field(default=0.0, init=False)
     _functions: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-    _is_copy: bool = field(default=False, init=False, repr=False)  # a copy in another process, or in a job for one
+    _is_copy: bool = field(
+        default=False, init=False, repr=False
+    )  # a copy in another process, or in a job for one
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_functions": {}, "_is_copy": True}  # compiled code does not travel between processes
+        return self.__dict__ | {
+            "_functions": {},
+            "_is_copy": True,
+        }  # compiled code does not travel between processes
 
     def solved_tightly(self) -> Densities:
         """These densities with solves at ``GRADIENT_TOLERANCE``; itself if tighter solves change nothing."""
         if "tight" not in self._functions:
             loglik, _, _ = self._subject_graphs(*symbols(self.mixed))
-            worst = max([max(node.op.rtol, node.op.atol) for node in ode_nodes([loglik])], default=0.0)
+            worst = max(
+                [max(node.op.rtol, node.op.atol) for node in ode_nodes([loglik])], default=0.0
+            )
             is_tight = min(worst, self.tolerance) <= GRADIENT_TOLERANCE
-            # Interpreted: it serves large batches only, whose solves take as long in any mode of PyTensor.
+            # Interpreted: it serves large batches only, whose solves take as long in any mode of
+            # PyTensor.
             tight = Densities(self.mixed, self.residuals, INTERPRETED, GRADIENT_TOLERANCE)
             self._functions["tight"] = self if is_tight else tight
         return self._functions["tight"]
@@ -148,8 +169,8 @@ class Densities:
     def derivative(self, phi: np.ndarray, theta: np.ndarray) -> Sequence[np.ndarray]:
         """Log likelihood, residual statistics, gradient with respect to phi, status codes of each ODE, from one solve.
 
-        The densities are those of ``likelihood`` up to rounding, at its tolerances, and the gradients theirs; ``gradient`` is
-        for optimizers.
+        The densities are those of ``likelihood`` up to rounding, at its tolerances, and the
+        gradients theirs; ``gradient`` is for optimizers.
         """
         with self._silenced("derivative"):
             return self._function("derivative")(phi, theta)
@@ -169,9 +190,16 @@ class Densities:
         self, walk: Any, kind: str, phi: np.ndarray, n_evaluations: int
     ) -> tuple[Callable[..., Any], Callable[..., Any], tuple, AbstractContextManager]:
         """``(walk, f, others, context)`` to run a compiled walk, or the same walk interpreted in other modes of PyTensor."""
-        compiled = self.compiled_likelihood() if kind == "likelihood" else self.compiled_likelihood(kind)
+        compiled = (
+            self.compiled_likelihood() if kind == "likelihood" else self.compiled_likelihood(kind)
+        )
         if compiled is None:
-            return walk.py_func, self.outputs if kind == "likelihood" else self.derivative, (), nullcontext()
+            return (
+                walk.py_func,
+                self.outputs if kind == "likelihood" else self.derivative,
+                (),
+                nullcontext(),
+            )
         return walk, *compiled, self.compiled_solves(phi, n_evaluations, kind)
 
     @contextmanager
@@ -182,7 +210,9 @@ class Densities:
         with ExitStack() as stack:
             for node in self._function(kind).maker.fgraph.apply_nodes:
                 if hasattr(node.op, "compiled_calls"):
-                    stack.enter_context(node.op.compiled_calls(phi.shape[0] * phi.shape[1], n_evaluations))
+                    stack.enter_context(
+                        node.op.compiled_calls(phi.shape[0] * phi.shape[1], n_evaluations)
+                    )
             yield
 
     def gradient(
@@ -201,7 +231,8 @@ class Densities:
         -------
         loglik : ndarray, shape (replicate, subject)
         d_phi : ndarray, shape (replicate, subject, phi)
-            Derivative of each subject's log likelihood with respect to its own phi, times its weight.
+            Derivative of each subject's log likelihood with respect to its own phi, times its
+            weight.
         d_theta : ndarray, shape (theta,)
             Derivative of the weighted sum at fixed phi.
         """
@@ -233,7 +264,9 @@ class Densities:
         ndarray, shape (theta,)
         """
         kind, inputs = ("score", ()) if weight is None else ("weighted score", (weight,))
-        kind += " of " + ", ".join(rule.parameter.name for rule in rules)  # refits hold some of them
+        kind += " of " + ", ".join(
+            rule.parameter.name for rule in rules
+        )  # refits hold some of them
         if kind not in self._functions:
             self._functions[kind] = self._compile_score(rules, weight is not None)
         with self._silenced(kind):
@@ -247,7 +280,10 @@ class Densities:
         effects = {e.name: e for rule in rules for e in rule.effects}
         rows = row_logps(mixed)
         graphs = in_symbols(
-            mixed, [rows[j] for j in outcomes] + [effect_logp(mixed, e) for e in effects.values()], phi, theta
+            mixed,
+            [rows[j] for j in outcomes] + [effect_logp(mixed, e) for e in effects.values()],
+            phi,
+            theta,
         )
         phi3 = pt.tensor("phi", dtype="float64", shape=(None, mixed.n_subjects, mixed.n_phi))
         inputs = [phi3, theta]
@@ -255,14 +291,18 @@ class Densities:
             inputs.append(_weight_symbol(mixed))
             subjects = [mixed.outcomes[j].row_subject for j in outcomes]
             subjects += [e.row_subject(mixed.n_subjects) for e in effects.values()]
-            graphs = [_weighted_rows(g, inputs[-1][s]) for g, s in zip(graphs, subjects, strict=True)]
+            graphs = [
+                _weighted_rows(g, inputs[-1][s]) for g, s in zip(graphs, subjects, strict=True)
+            ]
         total = pt.as_tensor_variable(sum(g.sum() for g in graphs))
         if any(rule.needs_gradient_of_prediction for rule in rules):
             (total,) = solved_to([total], GRADIENT_TOLERANCE)
         # The sum over replicates; a total that phi does not reach counts once for each of them.
         total = (vectorize_graph(total, {phi: phi3}) + pt.zeros(phi3.shape[0])).sum()
         mode = INTERPRETED.including(NO_CHECKS)
-        f = pytensor.function(inputs, [total, *gradients(total, [theta])], mode=mode, on_unused_input="ignore")
+        f = pytensor.function(
+            inputs, [total, *gradients(total, [theta])], mode=mode, on_unused_input="ignore"
+        )
         f.trust_input = True
         return f
 
@@ -299,7 +339,10 @@ class Densities:
                 outputs = solved_once(outputs)
             ranks = (2, 3, *(2 for _ in status))
             many = vectorize_graph(outputs, {phi: phi3})
-            outputs = [self._with_replicates(out, phi3, ndim) for out, ndim in zip(many, ranks, strict=True)]
+            outputs = [
+                self._with_replicates(out, phi3, ndim)
+                for out, ndim in zip(many, ranks, strict=True)
+            ]
             if kind == "derivative":
                 outputs[2:2] = _gradients_of(outputs[0], [phi3])
         else:
@@ -313,15 +356,25 @@ class Densities:
         if "gradient" in kind or has_python_only_ops(outputs):
             return self._compile_in(INTERPRETED, inputs, outputs)
         origin = "a copy" if self._is_copy else mixed.model
-        return compiled_for(self, origin, partial(self._compile_in, get_mode(self.mode)), inputs, outputs, self.mode)
+        return compiled_for(
+            self, origin, partial(self._compile_in, get_mode(self.mode)), inputs, outputs, self.mode
+        )
 
     @staticmethod
     def _compile_in(mode: Mode, inputs: Sequence[Variable], outputs: Sequence[Variable]) -> Any:
-        # Fast mathematics reorders sums, one way in functions that are compiled now and inlined, and another in those that PyTensor
-        # has on disk: the first fit of a model would differ from all later ones of the same seed.
+        # Fast mathematics reorders sums, one way in functions that are compiled now and inlined,
+        # and another in those that PyTensor has on disk: the first fit of a model would differ from
+        # all later ones of the same seed.
         with pytensor.config.change_flags(numba__fastmath=False):
-            f = pytensor.function(list(inputs), list(outputs), mode=mode.including(NO_CHECKS), on_unused_input="ignore")
-        f.trust_input = True  # callers pass float64 arrays of the right rank; checking costs as much as a solve
+            f = pytensor.function(
+                list(inputs),
+                list(outputs),
+                mode=mode.including(NO_CHECKS),
+                on_unused_input="ignore",
+            )
+        f.trust_input = (
+            True  # callers pass float64 arrays of the right rank; checking costs as much as a solve
+        )
         return f
 
     @staticmethod
@@ -362,7 +415,10 @@ def _weighted_rows(x: TensorVariable, weight: TensorVariable) -> TensorVariable:
     return _weighted(flat, weight[:, None])
 
 
-_KERNELS = "Kernels of the E-step that propose along gradients need", "Leave them out of the kernel shares."
+_KERNELS = (
+    "Kernels of the E-step that propose along gradients need",
+    "Leave them out of the kernel shares.",
+)
 _SEARCHES = (
     "Starts by gradient fits and the search for conditional modes need",
     "fit_saem(n_starts=0) gives estimates without them; write it with operations that have gradients for more.",

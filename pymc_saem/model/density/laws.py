@@ -32,10 +32,15 @@ class LawOfPhi:
         graphs = [g for b in self.blocks for g in law_of(mixed.model, b)]
         graphs = in_symbols(mixed, graphs, phi, symbol)
         # A Gaussian distribution has no other random effect in it, so that phi is not used.
-        self._f = quietly(pytensor.function([symbol], graphs, mode=INTERPRETED, on_unused_input="ignore"))
+        self._f = quietly(
+            pytensor.function([symbol], graphs, mode=INTERPRETED, on_unused_input="ignore")
+        )
 
     def __reduce__(self) -> tuple[type[LawOfPhi], tuple[MixedModel, np.ndarray]]:
-        return type(self), (self.mixed, self.base)  # compiled functions are rebuilt in the other process
+        return type(self), (
+            self.mixed,
+            self.base,
+        )  # compiled functions are rebuilt in the other process
 
     @cached_property
     def points(self) -> list[np.ndarray]:
@@ -55,19 +60,26 @@ class LawOfPhi:
     def roles(self, block: Block, parameter: Parameter) -> list[str]:
         """Which of "mean" and "covariance" of a block change with a parameter, somewhere.
 
-        By value, not by the graph: PyMC broadcasts a mean against its covariance, so that each mean of an
-        MvNormal is computed from the covariance too, and does not depend on it.
+        By value, not by the graph: PyMC broadcasts a mean against its covariance, so that each mean
+        of an MvNormal is computed from the covariance too, and does not depend on it.
         """
         which, changes = 2 * self.blocks.index(block), np.zeros(2, dtype=bool)
         for theta in self.points:
-            before, after = (self._f(x)[which : which + 2] for x in (theta, self.moved(theta, parameter)))
+            before, after = (
+                self._f(x)[which : which + 2] for x in (theta, self.moved(theta, parameter))
+            )
             # An image is computed from differences, and so changes by rounding errors of its mean.
             size = max(np.abs(means).max(initial=0.0) for means in (before[0], after[0]))
             error = 0.0 if block.effects[0].image is None else 64 * np.finfo(float).eps * size
             changes |= [
-                not np.allclose(a, b, rtol=0.0, atol=error, equal_nan=True) for a, b in zip(before, after, strict=True)
+                not np.allclose(a, b, rtol=0.0, atol=error, equal_nan=True)
+                for a, b in zip(before, after, strict=True)
             ]
-        return [role for role, is_changed in zip(("mean", "covariance"), changes, strict=True) if is_changed]
+        return [
+            role
+            for role, is_changed in zip(("mean", "covariance"), changes, strict=True)
+            if is_changed
+        ]
 
     def mean(self, theta: np.ndarray) -> np.ndarray:
         """Means of phi, (subject, phi); zero where phi is not Gaussian."""
@@ -80,7 +92,10 @@ class LawOfPhi:
                     units = np.broadcast_to(value, effect.shape)
                 else:  # (unit, column) of all effects of the block
                     size = effect.size // effect.n_slots
-                    units, start = value[:, start : start + size].reshape(-1, *effect.event_shape), start + size
+                    units, start = (
+                        value[:, start : start + size].reshape(-1, *effect.event_shape),
+                        start + size,
+                    )
                     units = np.moveaxis(units, 0, effect.axis)
                 mean[:, effect.columns] = effect.to_columns(units, n)
         return mean
@@ -102,7 +117,9 @@ class LawOfPhi:
         """
         for theta in self.points:
             value = self._covariances(block, theta)
-            if not np.allclose(value, value[0], rtol=1e-9, atol=1e-12 * np.abs(value).max(initial=0.0)):
+            if not np.allclose(
+                value, value[0], rtol=1e-9, atol=1e-12 * np.abs(value).max(initial=0.0)
+            ):
                 return False
         return True
 
@@ -134,8 +151,9 @@ def _of_batches(value: np.ndarray, effect: RandomEffect) -> np.ndarray:
 def _middle(rv: TensorVariable) -> TensorVariable:
     """Where a distribution has its mass: PyMC's support point; if truncated, that of the whole distribution, moved between the bounds.
 
-    Beyond a bound PyMC takes 1 from it, however far that is, and half the distance of two bounds, which may be outside of both: from
-    -999, for mu = 0 and a lower bound of -1000, no run recovered.
+    Beyond a bound PyMC takes 1 from it, however far that is, and half the distance of two bounds,
+    which may be outside of both: from -999, for mu = 0 and a lower bound of -1000, no run
+    recovered.
     """
     op = rv.owner.op
     if isinstance(op, TruncatedNormalRV):
@@ -174,7 +192,10 @@ class TypicalValues:
         phi, theta = symbols(mixed)
         graphs = [self._typical(effect) for effect in self.effects]
         self._f = pytensor.function(
-            [phi, theta], in_symbols(mixed, graphs, phi, theta), mode=INTERPRETED, on_unused_input="ignore"
+            [phi, theta],
+            in_symbols(mixed, graphs, phi, theta),
+            mode=INTERPRETED,
+            on_unused_input="ignore",
         )
 
     def __reduce__(self) -> tuple[type[TypicalValues], tuple[MixedModel]]:
@@ -189,28 +210,38 @@ class TypicalValues:
     def mean(self, theta: np.ndarray, gaussian_mean: np.ndarray) -> np.ndarray:
         """``gaussian_mean`` (subject, phi) with the typical values in the other columns.
 
-        The distribution of one effect may depend on another, so they are filled in one after the other.
+        The distribution of one effect may depend on another, so they are filled in one after the
+        other.
         """
         mean = gaussian_mean.copy()
         for k, effect in enumerate(self.effects):
             value = np.asarray(self._f(mean, theta)[k], dtype=float)
-            mean[:, effect.columns] = effect.to_columns(np.broadcast_to(value, effect.shape), self.mixed.n_subjects)
+            mean[:, effect.columns] = effect.to_columns(
+                np.broadcast_to(value, effect.shape), self.mixed.n_subjects
+            )
         return mean
 
     def sd(self, theta: np.ndarray, mean: np.ndarray) -> np.ndarray:
         """How far from the typical value the log density has fallen by 1/2, as for a standard deviation; (phi,)."""
         phi_symbol, theta_symbol = symbols(self.mixed)
         graphs = in_symbols(
-            self.mixed, [effect_logp(self.mixed, e).sum() for e in self.effects], phi_symbol, theta_symbol
+            self.mixed,
+            [effect_logp(self.mixed, e).sum() for e in self.effects],
+            phi_symbol,
+            theta_symbol,
         )
-        density = pytensor.function([phi_symbol, theta_symbol], graphs, mode=INTERPRETED, on_unused_input="ignore")
+        density = pytensor.function(
+            [phi_symbol, theta_symbol], graphs, mode=INTERPRETED, on_unused_input="ignore"
+        )
         base, sd = density(mean, theta), np.ones(self.mixed.n_phi)
         for k, effect in enumerate(self.effects):
             for column in range(effect.columns.start, effect.columns.stop):
                 for step in np.logspace(-4, 4, 33):
                     moved = mean.copy()
                     moved[0, column] += step
-                    if not base[k] - density(moved, theta)[k] < 0.5:  # also where there is no density any more
+                    if (
+                        not base[k] - density(moved, theta)[k] < 0.5
+                    ):  # also where there is no density any more
                         break
                 sd[column] = step
         return sd

@@ -61,7 +61,10 @@ class PointMap:
     _compiled: dict = field(default_factory=dict, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"mixed": self.mixed, "_compiled": {}}  # compiled functions are rebuilt in the other process
+        return {
+            "mixed": self.mixed,
+            "_compiled": {},
+        }  # compiled functions are rebuilt in the other process
 
     # -- points -------------------------------------------------------------------------------
 
@@ -74,7 +77,9 @@ class PointMap:
         """Flat theta of the natural values of all parameters, by name, in any shape of the right size."""
         theta = np.zeros(self.mixed.n_theta)
         for p in self.mixed.parameters:
-            theta[p.columns] = self.unconstrained(p, np.ravel(np.asarray(values[p.name], dtype=float)))
+            theta[p.columns] = self.unconstrained(
+                p, np.ravel(np.asarray(values[p.name], dtype=float))
+            )
         return theta
 
     def phi_of(self, point: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -108,7 +113,10 @@ class PointMap:
                 model.value_vars, graphs, mode=INTERPRETED, on_unused_input="ignore"
             )
         found = self._compiled["phi"](*(point[v.name] for v in self.mixed.model.value_vars))
-        return {e.name: np.broadcast_to(x, e.shape).astype(float) for e, x in zip(effects, found, strict=True)}
+        return {
+            e.name: np.broadcast_to(x, e.shape).astype(float)
+            for e, x in zip(effects, found, strict=True)
+        }
 
     def _indirect_values(self, theta: np.ndarray, phi: np.ndarray) -> dict[str, np.ndarray]:
         """Value variables of the same random effects; phi (..., subject, phi)."""
@@ -122,9 +130,14 @@ class PointMap:
             self._compiled["values"] = pytensor.function(
                 [phi_symbol, theta_symbol], graphs, mode=INTERPRETED, on_unused_input="ignore"
             )
-        rows = [self._compiled["values"](block, theta) for block in phi.reshape(-1, *phi.shape[-2:])]
+        rows = [
+            self._compiled["values"](block, theta) for block in phi.reshape(-1, *phi.shape[-2:])
+        ]
         lead = phi.shape[:-2]
-        return {e.name: np.reshape([row[k] for row in rows], (*lead, *e.shape)) for k, e in enumerate(effects)}
+        return {
+            e.name: np.reshape([row[k] for row in rows], (*lead, *e.shape))
+            for k, e in enumerate(effects)
+        }
 
     def to_point(
         self, theta: np.ndarray, phi: np.ndarray, like: dict[str, np.ndarray]
@@ -158,7 +171,9 @@ class PointMap:
             return values
         backward = self._transform(effect, "backward")
         flat = values.reshape(-1, *effect.shape)
-        return np.stack([np.broadcast_to(backward(v), effect.shape) for v in flat]).reshape(values.shape)
+        return np.stack([np.broadcast_to(backward(v), effect.shape) for v in flat]).reshape(
+            values.shape
+        )
 
     def natural(self, parameter: Parameter, u: np.ndarray) -> np.ndarray:
         """Natural value of one parameter, flat; ``u`` is its flat unconstrained value."""
@@ -190,7 +205,9 @@ class PointMap:
             if flat.ndim == 1 or self._transform_kind(p) != "other":
                 out[p.name] = np.reshape(self.natural(p, flat), theta.shape[:-1] + p.natural_shape)
             else:
-                out[p.name] = np.stack([np.reshape(self.natural(p, row), p.natural_shape) for row in flat])
+                out[p.name] = np.stack(
+                    [np.reshape(self.natural(p, row), p.natural_shape) for row in flat]
+                )
         return out
 
     def _transform_kind(self, parameter: Parameter) -> str:

@@ -42,7 +42,11 @@ class Prior:
     @property
     def name(self) -> str:
         """How the prior prints, such as ``HalfNormal``."""
-        return type(self.mixed.model[self.parameter.name].owner.op).__name__.removesuffix("RV").lstrip("_")
+        return (
+            type(self.mixed.model[self.parameter.name].owner.op)
+            .__name__.removesuffix("RV")
+            .lstrip("_")
+        )
 
     def natural(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Log density, first and second derivative of each entry; x (k,) > 0 on the natural scale."""
@@ -78,11 +82,13 @@ class Prior:
     def _elementary(self) -> np.ndarray | None:
         """Coefficients (function, k) if the log density is a sum of elementary functions; otherwise None.
 
-        LogNormal, Gamma, InverseGamma, HalfNormal and Exponential are. Sums take a hundredth of the time of an
-        interpreted graph, and an M-step evaluates a prior several times.
+        LogNormal, Gamma, InverseGamma, HalfNormal and Exponential are. Sums take a hundredth of the
+        time of an interpreted graph, and an M-step evaluates a prior several times.
         """
         near = np.linspace(-2.5, 2.5, 14)
-        t = np.concatenate([near[::2], near[1::2], [-16.0, -8.0, 8.0, 16.0]])  # the far ones detect a bounded support
+        t = np.concatenate(
+            [near[::2], near[1::2], [-16.0, -8.0, 8.0, 16.0]]
+        )  # the far ones detect a bounded support
         values = np.stack([self._function("natural")(np.full(self._size, x))[0] for x in np.exp(t)])
         if not np.all(np.isfinite(values)):
             return None
@@ -90,7 +96,11 @@ class Prior:
         coefficients = np.linalg.lstsq(functions[:7], values[:7], rcond=None)[0]
         # Rounding errors would matter where x is large or small.
         coefficients[np.abs(coefficients) < 1e-8 * np.abs(coefficients).max(axis=0)] = 0.0
-        return coefficients if np.allclose(functions @ coefficients, values, rtol=1e-9, atol=1e-9) else None
+        return (
+            coefficients
+            if np.allclose(functions @ coefficients, values, rtol=1e-9, atol=1e-9)
+            else None
+        )
 
     @property
     def _size(self) -> int:

@@ -1,8 +1,9 @@
 """Compiled densities, reused by later fits of the same model.
 
-Numba never frees machine code, about 10 MB for each model; and it takes seconds to make. So what one fit has compiled goes to the next
-that computes the same: the same graph, of the same model, with the same data. It belongs to one fit at a time, because a function of
-PyTensor has its own memory.
+Numba never frees machine code, about 10 MB for each model; and it takes seconds to make. So what
+one fit has compiled goes to the next that computes the same: the same graph, of the same model,
+with the same data. It belongs to one fit at a time, because a function of PyTensor has its own
+memory.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def compiled_for(
     owner : object
         Can be referred to weakly.
     origin : object
-        What the graphs were made from. Equal graphs of other origin may have their terms in another order once they are compiled,
-        and differ in the last digit.
+        What the graphs were made from. Equal graphs of other origin may have their terms in another
+        order once they are compiled, and differ in the last digit.
     compile_it : callable
         ``compile_it(inputs, outputs)``
     inputs, outputs : list of variables

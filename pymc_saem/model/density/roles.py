@@ -17,7 +17,8 @@ from pymc_saem.model.density.symbols import in_symbols, model_value, symbols
 from pymc_saem.model.mixed_model import MixedModel, Parameter, RandomEffect, UnsupportedModelError
 from pymc_saem.model.normal.parametrization import location_and_scale
 
-#: Points at which an outcome is checked for moving with a parameter, and the share of the largest change that counts.
+#: Points at which an outcome is checked for moving with a parameter, and the share of the largest
+#: change that counts.
 N_POINTS, LEAST_CHANGE = 3, 1e-3
 
 
@@ -29,11 +30,17 @@ class Roles:
     covariance: list[RandomEffect] = field(default_factory=list)  # of Gaussian random effects
     scale: list[int] = field(default_factory=list)  # of Normal or LogNormal outcomes
     prediction: dict[int, str] = field(default_factory=dict)  # outcome -> what of it
-    seen: list[int] = field(default_factory=list)  # of these outcomes, those whose density moves with it
+    seen: list[int] = field(
+        default_factory=list
+    )  # of these outcomes, those whose density moves with it
     law: list[RandomEffect] = field(default_factory=list)  # of random effects that are not Gaussian
 
     def used(self) -> list[str]:
-        return [name for name in ("mean", "covariance", "scale", "prediction", "law") if getattr(self, name)]
+        return [
+            name
+            for name in ("mean", "covariance", "scale", "prediction", "law")
+            if getattr(self, name)
+        ]
 
     def reason(self, mixed: MixedModel) -> str | None:
         """Why there is no closed form, as far as the places show."""
@@ -86,27 +93,40 @@ def find_roles(mixed: MixedModel, law: LawOfPhi) -> dict[str, Roles]:
                 roles[p.name].scale.append(j)
             inside, what = parameters_in([location]), "the prediction"
         else:
-            inside, what = parameters_in(rv.owner.inputs), f"the {kind.removesuffix('RV')} distribution"
+            inside, what = (
+                parameters_in(rv.owner.inputs),
+                f"the {kind.removesuffix('RV')} distribution",
+            )
         for p in inside:
             roles[p.name].prediction[j] = what
     for p in mixed.parameters:
         _refuse(mixed, p, roles[p.name])
-    _find_moved(mixed, [(p, roles[p.name]) for p in mixed.parameters if len(roles[p.name].prediction) > 1])
+    _find_moved(
+        mixed, [(p, roles[p.name]) for p in mixed.parameters if len(roles[p.name].prediction) > 1]
+    )
     return roles
 
 
 def _find_moved(mixed: MixedModel, several: list[tuple[Parameter, Roles]]) -> None:
     """Find the outcomes that parameters really move, because the graph of a differential equation leads to all of its states.
 
-    A parameter of one state changes the steps of the solver, and so the others, by as much as its tolerances.
+    A parameter of one state changes the steps of the solver, and so the others, by as much as its
+    tolerances.
     """
     if not several:
         return
-    density, points, rng = row_density(mixed), PointMap(mixed), np.random.default_rng(0)  # any points do
+    density, points, rng = (
+        row_density(mixed),
+        PointMap(mixed),
+        np.random.default_rng(0),
+    )  # any points do
     theta, phi = points.theta_of(points.template), points.phi_of(points.template)
     change = np.zeros((len(several), len(mixed.outcomes)))
     for _ in range(N_POINTS):
-        near = theta + 0.1 * rng.standard_normal(theta.shape), phi + 0.1 * rng.standard_normal(phi.shape)
+        near = (
+            theta + 0.1 * rng.standard_normal(theta.shape),
+            phi + 0.1 * rng.standard_normal(phi.shape),
+        )
         here = density(near[1], near[0])
         for k, (p, _) in enumerate(several):
             moved = near[0].copy()
@@ -116,7 +136,9 @@ def _find_moved(mixed: MixedModel, several: list[tuple[Parameter, Roles]]) -> No
                 gap = np.abs(new - old)[known] / (1.0 + np.abs(old[known]))
                 change[k, j] = max(change[k, j], gap.max(initial=0.0))
     for (_, roles), of_outcome in zip(several, change, strict=True):
-        roles.seen = [j for j in roles.prediction if of_outcome[j] > LEAST_CHANGE * of_outcome.max()]
+        roles.seen = [
+            j for j in roles.prediction if of_outcome[j] > LEAST_CHANGE * of_outcome.max()
+        ]
 
 
 def _refuse(mixed: MixedModel, p: Parameter, roles: Roles) -> None:
@@ -124,7 +146,8 @@ def _refuse(mixed: MixedModel, p: Parameter, roles: Roles) -> None:
         children = [
             q.name
             for q in mixed.parameters
-            if q is not p and mixed.model[p.name] in set(ancestors(mixed.model[q.name].owner.inputs))
+            if q is not p
+            and mixed.model[p.name] in set(ancestors(mixed.model[q.name].owner.inputs))
         ]
         of = f" of {', '.join(children)}" if children else ""
         raise UnsupportedModelError(

@@ -26,7 +26,9 @@ def units_graph(effect: RandomEffect, phi: TensorVariable) -> TensorVariable:
     """Columns of a random effect as a graph of phi, (unit, entry)."""
     block = phi[:, effect.columns]
     if effect.is_nested:
-        block = block.reshape((phi.type.shape[0], effect.n_slots, -1))[effect.unit_subject, effect.unit_slot]
+        block = block.reshape((phi.type.shape[0], effect.n_slots, -1))[
+            effect.unit_subject, effect.unit_slot
+        ]
     return block
 
 
@@ -51,7 +53,11 @@ def value_graph(effect: RandomEffect, phi: TensorVariable) -> TensorVariable:
 
 def parameter_graph(parameter: Parameter, theta: TensorVariable) -> TensorVariable:
     """Value variable of a parameter as a graph of the flat vector theta."""
-    return theta[parameter.columns].reshape(parameter.shape) if parameter.shape else theta[parameter.columns.start]
+    return (
+        theta[parameter.columns].reshape(parameter.shape)
+        if parameter.shape
+        else theta[parameter.columns.start]
+    )
 
 
 def substitution(
@@ -69,7 +75,9 @@ def substitution(
             continue
         law = _replaced(mixed.model.replace_rvs_by_values(image.law), values)
         standard = image.standard_of(image_graph(image, block, phi), law)
-        values |= {model_value(mixed, e.name): x for e, x in zip(block.effects, standard, strict=True)}
+        values |= {
+            model_value(mixed, e.name): x for e, x in zip(block.effects, standard, strict=True)
+        }
     waiting = [e for e in mixed.random_effects if e.form == "deviation"]
     while waiting:  # a mean may hold another deviation, whose value comes first
         names = {e.name for e in waiting}
@@ -82,7 +90,9 @@ def substitution(
 
 def _effects_in_mean(mixed: MixedModel, effect: RandomEffect) -> set[str]:
     reached = set(ancestors([location_and_scale(mixed.model[effect.name])[0]]))
-    return {e.name for e in mixed.random_effects if e is not effect and mixed.model[e.name] in reached}
+    return {
+        e.name for e in mixed.random_effects if e is not effect and mixed.model[e.name] in reached
+    }
 
 
 def _replaced(graphs: Sequence[V], values: Mapping[Variable, TensorVariable]) -> list[V]:
@@ -107,7 +117,8 @@ def in_symbols(
 ) -> list[V]:
     """Rewrite graphs over random variables or value variables as graphs of phi and theta.
 
-    Without theta (None), the value variables of the parameters stay, which shows which of them a graph holds.
+    Without theta (None), the value variables of the parameters stay, which shows which of them a
+    graph holds.
     """
     return _in_phi(mixed, graphs, phi, substitution(mixed, phi, theta))
 
@@ -128,7 +139,8 @@ def _in_phi(
     replaced = mixed.model.replace_rvs_by_values([*graphs, *(cut.variable for cut, _ in cuts)])
     if cuts:  # PyMC's densities are copies, in which the cuts must be found again
         replaced = merged(replaced)
-    # phi itself where it stands in the graph: mu + omega * ((phi - mu) / omega) would make mu and omega parts of predictions
+    # phi itself where it stands in the graph: mu + omega * ((phi - mu) / omega) would make mu and
+    # omega parts of predictions
     phis: dict[Variable, TensorVariable] = {}
     for k, (cut, columns) in enumerate(cuts):
         phis[replaced[n + k]] = phis[cut.symbol] = cut.of_columns(columns)

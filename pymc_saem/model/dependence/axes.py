@@ -21,9 +21,9 @@ Axis: TypeAlias = tuple[str | None, int]
 def unit_axes(dependence: Dependence, left_out: Collection[str] = frozenset()) -> dict[str, int]:
     """The axis of each free variable along which units may run; variables of a single entry have none.
 
-    It is the first axis of which each row of data depends on one entry, and the very first one where there is none. Rows may
-    depend on one entry of two axes, as with ``sd[outcome] * z[outcome, subject]``: an axis that parameters have and that is
-    shorter cannot index units.
+    It is the first axis of which each row of data depends on one entry, and the very first one
+    where there is none. Rows may depend on one entry of two axes, as with ``sd[outcome] *
+    z[outcome, subject]``: an axis that parameters have and that is shorter cannot index units.
 
     Parameters
     ----------
@@ -47,7 +47,9 @@ def unit_axes(dependence: Dependence, left_out: Collection[str] = frozenset()) -
         return axes
     scaled = scaled_vectors(dependence.model, dependence.template, set(left_out), set())
     of_parameters = {
-        _key(dependence, name, axes[name]) for name in axes if name not in {*several, *scaled} and _is_plain(dependence, name)
+        _key(dependence, name, axes[name])
+        for name in axes
+        if name not in {*several, *scaled} and _is_plain(dependence, name)
     }
     of_effects = {
         _key(dependence, name, axes[name])
@@ -59,7 +61,12 @@ def unit_axes(dependence: Dependence, left_out: Collection[str] = frozenset()) -
         # With effects of subjects beside it, k[occasion, subject] is one of the same subjects.
         one = [axis for axis in one if _key(dependence, name, axis) in of_effects] or one
         units = [axis for axis in one if _key(dependence, name, axis) not in of_parameters]
-        if one and units and one[0] not in units and _length(dependence, name, units[0]) > _length(dependence, name, one[0]):
+        if (
+            one
+            and units
+            and one[0] not in units
+            and _length(dependence, name, units[0]) > _length(dependence, name, one[0])
+        ):
             one = units
         axes[name] = (one or long)[0]
     return axes
@@ -72,7 +79,9 @@ class FirstAxes:
         self.model, self.template = model, point
         of_value = {rv.name: point[model.rvs_to_values[rv].name].shape for rv in model.free_RVs}
         self.axes = {
-            rv.name: 0 for rv in model.free_RVs if len(of_value[rv.name]) > getattr(rv.owner.op, "ndim_supp", 0)
+            rv.name: 0
+            for rv in model.free_RVs
+            if len(of_value[rv.name]) > getattr(rv.owner.op, "ndim_supp", 0)
         }
 
 
@@ -87,7 +96,9 @@ def _key(dependence: Dependence | FirstAxes, name: str, axis: int) -> Axis:
 
 
 def _length(dependence: Dependence | FirstAxes, name: str, axis: int) -> int:
-    return dependence.template[dependence.model.rvs_to_values[dependence.model[name]].name].shape[axis]
+    return dependence.template[dependence.model.rvs_to_values[dependence.model[name]].name].shape[
+        axis
+    ]
 
 
 def _is_plain(dependence: Dependence | FirstAxes, name: str) -> bool:

@@ -1,7 +1,7 @@
 """Which rows of data, and which units, depend on which entries of a random effect.
 
-Read from the graph (``tracer``); where it has an operation without a rule, or leads to several entries, found by experiment at
-several generic points.
+Read from the graph (``tracer``); where it has an operation without a rule, or leads to several
+entries, found by experiment at several generic points.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from pymc_saem.model.graph.interpreted import INTERPRETED, has_python_only_ops
 from pymc_saem.model.graph.solves import ode_nodes
 from pymc_saem.model.mixed_model import UnsupportedModelError
 
-#: A solver that takes all subjects as one system chooses its steps for all of them, so each row changes a little with
-#: everybody's phi: by 4e-8 of its own subject's part at sunode's tolerances (four decays).
-#: PyTensor's own operations have no such noise.
+#: A solver that takes all subjects as one system chooses its steps for all of them, so each row
+#: changes a little with everybody's phi: by 4e-8 of its own subject's part at sunode's tolerances
+#: (four decays). PyTensor's own operations have no such noise.
 SHARED_STEPS = 1e-4
 #: Experiments far from the start, which meet thresholds there: how many, and how far.
 _N_WIDE, _WIDE = 6, 10.0
@@ -59,9 +59,12 @@ class Dependence:
         self._inputs = list(model.value_vars)
         self._noise = SHARED_STEPS if has_python_only_ops(self._rows) else 0.0
         self._density = self._compile(self._rows)
-        start = np.concatenate([np.ravel(self.template[v.name]) for v in self._inputs] or [np.zeros(0)]).astype(float)
+        start = np.concatenate(
+            [np.ravel(self.template[v.name]) for v in self._inputs] or [np.zeros(0)]
+        ).astype(float)
         self._start = self._find_start(start)
-        # What random effects do not enter is evaluated anywhere; only experiments need densities that are finite.
+        # What random effects do not enter is evaluated anywhere; only experiments need densities
+        # that are finite.
         self.points = [self._point(x) for x in generic_points(self._start, lambda _: True, rng)]
         self._found: dict[tuple, list[Reach]] = {}
         #: Axis of the units of each free variable.
@@ -74,14 +77,20 @@ class Dependence:
         axis = self.axes[name] if axis is None else axis
         if (name, axis) not in self._found:
             seeds = self._seeds(name, axis)
-            found = Tracer(seeds, self.points, lambda outputs: self._ask(outputs, seeds))(self._rows)
-            self._found[name, axis] = self._confirm(found, seeds) if any(r.is_many.any() for r in found) else found
+            found = Tracer(seeds, self.points, lambda outputs: self._ask(outputs, seeds))(
+                self._rows
+            )
+            self._found[name, axis] = (
+                self._confirm(found, seeds) if any(r.is_many.any() for r in found) else found
+            )
         return self._found[name, axis]
 
     def rows_through_zeros(self, name: str) -> list[Reach]:
         """The same for other data: a prediction at time zero is 0 times a quantity of its subject, and still a row of that subject."""
         seeds = self._seeds(name, self.axes[name])
-        return Tracer(seeds, self.points, lambda outputs: self._ask(outputs, seeds), through_zeros=True)(self._rows)
+        return Tracer(
+            seeds, self.points, lambda outputs: self._ask(outputs, seeds), through_zeros=True
+        )(self._rows)
 
     def entries_on(self, upper: str, lower: str) -> np.ndarray:
         """Entry of ``upper`` on which the distribution of each entry of ``lower`` depends; -1 for none, -2 for several."""
@@ -89,12 +98,18 @@ class Dependence:
         value = self.model.rvs_to_values[self.model[lower]]
         if value not in seeds:
             return np.full(self.template[value.name].shape[axis], -1)
-        return seeds[value].over(tuple(a for a in range(len(seeds[value].shape)) if a != axis)).labels()
+        return (
+            seeds[value]
+            .over(tuple(a for a in range(len(seeds[value].shape)) if a != axis))
+            .labels()
+        )
 
     def _densities(self) -> list[TensorVariable]:
         """Log densities of the observed variables, rows apart; those of the free variables are computed only to check that they exist."""
         try:
-            return self.model.logp(vars=[*self.observed, *self.model.free_RVs], sum=False)[: len(self.observed)]
+            return self.model.logp(vars=[*self.observed, *self.model.free_RVs], sum=False)[
+                : len(self.observed)
+            ]
         except ValueError as error:
             if "Random variables detected" not in str(error):
                 raise
@@ -120,23 +135,35 @@ class Dependence:
             (found,) = Tracer(known, self.points, partial(self._ask, seeds=known))([law])
             whole = self.template[model.rvs_to_values[child].name].shape
             if not found.is_none.all():
-                seeds[model.rvs_to_values[child]] = join([found.with_axes(len(whole)), Reach.nobody(whole)])
+                seeds[model.rvs_to_values[child]] = join(
+                    [found.with_axes(len(whole)), Reach.nobody(whole)]
+                )
         return seeds
 
     def _ask(self, outputs: Sequence[Variable], seeds: Mapping[Variable, Reach]) -> list[Reach]:
         f = self._compile([pt.as_tensor(out) for out in outputs])
         shapes = [out.shape for out in f(self._trials[0])]
-        found = self._by_experiment(lambda point: [out.ravel() for out in f(point)], seeds, self._trials, with_nan=True)
-        return [reach.map(lambda v, s=shape: v.reshape(s)) for reach, shape in zip(found, shapes, strict=True)]
+        found = self._by_experiment(
+            lambda point: [out.ravel() for out in f(point)], seeds, self._trials, with_nan=True
+        )
+        return [
+            reach.map(lambda v, s=shape: v.reshape(s))
+            for reach, shape in zip(found, shapes, strict=True)
+        ]
 
     def _confirm(self, by_graph: Sequence[Reach], seeds: Mapping[Variable, Reach]) -> list[Reach]:
         """Rows of several entries by the graph belong to one of them unless an experiment contradicts."""
         by_value = self._by_experiment(self._density, seeds, self._trials)
-        wide = [self._point(self._start + _WIDE * self.rng.standard_normal(self._start.shape)) for _ in range(_N_WIDE)]
+        wide = [
+            self._point(self._start + _WIDE * self.rng.standard_normal(self._start.shape))
+            for _ in range(_N_WIDE)
+        ]
         # Steps as wide as the points, so that they cross thresholds.
         by_value = [
             join(pair)
-            for pair in zip(by_value, self._by_experiment(self._density, seeds, wide, length=_WIDE), strict=True)
+            for pair in zip(
+                by_value, self._by_experiment(self._density, seeds, wide, length=_WIDE), strict=True
+            )
         ]
         confirmed = []
         for graph, value in zip(by_graph, by_value, strict=True):
@@ -171,7 +198,10 @@ class Dependence:
     @cached_property
     def _trials(self) -> list[Point]:
         """Points of experiments, where rows have a density."""
-        return [self._point(x) for x in generic_points(self._start, self._is_finite, self.rng, spreads=self._spreads)]
+        return [
+            self._point(x)
+            for x in generic_points(self._start, self._is_finite, self.rng, spreads=self._spreads)
+        ]
 
     @cached_property
     def _spreads(self) -> tuple[float, ...]:
@@ -200,7 +230,9 @@ class Dependence:
     def _find_start(self, start: np.ndarray) -> np.ndarray:
         names = [rv.name for rv in self.observed]
         try:
-            return find_finite_start(lambda x: self._density(self._point(x)), start, names, self.rng)
+            return find_finite_start(
+                lambda x: self._density(self._point(x)), start, names, self.rng
+            )
         except IndexError as error:
             raise UnsupportedModelError(
                 f"The model cannot be evaluated: {str(error).splitlines()[0]}. Random effects are indexed by codes 0, 1, ..., "
@@ -234,7 +266,9 @@ def _decoded(
     base = f(point)
     by_label = decode(lambda mask: f(moved(point, mask > 0)), base, n_labels, noise)
     return [
-        Reach.of_labels(np.where(hit, label, -1)) if not shared.any() else _with_shared(label, hit, shared, n_labels)
+        Reach.of_labels(np.where(hit, label, -1))
+        if not shared.any()
+        else _with_shared(label, hit, shared, n_labels)
         for label, hit, shared in by_label
     ]
 

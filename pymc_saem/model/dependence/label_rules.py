@@ -32,7 +32,16 @@ def _those_there(module: ModuleType, *names: str) -> tuple:
 #: They move entries and compute nothing, so they move labels as they are.
 _MOVES = (
     *_those_there(subtensor, "Subtensor", "AdvancedSubtensor", "AdvancedSubtensor1"),
-    *_those_there(basic, "Alloc", "Join", "Split", "MakeVector", "ExtractDiag", "TensorFromScalar", "ScalarFromTensor"),
+    *_those_there(
+        basic,
+        "Alloc",
+        "Join",
+        "Split",
+        "MakeVector",
+        "ExtractDiag",
+        "TensorFromScalar",
+        "ScalarFromTensor",
+    ),
     *(Reshape, SpecifyShape, DimShuffle, Repeat, ViewOp, DeepCopyOp),
 )
 _SETS = _those_there(subtensor, "IncSubtensor", "AdvancedIncSubtensor", "AdvancedIncSubtensor1")
@@ -74,13 +83,18 @@ def _elemwise(node: Apply, inputs: Sequence[Found]) -> list[Reach]:
             for j in range(len(reaches)):
                 if j != k:
                     reaches[j] = join([reaches[j], Reach.nobody(value.shape)]).only(
-                        np.broadcast_to(takes_part, np.broadcast_shapes(reaches[j].shape, value.shape))
+                        np.broadcast_to(
+                            takes_part, np.broadcast_shapes(reaches[j].shape, value.shape)
+                        )
                     )
     if name == "Switch" and fixed and fixed[0][0] == 0:
         condition, (a, b) = fixed[0][1], reaches[1:]
         whole = Reach.nobody(np.broadcast_shapes(condition.shape, a.shape, b.shape))
         a, b = join([a, whole]), join([b, whole])
-        reaches = [a.only(~condition.always(np.logical_not)), b.only(~condition.always(lambda c: c.astype(bool)))]
+        reaches = [
+            a.only(~condition.always(np.logical_not)),
+            b.only(~condition.always(lambda c: c.astype(bool))),
+        ]
     return [join(reaches)] * len(node.outputs)
 
 
@@ -100,7 +114,10 @@ def _move(node: Apply, inputs: Sequence[Found]) -> list[Reach] | None:
         data = slice(len(inputs) - _n_joined(node), None)
     else:
         data = slice(0, len(inputs) if isinstance(op, basic.MakeVector) else 1)
-    if any(isinstance(i, Reach) for i in [*inputs[: data.start], *(inputs[data.stop :] if data.stop else [])]):
+    if any(
+        isinstance(i, Reach)
+        for i in [*inputs[: data.start], *(inputs[data.stop :] if data.stop else [])]
+    ):
         return None
     n = max([len(i) for i in inputs if isinstance(i, Values)], default=1)
     reaches = [_reach(i) for i in inputs[data]]
@@ -130,10 +147,21 @@ def _set(node: Apply, inputs: Sequence[Found]) -> list[Reach] | None:
     x, y = (_reach(i) for i in inputs[:2])
     indices = [i[0] for i in fixed]
     if node.op.set_instead_of_inc:
-        return [Reach(*(perform(node, [getattr(x, s).copy(), getattr(y, s), *indices])[0] for s in ("first", "last")))]
+        return [
+            Reach(
+                *(
+                    perform(node, [getattr(x, s).copy(), getattr(y, s), *indices])[0]
+                    for s in ("first", "last")
+                )
+            )
+        ]
     # Labels from 1, added to zeros elsewhere.
     placed = [
-        perform(node, [np.zeros_like(x.last), np.where(y.is_none, 0, getattr(y, s)) + ~y.is_none, *indices])[0] - 1
+        perform(
+            node,
+            [np.zeros_like(x.last), np.where(y.is_none, 0, getattr(y, s)) + ~y.is_none, *indices],
+        )[0]
+        - 1
         for s in ("first", "last")
     ]
     return [join([x, Reach(np.where(placed[0] < 0, NOBODY, placed[0]), placed[1])])]
@@ -149,7 +177,9 @@ def _cumulate(node: Apply, inputs: Sequence[Found]) -> list[Reach]:
     x, axis = _reach(inputs[0]), node.op.axis
     if axis is None:
         x, axis = x.map(np.ravel), 0
-    return [Reach(np.minimum.accumulate(x.first, axis=axis), np.maximum.accumulate(x.last, axis=axis))]
+    return [
+        Reach(np.minimum.accumulate(x.first, axis=axis), np.maximum.accumulate(x.last, axis=axis))
+    ]
 
 
 def _along(node: Apply, inputs: Sequence[Found]) -> list[Reach]:
@@ -163,7 +193,10 @@ def _along(node: Apply, inputs: Sequence[Found]) -> list[Reach]:
 
 def _contract(x: Found, y: Found) -> Reach:
     """Labels of the matrix product of (..., m, k) and (..., k, n); a zero of a constant factor takes no part."""
-    takes_part = [~i.always(lambda v: v == 0) if isinstance(i, Values) else np.ones(i.shape, bool) for i in (x, y)]
+    takes_part = [
+        ~i.always(lambda v: v == 0) if isinstance(i, Values) else np.ones(i.shape, bool)
+        for i in (x, y)
+    ]
     a = _reach(x).map(lambda v: v[..., :, :, None])
     b = _reach(y).map(lambda v: v[..., None, :, :])
     part = takes_part[0][..., :, :, None] & takes_part[1][..., None, :, :]
@@ -195,7 +228,11 @@ def _expand(found: Found, axis: int) -> Found:
 
 
 def _transpose(found: Found) -> Found:
-    return found.map(np.transpose) if isinstance(found, Reach) else Values(np.transpose(v) for v in found)
+    return (
+        found.map(np.transpose)
+        if isinstance(found, Reach)
+        else Values(np.transpose(v) for v in found)
+    )
 
 
 def _ode(op: Any, inputs: Sequence[Found]) -> list[Reach]:
@@ -227,7 +264,12 @@ def _blockwise(node: Apply, inputs: Sequence[Found]) -> list[Reach] | None:
     for names in outs:
         core_shape = tuple(sizes[name] for name in names)
         outputs.append(
-            join([batch.with_axes(len(batch.shape) + len(names)), Reach.nobody((*batch.shape, *core_shape))])
+            join(
+                [
+                    batch.with_axes(len(batch.shape) + len(names)),
+                    Reach.nobody((*batch.shape, *core_shape)),
+                ]
+            )
         )
     return outputs
 

@@ -49,7 +49,9 @@ class Reach:
 
     def over(self, axes: int | tuple[int, ...]) -> Reach:
         """Labels joined over some axes."""
-        return Reach(self.first.min(axis=axes, initial=NOBODY), self.last.max(axis=axes, initial=-1))
+        return Reach(
+            self.first.min(axis=axes, initial=NOBODY), self.last.max(axis=axes, initial=-1)
+        )
 
     def with_axes(self, ndim: int) -> Reach:
         """These labels with axes of length 1 at the end."""
@@ -57,7 +59,10 @@ class Reach:
 
     def or_else(self, other: Reach) -> Reach:
         """The labels of another Reach where this one has none."""
-        return Reach(np.where(self.is_none, other.first, self.first), np.where(self.is_none, other.last, self.last))
+        return Reach(
+            np.where(self.is_none, other.first, self.first),
+            np.where(self.is_none, other.last, self.last),
+        )
 
     def only(self, where: np.ndarray) -> Reach:
         """Nobody elsewhere."""

@@ -31,7 +31,8 @@ def subjects_of_rows(
     Parameters
     ----------
     density : callable
-        ``density(phi, theta)`` gives one array of log densities, shape (row,), per observed variable.
+        ``density(phi, theta)`` gives one array of log densities, shape (row,), per observed
+        variable.
     theta : ndarray, shape (theta,)
     phi : ndarray, shape (subject, phi)
         A point at which every row is finite.
@@ -52,7 +53,9 @@ def subjects_of_rows(
     """
     base = density(phi, theta)
     step = rng.uniform(0.01, 0.02, size=phi.shape) * rng.choice([-1.0, 1.0], size=phi.shape)
-    by_value = decode(lambda mask: density(phi + step * mask[:, None], theta), base, phi.shape[0], noise)
+    by_value = decode(
+        lambda mask: density(phi + step * mask[:, None], theta), base, phi.shape[0], noise
+    )
     found = [subject for subject, _, _ in by_value]
     for name, (_, _, shared) in zip(names, by_value, strict=True):
         refuse_shared(name, shared)
@@ -60,7 +63,9 @@ def subjects_of_rows(
         return found
     # A prediction at time zero may be the same for every phi. NaN shows what it is computed from;
     # it does not come first, because it also spreads through products with zeros.
-    by_nan = decode(lambda mask: density(np.where(mask[:, None] > 0, np.nan, phi), theta), base, phi.shape[0])
+    by_nan = decode(
+        lambda mask: density(np.where(mask[:, None] > 0, np.nan, phi), theta), base, phi.shape[0]
+    )
     for rows, (_, hit, _), (other, reached, shared) in zip(found, by_value, by_nan, strict=True):
         found_one = hit | (reached & ~shared)
         rows[~hit] = np.where(found_one, other, -1)[~hit]

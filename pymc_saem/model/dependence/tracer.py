@@ -1,10 +1,11 @@
 """Which entries of a random effect each entry of a graph is computed from, read from the graph and not found by experiment.
 
-A change of a random effect may not change a row, near one point or everywhere but at a few: before a change point,
-at time zero, times a coefficient that is 0. The graph still shows what a row is computed from. Each operation is run
-on labels in place of values: what moves entries moves their labels, what computes entry by entry joins them.
-What does not depend on the random effect is evaluated, at several points, so that an index is an index, and what is zero
-at all of them takes no part in a product.
+A change of a random effect may not change a row, near one point or everywhere but at a few: before
+a change point, at time zero, times a coefficient that is 0. The graph still shows what a row is
+computed from. Each operation is run on labels in place of values: what moves entries moves their
+labels, what computes entry by entry joins them. What does not depend on the random effect is
+evaluated, at several points, so that an index is an index, and what is zero at all of them takes no
+part in a product.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Tracer:
     ask : callable
         ``ask(outputs)`` gives the Reach of each output of a node without a rule, by experiment.
     through_zeros : bool, default False
-        Follow factors of zeros too, and both branches of each switch: what a row would be computed from with other data.
+        Follow factors of zeros too, and both branches of each switch: what a row would be computed
+        from with other data.
     """
 
     def __init__(
@@ -47,7 +49,12 @@ class Tracer:
         ask: Callable[[Sequence[Variable]], Sequence[Found]],
         through_zeros: bool = False,
     ) -> None:
-        self.known, self.points, self.ask, self.through_zeros = dict(seeds), points, ask, through_zeros
+        self.known, self.points, self.ask, self.through_zeros = (
+            dict(seeds),
+            points,
+            ask,
+            through_zeros,
+        )
 
     def __call__(self, graphs: Sequence[Variable]) -> list[Reach]:
         for node in io_toposort(list(self.known), graphs):
@@ -71,7 +78,9 @@ class Tracer:
             return follow(node, inputs)
         variables, outputs = inner_graph(node.op)
         try:
-            return Tracer(dict(zip(variables, inputs, strict=True)), [], not_known, self.through_zeros)(outputs)
+            return Tracer(
+                dict(zip(variables, inputs, strict=True)), [], not_known, self.through_zeros
+            )(outputs)
         except NotKnown:
             return None
 
@@ -92,9 +101,15 @@ def _evaluate(node: Apply, inputs: Sequence[Values]) -> list[Values]:
     at = [[i[k if len(i) > 1 else 0] for i in inputs] for k in range(n)]
     try:
         found = [perform(node, values) for values in at]
-    except (NotImplementedError, AttributeError, TypeError):  # such as a Scan, which must be compiled to run
+    except (
+        NotImplementedError,
+        AttributeError,
+        TypeError,
+    ):  # such as a Scan, which must be compiled to run
         fresh = [i.type() for i in node.inputs]
-        f = pytensor.function(fresh, node.op.make_node(*fresh).outputs, mode=INTERPRETED, on_unused_input="ignore")
+        f = pytensor.function(
+            fresh, node.op.make_node(*fresh).outputs, mode=INTERPRETED, on_unused_input="ignore"
+        )
         found = [f(*values) for values in at]
     return [Values(out) for out in zip(*found, strict=True)]
 

@@ -1,7 +1,8 @@
 """Random points in no special position, which show what a function depends on.
 
-At a model's start coefficients are 0 and groups are equal, which hides dependence. At a point without zeros and without
-symmetry it shows; several points reveal what is decided by cases, such as a switch.
+At a model's start coefficients are 0 and groups are equal, which hides dependence. At a point
+without zeros and without symmetry it shows; several points reveal what is decided by cases, such as
+a switch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import numpy as np
 
 #: Lengths of the steps from the start, tried one after the other until the function is finite.
 SPREADS = (1.0, 0.5, 0.2, 0.05, 0.01)
-#: Shorter ones, for functions that solve differential equations: far away these may be stiff, and slow.
+#: Shorter ones, for functions that solve differential equations: far away these may be stiff, and
+#: slow.
 NEAR = SPREADS[2:]
 
 
@@ -55,7 +57,9 @@ def generic_points(
     points = []
     for _ in range(n_points):
         for spread in spreads:
-            step = spread * rng.uniform(0.3, 1.0, start.shape) * rng.choice([-1.0, 1.0], start.shape)
+            step = (
+                spread * rng.uniform(0.3, 1.0, start.shape) * rng.choice([-1.0, 1.0], start.shape)
+            )
             if is_fine(start + step):
                 points.append(start + step)
                 break

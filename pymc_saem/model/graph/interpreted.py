@@ -23,15 +23,20 @@ def _in_pairs(fgraph: FunctionGraph, node: Apply) -> list[Variable] | None:
     return [total]
 
 
-# Fused expressions would run in Python for each element, too. The position is after all rewrites that join sums.
-INTERPRETED = Mode(linker="py", optimizer="fast_run").excluding("fusion", "inplace").register((in2out(_in_pairs), 60))
+# Fused expressions would run in Python for each element, too. The position is after all rewrites
+# that join sums.
+INTERPRETED = (
+    Mode(linker="py", optimizer="fast_run")
+    .excluding("fusion", "inplace")
+    .register((in2out(_in_pairs), 60))
+)
 
 
 def has_python_only_ops(graphs: Sequence[Variable]) -> bool:
     """Whether an operation of another package runs in Python only, as the solvers of sunode do.
 
-    Numba would call Python for it too, with a warning, and fails where the operation cannot be pickled. PyTensor's own
-    operations are left to PyTensor.
+    Numba would call Python for it too, with a warning, and fails where the operation cannot be
+    pickled. PyTensor's own operations are left to PyTensor.
     """
     from pytensor.link.numba.dispatch import numba_funcify
 

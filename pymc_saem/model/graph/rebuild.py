@@ -1,7 +1,8 @@
 """Copies of a model's graph with some variables replaced, and with randomness as an input.
 
-PyTensor's own replacements do not continue inside what they put in, nor do they vectorize draws that depend on nothing. Here the
-graph is rebuilt in one pass from inputs to outputs, so that a replacement sees the ones before it.
+PyTensor's own replacements do not continue inside what they put in, nor do they vectorize draws
+that depend on nothing. Here the graph is rebuilt in one pass from inputs to outputs, so that a
+replacement sees the ones before it.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from pymc_saem.compat import inner_graph
 class Randomness:
     """Generators as inputs of a graph, one for each operation that draws.
 
-    ``zero`` is a scalar that every draw is made to depend on. A batch of it gives a batch of draws, also where they depend
-    on no parameter.
+    ``zero`` is a scalar that every draw is made to depend on. A batch of it gives a batch of draws,
+    also where they depend on no parameter.
 
     Parameters
     ----------
     sizes : dict of int to ndarray, optional
-        Shape of draws, by their number, where the graph computes it: a computed one would become a batch of shapes.
+        Shape of draws, by their number, where the graph computes it: a computed one would become a
+        batch of shapes.
 
     Attributes
     ----------
@@ -87,7 +89,8 @@ def rebuild(
     randomness : Randomness, optional
         Gives every operation that draws its own generator. Without it they keep theirs.
     replace : callable, optional
-        ``replace(old, new)`` gives what to put in the place of a variable, of which ``new`` is the copy; or None.
+        ``replace(old, new)`` gives what to put in the place of a variable, of which ``new`` is the
+        copy; or None.
     tolerance : float, optional
         Differential equations are solved to this tolerance instead of the model's.
     """
@@ -107,12 +110,21 @@ def _node_outputs(
 ) -> list[Variable]:
     draws = any(isinstance(v.type, RandomType) for v in node.inputs)
     if randomness is not None and isinstance(node.op, OpFromGraph):
-        # Composed distributions: as one operation each would be called for every simulation, and hide its generators.
+        # Composed distributions: as one operation each would be called for every simulation, and
+        # hide its generators.
         symbols, graphs = inner_graph(node.op)
-        return rebuild(graphs, dict(zip(symbols, inputs, strict=True)), randomness=randomness, tolerance=tolerance)
+        return rebuild(
+            graphs,
+            dict(zip(symbols, inputs, strict=True)),
+            randomness=randomness,
+            tolerance=tolerance,
+        )
     if getattr(node.op, "is_ode_solution", False) and tolerance is not None:
         return node.op.with_tolerances(tolerance, tolerance).make_node(*inputs).outputs
-    if isinstance(node.op, Shape | Shape_i) and (known := _known_length(node, inputs[0])) is not None:
+    if (
+        isinstance(node.op, Shape | Shape_i)
+        and (known := _known_length(node, inputs[0])) is not None
+    ):
         return [known]  # a shape that is computed would become a batch of shapes
     if draws and randomness is not None:
         inputs = randomness.inputs(node, inputs)
@@ -148,10 +160,14 @@ def arguments(rv: Variable, free: Sequence[Variable]) -> list[Variable]:
     for node in io_toposort(free, [rv]):
         if reached.intersection(node.inputs):
             reached.update(node.outputs)
-        if random.intersection(node.inputs) or any(isinstance(v.type, RandomType) for v in node.inputs):
+        if random.intersection(node.inputs) or any(
+            isinstance(v.type, RandomType) for v in node.inputs
+        ):
             random.update(node.outputs)
             found |= {
-                v: None for v in node.inputs if v in reached and v not in random and isinstance(v.type, TensorType)
+                v: None
+                for v in node.inputs
+                if v in reached and v not in random and isinstance(v.type, TensorType)
             }
     return list(found)
 
@@ -159,7 +175,8 @@ def arguments(rv: Variable, free: Sequence[Variable]) -> list[Variable]:
 def for_numpy(old: Variable, new: Variable) -> Variable | None:
     """Replacements for operations that the interpreter would compute entry by entry in Python, by ones that NumPy computes whole.
 
-    For ``replace`` of :func:`rebuild`. A softplus took a microsecond per entry, and so did the shape that PyMC gives a mean.
+    For ``replace`` of :func:`rebuild`. A softplus took a microsecond per entry, and so did the
+    shape that PyMC gives a mean.
     """
     if new.owner is None or not isinstance(new.owner.op, Elemwise):
         return None

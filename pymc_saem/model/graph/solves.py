@@ -13,7 +13,9 @@ from pytensor.tensor.variable import TensorVariable
 
 def ode_nodes(graphs: Sequence[Variable]) -> list[Apply]:
     """Nodes that solve differential equations, found by their protocol: this layer does not import ``ode``."""
-    nodes = dict.fromkeys(v.owner for v in ancestors(graphs) if v.owner is not None)  # in the order of the graph
+    nodes = dict.fromkeys(
+        v.owner for v in ancestors(graphs) if v.owner is not None
+    )  # in the order of the graph
     return [node for node in nodes if getattr(node.op, "is_ode_solution", False)]
 
 
@@ -32,10 +34,15 @@ def solved_once(graphs: Sequence[TensorVariable]) -> list[TensorVariable]:
     """The graphs with operations whose gradient needs no second solve, where there are such."""
     nodes = [node for node in ode_nodes(graphs) if hasattr(node.op, "with_derivatives")]
     once = {node: node.op.with_derivatives()(*node.inputs) for node in nodes}
-    return _with(graphs, {old: new for node in nodes for old, new in zip(node.outputs, once[node], strict=False)})
+    return _with(
+        graphs,
+        {old: new for node in nodes for old, new in zip(node.outputs, once[node], strict=False)},
+    )
 
 
-def _with(graphs: Sequence[TensorVariable], solves: dict[Variable, Variable]) -> list[TensorVariable]:
+def _with(
+    graphs: Sequence[TensorVariable], solves: dict[Variable, Variable]
+) -> list[TensorVariable]:
     if not solves:
         return list(graphs)
     return [pt.as_tensor_variable(graph) for graph in clone_replace(graphs, solves)]

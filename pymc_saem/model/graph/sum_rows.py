@@ -1,7 +1,7 @@
 """A PyTensor operation that sums rows of data by subject.
 
-The same in tensor operations, ``inc_subtensor(zeros(n)[subject], rows)``, costs 8 s more compilation under Numba, most
-of it for the error messages of shapes that cannot occur here.
+The same in tensor operations, ``inc_subtensor(zeros(n)[subject], rows)``, costs 8 s more
+compilation under Numba, most of it for the error messages of shapes that cannot occur here.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pytensor.tensor.variable import TensorVariable
 class SumRows(Op):
     """Sum of the rows of each subject.
 
-    Inputs: rows (..., row) and the subject of each row (row,), integers. Output: (..., subject). The sum of a
-    subject is NaN only if one of its rows is.
+    Inputs: rows (..., row) and the subject of each row (row,), integers. Output: (..., subject).
+    The sum of a subject is NaN only if one of its rows is.
     """
 
     __props__ = ("n_subjects",)
@@ -34,9 +34,14 @@ class SumRows(Op):
 
     def make_node(self, *inputs: Variable) -> Apply:
         rows, subject = inputs
-        rows, subject = pt.as_tensor_variable(rows).astype("float64"), pt.as_tensor_variable(subject).astype("int64")
+        rows, subject = (
+            pt.as_tensor_variable(rows).astype("float64"),
+            pt.as_tensor_variable(subject).astype("int64"),
+        )
         return Apply(
-            self, [rows, subject], [pt.tensor(dtype="float64", shape=(*rows.type.shape[:-1], self.n_subjects))]
+            self,
+            [rows, subject],
+            [pt.tensor(dtype="float64", shape=(*rows.type.shape[:-1], self.n_subjects))],
         )
 
     def perform(

@@ -1,8 +1,9 @@
 """Finds, by experiment, the variables of the graph through which alone standard normal variables enter a model, affinely.
 
-Such variables, one number per column of phi for each unit, are normal themselves, with mean A and covariance B B', whatever the order of their
-axes and wherever an index stands: ``mu + omega * z``, ``mu + omega * z[index]``, ``mu + z @ chol.T``, ``(chol @ z).T``, two standard
-deviations and a correlation by hand. phi are their values, so that parameters in A and B leave the predictions.
+Such variables, one number per column of phi for each unit, are normal themselves, with mean A and
+covariance B B', whatever the order of their axes and wherever an index stands: ``mu + omega * z``,
+``mu + omega * z[index]``, ``mu + z @ chol.T``, ``(chol @ z).T``, two standard deviations and a
+correlation by hand. phi are their values, so that parameters in A and B leave the predictions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from scipy.optimize import linear_sum_assignment
 from pymc_saem.model.normal.entry_by_unit import Entries, Region
 from pymc_saem.model.normal.latents import Latent
 
-#: A matrix B whose determinant is smaller than this share of the product of its rows' lengths has no inverse.
+#: A matrix B whose determinant is smaller than this share of the product of its rows' lengths has
+#: no inverse.
 SINGULAR = 1e-8
 
 
@@ -30,7 +32,8 @@ SINGULAR = 1e-8
 class Cut:
     """A variable of the graph that holds nothing but entries of phi: of this unit and this column.
 
-    ``whole`` is the same variable with an entry per unit and one column, where an index could be taken out of it.
+    ``whole`` is the same variable with an entry per unit and one column, where an index could be
+    taken out of it.
     """
 
     variable: TensorVariable
@@ -54,12 +57,18 @@ class Cut:
     def of_columns(self, columns: TensorVariable) -> TensorVariable:
         """The variable as a graph of the columns (unit, column)."""
         n_units, n_columns = columns.type.shape
-        for axis in np.flatnonzero(np.array(self.unit.shape) == n_units):  # without an index, where it is the same
+        for axis in np.flatnonzero(
+            np.array(self.unit.shape) == n_units
+        ):  # without an index, where it is the same
             rest = np.delete(self.unit.shape, axis)
             units = np.moveaxis(self.unit, axis, 0).reshape(n_units, -1)
             numbers = np.moveaxis(self.column, axis, 0).reshape(n_units, -1)
             if np.all(units == np.arange(n_units)[:, None]) and np.all(numbers == numbers[0]):
-                own = columns if np.array_equal(numbers[0], np.arange(n_columns)) else columns[:, numbers[0]]
+                own = (
+                    columns
+                    if np.array_equal(numbers[0], np.arange(n_columns))
+                    else columns[:, numbers[0]]
+                )
                 return pt.moveaxis(own.reshape((n_units, *rest)), 0, int(axis))
         return columns[self.unit, self.column]
 
@@ -121,13 +130,17 @@ class AffineImage:
             value = latent.value(standard[:, start : start + latent.size])
             replaced[latent.rv] = pt.constant(value.astype(latent.rv.dtype))
             start += latent.size
-        # graph_replace, because clone_replace would copy the other random variables, and they could not be found again
+        # graph_replace, because clone_replace would copy the other random variables, and they could
+        # not be found again
         return pt.as_tensor_variable(graph_replace(self.columns, replaced, strict=False))
 
     @cached_property
     def law(self) -> list[TensorVariable]:
         """Mean (unit, column), and the factor B: its diagonal (unit, column), or (unit, column, column)."""
-        mean, shape = self.at(np.zeros((self.n_units, self.n_columns))), (self.n_units, self.n_columns)
+        mean, shape = (
+            self.at(np.zeros((self.n_units, self.n_columns))),
+            (self.n_units, self.n_columns),
+        )
         if self.is_diagonal:
             return [mean, self.at(np.ones(shape)) - mean]
         columns = [self.at(np.broadcast_to(row, shape)) - mean for row in np.eye(self.n_columns)]
@@ -177,9 +190,11 @@ def find_images(
     if len(latents) == 1:
         return together[0]
     alone = [
-        _find(Region(model, point, [latent], others | {x.rv for x in latents if x is not latent})) for latent in latents
+        _find(Region(model, point, [latent], others | {x.rv for x in latents if x is not latent}))
+        for latent in latents
     ]
-    # Together they leave fewer parameters where one variable is made of several of them, as by a correlation.
+    # Together they leave fewer parameters where one variable is made of several of them, as by a
+    # correlation.
     left = set.intersection(*(of for _, of in alone))
     if together[0] and len(together[1]) < len(left):
         return together[0]
@@ -202,11 +217,16 @@ def _image_of(region: Region, entries: Sequence[Entries]) -> tuple[AffineImage, 
     image = AffineImage(tuple(region.latents), tuple(Cut(*cut) for cut in entries), False)
     factors = _factors(region, image)
     length = np.linalg.norm(factors, axis=-1).prod(axis=-1)
-    if not np.all(np.isfinite(factors)) or not np.all(np.abs(np.linalg.det(factors)) > SINGULAR * length):
+    if not np.all(np.isfinite(factors)) or not np.all(
+        np.abs(np.linalg.det(factors)) > SINGULAR * length
+    ):
         return None
-    # Each column matched with the entry that it depends on; where several fit, in the order of the user.
+    # Each column matched with the entry that it depends on; where several fit, in the order of the
+    # user.
     n = image.n_columns
-    depends = np.any(np.abs(factors) > 1e-12 * np.abs(factors).max(axis=(-1, -2), keepdims=True), axis=(0, 1))
+    depends = np.any(
+        np.abs(factors) > 1e-12 * np.abs(factors).max(axis=(-1, -2), keepdims=True), axis=(0, 1)
+    )
     gain = depends * (2.0 + np.eye(n) / n)
     _, order = linear_sum_assignment(-gain.T)
     place = np.argsort(order)
@@ -240,10 +260,20 @@ def _components(region: Region, image: AffineImage, depends: np.ndarray) -> list
         columns = np.concatenate([blocks[k] for k in members])
         number = np.full(depends.shape[0], -1)
         number[columns] = np.arange(columns.size)
-        cuts = [replace(c, column=number[c.column]) for c in image.cuts if np.any(number[c.column] >= 0)]
+        cuts = [
+            replace(c, column=number[c.column]) for c in image.cuts if np.any(number[c.column] >= 0)
+        ]
         if any((cut.column < 0).any() for cut in cuts):  # a variable with columns of several groups
-            return [AffineImage(image.latents, image.cuts, bool(np.all(depends == np.eye(len(depends), dtype=bool))))]
+            return [
+                AffineImage(
+                    image.latents,
+                    image.cuts,
+                    bool(np.all(depends == np.eye(len(depends), dtype=bool))),
+                )
+            ]
         own = depends[np.ix_(columns, columns)]
         is_diagonal = not np.any(own & ~np.eye(len(own), dtype=bool))
-        found.append(AffineImage(tuple(image.latents[k] for k in members), tuple(cuts), is_diagonal))
+        found.append(
+            AffineImage(tuple(image.latents[k] for k in members), tuple(cuts), is_diagonal)
+        )
     return found

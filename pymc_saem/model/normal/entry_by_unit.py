@@ -24,7 +24,8 @@ from pymc_saem.model.normal.without_index import without_index
 #: Digits in which two functions of the parameters must agree at random points to be one.
 DIGITS = 9
 
-#: A variable of the frontier, unit and column of each of its entries, and the variable without its index.
+#: A variable of the frontier, unit and column of each of its entries, and the variable without its
+#: index.
 Entries: TypeAlias = tuple[TensorVariable, np.ndarray, np.ndarray, TensorVariable | None]
 Evaluated: TypeAlias = Callable[[Mapping[str, np.ndarray], np.ndarray], list[np.ndarray]]
 
@@ -92,7 +93,11 @@ class Region:
                 live |= set(new)
                 waiting += new
         forbidden = {rv for rv in others if rv not in self.start}
-        made = [v for v in walk_in_order(self.targets) if _is_number(v) and v in live and v not in self.start]
+        made = [
+            v
+            for v in walk_in_order(self.targets)
+            if _is_number(v) and v in live and v not in self.start
+        ]
         return [v for v in made if not forbidden & set(ancestors([v]))]
 
     def _affine(self, live: list[TensorVariable]) -> list[TensorVariable]:
@@ -101,7 +106,10 @@ class Region:
             return []
         try:
             tables = self._tables(live)
-        except (IndexError, ValueError):  # the model cannot be evaluated, which is reported where all of it is
+        except (
+            IndexError,
+            ValueError,
+        ):  # the model cannot be evaluated, which is reported where all of it is
             return []
         self.unit, self.signature, found = {}, {}, []
         known = set(self.start)
@@ -120,9 +128,7 @@ class Region:
             self.signature[latent.rv] = signature
         return found
 
-    def function(
-        self, graphs: Sequence[Variable]
-    ) -> Evaluated:
+    def function(self, graphs: Sequence[Variable]) -> Evaluated:
         """``f(point, standard)``: values of graphs where standard normal variables (unit, column) take these values."""
         graphs = self.model.replace_rvs_by_values(graphs)
         f = pytensor.function(self._values, graphs, mode=INTERPRETED, on_unused_input="ignore")
@@ -130,10 +136,15 @@ class Region:
         def evaluate(point: Mapping[str, np.ndarray], standard: np.ndarray) -> list[np.ndarray]:
             values, start = dict(point), 0
             for latent in self.latents:
-                values[self._value_of[latent.rv]] = latent.value(standard[:, start : start + latent.size])
+                values[self._value_of[latent.rv]] = latent.value(
+                    standard[:, start : start + latent.size]
+                )
                 start += latent.size
             with np.errstate(all="ignore"):
-                return [np.asarray(x) for x in f(*(np.asarray(values[v.name], dtype=v.dtype) for v in self._values))]
+                return [
+                    np.asarray(x)
+                    for x in f(*(np.asarray(values[v.name], dtype=v.dtype) for v in self._values))
+                ]
 
         return evaluate
 
@@ -209,7 +220,9 @@ class Region:
 
     def _is_used_outside(self, v: TensorVariable, inside: set[TensorVariable]) -> bool:
         for node in self.users.get(v, ()):
-            if node is None or (not isinstance(node.op, Shape | Shape_i) and not inside.issuperset(node.outputs)):
+            if node is None or (
+                not isinstance(node.op, Shape | Shape_i) and not inside.issuperset(node.outputs)
+            ):
                 return True
         return False
 
@@ -217,7 +230,9 @@ class Region:
         """Free variables that the data depend on beside the frontier."""
         blocked, found = set(self.frontier(inside)), set()
         free = set(self.model.free_RVs)
-        for v in walk(self.targets, lambda v: [] if v in blocked or v.owner is None else v.owner.inputs):
+        for v in walk(
+            self.targets, lambda v: [] if v in blocked or v.owner is None else v.owner.inputs
+        ):
             if v in free:
                 found.add(v)
         return found - self.start
@@ -229,7 +244,9 @@ class Region:
             last = self._last(inside)
             if not last:
                 return None
-            inside.remove(max(last, key=lambda v: (self._functions_per_unit(v), self.order.index(v))))
+            inside.remove(
+                max(last, key=lambda v: (self._functions_per_unit(v), self.order.index(v)))
+            )
         n_left = len(self.left_by(inside))
         while True:  # towards the latent variables, as long as no parameter gets out
             for v in self._last(inside):
@@ -246,7 +263,9 @@ class Region:
         return [v for v in self.order if v in inside and v not in used]
 
     def _functions_per_unit(self, v: TensorVariable) -> int:
-        pairs = np.unique(np.stack([self.unit[v].ravel(), self._numbered(v).ravel()], axis=1), axis=0)
+        pairs = np.unique(
+            np.stack([self.unit[v].ravel(), self._numbered(v).ravel()], axis=1), axis=0
+        )
         return int(np.bincount(pairs[:, 0]).max(initial=0))
 
     def _numbered(self, v: TensorVariable) -> np.ndarray:
@@ -263,7 +282,8 @@ class Region:
             ends = np.cumsum([self.signature[v].size for v in variables])[:-1]
             parts = np.split(number.ravel(), ends)
             self._numbers_found = {
-                v: part.reshape(self.signature[v].shape) for v, part in zip(variables, parts, strict=True)
+                v: part.reshape(self.signature[v].shape)
+                for v, part in zip(variables, parts, strict=True)
             }
         return self._numbers_found
 
@@ -273,7 +293,8 @@ class Region:
         Returns
         -------
         list of tuple
-            (variable, unit and column of each of its entries, the variable without its index or None).
+            (variable, unit and column of each of its entries, the variable without its index or
+            None).
         """
         frontier = self.frontier(inside)
         columns: list[np.ndarray] = []
@@ -316,13 +337,19 @@ class Region:
             values = self.function([v, whole])(self.points[1], standard)
         except (IndexError, ValueError, AssertionError):
             return None
-        return whole if np.allclose(values[0], values[1][self.unit[v]], rtol=1e-9, atol=1e-12) else None
+        return (
+            whole
+            if np.allclose(values[0], values[1][self.unit[v]], rtol=1e-9, atol=1e-12)
+            else None
+        )
 
     def _places(self, v: TensorVariable) -> list:
         """Index tuples of a variable whose entries are one column: along the axis of units; else by function, where units share them."""
         unit = self.unit[v]
         for axis in range(unit.ndim):
-            if unit.shape[axis] == self.n_units and np.all(np.moveaxis(unit, axis, -1) == np.arange(self.n_units)):
+            if unit.shape[axis] == self.n_units and np.all(
+                np.moveaxis(unit, axis, -1) == np.arange(self.n_units)
+            ):
                 rest = np.ndindex(*np.delete(unit.shape, axis))
                 return [(*at[:axis], slice(None), *at[axis:]) for at in rest]
         if self._functions_per_unit(v) == 1:
@@ -357,7 +384,11 @@ def walk_in_order(targets: Sequence[Variable]) -> list[Variable]:
             continue
         seen.add(v)
         stack.append((v, True))
-        stack += [(i, False) for i in reversed(v.owner.inputs if v.owner is not None else []) if i not in seen]
+        stack += [
+            (i, False)
+            for i in reversed(v.owner.inputs if v.owner is not None else [])
+            if i not in seen
+        ]
     return order
 
 
@@ -379,11 +410,17 @@ def _users(targets: Sequence[Variable]) -> dict[Variable, list[Apply | None]]:
 
 def _is_barrier(node: Apply) -> bool:
     """What is drawn, or solved, is not an affine function of anything."""
-    return isinstance(node.op, RandomVariable) or bool(getattr(node.op, "is_ode_solution", False)) or _is_drawn(node)
+    return (
+        isinstance(node.op, RandomVariable)
+        or bool(getattr(node.op, "is_ode_solution", False))
+        or _is_drawn(node)
+    )
 
 
 def _is_drawn(node: Apply) -> bool:
-    return any(type(v.type).__name__ == "RandomGeneratorType" for v in (*node.inputs, *node.outputs))
+    return any(
+        type(v.type).__name__ == "RandomGeneratorType" for v in (*node.inputs, *node.outputs)
+    )
 
 
 def _is_number(v: Variable) -> TypeGuard[TensorVariable]:

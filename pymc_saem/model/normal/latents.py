@@ -61,7 +61,9 @@ class Latent:
         values, rest = self.mean + own, np.delete(self.shape, self.axis)
         if isinstance(values, np.ndarray):
             lead = values.shape[:-2]
-            return np.moveaxis(values.reshape(*lead, self.n_units, *rest), len(lead), len(lead) + self.axis)
+            return np.moveaxis(
+                values.reshape(*lead, self.n_units, *rest), len(lead), len(lead) + self.axis
+            )
         return pt.moveaxis(values.reshape((self.n_units, *rest)), 0, self.axis)
 
     def standard(self, values: np.ndarray) -> np.ndarray:
@@ -69,7 +71,11 @@ class Latent:
         n_lead = values.ndim - len(self.shape)
         values = np.moveaxis(values, n_lead + self.axis, n_lead)
         gap = values.reshape(*values.shape[:n_lead], self.n_units, self.size) - self.mean
-        return np.linalg.solve(self.root, gap[..., None])[..., 0] if self.is_matrix else gap / self.root
+        return (
+            np.linalg.solve(self.root, gap[..., None])[..., 0]
+            if self.is_matrix
+            else gap / self.root
+        )
 
 
 def latent_of(model: pm.Model, name: str, shape: tuple[int, ...], axis: int) -> Latent | None:
@@ -86,7 +92,9 @@ def latent_of(model: pm.Model, name: str, shape: tuple[int, ...], axis: int) -> 
     mean = np.moveaxis(np.broadcast_to(location, shape), axis, 0).reshape(n_units, -1)
     if not is_matrix:
         root = np.moveaxis(np.broadcast_to(scale, shape), axis, 0).reshape(n_units, -1)
-    elif axis == 0 and len(shape) == 2 and scale.size == shape[1] ** 2:  # one covariance for all units
+    elif (
+        axis == 0 and len(shape) == 2 and scale.size == shape[1] ** 2
+    ):  # one covariance for all units
         root = np.linalg.cholesky(scale.reshape(shape[1], shape[1]))
     else:
         return None

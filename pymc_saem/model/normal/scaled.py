@@ -1,16 +1,19 @@
 """Vectors written like parameters that are random effects: numbers around 0 times a scale that is estimated.
 
-The distribution of ``tau * z`` depends on tau, as that of ``d ~ Normal(0, tau)`` does, so z is not a parameter. The likelihood sees tau
-and z through their product alone: their joint mode has a spread of z that only the priors choose, and no meaning.
+The distribution of ``tau * z`` depends on tau, as that of ``d ~ Normal(0, tau)`` does, so z is not
+a parameter. The likelihood sees tau and z through their product alone: their joint mode has a
+spread of z that only the priors choose, and no meaning.
 
-A vector is taken for one of these when it has two entries or more, a distribution with constants around 0, and
+A vector is taken for one of these when it has two entries or more, a distribution with constants
+around 0, and
 
 - the predictions stay where z is divided, and a parameter multiplied, by one factor, in any parameterization: ``tau * z[i]``,
   ``tau * (z @ basis)``, ``exp(log_tau) * z``, ``chol @ z``; seen by slopes at generic points; or
 - it is standard normal, and parameters enter what it is multiplied with, entry by entry or by a square matrix: a Gaussian
   process whose length scale is estimated.
 
-One entry is not a vector: ``scale * z`` is the product of two parameters, and one number has no spread that could be estimated.
+One entry is not a vector: ``scale * z`` is the product of two parameters, and one number has no
+spread that could be estimated.
 """
 
 from __future__ import annotations
@@ -58,11 +61,17 @@ def scaled_vectors(
     free = [rv for rv in model.free_RVs if rv.name not in left_out]
     shapes = {rv: _shape(model, rv, point) for rv in free}
     for rv in free:
-        if rv.name in effects or np.prod(shapes[rv], dtype=int) < 2 or not _is_around_zero(model, rv):
+        if (
+            rv.name in effects
+            or np.prod(shapes[rv], dtype=int) < 2
+            or not _is_around_zero(model, rv)
+        ):
             continue
         targets = _targets(model, rv)
         beside = set(walk(_factors(targets, rv), lambda v: [] if v in shapes else _inputs(v)))
-        scales = [s for s in free if s in beside and s.name not in effects and _may_scale(shapes[s], s)]
+        scales = [
+            s for s in free if s in beside and s.name not in effects and _may_scale(shapes[s], s)
+        ]
         if scales and (scale := _scale_among(targets, rv, scales, shapes)) is not None:
             found[rv.name] = str(scale.name)
     return found
@@ -71,7 +80,11 @@ def scaled_vectors(
 def _shape(model: pm.Model, rv: TensorVariable, point: Mapping[str, np.ndarray]) -> tuple[int, ...]:
     """Shape of a variable itself, which may be that of its value or not."""
     value = point[model.rvs_to_values[rv].name]
-    return value.shape if rv.type.ndim == value.ndim and None in rv.type.shape else tuple(rv.type.shape) or value.shape
+    return (
+        value.shape
+        if rv.type.ndim == value.ndim and None in rv.type.shape
+        else tuple(rv.type.shape) or value.shape
+    )
 
 
 def _constants(graphs: Sequence[Variable]) -> list[np.ndarray]:
@@ -85,7 +98,11 @@ def _has_constant_law(model: pm.Model, rv: TensorVariable) -> bool:
 def _is_around_zero(model: pm.Model, rv: TensorVariable) -> bool:
     """Whether a variable has a proper distribution with constants, whose centre is 0."""
     kind = type(rv.owner.op).__name__
-    if "Flat" in kind or not _has_constant_law(model, rv) or getattr(rv.owner.op, "is_network_weights", False):
+    if (
+        "Flat" in kind
+        or not _has_constant_law(model, rv)
+        or getattr(rv.owner.op, "is_network_weights", False)
+    ):
         return False
     (centre,) = _constants([support_point(rv)])
     return not np.any(centre)
@@ -127,9 +144,17 @@ def _targets(model: pm.Model, rv: TensorVariable) -> list[Variable]:
         nodes = dict.fromkeys(v.owner for v in ancestors(graphs) if v.owner is not None)
         solutions = [node for node in nodes if getattr(node.op, "is_ode_solution", False)]
         if solutions:
-            rows = {n.outputs[0]: pt.ones((n.op.subject.size, len(n.op.state_names))) for n in solutions}
-            graphs = graph_replace([g for g in graphs if hasattr(g.type, "ndim")], rows, strict=False)
-        targets += [g for g in [*graphs, *(i for n in solutions for i in n.inputs)] if rv in set(ancestors([g]))]
+            rows = {
+                n.outputs[0]: pt.ones((n.op.subject.size, len(n.op.state_names))) for n in solutions
+            }
+            graphs = graph_replace(
+                [g for g in graphs if hasattr(g.type, "ndim")], rows, strict=False
+            )
+        targets += [
+            g
+            for g in [*graphs, *(i for n in solutions for i in n.inputs)]
+            if rv in set(ancestors([g]))
+        ]
     return list(dict.fromkeys(targets))
 
 
@@ -154,7 +179,11 @@ def _factors(targets: Sequence[Variable], rv: TensorVariable) -> list[Variable]:
     reached = {rv, *(out for node in nodes for out in node.outputs)}
     names = [type(getattr(node.op, "scalar_op", node.op)).__name__ for node in nodes]
     return [
-        v for node, name in zip(nodes, names, strict=True) if name not in _SUMS for v in node.inputs if v not in reached
+        v
+        for node, name in zip(nodes, names, strict=True)
+        if name not in _SUMS
+        for v in node.inputs
+        if v not in reached
     ]
 
 
@@ -194,8 +223,14 @@ class _Slopes:
         self.free = [v for v in shapes if v in above]
         symbols: dict[Variable, Variable] = {v: v.type() for v in self.free}
         graphs = graph_replace(graphs, symbols, strict=False)
-        self._f = quietly(pytensor.function(list(symbols.values()), graphs, mode=INTERPRETED, on_unused_input="ignore"))
-        self.points = [{v: self.rng.uniform(0.5, 1.5, shapes[v]) for v in self.free} for _ in range(2)]
+        self._f = quietly(
+            pytensor.function(
+                list(symbols.values()), graphs, mode=INTERPRETED, on_unused_input="ignore"
+            )
+        )
+        self.points = [
+            {v: self.rng.uniform(0.5, 1.5, shapes[v]) for v in self.free} for _ in range(2)
+        ]
 
     def at(self, point: Mapping[TensorVariable, np.ndarray]) -> np.ndarray:
         values = [np.asarray(point[v]).astype(v.dtype) for v in self.free]
@@ -211,7 +246,9 @@ class _Slopes:
         return np.allclose(two - zero, 2 * (one - zero), rtol=1e-8, atol=1e-10)
 
     def depends_on(self, scale: TensorVariable) -> bool:
-        return scale in self.free and any(np.any(self._along(p, scale, p[scale])) for p in self.points)
+        return scale in self.free and any(
+            np.any(self._along(p, scale, p[scale])) for p in self.points
+        )
 
     def vanish_at_zero(self, scale: TensorVariable) -> bool:
         """Whether the scale has no effect where the vector is 0, so that it enters by products with it only."""
@@ -219,7 +256,9 @@ class _Slopes:
             return False
         for point in self.points:
             at_zero = point | {self.rv: np.zeros_like(point[self.rv])}
-            moved = at_zero | {scale: at_zero[scale] * self.rng.uniform(0.6, 0.9, at_zero[scale].shape)}
+            moved = at_zero | {
+                scale: at_zero[scale] * self.rng.uniform(0.6, 0.9, at_zero[scale].shape)
+            }
             if not np.allclose(self.at(at_zero), self.at(moved), rtol=1e-10, atol=1e-12):
                 return False
         return True
@@ -243,5 +282,8 @@ class _Slopes:
         variable: TensorVariable,
         direction: np.ndarray,
     ) -> np.ndarray:
-        ends = [self.at(point | {variable: point[variable] + sign * _STEP * direction}) for sign in (1, -1)]
+        ends = [
+            self.at(point | {variable: point[variable] + sign * _STEP * direction})
+            for sign in (1, -1)
+        ]
         return (ends[0] - ends[1]) / (2 * _STEP)

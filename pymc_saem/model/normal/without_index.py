@@ -33,7 +33,11 @@ def without_index(
     if not indices:
         return None
     values = pytensor.function([], indices, mode=INTERPRETED)()
-    same = [v for v, value in zip(indices, values, strict=True) if np.array_equal(np.asarray(value), unit)]
+    same = [
+        v
+        for v, value in zip(indices, values, strict=True)
+        if np.array_equal(np.asarray(value), unit)
+    ]
     if not same:
         return None
     every = pt.constant(np.arange(n_units))
@@ -54,7 +58,9 @@ def without_index(
 
 
 def _is_index(v: Variable) -> bool:
-    is_vector = getattr(v.type, "ndim", None) == 1 and getattr(v.type, "dtype", "").startswith(("int", "uint"))
+    is_vector = getattr(v.type, "ndim", None) == 1 and getattr(v.type, "dtype", "").startswith(
+        ("int", "uint")
+    )
     return is_vector and all(
         i.owner is not None or hasattr(i, "data") or hasattr(i, "get_value") for i in ancestors([v])
     )

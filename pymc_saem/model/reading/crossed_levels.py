@@ -1,7 +1,8 @@
 """Error messages for models in which a vector belongs to no subject: crossed levels, and vectors that subjects share.
 
-Such a vector is a random effect that cannot be integrated one subject at a time, and its joint mode with its scale has no
-meaning, so it is not a parameter either. The reasons are the same however the model is written.
+Such a vector is a random effect that cannot be integrated one subject at a time, and its joint mode
+with its scale has no meaning, so it is not a parameter either. The reasons are the same however the
+model is written.
 """
 
 from __future__ import annotations
@@ -36,14 +37,16 @@ def find_levels(
     of_axis : dict
         Names of the possible random effects of each axis.
     may_drop : collection of str
-        Those that are parameters where rows depend on several of their entries, such as the weights of a network.
+        Those that are parameters where rows depend on several of their entries, such as the weights
+        of a network.
     scaled : dict
         Those that are vectors times an estimated scale, and the scale.
 
     Raises
     ------
     UnsupportedModelError
-        When rows depend on several entries of another one, or on different entries of two of the same axis.
+        When rows depend on several entries of another one, or on different entries of two of the
+        same axis.
     """
     levels: Levels = {}
     rows: RowsOfAxes = {}
@@ -91,8 +94,8 @@ def add_units_of_constant_laws(
 ) -> tuple[Levels, RowsOfAxes]:
     """The levels with normal effects whose distribution has constants only, such as those of occasions with a known spread.
 
-    A vector with constants may be one of parameters. Where it has more entries than there are subjects, and each belongs to
-    one subject, it is a separate level.
+    A vector with constants may be one of parameters. Where it has more entries than there are
+    subjects, and each belongs to one subject, it is a separate level.
 
     Raises
     ------
@@ -103,10 +106,17 @@ def add_units_of_constant_laws(
     effects = {name for of in levels.values() for name in of}
     for rv in dependence.model.free_RVs:
         axis = unit_axis(dependence, rv.name) if rv.name not in effects | left_out else None
-        if axis is None or axis in levels or axis[1] <= top[1] or not is_normal_around_zero(dependence.model, rv):
+        if (
+            axis is None
+            or axis in levels
+            or axis[1] <= top[1]
+            or not is_normal_around_zero(dependence.model, rv)
+        ):
             continue
         found = dependence.rows_on(rv.name)
-        if any(reach.is_many.any() for reach in found) or all(reach.is_none.all() for reach in found):
+        if any(reach.is_many.any() for reach in found) or all(
+            reach.is_none.all() for reach in found
+        ):
             continue
         if _has_entries_of_two(found, rows[top]):
             raise UnsupportedModelError(
@@ -114,12 +124,17 @@ def add_units_of_constant_laws(
                 "crossed, neither nested in the other. If both are random effects, SAEM cannot integrate over both. If the entries of one "
                 f"of them are parameters, name the random effects: random_effects=[...]. pm.sample() can estimate the model as it stands."
             )
-        levels, rows = levels | {axis: [rv.name]}, rows | {axis: [reach.labels() for reach in found]}
+        levels, rows = (
+            levels | {axis: [rv.name]},
+            rows | {axis: [reach.labels() for reach in found]},
+        )
     levels = dict(sorted(levels.items(), key=lambda item: item[0][1]))
     return levels, {axis: rows[axis] for axis in levels}
 
 
-def refuse_latent_parameters(dependence: Dependence, effects: list[str], left_out: set[str]) -> None:
+def refuse_latent_parameters(
+    dependence: Dependence, effects: list[str], left_out: set[str]
+) -> None:
     """Refuse parameters that are vectors with an estimated distribution.
 
     Raises
@@ -136,7 +151,9 @@ def refuse_latent_parameters(dependence: Dependence, effects: list[str], left_ou
         parents = parents_of(model, name)
         is_vector = point[model.rvs_to_values[rv].name].size > 1
         if is_vector and (name in scaled or parents and not is_scale(rv)):
-            raise UnsupportedModelError(_why_no_parameter(dependence, name, effects, scaled.get(name)))
+            raise UnsupportedModelError(
+                _why_no_parameter(dependence, name, effects, scaled.get(name))
+            )
 
 
 def law_in_words(model: pm.Model, name: str, scale: str | None = None) -> str:
@@ -147,7 +164,9 @@ def law_in_words(model: pm.Model, name: str, scale: str | None = None) -> str:
     return f"it only enters together with '{scale}', which is estimated"
 
 
-def _why_no_parameter(dependence: Dependence, name: str, effects: list[str], scale: str | None) -> str:
+def _why_no_parameter(
+    dependence: Dependence, name: str, effects: list[str], scale: str | None
+) -> str:
     law = law_in_words(dependence.model, name, scale)
     rows = dependence.rows_on(name) if name in dependence.axes else None
     if rows is None or any(r.is_many.any() for r in rows) or all(r.is_none.all() for r in rows):
@@ -161,7 +180,11 @@ def _why_no_parameter(dependence: Dependence, name: str, effects: list[str], sca
 
 def _shared_by_all(dependence: Dependence, name: str, law: str, rows: list[Reach] | None) -> str:
     where = next(_with_several(dependence, rows), None)
-    seen = "" if where is None else f" (row {where[1]} of '{where[0]}' depends on several of its entries)"
+    seen = (
+        ""
+        if where is None
+        else f" (row {where[1]} of '{where[0]}' depends on several of its entries)"
+    )
     return (
         f"'{name}' is a random effect that is shared by all subjects{seen}: {law}. SAEM integrates over the random effects of one "
         f"subject at a time, and cannot integrate over this one. It cannot be a parameter, because its joint mode with its scale is "
@@ -176,11 +199,21 @@ def _with_several(
     for rv, reach in zip(dependence.observed, rows or [], strict=bool(rows)):
         if reach.is_many.any():
             row = int(np.flatnonzero(reach.is_many)[0])
-            yield rv.name, row, int(reach.first[row]), int(reach.last[row]), int(reach.is_many.sum())
+            yield (
+                rv.name,
+                row,
+                int(reach.first[row]),
+                int(reach.last[row]),
+                int(reach.is_many.sum()),
+            )
 
 
 def several_entries(
-    dependence: Dependence, name: str, n_entries: int, scale: str | None, subjects: list[np.ndarray] | None
+    dependence: Dependence,
+    name: str,
+    n_entries: int,
+    scale: str | None,
+    subjects: list[np.ndarray] | None,
 ) -> SharedRowError:
     """Why a vector of which rows depend on several entries is not a random effect of subjects.
 
@@ -188,7 +221,9 @@ def several_entries(
     """
     rows = dependence.rows_on(name)
     outcome, row, first, last, n = next(_with_several(dependence, rows))
-    everywhere = n_entries > 2 and all((r.is_none | ((r.first == 0) & (r.last == n_entries - 1))).all() for r in rows)
+    everywhere = n_entries > 2 and all(
+        (r.is_none | ((r.first == 0) & (r.last == n_entries - 1))).all() for r in rows
+    )
     if everywhere or (subjects is not None and _has_entries_of_two(rows, subjects)):
         law = (
             law_in_words(dependence.model, name, scale)

@@ -15,12 +15,23 @@ from pytensor.tensor.variable import TensorVariable
 from pymc_saem.model.density.laws import LawOfPhi
 from pymc_saem.model.density.point_map import PointMap, natural_shape
 from pymc_saem.model.density.symbols import model_value
-from pymc_saem.model.mixed_model import Block, MixedModel, Parameter, RandomEffect, UnsupportedModelError
+from pymc_saem.model.mixed_model import (
+    Block,
+    MixedModel,
+    Parameter,
+    RandomEffect,
+    UnsupportedModelError,
+)
 from pymc_saem.model.normal.affine import AffineImage, find_images
 from pymc_saem.model.normal.latents import Latent, latent_of
 from pymc_saem.model.normal.parametrization import form_of, law_of
 
-_LINKS = {"NormalRV": "identity", "MvNormalRV": "identity", "LogNormalRV": "log", "LogitNormal": "logit"}
+_LINKS = {
+    "NormalRV": "identity",
+    "MvNormalRV": "identity",
+    "LogNormalRV": "log",
+    "LogitNormal": "logit",
+}
 _TRANSFORMS = {"identity": type(None), "log": LogTransform, "logit": LogOddsTransform}
 
 
@@ -77,13 +88,18 @@ def with_images(mixed: MixedModel, point: Mapping[str, np.ndarray]) -> MixedMode
     latents: dict[int, list[Latent]] = {}
     image_of: dict[str | None, AffineImage] = {}
     for effect in effects:
-        if effect.form == "direct" and (latent := latent_of(model, effect.name, effect.shape, effect.axis)):
+        if effect.form == "direct" and (
+            latent := latent_of(model, effect.name, effect.shape, effect.axis)
+        ):
             latents.setdefault(effect.n_units, []).append(latent)
     others = {model[effect.name] for effect in effects}
     for of_axis in latents.values():
         for image in find_images(model, point, of_axis, others):
             image_of |= {latent.rv.name: image for latent in image.latents}
-    found = [replace(e, form="standard", image=image_of[e.name]) if e.name in image_of else e for e in effects]
+    found = [
+        replace(e, form="standard", image=image_of[e.name]) if e.name in image_of else e
+        for e in effects
+    ]
     return replace(mixed, random_effects=tuple(found))
 
 
@@ -118,7 +134,9 @@ def lay_out_parameters(
         natural = natural_shape(model, rv, point[value.name])
         dims = tuple(model.named_vars_to_dims.get(rv.name, (None,) * len(natural)))
         columns = slice(start, start + size)
-        parameters.append(Parameter(rv.name, value.name, shape, columns, dims, natural, _is_network(rv)))
+        parameters.append(
+            Parameter(rv.name, value.name, shape, columns, dims, natural, _is_network(rv))
+        )
         start += size
     return tuple(parameters)
 
@@ -128,10 +146,14 @@ def with_general_laws(mixed: MixedModel, point: Mapping[str, np.ndarray]) -> Mix
 
     The density of the others joins the compiled likelihood.
     """
-    general = {e.name for b in mixed.blocks if _depends_on_other_effects(mixed, b) for e in b.effects}
+    general = {
+        e.name for b in mixed.blocks if _depends_on_other_effects(mixed, b) for e in b.effects
+    }
     mixed = _with_general(mixed, general)
     law = LawOfPhi(mixed, PointMap(mixed).theta_of(point))
-    mixed = _with_general(mixed, {e.name for b in law.blocks if not law.is_shared(b) for e in b.effects})
+    mixed = _with_general(
+        mixed, {e.name for b in law.blocks if not law.is_shared(b) for e in b.effects}
+    )
     effects = mixed.random_effects
     for effect in effects:
         if effect.is_nested and not effect.is_gaussian:
@@ -145,7 +167,9 @@ def with_general_laws(mixed: MixedModel, point: Mapping[str, np.ndarray]) -> Mix
 
 
 def _with_general(mixed: MixedModel, names: set[str]) -> MixedModel:
-    effects = [replace(e, is_gaussian=e.is_gaussian and e.name not in names) for e in mixed.random_effects]
+    effects = [
+        replace(e, is_gaussian=e.is_gaussian and e.name not in names) for e in mixed.random_effects
+    ]
     return replace(mixed, random_effects=tuple(effects))
 
 
@@ -154,4 +178,6 @@ def _depends_on_other_effects(mixed: MixedModel, block: Block) -> bool:
     graphs = law_of(mixed.model, block) if block.is_gaussian else list(rv.owner.inputs)
     reached = set(ancestors(mixed.model.replace_rvs_by_values(graphs)))
     own = {effect.name for effect in block.effects}
-    return any(model_value(mixed, e.name) in reached for e in mixed.random_effects if e.name not in own)
+    return any(
+        model_value(mixed, e.name) in reached for e in mixed.random_effects if e.name not in own
+    )

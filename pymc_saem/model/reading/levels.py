@@ -27,9 +27,10 @@ def find_random_effects(
 ) -> list[str]:
     """Names of the random effects, in the model's order.
 
-    By default the free variables without children whose distribution depends on other free variables, written as such or as a
-    vector times an estimated scale, and those whose first axis is that of one of them; where there is none, all without
-    children. And those that are the mean of another effect. ``dependence`` is the Dependence of the model.
+    By default the free variables without children whose distribution depends on other free
+    variables, written as such or as a vector times an estimated scale, and those whose first axis
+    is that of one of them; where there is none, all without children. And those that are the mean
+    of another effect. ``dependence`` is the Dependence of the model.
     """
     model, point = dependence.model, dependence.template
     free = {rv.name: rv for rv in model.free_RVs if rv.name not in left_out}
@@ -51,8 +52,14 @@ def find_random_effects(
             "maximum."
         )
     found = {name for name in leaves if unit_axis(dependence, name) in axes}
-    # c ~ Normal(b[...], omega) with b ~ Normal(a, tau): b has a distribution with parameters, so it is not a parameter itself.
-    upper = {name for effect in found for name in parents[effect] if parents[name] and not is_scale(free[name])}
+    # c ~ Normal(b[...], omega) with b ~ Normal(a, tau): b has a distribution with parameters, so it
+    # is not a parameter itself.
+    upper = {
+        name
+        for effect in found
+        for name in parents[effect]
+        if parents[name] and not is_scale(free[name])
+    }
     upper = {name for name in upper | set(scaled) if unit_axis(dependence, name) is not None}
     return [name for name in free if name in found | upper]
 
@@ -73,9 +80,13 @@ def _check_chosen(chosen: Sequence[str] | str, free: Mapping[str, TensorVariable
     chosen = [chosen] if isinstance(chosen, str) else list(chosen)
     unknown = [name for name in chosen if name not in free]
     if unknown:
-        raise UnsupportedModelError(f"random_effects names {unknown}, but the free variables are {sorted(free)}.")
+        raise UnsupportedModelError(
+            f"random_effects names {unknown}, but the free variables are {sorted(free)}."
+        )
     if not chosen:
-        raise UnsupportedModelError("random_effects is empty. Name at least one free variable, or leave it out.")
+        raise UnsupportedModelError(
+            "random_effects is empty. Name at least one free variable, or leave it out."
+        )
     return [name for name in free if name in chosen]
 
 
@@ -92,7 +103,9 @@ def is_scale(rv: TensorVariable) -> bool:
 
 
 def _shapes(model: pm.Model, point: Mapping[str, np.ndarray]) -> str:
-    return ", ".join(f"{rv.name}{point[model.rvs_to_values[rv].name].shape}" for rv in model.free_RVs)
+    return ", ".join(
+        f"{rv.name}{point[model.rvs_to_values[rv].name].shape}" for rv in model.free_RVs
+    )
 
 
 def by_axis(dependence: Dependence, names: list[str]) -> Levels:
@@ -109,7 +122,9 @@ def by_axis(dependence: Dependence, names: list[str]) -> Levels:
     for name in names:
         axis = unit_axis(dependence, name)
         if axis is None:
-            shape = dependence.template[dependence.model.rvs_to_values[dependence.model[name]].name].shape
+            shape = dependence.template[
+                dependence.model.rvs_to_values[dependence.model[name]].name
+            ].shape
             raise UnsupportedModelError(
                 f"The random effect '{name}' has shape {shape} and no subject axis. Give it one entry per subject: "
                 f'dims=("subject", ...).'
@@ -160,7 +175,8 @@ def subjects_of_units(
     subjects : list of ndarray
         Subject of each row of each observed variable, -1 where only the units determine it.
     by_law : dict
-        Of each axis: subject on whose effects the distribution of a unit depends, (unit,), -1 for none.
+        Of each axis: subject on whose effects the distribution of a unit depends, (unit,), -1 for
+        none.
     crossed : callable
         ``crossed(axis, unit, a, b)`` is the error where a unit has two subjects.
 

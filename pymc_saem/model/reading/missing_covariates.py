@@ -31,8 +31,14 @@ def refuse_missing_covariates(model: pm.Model, point: Mapping[str, np.ndarray]) 
     point : dict
         A PyMC point.
     """
-    effects = sorted((rv.name for rv in model.free_RVs if rv.type.ndim), key=lambda name: not parents_of(model, name))
-    observed, laws = observed_variables(model), [model[name] for name in effects if parents_of(model, name)]
+    effects = sorted(
+        (rv.name for rv in model.free_RVs if rv.type.ndim),
+        key=lambda name: not parents_of(model, name),
+    )
+    observed, laws = (
+        observed_variables(model),
+        [model[name] for name in effects if parents_of(model, name)],
+    )
     free = [model.rvs_to_values[rv] for rv in model.free_RVs]
     above = ancestors([i for rv in (*observed, *laws) for i in rv.owner.inputs])
     arrays = {v: data for v in above if (data := _with_nan(v)) is not None}
@@ -55,8 +61,17 @@ def refuse_missing_covariates(model: pm.Model, point: Mapping[str, np.ndarray]) 
                 of_whom = _subject_of_row(model, point, effects, free, complete, j, int(lost[0]))
             else:
                 where = f"the distribution of '{rv.name}'"
-                of_whom = _label(model, point, rv.name, int(lost[0]) * len(point[_value(model, rv)]) // broken[j].size)
-            name = f"The covariate '{array.name}'" if array.name else f"A covariate (an array of shape {data.shape})"
+                of_whom = _label(
+                    model,
+                    point,
+                    rv.name,
+                    int(lost[0]) * len(point[_value(model, rv)]) // broken[j].size,
+                )
+            name = (
+                f"The covariate '{array.name}'"
+                if array.name
+                else f"A covariate (an array of shape {data.shape})"
+            )
             entry = ", ".join(str(int(k)) for k in np.argwhere(np.isnan(data))[0])
             raise UnsupportedModelError(
                 f"{name} is NaN in entry {entry}, so that {where}{of_whom} has no density (as {lost.size} of {broken[j].size} in all). "
@@ -92,7 +107,9 @@ def _filled_in(rows: Sequence[Variable], arrays: Mapping[Variable, np.ndarray]) 
 def _compiled(
     inputs: list[TensorVariable], graphs: Sequence[Variable]
 ) -> Callable[..., list[np.ndarray]]:
-    f = pytensor.function(inputs, graphs, mode=INTERPRETED.including(NO_CHECKS), on_unused_input="ignore")
+    f = pytensor.function(
+        inputs, graphs, mode=INTERPRETED.including(NO_CHECKS), on_unused_input="ignore"
+    )
     return lambda *values: [np.asarray(out) for out in f(*values)]
 
 

@@ -31,7 +31,9 @@ def refuse_what_is_not_read(model: pm.Model) -> None:
         )
     if model.discrete_value_vars:
         names = ", ".join(model.values_to_rvs[v].name for v in model.discrete_value_vars)
-        raise UnsupportedModelError(f"Free discrete variables ({names}) are not supported. Marginalize them out.")
+        raise UnsupportedModelError(
+            f"Free discrete variables ({names}) are not supported. Marginalize them out."
+        )
     _refuse_simulators(model)
     _refuse_ifelse(model)
     _refuse_parts_of_the_data(model)
@@ -40,7 +42,11 @@ def refuse_what_is_not_read(model: pm.Model) -> None:
 
 
 def _refuse_dims(model: pm.Model) -> None:
-    named = [v.name for v in (*model.free_RVs, *observed_variables(model)) if "XTensor" in type(v.type).__name__]
+    named = [
+        v.name
+        for v in (*model.free_RVs, *observed_variables(model))
+        if "XTensor" in type(v.type).__name__
+    ]
     if named:
         raise UnsupportedModelError(
             f"The model is written with pymc.dims ({', '.join(named)}), which SAEM does not read. Write it with pm.Normal(..., "
@@ -52,7 +58,11 @@ def _refuse_potentials(model: pm.Model) -> None:
     """Refuse each kind of potential with the reason, and how to write it instead."""
     for potential in model.potentials:
         free = [rv for rv in model.free_RVs if rv in set(ancestors([potential]))]
-        of_effects = [rv.name for rv in free if rv.type.ndim or set(model.free_RVs) & set(ancestors(rv.owner.inputs))]
+        of_effects = [
+            rv.name
+            for rv in free
+            if rv.type.ndim or set(model.free_RVs) & set(ancestors(rv.owner.inputs))
+        ]
         what = f"pm.Potential terms ({', '.join(p.name for p in model.potentials)}) are not read: "
         if not of_effects:
             raise UnsupportedModelError(
@@ -86,7 +96,11 @@ def _refuse_ifelse(model: pm.Model) -> None:
     free = set(model.free_RVs)
     for rv in observed_variables(model):
         for v in ancestors([rv]):
-            if v.owner is not None and isinstance(v.owner.op, IfElse) and free & set(ancestors([v])):
+            if (
+                v.owner is not None
+                and isinstance(v.owner.op, IfElse)
+                and free & set(ancestors([v]))
+            ):
                 raise UnsupportedModelError(
                     f"'{rv.name}' depends on free variables through pytensor.ifelse, which PyTensor cannot evaluate for many subjects at a "
                     "time. Write pm.math.switch(condition, a, b), which computes both branches."
@@ -97,7 +111,9 @@ def _refuse_parts_of_the_data(model: pm.Model) -> None:
     for rv in observed_variables(model):
         name = rv.name.removesuffix("_observed")
         operations = {
-            type(v.owner.op).__name__ for v in ancestors([rv, model.rvs_to_values[rv]]) if v.owner is not None
+            type(v.owner.op).__name__
+            for v in ancestors([rv, model.rvs_to_values[rv]])
+            if v.owner is not None
         }
         if any("MinibatchIndex" in kind or kind == "MinibatchOp" for kind in operations):
             raise UnsupportedModelError(
@@ -156,7 +172,11 @@ def refuse_sparse_effects(model: pm.Model, effects: list[str]) -> None:
 
 def missing_rows(model: pm.Model) -> set[str]:
     """Free variables that PyMC made of missing rows: they integrate to 1, so SAEM leaves them out."""
-    names = {rv.name.removesuffix("_observed") for rv in observed_variables(model) if rv.name.endswith("_observed")}
+    names = {
+        rv.name.removesuffix("_observed")
+        for rv in observed_variables(model)
+        if rv.name.endswith("_observed")
+    }
     return {f"{name}_unobserved" for name in names} & {rv.name for rv in model.free_RVs}
 
 
@@ -164,7 +184,11 @@ def _refuse_imputed(model: pm.Model, name: str) -> None:
     """Refuse missing values that something else depends on: they do not integrate to 1, but are unknowns of the model."""
     rv, own = model[name], name.removesuffix("_unobserved")
     for other in (*model.free_RVs, *observed_variables(model)):
-        if other is not rv and other.name != f"{own}_observed" and rv in set(ancestors(other.owner.inputs)):
+        if (
+            other is not rv
+            and other.name != f"{own}_observed"
+            and rv in set(ancestors(other.owner.inputs))
+        ):
             raise UnsupportedModelError(
                 f"'{own}' has missing values, which PyMC imputes, and '{other.name.removesuffix('_observed')}' depends on them. SAEM does not "
                 f"integrate over a covariate. Fill the missing values of '{own}' before building the model, such as by the median "
@@ -182,7 +206,9 @@ def _refuse_negative_codes(model: pm.Model) -> None:
         for index in node.inputs[1:] if free else ():
             codes = _integers(model, index)
             if (negative := np.flatnonzero(codes < 0)).size:
-                shown = ", ".join(str(k) for k in negative[:10]) + (", ..." if negative.size > 10 else "")
+                shown = ", ".join(str(k) for k in negative[:10]) + (
+                    ", ..." if negative.size > 10 else ""
+                )
                 raise UnsupportedModelError(
                     f"An index into {_name_of(node.inputs[0], free)} has {negative.size} codes below 0, the first of them {codes[negative[0]]}: "
                     f"in rows {shown}. Such codes count from the end, so these rows would be those of other subjects or groups. "
@@ -204,7 +230,11 @@ def _integers(model: pm.Model, index: Variable) -> np.ndarray:
 
 
 def _name_of(variable: Variable, free: list[str]) -> str:
-    return f"'{variable.name}'" if variable.name else f"what is computed from {', '.join(repr(name) for name in free)}"
+    return (
+        f"'{variable.name}'"
+        if variable.name
+        else f"what is computed from {', '.join(repr(name) for name in free)}"
+    )
 
 
 def refuse_unused(model: pm.Model, missing: set[str]) -> None:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from pymc_saem.ode.events import doses as ev
-from pymc_saem.ode.events.instants import NOW, Task, duration_of, n_cells, numbers_of, parameter_of, places_of
+from pymc_saem.ode.events.instants import (
+    NOW,
+    Task,
+    duration_of,
+    n_cells,
+    numbers_of,
+    parameter_of,
+    places_of,
+)
 from pymc_saem.ode.runtime import task_table as tt
 from pymc_saem.ode.runtime.native import Longs, call_lanes, doubles, innermost, longs
 
@@ -45,7 +53,12 @@ def _slope(table: Longs, task: Task, p: int, out: int) -> None:
 def _shift(table: Longs, task: Task, e: int, before: int, after: int) -> None:
     """Sensitivities after an event whose time depends on parameters, from the slopes before and after it."""
     n, n_dy0, n_dp = table[tt.N_STATES], table[tt.N_DY0], table[tt.N_DP]
-    z, f_before, f_after, duration = doubles(task.z), doubles(before), doubles(after), duration_of(table, task, e)
+    z, f_before, f_after, duration = (
+        doubles(task.z),
+        doubles(before),
+        doubles(after),
+        duration_of(table, task, e),
+    )
     for which in (ev.LAG, ev.F, ev.R, ev.D):
         j = places_of(task, e)[which]
         if 0 <= j < n_dp:
@@ -64,7 +77,11 @@ def _shift(table: Longs, task: Task, e: int, before: int, after: int) -> None:
 def carry_out(table: Longs, task: Task, e: int, scratch: int) -> None:
     """Change states, sensitivities and parameters by an event that is neither a reset nor a steady state."""
     n, n_dy0, n_dp = table[tt.N_STATES], table[tt.N_DY0], table[tt.N_DP]
-    places, amount, with_sens = places_of(task, e), numbers_of(task, e)[ev.AMOUNT], n_cells(table) > n
+    places, amount, with_sens = (
+        places_of(task, e),
+        numbers_of(task, e)[ev.AMOUNT],
+        n_cells(table) > n,
+    )
     z, c, target = doubles(task.z), doubles(task.c), places[ev.TARGET]
     moves = with_sens and max(places[ev.LAG], places[ev.F], places[ev.R], places[ev.D]) >= 0
     after, p = scratch + 8 * n, scratch + 16 * n

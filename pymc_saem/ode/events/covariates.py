@@ -29,18 +29,19 @@ def interpolate(
 ) -> Interpolation:
     """A covariate that changes with time, as an entry of ``solve_ivp``'s ``params``.
 
-    In the right-hand side, ``p.name(t)`` is its value. The solver stops where one piece of the curve meets the next, so
-    jumps and kinks cost no accuracy.
+    In the right-hand side, ``p.name(t)`` is its value. The solver stops where one piece of the
+    curve meets the next, so jumps and kinks cost no accuracy.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        Columns ``subject`` or ``id`` (labels or codes, as ``solve_ivp`` gets them as ``subject``; not needed for a single
-        system), ``time``, and the value; in any order of rows. Columns that divide the rows into periods, such as ``occ``, are not
-        values, but time must continue from one period to the next.
+        Columns ``subject`` or ``id`` (labels or codes, as ``solve_ivp`` gets them as ``subject``;
+        not needed for a single system), ``time``, and the value; in any order of rows. Columns that
+        divide the rows into periods, such as ``occ``, are not values, but time must continue from
+        one period to the next.
     kind : {"linear", "constant", "cubic"}
-        "constant" keeps each value until the next; "linear" connects them; "cubic" is the natural cubic spline.
-        Before the first time and after the last one the value stays as it is there.
+        "constant" keeps each value until the next; "linear" connects them; "cubic" is the natural
+        cubic spline. Before the first time and after the last one the value stays as it is there.
     value : str, optional
         The column of values, if the table has more than one further column.
 
@@ -52,7 +53,8 @@ def interpolate(
     Raises
     ------
     TypeError, ValueError
-        If the table lacks a column, or has values that are missing, not finite, or twice at one time.
+        If the table lacks a column, or has values that are missing, not finite, or twice at one
+        time.
 
     See Also
     --------
@@ -75,7 +77,9 @@ def interpolate(
     """
     check_types("ode.interpolate", locals())
     if kind not in _KINDS:
-        raise ValueError(f"kind is {shown(kind)}; it must be one of {', '.join(map(repr, _KINDS))}.")
+        raise ValueError(
+            f"kind is {shown(kind)}; it must be one of {', '.join(map(repr, _KINDS))}."
+        )
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"interpolate needs a pandas.DataFrame, got {type(table).__name__}.")
     columns = _columns(table)
@@ -89,7 +93,9 @@ def interpolate(
     if bad.any():
         row = int(bad.argmax())
         whose = f" of subject {shown(subject[row])}" if "subject" in columns else ""
-        raise ValueError(f"interpolate row {row}{whose}: time {time[row]} and {chosen} {values[row]} must be finite.")
+        raise ValueError(
+            f"interpolate row {row}{whose}: time {time[row]} and {chosen} {values[row]} must be finite."
+        )
     labels = np.asarray(subject, dtype=object)
     evid = next((_numbers(table[c], c) for c in table.columns if str(c).lower() == "evid"), None)
     check_clock("interpolate", labels, time, table[[c for c in periods if c != chosen]], evid)
@@ -127,12 +133,16 @@ def _value_column(
     """The column of values: the one that was asked for, or the only one that is not taken."""
     others = [c for c in table.columns if c not in taken]
     if not has_time or not (others or value is not None):
-        raise ValueError(f"interpolate needs the columns 'time' and a value; the table has {list(table.columns)}.")
+        raise ValueError(
+            f"interpolate needs the columns 'time' and a value; the table has {list(table.columns)}."
+        )
     if value is None and len(others) > 1:
         raise ValueError(f"interpolate found the columns {others}; choose one with value=...")
     found = others[0] if value is None else value
     if found not in table:
-        raise ValueError(f"value is {shown(found)}, which is not a column of the table; it has {list(table.columns)}.")
+        raise ValueError(
+            f"value is {shown(found)}, which is not a column of the table; it has {list(table.columns)}."
+        )
     return found
 
 
@@ -167,7 +177,9 @@ class Interpolation:
 
     def _contents(self) -> dict[str, Any]:
         found = {"kind": self.kind, **self.columns, "rows": self.time.size}
-        return found | ({"subjects": pd.unique(self.subject).size} if "subject" in self.columns else {})
+        return found | (
+            {"subjects": pd.unique(self.subject).size} if "subject" in self.columns else {}
+        )
 
     def of(self, name: str, subjects: Subjects) -> Interpolation:
         """The same with places of a solution's subjects in place of labels; every subject needs a value."""
@@ -178,14 +190,17 @@ class Interpolation:
                 f"params[{name!r}]: subject {subjects.name(missing[0])} has no row in the interpolated table."
             )
         order = np.argsort(places, kind="stable")
-        return Interpolation(self.kind, places[order], self.time[order], self.values[order], self.columns)
+        return Interpolation(
+            self.kind, places[order], self.time[order], self.values[order], self.columns
+        )
 
     def function(self, coefficients: TensorVariable) -> Callable[[Variable], TensorVariable]:
         """The covariate as a function of time, from the coefficients of the current piece."""
         if self.kind == "constant":
             return lambda t: coefficients[0]
         return lambda t: sum(
-            coefficients[k + 1] * (t - coefficients[0]) ** k for k in range(coefficients.type.shape[0] - 1)
+            coefficients[k + 1] * (t - coefficients[0]) ** k
+            for k in range(coefficients.type.shape[0] - 1)
         )
 
     @staticmethod

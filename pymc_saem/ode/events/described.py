@@ -18,7 +18,9 @@ def as_text(name: str, entries: Mapping[str, Any]) -> str:
 
 def as_html(name: str, entries: Mapping[str, Any]) -> str:
     """A table with one row per entry."""
-    rows = "".join(f"<tr><th>{key}</th><td>{escape(_words(value))}</td></tr>" for key, value in entries.items())
+    rows = "".join(
+        f"<tr><th>{key}</th><td>{escape(_words(value))}</td></tr>" for key, value in entries.items()
+    )
     return f"<p>{name}</p><table>{rows}</table>"
 
 
@@ -31,7 +33,9 @@ def _words(value: Any) -> str:
 def contents(table: pd.DataFrame) -> dict[str, Any]:
     """What a table of doses holds, as far as it can be counted without a system; nothing is refused here."""
     columns = {str(column).lower(): table.iloc[:, k] for k, column in enumerate(table.columns)}
-    amt, rate, dur, addl, ss = (_numbers(columns.get(name), table) for name in ("amt", "rate", "dur", "addl", "ss"))
+    amt, rate, dur, addl, ss = (
+        _numbers(columns.get(name), table) for name in ("amt", "rate", "dur", "addl", "ss")
+    )
     evid = _numbers(columns.get("evid"), table, missing=float("nan"))
     evid = evid.fillna(((amt != 0) | ((ss != 0) & (rate != 0))).astype(float))
     is_dose = evid.isin((1, 4))
@@ -44,7 +48,9 @@ def contents(table: pd.DataFrame) -> dict[str, Any]:
         "infusions": int((is_dose & ((rate != 0) | (dur > 0))).sum()),
         "steady_states": int((is_dose & (ss != 0)).sum()),
         "resets": int(evid.isin((3, 4)).sum()),
-        "compartments": columns["cmt"][is_dose].dropna().unique().tolist() if "cmt" in columns else None,
+        "compartments": columns["cmt"][is_dose].dropna().unique().tolist()
+        if "cmt" in columns
+        else None,
     }
     return {key: value for key, value in found.items() if value or key in ("rows", "doses")}
 

@@ -47,14 +47,23 @@ def read_doses(
     """
     table = doses.table
     if not isinstance(table, pd.DataFrame):
-        raise TypeError(f"events must be a pandas.DataFrame or Doses(table, ...), got {type(table).__name__}.")
+        raise TypeError(
+            f"events must be a pandas.DataFrame or Doses(table, ...), got {type(table).__name__}."
+        )
     used = _used_columns(table, has_subject)
     refuse_no_numbers(used["time"], "time in events")
-    events = [_event({k: v[row] for k, v in used.items()}, states, row) for row in range(len(table))]
+    events = [
+        _event({k: v[row] for k, v in used.items()}, states, row) for row in range(len(table))
+    ]
     evid = np.array([event["evid"] for event in events])
-    time, labels = np.array(used["time"], dtype=float), used.get("subject", np.zeros(len(table), dtype=int))
+    time, labels = (
+        np.array(used["time"], dtype=float),
+        used.get("subject", np.zeros(len(table), dtype=int)),
+    )
     is_observation = evid == 0
-    subjects = subjects.named_by(labels[is_observation], time[is_observation], table.index[is_observation])
+    subjects = subjects.named_by(
+        labels[is_observation], time[is_observation], table.index[is_observation]
+    )
     places = subjects.places(labels, "events", subjects.is_named_by_table)
     check_clock("events", labels, time, table[period_columns(table)], evid)
     rows = []
@@ -83,7 +92,9 @@ def _check_number(rows: Sequence[Row], subjects: Subjects) -> None:
     np.maximum.at(last, codes, t)
     for event in rows:
         if event["evid"] != 3 and event["ii"] > 0:
-            total += min(event["addl"], max(0.0, (last[event["subject"]] - event["time"]) / event["ii"]))
+            total += min(
+                event["addl"], max(0.0, (last[event["subject"]] - event["time"]) / event["ii"])
+            )
         if total > MOST_DOSES:
             raise ValueError(
                 f"events row {event['row']}: addl is {event['addl']:g} at the interval ii = {event['ii']:g}, which makes {total:.3g} doses "
@@ -98,7 +109,9 @@ def _used_columns(table: pd.DataFrame, has_subject: bool) -> dict[str, np.ndarra
     for column in table.columns:
         name = str(column).lower()
         if name in (*_COLUMNS, "subject", "id") and name in columns:
-            raise ValueError(f"events has the columns {columns[name]!r} and {column!r}; keep only one of them.")
+            raise ValueError(
+                f"events has the columns {columns[name]!r} and {column!r}; keep only one of them."
+            )
         columns[name] = column
     listed = f"its columns are {', '.join(map(str, table.columns))}."
     if "time" not in columns:
@@ -113,8 +126,12 @@ def _used_columns(table: pd.DataFrame, has_subject: bool) -> dict[str, np.ndarra
             )
     key = "subject" if "subject" in columns else "id"
     if has_subject and key not in columns:
-        raise ValueError(f"events needs the column 'subject' with what solve_ivp gets as subject; {listed}")
-    used = {name: table[columns[name]].to_numpy() for name in (*_COLUMNS, *_OBSERVED) if name in columns}
+        raise ValueError(
+            f"events needs the column 'subject' with what solve_ivp gets as subject; {listed}"
+        )
+    used = {
+        name: table[columns[name]].to_numpy() for name in (*_COLUMNS, *_OBSERVED) if name in columns
+    }
     return used | ({"subject": table[columns[key]].to_numpy()} if key in columns else {})
 
 
@@ -123,8 +140,14 @@ def _number(values: Row, name: str, row: int, default: float = 0.0) -> float:
     try:
         value = float(value)
     except (TypeError, ValueError) as error:
-        missing = " For files of NONMEM: pd.read_csv(file, na_values='.')." if str(value).strip() == "." else ""
-        raise TypeError(f"events row {row}: {name} must be a number, got {shown(value)}.{missing}") from error
+        missing = (
+            " For files of NONMEM: pd.read_csv(file, na_values='.')."
+            if str(value).strip() == "."
+            else ""
+        )
+        raise TypeError(
+            f"events row {row}: {name} must be a number, got {shown(value)}.{missing}"
+        ) from error
     if np.isnan(value) and name != "time":
         return default
     if not np.isfinite(value):
@@ -150,14 +173,26 @@ def _check_amount(values: Row, row: int) -> None:
 def _event(values: Row, states: Sequence[str], row: int) -> Row:
     """One row as a dict, checked; of a row that does nothing only ``evid`` counts."""
     _check_amount(values, row)
-    event: Row = {k: _number(values, k, row) for k in ("time", "amt", "rate", "dur", "addl", "ii", "ss")}
-    is_constant = event["amt"] == 0.0 and event["ss"] != 0.0 and event["rate"] != 0.0  # an infusion without end
-    event["evid"] = evid = _number(values, "evid", row, 1.0 if event["amt"] != 0.0 or is_constant else 0.0)
+    event: Row = {
+        k: _number(values, k, row) for k in ("time", "amt", "rate", "dur", "addl", "ii", "ss")
+    }
+    is_constant = (
+        event["amt"] == 0.0 and event["ss"] != 0.0 and event["rate"] != 0.0
+    )  # an infusion without end
+    event["evid"] = evid = _number(
+        values, "evid", row, 1.0 if event["amt"] != 0.0 or is_constant else 0.0
+    )
     event["row"] = row
     if pd.isna(values.get("addl", 0.0)) and event["ii"] and not event["ss"]:
-        raise ValueError(f"events row {row}: ii is {event['ii']:g} and addl is missing; give the number of doses that follow, or 0.")
+        raise ValueError(
+            f"events row {row}: ii is {event['ii']:g} and addl is missing; give the number of doses that follow, or 0."
+        )
     if evid not in (0, 1, 2, 3, 4):
-        flag = " Without NONMEM's flag of 100 it would be one of these: evid % 100." if evid >= 100 and evid % 100 in (0, 1, 2, 3, 4) else ""
+        flag = (
+            " Without NONMEM's flag of 100 it would be one of these: evid % 100."
+            if evid >= 100 and evid % 100 in (0, 1, 2, 3, 4)
+            else ""
+        )
         raise ValueError(
             f"events row {row}: evid is {evid:g}; it must be 0 (observation), 1 (dose), 2 (other), 3 (reset) or 4 (reset and dose).{flag}"
         )
@@ -181,9 +216,13 @@ def _check_dose(event: Row, is_constant: bool, row: int) -> None:
             least = "positive" if name == "amt" else "0 or more"
             raise ValueError(f"events row {row}: {name} is {event[name]:g}; it must be {least}.")
     if event["rate"] < 0 and event["rate"] not in (-1, -2):
-        raise ValueError(f"events row {row}: rate is {event['rate']:g}; negative rates are -1 and -2 only.")
+        raise ValueError(
+            f"events row {row}: rate is {event['rate']:g}; negative rates are -1 and -2 only."
+        )
     if event["rate"] and event["dur"]:
-        raise ValueError(f"events row {row}: rate is {event['rate']:g} and dur is {event['dur']:g}; give one of them.")
+        raise ValueError(
+            f"events row {row}: rate is {event['rate']:g} and dur is {event['dur']:g}; give one of them."
+        )
     if event["ss"] not in (0, 1, 2):
         raise ValueError(
             f"events row {row}: ss is {event['ss']:g}; it must be 0, 1 (steady state) or 2 (steady state added to the current states)."
@@ -234,7 +273,11 @@ def _check_parameters(doses: Doses, states: Sequence[str], rows: Sequence[Row]) 
                 )
     for event in rows:
         for code, option in ((-1, "rate"), (-2, "duration")):
-            if event["rate"] == code and event["evid"] != 3 and event["cmt"] not in getattr(doses, option):
+            if (
+                event["rate"] == code
+                and event["evid"] != 3
+                and event["cmt"] not in getattr(doses, option)
+            ):
                 raise ValueError(
                     f"events row {event['row']}: rate is {code}, so the parameter must be named: "
                     f"Doses(table, {option}={{{event['cmt']!r}: 'name in params'}})."

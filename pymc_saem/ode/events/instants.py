@@ -1,10 +1,12 @@
 """When events come: the only place that computes the time of one, and that decides which of two comes first.
 
-Resets, steady states and covariates come at times that are data: they stand first among the events of a subject, in order. Doses
-come later by a lag, and infusions end, at times that parameters decide: a heap of doses gives the next one, so that a step costs
-the logarithm of their number. An event is taken once, by its place in this order, and never looked up by its time.
+Resets, steady states and covariates come at times that are data: they stand first among the events
+of a subject, in order. Doses come later by a lag, and infusions end, at times that parameters
+decide: a heap of doses gives the next one, so that a step costs the logarithm of their number. An
+event is taken once, by its place in this order, and never looked up by its time.
 
-Times that differ by rounding are one instant. The order within an instant: covariates, resets and steady states, rows, doses.
+Times that differ by rounding are one instant. The order within an instant: covariates, resets and
+steady states, rows, doses.
 """
 
 from __future__ import annotations
@@ -35,15 +37,17 @@ __all__ = [
     "take_dose",
 ]
 
-# Times nearer than this many units in the last place of the latest time of a subject are one: the sums that make them round.
+# Times nearer than this many units in the last place of the latest time of a subject are one: the
+# sums that make them round.
 UNITS = 8.0 * float(np.finfo(np.float64).eps)
 
-# Memory of a task (one subject of one replicate), float cells: time, how near is the same; of a steady state: where its interval
-# ends, its length, the change over the last one, that change per time, and the phases of start and end of its infusion.
+# Memory of a task (one subject of one replicate), float cells: time, how near is the same; of a
+# steady state: where its interval ends, its length, the change over the last one, that change per
+# time, and the phases of start and end of its infusion.
 NOW, NEAR, UNTIL, LENGTH, CHANGE, PACE, PHASE, _, N_FLOATS = range(9)
-# Integer cells: status, next row, next event of those at given times, next dose to enter the heap, resets so far, doses in the heap;
-# the steady state that is being computed (-1: none), what of its interval is done (1: start, 2: end), intervals so far, how many of
-# them were calm.
+# Integer cells: status, next row, next event of those at given times, next dose to enter the heap,
+# resets so far, doses in the heap; the steady state that is being computed (-1: none), what of its
+# interval is done (1: start, 2: end), intervals so far, how many of them were calm.
 STATUS, ROW, FIXED, DOSE, PERIOD, N_HEAP, CYCLE, DONE, INTERVALS, CALM, N_INTS = range(11)
 
 
@@ -68,7 +72,8 @@ class Task(NamedTuple):
     n_events: int
 
 
-# What is known of each dose: phase, next time; which repetition that is, the last one, and a place of the heap.
+# What is known of each dose: phase, next time; which repetition that is, the last one, and a place
+# of the heap.
 _PHASES, _TIMES, _COUNTS, _LASTS, _HEAP, N_ARRAYS = range(6)
 
 
@@ -108,7 +113,11 @@ def n_cells(table: Longs) -> int:
 def parameter_of(table: Longs, task: Task, j: int) -> float:
     """Parameter j of a task, from its differentiable and its constant values."""
     n_dp, n_dy0 = table[tt.N_DP], table[tt.N_DY0]
-    return doubles(task.x)[n_dy0 + j] if j < n_dp else doubles(task.c)[table[tt.N_STATES] - n_dy0 + j - n_dp]
+    return (
+        doubles(task.x)[n_dy0 + j]
+        if j < n_dp
+        else doubles(task.c)[table[tt.N_STATES] - n_dy0 + j - n_dp]
+    )
 
 
 @innermost
@@ -129,10 +138,15 @@ def duration_of(table: Longs, task: Task, e: int) -> float:
 def phase_of(table: Longs, task: Task, e: int) -> tuple[float, int]:
     """How long after the time of its record a dose first comes, and how many intervals before the record it was given.
 
-    Without a past, that is the lag and the duration. A dose that has been given for ever comes at all multiples of the interval
-    from there, so first at the remainder. The phase is NaN where lag or duration is bad.
+    Without a past, that is the lag and the duration. A dose that has been given for ever comes at
+    all multiples of the interval from there, so first at the remainder. The phase is NaN where lag
+    or duration is bad.
     """
-    j, duration, interval = places_of(task, e)[ev.LAG], duration_of(table, task, e), numbers_of(task, e)[ev.INTERVAL]
+    j, duration, interval = (
+        places_of(task, e)[ev.LAG],
+        duration_of(table, task, e),
+        numbers_of(task, e)[ev.INTERVAL],
+    )
     lag = parameter_of(table, task, j) if j >= 0 else 0.0
     phase, n_before = lag + duration, 0
     # The amount of an infusion that takes no time would be lost.
@@ -169,7 +183,9 @@ def next_fixed(task: Task) -> float:
 @innermost
 def next_dose(task: Task) -> float:
     """Time of the next dose, or end of an infusion; infinity if there is none."""
-    return _floats(task, _TIMES)[_ints(task, _HEAP)[0]] if longs(task.cells)[N_HEAP] > 0 else math.inf
+    return (
+        _floats(task, _TIMES)[_ints(task, _HEAP)[0]] if longs(task.cells)[N_HEAP] > 0 else math.inf
+    )
 
 
 @innermost
@@ -232,7 +248,10 @@ def begin_period(table: Longs, task: Task) -> bool:
             if not math.isfinite(phase):
                 return False
             _floats(task, _PHASES)[e], _floats(task, _TIMES)[e] = phase, instant(task, e, phase, 0)
-            _ints(task, _COUNTS)[e], _ints(task, _LASTS)[e] = 0, n_before + places_of(task, e)[ev.MORE]
+            _ints(task, _COUNTS)[e], _ints(task, _LASTS)[e] = (
+                0,
+                n_before + places_of(task, e)[ev.MORE],
+            )
             _push(task, e)
         cells[DOSE] += 1
     return True

@@ -1,9 +1,10 @@
 """A solve with events, in pieces: any solver goes from one event to the next, and here the events are carried out.
 
-All subjects of a range go to the solver together, each with its next piece, so that lanes stay full. A piece starts from
-the states and sensitivities of the last one. When an event's time depends on a parameter q, the sensitivities jump by
-(f before - f after) dtime/dq, besides what the event itself depends on (Rozenvasser, Automation and Remote Control 28,
-1967). Compiled on first use of events, and kept on disk.
+All subjects of a range go to the solver together, each with its next piece, so that lanes stay
+full. A piece starts from the states and sensitivities of the last one. When an event's time depends
+on a parameter q, the sensitivities jump by (f before - f after) dtime/dq, besides what the event
+itself depends on (Rozenvasser, Automation and Remote Control 28, 1967). Compiled on first use of
+events, and kept on disk.
 """
 
 from __future__ import annotations
@@ -49,7 +50,11 @@ __all__ = ["task"]
 @innermost
 def _write_rows(table: Longs, task: Task) -> None:
     """Store the solution at the rows of this time, or add their part to the gradient."""
-    n, n_sens, last = table[tt.N_STATES], tt.n_sens(table), longs(table[tt.STARTS])[task.subject + 1]
+    n, n_sens, last = (
+        table[tt.N_STATES],
+        tt.n_sens(table),
+        longs(table[tt.STARTS])[task.subject + 1],
+    )
     cells, z, gradient = longs(task.cells), doubles(task.z), doubles(task.gradient)
     now = doubles(task.memory)[NOW] + doubles(task.memory)[NEAR]
     while cells[ROW] < last and doubles(table[tt.TIMES])[cells[ROW]] <= now:
@@ -114,10 +119,19 @@ def _start(table: Longs, task: Task) -> None:
     copy(x, task.x, n_dy0 + n_dp)
     copy(c, task.c, n - n_dy0 + table[tt.N_P] - n_dp)
     cells, memory, times = longs(task.cells), doubles(task.memory), doubles(table[tt.TIMES])
-    tt.load_start(table, task.replicate * table[tt.N_SUBJECTS] + i, 0, 1, task.z, tt.n_sens(table), 0)
+    tt.load_start(
+        table, task.replicate * table[tt.N_SUBJECTS] + i, 0, 1, task.z, tt.n_sens(table), 0
+    )
     first, last = longs(table[tt.STARTS])[i], longs(table[tt.STARTS])[i + 1]
     memory[NOW] = memory[NEAR] = doubles(table[tt.T0])[i]
-    cells[STATUS], cells[ROW], cells[CYCLE], cells[FIXED], cells[DOSE], cells[PERIOD] = st.RUNNING, first, -1, 0, 0, 0
+    cells[STATUS], cells[ROW], cells[CYCLE], cells[FIXED], cells[DOSE], cells[PERIOD] = (
+        st.RUNNING,
+        first,
+        -1,
+        0,
+        0,
+        0,
+    )
     if last > first:
         if not (times[first] >= memory[NOW] and math.isfinite(times[last - 1])):
             cells[STATUS] = st.BAD_TIMES
@@ -173,7 +187,12 @@ def _sizes(table: Longs) -> tuple[int, int, int, int]:
     """Numbers of states with sensitivities, of differentiable and of constant values; cells of a task."""
     n_values, n_x = n_cells(table), table[tt.N_DY0] + table[tt.N_DP]
     n_c = table[tt.N_STATES] + table[tt.N_P] - n_x
-    return n_values, n_x, n_c, N_FLOATS + N_INTS + 4 * n_values + 2 * n_x + n_c + table[tt.N_INFUSIONS]
+    return (
+        n_values,
+        n_x,
+        n_c,
+        N_FLOATS + N_INTS + 4 * n_values + 2 * n_x + n_c + table[tt.N_INFUSIONS],
+    )
 
 
 @innermost
@@ -207,7 +226,24 @@ def _split(table: Longs, begin: int, end: int, a: int) -> tuple[Range, int]:
     scratch = order + 8 * n_rows
     piece = scratch + 8 * (2 * table[tt.N_STATES] + table[tt.N_P])
     parts = Range(
-        begin, a, size, schedules, who, t0, t_end, status, starts, z0, z1, x, gradient, c, times, order, scratch, piece
+        begin,
+        a,
+        size,
+        schedules,
+        who,
+        t0,
+        t_end,
+        status,
+        starts,
+        z0,
+        z1,
+        x,
+        gradient,
+        c,
+        times,
+        order,
+        scratch,
+        piece,
     )
     return parts, piece + 8 * tt.TABLE_SIZE
 
@@ -237,11 +273,17 @@ def _make_table(table: Longs, parts: Range, count: int) -> None:
     piece = longs(parts.table)
     for k in range(tt.TABLE_SIZE):
         piece[k] = table[k]
-    piece[tt.N_SUBJECTS], piece[tt.X_STRIDE], piece[tt.C_STRIDE], piece[tt.G_STRIDE] = count, 0, 0, 0
+    piece[tt.N_SUBJECTS], piece[tt.X_STRIDE], piece[tt.C_STRIDE], piece[tt.G_STRIDE] = (
+        count,
+        0,
+        0,
+        0,
+    )
     piece[tt.TIMES], piece[tt.ORDER], piece[tt.STARTS] = parts.times, parts.order, parts.starts
     piece[tt.T0], piece[tt.T_END], piece[tt.STATUS] = parts.t0, parts.t_end, parts.status
     piece[tt.Z0], piece[tt.Z1], piece[tt.X], piece[tt.C] = parts.z0, parts.z1, parts.x, parts.c
-    # A solve for values stays one: what is carried from piece to piece is as wide as the solver reads it.
+    # A solve for values stays one: what is carried from piece to piece is as wide as the solver
+    # reads it.
     piece[tt.GX] = parts.gradient if table[tt.GX] != 0 else 0
 
 

@@ -44,7 +44,8 @@ class Plan:
     hidden : dict of str to ndarray
         Parameters that only events change, with their values at the start.
     changing : dict of str to callable
-        Those that are pieces of a covariate's curve: their values (n_subjects, k) at one time per subject.
+        Those that are pieces of a covariate's curve: their values (n_subjects, k) at one time per
+        subject.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class Plan:
     ) -> None:
         self.doses, self.rows, self.covariates = doses, rows, covariates
         self.states, self.n_subjects, self.t0 = list(states), n_subjects, t0
-        self.infusions = sorted({(e["cmt"], kind) for e in rows if (kind := _kind(e, doses)) is not None})
+        self.infusions = sorted(
+            {(e["cmt"], kind) for e in rows if (kind := _kind(e, doses)) is not None}
+        )
         self.hidden = {_weight(*infusion): np.zeros(n_subjects) for infusion in self.infusions}
         self.hidden |= {_covariate(name): table.at(t0) for name, table in covariates.items()}
         self.changing = {_covariate(name): table.at for name, table in covariates.items()}
@@ -79,7 +82,9 @@ class Plan:
                 out = dict(out)
                 for state, kind in self.infusions:
                     if state in out:
-                        out[state] = out[state] + getattr(p, _weight(state, kind)) * self._factor(state, kind, p)
+                        out[state] = out[state] + getattr(p, _weight(state, kind)) * self._factor(
+                            state, kind, p
+                        )
             return out
 
         return with_inputs
@@ -109,11 +114,14 @@ class Plan:
         for event in self.rows:
             fixed += self._resets(event, shapes, places, periods)
             doses += self._doses(event, shapes, places, periods)
-        # At one time covariates come first, then resets and steady states in the order of their rows.
+        # At one time covariates come first, then resets and steady states in the order of their
+        # rows.
         fixed.sort(key=lambda group: group[:3])
         records = [record for group in fixed for record in group[3]] + doses
         subject, numbers, what = zip(*records, strict=True) if records else ((), (), ())
-        return EventTable(np.array(subject, dtype=np.int64), np.array(numbers), np.array(what), self.n_subjects)
+        return EventTable(
+            np.array(subject, dtype=np.int64), np.array(numbers), np.array(what), self.n_subjects
+        )
 
     def _resets(
         self, event: Row, shapes: Shapes, places: Mapping[str, int], periods: list[int]

@@ -1,8 +1,9 @@
 """The steady state of a dose: its intervals, one after the other, until the states at their end no longer change.
 
-It is computed from empty states, in isolation, and then added to the current states: a dose with ``ss`` 1 comes after a
-reset, one with ``ss`` 2 does not. Doses whose lag or infusion is longer than the interval overlap with the next; how many of them run at
-the start of an interval is a difference of whole numbers.
+It is computed from empty states, in isolation, and then added to the current states: a dose with
+``ss`` 1 comes after a reset, one with ``ss`` 2 does not. Doses whose lag or infusion is longer than
+the interval overlap with the next; how many of them run at the start of an interval is a difference
+of whole numbers.
 
 An infusion without end has no interval. Its lengths grow until the states follow.
 """
@@ -39,12 +40,14 @@ from pymc_saem.ode.runtime.native import Longs, doubles, innermost, longs
 
 __all__ = ["begin_steady_state", "go_on_in_cycle"]
 
-# Intervals before a steady state is given up, and the remaining change, in units of the tolerance, at which it is reached.
+# Intervals before a steady state is given up, and the remaining change, in units of the tolerance,
+# at which it is reached.
 _MAX_INTERVALS, _STEADY = 2000, 0.1
 # Changes, in the same units, that count as none, and that may come from rounding and steps.
 _STILL, _TREMBLE = 1e-3, 1.0
-# Of a constant infusion: the first length, how often it may grow, and the change over one that counts as none: an explicit
-# solver fluctuates by about the tolerance where it could take steps of any length.
+# Of a constant infusion: the first length, how often it may grow, and the change over one that
+# counts as none: an explicit solver fluctuates by about the tolerance where it could take steps of
+# any length.
 _FIRST_LENGTH, _MAX_LENGTHS, _CALM = 2.0**-10, 60, 2.0
 
 
@@ -58,7 +61,11 @@ def begin_steady_state(table: Longs, task: Task, steady: int) -> None:
     empty(table, task)
     copy(task.z, task.saved, n_cells(table))
     copy(task.z, task.earlier, n_cells(table))
-    time, length, running = numbers_of(task, steady)[ev.TIME], numbers_of(task, steady)[ev.INTERVAL], 0
+    time, length, running = (
+        numbers_of(task, steady)[ev.TIME],
+        numbers_of(task, steady)[ev.INTERVAL],
+        0,
+    )
     for k in range(places_of(task, steady)[ev.TARGET]):
         memory[PHASE + k], n_before = phase_of(table, task, steady + 1 + k)
         if not math.isfinite(memory[PHASE + k]):
@@ -81,7 +88,9 @@ def _next_in_cycle(task: Task) -> tuple[int, float]:
     """What comes next in an interval, and when; -1 is its end."""
     cells, memory, best = longs(task.cells), doubles(task.memory), -1
     at, steady = memory[UNTIL], cells[CYCLE]
-    for k in range(places_of(task, steady)[ev.TARGET] if numbers_of(task, steady)[ev.INTERVAL] > 0.0 else 0):
+    for k in range(
+        places_of(task, steady)[ev.TARGET] if numbers_of(task, steady)[ev.INTERVAL] > 0.0 else 0
+    ):
         if not cells[DONE] & (1 << k):
             # Once in every interval, whatever rounding makes of its time.
             time = min(instant(task, steady + 1 + k, memory[PHASE + k], -1), memory[UNTIL])
@@ -108,7 +117,12 @@ def go_on_in_cycle(table: Longs, task: Task, scratch: int) -> tuple[float, bool]
 @innermost
 def _end_interval(table: Longs, task: Task) -> None:
     """Judge the change over an interval: the state is steady, or the next interval begins, or there were too many."""
-    cells, memory, z, saved = longs(task.cells), doubles(task.memory), doubles(task.z), doubles(task.saved)
+    cells, memory, z, saved = (
+        longs(task.cells),
+        doubles(task.memory),
+        doubles(task.z),
+        doubles(task.saved),
+    )
     tolerances, change, is_constant = (
         doubles(table[tt.TOLERANCES]),
         0.0,
@@ -117,7 +131,9 @@ def _end_interval(table: Longs, task: Task) -> None:
     for m in range(n_cells(table)):
         change = max(change, abs(z[m] - saved[m]) / (tolerances[1] + tolerances[0] * abs(z[m])))
     cells[INTERVALS] += 1
-    if change == 0.0 or (_is_calm(task, change) if is_constant else _is_steady(table, task, change)):
+    if change == 0.0 or (
+        _is_calm(task, change) if is_constant else _is_steady(table, task, change)
+    ):
         _end_cycle(table, task)
         return
     if cells[INTERVALS] >= (_MAX_LENGTHS if is_constant else _MAX_INTERVALS):
@@ -134,7 +150,8 @@ def _end_interval(table: Longs, task: Task) -> None:
 def _is_steady(table: Longs, task: Task, change: float) -> bool:
     """Whether the sum of all changes to come, if they fall as the last two did, is small: over all, once, and for each state.
 
-    The largest change is that of the fastest state as long as it moves, and hides a slow one that is still changing.
+    The largest change is that of the fastest state as long as it moves, and hides a slow one that
+    is still changing.
     """
     cells, ratio = longs(task.cells), change / doubles(task.memory)[CHANGE]
     if _left(change, ratio) <= _STEADY and change <= 1e3 * _STEADY and cells[INTERVALS] > 1:

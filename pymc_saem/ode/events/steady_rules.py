@@ -76,7 +76,8 @@ def _warn_unless_additive(
     first, second = ({s: rng.uniform(0.5, 1.5) for s in states} for _ in range(2))
     both = {s: first[s] + second[s] for s in states}
     a, b, ab = (
-        np.array(function(*[point.get(v, values[v]) for v in inputs]), dtype=float) for point in (first, second, both)
+        np.array(function(*[point.get(v, values[v]) for v in inputs]), dtype=float)
+        for point in (first, second, both)
     )
     is_additive = np.allclose(ab, a + b, rtol=_EQUAL, atol=_EQUAL)
     if not is_additive or len(outputs) < len(derivatives):

@@ -16,15 +16,20 @@ from pymc_saem.ode.inputs.values import is_constant
 
 __all__ = ["warn_of_doubled_doses", "warn_of_periods", "warn_of_small_states"]
 
-# The error of a state below this many atol is a tenth of it or more. (At 1 atol: 4 % with tsit5, 470 % with BDF; at 10: 0.6 %, 40 %; at 1000:
-# 0.03 %, 0.3 %. Decay and growth by factors 10 and 1000.)
+# The error of a state below this many atol is a tenth of it or more. (At 1 atol: 4 % with tsit5,
+# 470 % with BDF; at 10: 0.6 %, 40 %; at 1000: 0.03 %, 0.3 %. Decay and growth by factors 10 and
+# 1000.)
 _FEW = 10.0
 
 
 def _known(y0: Mapping[str, TensorVariable], n_subjects: int) -> dict[str, np.ndarray]:
     """Initial values of the states that depend on data alone, each (n_subjects,)."""
     mode = Mode("py", "fast_compile")
-    values = {n: v.data if isinstance(v, Constant) else v.eval(mode=mode) for n, v in y0.items() if is_constant(v)}
+    values = {
+        n: v.data if isinstance(v, Constant) else v.eval(mode=mode)
+        for n, v in y0.items()
+        if is_constant(v)
+    }
     return {state: np.broadcast_to(value, (n_subjects,)) for state, value in values.items()}
 
 

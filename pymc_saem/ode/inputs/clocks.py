@@ -1,7 +1,8 @@
 """The clock of a table: numbers, not dates, and increasing throughout.
 
-Files of crossover studies often restart the clock at 0 in each period. Sorted by time, the periods would overlap, and nothing
-says which rows of ``t`` belong to which period, so such a table is refused.
+Files of crossover studies often restart the clock at 0 in each period. Sorted by time, the periods
+would overlap, and nothing says which rows of ``t`` belong to which period, so such a table is
+refused.
 """
 
 from __future__ import annotations
@@ -20,10 +21,15 @@ __all__ = ["check_clock", "period_columns", "refuse_no_numbers"]
 
 #: Columns, in small letters, that divide the rows of a subject into periods.
 _PERIODS = ("occ", "occasion", "period", "visit", "cycle", "day", "date", "dat1", "dat2", "dat3")
-_GO_ON = (
-    "write time that continues from one period to the next, in this table and in t, for example time + 168 * (period - 1)"
+_GO_ON = "write time that continues from one period to the next, in this table and in t, for example time + 168 * (period - 1)"
+_DATES = (
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    np.datetime64,
+    np.timedelta64,
+    pd.Period,
 )
-_DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64, pd.Period)
 
 
 def refuse_no_numbers(values: Any, what: str) -> None:
@@ -42,7 +48,9 @@ def refuse_no_numbers(values: Any, what: str) -> None:
         raise TypeError(f"{what} must hold real numbers, got {array.dtype}.")
     if np.ma.is_masked(values):
         place = np.argwhere(np.ma.getmaskarray(values))[0].tolist()
-        raise ValueError(f"{what} is masked at {place}. Leave those entries out, or give their values.")
+        raise ValueError(
+            f"{what} is masked at {place}. Leave those entries out, or give their values."
+        )
 
 
 def period_columns(table: pd.DataFrame) -> list[Hashable]:
@@ -91,7 +99,9 @@ def _check_order(
         back = back[evid[back] != 0] if (evid == 0).any() else back[:0]
     if back.size:
         k = int(back[0])
-        why = "that has resets (evid 3 or 4)" if (evid >= 3).any() else "with doses and observations"
+        why = (
+            "that has resets (evid 3 or 4)" if (evid >= 3).any() else "with doses and observations"
+        )
         raise ValueError(
             f"{what} row {rows[k]}: time {time[k]:g} of subject {shown(label)} goes back, after {time[k - 1]:g} in the row before, in a "
             f"table {why}. If the clock restarts in each period: {_GO_ON}. If it continues, sort the table by subject and time."

@@ -34,7 +34,9 @@ def _names_in_model(values: Iterable[Any], n: int) -> list[Label] | None:
     except TypeError:  # outside a model
         return None
     found = []
-    for name in {v.name for v in values if isinstance(v, Variable) and v.name in model.named_vars_to_dims}:
+    for name in {
+        v.name for v in values if isinstance(v, Variable) and v.name in model.named_vars_to_dims
+    }:
         dims = model.named_vars_to_dims[name]
         coords = model.coords.get(dims[0]) if dims else None
         if coords is not None and len(coords) == n and len(set(coords)) == n:
@@ -80,16 +82,22 @@ def read_subjects(
     is_whole = categories is None and all(isinstance(label, int) for label in found)
     if is_whole and found and min(found) < 0:
         row = int(np.flatnonzero(index == found.index(min(found)))[0])
-        raise ValueError(f"subject codes start at 0; row {row} is {min(found)} (factorize marks missing values by -1).")
+        raise ValueError(
+            f"subject codes start at 0; row {row} is {min(found)} (factorize marks missing values by -1)."
+        )
     top = max(found, default=-1) + 1 if is_whole else len(found)
-    n = _expected_number((top, len(found)) if categories is None else (len(categories), len(found)), shapes)
+    n = _expected_number(
+        (top, len(found)) if categories is None else (len(categories), len(found)), shapes
+    )
     known = None if n is None else _names_in_model(values, n)
     if is_whole and _rows_have_codes(found, n, known):
         n = len(found) if n is None else n
         return np.asarray(found, dtype=np.int64)[index] if found else index, Subjects(n, known)
     names = _names(found, categories, n, known, row_of=lambda k: int(np.flatnonzero(index == k)[0]))
     place = {label: i for i, label in enumerate(names)}
-    subjects = Subjects(len(names), names, by_name=True, is_ordered=categories is not None or names is known)
+    subjects = Subjects(
+        len(names), names, by_name=True, is_ordered=categories is not None or names is known
+    )
     return np.array([place[label] for label in found], dtype=np.int64)[index], subjects
 
 
@@ -158,8 +166,9 @@ def _names(
 def aligned(values: Any, subjects: Subjects) -> Any:
     """Entries of y0 or params; those indexed by labels are put in the order of the subjects.
 
-    If the rows have codes, the labels are those of the model's coords. If labels first appear in unsorted order, an array that
-    differs between subjects could be meant in either order, so a warning says which one is assumed.
+    If the rows have codes, the labels are those of the model's coords. If labels first appear in
+    unsorted order, an array that differs between subjects could be meant in either order, so a
+    warning says which one is assumed.
     """
     if subjects.names is None or not isinstance(values, dict):
         return values
@@ -169,17 +178,28 @@ def aligned(values: Any, subjects: Subjects) -> Any:
         index = _index(value)
         if index is not None:
             labels = plain(index)
-            is_counted = not subjects.by_name and index.equals(pd.RangeIndex(len(index)))  # places, as the codes are
+            is_counted = not subjects.by_name and index.equals(
+                pd.RangeIndex(len(index))
+            )  # places, as the codes are
             if index.is_unique and not is_counted and set(labels) == set(subjects.names):
                 order = [labels.index(label) for label in subjects.names]
-                out[name] = value.isel({value.dims[0]: order}) if isinstance(value, xr.DataArray) else value.iloc[order]
+                out[name] = (
+                    value.isel({value.dims[0]: order})
+                    if isinstance(value, xr.DataArray)
+                    else value.iloc[order]
+                )
                 continue
             if subjects.by_name and len(labels) == subjects.n and _is_telling(index):
                 raise ValueError(
                     f"{name!r} has the index {listed(labels)}, but the subjects of the rows are {listed(subjects.names)}. Give it their "
                     "labels as index; or pass its values alone, in that order, if its index has another meaning."
                 )
-        if is_known or isinstance(value, Variable) or np.ndim(value) == 0 or len(value) != subjects.n:
+        if (
+            is_known
+            or isinstance(value, Variable)
+            or np.ndim(value) == 0
+            or len(value) != subjects.n
+        ):
             continue
         array = np.asarray(value)
         if (array != array[0]).any():

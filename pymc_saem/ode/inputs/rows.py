@@ -24,7 +24,9 @@ class Rows:
         self.t0.setflags(write=False)
         self.n_rows = self.subject.size
         self.n_subjects = self.t0.size
-        self.starts = np.concatenate([[0], np.cumsum(np.bincount(self.subject, minlength=self.n_subjects))])
+        self.starts = np.concatenate(
+            [[0], np.cumsum(np.bincount(self.subject, minlength=self.n_subjects))]
+        )
         self._key = (self.subject.tobytes(), self.t0.tobytes())
 
     def __eq__(self, other: object) -> bool:

@@ -1,7 +1,8 @@
 """Who the subjects are, and what tables call them.
 
-Rows (:mod:`pymc_saem.ode.inputs.labels`) and tables name a subject by a code 0, 1, ..., the place on the leading axis of ``y0`` and ``params``, or by a label. What
-could be read in two ways is refused: a dose given to the wrong subject would be a wrong number in silence.
+Rows (:mod:`pymc_saem.ode.inputs.labels`) and tables name a subject by a code 0, 1, ..., the place
+on the leading axis of ``y0`` and ``params``, or by a label. What could be read in two ways is
+refused: a dose given to the wrong subject would be a wrong number in silence.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ __all__ = ["Label", "Subjects", "as_column", "in_order", "listed", "plain"]
 
 #: What the user calls a subject: a number, a text, a tuple, anything that hashes.
 Label: TypeAlias = Any
-_SAY_LABELS = "Pass labels in both places: subject=data['ID'] for the rows, and the same labels in the table"
+_SAY_LABELS = (
+    "Pass labels in both places: subject=data['ID'] for the rows, and the same labels in the table"
+)
 
 
 class Subjects:
@@ -34,7 +37,8 @@ class Subjects:
     by_name : bool
         Whether the rows gave labels; else they gave codes.
     is_ordered : bool
-        Whether the user gave the order of the labels, by categories or coords; else it is that of first appearance.
+        Whether the user gave the order of the labels, by categories or coords; else it is that of
+        first appearance.
     """
 
     def __init__(
@@ -48,7 +52,9 @@ class Subjects:
         self.names = None if names is None else list(names)
         self.is_ordered = is_ordered
         self.is_named_by_table = False  # whether the names come from a table of events
-        self.is_doubtful = False  # whether that table's numbers for the rows of t differ from their codes
+        self.is_doubtful = (
+            False  # whether that table's numbers for the rows of t differ from their codes
+        )
         #: Codes, times and index of the rows of t, where they are known.
         self.rows: tuple[np.ndarray, np.ndarray | None, pd.Index | None] | None = None
         self._place = {name: i for i, name in enumerate(self.names or ())}
@@ -95,7 +101,9 @@ class Subjects:
             for k, label in enumerate(found):
                 if not _is_code(label, self.n):
                     row = int(np.flatnonzero(index == k)[0])
-                    raise ValueError(f"subject code {label} in row {row} is outside 0..{self.n - 1}.")
+                    raise ValueError(
+                        f"subject code {label} in row {row} is outside 0..{self.n - 1}."
+                    )
             return np.asarray(found, dtype=np.int64)[index]
         return self.places(column, "t")
 
@@ -143,7 +151,9 @@ class Subjects:
         pairs = pd.DataFrame({"label": plain(labels), "code": codes}).drop_duplicates()
         if pairs["label"].duplicated().any() or pairs["code"].duplicated().any():
             return self
-        is_same_index = t_index is not None and index.equals(t_index) and not isinstance(index, pd.RangeIndex)
+        is_same_index = (
+            t_index is not None and index.equals(t_index) and not isinstance(index, pd.RangeIndex)
+        )
         if not (is_same_index or in_order(pairs["label"].tolist())):
             same = self.with_rows(*self.rows)
             same.is_doubtful = bool((pairs["label"] != pairs["code"]).any())
@@ -205,7 +215,9 @@ def as_column(
         If it is not a column, or if a row names no subject.
     """
     if isinstance(values, Variable):
-        raise TypeError(f"{what} must be known when solve_ivp is called; pass the array itself, not {values}.")
+        raise TypeError(
+            f"{what} must be known when solve_ivp is called; pass the array itself, not {values}."
+        )
     if isinstance(values, pd.MultiIndex):
         values = values.to_flat_index()
     elif isinstance(values, list | tuple) and any(isinstance(v, tuple) for v in values):
@@ -213,7 +225,9 @@ def as_column(
     if not isinstance(values, pd.Index) and np.ndim(values) != 1:
         raise ValueError(f"{what} must have one entry per row, got shape {np.shape(values)}.")
     column = pd.Series(values).reset_index(drop=True).infer_objects()
-    if isinstance(column.dtype, np.dtype) and not column.dtype.isnative:  # big-endian, from a file; pandas counts only its own order
+    if (
+        isinstance(column.dtype, np.dtype) and not column.dtype.isnative
+    ):  # big-endian, from a file; pandas counts only its own order
         column = column.astype(column.dtype.newbyteorder("="))
     if n_rows is not None and len(column) != n_rows:
         raise ValueError(
@@ -224,7 +238,9 @@ def as_column(
     missing = column.isna().to_numpy()
     if missing.any():
         row = int(missing.argmax())
-        raise ValueError(f"{what} of row {row} is missing ({list(values)[row]}). Drop that row or give its subject.")
+        raise ValueError(
+            f"{what} of row {row} is missing ({list(values)[row]}). Drop that row or give its subject."
+        )
     if isinstance(column.dtype, pd.CategoricalDtype):
         categories = plain(column.cat.categories)
         return pd.Series(plain(column.astype(object)), dtype=object), categories

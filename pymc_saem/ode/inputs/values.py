@@ -43,11 +43,17 @@ def as_tensors(values: Any, what: str) -> dict[str, TensorVariable]:
     out = {}
     for name, value in values.items():
         if not (isinstance(name, str) and name.isidentifier()):
-            raise ValueError(f"{what} has the name {name!r}; names must be Python identifiers, such as 'depot'.")
+            raise ValueError(
+                f"{what} has the name {name!r}; names must be Python identifiers, such as 'depot'."
+            )
         if not isinstance(value, Variable):
             refuse_no_numbers(value, f"{what}[{name!r}]")
         try:
-            tensor = value if isinstance(value, Variable) else pt.as_tensor_variable(np.asarray(value, dtype="float64"))
+            tensor = (
+                value
+                if isinstance(value, Variable)
+                else pt.as_tensor_variable(np.asarray(value, dtype="float64"))
+            )
             out[name] = pt.as_tensor_variable(tensor).astype("float64")
         except (TypeError, ValueError) as error:
             raise TypeError(f"{what}[{name!r}] must be numeric, got {shown(value)}.") from error
@@ -57,7 +63,8 @@ def as_tensors(values: Any, what: str) -> dict[str, TensorVariable]:
 def is_constant(tensor: Variable) -> bool:
     """Whether a tensor depends on data alone: no random draw and no symbolic input."""
     return all(
-        isinstance(v, Constant) or (isinstance(v, SharedVariable) and not isinstance(v.type, RandomType))
+        isinstance(v, Constant)
+        or (isinstance(v, SharedVariable) and not isinstance(v.type, RandomType))
         for v in graph_inputs([tensor])
     )
 
@@ -65,7 +72,8 @@ def is_constant(tensor: Variable) -> bool:
 def folded(tensor: TensorVariable) -> TensorVariable:
     """One constant instead of a graph of constants; a graph with shared variables stays.
 
-    PyTensor does not fold all of it, so that two copies of a solution might not merge, and be solved twice.
+    PyTensor does not fold all of it, so that two copies of a solution might not merge, and be
+    solved twice.
     """
     if not all(isinstance(v, Constant) for v in graph_inputs([tensor])):
         return tensor
@@ -79,9 +87,14 @@ def shapes_of(tensors: Mapping[Any, TensorVariable]) -> dict[Any, tuple[int, ...
     if open_names:
         try:
             infer = pytensor.function(
-                [], [tensors[n].shape for n in open_names], mode=Mode("py", "fast_compile"), on_unused_input="ignore"
+                [],
+                [tensors[n].shape for n in open_names],
+                mode=Mode("py", "fast_compile"),
+                on_unused_input="ignore",
             )
-            shapes |= {n: tuple(int(k) for k in s) for n, s in zip(open_names, infer(), strict=True)}
+            shapes |= {
+                n: tuple(int(k) for k in s) for n, s in zip(open_names, infer(), strict=True)
+            }
         except pytensor.graph.utils.MissingInputError as error:
             raise ValueError(
                 f"The shapes of {', '.join(map('{0[0]}[{0[1]!r}]'.format, open_names))} depend on values that are not known when "
@@ -98,21 +111,27 @@ def as_times(t: ArrayLike | Variable) -> tuple[TensorVariable, np.ndarray | None
         if isinstance(t, SharedVariable):
             values = t.get_value()
         if tensor.type.ndim != 1:
-            raise ValueError(f"t must be a vector with one time per row, got {tensor.type.ndim} dimensions.")
+            raise ValueError(
+                f"t must be a vector with one time per row, got {tensor.type.ndim} dimensions."
+            )
     else:
         refuse_no_numbers(t, "t")
         raw = np.asarray(t)
         try:
             values = np.asarray(t, dtype="float64")
         except (TypeError, ValueError) as error:
-            row, value = next(((i, x) for i, x in enumerate(raw.ravel().tolist()) if not _is_number(x)), (0, t))
+            row, value = next(
+                ((i, x) for i, x in enumerate(raw.ravel().tolist()) if not _is_number(x)), (0, t)
+            )
             raise TypeError(f"t must hold numbers; row {row} is {shown(value)}.") from error
         if values.ndim != 1:
             raise ValueError(f"t must be a vector with one time per row, got shape {values.shape}.")
         tensor = pt.constant(values)
     if values is not None and not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise ValueError(f"t must be finite; row {row} is {values[row]}. Drop that row or give its time.")
+        raise ValueError(
+            f"t must be finite; row {row} is {values[row]}. Drop that row or give its time."
+        )
     return tensor, values
 
 
@@ -169,11 +188,15 @@ def as_start(
     """Start time of each subject; no known row may lie before it."""
     n_subjects = subjects.n
     if isinstance(t0, Variable):
-        raise TypeError("t0 must be a number or an array with one time per subject, not a PyTensor variable.")
+        raise TypeError(
+            "t0 must be a number or an array with one time per subject, not a PyTensor variable."
+        )
     refuse_no_numbers(t0, "t0")
     start = np.asarray(t0, dtype="float64")
     if start.shape not in ((), (n_subjects,)):
-        raise ValueError(f"t0 must be a number or have shape ({n_subjects},), one per subject; got {start.shape}.")
+        raise ValueError(
+            f"t0 must be a number or have shape ({n_subjects},), one per subject; got {start.shape}."
+        )
     if not np.isfinite(start).all():
         raise ValueError(f"t0 must be finite, got {shown(t0)}.")
     start = np.broadcast_to(start, (n_subjects,)).copy()

@@ -157,7 +157,9 @@ def _batched(
 def _address(array: np.ndarray) -> int:
     buffer: Any = array  # which NumPy's annotations do not say before Python 3.12
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(buffer))  # a fifth of the time that NumPy takes to decide
+        return ctypes.addressof(
+            ctypes.c_char.from_buffer(buffer)
+        )  # a fifth of the time that NumPy takes to decide
     except (TypeError, ValueError):  # read-only, or empty
         return array.__array_interface__["data"][0]
 
@@ -185,8 +187,14 @@ def plan_of(op: Operation, t: np.ndarray, gradient: bool) -> CallPlan:
     rows, key = op.rows, (op, gradient, times)
     _check("times", t, (rows.n_rows,))
     if key not in _plans:
-        shapes = (rows.n_subjects, op.n_x), (rows.n_subjects, op.n_c), (rows.n_rows, op.system.n_states)
-        _plans[key] = CallPlan(times, gradient, *_layout(op, np.asarray(t, dtype=np.float64), gradient), *shapes)
+        shapes = (
+            (rows.n_subjects, op.n_x),
+            (rows.n_subjects, op.n_c),
+            (rows.n_rows, op.system.n_states),
+        )
+        _plans[key] = CallPlan(
+            times, gradient, *_layout(op, np.asarray(t, dtype=np.float64), gradient), *shapes
+        )
         if len(_plans) > _MAX_PLANS:
             _plans.popitem(last=False)
     op.__dict__["_last_plan"] = _plans[key]
@@ -198,7 +206,11 @@ def _layout(
 ) -> tuple[CFunc, np.ndarray, dict[int, Any]]:
     """The task of an operation at these times, the table of its calls, and the arrays and objects that the table leads to."""
     table, kept = _table(op, t)
-    solver, compiled, has_events = SOLVERS[op.solver], compile_system(op.system), op.events is not None
+    solver, compiled, has_events = (
+        SOLVERS[op.solver],
+        compile_system(op.system),
+        op.events is not None,
+    )
     module = solver.load()
     adjoint = solver.load_adjoint(op.system, has_events) if gradient else None
     if solver.hands_over:
@@ -248,7 +260,11 @@ def _table(op: Operation, t: np.ndarray) -> tuple[np.ndarray, dict[int, Any]]:
         }
     table = np.zeros(tt.TABLE_SIZE, dtype=np.int64)
     table[list(kept)] = [_address(array) for array in kept.values()]
-    table[tt.N_SUBJECTS], table[tt.N_ROWS], table[tt.N_STATES] = rows.n_subjects, rows.n_rows, system.n_states
+    table[tt.N_SUBJECTS], table[tt.N_ROWS], table[tt.N_STATES] = (
+        rows.n_subjects,
+        rows.n_rows,
+        system.n_states,
+    )
     table[tt.N_DY0], table[tt.N_DP], table[tt.N_P] = y0_index.size, system.n_dp, system.n_p
     table[tt.MAX_STEPS] = op.max_steps
     table[tt.N_INFUSIONS] = 0 if op.events is None else op.events.infusions.size

@@ -1,7 +1,7 @@
 """The operations inside graphs that Numba compiles.
 
-By default the compiled graph calls back into Python, and from there the compiled solver: about 30 us. Inside
-``compiled_calls`` of an operation it calls the solver itself.
+By default the compiled graph calls back into Python, and from there the compiled solver: about 30
+us. Inside ``compiled_calls`` of an operation it calls the solver itself.
 
 Registered without a cache key, so PyTensor never keeps the addresses on disk.
 """
@@ -42,9 +42,15 @@ def gradient_form(op: Operation, node: Apply, **kwargs: Any) -> Callable[..., An
             return through_python(t, x, c, g)
         x, c, g = np.ascontiguousarray(x), np.ascontiguousarray(c), np.ascontiguousarray(g)
         gx, table = np.empty(x.shape), new_table(x, c)
-        table[G], table[GX], table[G_STRIDE] = g.ctypes.data, gx.ctypes.data, g_shape[0] * g_shape[1]
+        table[G], table[GX], table[G_STRIDE] = (
+            g.ctypes.data,
+            gx.ctypes.data,
+            g_shape[0] * g_shape[1],
+        )
         run(table, x.shape[0])
-        if x.size + c.size + g.size < 0:  # uses after the run: Numba frees an array after its last one
+        if (
+            x.size + c.size + g.size < 0
+        ):  # uses after the run: Numba frees an array after its last one
             gx[0, 0, 0] = 1.0
         return gx
 
@@ -55,12 +61,19 @@ def gradient_form(op: Operation, node: Apply, **kwargs: Any) -> Callable[..., An
 def solution_form(op: Operation, node: Apply, **kwargs: Any) -> Callable[..., Any]:
     """The form of ``OdeSolution`` and ``OdeDerivatives``."""
     types = tuple(map(_type, node.outputs))
-    through_python = (_three_through_python if op.has_derivatives else _two_through_python)(op, *types)
+    through_python = (_three_through_python if op.has_derivatives else _two_through_python)(
+        op, *types
+    )
     t, x, c = node.inputs
     if not (isinstance(t, Constant) and (x.type.ndim, c.type.ndim) == (3, 2)):
         return through_python
     new_table, run, in_python, plan = _parts(op, t.data, gradient=False)
-    n_subjects, n_rows, n_states, n_x = op.rows.n_subjects, op.rows.n_rows, op.system.n_states, op.n_x
+    n_subjects, n_rows, n_states, n_x = (
+        op.rows.n_subjects,
+        op.rows.n_rows,
+        op.system.n_states,
+        op.n_x,
+    )
     OUT, STATUS, SENS = tt.OUT, tt.STATUS, tt.SENS
 
     @numba.njit
@@ -93,13 +106,16 @@ def solution_form(op: Operation, node: Apply, **kwargs: Any) -> Callable[..., An
         return y, status, dy
 
     function = derivatives if op.has_derivatives else solution
-    # The plan owns the memory and the code behind the addresses, so it shall live as long as the function.
+    # The plan owns the memory and the code behind the addresses, so it shall live as long as the
+    # function.
     function.plan = plan
     return function
 
 
 def _type(variable: Variable) -> numba.types.Array:
-    return numba.types.Array(numba.from_dtype(np.dtype(variable.type.dtype)), variable.type.ndim, "C")
+    return numba.types.Array(
+        numba.from_dtype(np.dtype(variable.type.dtype)), variable.type.ndim, "C"
+    )
 
 
 def _two_through_python(
@@ -132,7 +148,9 @@ def _three_through_python(
 class _Parts(NamedTuple):
     """The solver at fixed times for replicates (first axis of x) that share their constant values."""
 
-    new_table: Callable[..., np.ndarray]  # new_table(x, c): the table of a call, without places for results
+    new_table: Callable[
+        ..., np.ndarray
+    ]  # new_table(x, c): the table of a call, without places for results
     run: Callable[..., None]  # run(table, n_replicates) solves
     in_python: Callable[..., bool]  # in_python(x, c): whether the call must go through Python
     plan: CallPlan  # owns the memory and the code behind the addresses
@@ -142,7 +160,12 @@ def _parts(op: Operation, times: np.ndarray, gradient: bool) -> _Parts:
     """The solver of an operation at fixed times."""
     plan = plan_of(op, np.asarray(times), gradient)
     task, template, switch = plan.task.address, plan.table.ctypes.data, SWITCH.ctypes.data
-    x_shape, c_shape, size, n_subjects = plan.x_shape, plan.c_shape, tt.TABLE_SIZE, op.rows.n_subjects
+    x_shape, c_shape, size, n_subjects = (
+        plan.x_shape,
+        plan.c_shape,
+        tt.TABLE_SIZE,
+        op.rows.n_subjects,
+    )
     X, C, X_STRIDE, longs = tt.X, tt.C, tt.X_STRIDE, tt.longs
 
     @numba.njit
@@ -159,8 +182,11 @@ def _parts(op: Operation, times: np.ndarray, gradient: bool) -> _Parts:
 
     @numba.njit
     def run(table: np.ndarray, n_replicates: int) -> None:
-        # Literal or unsigned addresses would have functions compiled again that are known for int64.
-        run_as_switched(np.int64(switch), np.int64(task), np.int64(table.ctypes.data), n_replicates * n_subjects)
+        # Literal or unsigned addresses would have functions compiled again that are known for
+        # int64.
+        run_as_switched(
+            np.int64(switch), np.int64(task), np.int64(table.ctypes.data), n_replicates * n_subjects
+        )
         if table.size < 0:  # a use after the run, as above
             table[0] = 1
 

@@ -22,8 +22,8 @@ NO_SECOND = "second derivatives of an ODE solution are not implemented"
 class PullBack(Op):
     """Cotangent of the subjects' values: derivatives of the rows times the cotangent of the solution, summed by subject.
 
-    Inputs: derivatives (..., rows, n_states, n_x) and cotangent (..., rows, n_states), with the same batch dimensions.
-    Output: (..., n_subjects, n_x).
+    Inputs: derivatives (..., rows, n_states, n_x) and cotangent (..., rows, n_states), with the
+    same batch dimensions. Output: (..., n_subjects, n_x).
     """
 
     __props__ = ("rows",)
@@ -38,7 +38,9 @@ class PullBack(Op):
         shape = (*derivatives.type.shape[:-3], self.rows.n_subjects, derivatives.type.shape[-1])
         return Apply(self, [derivatives, g], [pt.tensor(dtype="float64", shape=shape)])
 
-    def perform(self, node: Apply, inputs: Sequence[np.ndarray], output_storage: list[list[Any]]) -> None:
+    def perform(
+        self, node: Apply, inputs: Sequence[np.ndarray], output_storage: list[list[Any]]
+    ) -> None:
         derivatives, g = inputs
         by_row = np.einsum("...sx,...s->...x", derivatives, g)
         out = np.zeros((*by_row.shape[:-2], self.rows.n_subjects, by_row.shape[-1]))
@@ -51,7 +53,10 @@ class PullBack(Op):
         return [(*shape[:-3], pt.constant(self.rows.n_subjects), shape[-1])]
 
     def L_op(
-        self, inputs: Sequence[Variable], outputs: Sequence[Variable], output_grads: Sequence[Variable]
+        self,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        output_grads: Sequence[Variable],
     ) -> list[Variable]:
         return [grad_not_implemented(self, i, x, NO_SECOND) for i, x in enumerate(inputs)]
 
@@ -64,7 +69,9 @@ def _vectorize(op: PullBack, node: Apply, derivatives: Variable, g: Variable) ->
 
 
 @numba_funcify.register(PullBack)
-def _pull_back(op: PullBack, node: Apply, **kwargs: Any) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def _pull_back(
+    op: PullBack, node: Apply, **kwargs: Any
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     subject, n_subjects = np.asarray(op.rows.subject, dtype=np.int64), op.rows.n_subjects
 
     @numba.njit
@@ -90,7 +97,8 @@ def _pull_back(op: PullBack, node: Apply, **kwargs: Any) -> Callable[[np.ndarray
     def many(derivatives: np.ndarray, g: np.ndarray) -> np.ndarray:
         lead = derivatives.shape[:-3]
         flat = batch(
-            derivatives.reshape((-1, *derivatives.shape[-3:])), np.ascontiguousarray(g).reshape((-1, *g.shape[-2:]))
+            derivatives.reshape((-1, *derivatives.shape[-3:])),
+            np.ascontiguousarray(g).reshape((-1, *g.shape[-2:])),
         )
         return flat.reshape((*lead, *flat.shape[1:]))
 

@@ -33,9 +33,7 @@ from pymc_saem.ode.solvers.registry import SOLVERS
 
 __all__ = ["OdeDerivatives", "OdeGradient", "OdeSolution"]
 
-_NO_TIME_GRADIENT = (
-    "the gradient of an ODE solution with respect to the observation times is not implemented; pass times as data"
-)
+_NO_TIME_GRADIENT = "the gradient of an ODE solution with respect to the observation times is not implemented; pass times as data"
 _NO_CONSTANT_GRADIENT = (
     "this y0 or parameter was data when solve_ivp was called, so no sensitivities are computed for "
     "it; pass a random variable or a symbolic tensor to solve_ivp to get its gradient"
@@ -45,7 +43,17 @@ _NO_CONSTANT_GRADIENT = (
 class _OdeOp(Op):
     """What all operations share: the frozen description and its use."""
 
-    __props__ = ("system", "rows", "y0_index", "solver", "rtol", "atol", "max_steps", "n_threads", "events")
+    __props__ = (
+        "system",
+        "rows",
+        "y0_index",
+        "solver",
+        "rtol",
+        "atol",
+        "max_steps",
+        "n_threads",
+        "events",
+    )
 
     def __init__(
         self,
@@ -91,8 +99,8 @@ class _OdeOp(Op):
     def compiled_calls(self, n_tasks: int, n_calls: int) -> AbstractContextManager[None]:
         """Context in which compiled graphs solve without Python, with threads if those were faster lately.
 
-        It expects ``n_calls`` calls with ``n_tasks`` subjects and replicates each, and that their caller releases the global
-        interpreter lock.
+        It expects ``n_calls`` calls with ``n_tasks`` subjects and replicates each, and that their
+        caller releases the global interpreter lock.
         """
         return compiled_calls(self, n_tasks, n_calls)
 
@@ -110,9 +118,9 @@ class _OdeOp(Op):
 class OdeSolution(_OdeOp):
     """Solution of every subject at its rows.
 
-    Inputs: times ``t`` (rows,), differentiable values ``x`` (..., n_subjects, n_x) and constant values
-    ``c`` (..., n_subjects, n_c) of the subjects, in both the entries of y0 first, then parameters.
-    Outputs: solution (..., rows, n_states) and status (..., n_subjects).
+    Inputs: times ``t`` (rows,), differentiable values ``x`` (..., n_subjects, n_x) and constant
+    values ``c`` (..., n_subjects, n_c) of the subjects, in both the entries of y0 first, then
+    parameters. Outputs: solution (..., rows, n_states) and status (..., n_subjects).
     """
 
     is_ode_solution = True
@@ -138,7 +146,9 @@ class OdeSolution(_OdeOp):
 
     def with_rows(self, subject: np.ndarray) -> OdeSolution:
         """The same operation for rows of other subjects (row,), whose times it gets as its first input."""
-        return type(self)(**(self.__getstate__() | {"rows": type(self.rows)(subject, self.rows.t0)}))
+        return type(self)(
+            **(self.__getstate__() | {"rows": type(self.rows)(subject, self.rows.t0)})
+        )
 
     def parameters(self, x: np.ndarray, c: np.ndarray) -> dict[str, np.ndarray] | None:
         """Parameters by name, (..., n_subjects, *shape), from the inputs (..., n_subjects, n_x) and (..., n_subjects, n_c).
@@ -159,7 +169,9 @@ class OdeSolution(_OdeOp):
 
     def with_derivatives(self) -> OdeSolution:
         """An operation with the same solution whose gradient needs no second solve, or this one where there is none."""
-        return OdeDerivatives(**self.__getstate__()) if _has_derivatives_in_one_solve(self) else self
+        return (
+            OdeDerivatives(**self.__getstate__()) if _has_derivatives_in_one_solve(self) else self
+        )
 
     def status_text(self, code: int) -> str:
         """What a status code means and what to do about it."""
@@ -224,7 +236,11 @@ class OdeGradient(_OdeOp):
         t, x, c, g = map(float_tensor, inputs)
         check_times(t)
         batch = batch_shape((x, 2), (c, 2), (g, 2))
-        return Apply(self, [t, x, c, g], [pt.tensor(dtype="float64", shape=(*batch, self.rows.n_subjects, self.n_x))])
+        return Apply(
+            self,
+            [t, x, c, g],
+            [pt.tensor(dtype="float64", shape=(*batch, self.rows.n_subjects, self.n_x))],
+        )
 
     def silenced(self) -> AbstractContextManager[None]:
         """Context in which gradients that are NaN are not reported, because the caller looks for them."""
@@ -254,17 +270,18 @@ def _has_derivatives_in_one_solve(op: _OdeOp) -> bool:
 class OdeDerivatives(OdeSolution):
     """:class:`OdeSolution` with a third output: derivatives (..., rows, n_states, n_x) with respect to ``x``.
 
-    They are zero where the solve failed, or where a subject was too stiff for the explicit solver, which ``auto``
-    hands over for the solution only.
+    They are zero where the solve failed, or where a subject was too stiff for the explicit solver,
+    which ``auto`` hands over for the solution only.
 
-    For kernels that want a density and its gradient at once. The gradient of a density needs the solution first: its cotangent is
-    made of residuals. :class:`OdeGradient` therefore solves again. Here the forward sensitivities are returned, and the
-    gradient contracts them.
+    For kernels that want a density and its gradient at once. The gradient of a density needs the
+    solution first: its cotangent is made of residuals. :class:`OdeGradient` therefore solves again.
+    Here the forward sensitivities are returned, and the gradient contracts them.
 
-    Only the states take part in the error control, so its steps are those of :class:`OdeSolution`: densities from both
-    operations are equal up to rounding, and kernels of either kind leave the same distribution invariant. The derivatives are
-    those of the numerical solution at fixed steps, which is the derivative of what is being accepted or rejected; for a
-    search for an optimum use :class:`OdeGradient` with its own tolerances.
+    Only the states take part in the error control, so its steps are those of :class:`OdeSolution`:
+    densities from both operations are equal up to rounding, and kernels of either kind leave the
+    same distribution invariant. The derivatives are those of the numerical solution at fixed steps,
+    which is the derivative of what is being accepted or rejected; for a search for an optimum use
+    :class:`OdeGradient` with its own tolerances.
     """
 
     has_derivatives = True

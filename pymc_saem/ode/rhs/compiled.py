@@ -66,7 +66,8 @@ class CompiledRhs:
     def _over_lanes(self, source: str) -> str:
         """The statements for one lane in a loop over all.
 
-        The number of lanes is not a constant: the compiler would unroll a short constant loop before it could vectorize it.
+        The number of lanes is not a constant: the compiler would unroll a short constant loop
+        before it could vectorize it.
         """
         columns = {"jy": self.n_states, "jp": self.n_dp}
 
@@ -91,7 +92,8 @@ def python_function(name: str, arguments: str, body: str) -> Callable[..., Any]:
     from pymc_saem.ode.rhs import elementary, products, special
     from pymc_saem.ode.runtime import native
 
-    # The module, because machine code from a file looks for one to belong to, and is kept by what that module imports.
+    # The module, because machine code from a file looks for one to belong to, and is kept by what
+    # that module imports.
     names = {"__name__": __name__, "math": math, "np": np, "multiply": products.multiply}
     names |= {"elementary_exp": elementary.exp, "elementary_log": elementary.log}
     names |= {"digamma": special.digamma, "polygamma": special.polygamma}

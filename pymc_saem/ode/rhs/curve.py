@@ -24,7 +24,8 @@ class Curve:
     ----------
     name : str
     t : TensorVariable
-        The time at which its value is known: the solver carries the piece of the curve that it is in, and no other.
+        The time at which its value is known: the solver carries the piece of the curve that it is
+        in, and no other.
     value : TensorVariable
         The value at that time.
     """
@@ -51,7 +52,9 @@ class Curve:
         self._refuse()
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError(f"p.{self._name} is a covariate that changes with time: write p.{self._name}(t), its value at time t.")
+        raise TypeError(
+            f"p.{self._name} is a covariate that changes with time: write p.{self._name}(t), its value at time t."
+        )
 
 
 for _operator in (*OPERATORS, *_OTHER_USES):

@@ -1,8 +1,10 @@
 """Right-hand sides that jump at a value of a state or of an estimated parameter.
 
-Their solutions are right, but not their derivatives: sensitivities follow the solution on either side of a jump and do not see that
-the jump itself comes earlier or later. The gradient by a lag in ``switch(t > p.lag, ...)`` would be zero. A change of case alone is
-harmless: where both cases are equal at the change, as in a hockey stick, the derivatives are right. So outputs are compared on both sides of the change.
+Their solutions are right, but not their derivatives: sensitivities follow the solution on either
+side of a jump and do not see that the jump itself comes earlier or later. The gradient by a lag in
+``switch(t > p.lag, ...)`` would be zero. A change of case alone is harmless: where both cases are
+equal at the change, as in a hockey stick, the derivatives are right. So outputs are compared on
+both sides of the change.
 """
 
 from __future__ import annotations
@@ -31,13 +33,14 @@ _ROUNDINGS = {
     "Sign": "sign",
     "Trunc": "trunc",
 }
-#: Paths between two points that are tried, and the decades of their values: those of most models; if no case changes there, all.
+#: Paths between two points that are tried, and the decades of their values: those of most models;
+#: if no case changes there, all.
 _N_WAYS, _DECADES = 400, ((-2.0, 3.0), (-8.0, 8.0))
 _ENOUGH_WAYS = 10
 #: Halvings of the path between two points, down to neighbouring numbers.
 _HALVINGS = 60
-#: A derivative jumps if it changes by more than this share of its size at the ends of one path in five. A change at 1e-8 that only keeps
-#: a logarithm finite does not count.
+#: A derivative jumps if it changes by more than this share of its size at the ends of one path in
+#: five. A change at 1e-8 that only keeps a logarithm finite does not count.
 _JUMP, _SHARE = 1e-3, 0.2
 
 
@@ -68,7 +71,11 @@ def find_jump(
         behind = set(ancestors(node.inputs))
         deciding = [name for v, name in names.items() if v in behind]
         if deciding and _jumps(outputs, node):
-            what = f"a comparison ({_COMPARISONS[kind]})" if kind in _COMPARISONS else f"{_ROUNDINGS[kind]}()"
+            what = (
+                f"a comparison ({_COMPARISONS[kind]})"
+                if kind in _COMPARISONS
+                else f"{_ROUNDINGS[kind]}()"
+            )
             return f"{what} with {', '.join(deciding)}"
     return ""
 

@@ -1,8 +1,9 @@
 """Whether a right-hand side is linear in the states with constant coefficients, f = A(p) y + b(p); if not, why.
 
-Decided on the scalars that ``lower`` makes and on their derivatives as they are printed: f is linear when no df/dy depends
-on a state or on t, df/dt is zero, and f does not jump (a jump has the slope zero, like a constant). So the way it is written does not
-matter: sums, products and quotients with parameters, ``pt.dot``, indexing and nonlinear functions of parameters are all fine.
+Decided on the scalars that ``lower`` makes and on their derivatives as they are printed: f is
+linear when no df/dy depends on a state or on t, df/dt is zero, and f does not jump (a jump has the
+slope zero, like a constant). So the way it is written does not matter: sums, products and quotients
+with parameters, ``pt.dot``, indexing and nonlinear functions of parameters are all fine.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Print a tensor graph as loops that Numba compiles: for right-hand sides too wide to write out number by number.
 
-Straight-line code has a statement per number, and compiling it takes longer than linear time. Here the code has a loop
-per tensor operation, whatever the width. Every tensor is a view of memory in which element m of lane l stands at
-``m * lanes + l``: of the states ``y``, the parameters ``p``, the times ``ts``, or scratch ``s``.
+Straight-line code has a statement per number, and compiling it takes longer than linear time. Here
+the code has a loop per tensor operation, whatever the width. Every tensor is a view of memory in
+which element m of lane l stands at ``m * lanes + l``: of the states ``y``, the parameters ``p``,
+the times ``ts``, or scratch ``s``.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ Value: TypeAlias = View | np.ndarray
 
 def contiguous(base: str, offset: int, shape: Sequence[int]) -> View:
     """View of a row-major tensor."""
-    strides = (0 if n == 1 else int(np.prod(shape[axis + 1 :], dtype=int)) for axis, n in enumerate(shape))
+    strides = (
+        0 if n == 1 else int(np.prod(shape[axis + 1 :], dtype=int)) for axis, n in enumerate(shape)
+    )
     return View(base, offset, tuple(shape), tuple(strides))
 
 
@@ -132,7 +135,10 @@ class LoopPrinter:
 
     def _nodes(self, outputs: Sequence[Variable]) -> tuple[list[Apply], dict[Variable, int]]:
         """The nodes that compute outputs, in order, and the number of uses of each variable."""
-        nodes, clients = list(toposort(outputs, blockers=list(self.values))), dict.fromkeys(outputs, 1)
+        nodes, clients = (
+            list(toposort(outputs, blockers=list(self.values))),
+            dict.fromkeys(outputs, 1),
+        )
         for v in (v for node in nodes for v in node.inputs):
             clients[v] = clients.get(v, 0) + 1
         return nodes, clients
@@ -153,7 +159,10 @@ class LoopPrinter:
         if known is not None:
             return known
         if isinstance(op, OpFromGraph):
-            outer = self.values, self.owned  # the outer graph may use the inputs, so none is changed in place
+            outer = (
+                self.values,
+                self.owned,
+            )  # the outer graph may use the inputs, so none is changed in place
             self.values, self.owned = dict(zip(op.inner_inputs, args, strict=True)), set()
             self._run(op.inner_outputs)
             results = [value_in(self.values, v) for v in op.inner_outputs]
@@ -179,7 +188,9 @@ class LoopPrinter:
         if isinstance(op, MOVES):
             return self._move(node, args)
         if isinstance(op, Blockwise) and not op.batch_ndim(node):
-            return self._compute(op._create_dummy_core_node([as_tensor_variable(v) for v in node.inputs]), args)
+            return self._compute(
+                op._create_dummy_core_node([as_tensor_variable(v) for v in node.inputs]), args
+            )
         raise UnsupportedOperation(op)
 
     def _new(self, shape: Sequence[int]) -> View:
@@ -196,7 +207,10 @@ class LoopPrinter:
         if _key(value) not in self.known:
             self._close()
             view = self.known[_key(value)] = self._new(value.shape)
-            texts = [f"s[{view.offset + m} * lanes + lane] = {number_text(float(x))}" for m, x in enumerate(value.flat)]
+            texts = [
+                f"s[{view.offset + m} * lanes + lane] = {number_text(float(x))}"
+                for m, x in enumerate(value.flat)
+            ]
             self.lines += ["for lane in range(lanes):", *("    " + text for text in texts)]
         return self.known[_key(value)]
 
@@ -210,7 +224,10 @@ class LoopPrinter:
                 printer = SourcePrinter(dict(zip(leaves.values(), texts, strict=False)))
                 results = [number_text(printer.value(x)) for x in values.values()]
                 stores = zip(texts[len(leaves) :], results, strict=True)
-                return [*interleaved(printer.lines), *(f"{place} = {text}" for place, text in stores)]
+                return [
+                    *interleaved(printer.lines),
+                    *(f"{place} = {text}" for place, text in stores),
+                ]
 
             self._loop(shape, [*leaves, *values], statements)
 
@@ -236,7 +253,11 @@ class LoopPrinter:
         shape = np.broadcast_shapes(*(a.shape for a in args))
         operands = [self._operand(a, shape) for a in args]
         reads = [v for v in operands if isinstance(v, View)]
-        if self.group is None or self.group[0] != shape or any(_meets(v, self.group[2]) for v in reads):
+        if (
+            self.group is None
+            or self.group[0] != shape
+            or any(_meets(v, self.group[2]) for v in reads)
+        ):
             self._close()
             self.group = shape, {}, {}
         _, leaves, values = self.group
@@ -266,7 +287,9 @@ class LoopPrinter:
             for axis in range(len(x.shape))
         ]
         self._loop(
-            x.shape, [View("s", out.offset, x.shape, tuple(strides)), x], lambda total, part: [f"{total} += {part}"]
+            x.shape,
+            [View("s", out.offset, x.shape, tuple(strides)), x],
+            lambda total, part: [f"{total} += {part}"],
         )
         return out
 
@@ -299,7 +322,9 @@ class LoopPrinter:
 
     def _join(self, op: Join | MakeVector, args: Sequence[Value]) -> View:
         axis: Any = getattr(op, "axis", 0)
-        if isinstance(op, Join) and not hasattr(op, "axis"):  # in PyTensor 2.38 it is the first input
+        if isinstance(op, Join) and not hasattr(
+            op, "axis"
+        ):  # in PyTensor 2.38 it is the first input
             axis, *args = args
         parts = [self._view(part) for part in args]
         if isinstance(op, MakeVector):
@@ -308,7 +333,9 @@ class LoopPrinter:
         shape[axis] = sum(part.shape[axis] for part in parts)
         out = self._new(shape)
         for part in parts:
-            self._copy(View("s", out.offset + begin * out.strides[axis], part.shape, out.strides), part)
+            self._copy(
+                View("s", out.offset + begin * out.strides[axis], part.shape, out.strides), part
+            )
             begin += part.shape[axis]
         return out
 
@@ -316,7 +343,9 @@ class LoopPrinter:
         """Run the operation on the numbers of the elements: it stays a view if those are at regular distances."""
         (source,) = (a for a in args if isinstance(a, View))
         storage = [[None] for _ in node.outputs]
-        node.op.perform(node, [a.numbers.astype("float64") if a is source else a for a in args], storage)
+        node.op.perform(
+            node, [a.numbers.astype("float64") if a is source else a for a in args], storage
+        )
         return [_as_view(source.base, np.asarray(s[0]).astype(int), node.op) for s in storage]
 
     def _set(self, node: Apply, args: Sequence[Value], is_last_use: bool) -> View:
@@ -346,7 +375,11 @@ class LoopPrinter:
 def _chain_of_sets(variable: Variable, clients: Mapping[Variable, int]) -> list[Variable]:
     """The variable, and the tensors that become it by set operations in place, if it is made by such."""
     chain = []
-    while variable.owner is not None and isinstance(variable.owner.op, SETS) and clients[variable] == 1:
+    while (
+        variable.owner is not None
+        and isinstance(variable.owner.op, SETS)
+        and clients[variable] == 1
+    ):
         chain.append(variable)
         variable = variable.owner.inputs[0]
     return chain
@@ -369,7 +402,9 @@ def _meets(view: View, values: Iterable[View]) -> bool:
     if view.base != "s" or view in values:
         return False
     first, last = view.numbers.min(), view.numbers.max()
-    return any(first < v.offset + max(1, int(np.prod(v.shape))) and v.offset <= last for v in values)
+    return any(
+        first < v.offset + max(1, int(np.prod(v.shape))) and v.offset <= last for v in values
+    )
 
 
 def _indices(shape: Sequence[int]) -> tuple[str, ...]:
@@ -377,4 +412,8 @@ def _indices(shape: Sequence[int]) -> tuple[str, ...]:
 
 
 def _key(value: Any) -> Hashable:
-    return (value.shape, str(value.dtype), value.tobytes()) if isinstance(value, np.ndarray) else str(value)
+    return (
+        (value.shape, str(value.dtype), value.tobytes())
+        if isinstance(value, np.ndarray)
+        else str(value)
+    )

@@ -180,7 +180,9 @@ def _elemwise(scalar_op: ScalarOp, args: Sequence[Any]) -> list[np.ndarray]:
     arrays = np.broadcast_arrays(*map(_objects, args))
     outs = [np.empty(arrays[0].shape, dtype=object) for _ in range(scalar_op.nout)]
     for index in np.ndindex(arrays[0].shape):
-        for out, value in zip(outs, apply_scalar(scalar_op, [a[index] for a in arrays]), strict=True):
+        for out, value in zip(
+            outs, apply_scalar(scalar_op, [a[index] for a in arrays]), strict=True
+        ):
             out[index] = value
     return outs
 
@@ -222,7 +224,9 @@ def _is_number(variable: Variable, number: float) -> bool:
     return isinstance(variable, ScalarConstant) and variable.data == number
 
 
-def _reduce(scalar_op: BinaryScalarOp | Add | Mul, array: Any, axis: Sequence[int] | None) -> np.ndarray:
+def _reduce(
+    scalar_op: BinaryScalarOp | Add | Mul, array: Any, axis: Sequence[int] | None
+) -> np.ndarray:
     array = _objects(array)
     axes = tuple(range(array.ndim)) if axis is None else tuple(axis)
     kept = [a for a in range(array.ndim) if a not in axes]
@@ -246,7 +250,9 @@ def _move(node: Apply, args: list[Any]) -> list[np.ndarray]:
             numbered.append(a)
         else:
             a = _objects(a)
-            numbered.append(np.arange(len(pool), len(pool) + a.size, dtype="float64").reshape(a.shape))
+            numbered.append(
+                np.arange(len(pool), len(pool) + a.size, dtype="float64").reshape(a.shape)
+            )
             pool.extend(a.ravel())
     storage = [[None] for _ in node.outputs]
     node.op.perform(node, numbered, storage)
@@ -269,8 +275,13 @@ def _softmax(op: Softmax | LogSoftmax, x: np.ndarray) -> np.ndarray:
 def _blockwise(op: Blockwise, node: Apply, args: list[Any]) -> list[np.ndarray]:
     """Loop over the batch dimensions, lowering the core operation for each."""
     core_ndims = [len(s) for s in op.inputs_sig]
-    batch = np.broadcast_shapes(*(a.shape[: a.ndim - n] for a, n in zip(args, core_ndims, strict=True)))
-    args = [np.broadcast_to(a, batch + a.shape[a.ndim - n :]) for a, n in zip(args, core_ndims, strict=True)]
+    batch = np.broadcast_shapes(
+        *(a.shape[: a.ndim - n] for a, n in zip(args, core_ndims, strict=True))
+    )
+    args = [
+        np.broadcast_to(a, batch + a.shape[a.ndim - n :])
+        for a, n in zip(args, core_ndims, strict=True)
+    ]
     core_node = op._create_dummy_core_node([as_tensor_variable(v) for v in node.inputs])
     outs: list[Any] = [None] * len(node.outputs)
     for index in np.ndindex(batch):
@@ -292,10 +303,13 @@ def differentiate(output: Variable, wrt: Sequence[Variable]) -> list[Variable | 
         if all(c is None for c in cotangents):
             continue
         cotangents = [
-            v.zeros_like("float64") if c is None else c for v, c in zip(node.outputs, cotangents, strict=True)
+            v.zeros_like("float64") if c is None else c
+            for v, c in zip(node.outputs, cotangents, strict=True)
         ]
         pullback = getattr(node.op, "pullback", None) or node.op.L_op
-        for x, term in zip(node.inputs, pullback(node.inputs, node.outputs, cotangents), strict=True):
+        for x, term in zip(
+            node.inputs, pullback(node.inputs, node.outputs, cotangents), strict=True
+        ):
             if isinstance(x, Constant) or isinstance(term.type, DisconnectedType):
                 continue
             if isinstance(term.type, NullType):

@@ -1,6 +1,7 @@
 """Matrix products for several subjects side by side: what the loops of a wide right-hand side spend their time in.
 
-Compiled once per machine and called through a symbol, because code that Numba links would be compiled again with each model.
+Compiled once per machine and called through a symbol, because code that Numba links would be
+compiled again with each model.
 """
 
 from __future__ import annotations

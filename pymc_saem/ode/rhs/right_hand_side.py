@@ -1,6 +1,7 @@
 """A traced right-hand side: its source text, from which machine code is made, and its graph.
 
-The text hashes, compares and pickles. The graph is kept for what reads a model, such as figures of its networks.
+The text hashes, compares and pickles. The graph is kept for what reads a model, such as figures of
+its networks.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class RightHandSide:
     places : dict of str to int
         Where each parameter begins in the flat vector of one subject.
     changing : dict of str to callable
-        Of parameters that change with time: their values (n_subjects, k) at one time per subject (n_subjects,).
+        Of parameters that change with time: their values (n_subjects, k) at one time per subject
+        (n_subjects,).
     """
 
     t: Variable
@@ -56,14 +58,15 @@ class OdeSystem:
     rhs_source, jac_source : str
         Bodies of ``rhs(t, y, p, dy)`` and ``jac(t, y, p, dy, jy, jp)``.
     vjp_source : str
-        Of wide systems, body of ``vjp(t, y, p, dy, jy, jp)``: the products of a vector ``dy`` with the Jacobians, ``jy`` (n_states)
-        and ``jp`` (n_dp); else empty.
+        Of wide systems, body of ``vjp(t, y, p, dy, jy, jp)``: the products of a vector ``dy`` with
+        the Jacobians, ``jy`` (n_states) and ``jp`` (n_dp); else empty.
     not_linear : str
         Why this is not A(p) y + b(p); empty if it is.
     is_wide : bool
         Whether the bodies are loops over tensors and lanes, and not the numbers of one lane.
     jump : str
-        Where it jumps depending on a state or a differentiable parameter, so that its gradients are not right; else empty.
+        Where it jumps depending on a state or a differentiable parameter, so that its gradients are
+        not right; else empty.
     graph : RightHandSide or None
         Where the text comes from. Ignored in comparisons, and not pickled.
     """

@@ -76,7 +76,8 @@ _TEMPLATES = {
 }
 
 
-# 2 atanh(s) / s on s in [0, 1/3] as a polynomial of s^2 through the Chebyshev points: relative error 5e-17.
+# 2 atanh(s) / s on s in [0, 1/3] as a polynomial of s^2 through the Chebyshev points: relative
+# error 5e-17.
 _ATANH = (
     2.0,
     0.6666666666668256,
@@ -168,7 +169,11 @@ class SourcePrinter:
             total = self.emit(" * ".join(sorted((total, name))))
         if number == 1:
             return total
-        return self._print_neg(total) if number == -1 else self.emit(f"{total} * {number_text(number)}")
+        return (
+            self._print_neg(total)
+            if number == -1
+            else self.emit(f"{total} * {number_text(number)}")
+        )
 
     def _print_sub(self, a: Printed, b: Printed) -> Printed:
         if isinstance(b, float):
@@ -198,7 +203,9 @@ class SourcePrinter:
         if b == 0.5:
             return self.emit(f"math.sqrt({number_text(a)})")
         if isinstance(b, float) and b.is_integer() and abs(b) < 16:
-            return self.emit(f"{number_text(a)} ** {int(b)}" if b > 0 else f"1.0 / {number_text(a)} ** {int(-b)}")
+            return self.emit(
+                f"{number_text(a)} ** {int(b)}" if b > 0 else f"1.0 / {number_text(a)} ** {int(-b)}"
+            )
         return self.emit(f"{number_text(a)} ** {number_text(b)}")
 
     def _print_identity(self, a: Printed) -> Printed:
@@ -223,8 +230,8 @@ class SourcePrinter:
         return self.emit(f"{share} if {number_text(a)} >= 0.0 else {small} * {share}")
 
     def _print_tanh(self, a: Printed) -> Printed:
-        # Twice as fast as the library's, and as accurate absolutely; the relative accuracy of results
-        # near zero is lost, which an added bias or state does not have either.
+        # Twice as fast as the library's, and as accurate absolutely; the relative accuracy of
+        # results near zero is lost, which an added bias or state does not have either.
         small = self.emit(f"exp_of_negative(-2.0 * abs({number_text(a)}))")
         return self.emit(f"math.copysign((1.0 - {small}) / (1.0 + {small}), {number_text(a)})")
 
@@ -236,13 +243,16 @@ class SourcePrinter:
     def _log1p_of_unit(self, x: str) -> str:
         """log(1 + x) for x in [0, 1] as 2 atanh(x / (2 + x)): within 3 units in the last place.
 
-        Straight-line arithmetic, which the compiler interleaves and vectorizes; the library's log1p is a call.
+        Straight-line arithmetic, which the compiler interleaves and vectorizes; the library's log1p
+        is a call.
         """
         s = self.emit(f"{x} / (2.0 + {x})")
         power, terms = self.emit(f"{s} * {s}"), list(map(repr, _ATANH))
         while len(terms) > 1:  # Estrin's scheme: pairs, pairs of pairs, ...
             pairs = zip(terms[::2], terms[1::2], strict=False)
-            terms = [self.emit(f"{a} + {power} * {b}") for a, b in pairs] + terms[len(terms) // 2 * 2 :]
+            terms = [self.emit(f"{a} + {power} * {b}") for a, b in pairs] + terms[
+                len(terms) // 2 * 2 :
+            ]
             power = self.emit(f"{power} * {power}")
         return self.emit(f"{s} * {terms[0]}")
 
@@ -259,8 +269,9 @@ _NAME = re.compile(r"\bv\d+\b")
 def interleaved(lines: Sequence[str]) -> list[str]:
     """Assignments in the order of their depth: what can run at the same time stands side by side.
 
-    Printed depth first, one network's chain of exponentials and divisions would finish before the next one
-    starts, and the processor, which looks ahead a few hundred instructions, would wait for each.
+    Printed depth first, one network's chain of exponentials and divisions would finish before the
+    next one starts, and the processor, which looks ahead a few hundred instructions, would wait for
+    each.
     """
     depth: dict[str, int] = {}
     for line in lines:

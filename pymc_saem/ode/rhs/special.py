@@ -1,6 +1,7 @@
 """Derivatives of the gamma function for compiled right-hand sides, within 1e-13 of SciPy's.
 
-The derivative of each is the next one, so the operations of right-hand sides are closed under differentiation.
+The derivative of each is the next one, so the operations of right-hand sides are closed under
+differentiation.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from pymc_saem.ode.runtime.native import FLOATING
 __all__ = ["digamma", "polygamma"]
 
 # Bernoulli numbers B2, B4, ..., B16.
-_B = (1.0 / 6.0, -1.0 / 30.0, 1.0 / 42.0, -1.0 / 30.0, 5.0 / 66.0, -691.0 / 2730.0, 7.0 / 6.0, -3617.0 / 510.0)
+_B = (
+    1.0 / 6.0,
+    -1.0 / 30.0,
+    1.0 / 42.0,
+    -1.0 / 30.0,
+    5.0 / 66.0,
+    -691.0 / 2730.0,
+    7.0 / 6.0,
+    -3617.0 / 510.0,
+)
 _LOWEST = -1e5  # below, the sum from pole to pole would take too long
 
 

@@ -1,7 +1,8 @@
 """The symbols that a right-hand side is called with, and advice for code that treats them as numbers.
 
-A right-hand side is called once, to read its graph. A decision of Python in that call, by ``if``, ``max`` or ``==``, would hold
-for all times, so it is refused; the message names the function that decides at each time.
+A right-hand side is called once, to read its graph. A decision of Python in that call, by ``if``,
+``max`` or ``==``, would hold for all times, so it is refused; the message names the function that
+decides at each time.
 """
 
 from __future__ import annotations
@@ -36,12 +37,55 @@ _NO_NUMBER = re.compile(
     r"|compares Python objects|'Named'|__format__|len\(\)|Expected an integer|BitOp"
 )
 # And when it cannot do what is asked for.
-_NO_SYMBOL = re.compile(r"_Symbol|Tensor(Variable|Type)|tensor variable|Undeclared input|not callable|operand type")
-_ERRORS = (TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError, MissingInputError)
+_NO_SYMBOL = re.compile(
+    r"_Symbol|Tensor(Variable|Type)|tensor variable|Undeclared input|not callable|operand type"
+)
+_ERRORS = (
+    TypeError,
+    ValueError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    NotImplementedError,
+    MissingInputError,
+)
 #: Python's names of what can be done with numbers, but for == and !=.
 OPERATORS = (
-    *("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "rmod", "pow", "rpow"),
-    *("neg", "pos", "abs", "lt", "le", "gt", "ge", "and", "rand", "or", "ror", "xor", "rxor", "invert", "getitem", "matmul", "rmatmul"),
+    *(
+        "add",
+        "radd",
+        "sub",
+        "rsub",
+        "mul",
+        "rmul",
+        "truediv",
+        "rtruediv",
+        "floordiv",
+        "rfloordiv",
+        "mod",
+        "rmod",
+        "pow",
+        "rpow",
+    ),
+    *(
+        "neg",
+        "pos",
+        "abs",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "and",
+        "rand",
+        "or",
+        "ror",
+        "xor",
+        "rxor",
+        "invert",
+        "getitem",
+        "matmul",
+        "rmatmul",
+    ),
 )
 
 
@@ -58,7 +102,9 @@ class _Symbol(TensorVariable):
 
 
 def _refuse(operator: str, function: str) -> NoReturn:
-    raise TypeError(f"{operator} compares Python objects, not values; write pm.math.{function}(a, b).")
+    raise TypeError(
+        f"{operator} compares Python objects, not values; write pm.math.{function}(a, b)."
+    )
 
 
 def _passed_on(name: str) -> Callable[..., Any]:
@@ -102,7 +148,11 @@ class Named(SimpleNamespace):
             return vars(self)[name]
         argument, _ = self._what
         example = next(iter(vars(self)), "name")
-        written = "" if isinstance(name, str) else f" They have names, not places: write {argument}.{example}."
+        written = (
+            ""
+            if isinstance(name, str)
+            else f" They have names, not places: write {argument}.{example}."
+        )
         raise KeyError(self._unknown(f"{argument}[{name!r}]") + written)
 
     def __iter__(self) -> Iterator[str]:
@@ -113,7 +163,9 @@ class Named(SimpleNamespace):
 
     def _unknown(self, asked: str) -> str:
         _, kind = self._what
-        known = [name for name in vars(self) if not name.startswith("_")]  # those with _ are added by events
+        known = [
+            name for name in vars(self) if not name.startswith("_")
+        ]  # those with _ are added by events
         return f"the right-hand side uses {asked}, but the {kind} are {', '.join(known) or 'none'}."
 
 
@@ -159,12 +211,20 @@ def call(
 def _explained(error: Exception) -> Exception | None:
     """The error to raise instead; None if this one does not come from a symbol."""
     if isinstance(error, AttributeError) and error.obj is pm.math and error.name == "softplus":
-        return AttributeError("This PyMC has no pm.math.softplus; pymc_saem.nn.softplus is the same on every PyMC.")
+        return AttributeError(
+            "This PyMC has no pm.math.softplus; pymc_saem.nn.softplus is the same on every PyMC."
+        )
     text, is_key = str(error), error.args and isinstance(error.args[0], Variable)
     if is_key or _NO_NUMBER.search(text):
-        return TypeError(f"{_place(error, 'uses a symbol as a number')}: {text.rstrip('.')}. {_ADVICE}")
+        return TypeError(
+            f"{_place(error, 'uses a symbol as a number')}: {text.rstrip('.')}. {_ADVICE}"
+        )
     if _NO_SYMBOL.search(text):
-        text = text.partition("\n")[0].replace("'_Symbol' object", "a symbol").replace("_Symbol", "symbol")
+        text = (
+            text.partition("\n")[0]
+            .replace("'_Symbol' object", "a symbol")
+            .replace("_Symbol", "symbol")
+        )
         advice = _NOT_CALLED if "not callable" in text else _ADVICE
         return TypeError(f"{_place(error, 'cannot be read')}: {text.rstrip('.')}. {advice}")
     return None
@@ -173,7 +233,11 @@ def _explained(error: Exception) -> Exception | None:
 def _place(error: Exception, what: str) -> str:
     """Where in the user's code an error came up."""
     own = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if not _is_library(frame)]
-    steps = [step for step in traceback.extract_tb(error.__traceback__) if own and step.filename == own[-1].f_code.co_filename]
+    steps = [
+        step
+        for step in traceback.extract_tb(error.__traceback__)
+        if own and step.filename == own[-1].f_code.co_filename
+    ]
     if not steps:
         return f"The right-hand side {what}"
     step = steps[-1]

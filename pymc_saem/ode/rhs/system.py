@@ -1,7 +1,7 @@
 """A system of differential equations: the user's right-hand side, traced once.
 
-``trace`` calls the right-hand side with PyTensor symbols and returns an :class:`OdeSystem`, which `compiled` turns into
-machine code.
+``trace`` calls the right-hand side with PyTensor symbols and returns an :class:`OdeSystem`, which
+`compiled` turns into machine code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ __all__ = ["flat_places", "trace"]
 
 #: An output of loops, and its place.
 Placed: TypeAlias = tuple[Variable, View]
-# From this size on, loops are as fast as numbers written out, and compile in 3 to 8 s whatever the width.
+# From this size on, loops are as fast as numbers written out, and compile in 3 to 8 s whatever the
+# width.
 MOST_WORK = 100
 
 
@@ -99,8 +100,12 @@ def _leaves(
     places: Mapping[str, int],
 ) -> dict[Variable, View]:
     """Where inputs stand in the memory of loops."""
-    leaves = {t: View("ts", 0, (), ())} | {v: View("y", i, (), ()) for i, v in enumerate(y.values())}
-    return leaves | {p[name]: contiguous("p", place, p[name].type.shape) for name, place in places.items()}
+    leaves = {t: View("ts", 0, (), ())} | {
+        v: View("y", i, (), ()) for i, v in enumerate(y.values())
+    }
+    return leaves | {
+        p[name]: contiguous("p", place, p[name].type.shape) for name, place in places.items()
+    }
 
 
 def _scalar_sources(
@@ -112,7 +117,9 @@ def _scalar_sources(
     n_dp: int,
 ) -> tuple[str, str, str, str]:
     """Right-hand side, Jacobian, no product; number by number. And why it is not linear."""
-    elements: dict[Variable, np.ndarray] = {v: _elements(v, v.type.shape) for v in (t, *y.values(), *p.values())}
+    elements: dict[Variable, np.ndarray] = {
+        v: _elements(v, v.type.shape) for v in (t, *y.values(), *p.values())
+    }
     dy = [as_scalar(out[()]) for out in lower(outputs, elements)]  # a derivative may be a number
     states = [elements[v].item() for v in y.values()]
     flat = [x for name in places for x in elements[p[name]].ravel()]
@@ -168,7 +175,12 @@ def _loop_sources(
     except UnsupportedOperation:
         return None
     rhs_source, jac_source, vjp_source = (printer.source() for printer in printers)
-    return rhs_source, jac_source, vjp_source, "it is computed in loops over tensors, which are not analysed"
+    return (
+        rhs_source,
+        jac_source,
+        vjp_source,
+        "it is computed in loops over tensors, which are not analysed",
+    )
 
 
 def _simplified(pairs: Sequence[Placed]) -> list[Placed]:
@@ -248,10 +260,18 @@ def _as_number(name: str, value: Any) -> TensorVariable:
     try:
         out = pt.as_tensor_variable(value)
     except (TypeError, ValueError, NotImplementedError) as error:
-        array = " Write pm.math.stack for np.array, and pm.math for functions of NumPy." if isinstance(value, np.ndarray) else ""
-        raise TypeError(f"rhs must return an expression for each state; the derivative of {name!r} is {value!r}.{array}") from error
+        array = (
+            " Write pm.math.stack for np.array, and pm.math for functions of NumPy."
+            if isinstance(value, np.ndarray)
+            else ""
+        )
+        raise TypeError(
+            f"rhs must return an expression for each state; the derivative of {name!r} is {value!r}.{array}"
+        ) from error
     if out.type.dtype.startswith("complex"):
-        raise TypeError(f"rhs must return real numbers; the derivative of {name!r} is {out.type.dtype}.")
+        raise TypeError(
+            f"rhs must return real numbers; the derivative of {name!r} is {out.type.dtype}."
+        )
     return out
 
 

@@ -13,7 +13,13 @@ from typing import Protocol
 
 import numba
 
-from pymc_saem.ode.runtime.threads import SWITCH, memory_of_helpers, prepare, run_in_threads, run_serially
+from pymc_saem.ode.runtime.threads import (
+    SWITCH,
+    memory_of_helpers,
+    prepare,
+    run_in_threads,
+    run_serially,
+)
 
 __all__ = ["Pace", "compiled_calls", "run"]
 
@@ -43,9 +49,9 @@ class Solvable(Protocol):
 class Pace:
     """Chooses between threads and no threads by which was faster lately.
 
-    On a busy machine, waiting for a thread that is not scheduled can cost a hundred times the solve.
-    The results are the same either way, so the choice may depend on time. The slower way is tried again
-    when that costs at most a twentieth of the time.
+    On a busy machine, waiting for a thread that is not scheduled can cost a hundred times the
+    solve. The results are the same either way, so the choice may depend on time. The slower way is
+    tried again when that costs at most a twentieth of the time.
     """
 
     def __init__(self) -> None:
@@ -106,7 +112,11 @@ def _choose_threads(n_tasks: int, wanted: int | None, pace: Pace | None, calls: 
     """Number of threads of the next calls; their code is compiled."""
     limit = 1
     if n_tasks >= _MIN_TASKS and not _forked:
-        limit = numba.get_num_threads() if wanted is None else min(wanted, numba.config.NUMBA_NUM_THREADS)
+        limit = (
+            numba.get_num_threads()
+            if wanted is None
+            else min(wanted, numba.config.NUMBA_NUM_THREADS)
+        )
     if wanted is None and limit > 1 and pace is not None and not pace.parallel(calls):
         limit = 1
     prepare(limit > 1)

@@ -45,14 +45,17 @@ __all__ = [
     "writing",
 ]
 
-# Division by zero gives inf, which the solver sees; an exception could not leave a task. Contraction
-# to fused multiply-adds saves a third of a network's time and rounds less; it reorders nothing.
+# Division by zero gives inf, which the solver sees; an exception could not leave a task.
+# Contraction to fused multiply-adds saves a third of a network's time and rounds less; it reorders
+# nothing.
 FLOATING = {"error_model": "numpy", "fastmath": {"contract"}}
 inner = numba.njit(**FLOATING)
-# Called from compiled code only, and not by address: an entry point would take a fifth of the compilation time.
+# Called from compiled code only, and not by address: an entry point would take a fifth of the
+# compilation time.
 _NO_WAY_IN = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 innermost = numba.njit(**_NO_WAY_IN, **FLOATING)
-# For short functions, because compiling a separate one takes a fifth of a second; and for what every step calls, which runs faster.
+# For short functions, because compiling a separate one takes a fifth of a second; and for what
+# every step calls, which runs faster.
 inlined = numba.njit(inline="always", **_NO_WAY_IN, **FLOATING)
 
 _Number = TypeVar("_Number", int, float)
@@ -102,7 +105,10 @@ def writing(write: Callable[..., ir.Value | None]) -> Codegen:
     """Code of an intrinsic from ``write(builder, *arguments)``; without a value, it is called for its effect alone."""
 
     def codegen(
-        context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Sequence[ir.Value]
+        context: BaseContext,
+        builder: ir.IRBuilder,
+        signature: Signature,
+        arguments: Sequence[ir.Value],
     ) -> ir.Value:
         value = write(builder, *arguments)
         return context.get_dummy_value() if value is None else value
@@ -130,7 +136,11 @@ _I64 = ir.IntType(64)
 
 @intrinsic
 def call_task(
-    typingctx: TypingContext, address: types.Type, begin: types.Type, end: types.Type, table: types.Type
+    typingctx: TypingContext,
+    address: types.Type,
+    begin: types.Type,
+    end: types.Type,
+    table: types.Type,
 ) -> Intrinsic:
     """Run a range of tasks: ``task(begin, end, table_address) -> 0``."""
     return types.int64(*[types.int64] * 4), _caller(*[_I64] * 4)
@@ -161,7 +171,8 @@ def _pointer(typingctx: TypingContext, address: types.Type) -> Intrinsic:
 def doubles(typingctx: TypingContext, address: types.Type) -> Intrinsic:
     """C pointer to float64 memory, which is indexed like an array and carries no size.
 
-    Compiled code with pointers in place of arrays is a fraction of the size: it carries no shapes and counts no references.
+    Compiled code with pointers in place of arrays is a fraction of the size: it carries no shapes
+    and counts no references.
     """
     return types.CPointer(types.float64)(types.int64), _pointer_to(ir.DoubleType())
 
@@ -180,9 +191,10 @@ def _scope(module: ir.Module, number: int) -> ir.MDValue:
 def take(typingctx: TypingContext, pointer: types.Type, index: types.Type) -> Intrinsic:
     """Element of a C pointer, in a loop whose stores meet none of its loads.
 
-    The compiler cannot know that the arrays of a right-hand side do not overlap, and does not vectorize if there are too many
-    pairs of them to compare. Every store by ``put`` says that it overlaps neither with a load by ``take``
-    nor with an earlier ``put``; other functions may read the memory, but between the two of this pair no order is kept.
+    The compiler cannot know that the arrays of a right-hand side do not overlap, and does not
+    vectorize if there are too many pairs of them to compare. Every store by ``put`` says that it
+    overlaps neither with a load by ``take`` nor with an earlier ``put``; other functions may read
+    the memory, but between the two of this pair no order is kept.
     """
 
     def write(builder: ir.IRBuilder, pointer: ir.Value, index: ir.Value) -> ir.Value:
@@ -194,15 +206,21 @@ def take(typingctx: TypingContext, pointer: types.Type, index: types.Type) -> In
 
 
 @intrinsic
-def put(typingctx: TypingContext, pointer: types.Type, index: types.Type, value: types.Type) -> Intrinsic:
+def put(
+    typingctx: TypingContext, pointer: types.Type, index: types.Type, value: types.Type
+) -> Intrinsic:
     """Write an element; see ``take``."""
 
     def write(builder: ir.IRBuilder, pointer: ir.Value, index: ir.Value, value: ir.Value) -> None:
         module = builder.module
-        module.__dict__["pymc_saem_stores"] = number = module.__dict__.get("pymc_saem_stores", 0) + 1
+        module.__dict__["pymc_saem_stores"] = number = (
+            module.__dict__.get("pymc_saem_stores", 0) + 1
+        )
         store = builder.store(value, builder.gep(pointer, [index]))
         store.set_metadata("alias.scope", module.add_metadata([_scope(module, number)]))
-        store.set_metadata("noalias", module.add_metadata([_scope(module, m) for m in range(number)]))
+        store.set_metadata(
+            "noalias", module.add_metadata([_scope(module, m) for m in range(number)])
+        )
 
     return types.none(pointer, types.int64, types.float64), writing(write)
 
@@ -223,7 +241,8 @@ def integers(address: int, size: int) -> np.ndarray:
 def copy_values(target: Doubles, source: Doubles, size: int) -> None:
     """Copy between arrays or pointers.
 
-    An assignment of a slice would also compile the text of the error that it raises when sizes differ: 2 s.
+    An assignment of a slice would also compile the text of the error that it raises when sizes
+    differ: 2 s.
     """
     for m in range(size):
         target[m] = source[m]

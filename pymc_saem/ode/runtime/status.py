@@ -86,10 +86,23 @@ _ADVICE = {
 }
 
 # How a gradient can fail although the solution succeeded.
-_OF_STEPS = (SolverStatus.MAX_STEPS, SolverStatus.STEP_TOO_SMALL, SolverStatus.SOLVER_FAILURE, SolverStatus.STIFF)
+_OF_STEPS = (
+    SolverStatus.MAX_STEPS,
+    SolverStatus.STEP_TOO_SMALL,
+    SolverStatus.SOLVER_FAILURE,
+    SolverStatus.STIFF,
+)
 
 # For compiled code, which takes plain numbers from another file.
 RUNNING = -1  # neither solved nor failed yet
-SUCCESS, MAX_STEPS, STEP_TOO_SMALL, NON_FINITE, BAD_TIMES, SOLVER_FAILURE, BAD_EVENT, NO_STEADY_STATE, STIFF = map(
-    int, SolverStatus
-)
+(
+    SUCCESS,
+    MAX_STEPS,
+    STEP_TOO_SMALL,
+    NON_FINITE,
+    BAD_TIMES,
+    SOLVER_FAILURE,
+    BAD_EVENT,
+    NO_STEADY_STATE,
+    STIFF,
+) = map(int, SolverStatus)

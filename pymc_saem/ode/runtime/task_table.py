@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import numpy as np
 
-from pymc_saem.ode.runtime.native import Doubles, Longs, doubles, floats, inner, innermost, integers, longs
+from pymc_saem.ode.runtime.native import (
+    Doubles,
+    Longs,
+    doubles,
+    floats,
+    inner,
+    innermost,
+    integers,
+    longs,
+)
 
 # Places in the int64 table that describes one call: addresses of row-major arrays, then sizes.
 TIMES, ORDER, STARTS, T0, X, C, Y0_INDEX, Y0_CONSTANT, TOLERANCES = range(9)
 OUT, STATUS, G, GX, RHS, JAC = range(9, 15)
 N_SUBJECTS, N_ROWS, N_STATES, N_DY0, N_DP, N_P = range(15, 21)
 X_STRIDE, C_STRIDE, G_STRIDE, MAX_STEPS = range(21, 25)
-# Of a piece between two events: where each subject starts and ends, states and sensitivities; when it ends. Zero without events.
+# Of a piece between two events: where each subject starts and ends, states and sensitivities; when
+# it ends. Zero without events.
 Z0, Z1, T_END = range(25, 28)
 # The solver of the pieces, and the events.
 SOLVER, EVENT_STARTS, EVENT_NUMBERS, EVENT_PLACES = range(28, 32)
-# Where the addresses of the task for stiff subjects and of its Jacobian stand (``auto``); 0: not asked for.
+# Where the addresses of the task for stiff subjects and of its Jacobian stand (``auto``); 0: not
+# asked for.
 STIFF = 32
-# Of the adjoint: the vector-Jacobian product; where `lanes` records its steps, an address, then their number by task.
+# Of the adjoint: the vector-Jacobian product; where `lanes` records its steps, an address, then
+# their number by task.
 VJP, TAPE = 33, 34
-# Where the derivatives of every row go if no gradient is asked for but the derivatives themselves; no tolerance controls their errors.
+# Where the derivatives of every row go if no gradient is asked for but the derivatives themselves;
+# no tolerance controls their errors.
 SENS = 35
-# Of the events: the parameters that are rates of infusions, among the parameters of a subject, and their number.
+# Of the events: the parameters that are rates of infusions, among the parameters of a subject, and
+# their number.
 INFUSIONS, N_INFUSIONS = 36, 37
 TABLE_SIZE = 38
 
@@ -30,7 +44,8 @@ TABLE_SIZE = 38
 def n_sens(table: Longs) -> int:
     """Sensitivities that a task carries with each state: all for gradients and derivatives, none for values.
 
-    This is the width of every array of states. Other cells of the table do not show it: the Jacobian is set for values too.
+    This is the width of every array of states. Other cells of the table do not show it: the
+    Jacobian is set for values too.
     """
     return table[N_DY0] + table[N_DP] if table[GX] != 0 or table[SENS] != 0 else 0
 
@@ -109,7 +124,12 @@ def write_status(table: Longs, replicate: int, i: int, status: int) -> None:
     """Store the status of a subject, and NaN in its rows after a failure."""
     longs(table[STATUS])[replicate * table[N_SUBJECTS] + i] = status
     if status != 0 and table[OUT] != 0:
-        n, starts, order, out = table[N_STATES], longs(table[STARTS]), longs(table[ORDER]), doubles(table[OUT])
+        n, starts, order, out = (
+            table[N_STATES],
+            longs(table[STARTS]),
+            longs(table[ORDER]),
+            doubles(table[OUT]),
+        )
         for k in range(starts[i], starts[i + 1]):
             for s in range(n):
                 out[(replicate * table[N_ROWS] + order[k]) * n + s] = np.nan
@@ -118,7 +138,11 @@ def write_status(table: Longs, replicate: int, i: int, status: int) -> None:
 @innermost
 def forget_derivatives(table: Longs, replicate: int, i: int) -> None:
     """Set the derivatives of all rows of a subject, which could not be computed, to zero."""
-    starts, order, n = longs(table[STARTS]), longs(table[ORDER]), table[N_STATES] * (table[N_DY0] + table[N_DP])
+    starts, order, n = (
+        longs(table[STARTS]),
+        longs(table[ORDER]),
+        table[N_STATES] * (table[N_DY0] + table[N_DP]),
+    )
     for k in range(starts[i], starts[i + 1]):
         sens = doubles(table[SENS] + 8 * (replicate * table[N_ROWS] + order[k]) * n)
         for m in range(n):

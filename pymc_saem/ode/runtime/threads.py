@@ -1,13 +1,13 @@
 """Threads that share the ranges of a job, and start on the next one within a microsecond.
 
-A transition of the E-step solves for a tenth of a millisecond, some thousand times a second. Waking a sleeping
-thread takes half as long as that, so an idle helper spins for about a millisecond before it sleeps. The caller works
-too, and waits only for ranges that a helper has begun.
+A transition of the E-step solves for a tenth of a millisecond, some thousand times a second. Waking
+a sleeping thread takes half as long as that, so an idle helper spins for about a millisecond before
+it sleeps. The caller works too, and waits only for ranges that a helper has begun.
 
-A job is claimed range by range from one 64-bit word: its number above, the next range below. All else about the
-job is read between the reading of the word and the compare-and-swap that claims a range. If that succeeds, the word
-did not change meanwhile, and neither did the job: a new job has a new number, and its caller writes it only after every
-range of the last one is done.
+A job is claimed range by range from one 64-bit word: its number above, the next range below. All
+else about the job is read between the reading of the word and the compare-and-swap that claims a
+range. If that succeeds, the word did not change meanwhile, and neither did the job: a new job has a
+new number, and its caller writes it only after every range of the last one is done.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ from numba.extending import intrinsic
 from pymc_saem.kept import keep_function
 from pymc_saem.ode.runtime.native import Intrinsic, call_task, inner, longs, writing
 
-__all__ = ["SWITCH", "memory_of_helpers", "prepare", "run_as_switched", "run_in_threads", "run_serially"]
+__all__ = [
+    "SWITCH",
+    "memory_of_helpers",
+    "prepare",
+    "run_as_switched",
+    "run_in_threads",
+    "run_serially",
+]
 
 # Places in the memory of the pool, a cache line apart where several threads write.
 _TASK, _TABLE, _N_TASKS, _N_RANGES, _LED, _WORD, _DONE, _SIZE = 0, 1, 2, 3, 4, 16, 32, 48
@@ -43,7 +50,9 @@ def _pointer(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
 @intrinsic
 def _read(typingctx: TypingContext, address: types.Type) -> Intrinsic:
     """Atomic load."""
-    return types.int64(types.int64), writing(lambda b, address: b.load_atomic(_pointer(b, address), "acquire", 8))
+    return types.int64(types.int64), writing(
+        lambda b, address: b.load_atomic(_pointer(b, address), "acquire", 8)
+    )
 
 
 @intrinsic
@@ -67,10 +76,14 @@ def _add(typingctx: TypingContext, address: types.Type, value: types.Type) -> In
 
 
 @intrinsic
-def _swap(typingctx: TypingContext, address: types.Type, expected: types.Type, value: types.Type) -> Intrinsic:
+def _swap(
+    typingctx: TypingContext, address: types.Type, expected: types.Type, value: types.Type
+) -> Intrinsic:
     """Atomic compare and swap; whether ``expected`` was found and replaced."""
 
-    def write(builder: ir.IRBuilder, address: ir.Value, expected: ir.Value, value: ir.Value) -> ir.Value:
+    def write(
+        builder: ir.IRBuilder, address: ir.Value, expected: ir.Value, value: ir.Value
+    ) -> ir.Value:
         pair = builder.cmpxchg(_pointer(builder, address), expected, value, "acq_rel", "acquire")
         return builder.extract_value(pair, 1)
 
@@ -145,7 +158,8 @@ def _lead(memory: int, task: int, table: int, n_tasks: int, n_ranges: int) -> No
     _write(memory + 8 * _LED, 0)
 
 
-# How compiled graphs solve: 0 through Python, 1 serially, n with the n - 1 helpers of the pool at the address.
+# How compiled graphs solve: 0 through Python, 1 serially, n with the n - 1 helpers of the pool at
+# the address.
 SWITCH = np.zeros(2, np.int64)
 
 
@@ -159,7 +173,9 @@ def _run_as_switched(switch: int, task: int, table: int, n_tasks: int) -> None:
 
 
 # Compiled when first called, from Python or from compiled code.
-serially, help_out, lead = (keep_function(function, nogil=True) for function in (_serially, _help, _lead))
+serially, help_out, lead = (
+    keep_function(function, nogil=True) for function in (_serially, _help, _lead)
+)
 ranges, run_as_switched = inner(_ranges), inner(_run_as_switched)
 
 
@@ -178,7 +194,9 @@ class _Pool:
             event = threading.Event()
             self.wanted.append(event)
             self.helpers += 1
-            threading.Thread(target=self._serve, args=(event,), name="pymc_saem solver", daemon=True).start()
+            threading.Thread(
+                target=self._serve, args=(event,), name="pymc_saem solver", daemon=True
+            ).start()
         for event in self.wanted[:n_helpers]:
             if not event.is_set():
                 event.set()

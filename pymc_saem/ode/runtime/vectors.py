@@ -1,8 +1,9 @@
 """Eight lanes as one value: vectors in compiled code, which become vector instructions as they are written.
 
-A loop over eight lanes is left to LLVM's vectorizer, which first checks at run time whether arrays overlap and whether there are
-enough lanes. In a short loop, the checks take longer than the arithmetic. ``load``, ``store`` and operators on vectors need
-none, and compile faster. Multiplications and additions are fused.
+A loop over eight lanes is left to LLVM's vectorizer, which first checks at run time whether arrays
+overlap and whether there are enough lanes. In a short loop, the checks take longer than the
+arithmetic. ``load``, ``store`` and operators on vectors need none, and compile faster.
+Multiplications and additions are fused.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class _VectorModel(models.PrimitiveModel):
 
 def _spread(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
     """The vector of a number."""
-    one = builder.insert_element(ir.Constant(_IR, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    one = builder.insert_element(
+        ir.Constant(_IR, ir.Undefined), number, ir.Constant(ir.IntType(32), 0)
+    )
     order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     return builder.shuffle_vector(one, ir.Constant(_IR, ir.Undefined), order)
 
@@ -58,7 +61,9 @@ def _define(symbol: Callable[[Any, Any], Any], instruction: str) -> None:
         cases = [signature(_vector, _vector, _vector), signature(_vector, types.float64, _vector)]
 
     of_vectors = writing(lambda builder, a, b: getattr(builder, instruction)(a, b, flags=_CONTRACT))
-    of_number = writing(lambda builder, a, b: getattr(builder, instruction)(_spread(builder, a), b, flags=_CONTRACT))
+    of_number = writing(
+        lambda builder, a, b: getattr(builder, instruction)(_spread(builder, a), b, flags=_CONTRACT)
+    )
     lower_builtin(symbol, _vector, _vector)(of_vectors)
     lower_builtin(symbol, types.float64, _vector)(of_number)
 
@@ -79,17 +84,23 @@ def _place(builder: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Valu
 def _call(builder: ir.IRBuilder, name: str, vector: ir.Value) -> ir.Value:
     """A function of LLVM for each lane."""
     function = ir.FunctionType(_IR, [_IR])
-    return builder.call(builder.module.declare_intrinsic(f"llvm.{name}.v{LANES}f64", fnty=function), [vector])
+    return builder.call(
+        builder.module.declare_intrinsic(f"llvm.{name}.v{LANES}f64", fnty=function), [vector]
+    )
 
 
 @intrinsic
 def load(typingctx: TypingContext, address: types.Type, index: types.Type) -> Intrinsic:
     """Vector number ``index`` from ``address`` on."""
-    return _vector(types.int64, types.int64), writing(lambda b, *place: b.load(_place(b, *place), align=8))
+    return _vector(types.int64, types.int64), writing(
+        lambda b, *place: b.load(_place(b, *place), align=8)
+    )
 
 
 @intrinsic
-def store(typingctx: TypingContext, address: types.Type, index: types.Type, vector: types.Type) -> Intrinsic:
+def store(
+    typingctx: TypingContext, address: types.Type, index: types.Type, vector: types.Type
+) -> Intrinsic:
     """Write vector number ``index`` from ``address`` on."""
 
     def write(builder: ir.IRBuilder, address: ir.Value, index: ir.Value, vector: ir.Value) -> None:
@@ -122,10 +133,14 @@ def root(typingctx: TypingContext, a: types.Type) -> Intrinsic:
 
 
 @intrinsic
-def where_one(typingctx: TypingContext, mask: types.Type, a: types.Type, b: types.Type) -> Intrinsic:
+def where_one(
+    typingctx: TypingContext, mask: types.Type, a: types.Type, b: types.Type
+) -> Intrinsic:
     """Lanes of ``a`` where the mask is 1, else those of ``b``."""
 
     def write(builder: ir.IRBuilder, mask: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
-        return builder.select(builder.fcmp_ordered("==", mask, ir.Constant(_IR, [1.0] * LANES)), a, b)
+        return builder.select(
+            builder.fcmp_ordered("==", mask, ir.Constant(_IR, [1.0] * LANES)), a, b
+        )
 
     return _vector(_vector, _vector, _vector), writing(write)

@@ -1,11 +1,13 @@
 """Gradients by the discrete adjoint of ``tsit5``: the recorded steps are taken back, last one first.
 
-Forward sensitivities carry a column for every parameter through every stage; here each stage costs one vector-Jacobian
-product, whatever the number of parameters. With some thousand weights that is the only way. The result is the exact
-derivative of the numerical solution at its step sizes, so it is as accurate as the solution, but no tolerance controls its
-own error. (Hairer, Lubich & Wanner, Geometric Numerical Integration, VI.1, for explicit methods.)
+Forward sensitivities carry a column for every parameter through every stage; here each stage costs
+one vector-Jacobian product, whatever the number of parameters. With some thousand weights that is
+the only way. The result is the exact derivative of the numerical solution at its step sizes, so it
+is as accurate as the solution, but no tolerance controls its own error. (Hairer, Lubich & Wanner,
+Geometric Numerical Integration, VI.1, for explicit methods.)
 
-``lanes`` solves and records; this file goes back, with the same lanes. Stiff subjects get their gradient from ``cvodes``.
+``lanes`` solves and records; this file goes back, with the same lanes. Stiff subjects get their
+gradient from ``cvodes``.
 """
 
 from __future__ import annotations
@@ -18,17 +20,29 @@ from numba.core.ccallback import CFunc
 
 from pymc_saem.ode.runtime import status as st
 from pymc_saem.ode.runtime import task_table as tt
-from pymc_saem.ode.runtime.native import Longs, call_lanes, call_task, compile_task, doubles, innermost, longs
+from pymc_saem.ode.runtime.native import (
+    Longs,
+    call_lanes,
+    call_task,
+    compile_task,
+    doubles,
+    innermost,
+    longs,
+)
 from pymc_saem.ode.solvers import tsit5
 
 __all__ = ["task"]
 
 _LANES, _STAGES = 8, 7
-# Addresses. By lane: t and h of the step, t_now of a stage, t_next (the end of the step), row and steps that are left. By value and
-# lane: start z of the step, the adjoints of z and of one stage's values; values, slopes and adjoints of slopes of all stages;
-# parameters p, their adjoints from one stage, and in total. Last the gradient of one task.
-Work = namedtuple("Work", "t h now t_next row left z z_bar y_bar values slopes slope_bars p p_bar total gradient")
-# Row i: weights of the earlier slopes in the values of stage i; the last stage is the end of the step.
+# Addresses. By lane: t and h of the step, t_now of a stage, t_next (the end of the step), row and
+# steps that are left. By value and lane: start z of the step, the adjoints of z and of one stage's
+# values; values, slopes and adjoints of slopes of all stages; parameters p, their adjoints from one
+# stage, and in total. Last the gradient of one task.
+Work = namedtuple(
+    "Work", "t h now t_next row left z z_bar y_bar values slopes slope_bars p p_bar total gradient"
+)
+# Row i: weights of the earlier slopes in the values of stage i; the last stage is the end of the
+# step.
 _A = np.zeros((_STAGES, _STAGES))
 _A[1, :1] = tsit5.A21
 _A[2, :2] = tsit5.A31, tsit5.A32
@@ -71,7 +85,9 @@ def _enter(table: Longs, work: Work, task: int, lane: int, n_steps: int) -> None
 def _take_row(table: Longs, work: Work, task: int, lane: int, s: float, h: float) -> None:
     """Add the cotangent of the last row, at the fraction s of a step, to the adjoints of the step's start and slopes."""
     n, replicate, row = table[tt.N_STATES], task // table[tt.N_SUBJECTS], longs(work.row)[lane]
-    g = doubles(table[tt.G] + 8 * (replicate * table[tt.G_STRIDE] + longs(table[tt.ORDER])[row] * n))
+    g = doubles(
+        table[tt.G] + 8 * (replicate * table[tt.G_STRIDE] + longs(table[tt.ORDER])[row] * n)
+    )
     z_bar, slope_bars, size = doubles(work.z_bar), doubles(work.slope_bars), n * _LANES
     w1, w2, w3, w4, w5, w6, w7 = tsit5.weights(s)
     for e in range(n):
@@ -108,7 +124,9 @@ def _recall(table: Longs, work: Work, tape: int, task: int, lane: int) -> None:
     first, times = longs(table[tt.STARTS])[task % table[tt.N_SUBJECTS]], doubles(table[tt.TIMES])
     while longs(work.row)[lane] >= first and times[longs(work.row)[lane]] > t:
         at = times[longs(work.row)[lane]]
-        _take_row(table, work, task, lane, 1.0 if at == doubles(work.t_next)[lane] else (at - t) / h, h)
+        _take_row(
+            table, work, task, lane, 1.0 if at == doubles(work.t_next)[lane] else (at - t) / h, h
+        )
     doubles(work.t_next)[lane] = t
 
 
@@ -132,7 +150,16 @@ def _stages(table: Longs, work: Work) -> None:
         if i < _STAGES - 1:
             _set_time(work, i)
             offset = 8 * i * size
-            call_lanes(table[tt.RHS], _LANES, work.now, work.values + offset, work.p, work.slopes + offset, 0, 0)
+            call_lanes(
+                table[tt.RHS],
+                _LANES,
+                work.now,
+                work.values + offset,
+                work.p,
+                work.slopes + offset,
+                0,
+                0,
+            )
 
 
 @innermost
@@ -164,7 +191,9 @@ def _pull_back(table: Longs, work: Work) -> None:
                     bars[j * size + m] += h[m % _LANES] * _A[i, j] * doubles(work.y_bar)[m]
         for first in range(0, table[tt.N_DP] * _LANES, _LANES):
             for lane in range(_LANES):
-                doubles(work.total)[first + lane] += doubles(work.p_bar)[first + lane] if h[lane] > 0.0 else 0.0
+                doubles(work.total)[first + lane] += (
+                    doubles(work.p_bar)[first + lane] if h[lane] > 0.0 else 0.0
+                )
 
 
 @innermost
@@ -184,14 +213,25 @@ def _task(begin: int, end: int, table_address: int) -> int:
     """Gradients of the tasks begin to end, as many at a time as there are lanes."""
     table = longs(table_address)
     n, n_dp = table[tt.N_STATES], table[tt.N_DP]
-    memory = np.zeros((6 + n * (3 + 3 * _STAGES) + table[tt.N_P] + 2 * n_dp) * _LANES + table[tt.N_DY0] + n_dp)
+    memory = np.zeros(
+        (6 + n * (3 + 3 * _STAGES) + table[tt.N_P] + 2 * n_dp) * _LANES + table[tt.N_DY0] + n_dp
+    )
     work = _split(table, memory.ctypes.data)
     tape, counts = np.empty(_LANES * table[tt.MAX_STEPS] * (2 + n)), np.zeros(1 + _LANES, np.int64)
-    status, nobody, inner = np.zeros(end, np.int64), np.zeros(2, np.int64), np.empty(tt.TABLE_SIZE, np.int64)
+    status, nobody, inner = (
+        np.zeros(end, np.int64),
+        np.zeros(2, np.int64),
+        np.empty(tt.TABLE_SIZE, np.int64),
+    )
     # The table of the solutions that are recorded; a stiff subject stays marked as such.
     for m in range(tt.TABLE_SIZE):
         inner[m] = table[m]
-    inner[tt.GX], inner[tt.OUT], inner[tt.STATUS], inner[tt.TAPE] = 0, 0, status.ctypes.data, counts.ctypes.data
+    inner[tt.GX], inner[tt.OUT], inner[tt.STATUS], inner[tt.TAPE] = (
+        0,
+        0,
+        status.ctypes.data,
+        counts.ctypes.data,
+    )
     inner[tt.STIFF] = nobody.ctypes.data if table[tt.STIFF] != 0 else 0
     for first in range(begin, end, _LANES):
         n_used, most = min(_LANES, end - first), 0

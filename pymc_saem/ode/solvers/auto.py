@@ -1,12 +1,12 @@
 """The `auto` solver: `lanes`, which hands a subject over to `cvodes` when it finds that the problem is stiff.
 
-Each solve, and each gradient, begins explicit and decides for itself, by its own steps alone. So results depend
-neither on earlier solves nor on threads.
+Each solve, and each gradient, begins explicit and decides for itself, by its own steps alone. So
+results depend neither on earlier solves nor on threads.
 
-`cvodes` and the Jacobian are compiled, or read from disk, when the first subject is stiff: most models never need
-them, and they take seconds. Compiled code finds the task for stiff subjects through a cell of memory. At first the cell
-leads to Python, which compiles the task, puts its address there, and does the subject; from then on, no Python is
-involved.
+`cvodes` and the Jacobian are compiled, or read from disk, when the first subject is stiff: most
+models never need them, and they take seconds. Compiled code finds the task for stiff subjects
+through a cell of memory. At first the cell leads to Python, which compiles the task, puts its
+address there, and does the subject; from then on, no Python is involved.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class _Cell:
         self.memory[:] = ctypes.cast(self.prepare, ctypes.c_void_p).value or 0, 0
 
     def _prepare_and_run(self, begin: int, end: int, table: int) -> int:
-        # Several threads may come here at once, all of which have let go of Python's lock while they solved.
+        # Several threads may come here at once, all of which have let go of Python's lock while
+        # they solved.
         with _lock:
             if self.task is None:
                 try:

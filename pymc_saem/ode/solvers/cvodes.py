@@ -1,7 +1,7 @@
 """The `cvodes` solver: SUNDIALS CVODE with BDF, for stiff systems, driven from compiled code.
 
-Like `lanes`, its tasks are compiled once per machine, and a model adds only its right-hand side, by address: the same
-machine code that `lanes` calls, here with one lane.
+Like `lanes`, its tasks are compiled once per machine, and a model adds only its right-hand side, by
+address: the same machine code that `lanes` calls, here with one lane.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def _solve(begin: int, end: int, table_address: int) -> int:
         if table[tt.Z1] != 0:
             copy_values(floats(table[tt.Z1] + 8 * k * n, n), out[m], n)
         tt.write_solution(table, replicate, i, first, out[:m], status)
-        n_steps[0] = y0.size + p.size + times.size  # uses after the call: Numba frees an array after its last one
+        n_steps[0] = (
+            y0.size + p.size + times.size
+        )  # uses after the call: Numba frees an array after its last one
     return 0
 
 
@@ -84,7 +86,11 @@ def _pull_back(begin: int, end: int, table_address: int) -> int:
         first, last, t0, y0, p = tt.read_subject(table, k)
         times, total = _times(table, i, first, last), np.zeros(n_dp + n_dy0)
         g = np.zeros((times.size, n))  # the end of a piece has no observation
-        copy_values(g.ravel(), tt.read_cotangent(table, replicate, first, last - first).ravel(), (last - first) * n)
+        copy_values(
+            g.ravel(),
+            tt.read_cotangent(table, replicate, first, last - first).ravel(),
+            (last - first) * n,
+        )
         _set_subject(problem, times, t0, y0, p)
         own.g, own.total = g.ctypes.data, total.ctypes.data
         if table[tt.Z0] != 0:

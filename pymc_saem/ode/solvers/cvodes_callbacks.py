@@ -1,11 +1,12 @@
 """What CVODE calls back: right-hand sides, Jacobian, error weights, and the corrector of the sensitivities.
 
-Every function returns 0, or 1 for "not like this, try a smaller step". All read one array, the user data:
-head cells (64 bits), parameters, scratch. Scratch is there so that no callback allocates. The model comes
-in as two addresses in the head, so these functions are compiled once per machine, not once per model.
+Every function returns 0, or 1 for "not like this, try a smaller step". All read one array, the user
+data: head cells (64 bits), parameters, scratch. Scratch is there so that no callback allocates. The
+model comes in as two addresses in the head, so these functions are compiled once per machine, not
+once per model.
 
-Augmented state: y (n), then S by state: row i holds dy_i/d(n_dp parameters, chosen y0), contiguous. So
-every inner loop below runs along a row, over all sensitivities at once.
+Augmented state: y (n), then S by state: row i holds dy_i/d(n_dp parameters, chosen y0), contiguous.
+So every inner loop below runs along a row, over all sensitivities at once.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ CORRECTOR_ITERATIONS = 5
 def user_data(problem: Any) -> np.ndarray:
     """The array of a problem; without sensitivities n_y0 is 0, but jp must still fit."""
     n, n_p, n_dp, n_y0 = problem.n, problem.n_p, problem.n_dp, problem.n_y0
-    y0, p, y0_index = floats(problem.y0, n), floats(problem.p, n_p), integers(problem.y0_index, n_y0)
+    y0, p, y0_index = (
+        floats(problem.y0, n),
+        floats(problem.p, n_p),
+        integers(problem.y0_index, n_y0),
+    )
     sizes = (n_p, n_dp + n, n, n, n, n, n * n, n * n, n * n_dp)
     total = N_HEAD
     for size in sizes:
@@ -176,9 +181,9 @@ def augmented_rhs(t: float, y_vector: int, dy_vector: int, data: int) -> int:
 def error_weights(y_vector: int, weight_vector: int, data: int) -> int:
     """Weights of the error norm, a mean over all n (1 + n_sens) entries.
 
-    y gets the factor sqrt(1 + n_sens), or the mean would dilute its error: so y is at least as accurate as
-    without sensitivities. The absolute tolerance of dy/dp is atol / max(1, |p|): units of y per relative
-    change of p.
+    y gets the factor sqrt(1 + n_sens), or the mean would dilute its error: so y is at least as
+    accurate as without sensitivities. The absolute tolerance of dy/dp is atol / max(1, |p|): units
+    of y per relative change of p.
     """
     head, cell = integers(data, N_HEAD), floats(data, N_HEAD)
     n, n_sens, rtol, atol = head[N], head[N_SENS], cell[RTOL], cell[ATOL]
@@ -234,12 +239,14 @@ def _newton(t: float, data: int, predicted: np.ndarray, zn1: np.ndarray) -> bool
 def corrector(t: float, y_vector: int, f_vector: int, data: int) -> int:
     """Solve the corrector equation of y and S, disguised as right-hand side of CVODE's fixed point.
 
-    CVODE iterates c <- rl1 (h f(ypred + c) - zn1), with gamma = rl1 h, to find the correction c. Given the
-    wanted correction c, this returns f = (c + rl1 zn1) / gamma, so that one iteration delivers c. For S the
-    equation is linear: (I - gamma jy) S = Spred + gamma jp - rl1 zn1.
+    CVODE iterates c <- rl1 (h f(ypred + c) - zn1), with gamma = rl1 h, to find the correction c.
+    Given the wanted correction c, this returns f = (c + rl1 zn1) / gamma, so that one iteration
+    delivers c. For S the equation is linear: (I - gamma jy) S = Spred + gamma jp - rl1 zn1.
     """
     head, cell, a = integers(data, N_HEAD), floats(data, N_HEAD), data + 8 * SYSTEM
-    sun.CVodeGetNonlinearSystemData(head[MEMORY], a, a + 8, a + 16, a + 24, a + 32, a + 40, a + 48, a + 56)
+    sun.CVodeGetNonlinearSystemData(
+        head[MEMORY], a, a + 8, a + 16, a + 24, a + 32, a + 40, a + 48, a + 56
+    )
     n, n_dp, n_sens, gamma, rl1 = head[N], head[N_DP], head[N_SENS], cell[GAMMA], cell[RL1]
     n_all = n + n * n_sens
     predicted = floats(sun.N_VGetArrayPointer(head[PREDICTED]), n_all)

@@ -1,14 +1,16 @@
 """One solve by SUNDIALS CVODE, without and with sensitivities; compiled functions that take all by address.
 
-One call makes one context and one solver memory and frees both, so calls may run in parallel threads.
+One call makes one context and one solver memory and frees both, so calls may run in parallel
+threads.
 
 Forward: Newton with SUNDIALS' dense solver and the analytic Jacobian.
 
-Gradient: CVODE integrates y and its sensitivities S = dy/d(parameters, y0) as one system, S in the error
-control. The wheels' CVODE has no sensitivity solver, and a generic linear solver on n (1 + n_sens) states
-is wasteful: the Jacobian is needed for S anyway, and given y the corrector equation of S is linear. So the
-corrector is ours: Newton on the n states, then S from one n x n factorization. CVODE believes that it runs
-a fixed-point iteration that converges at once (`cvodes_callbacks.corrector` has the algebra).
+Gradient: CVODE integrates y and its sensitivities S = dy/d(parameters, y0) as one system, S in the
+error control. The wheels' CVODE has no sensitivity solver, and a generic linear solver on n (1 +
+n_sens) states is wasteful: the Jacobian is needed for S anyway, and given y the corrector equation
+of S is linear. So the corrector is ours: Newton on the n states, then S from one n x n
+factorization. CVODE believes that it runs a fixed-point iteration that converges at once
+(`cvodes_callbacks.corrector` has the algebra).
 
 The engine is compiled once per machine and kept on disk; a model adds only its right-hand side.
 """
@@ -23,7 +25,15 @@ from numba import types
 from numba.core.ccallback import CFunc
 
 from pymc_saem.ode.runtime import status as st
-from pymc_saem.ode.runtime.native import copy_values, external, floats, innermost, integers, kept_cfunc, register
+from pymc_saem.ode.runtime.native import (
+    copy_values,
+    external,
+    floats,
+    innermost,
+    integers,
+    kept_cfunc,
+    register,
+)
 from pymc_saem.ode.solvers import cvodes_callbacks as callbacks
 from pymc_saem.ode.solvers import sundials as sun
 
@@ -32,16 +42,20 @@ __all__ = ["PROBLEM", "engine", "forward", "sensitivities"]
 BDF, ADAMS = sun.CV_BDF, sun.CV_ADAMS
 
 
-# What one solve is given, as a record in memory, by its address: a call through a symbol takes numbers only. Addresses of the
-# right-hand side and its Jacobian; number of states, parameters, of both with derivatives, rows; addresses of sorted times,
-# y0, p and the places of differentiable entries in y0; where the number of steps goes.
+# What one solve is given, as a record in memory, by its address: a call through a symbol takes
+# numbers only. Addresses of the right-hand side and its Jacobian; number of states, parameters, of
+# both with derivatives, rows; addresses of sorted times, y0, p and the places of differentiable
+# entries in y0; where the number of steps goes.
 _NUMBERS = "method", "rhs", "jac", "n", "n_p", "n_dp", "n_y0", "n_rows", "max_steps"
 _ADDRESSES = "times", "y0", "p", "y0_index", "steps"
-# Where the solution goes (rows, n). Of a gradient: the cotangent g (rows, n), its total (parameters first, then y0), and in a
-# piece between two events the states and sensitivities at its start and end (y0 first, then parameters), or zero.
+# Where the solution goes (rows, n). Of a gradient: the cotangent g (rows, n), its total (parameters
+# first, then y0), and in a piece between two events the states and sensitivities at its start and
+# end (y0 first, then parameters), or zero.
 _RESULTS = "out", "g", "total", "z0", "z1"
 _REALS = "t0", "rtol", "atol"
-PROBLEM = np.dtype([(k, np.int64) for k in (*_NUMBERS, *_ADDRESSES, *_RESULTS)] + [(k, np.float64) for k in _REALS])
+PROBLEM = np.dtype(
+    [(k, np.int64) for k in (*_NUMBERS, *_ADDRESSES, *_RESULTS)] + [(k, np.float64) for k in _REALS]
+)
 _SIZE = PROBLEM.itemsize // 8
 
 
@@ -145,7 +159,8 @@ def _use_corrector(handles: np.ndarray, corrector: int) -> int:
         return -1
     flag = sun.CVodeSetNonlinearSolver(memory, handles[NONLINEAR])
     flag = min(flag, sun.CVodeSetNlsRhsFn(memory, corrector))
-    # The corrector has converged when it returns, so CVODE's own test must pass at the first iteration.
+    # The corrector has converged when it returns, so CVODE's own test must pass at the first
+    # iteration.
     return min(flag, sun.CVodeSetNonlinConvCoef(memory, 1e100))
 
 
@@ -168,8 +183,8 @@ def _advance(
 ) -> tuple[int, float, int]:
     """Step until `t` is passed, then interpolate into the row vector.
 
-    Returns status, time reached, steps so far.
-    One step per call (not CV_NORMAL), so that `max_steps` counts the whole solve and not each output.
+    Returns status, time reached, steps so far. One step per call (not CV_NORMAL), so that
+    `max_steps` counts the whole solve and not each output.
     """
     handles, memory, t_first = run.handles, run.handles[MEMORY], run.t_rows[run.first]
     while t_now < t:
@@ -248,7 +263,9 @@ def _forward(address: int) -> int:
         flag = min(flag, sun.CVodeSStolerances(handles[MEMORY], rtol, atol))
         flag = min(flag, _use_newton(handles, n, jac_address(callbacks.forward_jacobian)))
         if flag == 0:
-            status, integers(problem.steps, 1)[0] = _run_forward(run, floats(problem.out, n_rows * n))
+            status, integers(problem.steps, 1)[0] = _run_forward(
+                run, floats(problem.out, n_rows * n)
+            )
     _close(handles)
     data[0] = 0.0  # a use after the last callback: Numba frees an array after its last use
     return status
@@ -257,7 +274,11 @@ def _forward(address: int) -> int:
 def _sensitivities(address: int) -> int:
     problem = _problem_at(address)
     n, n_rows, n_dp, n_y0, t0 = problem.n, problem.n_rows, problem.n_dp, problem.n_y0, problem.t0
-    t_rows, y0, y0_index = floats(problem.times, n_rows), floats(problem.y0, n), integers(problem.y0_index, n_y0)
+    t_rows, y0, y0_index = (
+        floats(problem.times, n_rows),
+        floats(problem.y0, n),
+        integers(problem.y0_index, n_y0),
+    )
     n_sens, first = n_dp + n_y0, _first_after(t_rows, t0)
     if first < 0:
         return st.BAD_TIMES
@@ -272,20 +293,24 @@ def _sensitivities(address: int) -> int:
     if _open(run, problem.method):
         data.view(np.int64)[callbacks.MEMORY] = handles[MEMORY]
         flag = _start(handles, rhs_address(callbacks.augmented_rhs), t0, data)
-        flag = min(flag, sun.CVodeWFtolerances(handles[MEMORY], weights_address(callbacks.error_weights)))
+        flag = min(
+            flag, sun.CVodeWFtolerances(handles[MEMORY], weights_address(callbacks.error_weights))
+        )
         flag = min(flag, _use_corrector(handles, rhs_address(callbacks.corrector)))
         if flag == 0:
             g, total = floats(problem.g, n_rows * n), floats(problem.total, n_sens)
             status, integers(problem.steps, 1)[0] = _run_sens(run, g, total)
             if problem.z1 != 0:
-                _reorder(row if first < n_rows else state, floats(problem.z1, state.size), n, n_dp, n_y0)
+                _reorder(
+                    row if first < n_rows else state, floats(problem.z1, state.size), n, n_dp, n_y0
+                )
     _close(handles)
     data[0] = 0.0  # a use after the last callback: Numba frees an array after its last use
     return status
 
 
-# Both are called through a symbol, like SUNDIALS itself: a call that Numba links would compile them again
-# for each model, even when they come from its cache.
+# Both are called through a symbol, like SUNDIALS itself: a call that Numba links would compile them
+# again for each model, even when they come from its cache.
 _SIGNATURE = types.int64(types.int64)
 forward = external("cvodes_forward", _SIGNATURE)
 sensitivities = external("cvodes_sensitivities", _SIGNATURE)

@@ -1,7 +1,7 @@
 """Takes subjects through ``tsit5`` in lanes: whenever one has finished, the next takes its lane.
 
-What a lane computes depends on its subject alone, so the result does not depend on which subjects stand
-side by side, nor on how the tasks are cut into ranges for threads.
+What a lane computes depends on its subject alone, so the result does not depend on which subjects
+stand side by side, nor on how the tasks are cut into ranges for threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from numba.core.ccallback import CFunc
 
 from pymc_saem.ode.runtime import status as st
 from pymc_saem.ode.runtime import task_table as tt
-from pymc_saem.ode.runtime.native import Doubles, Longs, call_task, compile_task, doubles, inlined, innermost, longs
+from pymc_saem.ode.runtime.native import (
+    Doubles,
+    Longs,
+    call_task,
+    compile_task,
+    doubles,
+    inlined,
+    innermost,
+    longs,
+)
 from pymc_saem.ode.runtime.vectors import LANES, VECTOR, load, splat, store, where_one
 from pymc_saem.ode.solvers.tsit5 import (
     System,
@@ -36,19 +45,23 @@ from pymc_saem.ode.solvers.tsit5 import (
 __all__ = ["task"]
 
 
-# Stiff: this many steps at the bound of stability, with fewer than this many others in a row between them, and this many more to
-# go, which would cost as much as an implicit solve. As long as there is no sign, one step in this many is looked at.
+# Stiff: this many steps at the bound of stability, with fewer than this many others in a row
+# between them, and this many more to go, which would cost as much as an implicit solve. As long as
+# there is no sign, one step in this many is looked at.
 _STABLE, _MANY_SIGNS, _MANY_CALM, _MANY_LEFT, _LOOK = 2.5, 15, 6, 200, 20
-# Stiff too, whatever the signs: after this many steps, those left will not do. With coarse tolerances a stiff problem may
-# look harmless, because the stages of a step are too far from each other to show how steep it is.
+# Stiff too, whatever the signs: after this many steps, those left will not do. With coarse
+# tolerances a stiff problem may look harmless, because the stages of a step are too far from each
+# other to show how steep it is.
 _MANY_STEPS = 250
 _LEAST_STEP = 16.0 * float(np.finfo(np.float64).eps)
 
-# Addresses of what is kept of each task of a range: its next row, its state, its slopes at the start and first step, its gradient.
+# Addresses of what is kept of each task of a range: its next row, its state, its slopes at the
+# start and first step, its gradient.
 Tasks = namedtuple("Tasks", "begin count row state slopes h gradient")
-# Addresses by lane: the task (counted from the first; -1: none), its steps, whether the last one was rejected; the
-# logarithm of the last error, the next step, and where it ends; signs of stiffness (if negative: steps until the next look),
-# and steps without one since the last; its status after the step.
+# Addresses by lane: the task (counted from the first; -1: none), its steps, whether the last one
+# was rejected; the logarithm of the last error, the next step, and where it ends; signs of
+# stiffness (if negative: steps until the next look), and steps without one since the last; its
+# status after the step.
 Running = namedtuple("Running", "task steps rejected log_error h t_new signs calm status")
 
 
@@ -70,7 +83,13 @@ def _record(
     n, replicate = system.n, task // table[tt.N_SUBJECTS]
     place = longs(table[tt.ORDER])[row] * n
     if system.n_sens > 0 and table[tt.SENS] == 0:
-        share(system, work, lane, s, doubles(table[tt.G] + 8 * (replicate * table[tt.G_STRIDE] + place)))
+        share(
+            system,
+            work,
+            lane,
+            s,
+            doubles(table[tt.G] + 8 * (replicate * table[tt.G_STRIDE] + place)),
+        )
         return
     out = doubles(table[tt.OUT] + 8 * (replicate * table[tt.N_ROWS] * n + place))
     sens = doubles(table[tt.SENS] + 8 * (replicate * table[tt.N_ROWS] * n + place) * system.n_sens)
@@ -107,7 +126,11 @@ def _end(table: Longs, i: int) -> float:
     starts = longs(table[tt.STARTS])
     if table[tt.T_END] != 0:
         return doubles(table[tt.T_END])[i]
-    return doubles(table[tt.TIMES])[starts[i + 1] - 1] if starts[i + 1] > starts[i] else doubles(table[tt.T0])[i]
+    return (
+        doubles(table[tt.TIMES])[starts[i + 1] - 1]
+        if starts[i + 1] > starts[i]
+        else doubles(table[tt.T0])[i]
+    )
 
 
 @innermost
@@ -143,8 +166,18 @@ def _finish(
 @innermost
 def _prepare(system: System, work: Work, tasks: Tasks, table: Longs, begin: int) -> None:
     """Slopes and first step of at most one task per lane, from number ``begin``, and their rows at the start time."""
-    t, h, now, z, k1 = doubles(work.t), doubles(work.h), doubles(work.now), doubles(work.z), doubles(work.k)
-    times, starts, n_subjects = doubles(table[tt.TIMES]), longs(table[tt.STARTS]), table[tt.N_SUBJECTS]
+    t, h, now, z, k1 = (
+        doubles(work.t),
+        doubles(work.h),
+        doubles(work.now),
+        doubles(work.z),
+        doubles(work.k),
+    )
+    times, starts, n_subjects = (
+        doubles(table[tt.TIMES]),
+        longs(table[tt.STARTS]),
+        table[tt.N_SUBJECTS],
+    )
     next_row, h_first, starts_k1 = longs(tasks.row), doubles(tasks.h), doubles(tasks.slopes)
     n_values, last_task = system.size, tasks.count - 1
     for lane in range(LANES):
@@ -195,7 +228,11 @@ def _fill(
     """Give free lanes the next tasks of the queue, and every lane its step; the queue, and how many lanes run."""
     t, h, k1 = doubles(work.t), doubles(work.h), doubles(work.k)
     of_lane, steps, rejected = longs(running.task), longs(running.steps), longs(running.rejected)
-    log_error, h_next, t_new = doubles(running.log_error), doubles(running.h), doubles(running.t_new)
+    log_error, h_next, t_new = (
+        doubles(running.log_error),
+        doubles(running.h),
+        doubles(running.t_new),
+    )
     state, starts_k1, h_first = longs(tasks.state), doubles(tasks.slopes), doubles(tasks.h)
     n_running = 0
     for lane in range(LANES):
@@ -205,7 +242,9 @@ def _fill(
                 for e in range(system.size):
                     k1[e * LANES + lane] = starts_k1[queue * system.size + e]
                 for j in range(system.n_sens):
-                    doubles(work.gradient)[j * LANES + lane] = doubles(tasks.gradient)[queue * system.n_sens + j]
+                    doubles(work.gradient)[j * LANES + lane] = doubles(tasks.gradient)[
+                        queue * system.n_sens + j
+                    ]
                 of_lane[lane], steps[lane], rejected[lane] = queue, 0, 0
                 log_error[lane], h_next[lane] = 0.0, h_first[queue]
                 longs(running.signs)[lane], longs(running.calm)[lane] = -_LOOK, 0
@@ -239,7 +278,9 @@ def _is_stiff(
     many = table[tt.MAX_STEPS] - steps
     if signs[lane] >= _MANY_SIGNS:
         many = min(many, _MANY_LEFT)
-    return (signs[lane] >= _MANY_SIGNS or steps >= _MANY_STEPS) and rest > many * doubles(work.h)[lane]
+    return (signs[lane] >= _MANY_SIGNS or steps >= _MANY_STEPS) and rest > many * doubles(work.h)[
+        lane
+    ]
 
 
 @inlined
@@ -248,7 +289,11 @@ def _judge(
 ) -> float:
     """Accept or reject the step of a lane: rows in it, next step size, and whether its task has ended; 1.0 if accepted."""
     t, h, norm = doubles(work.t)[lane], doubles(work.h)[lane], doubles(work.norm)[lane]
-    steps, rejected, log_error = longs(running.steps), longs(running.rejected), doubles(running.log_error)
+    steps, rejected, log_error = (
+        longs(running.steps),
+        longs(running.rejected),
+        doubles(running.log_error),
+    )
     h_next, t_new, next_row = doubles(running.h), doubles(running.t_new)[lane], longs(tasks.row)
     times, k, status = doubles(table[tt.TIMES]), longs(running.task)[lane], st.RUNNING
     steps[lane] += 1
@@ -264,7 +309,9 @@ def _judge(
         next_row[k] = row
         if not t_new < _end(table, i):
             status = st.SUCCESS
-        elif table[tt.STIFF] != 0 and _is_stiff(system, work, running, table, lane, _end(table, i) - t_new):
+        elif table[tt.STIFF] != 0 and _is_stiff(
+            system, work, running, table, lane, _end(table, i) - t_new
+        ):
             status = st.STIFF
         # Proportional-integral control: fewer rejections than from the last error alone.
         now = math.log(max(norm, 1e-8))
@@ -307,10 +354,14 @@ def _task(begin: int, end: int, table_address: int) -> int:
         table[tt.RHS], f, n, table[tt.N_DY0], n_sens, size, controlled, table[tt.N_P], tolerances[0], tolerances[1]
     )  # fmt: skip
     memory = np.zeros((work_size(system) + 10) * LANES + count * (3 + size + n_sens))
-    a = (memory.ctypes.data + VECTOR - 1) // VECTOR * VECTOR  # or every vector would lie across two lines of the cache
+    a = (
+        (memory.ctypes.data + VECTOR - 1) // VECTOR * VECTOR
+    )  # or every vector would lie across two lines of the cache
     work, b = split(system, a), VECTOR
     a += VECTOR * work_size(system)
-    running = Running(a, a + b, a + 2 * b, a + 3 * b, a + 4 * b, a + 5 * b, a + 6 * b, a + 7 * b, a + 8 * b)
+    running = Running(
+        a, a + b, a + 2 * b, a + 3 * b, a + 4 * b, a + 5 * b, a + 6 * b, a + 7 * b, a + 8 * b
+    )
     a += 9 * b
     b = 8 * count
     tasks = Tasks(begin, count, a, a + b, a + 3 * b, a + 2 * b, a + (3 + size) * b)

@@ -1,16 +1,20 @@
 """The matrix exponential of a linear system and its derivatives, for eight subjects side by side.
 
-``y' = A y + b`` is ``z' = M z`` with ``z = (y, 1)``, and M = (A, b) above a row of zeros, which is never stored: matrices
-are n by n + 1. exp(h M) comes from scaling and squaring: the Taylor polynomial of degree 16 at h / 2^s, by the scheme of
-Paterson and Stockmeyer (SIAM J. Comput. 2, 1973) with blocks of four powers, then s squarings. Every product AB is
-followed by its derivative dA B + A dB for each parameter, which gives the Frechet derivatives of exp(h M) exactly (Al-Mohy
-and Higham, SIAM J. Matrix Anal. Appl. 30, 1639, 2009). b and the derivatives of M enter linearly, so the norm of A alone
-chooses s (Al-Mohy and Higham, SIAM J. Sci. Comput. 33, 488, 2011, scale b down, to the same effect).
+``y' = A y + b`` is ``z' = M z`` with ``z = (y, 1)``, and M = (A, b) above a row of zeros, which is
+never stored: matrices are n by n + 1. exp(h M) comes from scaling and squaring: the Taylor
+polynomial of degree 16 at h / 2^s, by the scheme of Paterson and Stockmeyer (SIAM J. Comput. 2,
+1973) with blocks of four powers, then s squarings. Every product AB is followed by its derivative
+dA B + A dB for each parameter, which gives the Frechet derivatives of exp(h M) exactly (Al-Mohy and
+Higham, SIAM J. Matrix Anal. Appl. 30, 1639, 2009). b and the derivatives of M enter linearly, so
+the norm of A alone chooses s (Al-Mohy and Higham, SIAM J. Sci. Comput. 33, 488, 2011, scale b down,
+to the same effect).
 
-Taylor and not Pade, because there is nothing to solve: all is sums of products, which eight lanes share in one vector
-instruction. No eigen-decomposition, because there is none of a chain with equal rates, and digits are lost near one.
+Taylor and not Pade, because there is nothing to solve: all is sums of products, which eight lanes
+share in one vector instruction. No eigen-decomposition, because there is none of a chain with equal
+rates, and digits are lost near one.
 
-A matrix element of lane l is at ``element * LANES + l``. A block is a matrix followed by its derivatives.
+A matrix element of lane l is at ``element * LANES + l``. A block is a matrix followed by its
+derivatives.
 """
 
 from __future__ import annotations
@@ -24,25 +28,39 @@ from numba.extending import intrinsic
 
 from pymc_saem.ode.runtime.native import Intrinsic, call_lanes, doubles, inlined, innermost, writing
 
-__all__ = ["LANES", "LARGEST", "Linear", "Work", "exponential", "measure", "move", "split", "work_size"]
+__all__ = [
+    "LANES",
+    "LARGEST",
+    "Linear",
+    "Work",
+    "exponential",
+    "measure",
+    "move",
+    "split",
+    "work_size",
+]
 
 LANES = 8
 _VECTOR = 8 * LANES  # bytes
-# Largest norm at which the backward error of the polynomial's Frechet derivative is below 2^-53: the largest x for which
-# sum k |c_k| x^(k-1) is, with log(exp(-x) T_16(x)) = sum c_k x^k (Al-Mohy and Higham 2009 do the same with Pade's
-# approximants). For the polynomial itself, without the factor k, it is 0.78.
+# Largest norm at which the backward error of the polynomial's Frechet derivative is below 2^-53:
+# the largest x for which sum k |c_k| x^(k-1) is, with log(exp(-x) T_16(x)) = sum c_k x^k (Al-Mohy
+# and Higham 2009 do the same with Pade's approximants). For the polynomial itself, without the
+# factor k, it is 0.78.
 LARGEST = 0.6569684347661535
 _BLOCK, _BLOCKS = 4, 4
-# Far from zero, so that of f(s e_k) = s A e_k + b the second term costs no digits of the first, nor the reverse.
+# Far from zero, so that of f(s e_k) = s A e_k + b the second term costs no digits of the first, nor
+# the reverse.
 _FAR = 2.0**40
 
-# Addresses of the right-hand side and its Jacobian (0: no derivatives), number of states and parameters, of entries of y0, and
-# of parameters and of all with derivatives (0 without).
+# Addresses of the right-hand side and its Jacobian (0: no derivatives), number of states and
+# parameters, of entries of y0, and of parameters and of all with derivatives (0 without).
 Linear = namedtuple("Linear", "rhs jac n n_p n_dy0 n_dp n_sens")
-# Addresses. Per lane: time, norm of A, gap, the gap after division, squarings, mask. Then parameters, states and derivatives for
-# ``measure``, Jacobians, the diagonal of exp - 1, sums; (y, 1) and S, the new ones; powers of M; two blocks; coefficients of the
-# polynomial.
-Work = namedtuple("Work", "t norm gap tau s mask p y dy jy jp d sums z new powers exp other coefficients")
+# Addresses. Per lane: time, norm of A, gap, the gap after division, squarings, mask. Then
+# parameters, states and derivatives for ``measure``, Jacobians, the diagonal of exp - 1, sums; (y,
+# 1) and S, the new ones; powers of M; two blocks; coefficients of the polynomial.
+Work = namedtuple(
+    "Work", "t norm gap tau s mask p y dy jy jp d sums z new powers exp other coefficients"
+)
 
 
 @inlined
@@ -56,7 +74,9 @@ def work_size(linear: Linear) -> int:
     """Number of floats that ``split`` wants."""
     n_z, block = _sizes(linear)
     n, jacobians = linear.n, linear.n * (linear.n + linear.n_dp)
-    return LANES * (6 + linear.n_p + 4 * n + jacobians + 2 * n_z + (_BLOCK + 2) * block + _BLOCK * _BLOCKS)
+    return LANES * (
+        6 + linear.n_p + 4 * n + jacobians + 2 * n_z + (_BLOCK + 2) * block + _BLOCK * _BLOCKS
+    )
 
 
 @inlined
@@ -116,7 +136,9 @@ def _dot(
         count: ir.Value,
     ) -> ir.Value:
         zero, one = (ir.Constant(ir.IntType(64), k) for k in (0, 1))
-        first = builder.select(builder.icmp_signed("!=", keep, zero), _load(builder, target), _ZEROS)
+        first = builder.select(
+            builder.icmp_signed("!=", keep, zero), _load(builder, target), _ZEROS
+        )
         before = builder.block
         loop, after = builder.append_basic_block("dot"), builder.append_basic_block("dotted")
         builder.cbranch(builder.icmp_signed(">", count, zero), loop, after)
@@ -147,7 +169,9 @@ def _blend(
 ) -> Intrinsic:
     """Vector at ``target`` = that at ``source`` in the lanes whose mask is positive."""
 
-    def write(builder: ir.IRBuilder, target: ir.Value, source: ir.Value, mask: ir.Value) -> ir.Value:
+    def write(
+        builder: ir.IRBuilder, target: ir.Value, source: ir.Value, mask: ir.Value
+    ) -> ir.Value:
         old, new, known = (_load(builder, a) for a in (target, source, mask))
         chosen = builder.select(builder.fcmp_ordered(">", known, _ZEROS), new, old)
         builder.store(chosen, _place(builder, target), align=8)
@@ -158,12 +182,20 @@ def _blend(
 
 @intrinsic
 def _slope(
-    typingctx: TypingContext, target: types.Type, value: types.Type, start: types.Type, distance: types.Type
+    typingctx: TypingContext,
+    target: types.Type,
+    value: types.Type,
+    start: types.Type,
+    distance: types.Type,
 ) -> Intrinsic:
     """Vector at ``target`` = (value - start) / distance, of vectors by address."""
 
     def write(
-        builder: ir.IRBuilder, target: ir.Value, value: ir.Value, start: ir.Value, distance: ir.Value
+        builder: ir.IRBuilder,
+        target: ir.Value,
+        value: ir.Value,
+        start: ir.Value,
+        distance: ir.Value,
     ) -> ir.Value:
         divisor = ir.Constant(_VECTOR_TYPE, ir.Undefined)
         for lane in range(LANES):
@@ -234,7 +266,12 @@ def exponential(linear: Linear, work: Work) -> None:
     n, n_dp, w = linear.n, linear.n_dp, linear.n + 1
     n_vectors = (1 + n_dp) * n * w
     block, row, n_squarings = n_vectors * _VECTOR, w * _VECTOR, 0.0
-    c, tau, s, mask = doubles(work.coefficients), doubles(work.tau), doubles(work.s), doubles(work.mask)
+    c, tau, s, mask = (
+        doubles(work.coefficients),
+        doubles(work.tau),
+        doubles(work.s),
+        doubles(work.mask),
+    )
     for lane in range(LANES):
         power = 1.0
         for k in range(_BLOCK * _BLOCKS):
@@ -245,7 +282,15 @@ def exponential(linear: Linear, work: Work) -> None:
     for q in range(_BLOCKS - 1, -1, -1):
         here, other = other, here  # four blocks: the last one is in work.exp
         for v in range(0, block, _VECTOR):
-            _dot(here + v, 0, work.coefficients + q * _BLOCK * _VECTOR, _VECTOR, work.powers + v, block, _BLOCK)
+            _dot(
+                here + v,
+                0,
+                work.coefficients + q * _BLOCK * _VECTOR,
+                _VECTOR,
+                work.powers + v,
+                block,
+                _BLOCK,
+            )
         if q < _BLOCKS - 1:
             _chain(n, n_dp, here, q + 1, work.powers + (_BLOCK - 1) * block, other)
     e, new, d, sums = doubles(here), doubles(other), doubles(work.d), doubles(work.sums)
@@ -253,13 +298,15 @@ def exponential(linear: Linear, work: Work) -> None:
         for lane in range(LANES):
             d[i * LANES + lane] = e[(i * w + i) * LANES + lane]
             e[(i * w + i) * LANES + lane] += 1.0
-    # What a slow rate leaves of 1 would drown in rounding if the diagonal were squared as it is: with x = exp - 1 it becomes
-    # x (2 + x) + the sum of e_ik e_ki over the others.
+    # What a slow rate leaves of 1 would drown in rounding if the diagonal were squared as it is:
+    # with x = exp - 1 it becomes x (2 + x) + the sum of e_ik e_ki over the others.
     for r in range(int(n_squarings)):
         _chain(n, n_dp, other, 0 * r, here, here)
         for m in range(n, n_vectors, w):
             for k in range(m * LANES, (m + 1) * LANES):
-                new[k] += e[k]  # the last row: in the exponential 1 in its last place, in derivatives 0
+                new[k] += e[
+                    k
+                ]  # the last row: in the exponential 1 in its last place, in derivatives 0
         for lane in range(LANES):
             mask[lane] = s[lane] - r
         for i in range(n):
@@ -289,7 +336,9 @@ def move(linear: Linear, work: Work) -> None:
         for j in range(n_sens):
             _dot(place + j * _VECTOR, 0, e, _VECTOR, s + j * _VECTOR, row, n)
             if j >= n_dy0:
-                _dot(place + j * _VECTOR, 1, e + (j - n_dy0 + 1) * size, _VECTOR, work.z, _VECTOR, w)
+                _dot(
+                    place + j * _VECTOR, 1, e + (j - n_dy0 + 1) * size, _VECTOR, work.z, _VECTOR, w
+                )
     z, new, sums = doubles(work.z), doubles(work.new), doubles(work.sums)
     for lane in range(LANES):
         total = 0.0

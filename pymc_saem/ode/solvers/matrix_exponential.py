@@ -1,8 +1,9 @@
 """The ``linear`` solver: systems with constant coefficients, by the matrix exponential from one time to the next.
 
-Exact up to rounding, whatever the tolerances. Eight subjects are taken side by side (``linear_engine``), each with its own
-matrix and times; an exponential serves as long as the gaps between times stay the same. One task for solutions and
-gradients, compiled once per machine: a model adds its right-hand side, by address.
+Exact up to rounding, whatever the tolerances. Eight subjects are taken side by side
+(``linear_engine``), each with its own matrix and times; an exponential serves as long as the gaps
+between times stay the same. One task for solutions and gradients, compiled once per machine: a
+model adds its right-hand side, by address.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from pymc_saem.ode.solvers.linear_engine import (
 __all__ = ["task"]
 
 
-# Rounding of relative size 1e-16 at the rate of the fastest state can grow by the number of fastest times in a gap: after
-# 40 squarings, 1e12 of them, four digits of a slow state are left.
+# Rounding of relative size 1e-16 at the rate of the fastest state can grow by the number of fastest
+# times in a gap: after 40 squarings, 1e12 of them, four digits of a slow state are left.
 _MOST_SQUARINGS = 40
 _FEW_UNITS = 4.0 * float(np.finfo(np.float64).eps)
 
@@ -85,8 +86,8 @@ def _finish(
         tt.write_status(table, replicate, i, status)
 
 
-# Addresses, of what is known per lane: its status, next row, the last time reached, the same as a sum of gaps, the last gap;
-# and per lane a gradient.
+# Addresses, of what is known per lane: its status, next row, the last time reached, the same as a
+# sum of gaps, the last gap; and per lane a gradient.
 Lanes = namedtuple("Lanes", "state row at now last_gap gradient")
 
 
@@ -95,14 +96,31 @@ def _next_gap(
     linear: Linear, work: Work, table: Longs, lanes: Lanes, task: int, lane: int
 ) -> tuple[int, bool]:
     """Write the rows of the present time, and find the next gap; the status, and whether the gap is as long as the last one."""
-    i, row, at, gap = task % table[tt.N_SUBJECTS], longs(lanes.row), doubles(lanes.at), doubles(work.gap)
-    times, last, before = doubles(table[tt.TIMES]), longs(table[tt.STARTS])[i + 1], doubles(lanes.last_gap)
+    i, row, at, gap = (
+        task % table[tt.N_SUBJECTS],
+        longs(lanes.row),
+        doubles(lanes.at),
+        doubles(work.gap),
+    )
+    times, last, before = (
+        doubles(table[tt.TIMES]),
+        longs(table[tt.STARTS])[i + 1],
+        doubles(lanes.last_gap),
+    )
     if doubles(work.sums)[lane] != 0.0:
         return st.NON_FINITE, True
     while row[lane] < last and times[row[lane]] <= at[lane]:
-        _record(linear, work, table, task, lane, row[lane], lanes.gradient + 8 * lane * linear.n_sens)
+        _record(
+            linear, work, table, task, lane, row[lane], lanes.gradient + 8 * lane * linear.n_sens
+        )
         row[lane] += 1
-    time = times[row[lane]] if row[lane] < last else doubles(table[tt.T_END])[i] if table[tt.T_END] != 0 else at[lane]
+    time = (
+        times[row[lane]]
+        if row[lane] < last
+        else doubles(table[tt.T_END])[i]
+        if table[tt.T_END] != 0
+        else at[lane]
+    )
     if not time > at[lane]:
         return st.SUCCESS, True
     at[lane], gap[lane] = time, time - doubles(lanes.now)[lane]
@@ -112,7 +130,12 @@ def _next_gap(
         gap[lane] = before[lane]
     before[lane] = gap[lane]
     doubles(lanes.now)[lane] += gap[lane]
-    s, tau, size, most = 0, gap[lane], gap[lane] * doubles(work.norm)[lane], min(table[tt.MAX_STEPS], _MOST_SQUARINGS)
+    s, tau, size, most = (
+        0,
+        gap[lane],
+        gap[lane] * doubles(work.norm)[lane],
+        min(table[tt.MAX_STEPS], _MOST_SQUARINGS),
+    )
     while size > LARGEST and s <= most:
         s, tau, size = s + 1, 0.5 * tau, 0.5 * size
     doubles(work.s)[lane], doubles(work.tau)[lane] = s, tau
@@ -130,7 +153,11 @@ def _solve(linear: Linear, work: Work, lanes: Lanes, table: Longs, first: int, c
         task = first + min(lane, count - 1)
         _load(linear, work, table, task, lane)
         i = task % table[tt.N_SUBJECTS]
-        begin, end, times = longs(table[tt.STARTS])[i], longs(table[tt.STARTS])[i + 1], doubles(table[tt.TIMES])
+        begin, end, times = (
+            longs(table[tt.STARTS])[i],
+            longs(table[tt.STARTS])[i + 1],
+            doubles(table[tt.TIMES]),
+        )
         doubles(lanes.at)[lane] = doubles(lanes.now)[lane] = t0[lane]
         longs(lanes.row)[lane], doubles(lanes.last_gap)[lane] = begin, -1.0
         doubles(work.s)[lane] = doubles(work.tau)[lane] = 0.0
@@ -166,7 +193,15 @@ def _task(begin: int, end: int, table_address: int) -> int:
     table = longs(table_address)
     n_sens = tt.n_sens(table)
     n_dp = table[tt.N_DP] if n_sens > 0 else 0
-    linear = Linear(table[tt.RHS], table[tt.JAC], table[tt.N_STATES], table[tt.N_P], table[tt.N_DY0], n_dp, n_sens)
+    linear = Linear(
+        table[tt.RHS],
+        table[tt.JAC],
+        table[tt.N_STATES],
+        table[tt.N_P],
+        table[tt.N_DY0],
+        n_dp,
+        n_sens,
+    )
     size = work_size(linear)
     memory = np.zeros(size + LANES * (5 + n_sens))
     a, b = memory.ctypes.data, 8 * LANES

@@ -1,14 +1,14 @@
 """The SUNDIALS shared library as functions that Numba-compiled code can call.
 
-Every binding is an `ExternalFunction`: compiled code holds a *name*, and `load` gives LLVM the address
-behind it. So no address is baked into machine code, compiled code can be cached on disk, and each process
-binds its own copy. The price: `load` must run before code that uses the names is compiled or read from a
-cache (or LLVM aborts).
+Every binding is an `ExternalFunction`: compiled code holds a *name*, and `load` gives LLVM the
+address behind it. So no address is baked into machine code, compiled code can be cached on disk,
+and each process binds its own copy. The price: `load` must run before code that uses the names is
+compiled or read from a cache (or LLVM aborts).
 
-Handles (context, vector, matrix, solver) travel as `intp`. Index arguments (`sunindextype`, 32 bits wide in
-some wheels and 64 in others) and `long` are passed by value in a 64-bit register, which is right for both
-widths; pointers to such integers are only ever given zeroed 64-bit cells (little-endian: a 32-bit write is
-read back correctly).
+Handles (context, vector, matrix, solver) travel as `intp`. Index arguments (`sunindextype`, 32 bits
+wide in some wheels and 64 in others) and `long` are passed by value in a 64-bit register, which is
+right for both widths; pointers to such integers are only ever given zeroed 64-bit cells
+(little-endian: a 32-bit write is read back correctly).
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def _wheel_libraries(distribution: str) -> list[Path]:
         files = metadata.distribution(distribution).files or []
     except metadata.PackageNotFoundError:
         return []
-    found = [f for f in files if "sundials" in f.name and {".so", ".dylib", ".dll"} & set(f.suffixes)]
+    found = [
+        f for f in files if "sundials" in f.name and {".so", ".dylib", ".dll"} & set(f.suffixes)
+    ]
     return [Path(f.locate()) for f in found]
 
 
@@ -101,7 +103,9 @@ def _extensions(package: str, pattern: str) -> list[Path]:
         return []
     if spec.submodule_search_locations is None:
         return [] if spec.origin is None else [Path(spec.origin)]
-    return [path for folder in spec.submodule_search_locations for path in Path(folder).glob(pattern)]
+    return [
+        path for folder in spec.submodule_search_locations for path in Path(folder).glob(pattern)
+    ]
 
 
 def _environment_libraries() -> list[Path]:
@@ -110,13 +114,16 @@ def _environment_libraries() -> list[Path]:
     return [path for folder in folders for path in folder.glob("*sundials_*")]
 
 
-# Dependencies first: loading `cvode` before `core` fails where the loader does not search its folder.
+# Dependencies first: loading `cvode` before `core` fails where the loader does not search its
+# folder.
 _PARTS = ("core", "nvecserial", "sunmatrixdense", "sunlinsoldense", "cvodes", "cvode")
 
 
 def _order(path: Path) -> int:
     """Place of a file among the parts of the library; their number if it is none of them."""
-    return next((rank for rank, part in enumerate(_PARTS) if f"sundials_{part}" in path.name), len(_PARTS))
+    return next(
+        (rank for rank, part in enumerate(_PARTS) if f"sundials_{part}" in path.name), len(_PARTS)
+    )
 
 
 def _candidates() -> Iterator[list[Path]]:
@@ -160,7 +167,10 @@ def _is_double(addresses: Mapping[str, int]) -> bool:
         return ctypes.CFUNCTYPE(return_type, *(type(arg) for arg in args))(addresses[name])(*args)
 
     context, memory = ctypes.c_void_p(), (ctypes.c_double * 16)()
-    reference, start = ctypes.c_void_p(ctypes.addressof(context)), ctypes.c_void_p(ctypes.addressof(memory))
+    reference, start = (
+        ctypes.c_void_p(ctypes.addressof(context)),
+        ctypes.c_void_p(ctypes.addressof(memory)),
+    )
     if call("SUNContext_Create", ctypes.c_int, ctypes.c_int(0), reference) != 0:
         return False
     vector = call("N_VMake_Serial", ctypes.c_void_p, ctypes.c_int64(3), start, context)
@@ -188,8 +198,8 @@ def c_address(signature: Signature) -> Callable[[Any], int]:
     """An intrinsic: `address(f)` is the address of a C function, of this signature, that calls the njit f.
 
     Like `numba.cfunc`, but the C function lives in the same compiled module as its user: the linker
-    resolves the address (a `cfunc` address would be a constant of this process), and the GIL is never
-    touched. If f raises, the C function returns -1, which SUNDIALS reads as "unrecoverable".
+    resolves the address (a `cfunc` address would be a constant of this process), and the GIL is
+    never touched. If f raises, the C function returns -1, which SUNDIALS reads as "unrecoverable".
     """
 
     @intrinsic
@@ -197,7 +207,10 @@ def c_address(signature: Signature) -> Callable[[Any], int]:
         f.get_call_type(typingctx, signature.args, {})
 
         def codegen(
-            context: BaseContext, builder: ir.IRBuilder, _signature: Signature, _args: Sequence[ir.Value]
+            context: BaseContext,
+            builder: ir.IRBuilder,
+            _signature: Signature,
+            _args: Sequence[ir.Value],
         ) -> ir.Value:
             result = f.dispatcher.overloads[signature.args]
             context.active_code_library.add_linking_library(result.library)
@@ -205,11 +218,15 @@ def c_address(signature: Signature) -> Callable[[Any], int]:
             c_return = context.get_value_type(signature.return_type)
             module = builder.module
             function = ir.Function(
-                module, ir.FunctionType(c_return, c_types), module.get_unique_name("sundials_callback")
+                module,
+                ir.FunctionType(c_return, c_types),
+                module.get_unique_name("sundials_callback"),
             )
             function.linkage = "internal"
             inner = ir.IRBuilder(function.append_basic_block("entry"))
-            status, value = context.call_internal_no_propagate(inner, result.fndesc, result.signature, function.args)
+            status, value = context.call_internal_no_propagate(
+                inner, result.fndesc, result.signature, function.args
+            )
             value = context.cast(inner, value, result.signature.return_type, signature.return_type)
             inner.ret(inner.select(status.is_error, c_return(-1), value))
             return builder.ptrtoint(function, cgutils.intp_t)

@@ -1,9 +1,10 @@
 """The `sunode` solver: sunode's CVODES solvers, with our compiled functions as their problem.
 
-sunode takes any object that makes the functions CVODES calls back, so its symbolic part is not used. It makes the
-solver memory, one per thread and operation; `sunode_engine` steps through it in compiled code, because
-`sunode.solver.Solver.solve` steps in Python, reports failures as exceptions and on the terminal, counts steps between rows
-instead of per solve, and takes every row at t0 for the first.
+sunode takes any object that makes the functions CVODES calls back, so its symbolic part is not
+used. It makes the solver memory, one per thread and operation; `sunode_engine` steps through it in
+compiled code, because `sunode.solver.Solver.solve` steps in Python, reports failures as exceptions
+and on the terminal, counts steps between rows instead of per solve, and takes every row at t0 for
+the first.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ class _Memory:
             place[engine.PARAMETERS] = solver._user_data.view(np.int64)[P]
             self.kept.append(solver)
             if with_sens:
-                columns = np.array([column.data.ctypes.data for column in solver._sens_buffers], np.int64)
+                columns = np.array(
+                    [column.data.ctypes.data for column in solver._sens_buffers], np.int64
+                )
                 place[engine.SENS_VECTORS] = _address(solver._sens_buffer_array)
                 place[engine.SENS] = columns.ctypes.data
                 self.kept.append(columns)

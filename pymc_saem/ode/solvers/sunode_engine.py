@@ -1,9 +1,10 @@
 """One solve with solver memory that sunode made: what CVODES calls back, and the loop over steps.
 
-Compiled once per machine, like `cvodes_engine`: the model comes in as two addresses in the user data. The memory
-(CVODES, linear solver, vectors) is sunode's, a `sunode.solver.Solver` per thread, so this works with the SUNDIALS
-that sunode was built with, and nothing here makes or frees an object of it. The functions have names of their own
-(`sunode_`): the process may also hold the SUNDIALS of the `cvodes` solver, of another version.
+Compiled once per machine, like `cvodes_engine`: the model comes in as two addresses in the user
+data. The memory (CVODES, linear solver, vectors) is sunode's, a `sunode.solver.Solver` per thread,
+so this works with the SUNDIALS that sunode was built with, and nothing here makes or frees an
+object of it. The functions have names of their own (`sunode_`): the process may also hold the
+SUNDIALS of the `cvodes` solver, of another version.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ from numba.core.typing.templates import Signature
 
 from pymc_saem.ode.runtime import status as st
 from pymc_saem.ode.runtime import task_table as tt
-from pymc_saem.ode.runtime.native import compile_task, external, floats, inner, integers, kept_cfunc, longs, register
+from pymc_saem.ode.runtime.native import (
+    compile_task,
+    external,
+    floats,
+    inner,
+    integers,
+    kept_cfunc,
+    longs,
+    register,
+)
 from pymc_saem.ode.runtime.threads import _pause, _swap, _write
 from pymc_saem.ode.solvers import sundials as sun
 from pymc_saem.ode.solvers.cvodes_callbacks import (
@@ -37,7 +47,8 @@ from pymc_saem.ode.solvers.cvodes_engine import _first_after, _status
 
 __all__ = ["PROTOTYPES", "bind", "callbacks", "task"]
 
-# Memory of an operation: the number of places in its first cell, then a cache line per place (thread):
+# Memory of an operation: the number of places in its first cell, then a cache line per place
+# (thread):
 BUSY, SOLVER, VECTOR, STATE, PARAMETERS, SENS_VECTORS, SENS, PLACE_SIZE = range(8)
 
 # The names that sunode's own interface to SUNDIALS declares too.

@@ -1,11 +1,12 @@
 """Tsitouras' explicit Runge-Kutta pair of order 5(4), with forward sensitivities, in lanes.
 
-Several subjects are solved side by side, each with a time and a step size of its own, so that one vector
-instruction serves all of them. Values lie in flat arrays, lane innermost: element m of lane l at
-``m * lanes + l``. The steps are chosen by the tolerance alone; observation times between them are read
-off the interpolant of order 4, which belongs to the method and costs no evaluation. With sensitivities,
-the system is extended by dS/dt = (df/dy) S + df/dp, and S takes part in the error control: gradients are
-then as accurate as the solution. (Tsitouras, Computers & Mathematics with Applications 62, 2011.)
+Several subjects are solved side by side, each with a time and a step size of its own, so that one
+vector instruction serves all of them. Values lie in flat arrays, lane innermost: element m of lane
+l at ``m * lanes + l``. The steps are chosen by the tolerance alone; observation times between them
+are read off the interpolant of order 4, which belongs to the method and costs no evaluation. With
+sensitivities, the system is extended by dS/dt = (df/dy) S + df/dp, and S takes part in the error
+control: gradients are then as accurate as the solution. (Tsitouras, Computers & Mathematics with
+Applications 62, 2011.)
 
 This file is the method; ``lanes.py`` takes subjects through it.
 """
@@ -27,7 +28,12 @@ __all__ = [
 A21 = 0.161
 A31, A32 = -0.008480655492356989, 0.335480655492357
 A41, A42, A43 = 2.8971530571054935, -6.359448489975075, 4.3622954328695815
-A51, A52, A53, A54 = 5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525
+A51, A52, A53, A54 = (
+    5.325864828439257,
+    -11.748883564062828,
+    7.4955393428898365,
+    -0.09249506636175525,
+)
 A61, A62, A63 = 5.86145544294642, -12.92096931784711, 8.159367898576159
 A64, A65 = -0.071584973281401, -0.028269050394068383
 B1, B2, B3 = 0.09646076681806523, 0.01, 0.4798896504144996
@@ -41,13 +47,14 @@ C2, C3, C4, C5 = 0.161, 0.327, 0.9, 0.9800255409045097
 _STAGES = 7
 _C = 0.0, C2, C3, C4, C5, 1.0, 1.0
 
-# Address of the right-hand side; of the function to integrate, which has Jacobians too if n_sens is not 0; number of states,
-# entries of y0 and columns of the sensitivities, n (1 + n_sens) values, of which the first ``controlled`` count in errors;
-# parameters; tolerances.
+# Address of the right-hand side; of the function to integrate, which has Jacobians too if n_sens is
+# not 0; number of states, entries of y0 and columns of the sensitivities, n (1 + n_sens) values, of
+# which the first ``controlled`` count in errors; parameters; tolerances.
 System = namedtuple("System", "rhs f n n_dy0 n_sens size controlled n_p rtol atol")
-# Addresses. Per lane: t, h, now, norm, other. Per value: states and sensitivities z and z_new, slopes k1 to k7 one after the
-# other. Then parameters p, the Jacobians jy (n, n) and jp (n, n_sens - n_dy0); the shares of
-# z and of the slopes of each state in the gradient (8, n), a mask first; the gradient (n_sens).
+# Addresses. Per lane: t, h, now, norm, other. Per value: states and sensitivities z and z_new,
+# slopes k1 to k7 one after the other. Then parameters p, the Jacobians jy (n, n) and jp (n, n_sens
+# - n_dy0); the shares of z and of the slopes of each state in the gradient (8, n), a mask first;
+# the gradient (n_sens).
 Work = namedtuple("Work", "t h now norm other z z_new k p jy shares gradient")
 
 
@@ -73,7 +80,9 @@ def split(system: System, a: int) -> Work:
     jy = p + system.n_p * b
     shares = jy + _jacobians(system) * b
     gradient = shares + (1 + 8 * system.n) * b
-    return Work(a, a + b, a + 2 * b, a + 3 * b, a + 4 * b, c, c + s, c + 2 * s, p, jy, shares, gradient)
+    return Work(
+        a, a + b, a + 2 * b, a + 3 * b, a + 4 * b, c, c + s, c + 2 * s, p, jy, shares, gradient
+    )
 
 
 @inlined
@@ -120,14 +129,24 @@ def _values(stage: int, h_place: int, z: int, z_new: int, k: int, size: int) -> 
             store(z_new, e, load(z, e) + h * (A31 * load(k, e) + A32 * load(k2, e)))
     elif stage == 3:
         for e in range(size):
-            store(z_new, e, load(z, e) + h * (A41 * load(k, e) + A42 * load(k2, e) + A43 * load(k3, e)))
+            store(
+                z_new,
+                e,
+                load(z, e) + h * (A41 * load(k, e) + A42 * load(k2, e) + A43 * load(k3, e)),
+            )
     elif stage == 4:
         for e in range(size):
             slope = A51 * load(k, e) + A52 * load(k2, e) + A53 * load(k3, e) + A54 * load(k4, e)
             store(z_new, e, load(z, e) + h * slope)
     elif stage == 5:
         for e in range(size):
-            slope = A61 * load(k, e) + A62 * load(k2, e) + A63 * load(k3, e) + A64 * load(k4, e) + A65 * load(k5, e)
+            slope = (
+                A61 * load(k, e)
+                + A62 * load(k2, e)
+                + A63 * load(k3, e)
+                + A64 * load(k4, e)
+                + A65 * load(k5, e)
+            )
             store(z_new, e, load(z, e) + h * slope)
     else:
         for e in range(size):
@@ -150,8 +169,15 @@ def _squares(system: System, work: Work, first: int, last: int) -> Any:
     s, k, total = VECTOR * system.size, work.k, splat(0.0)
     h, atol = load(work.h, 0), splat(system.atol)
     for e in range(first, last):
-        error = E1 * load(k, e) + E2 * load(k + s, e) + E3 * load(k + 2 * s, e) + E4 * load(k + 3 * s, e)
-        error = h * (error + E5 * load(k + 4 * s, e) + E6 * load(k + 5 * s, e) + E7 * load(k + 6 * s, e))
+        error = (
+            E1 * load(k, e)
+            + E2 * load(k + s, e)
+            + E3 * load(k + 2 * s, e)
+            + E4 * load(k + 3 * s, e)
+        )
+        error = h * (
+            error + E5 * load(k + 4 * s, e) + E6 * load(k + 5 * s, e) + E7 * load(k + 6 * s, e)
+        )
         scaled = error / (atol + system.rtol * larger(load(work.z, e), load(work.z_new, e)))
         total = total + scaled * scaled
     return total
@@ -163,10 +189,16 @@ def errors(system: System, work: Work) -> None:
     norm, other = doubles(work.norm), doubles(work.other)
     for part in range(2):  # the states, then the sensitivities, if any
         first, last = part * system.n, system.controlled if part else system.n
-        store(work.norm, part, root((1.0 / max(1, last - first)) * _squares(system, work, first, last)))
+        store(
+            work.norm,
+            part,
+            root((1.0 / max(1, last - first)) * _squares(system, work, first, last)),
+        )
     for lane in range(LANES):
         # Written so that a NaN of either is kept.
-        norm[lane] = norm[lane] if norm[lane] >= other[lane] or norm[lane] != norm[lane] else other[lane]
+        norm[lane] = (
+            norm[lane] if norm[lane] >= other[lane] or norm[lane] != norm[lane] else other[lane]
+        )
 
 
 @innermost
@@ -184,7 +216,13 @@ def share(system: System, work: Work, lane: int, s: float, g: Doubles) -> None:
 @innermost
 def add_shares(system: System, work: Work) -> None:
     """Add what the rows of this step contribute to the gradients of all lanes."""
-    n, n_sens, stride, any_row, mask = system.n, system.n_sens, VECTOR * system.size, 0.0, load(work.shares, 0)
+    n, n_sens, stride, any_row, mask = (
+        system.n,
+        system.n_sens,
+        VECTOR * system.size,
+        0.0,
+        load(work.shares, 0),
+    )
     for lane in range(LANES):
         any_row += doubles(work.shares)[lane]
     if any_row == 0.0:
@@ -198,7 +236,9 @@ def add_shares(system: System, work: Work) -> None:
         for j in range(n_sens):
             e = n + i * n_sens + j
             total = c0 * load(work.z, e) + c1 * load(k, e) + c2 * load(k2, e) + c3 * load(k3, e)
-            total = total + c4 * load(k4, e) + c5 * load(k5, e) + c6 * load(k6, e) + c7 * load(k7, e)
+            total = (
+                total + c4 * load(k4, e) + c5 * load(k5, e) + c6 * load(k6, e) + c7 * load(k7, e)
+            )
             before = load(work.gradient, j)
             # A lane without a row may hold anything.
             store(work.gradient, j, where_one(mask, before + total, before))
@@ -210,15 +250,21 @@ def add_shares(system: System, work: Work) -> None:
 def stiffness(system: System, work: Work, lane: int) -> float:
     """Step times the size of the Jacobian, as the last two stages see it, which both are at the end of the step.
 
-    The method is stable up to 3.5; when stability and not accuracy limits the step, it stays between 2.5 and that. (Hairer &
-    Wanner, Solving Ordinary Differential Equations II, IV.2.)
+    The method is stable up to 3.5; when stability and not accuracy limits the step, it stays
+    between 2.5 and that. (Hairer & Wanner, Solving Ordinary Differential Equations II, IV.2.)
     """
     k, s, h = doubles(work.k), LANES * system.size, doubles(work.h)[lane]
     z_new, steep, values = doubles(work.z_new), 0.0, 0.0
     for m in range(lane, LANES * system.controlled, LANES):
-        # z_new minus the values at which k6 was taken; in units of the tolerance, or what is large hides what is stiff
+        # z_new minus the values at which k6 was taken; in units of the tolerance, or what is large
+        # hides what is stiff
         scale = 1.0 / (system.atol + system.rtol * abs(z_new[m]))
-        value = (B1 - A61) * k[m] + (B2 - A62) * k[s + m] + (B3 - A63) * k[2 * s + m] + (B4 - A64) * k[3 * s + m]
+        value = (
+            (B1 - A61) * k[m]
+            + (B2 - A62) * k[s + m]
+            + (B3 - A63) * k[2 * s + m]
+            + (B4 - A64) * k[3 * s + m]
+        )
         value = scale * h * (value + (B5 - A65) * k[4 * s + m] + B6 * k[5 * s + m])
         steep += (scale * (k[6 * s + m] - k[5 * s + m])) ** 2
         values += value * value
@@ -229,8 +275,8 @@ def stiffness(system: System, work: Work, lane: int) -> float:
 def first_step(system: System, work: Work, lane: int, probe_h: float, span: float) -> float:
     """Hairer, Norsett & Wanner's first step, from the size of the solution and its curvature.
 
-    Called first with ``probe_h`` zero, it returns the distance of the probe; then, with the slopes of the start in k1
-    and those of the probe in k2, the step.
+    Called first with ``probe_h`` zero, it returns the distance of the probe; then, with the slopes
+    of the start in k1 and those of the probe in k2, the step.
     """
     n, z, k1, k2 = system.n, doubles(work.z), doubles(work.k), doubles(slopes(system, work, 1))
     d0 = d1 = d2 = 0.0
@@ -253,7 +299,10 @@ def weights(s: float) -> tuple[float, float, float, float, float, float, float]:
     """Weights of the seven slopes at the fraction ``s`` of a step."""
     s2 = s * s
     return (
-        -1.0530884977290216 * s * (s - 1.3299890189751412) * (s2 - 1.4364028541716351 * s + 0.7139816917074209),
+        -1.0530884977290216
+        * s
+        * (s - 1.3299890189751412)
+        * (s2 - 1.4364028541716351 * s + 0.7139816917074209),
         0.1017 * s2 * (s2 - 2.1966568338249754 * s + 1.2949852507374631),
         2.490627285651252793 * s2 * (s2 - 2.38535645472061657 * s + 1.57803468208092486),
         -16.54810288924490272 * (s - 1.21712927295533244) * (s - 0.61620406037800089) * s2,

@@ -93,7 +93,9 @@ def check_manifest(folder: Path) -> None:
         if not path.is_file():
             raise DamagedError(f"its file '{name}' is missing")
         if sha256(path.read_bytes()).hexdigest() != checksum:
-            raise DamagedError(f"the checksum of its file '{name}' is wrong: its bytes have changed since it was written")
+            raise DamagedError(
+                f"the checksum of its file '{name}' is wrong: its bytes have changed since it was written"
+            )
 
 
 def read_manifest(folder: Path) -> dict[str, str]:

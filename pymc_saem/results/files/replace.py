@@ -1,7 +1,8 @@
 """Files and folders that are replaced whole: written beside their place, brought to the disk, and moved there in one step.
 
-What a killed process leaves beside begins with ``.pymc_saem-``; the next one that writes into the folder removes it. Whoever writes
-such a file holds a lock on it, which ends with the process: what can be locked belongs to nobody.
+What a killed process leaves beside begins with ``.pymc_saem-``; the next one that writes into the
+folder removes it. Whoever writes such a file holds a lock on it, which ends with the process: what
+can be locked belongs to nobody.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ def _exchange(one: Path, other: Path) -> bool:
         library = ctypes.CDLL(None)
         if hasattr(library, "renameat2"):
             here = -100  # AT_FDCWD
-            return library.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+            return (
+                library.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+            )
         return library.renamex_np(os.fsencode(one), os.fsencode(other), exchange) == 0
     except (AttributeError, TypeError, OSError):
         return False
@@ -137,7 +140,9 @@ def _beside(path: Path, is_folder: bool) -> Iterator[Path]:
             os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         handle, is_locked = _lock(beside)
         try:
-            is_ours = is_locked is not False and beside.exists()  # else another process swept it before the lock
+            is_ours = (
+                is_locked is not False and beside.exists()
+            )  # else another process swept it before the lock
             if is_ours:
                 yield beside
         finally:

@@ -7,7 +7,14 @@ import re
 from pathlib import Path
 
 from pymc_saem.arguments import check_types
-from pymc_saem.compat import InferenceData, group_names, netcdf_bytes, read_netcdf, read_zarr, write_zarr
+from pymc_saem.compat import (
+    InferenceData,
+    group_names,
+    netcdf_bytes,
+    read_netcdf,
+    read_zarr,
+    write_zarr,
+)
 from pymc_saem.results.files.checksum import (
     DamagedError,
     check_manifest,
@@ -24,20 +31,24 @@ from pymc_saem.results.files.untrusted import UntrustedError, check_netcdf, chec
 #: The group that every fit has.
 _OURS = "saem_trace"
 #: Files of a Zarr folder that was written without a list of them.
-_ZARR_FILE = re.compile(r"(.*/)?(\.zgroup|\.zattrs|\.zarray|\.zmetadata|zarr\.json|\d+(\.\d+)*|c(/\d+)*)")
+_ZARR_FILE = re.compile(
+    r"(.*/)?(\.zgroup|\.zattrs|\.zarray|\.zmetadata|zarr\.json|\d+(\.\d+)*|c(/\d+)*)"
+)
 
 
 def save(idata: InferenceData, path: str | os.PathLike[str]) -> Path:
     """Write a fit to a file, which is there whole or, after a failure, not changed at all.
 
-    It takes the place of a fit of that name, and of nothing else. A checksum is written with it, which :func:`load` compares.
+    It takes the place of a fit of that name, and of nothing else. A checksum is written with it,
+    which :func:`load` compares.
 
     Parameters
     ----------
     idata : arviz.InferenceData or xarray.DataTree
         What :func:`pymc_saem.fit_saem` returned, with whatever groups were added since.
     path : str or path
-        Ends in ``.nc`` for a netCDF file, or in ``.zarr`` for a Zarr folder (which needs the package zarr).
+        Ends in ``.nc`` for a netCDF file, or in ``.zarr`` for a Zarr folder (which needs the
+        package zarr).
 
     Returns
     -------
@@ -53,7 +64,8 @@ def save(idata: InferenceData, path: str | os.PathLike[str]) -> Path:
     FileExistsError
         When something else has that name: a folder or a file that is not a stored fit.
     OSError
-        When the disk is full, or the file may not be written; it names the file. What was there before is unchanged.
+        When the disk is full, or the file may not be written; it names the file. What was there
+        before is unchanged.
     ImportError
         When a Zarr folder is asked for and zarr is not installed.
 
@@ -100,11 +112,19 @@ def check_place(path: Path) -> Path:
         raise OSError(reason.errno, f"No fit can be written there ({reason.strerror})", str(path))
     if not place.parent.is_dir():
         if place.parent.exists():
-            raise NotADirectoryError(f"'{path}' cannot be written: '{place.parent}' is a file, not a folder.")
-        raise FileNotFoundError(f"'{path}' cannot be written: the folder '{place.parent}' does not exist.")
+            raise NotADirectoryError(
+                f"'{path}' cannot be written: '{place.parent}' is a file, not a folder."
+            )
+        raise FileNotFoundError(
+            f"'{path}' cannot be written: the folder '{place.parent}' does not exist."
+        )
     recover(place)
-    if refusal := (_not_replaced_by_folder if path.suffix == ".zarr" else _not_replaced_by_file)(place):
-        raise FileExistsError(f"'{path}' is not replaced: {refusal}. Choose another name, or move it away.")
+    if refusal := (_not_replaced_by_folder if path.suffix == ".zarr" else _not_replaced_by_file)(
+        place
+    ):
+        raise FileExistsError(
+            f"'{path}' is not replaced: {refusal}. Choose another name, or move it away."
+        )
     return place
 
 
@@ -125,7 +145,8 @@ def load(path: str | os.PathLike[str]) -> InferenceData:
     Parameters
     ----------
     path : str or path
-        What :func:`save`, ``to_netcdf`` or ``to_zarr`` of a fit wrote, under either PyMC generation.
+        What :func:`save`, ``to_netcdf`` or ``to_zarr`` of a fit wrote, under either PyMC
+        generation.
 
     Returns
     -------
@@ -137,8 +158,8 @@ def load(path: str | os.PathLike[str]) -> InferenceData:
     FileNotFoundError
         When there is no such file.
     ValueError
-        When the file has no fit in it, is not as it was written, or asks for more than reading numbers and texts, such as running code
-        or opening other files; it names the file.
+        When the file has no fit in it, is not as it was written, or asks for more than reading
+        numbers and texts, such as running code or opening other files; it names the file.
 
     See Also
     --------
@@ -171,9 +192,13 @@ def load(path: str | os.PathLike[str]) -> InferenceData:
         raise ValueError(
             f"'{path}' is not read: {error}. A stored fit contains only numbers and text; this file was not written by pymc_saem.save."
         ) from error
-    except Exception as error:  # HDF5, Zarr, their filters and xarray raise whatever they like on damaged bytes
+    except (
+        Exception
+    ) as error:  # HDF5, Zarr, their filters and xarray raise whatever they like on damaged bytes
         reason = str(error).rstrip(".") or type(error).__name__
-        raise ValueError(f"'{path}' is not a readable netCDF file or Zarr folder: {reason}.") from error
+        raise ValueError(
+            f"'{path}' is not a readable netCDF file or Zarr folder: {reason}."
+        ) from error
     if _OURS not in names:
         raise ValueError(
             f"'{path}' is not a pymc_saem fit: it has no group '{_OURS}', but {', '.join(names) or 'none'}."
@@ -202,7 +227,9 @@ def _netcdf(idata: InferenceData, path: Path) -> bytes:
     try:
         return netcdf_bytes(idata)
     except (TypeError, ValueError) as error:  # such as complex numbers
-        raise ValueError(f"'{path}' was not written, as netCDF cannot hold all of the fit: {error}") from error
+        raise ValueError(
+            f"'{path}' was not written, as netCDF cannot hold all of the fit: {error}"
+        ) from error
 
 
 def _fill(folder: Path, idata: InferenceData) -> None:
@@ -218,7 +245,11 @@ def _not_replaced_by_file(place: Path) -> str:
         return "it is a folder, and '.nc' is the ending of a file"
     if not place.is_file():
         return "it is no regular file"
-    return "" if is_ours_or_nothing(place.read_bytes()) else "it is a file that does not hold a pymc_saem fit"
+    return (
+        ""
+        if is_ours_or_nothing(place.read_bytes())
+        else "it is a file that does not hold a pymc_saem fit"
+    )
 
 
 def _not_replaced_by_folder(place: Path) -> str:
@@ -243,4 +274,6 @@ def _need_zarr(path: Path, is_folder: bool = False) -> None:
         try:
             import zarr  # noqa: F401
         except ImportError as error:
-            raise ImportError(f"'{path}' is a Zarr folder, which needs the package zarr: pip install zarr.") from error
+            raise ImportError(
+                f"'{path}' is a Zarr folder, which needs the package zarr: pip install zarr."
+            ) from error

@@ -1,7 +1,8 @@
 """Files of somebody else, looked through before they are read: a stored fit is numbers and texts, and runs or opens nothing.
 
-A Zarr folder names the codecs of its arrays, one of which is Python's pickle, which runs code; HDF5 can have parts of a file in
-other files, which are then read, and steps of decompression from libraries. Only what storing a fit needs is let through.
+A Zarr folder names the codecs of its arrays, one of which is Python's pickle, which runs code; HDF5
+can have parts of a file in other files, which are then read, and steps of decompression from
+libraries. Only what storing a fit needs is let through.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ _CODECS = frozenset(
     "pcodec quantize scale_offset sharding_indexed shuffle transpose vlen-array vlen-bytes vlen-utf8 zfpy zlib zstd".split()
 )
 _OF_TEXT = frozenset({"vlen-bytes", "vlen-utf8"})
-_NAMES_CODECS = frozenset({"codecs", "compressor", "compressors", "filters", "index_codecs", "serializer"})
+_NAMES_CODECS = frozenset(
+    {"codecs", "compressor", "compressors", "filters", "index_codecs", "serializer"}
+)
 _METADATA = frozenset({".zarray", ".zgroup", ".zmetadata", "zarr.json"})
-#: Filters that are a part of HDF5 or of h5py: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf.
+#: Filters that are a part of HDF5 or of h5py: deflate, shuffle, fletcher32, szip, nbit,
+#: scaleoffset, lzf.
 _FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})
 
 
@@ -64,7 +68,9 @@ def _check_dataset(found: h5py.Dataset, where: str) -> None:
     for number in range(properties.get_nfilters()):
         code = properties.get_filter(number)[0]
         if code not in _FILTERS:
-            raise UntrustedError(f"{where} needs the filter {code} to be read, which is not part of HDF5")
+            raise UntrustedError(
+                f"{where} needs the filter {code} to be read, which is not part of HDF5"
+            )
 
 
 def check_zarr(folder: Path) -> None:
@@ -92,13 +98,19 @@ def _check_metadata(found: Any, where: str) -> None:
     codecs = [codec for key in _NAMES_CODECS & found.keys() for codec in _listed(found[key])]
     for codec in codecs:
         if _name(codec) not in _CODECS:
-            raise UntrustedError(f"{where} needs the codec {_name(codec)!r} to be read, which may run code")
+            raise UntrustedError(
+                f"{where} needs the codec {_name(codec)!r} to be read, which may run code"
+            )
     if found.get("storage_transformers"):
         raise UntrustedError(f"{where} has values transformed by {found['storage_transformers']}")
-    if "O" in json.dumps(found.get("dtype", "")) and not _OF_TEXT & {_name(codec) for codec in codecs}:
+    if "O" in json.dumps(found.get("dtype", "")) and not _OF_TEXT & {
+        _name(codec) for codec in codecs
+    }:
         raise UntrustedError(f"{where} has values that are Python objects")
     for key, value in found.items():
-        if key not in ("attributes", ".zattrs") and not key.endswith("/.zattrs"):  # which are the user's, and only data
+        if key not in ("attributes", ".zattrs") and not key.endswith(
+            "/.zattrs"
+        ):  # which are the user's, and only data
             _check_metadata(value, where)
 
 

@@ -35,7 +35,9 @@ class ComparisonTable(PrintedTable):
     """Fits sorted by a criterion, with notes on the comparison."""
 
     def _printed(self) -> pd.DataFrame:
-        table = pd.DataFrame(self)[[name for name in _PRINTED if name in self]].rename(columns=_PRINTED)
+        table = pd.DataFrame(self)[[name for name in _PRINTED if name in self]].rename(
+            columns=_PRINTED
+        )
         for name in table.columns.difference(["p", "method"]):
             digits = 2 if table[name].abs().max() < 1e5 else 1
             form = {"error": ".2g", "weight": ".3f"}.get(name, f".{digits}f")
@@ -54,7 +56,9 @@ class ComparisonTable(PrintedTable):
         return self._printed().to_html()
 
     def _lines(self) -> list[str]:
-        of_data = f"{self.attrs['n_subjects']} subjects, {self.attrs['n_observations']} observations"
+        of_data = (
+            f"{self.attrs['n_subjects']} subjects, {self.attrs['n_observations']} observations"
+        )
         head = f"{of_data}; differences and weights of {CRITERIA[self.attrs['criterion']]}"
         methods = set(self["method"])
         head += f"; likelihood: {methods.pop()}" if len(methods) == 1 else ""
@@ -69,23 +73,26 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
     fits : mapping of str to arviz.InferenceData or xarray.DataTree
         Fits of :func:`pymc_saem.fit_saem` by name, two or more; or the same read from files.
     criterion : {"aic", "bic", "bicc"}, default "aic"
-        What the table is sorted by, and differences and weights are made of. BIC counts log(subjects) for each parameter;
-        the corrected BIC log(subjects) for parameters of random effects and log(observations) for the others (Delattre,
-        Lavielle & Poursat 2014).
+        What the table is sorted by, and differences and weights are made of. BIC counts
+        log(subjects) for each parameter; the corrected BIC log(subjects) for parameters of random
+        effects and log(observations) for the others (Delattre, Lavielle & Poursat 2014).
 
     Returns
     -------
     pandas.DataFrame
-        A row for each fit, the best first. Columns: ``minus_2ll`` (-2 log-likelihood) and its ``error`` (its Monte-Carlo standard error,
-        twice that of the log-likelihood; NaN for approximations); ``aic``, ``bic``, ``bicc``; ``difference`` of the criterion to the best one; ``weight``,
-        exp(-difference / 2) scaled to sum 1, which for AIC are Akaike weights (Burnham & Anderson 2002, section 2.9);
-        ``n_parameters``; ``method`` of the likelihood; ``objective``; ``n_subjects``, ``n_observations``. Printed, it has
-        notes below; ``attrs`` has them (``notes``), and the ``criterion``.
+        A row for each fit, the best first. Columns: ``minus_2ll`` (-2 log-likelihood) and its
+        ``error`` (its Monte-Carlo standard error, twice that of the log-likelihood; NaN for
+        approximations); ``aic``, ``bic``, ``bicc``; ``difference`` of the criterion to the best
+        one; ``weight``, exp(-difference / 2) scaled to sum 1, which for AIC are Akaike weights
+        (Burnham & Anderson 2002, section 2.9); ``n_parameters``; ``method`` of the likelihood;
+        ``objective``; ``n_subjects``, ``n_observations``. Printed, it has notes below; ``attrs``
+        has them (``notes``), and the ``criterion``.
 
     Raises
     ------
     ValueError
-        When there are fewer than two fits, when one has no log-likelihood, and when the fits have different rows.
+        When there are fewer than two fits, when one has no log-likelihood, and when the fits have
+        different rows.
     KeyError
         When something is not a fit.
 
@@ -112,7 +119,9 @@ def compare(fits: Mapping, criterion: str = "aic") -> pd.DataFrame:
             "fits must be a mapping of two or more fits by name, as in compare({'one': idata, 'two': other})."
         )
     if criterion not in CRITERIA:
-        raise ValueError(f"criterion is {shown(criterion)}; it must be one of {', '.join(map(repr, CRITERIA))}.")
+        raise ValueError(
+            f"criterion is {shown(criterion)}; it must be one of {', '.join(map(repr, CRITERIA))}."
+        )
     rows = {str(name): _row(str(name), idata) for name, idata in fits.items()}
     _refuse_different_rows(fits)
     table = pd.DataFrame.from_dict(rows, orient="index").sort_values(criterion, kind="stable")
@@ -146,7 +155,9 @@ def _row(name: str, idata: InferenceData) -> dict:
     objective = fit.trace.attrs["objective"]
     return {
         "minus_2ll": -2.0 * attrs["loglik"],
-        "error": np.nan if attrs["loglik_method"] in APPROXIMATIONS else 2.0 * attrs["loglik_error"],
+        "error": np.nan
+        if attrs["loglik_method"] in APPROXIMATIONS
+        else 2.0 * attrs["loglik_error"],
         **{name: float(attrs[name]) for name in CRITERIA},
         "n_parameters": int(attrs["n_parameters"]),
         "method": attrs["loglik_method"],
@@ -177,8 +188,13 @@ def _rows(idata: InferenceData) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     labels = fit.subjects if "individual" in fit else None
     for name in fit.observed.data_vars:
         values, subject = fit.observed[name].values.ravel(), fit.constant[f"{name}_subject"].values
-        subject = np.repeat(subject, values.size // max(subject.size, 1))  # of a vector per row: each of its numbers
-        found[str(name)] = values, np.array([str(s) for s in (subject if labels is None else labels[subject])])
+        subject = np.repeat(
+            subject, values.size // max(subject.size, 1)
+        )  # of a vector per row: each of its numbers
+        found[str(name)] = (
+            values,
+            np.array([str(s) for s in (subject if labels is None else labels[subject])]),
+        )
     return found
 
 
@@ -188,9 +204,14 @@ def _what_differs(first: str, a: dict, second: str, b: dict) -> str:
     for outcome, (values, subjects) in a.items():
         others, other_subjects = b[outcome]
         if values.size != others.size:
-            return f"'{outcome}' has {values.size} rows in '{first}' and {others.size} in '{second}'"
+            return (
+                f"'{outcome}' has {values.size} rows in '{first}' and {others.size} in '{second}'"
+            )
         same = _same_rows(values, subjects, others, other_subjects)
-        if not same.all() and not _same_rows(*_sorted(values, subjects), *_sorted(others, other_subjects)).all():
+        if (
+            not same.all()
+            and not _same_rows(*_sorted(values, subjects), *_sorted(others, other_subjects)).all()
+        ):
             k = int(np.argmin(same))
             return (
                 f"row {k} of '{outcome}' is {values[k]:g} of subject {subjects[k]} in '{first}', and {others[k]:g} of subject "
@@ -202,7 +223,9 @@ def _what_differs(first: str, a: dict, second: str, b: dict) -> str:
 def _same_rows(
     values: np.ndarray, subjects: np.ndarray, others: np.ndarray, other_subjects: np.ndarray
 ) -> np.ndarray:
-    same = np.isclose(values.astype(float), others.astype(float), rtol=1e-12, atol=0.0, equal_nan=True)
+    same = np.isclose(
+        values.astype(float), others.astype(float), rtol=1e-12, atol=0.0, equal_nan=True
+    )
     return same & (subjects == other_subjects)
 
 
@@ -228,7 +251,9 @@ def _different_methods(table: pd.DataFrame) -> Iterator[str]:
 
 def _large_errors(table: pd.DataFrame) -> Iterator[str]:
     """Neighbours in the table that Monte-Carlo errors may have put in the wrong order."""
-    for (name, one), (other, two) in zip(table.iloc[:-1].iterrows(), table.iloc[1:].iterrows(), strict=True):
+    for (name, one), (other, two) in zip(
+        table.iloc[:-1].iterrows(), table.iloc[1:].iterrows(), strict=True
+    ):
         gap, error = two["difference"] - one["difference"], np.hypot(one["error"], two["error"])
         if error > gap:
             yield f"The difference between '{name}' and '{other}' is {gap:.2g}, less than the error of their likelihoods, {error:.2g}."

@@ -22,9 +22,10 @@ def correlation(idata: InferenceData) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame, shape (parameter, parameter)
-        Of the estimates on their natural scale, from the Fisher information that the standard errors come from. Parameters
-        without a standard error (fixed, at a floor, weights of networks) are left out. ``attrs``: ``condition_number``,
-        largest over smallest eigenvalue of the correlation matrix on the unconstrained scale; ``standard_errors``, the method;
+        Of the estimates on their natural scale, from the Fisher information that the standard
+        errors come from. Parameters without a standard error (fixed, at a floor, weights of
+        networks) are left out. ``attrs``: ``condition_number``, largest over smallest eigenvalue of
+        the correlation matrix on the unconstrained scale; ``standard_errors``, the method;
         ``identifiability``, a list of sentences about parameters that the data do not distinguish.
 
     Raises
@@ -56,7 +57,9 @@ def correlation(idata: InferenceData) -> pd.DataFrame:
     table.index.name = table.columns.name = None
     known = population["se"].to_series().notna().to_numpy()
     if not known.any():
-        raise ValueError(f"No estimate of this fit has a standard error: {attrs['standard_errors_note'] or 'unknown'}.")
+        raise ValueError(
+            f"No estimate of this fit has a standard error: {attrs['standard_errors_note'] or 'unknown'}."
+        )
     table = table.loc[known, known]
     table.attrs = {name: attrs[name] for name in ("condition_number", "standard_errors")}
     table.attrs["identifiability"] = stored(attrs, "identifiability", [])

@@ -17,7 +17,8 @@ from pymc_saem.results.tables.printed import PrintedTable, fitted, shortened, wi
 
 _COLUMNS = ("check", "where", "value", "threshold", "verdict", "advice")
 
-#: Printed places are cut there, and where lines would be too long, but never to fewer than the smaller number of characters.
+#: Printed places are cut there, and where lines would be too long, but never to fewer than the
+#: smaller number of characters.
 _LONGEST_PLACE, _SHORTEST_PLACE = 30, 12
 
 
@@ -41,7 +42,10 @@ class DiagnosticsTable(PrintedTable):
 
     def _lines(self) -> list[str]:
         rows = self[self["verdict"] == "check"]
-        return [f"{check}: {advice}" for check, advice in zip(rows["check"], rows["advice"], strict=True)]
+        return [
+            f"{check}: {advice}"
+            for check, advice in zip(rows["check"], rows["advice"], strict=True)
+        ]
 
 
 def diagnostics(idata: InferenceData) -> pd.DataFrame:
@@ -55,11 +59,13 @@ def diagnostics(idata: InferenceData) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns: ``check``; ``where`` (the parameter, subject, effect or kernel with the worst value); ``value``; ``threshold``;
-        ``verdict``, "ok" or "check"; ``advice``, empty where the verdict is "ok", and printed below the table. Lines, as far as they apply to the fit:
+        Columns: ``check``; ``where`` (the parameter, subject, effect or kernel with the worst
+        value); ``value``; ``threshold``; ``verdict``, "ok" or "check"; ``advice``, empty where the
+        verdict is "ok", and printed below the table. Lines, as far as they apply to the fit:
 
         - *iterations* made (threshold: as many as were planned) and whether the stopping rule ended the run; *drift* of an estimate in the
-          last half of the smoothing phase, and *disagreement of chains*, both in approximate standard errors;
+          last half of the smoothing phase, and *disagreement of chains*, both in approximate
+          standard errors;
         - *acceptance* of the proposals of each kernel; *failed solves*, as a share of the solves of the worst subject; *error of
           solves*, the change of that subject's log-likelihood with tight tolerances;
         - *variances at their floor*, and *parameters on a bound* (a scale at 0, a correlation at 1), how many; *shrinkage* of effects, and *shrinkage of residuals* of each outcome;
@@ -68,7 +74,8 @@ def diagnostics(idata: InferenceData) -> pd.DataFrame:
         - *R-hat* and *effective sample size* of the conditional draws of what subjects are judged by: their effects, or
           their log-likelihood where effects are weights of networks;
         - *error of -2LL*, its Monte-Carlo standard error, as in the other tables; *Pareto k* of importance sampling; *condition number* of the correlations of the
-          estimates, and whether there are *standard errors*; *failed*: what could not be computed after the estimate, and why.
+          estimates, and whether there are *standard errors*; *failed*: what could not be computed
+          after the estimate, and why.
 
     Raises
     ------
@@ -95,12 +102,25 @@ def diagnostics(idata: InferenceData) -> pd.DataFrame:
     lines = [*_of_iterations(trace), *_of_kernels(trace), *_of_variances(trace, population)]
     if group is not None:
         lines += [*_of_solves(trace, group, dim), *_of_modes(group, dim), *_of_draws(group, dim)]
-    lines += [*_of_likelihood(population, group, dim), *_of_errors(population), *_of_notes(fit.notes)]
+    lines += [
+        *_of_likelihood(population, group, dim),
+        *_of_errors(population),
+        *_of_notes(fit.notes),
+    ]
     return DiagnosticsTable(lines, columns=_COLUMNS)
 
 
-def _line(check: str, where: Any, value: float, threshold: float, is_fine: bool, advice: str) -> tuple:
-    return check, str(where), float(value), float(threshold), "ok" if is_fine else "check", "" if is_fine else advice
+def _line(
+    check: str, where: Any, value: float, threshold: float, is_fine: bool, advice: str
+) -> tuple:
+    return (
+        check,
+        str(where),
+        float(value),
+        float(threshold),
+        "ok" if is_fine else "check",
+        "" if is_fine else advice,
+    )
 
 
 def _highest(check: str, values: dict, threshold: float, advice: str) -> Iterator[tuple]:
@@ -120,7 +140,13 @@ def _of_iterations(trace: xr.Dataset) -> Iterator[tuple]:
     planned = int(attrs.get("n_explore", 0)) + int(attrs.get("n_smooth", 0))
     made, drift = int(attrs.get("n_iterations", trace.sizes["iteration"])), seen.get("drift", {})
     converged, interrupted = stored(attrs, "converged", False), stored(attrs, "interrupted", False)
-    how = "interrupted" if interrupted else "ended by the stopping rule" if converged else "all that were planned"
+    how = (
+        "interrupted"
+        if interrupted
+        else "ended by the stopping rule"
+        if converged
+        else "all that were planned"
+    )
     settled = converged or bool(drift) and max(drift.values()) <= thresholds.LARGE
     yield _line(
         "iterations", how, made, planned, settled and not interrupted,
@@ -148,7 +174,9 @@ def _of_kernels(trace: xr.Dataset) -> Iterator[tuple]:
 
 
 def _of_variances(trace: xr.Dataset, population: xr.Dataset) -> Iterator[tuple]:
-    at_floor = population["parameter"].values[population["note"].values == "at its floor"].astype(str)
+    at_floor = (
+        population["parameter"].values[population["note"].values == "at its floor"].astype(str)
+    )
     yield _line(
         "variances at their floor", ", ".join(at_floor), at_floor.size, 0, not at_floor.size,
         "The data do not support variability in this effect: fix the variance with fixed={...}, or remove the random effect.",
@@ -171,7 +199,9 @@ def _of_variances(trace: xr.Dataset, population: xr.Dataset) -> Iterator[tuple]:
 
 def _of_solves(trace: xr.Dataset, group: xr.Dataset, dim: str) -> Iterator[tuple]:
     failures = stored(trace.attrs, "solver_failures", {})
-    per_subject = int(trace.attrs["n_solves"]) / group[dim].size if "n_solves" in trace.attrs else np.nan
+    per_subject = (
+        int(trace.attrs["n_solves"]) / group[dim].size if "n_solves" in trace.attrs else np.nan
+    )
     count = np.sum(list(failures.values()), axis=0) if failures else np.zeros(group[dim].size)
     most = max(failures, key=lambda text: sum(failures[text])) if failures else ""
     shares = dict(zip(group[dim].values, count / per_subject, strict=True))
@@ -183,7 +213,11 @@ def _of_solves(trace: xr.Dataset, group: xr.Dataset, dim: str) -> Iterator[tuple
 
 
 def _of_modes(group: xr.Dataset, dim: str) -> Iterator[tuple]:
-    lost = [str(subject) for subject, logp in _by_subject(group, "mode_logp", dim).items() if not np.isfinite(logp)]
+    lost = [
+        str(subject)
+        for subject, logp in _by_subject(group, "mode_logp", dim).items()
+        if not np.isfinite(logp)
+    ]
     yield _line(
         "modes not found", ", ".join(lost), len(lost), 0, not lost,
         "log p(y, phi) was not finite at any point tried: check the rows of these subjects, or exclude them.",
@@ -206,7 +240,12 @@ def _of_draws(group: xr.Dataset, dim: str) -> Iterator[tuple]:
     ):
         values = _by_subject(group, variable, dim)
         if values:  # NaN is worse than any number: a chain did not move, or there are too few draws
-            where = max(values, key=lambda subject: sign * (worst if np.isnan(values[subject]) else values[subject]))
+            where = max(
+                values,
+                key=lambda subject: (
+                    sign * (worst if np.isnan(values[subject]) else values[subject])
+                ),
+            )
             fine = values[where] < threshold if sign > 0 else values[where] >= threshold
             yield _line(name, where, values[where], threshold, bool(fine), advice)
 
@@ -235,7 +274,9 @@ def _of_errors(population: xr.Dataset) -> Iterator[tuple]:
     if "standard_errors" not in attrs:
         return
     found, note = attrs["standard_errors"] != "none", attrs.get("standard_errors_note", "")
-    flat = [h for h in stored(attrs, "identifiability", []) if h.startswith(thresholds.NOT_DETERMINED)]
+    flat = [
+        h for h in stored(attrs, "identifiability", []) if h.startswith(thresholds.NOT_DETERMINED)
+    ]
     yield _line(
         "standard errors", attrs["standard_errors"], found, 1, found and not flat,
         f"{'Some have none' if found else 'There are none'}: {'; '.join(flat) or note}. Fix or remove what the data do not determine.",

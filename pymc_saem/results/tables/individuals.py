@@ -35,11 +35,12 @@ def individuals(idata: InferenceData) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Index: subject (under the name of the model's dim) and effect; units of a lower level that a subject lacks are left out.
-        Columns, as far as the fit has them:
+        Index: subject (under the name of the model's dim) and effect; units of a lower level that a
+        subject lacks are left out. Columns, as far as the fit has them:
 
         - ``mode``, ``mean``, ``sd``: of p(phi | y, theta_hat), on the scale on which the effect is normal (the logarithm of a
-          LogNormal), and ``eta``, the mode's distance from the subject's population mean on that scale;
+          LogNormal), and ``eta``, the mode's distance from the subject's population mean on that
+          scale;
         - ``natural_mode``, ``natural_mean``, ``natural_sd``: of the variable itself;
         - ``rhat``, ``ess``: rank-normalized split R-hat and bulk effective sample size of the conditional draws;
         - ``shrinkage``: of the effect over all subjects, 1 - var(eta) / omega;
@@ -68,8 +69,13 @@ def individuals(idata: InferenceData) -> pd.DataFrame:
     mode = group["conditional_mode"].transpose(dim, "effect")
     known = {column: group[name] for column, name in _COLUMNS.items() if name in group}
     known["eta"] = group["conditional_mode"] - group["population_mean"]
-    values = {name: x.broadcast_like(mode).transpose(dim, "effect").values.ravel() for name, x in known.items()}
-    index = pd.MultiIndex.from_product([mode[dim].values, mode["effect"].values], names=[dim, "effect"])
+    values = {
+        name: x.broadcast_like(mode).transpose(dim, "effect").values.ravel()
+        for name, x in known.items()
+    }
+    index = pd.MultiIndex.from_product(
+        [mode[dim].values, mode["effect"].values], names=[dim, "effect"]
+    )
     order = [*_COLUMNS]
     order.insert(order.index("sd") + 1, "eta")
     table = pd.DataFrame({name: values[name] for name in order if name in values}, index=index)

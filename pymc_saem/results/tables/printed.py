@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-#: Longest line of a printed table where the terminal has room for it, and in terminals narrower than that.
+#: Longest line of a printed table where the terminal has room for it, and in terminals narrower
+#: than that.
 WIDEST, NARROWEST = 100, 60
 #: Width where there is no terminal, such as in a file.
 _DEFAULT = (80, 24)
@@ -29,7 +30,9 @@ def fitted(table: pd.DataFrame, droppable: Sequence[str] = (), **options: Any) -
         text = table.drop(columns=list(droppable[:n]), errors="ignore").to_string(**options)
         if max(map(len, text.splitlines())) <= width():
             return text
-    return table.drop(columns=list(droppable), errors="ignore").to_string(line_width=width(), **options)
+    return table.drop(columns=list(droppable), errors="ignore").to_string(
+        line_width=width(), **options
+    )
 
 
 class PrintedTable(pd.DataFrame):
@@ -50,7 +53,9 @@ class PrintedTable(pd.DataFrame):
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return "\n".join([self._as_text(), *(part for line in self._lines() for part in wrap(line, width()))])
+        return "\n".join(
+            [self._as_text(), *(part for line in self._lines() for part in wrap(line, width()))]
+        )
 
     def _repr_html_(self) -> str:
         return self._as_html() + "".join(f"<p>{html.escape(line)}</p>" for line in self._lines())
@@ -65,7 +70,9 @@ class HeadedTable:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return "\n".join([*self._heading(), fitted(self.table.rename(columns=HEADERS), float_format=four_digits)])
+        return "\n".join(
+            [*self._heading(), fitted(self.table.rename(columns=HEADERS), float_format=four_digits)]
+        )
 
     def _repr_html_(self) -> str:
         heading = "".join(f"<p>{html.escape(line)}</p>" for line in self._heading())

@@ -10,7 +10,8 @@ from pymc_saem.compat import rhat_and_ess
 from pymc_saem.model.mixed_model import MixedModel
 from pymc_saem.results.thresholds import LARGEST_RHAT, LEAST_ESS
 
-#: Draws per chain below which R-hat means nothing: the chains are split, and each half has a variance.
+#: Draws per chain below which R-hat means nothing: the chains are split, and each half has a
+#: variance.
 FEWEST_DRAWS = 8
 
 
@@ -18,13 +19,15 @@ FEWEST_DRAWS = 8
 class Convergence:
     """Convergence of the conditional draws (Vehtari et al. 2021); NaN where data reach nothing, or draws are too few.
 
-    Single weights of networks mean little, as other weights may make the same curve, and mix slowly. So a subject with such
-    weights is judged by its log-likelihood, that is by its predictions; other effects are judged by their own draws.
+    Single weights of networks mean little, as other weights may make the same curve, and mix
+    slowly. So a subject with such weights is judged by its log-likelihood, that is by its
+    predictions; other effects are judged by their own draws.
 
     Attributes
     ----------
     rhat, ess, ess_sd : ndarray, shape (subject, phi)
-        Rank-normalized split R-hat, effective sample size (bulk), and that of the standard deviation.
+        Rank-normalized split R-hat, effective sample size (bulk), and that of the standard
+        deviation.
     loglik_rhat, loglik_ess : ndarray, shape (subject,)
         The same of log p(y_i | phi_i).
     worst_rhat, worst_ess : ndarray, shape (subject,)
@@ -55,7 +58,10 @@ def judged_effects(mixed: MixedModel) -> np.ndarray:
 
 
 def assess_draws(
-    mixed: MixedModel, draws: np.ndarray, loglik: np.ndarray, subjects: np.ndarray | slice = slice(None)
+    mixed: MixedModel,
+    draws: np.ndarray,
+    loglik: np.ndarray,
+    subjects: np.ndarray | slice = slice(None),
 ) -> Convergence:
     """Convergence of draws (chain, draw, subject, phi) and their log-likelihoods (chain, draw, subject).
 

@@ -19,10 +19,12 @@ from pymc_saem.saem.estep.mixture import Simulator
 N_CHAINS = 4
 #: Drawing may continue for this share of the solves of the fit.
 SHARE = 0.125
-#: A chain holds at most this many draws, or twice those that were asked for; then every other one goes, and the rest lie further apart.
+#: A chain holds at most this many draws, or twice those that were asked for; then every other one
+#: goes, and the rest lie further apart.
 MAX_DRAWS = 500
-#: Starts of each subject's mode search besides the mean of the population and the conditional one: the best draws of this many
-#: chains, and draws from the population, which may find a mode that no chain has seen.
+#: Starts of each subject's mode search besides the mean of the population and the conditional one:
+#: the best draws of this many chains, and draws from the population, which may find a mode that no
+#: chain has seen.
 N_BEST_DRAWS, N_FROM_POPULATION = 4, 3
 #: Draws at which the solves of the E-step are compared with tight ones.
 N_COMPARED = 50
@@ -41,7 +43,8 @@ class Conditional:
     mode_logp : ndarray, shape (subject,)
         log p(y_i, phi_i; theta) at the mode; -inf where no search for it had a finite density.
     shrinkage : ndarray, shape (phi,)
-        1 - var(mode - mean_i) / omega: 0 where the data determine phi, 1 where they are uninformative.
+        1 - var(mode - mean_i) / omega: 0 where the data determine phi, 1 where they are
+        uninformative.
     mode_agreement : ndarray, shape (subject,)
         Share of the searches that ended in the mode.
     convergence : Convergence
@@ -49,7 +52,8 @@ class Conditional:
     n_solves : int
         Of the draws.
     solver_error : ndarray, shape (subject,)
-        How much log p(y_i | phi_i) changes with tighter tolerances of differential equations, median over draws; 0 without any.
+        How much log p(y_i | phi_i) changes with tighter tolerances of differential equations,
+        median over draws; 0 without any.
     """
 
     draws: np.ndarray
@@ -86,7 +90,8 @@ def describe_individuals(
     n_draws : int
         Draws per chain, at least.
     max_solves : float
-        Drawing ends here if the draws do not suffice before; the first ``n_draws`` are drawn anyway.
+        Drawing ends here if the draws do not suffice before; the first ``n_draws`` are drawn
+        anyway.
     """
     drawn = Draws(simulator, population, theta, phi)
     convergence = drawn.until_enough(n_draws, max_solves)
@@ -114,7 +119,9 @@ def _shrinkage(mixed: MixedModel, population: Population, found: Modes) -> np.nd
     used = mixed.is_used & np.isfinite(found.logp)[:, None]
     eta = found.mode - population.mean
     with np.errstate(invalid="ignore"):  # no subject has a mode
-        shrinkage = 1.0 - np.sum(eta**2 * used, axis=0) / used.sum(axis=0) / np.diag(population.omega)
+        shrinkage = 1.0 - np.sum(eta**2 * used, axis=0) / used.sum(axis=0) / np.diag(
+            population.omega
+        )
     shrinkage[~mixed.is_gaussian] = np.nan  # their rough scale is not a standard deviation
     return shrinkage
 
@@ -122,7 +129,8 @@ def _shrinkage(mixed: MixedModel, population: Population, found: Modes) -> np.nd
 def _solver_error(densities: Densities, theta: np.ndarray, drawn: Draws) -> np.ndarray:
     """Median over some draws of the change of the log-likelihood (subject,) from the model's tolerances to tight ones.
 
-    Where tolerances are coarse, the likelihood has peaks that are errors of the solver; chains find them, and stay there.
+    Where tolerances are coarse, the likelihood has peaks that are errors of the solver; chains find
+    them, and stay there.
     """
     tight = densities.solved_tightly()
     if tight is densities:
@@ -130,15 +138,17 @@ def _solver_error(densities: Densities, theta: np.ndarray, drawn: Draws) -> np.n
     phi, loglik = (x.reshape(-1, *x.shape[2:]) for x in (drawn.phi, drawn.loglik))
     some = np.linspace(0, len(phi) - 1, min(N_COMPARED, len(phi))).astype(int)
     with np.errstate(all="ignore"):
-        change = np.abs(tight.outputs_quietly(np.ascontiguousarray(phi[some]), theta)[0] - loglik[some])
+        change = np.abs(
+            tight.outputs_quietly(np.ascontiguousarray(phi[some]), theta)[0] - loglik[some]
+        )
     return np.median(np.where(np.isnan(change), np.inf, change), axis=0)
 
 
 class Draws:
     """Chains of conditional draws that can be continued.
 
-    When they are many, every other draw goes, and the next ones lie twice as far apart: a chain that mixes slowly needs to be
-    long, not dense.
+    When they are many, every other draw goes, and the next ones lie twice as far apart: a chain
+    that mixes slowly needs to be long, not dense.
 
     Attributes
     ----------
@@ -149,13 +159,16 @@ class Draws:
         Transitions between two draws.
     """
 
-    def __init__(self, simulator: Simulator, population: Population, theta: np.ndarray, phi: np.ndarray):
+    def __init__(
+        self, simulator: Simulator, population: Population, theta: np.ndarray, phi: np.ndarray
+    ):
         self.simulator, self.population, self.theta = simulator, population, theta
         n_chains = max(N_CHAINS, phi.shape[0])
         self.n_before = simulator.n_evaluations
         # leave the last theta of the run behind
         self.last, _, _ = simulator(population, theta, phi[np.arange(n_chains) % phi.shape[0]])
-        # the transitions between two draws cost solves, and single transitions would give copies of one state
+        # the transitions between two draws cost solves, and single transitions would give copies of
+        # one state
         self.spacing = max(10, simulator.n_transitions // 8)
         self.phi = np.empty((n_chains, 0, *phi.shape[1:]))
         self.subject_logp = self.loglik = np.empty(self.phi.shape[:3])
@@ -183,13 +196,17 @@ class Draws:
             if missing.any():
                 n_more, thins = self._next_round(max(2 * n_draws, MAX_DRAWS), max_solves)
                 # not if the draws were too few to decide, which is NaN
-                is_hopeless = np.all(found.worst_ess[missing] * max_solves / self.n_solves < LEAST_ESS)
+                is_hopeless = np.all(
+                    found.worst_ess[missing] * max_solves / self.n_solves < LEAST_ESS
+                )
                 if is_hopeless or not n_more:
                     break
                 if thins:
                     self.thin()
                 self.extend(n_more)
-                subjects = subjects[missing]  # looking at everybody takes a second for a thousand effects
+                subjects = subjects[
+                    missing
+                ]  # looking at everybody takes a second for a thousand effects
             elif subjects.size == everybody.size:
                 return found
             else:
@@ -215,7 +232,9 @@ class Draws:
         """This many more draws of each chain."""
         phi, logp, loglik = [], [], []
         for _ in range(n_draws):
-            self.last, _, report = self.simulator(self.population, self.theta, self.last, self.spacing)
+            self.last, _, report = self.simulator(
+                self.population, self.theta, self.last, self.spacing
+            )
             phi.append(self.last)
             logp.append(report["subject_logp"])
             loglik.append(report["subject_loglik"])

@@ -13,7 +13,8 @@ from pymc_saem.saem.core.gaussian import Population
 MODE_TOLERANCE = 1e-7
 #: Searches that end within this log density of each other found modes of the same height.
 SAME_HEIGHT = 1e-5
-#: Searches that end within this share of the conditional standard deviations of each other found the same mode.
+#: Searches that end within this share of the conditional standard deviations of each other found
+#: the same mode.
 SAME_PLACE = 0.1
 
 
@@ -24,12 +25,13 @@ class Modes:
     Attributes
     ----------
     mode : ndarray, shape (subject, phi)
-        The highest one that a search found; of several equally high ones that of the earliest start; the first start where no
-        search had a finite density.
+        The highest one that a search found; of several equally high ones that of the earliest
+        start; the first start where no search had a finite density.
     logp : ndarray, shape (subject,)
         log p(y_i, phi_i; theta) there; -inf where no search had a finite density.
     agreement : ndarray, shape (subject,)
-        Share of the searches that ended there; those whose start had no finite density do not count. 0 where none had one.
+        Share of the searches that ended there; those whose start had no finite density do not
+        count. 0 where none had one.
     """
 
     mode: np.ndarray
@@ -38,7 +40,11 @@ class Modes:
 
 
 def best_modes(
-    densities: Densities, population: Population, theta: np.ndarray, starts: np.ndarray, sd: np.ndarray
+    densities: Densities,
+    population: Population,
+    theta: np.ndarray,
+    starts: np.ndarray,
+    sd: np.ndarray,
 ) -> Modes:
     """Search from ``starts`` (start, subject, phi); ``sd`` (subject, phi) are conditional standard deviations, a measure of distance."""
     ends, logp = climb_from(densities, population, theta, starts)
@@ -49,7 +55,9 @@ def best_modes(
     scale = np.where(sd > 0, sd, population.sd)
 
     def near(place: np.ndarray) -> np.ndarray:
-        return possible & np.all(np.abs(ends - ends[place, subjects]) <= SAME_PLACE * scale, axis=-1)
+        return possible & np.all(
+            np.abs(ends - ends[place, subjects]) <= SAME_PLACE * scale, axis=-1
+        )
 
     best = np.where(near(earliest), logp, -np.inf).argmax(axis=0)
     agreement = near(best).sum(axis=0) / np.maximum(possible.sum(axis=0), 1)
@@ -57,7 +65,11 @@ def best_modes(
 
 
 def find_modes(
-    densities: Densities, population: Population, theta: np.ndarray, starts: np.ndarray, max_evaluations: int = 300
+    densities: Densities,
+    population: Population,
+    theta: np.ndarray,
+    starts: np.ndarray,
+    max_evaluations: int = 300,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Best mode (subject, phi) over the starts (start, subject, phi), and log p(y_i, phi_i; theta) there, (subject,).
 
@@ -69,7 +81,11 @@ def find_modes(
 
 
 def climb_from(
-    densities: Densities, population: Population, theta: np.ndarray, starts: np.ndarray, max_evaluations: int = 300
+    densities: Densities,
+    population: Population,
+    theta: np.ndarray,
+    starts: np.ndarray,
+    max_evaluations: int = 300,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where BFGS ends from each start of each subject, all of them at once.
 
@@ -138,5 +154,7 @@ def _bfgs_update(inverse: np.ndarray, s: np.ndarray, y: np.ndarray, where: np.nd
     rho = np.where(where, 1.0 / np.where(where, sy, 1.0), 0.0)
     ss = np.einsum("...i,...j->...ij", s, s)
     sh = np.einsum("...i,...j->...ij", s, hy)
-    update = (rho + rho**2 * yhy)[..., None, None] * ss - rho[..., None, None] * (sh + np.swapaxes(sh, -1, -2))
+    update = (rho + rho**2 * yhy)[..., None, None] * ss - rho[..., None, None] * (
+        sh + np.swapaxes(sh, -1, -2)
+    )
     inverse += np.where(where[..., None, None], update, 0.0)

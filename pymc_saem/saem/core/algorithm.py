@@ -1,7 +1,7 @@
 """THE LOOP: simulate, approximate, maximize, climb. NumPy only.
 
-SAEM of Delyon, Lavielle & Moulines (1999) with a Markov chain in the E-step, Kuhn & Lavielle (2005),
-algorithm 2. What to simulate and how to maximize are given; see estep/ and mstep/.
+SAEM of Delyon, Lavielle & Moulines (1999) with a Markov chain in the E-step, Kuhn & Lavielle
+(2005), algorithm 2. What to simulate and how to maximize are given; see estep/ and mstep/.
 """
 
 from __future__ import annotations
@@ -23,12 +23,18 @@ class Statistics:
     """
 
     first: np.ndarray  # (subject, phi): mean over replicates of phi_i
-    second: np.ndarray  # (phi, phi): sum over subjects, by their weights, of the mean of phi_i phi_i'
-    residual: np.ndarray  # (residual,): sum over rows, by weights, of the mean standardized squared residual
+    second: (
+        np.ndarray
+    )  # (phi, phi): sum over subjects, by their weights, of the mean of phi_i phi_i'
+    residual: (
+        np.ndarray
+    )  # (residual,): sum over rows, by weights, of the mean standardized squared residual
 
     def towards(self, target: Statistics, step_size: float) -> Statistics:
         """Stochastic approximation: s + gamma (S - s)."""
-        return Statistics(*(s + step_size * (t - s) for s, t in zip(self.arrays(), target.arrays(), strict=True)))
+        return Statistics(
+            *(s + step_size * (t - s) for s, t in zip(self.arrays(), target.arrays(), strict=True))
+        )
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.first, self.second, self.residual
@@ -46,7 +52,11 @@ class State:
 
 
 def iterate(
-    state: State, simulate: Callable, maximize: Callable, step_size: float, climb: Callable | None = None
+    state: State,
+    simulate: Callable,
+    maximize: Callable,
+    step_size: float,
+    climb: Callable | None = None,
 ) -> tuple[State, dict]:
     """One iteration of SAEM.
 
@@ -54,16 +64,17 @@ def iterate(
     ----------
     state : State
     simulate : callable
-        ``simulate(theta, phi)`` moves phi by a kernel that leaves p(phi | y, theta) invariant, and returns
-        the new phi, the :class:`Statistics` averaged over the visited states, and a report.
+        ``simulate(theta, phi)`` moves phi by a kernel that leaves p(phi | y, theta) invariant, and
+        returns the new phi, the :class:`Statistics` averaged over the visited states, and a report.
     maximize : callable
         ``maximize(statistics, theta, iteration)`` returns the theta that maximizes the expected
         complete-data log density, as far as the safeguards allow.
     step_size : float
         gamma_k: 1 while exploring, decreasing while smoothing.
     climb : callable, optional
-        ``climb(theta, phi, curvature, step_size)`` moves the parameters without a closed form uphill, after the others as
-        in the ECM algorithm (Meng & Rubin 1993), and returns theta and the curvature for the next iteration.
+        ``climb(theta, phi, curvature, step_size)`` moves the parameters without a closed form
+        uphill, after the others as in the ECM algorithm (Meng & Rubin 1993), and returns theta and
+        the curvature for the next iteration.
 
     Returns
     -------

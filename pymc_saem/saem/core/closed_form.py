@@ -44,7 +44,9 @@ def gls_mean(
     -------
     ndarray, shape (beta,)
     """
-    equations = gls_normal_equations(first, design, offset, precision, prior_precision, prior_shift, weight)
+    equations = gls_normal_equations(
+        first, design, offset, precision, prior_precision, prior_shift, weight
+    )
     return np.linalg.solve(*equations)
 
 
@@ -61,7 +63,10 @@ def gls_normal_equations(
     scaled = np.einsum("pq,sqb->spb", precision, design)
     residual = first - offset
     if design.shape[0] == 1:
-        left = np.einsum("spa,spb->ab", design, scaled) * total_weight(weight, first.shape[0]) + prior_precision
+        left = (
+            np.einsum("spa,spb->ab", design, scaled) * total_weight(weight, first.shape[0])
+            + prior_precision
+        )
         return left, scaled[0].T @ _by_subject(weight, residual).sum(axis=0) + prior_shift
     scaled = _by_subject(weight, scaled)
     left = np.einsum("spa,spb->ab", design, scaled) + prior_precision
@@ -107,14 +112,18 @@ def covariance_about(
     if weight is not None:  # square roots, so that products of two are weighted once
         first, mean = _by_subject(np.sqrt(weight), first), _by_subject(np.sqrt(weight), mean)
     cross = first.T @ mean
-    return symmetric(second - cross - cross.T + mean.T @ mean) / total_weight(weight, first.shape[0])
+    return symmetric(second - cross - cross.T + mean.T @ mean) / total_weight(
+        weight, first.shape[0]
+    )
 
 
 def symmetric(matrix: np.ndarray) -> np.ndarray:
     return 0.5 * (matrix + matrix.T)
 
 
-def penalized_mean(left: np.ndarray, right: np.ndarray, beta: np.ndarray, log_prior: Callable) -> np.ndarray:
+def penalized_mean(
+    left: np.ndarray, right: np.ndarray, beta: np.ndarray, log_prior: Callable
+) -> np.ndarray:
     """Maximizer of ``-beta' left beta / 2 + right' beta + log prior`` for a prior that is not Gaussian.
 
     ``log_prior(beta)`` gives the value and the gradient.
@@ -139,7 +148,9 @@ def pack_cholesky(covariance: np.ndarray) -> np.ndarray:
     return np.linalg.cholesky(covariance)[np.tril_indices(covariance.shape[0])]
 
 
-def penalized_cholesky(count: float, covariance: np.ndarray, u: np.ndarray, log_prior: Callable) -> np.ndarray:
+def penalized_cholesky(
+    count: float, covariance: np.ndarray, u: np.ndarray, log_prior: Callable
+) -> np.ndarray:
     """Maximizer of ``-count/2 (log|LL'| + tr((LL')^-1 covariance)) + log prior`` over a Cholesky factor.
 
     Parameters

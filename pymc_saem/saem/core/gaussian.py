@@ -14,7 +14,12 @@ _LOG_2PI = float(np.log(2.0 * np.pi))
 
 @partial(keep_function, nogil=True)
 def log_density(
-    phi: np.ndarray, mean: np.ndarray, whitener: np.ndarray, diagonal: bool, log_normalizer: float, out: np.ndarray
+    phi: np.ndarray,
+    mean: np.ndarray,
+    whitener: np.ndarray,
+    diagonal: bool,
+    log_normalizer: float,
+    out: np.ndarray,
 ) -> None:
     """log N(phi; mean, omega) of (replicate, subject, phi); ``whitener`` is upper triangular, or even ``diagonal``."""
     n_replicates, n_subjects, n_phi = phi.shape
@@ -44,9 +49,11 @@ class Population:
     mean : ndarray, shape (subject, phi)
         Of columns that are not Gaussian: a typical value.
     omega : ndarray, shape (phi, phi)
-        Covariance; block diagonal over the random effects. Of columns that are not Gaussian: a rough scale.
+        Covariance; block diagonal over the random effects. Of columns that are not Gaussian: a
+        rough scale.
     gaussian : ndarray of bool, shape (phi,), optional
-        Columns with this distribution; the density of the others is part of the likelihood, and counts as 1 here. All by default.
+        Columns with this distribution; the density of the others is part of the likelihood, and
+        counts as 1 here. All by default.
     """
 
     mean: np.ndarray
@@ -62,7 +69,9 @@ class Population:
     def whitener(self) -> np.ndarray:
         """W with ``eta @ W`` standard normal, (phi, phi); zero where phi is not Gaussian."""
         whitener = np.ascontiguousarray(np.linalg.inv(self.root).T)
-        return whitener if self.gaussian is None else whitener * np.outer(self.gaussian, self.gaussian)
+        return (
+            whitener if self.gaussian is None else whitener * np.outer(self.gaussian, self.gaussian)
+        )
 
     @cached_property
     def precision(self) -> np.ndarray:
@@ -75,7 +84,9 @@ class Population:
 
     @cached_property
     def log_normalizer(self) -> float:
-        diagonal = np.diag(self.root) if self.gaussian is None else np.diag(self.root)[self.gaussian]
+        diagonal = (
+            np.diag(self.root) if self.gaussian is None else np.diag(self.root)[self.gaussian]
+        )
         return -float(np.log(diagonal).sum()) - 0.5 * diagonal.size * _LOG_2PI
 
     @cached_property

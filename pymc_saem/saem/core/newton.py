@@ -1,12 +1,15 @@
 """M-step for parameters without a closed form: Newton steps on the expected complete-data log density.
 
-One step per iteration, x <- x + gamma_k H^-1 g, where g is the gradient of log p(y, phi; x) + log p(x), averaged over the
-draws of phi, whose expectation is the gradient of the marginal log density (Fisher's identity), and H the negative second
-derivative of the same: the gradient EM algorithm of Lange (1995, section 3) with the step sizes of stochastic approximation.
-Near the optimum it moves as the M-step itself would, so a parameter converges at the same rate with and without a closed form.
+One step per iteration, x <- x + gamma_k H^-1 g, where g is the gradient of log p(y, phi; x) + log
+p(x), averaged over the draws of phi, whose expectation is the gradient of the marginal log density
+(Fisher's identity), and H the negative second derivative of the same: the gradient EM algorithm of
+Lange (1995, section 3) with the step sizes of stochastic approximation. Near the optimum it moves
+as the M-step itself would, so a parameter converges at the same rate with and without a closed
+form.
 
-The outer products of scores, of which Fisher-SGD (Baey, Delattre & Kuhn 2023) makes H, cost no second gradient. Far from
-the optimum they are too large by the square of what the score is too large, and the steps vanish; so they are not used.
+The outer products of scores, of which Fisher-SGD (Baey, Delattre & Kuhn 2023) makes H, cost no
+second gradient. Far from the optimum they are too large by the square of what the score is too
+large, and the steps vanish; so they are not used.
 """
 
 from __future__ import annotations
@@ -16,15 +19,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Up to as many parameters, all columns of the second derivative are differenced; beyond, one direction an iteration.
+#: Up to as many parameters, all columns of the second derivative are differenced; beyond, one
+#: direction an iteration.
 MAX_DENSE = 12
-#: First iterations with a new differencing in each: far from the optimum an old one would be off by an order of magnitude.
+#: First iterations with a new differencing in each: far from the optimum an old one would be off by
+#: an order of magnitude.
 N_FRESH = 20
-#: Iterations between two differencings after that; the matrix only shapes the steps, and is not where they end.
+#: Iterations between two differencings after that; the matrix only shapes the steps, and is not
+#: where they end.
 REFRESH_EVERY = 5
 #: Weight of a new differencing then: the mean of about four iterations' draws.
 WEIGHT = 0.3
-#: Smallest curvature of a direction, relative to that of its parameters: a flat direction may not be run along.
+#: Smallest curvature of a direction, relative to that of its parameters: a flat direction may not
+#: be run along.
 FLATTEST = 1e-3
 
 
@@ -115,7 +122,9 @@ def _learn(
     if curvature is None:
         return Curvature(new, 0, np.zeros_like(x))
     weight = 1.0 if curvature.age < N_FRESH else WEIGHT
-    return Curvature(curvature.matrix + weight * (new - curvature.matrix), curvature.age, curvature.last)
+    return Curvature(
+        curvature.matrix + weight * (new - curvature.matrix), curvature.age, curvature.last
+    )
 
 
 def _learn_direction(
@@ -123,7 +132,8 @@ def _learn_direction(
 ) -> Curvature | None:
     """Update along one direction, the last step or at first the gradient (BFGS; Byrd et al. 2016, section 2.1).
 
-    Both gradients belong to the same draws, so their difference has none of the noise of two iterations.
+    Both gradients belong to the same draws, so their difference has none of the noise of two
+    iterations.
     """
     along = gradient if curvature is None else curvature.last
     if not np.any(along):

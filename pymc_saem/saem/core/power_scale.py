@@ -15,9 +15,10 @@ LogPrior = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 class PowerScale:
     """Deviations d ~ N(0, (x^power c)^2) with a parameter x > 0 and known numbers c.
 
-    Up to a constant, the log density of ``count`` of them is ``-count power log(x) - squares (unit / x)^(2 power) / 2``,
-    where ``squares`` is the sum of the squared deviations, each divided by its variance at x = ``unit``.
-    All methods work elementwise: x, count and squares may be arrays of the same shape.
+    Up to a constant, the log density of ``count`` of them is ``-count power log(x) - squares (unit
+    / x)^(2 power) / 2``, where ``squares`` is the sum of the squared deviations, each divided by
+    its variance at x = ``unit``. All methods work elementwise: x, count and squares may be arrays
+    of the same shape.
     """
 
     power: float

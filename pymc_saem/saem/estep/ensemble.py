@@ -1,7 +1,7 @@
 """What the kernels of the E-step move: the states of all Markov chains, the density that they leave invariant, and proposals.
 
-Every proposal costs one density evaluation of all subjects and replicates, and is accepted or rejected per subject and
-replicate.
+Every proposal costs one density evaluation of all subjects and replicates, and is accepted or
+rejected per subject and replicate.
 """
 
 from __future__ import annotations
@@ -26,14 +26,22 @@ class Moves:
     keep: np.ndarray  # (move, phi): 1, or 0 for what is drawn again
     step: np.ndarray  # (move, replicate, subject, phi)
     prior_cancels: np.ndarray  # (move,): drawn from the prior, so that only the likelihood decides
-    log_proposal: np.ndarray  # (move, replicate, subject): log density of a proposal that ignores the state; else 0
+    log_proposal: (
+        np.ndarray
+    )  # (move, replicate, subject): log density of a proposal that ignores the state; else 0
     log_uniform: np.ndarray  # (move, replicate, subject): logarithms of uniform random numbers
 
     @classmethod
     def empty(cls, n: int, shape: tuple[int, int, int], rng: np.random.Generator) -> Moves:
         log_uniform = -rng.standard_exponential((n, *shape[:2]))
         zeros = np.zeros((n, *shape[:2]))
-        return cls(np.ones((n, shape[-1])), np.empty((n, *shape)), np.zeros(n, dtype=bool), zeros, log_uniform)
+        return cls(
+            np.ones((n, shape[-1])),
+            np.empty((n, *shape)),
+            np.zeros(n, dtype=bool),
+            zeros,
+            log_uniform,
+        )
 
 
 @dataclass
@@ -52,7 +60,9 @@ class Ensemble:
         )  # (subject,): not part of the minibatch, or of weight zero, so they do not move
         self.weight = np.ones(self.loglik.shape[1])  # (subject,): of subjects in the sums over them
         self.bookkeeping = (
-            np.zeros(self.loglik.shape, dtype=np.int64),  # transitions for which each state was held
+            np.zeros(
+                self.loglik.shape, dtype=np.int64
+            ),  # transitions for which each state was held
             self.weight,
             np.zeros_like(self.phi),
             np.zeros((self.phi.shape[-1],) * 2),
@@ -63,7 +73,9 @@ class Ensemble:
         """Propose, and accept or reject per subject and replicate, in place; the share accepted of each move."""
         n = len(moves.keep)
         moves.step[:, :, self.still] = np.nan  # without a density, and a solver returns at once
-        moves.log_uniform[:, :, self.still] = np.inf  # a subject without rows has a density even there
+        moves.log_uniform[:, :, self.still] = (
+            np.inf
+        )  # a subject without rows has a density even there
         rates, new, new_logprior = np.empty(n), np.empty_like(self.phi), np.empty_like(self.loglik)
         law, state = target.population.law, (self.phi, self.loglik, self.logprior, self.residual)
         run, likelihood, others, solves = target.densities.runner(walk, "likelihood", self.phi, n)

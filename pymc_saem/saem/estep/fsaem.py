@@ -15,12 +15,14 @@ from pymc_saem.saem.core.gaussian import Population
 from pymc_saem.saem.estep.ensemble import Ensemble, Moves, Target
 from pymc_saem.saem.estep.kernel import RunApart
 
-#: Exploratory iterations from one search for modes to the next, and Newton steps in each (more in the first).
+#: Exploratory iterations from one search for modes to the next, and Newton steps in each (more in
+#: the first).
 EVERY, N_STEPS, N_FIRST_STEPS = 10, 3, 12
-#: Degrees of freedom of the proposals: heavier tails than a Gaussian, or states far out would be held for long.
+#: Degrees of freedom of the proposals: heavier tails than a Gaussian, or states far out would be
+#: held for long.
 DF = 8.0
-#: Differences of gradients over this many standard deviations within subjects: large enough that the noise of coarse solves
-#: does not pass for curvature.
+#: Differences of gradients over this many standard deviations within subjects: large enough that
+#: the noise of coarse solves does not pass for curvature.
 PROBE = 0.25
 #: Proposals are at most this many times wider than the average subject's draws, in any direction.
 WIDEST = 3.0
@@ -31,14 +33,17 @@ _LENGTHS = np.array([1.0, 0.5, 0.2, 0.05, 0.01])
 class Independence(RunApart):
     """Student-t proposals of the whole phi of every subject, around its mode of p(phi_i | y_i, theta).
 
-    It pays where the conditional distribution is near a Gaussian and has few dimensions: then most proposals are accepted,
-    each is a fresh draw, and one transition does what six of a block random walk do (benchmarks/kernels.py). A pharmacokinetic
-    model with three parameters and ten rows a subject is such a case: with a share of 0.3, 20 transitions an iteration
-    give estimates as precise as 80 of the default mixture. It does not pay for networks: in 28 dimensions, with fewer rows than
-    weights, no proposal is accepted. Nor where a subject has two modes, as only one of them is proposed.
+    It pays where the conditional distribution is near a Gaussian and has few dimensions: then most
+    proposals are accepted, each is a fresh draw, and one transition does what six of a block random
+    walk do (benchmarks/kernels.py). A pharmacokinetic model with three parameters and ten rows a
+    subject is such a case: with a share of 0.3, 20 transitions an iteration give estimates as
+    precise as 80 of the default mixture. It does not pay for networks: in 28 dimensions, with fewer
+    rows than weights, no proposal is accepted. Nor where a subject has two modes, as only one of
+    them is proposed.
 
-    A search costs two solves with derivatives per dimension and Newton step; it takes place in every tenth exploratory iteration.
-    In the smoothing phase modes and curvatures stay as they are, so the acceptance rule is exact.
+    A search costs two solves with derivatives per dimension and Newton step; it takes place in
+    every tenth exploratory iteration. In the smoothing phase modes and curvatures stay as they are,
+    so the acceptance rule is exact.
 
     Parameters
     ----------
@@ -47,7 +52,9 @@ class Independence(RunApart):
 
     name = "independence"
     turn = 1
-    advice = "The conditional distributions are far from Gaussian: remove 'independence' from kernel."
+    advice = (
+        "The conditional distributions are far from Gaussian: remove 'independence' from kernel."
+    )
     learned = ("age", "mode", "root")
 
     def __init__(self, rng: np.random.Generator):
@@ -60,7 +67,9 @@ class Independence(RunApart):
     def build(cls, mixed: MixedModel, sd: np.ndarray, rng: np.random.Generator) -> Self:
         return cls(rng)
 
-    def walk(self, ensemble: Ensemble, target: Target, within_root: np.ndarray, n: int) -> np.ndarray:
+    def walk(
+        self, ensemble: Ensemble, target: Target, within_root: np.ndarray, n: int
+    ) -> np.ndarray:
         """Make ``n`` transitions in place; the share accepted of each.
 
         Parameters
@@ -68,7 +77,8 @@ class Independence(RunApart):
         ensemble : Ensemble
         target : Target
         within_root : ndarray, shape (phi, phi)
-            Lower Cholesky factor of the covariance of phi within subjects: the unit of differences and widths.
+            Lower Cholesky factor of the covariance of phi within subjects: the unit of differences
+            and widths.
         """
         if self.mode is None or (self.tune and self.age >= EVERY):
             self.search(ensemble, target, within_root)
@@ -118,8 +128,19 @@ class Independence(RunApart):
 class _Posterior:
     """log p(phi_i | y_i, theta) of all subjects, with curvature by differences of gradients, in units of ``within_root``."""
 
-    def __init__(self, densities: Densities, population: Population, theta: np.ndarray, within_root: np.ndarray):
-        self.densities, self.population, self.theta, self.within_root = densities, population, theta, within_root
+    def __init__(
+        self,
+        densities: Densities,
+        population: Population,
+        theta: np.ndarray,
+        within_root: np.ndarray,
+    ):
+        self.densities, self.population, self.theta, self.within_root = (
+            densities,
+            population,
+            theta,
+            within_root,
+        )
         self.n_evaluations = 0  # of all subjects
 
     def evaluate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

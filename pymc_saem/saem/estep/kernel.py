@@ -1,7 +1,8 @@
 """What a kernel of the E-step is: a Markov move that leaves p(phi_i | y_i, theta) invariant for all subjects at once.
 
-A kernel declares all that others know of it: its name and share, what it records, what to do when its proposals are rarely
-accepted, and what it has learned. It adapts while exploring and is frozen after.
+A kernel declares all that others know of it: its name and share, what it records, what to do when
+its proposals are rarely accepted, and what it has learned. It adapts while exploring and is frozen
+after.
 """
 
 from __future__ import annotations
@@ -131,7 +132,9 @@ class RunApart(Kernel):
     turn: ClassVar[int]
 
     @abstractmethod
-    def walk(self, ensemble: Ensemble, target: Target, within_root: np.ndarray, n: int) -> np.ndarray:
+    def walk(
+        self, ensemble: Ensemble, target: Target, within_root: np.ndarray, n: int
+    ) -> np.ndarray:
         """Make ``n`` transitions in place; the share accepted of each.
 
         Parameters

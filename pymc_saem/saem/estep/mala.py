@@ -1,6 +1,7 @@
 """Preconditioned Metropolis-adjusted Langevin (MALA): proposals that go up the gradient of the log posterior.
 
-Roberts & Tweedie (1996), with the scale of Roberts & Rosenthal (1998): acceptance 0.57 is near the best in many dimensions.
+Roberts & Tweedie (1996), with the scale of Roberts & Rosenthal (1998): acceptance 0.57 is near the
+best in many dimensions.
 """
 
 from __future__ import annotations
@@ -15,24 +16,28 @@ from pymc_saem.saem.estep.kernel import ADAPT, RunApart
 from pymc_saem.saem.estep.walk_mala import walk_langevin
 
 TARGET_ACCEPTANCE = 0.57
-#: Longest pull, in units of its size at equilibrium in preconditioned coordinates, the square root of the dimension.
+#: Longest pull, in units of its size at equilibrium in preconditioned coordinates, the square root
+#: of the dimension.
 CAP = 5.0
 
 
 class Langevin(RunApart):
     """MALA for all subjects and replicates, accepted per subject and replicate.
 
-    ``phi' = phi + root (h^2 / 2 root' g + h z)``: g is the gradient of log p(y_i, phi_i; theta), root a Cholesky factor of the
-    covariance within subjects, h a scale of each subject's own, and z standard normal. Its transitions run one after the
-    other, so that the gradient of each state is available: a transition costs one solve with derivatives, and a run of them
-    one more at its begin, as other kernels have moved the states since the last.
+    ``phi' = phi + root (h^2 / 2 root' g + h z)``: g is the gradient of log p(y_i, phi_i; theta),
+    root a Cholesky factor of the covariance within subjects, h a scale of each subject's own, and z
+    standard normal. Its transitions run one after the other, so that the gradient of each state is
+    available: a transition costs one solve with derivatives, and a run of them one more at its
+    begin, as other kernels have moved the states since the last.
 
-    It pays where gradients cost little more than densities and the conditional distribution is near a Gaussian: three to four
-    times the effective draws per second of a random walk on a pharmacokinetic model with three parameters
-    (benchmarks/kernels.py). It does not pay for networks with more weights than rows. There each subject's draws fill a thin
-    curved sheet (in the neural theophylline model the mean square of the gradient is 1 along some directions and 1e8 along
-    others, which turn from place to place, while the covariance of the draws is near that of the prior), so h falls to 0.02. A
-    metric from the data's own curvature at each state did no better there (h 0.02 too), nor did one per subject.
+    It pays where gradients cost little more than densities and the conditional distribution is near
+    a Gaussian: three to four times the effective draws per second of a random walk on a
+    pharmacokinetic model with three parameters (benchmarks/kernels.py). It does not pay for
+    networks with more weights than rows. There each subject's draws fill a thin curved sheet (in
+    the neural theophylline model the mean square of the gradient is 1 along some directions and 1e8
+    along others, which turn from place to place, while the covariance of the draws is near that of
+    the prior), so h falls to 0.02. A metric from the data's own curvature at each state did no
+    better there (h 0.02 too), nor did one per subject.
 
     Parameters
     ----------
@@ -59,7 +64,9 @@ class Langevin(RunApart):
     def _forget(self) -> None:
         self.proposed, self.accepted = np.zeros_like(self.scaling), np.zeros_like(self.scaling)
 
-    def walk(self, ensemble: Ensemble, target: Target, within_root: np.ndarray, n: int) -> np.ndarray:
+    def walk(
+        self, ensemble: Ensemble, target: Target, within_root: np.ndarray, n: int
+    ) -> np.ndarray:
         """Make ``n`` transitions in place; the share accepted of each.
 
         Parameters
@@ -73,12 +80,17 @@ class Langevin(RunApart):
         noise = self.rng.standard_normal((n, *shape))
         noise[:, :, ensemble.still] = np.nan  # without a density, and a solver returns at once
         log_uniform = -self.rng.standard_exponential((n, *shape[:2]))
-        rates, root = np.empty(n), np.ascontiguousarray(within_root.reshape(-1, *within_root.shape[-2:]))
+        rates, root = (
+            np.empty(n),
+            np.ascontiguousarray(within_root.reshape(-1, *within_root.shape[-2:])),
+        )
         root_t = np.ascontiguousarray(np.swapaxes(root, 1, 2))
         state = ensemble.phi, ensemble.loglik, ensemble.logprior, ensemble.residual
         pull, new_pull, new_phi = np.empty(shape), np.empty(shape), np.empty(shape)
         new_logprior = np.empty(shape[:2])
-        run, derivative, others, solves = densities.runner(walk_langevin, "derivative", ensemble.phi, n + 1)
+        run, derivative, others, solves = densities.runner(
+            walk_langevin, "derivative", ensemble.phi, n + 1
+        )
         with solves:
             for part in interruptible(n):
                 run(
@@ -98,7 +110,10 @@ class Langevin(RunApart):
             self.n_learned += 1.0
             gain = 2.0 / np.sqrt(self.n_learned + 3.0)
             rate = np.divide(
-                self.accepted, self.proposed, out=np.full_like(self.scaling, TARGET_ACCEPTANCE), where=seen
+                self.accepted,
+                self.proposed,
+                out=np.full_like(self.scaling, TARGET_ACCEPTANCE),
+                where=seen,
             )
             self.scaling = self.scaling * np.exp(gain * (rate - TARGET_ACCEPTANCE))
         self._forget()

@@ -35,7 +35,8 @@ class Simulator:
     kernel : mapping of str to float, or "auto"
         Share of the transitions of each kernel of the registry, by name.
     weight : ndarray, shape (subject,), optional
-        Weight of each subject in the statistics; 1 by default. Subjects of weight zero do not move: they stay at their mean.
+        Weight of each subject in the statistics; 1 by default. Subjects of weight zero do not move:
+        they stay at their mean.
     """
 
     def __init__(
@@ -48,10 +49,17 @@ class Simulator:
         kernel: Mapping[str, float] | str = "auto",
         weight: np.ndarray | None = None,
     ):
-        self.mixed, self.densities, self.n_transitions, self.weight = mixed, densities, n_transitions, weight
+        self.mixed, self.densities, self.n_transitions, self.weight = (
+            mixed,
+            densities,
+            n_transitions,
+            weight,
+        )
         self.shares = _shares(mixed, kernel)
         sd = 0.5 * population.sd
-        kernels: dict[str, Kernel] = {name: kind.build(mixed, sd, rng) for name, kind in KERNELS.items()}
+        kernels: dict[str, Kernel] = {
+            name: kind.build(mixed, sd, rng) for name, kind in KERNELS.items()
+        }
         self.ahead = {name: one for name, one in kernels.items() if isinstance(one, DrawnAhead)}
         apart = {name: one for name, one in kernels.items() if isinstance(one, RunApart)}
         self.apart = dict(sorted(apart.items(), key=lambda item: item[1].turn))
@@ -76,7 +84,10 @@ class Simulator:
 
     @adapted.setter
     def adapted(self, value: Mapping[str, Any]) -> None:
-        for name, state in {**value["walks"], **{name: value[name] for name in self.apart if name in value}}.items():
+        for name, state in {
+            **value["walks"],
+            **{name: value[name] for name in self.apart if name in value},
+        }.items():
             self.kernels[name].restore(state)
         self.within = value["within"].copy()
         if not value["tune"]:
@@ -112,16 +123,19 @@ class Simulator:
         statistics : Statistics
             Averaged over all visited states, not the last one only: same cost, less noise.
         report : dict
-            What each kernel reports, such as its acceptance; complete log density, and that of each replicate; log p(y_i | phi_i) and log p(y_i, phi_i) of
-            each (replicate, subject).
+            What each kernel reports, such as its acceptance; complete log density, and that of each
+            replicate; log p(y_i | phi_i) and log p(y_i, phi_i) of each (replicate, subject).
         """
         codes = np.zeros((N_CODES, phi.shape[1]), dtype=np.int64)
         target = Target(self.densities, population, theta, codes)
         ensemble = self._ensemble(target, phi, still)
         plan = self._plan(n_transitions or self.n_transitions)
-        rates = np.concatenate([self._walk(ensemble, target, part) for part in self._parts(plan, phi.size)])
+        rates = np.concatenate(
+            [self._walk(ensemble, target, part) for part in self._parts(plan, phi.size)]
+        )
         statistics = ensemble.statistics()
-        # A subject that does not move has no spread within the iteration, but for that between its replicates.
+        # A subject that does not move has no spread within the iteration, but for that between its
+        # replicates.
         moving = 1.0 - float(np.average(ensemble.still, weights=self.weight))
         self._learn(statistics, population, moving if phi.shape[0] == 1 else 1.0)
         codes[:, ensemble.still] = 0  # their proposals were none
@@ -151,12 +165,17 @@ class Simulator:
     def _walk(self, ensemble: Ensemble, target: Target, plan: np.ndarray) -> np.ndarray:
         """Share accepted of each planned transition."""
         if plan[0] in self.apart:
-            root = next(root for kernel in self.kernels.values() if (root := kernel.within_root) is not None)
+            root = next(
+                root for kernel in self.kernels.values() if (root := kernel.within_root) is not None
+            )
             return self.apart[plan[0]].walk(ensemble, target, root, len(plan))
         n_replicates, n_subjects, n_phi = ensemble.phi.shape
         moves = Moves.empty(len(plan), (n_replicates, n_subjects, n_phi), self.rng)
         at = {name: np.flatnonzero(plan == name) for name in self.ahead}
-        which = {name: kernel.propose(moves, at[name], target.population) for name, kernel in self.ahead.items()}
+        which = {
+            name: kernel.propose(moves, at[name], target.population)
+            for name, kernel in self.ahead.items()
+        }
         rates = ensemble.walk(target, moves)
         for name, kernel in self.ahead.items():
             kernel.record(which[name], rates[at[name]])
@@ -177,7 +196,9 @@ class Simulator:
         counts = np.floor(exact).astype(int)
         missing = n_transitions - counts.sum()
         if missing:
-            extra = self.rng.choice(len(names), size=missing, p=(exact - counts) / (exact - counts).sum())
+            extra = self.rng.choice(
+                len(names), size=missing, p=(exact - counts) / (exact - counts).sum()
+            )
             np.add.at(counts, extra, 1)
         plan = self.rng.permutation(np.repeat(np.array(names), counts))
         place = {name: 1 + k for k, name in enumerate(self.apart)}
@@ -186,8 +207,14 @@ class Simulator:
     def _learn(self, statistics: Statistics, population: Population, share: float) -> None:
         learned = None
         if self.tune:
-            first = statistics.first if self.weight is None else np.sqrt(self.weight)[:, None] * statistics.first
-            within = (statistics.second - first.T @ first) / (share * total_weight(self.weight, first.shape[0]))
+            first = (
+                statistics.first
+                if self.weight is None
+                else np.sqrt(self.weight)[:, None] * statistics.first
+            )
+            within = (statistics.second - first.T @ first) / (
+                share * total_weight(self.weight, first.shape[0])
+            )
             # few correlated draws an iteration: remember about ten iterations
             self.within = 0.9 * self.within + 0.1 * within
             ridge = 1e-6 * np.diag(population.omega)

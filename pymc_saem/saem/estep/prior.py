@@ -16,10 +16,14 @@ class PriorProposal(DrawnAhead):
     """Independent proposals of one or all Gaussian random effects from p(phi | theta); the prior cancels."""
 
     name = "prior"
-    share = 0.15  # without advice: rarely accepted proposals only mean that the data are informative
+    share = (
+        0.15  # without advice: rarely accepted proposals only mean that the data are informative
+    )
 
     def __init__(self, blocks: list[slice], rng: np.random.Generator):
-        together = np.concatenate([np.arange(block.start, block.stop) for block in blocks] or [np.zeros(0, int)])
+        together = np.concatenate(
+            [np.arange(block.start, block.stop) for block in blocks] or [np.zeros(0, int)]
+        )
         self.blocks = [together, *blocks] if len(blocks) > 1 else [together]
         self.rng = rng
 
@@ -29,7 +33,11 @@ class PriorProposal(DrawnAhead):
 
     @classmethod
     def lacks(cls, mixed: MixedModel) -> str:
-        return "" if any(e.is_gaussian for e in mixed.random_effects) else "no random effect is Gaussian"
+        return (
+            ""
+            if any(e.is_gaussian for e in mixed.random_effects)
+            else "no random effect is Gaussian"
+        )
 
     def propose(self, moves: Moves, at: np.ndarray, population: Population) -> np.ndarray:
         n, shape = len(at), moves.step.shape[1:]

@@ -17,7 +17,8 @@ from pymc_saem.saem.core.gaussian import Population
 from pymc_saem.saem.estep.ensemble import Moves
 from pymc_saem.saem.estep.kernel import ADAPT, DrawnAhead
 
-#: Acceptance of a random walk that is near the best efficiency between 1 dimension (0.44) and many (0.23).
+#: Acceptance of a random walk that is near the best efficiency between 1 dimension (0.44) and many
+#: (0.23).
 TARGET_ACCEPTANCE = 0.4
 
 
@@ -43,9 +44,10 @@ class SubjectMetropolis(DrawnAhead, Metropolis):
     """PyMC's random-walk Metropolis with an accept step per subject.
 
     Stock ``pm.Metropolis`` evaluates the whole model once per scalar; here one evaluation serves a
-    proposal in every subject and replicate. The proposal distribution, the scaling, the tuning flag, the
-    generator and the stored state are PyMC's. Proposals do not depend on the states, so those of a whole E-step are drawn
-    ahead, and :meth:`Ensemble.walk` accepts or rejects them. A subclass proposes, and records which of its scales it used.
+    proposal in every subject and replicate. The proposal distribution, the scaling, the tuning
+    flag, the generator and the stored state are PyMC's. Proposals do not depend on the states, so
+    those of a whole E-step are drawn ahead, and :meth:`Ensemble.walk` accepts or rejects them. A
+    subclass proposes, and records which of its scales it used.
 
     Parameters
     ----------
@@ -114,7 +116,10 @@ class SubjectMetropolis(DrawnAhead, Metropolis):
             gain = 2.0 / np.sqrt(self.n_learned + 3.0)
             seen = self.proposed > 0
             rate = np.divide(
-                self.accepted_sum, self.proposed, out=np.full_like(self.scaling, TARGET_ACCEPTANCE), where=seen
+                self.accepted_sum,
+                self.proposed,
+                out=np.full_like(self.scaling, TARGET_ACCEPTANCE),
+                where=seen,
             )
             self.scaling = self.scaling * np.exp(gain * (rate - TARGET_ACCEPTANCE))
         self.proposed = np.zeros_like(self.proposed)
@@ -169,7 +174,9 @@ class Block(SubjectMetropolis):
         for k in range(n):
             columns = order[k, : which[k] + 1]
             z = self.proposal_dist(self.rng, (shape[0] * shape[1], columns.size))
-            moves.step[at[k]] = (z @ (self.shape[:, columns].T * self.scaling[which[k]])).reshape(shape)
+            moves.step[at[k]] = (z @ (self.shape[:, columns].T * self.scaling[which[k]])).reshape(
+                shape
+            )
         return which
 
     def learn(self, within: np.ndarray | None) -> None:

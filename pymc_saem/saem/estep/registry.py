@@ -8,7 +8,8 @@ from pymc_saem.saem.estep.mala import Langevin
 from pymc_saem.saem.estep.prior import PriorProposal
 from pymc_saem.saem.estep.random_walk import Block, Coordinate
 
-#: The order of those drawn ahead is that of their random draws: a new one goes last, or every fit changes.
+#: The order of those drawn ahead is that of their random draws: a new one goes last, or every fit
+#: changes.
 _ALL: tuple[type[Kernel], ...] = (PriorProposal, Coordinate, Block, Langevin, Independence)
 KERNELS: dict[str, type[Kernel]] = {kernel.name: kernel for kernel in _ALL}
 
@@ -20,4 +21,6 @@ def default_shares() -> dict[str, float]:
 
 def statistics() -> dict[str, type]:
     """Types of the statistics that the kernels record in each iteration, by name."""
-    return {name: dtype for kernel in KERNELS.values() for name, dtype in kernel.statistics().items()}
+    return {
+        name: dtype for kernel in KERNELS.values() for name, dtype in kernel.statistics().items()
+    }

@@ -1,7 +1,7 @@
 """Compiled inner pieces of an E-step transition.
 
-Each replaces half a dozen NumPy calls on small arrays, which together cost more than the solves of a small
-model. Compiled once per machine and kept on disk.
+Each replaces half a dozen NumPy calls on small arrays, which together cost more than the solves of
+a small model. Compiled once per machine and kept on disk.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def decide(
 ) -> float:
     """Metropolis rule for every subject and replicate, in place; the share accepted.
 
-    A proposal without a density (NaN, after a failed solve) is rejected. A state enters the sums when it is left, as many
-    times as the transitions that it was ``held``.
+    A proposal without a density (NaN, after a failed solve) is rejected. A state enters the sums
+    when it is left, as many times as the transitions that it was ``held``.
     """
     n_replicates, n_subjects, n_phi = phi.shape
     accepted = 0
@@ -177,9 +177,9 @@ def walk(
 ) -> None:
     """All proposals of an E-step, one after the other, without Python in between.
 
-    Not kept on disk: each model's compiled ``likelihood(phi, theta, *others)`` becomes a part of it. ``codes[c, i]`` counts
-    the solves of subject i that ended with status c. Where the log density of a proposal is given, ``logprior`` holds the
-    log prior minus it, of the states too.
+    Not kept on disk: each model's compiled ``likelihood(phi, theta, *others)`` becomes a part of
+    it. ``codes[c, i]`` counts the solves of subject i that ended with status c. Where the log
+    density of a proposal is given, ``logprior`` holds the log prior minus it, of the states too.
     """
     for k in range(keep.shape[0]):
         propose(phi, keep[k], step[k], *law, new_phi, new_logprior)

@@ -43,9 +43,10 @@ def pull_of(
 ) -> None:
     """Gradient of the log posterior in preconditioned coordinates: ``root' (d_loglik + d_logprior)``.
 
-    ``root`` is lower triangular, one for all subjects or one each: (1 or subject, phi, phi). A pull longer than ``cap`` is
-    cut to it, which keeps proposals near where the density is steep; one that is not finite becomes zero. Both are functions of
-    the state alone, so the acceptance rule stays exact.
+    ``root`` is lower triangular, one for all subjects or one each: (1 or subject, phi, phi). A pull
+    longer than ``cap`` is cut to it, which keeps proposals near where the density is steep; one
+    that is not finite becomes zero. Both are functions of the state alone, so the acceptance rule
+    stays exact.
     """
     n_replicates, n_subjects, n_phi = phi.shape
     gradient, own_pull = np.empty(n_phi), np.empty(n_phi)

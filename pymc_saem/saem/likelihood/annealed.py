@@ -1,16 +1,20 @@
 """Marginal log-likelihood of each subject by annealed importance sampling, with resampling.
 
-log p(y_i; theta) = log of the integral of p(y_i | phi_i, theta) p(phi_i | theta) over phi_i. Particles start as draws from
-p(phi_i | theta) and are taken to p(phi_i | y_i, theta) along a ladder of temperatures b from 0 to 1, by Metropolis moves that
-leave p(phi_i | theta) p(y_i | phi_i, theta)^b invariant. The product of p(y_i | phi_i, theta)^(step in b) over the ladder is the
-weight of a particle, and the mean of the weights is an unbiased estimate of p(y_i; theta), whatever the moves (Neal 2001). Where
-the weights of a group of particles become unequal, its particles are resampled by them, which keeps the estimate unbiased and saves
-most of its variance (Del Moral, Doucet & Jasra 2006). Unlike importance sampling from a Gaussian or t fitted to conditional draws,
-all this needs no resemblance of the conditional distribution with a Gaussian, which network weights do not have.
+log p(y_i; theta) = log of the integral of p(y_i | phi_i, theta) p(phi_i | theta) over phi_i.
+Particles start as draws from p(phi_i | theta) and are taken to p(phi_i | y_i, theta) along a ladder
+of temperatures b from 0 to 1, by Metropolis moves that leave p(phi_i | theta) p(y_i | phi_i,
+theta)^b invariant. The product of p(y_i | phi_i, theta)^(step in b) over the ladder is the weight
+of a particle, and the mean of the weights is an unbiased estimate of p(y_i; theta), whatever the
+moves (Neal 2001). Where the weights of a group of particles become unequal, its particles are
+resampled by them, which keeps the estimate unbiased and saves most of its variance (Del Moral,
+Doucet & Jasra 2006). Unlike importance sampling from a Gaussian or t fitted to conditional draws,
+all this needs no resemblance of the conditional distribution with a Gaussian, which network weights
+do not have.
 
-A pilot run with few particles chooses the ladder, the shape and the size of the moves for every subject. They are fixed before the
-particles that count are drawn, or the estimate would not be unbiased. The moves solve differential equations at the tolerance of the
-model; the last factor of the weights leads from there to a tight one, so the estimate is that of tight solves.
+A pilot run with few particles chooses the ladder, the shape and the size of the moves for every
+subject. They are fixed before the particles that count are drawn, or the estimate would not be
+unbiased. The moves solve differential equations at the tolerance of the model; the last factor of
+the weights leads from there to a tight one, so the estimate is that of tight solves.
 """
 
 from __future__ import annotations
@@ -24,10 +28,12 @@ from pymc_saem.saem.core.gaussian import Population
 
 #: Share of the effective sample size that one stage of the pilot run may lose.
 KEPT_ESS = 0.9
-#: Moves of the pilot run per stage; with fewer, its particles lag behind the ladder, and the shapes of the moves with them.
+#: Moves of the pilot run per stage; with fewer, its particles lag behind the ladder, and the shapes
+#: of the moves with them.
 PILOT_MOVES = 20
 N_PILOT = 200
-#: A random walk in m directions of standard deviation 1 moves best with steps of about this / sqrt(m). (Roberts & Rosenthal 2001)
+#: A random walk in m directions of standard deviation 1 moves best with steps of about this /
+#: sqrt(m). (Roberts & Rosenthal 2001)
 STEP = 2.4
 TARGET_ACCEPTANCE = 0.3
 MAX_STAGES = 400
@@ -41,9 +47,11 @@ class MarginalLikelihood:
     ----------
     loglik : ndarray, shape (subject,)
     error : ndarray, shape (subject,)
-        Standard error of each, by the delta method over the groups; NaN for a single group, and where ``loglik`` is -inf.
+        Standard error of each, by the delta method over the groups; NaN for a single group, and
+        where ``loglik`` is -inf.
     groups : ndarray, shape (group, subject)
-        The estimates of independent groups of particles, of which ``loglik`` is the average on the scale of p.
+        The estimates of independent groups of particles, of which ``loglik`` is the average on the
+        scale of p.
     n_solves : int
     """
 
@@ -96,7 +104,8 @@ def marginal_loglik(
     n_particles : int
         Particles per subject and group; 1 is annealed importance sampling without resampling.
     n_steps : int
-        Temperatures per stage of the pilot run; each stage loses about a tenth of the effective sample size.
+        Temperatures per stage of the pilot run; each stage loses about a tenth of the effective
+        sample size.
     n_moves : int
         Moves of every particle per temperature.
 
@@ -111,7 +120,11 @@ def marginal_loglik(
     loglik = _log_mean(groups, axis=0)
     with np.errstate(invalid="ignore"):
         relative = np.exp(groups - loglik)  # mean 1
-        error = relative.std(axis=0, ddof=1) / np.sqrt(n_groups) if n_groups > 1 else np.full_like(loglik, np.nan)
+        error = (
+            relative.std(axis=0, ddof=1) / np.sqrt(n_groups)
+            if n_groups > 1
+            else np.full_like(loglik, np.nan)
+        )
     # The logarithm of an average lies below that of its expectation, by half its relative variance.
     loglik = loglik + 0.5 * np.where(np.isfinite(error), error, 0.0) ** 2
     return MarginalLikelihood(loglik, error, groups, pilot.n_solves + particles.n_solves)
@@ -133,7 +146,9 @@ class _Particles:
     ) -> None:
         self.densities, self.population, self.theta, self.rng = densities, population, theta, rng
         self.n_solves = 0
-        self.z = rng.standard_normal((*shape, *population.mean.shape))  # (group, particle, subject, phi)
+        self.z = rng.standard_normal(
+            (*shape, *population.mean.shape)
+        )  # (group, particle, subject, phi)
         self.loglik = self.evaluate(self.z)  # (group, particle, subject)
         self.log_weights = np.zeros_like(self.loglik)
         # (group, subject): what the weights were worth before the last resampling
@@ -146,17 +161,26 @@ class _Particles:
         densities = densities or self.densities
         with densities.compiled_solves(phi, 1):
             loglik = densities.outputs(phi, self.theta)[0]
-        return np.where(np.isnan(loglik), -np.inf, loglik).reshape(z.shape[:-1])  # NaN: a failed solve
+        return np.where(np.isnan(loglik), -np.inf, loglik).reshape(
+            z.shape[:-1]
+        )  # NaN: a failed solve
 
     def move(self, beta: np.ndarray, axes: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """One proposal of every particle, along a random number of the axes; the acceptance (subject,)."""
         n_subjects, d = self.z.shape[2:]
         chosen = self.rng.permutation(d)[: self.rng.integers(1, d + 1)]
         x = self.rng.standard_normal((n_subjects, self.z[:, :, 0, 0].size, chosen.size))
-        along = np.swapaxes(axes[:, :, chosen], 1, 2) * (STEP / np.sqrt(chosen.size) * scale)[:, None, None]
+        along = (
+            np.swapaxes(axes[:, :, chosen], 1, 2)
+            * (STEP / np.sqrt(chosen.size) * scale)[:, None, None]
+        )
         z = self.z + np.swapaxes(x @ along, 0, 1).reshape(self.z.shape)
         loglik = self.evaluate(z)
-        log_ratio = _times(beta, loglik) - _times(beta, self.loglik) + 0.5 * np.sum(self.z**2 - z**2, axis=-1)
+        log_ratio = (
+            _times(beta, loglik)
+            - _times(beta, self.loglik)
+            + 0.5 * np.sum(self.z**2 - z**2, axis=-1)
+        )
         accepted = -self.rng.standard_exponential(log_ratio.shape) < log_ratio
         self.z[accepted] = z[accepted]
         self.loglik = np.where(accepted, loglik, self.loglik)
@@ -170,7 +194,9 @@ class _Particles:
         for g, i in np.argwhere(np.exp(2.0 * first - second) < least_ess):
             self.found[g, i] += first[g, i]
             cumulated = np.cumsum(np.exp(self.log_weights[g, :, i] - first[g, i]))
-            picks = np.searchsorted(cumulated / cumulated[-1], (np.arange(n) + self.rng.random()) / n)
+            picks = np.searchsorted(
+                cumulated / cumulated[-1], (np.arange(n) + self.rng.random()) / n
+            )
             self.z[g, :, i], self.loglik[g, :, i] = self.z[g, picks, i], self.loglik[g, picks, i]
             self.log_weights[g, :, i] = 0.0
 
@@ -194,7 +220,9 @@ def _explore(pilot: _Particles) -> _Guide:
     betas: list[np.ndarray] = []
     shapes, scales = [], []
     while np.any(beta < 1.0) and len(betas) < MAX_STAGES:
-        new = np.array([_next_temperature(pilot.loglik[0, :, i], beta[i]) for i in range(n_subjects)])
+        new = np.array(
+            [_next_temperature(pilot.loglik[0, :, i], beta[i]) for i in range(n_subjects)]
+        )
         if len(betas) == MAX_STAGES - 1:
             new[:] = 1.0
         pilot.reweight(new - beta, least_ess=1.0)
@@ -233,7 +261,8 @@ def _next_temperature(loglik: np.ndarray, beta: float) -> float:
 def _axes(z: np.ndarray) -> np.ndarray:
     """Directions of moves, (subject, phi, phi), as columns: a Cholesky factor of the covariance of each subject's particles.
 
-    Principal axes do no better, and their computation in threads took longer than all solves on a busy machine.
+    Principal axes do no better, and their computation in threads took longer than all solves on a
+    busy machine.
     """
     centred = z - z.mean(axis=0)
     covariance = np.einsum("psi,psj->sij", centred, centred) / len(z)

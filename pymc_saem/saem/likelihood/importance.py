@@ -16,7 +16,8 @@ N_FIRST = 500
 MAX_POINTS = 20_000
 #: Effective share of the points above which bounded weights have no tail that matters.
 LARGE_SHARE = 0.05
-#: Points from which a mixture learns its shape, how often at most, and the effective share of them that is enough.
+#: Points from which a mixture learns its shape, how often at most, and the effective share of them
+#: that is enough.
 N_LEARNING, N_ROUNDS, ENOUGH = 1000, 8, 0.3
 
 
@@ -33,8 +34,9 @@ class ImportanceSample:
     pareto_k : ndarray
         Shape of the tail of the weights.
     unreliable : ndarray of bool
-        Whose estimate and error are not to be trusted: Pareto k above 0.7, which does not count where weights are bounded and their
-        effective number is large; there the tail is short, and k may be anything (1.4 where -151.12 +- 0.03 was exact to 0.01).
+        Whose estimate and error are not to be trusted: Pareto k above 0.7, which does not count
+        where weights are bounded and their effective number is large; there the tail is short, and
+        k may be anything (1.4 where -151.12 +- 0.03 was exact to 0.01).
     """
 
     loglik: np.ndarray
@@ -91,7 +93,9 @@ def learned(joint: Joint, draws: np.ndarray, rng: np.random.Generator) -> TMixtu
     for _ in range(N_ROUNDS):
         phi, log_density = proposal.draw(rng, N_LEARNING)
         log_weights = joint(phi) - log_density
-        log_weights = np.where(np.isfinite(log_weights.max(axis=0)), log_weights, 0.0)  # impossible rows: nothing to learn
+        log_weights = np.where(
+            np.isfinite(log_weights.max(axis=0)), log_weights, 0.0
+        )  # impossible rows: nothing to learn
         points = WeightedPoints.of_nodes(phi, log_weights)
         if np.all(np.sum(points.weight**2, axis=0) * N_LEARNING < 1.0 / ENOUGH):
             break
@@ -104,7 +108,9 @@ def _summarize(log_weights: np.ndarray) -> ImportanceSample:
     n = len(log_weights)
     loglik = logsumexp(log_weights, axis=0) - np.log(n)
     possible = np.isfinite(loglik)
-    relative = np.exp(np.where(possible, log_weights - np.where(possible, loglik, 0.0), 0.0))  # mean 1
+    relative = np.exp(
+        np.where(possible, log_weights - np.where(possible, loglik, 0.0), 0.0)
+    )  # mean 1
     second = np.mean(relative**2, axis=0)
     variance = (second - 1.0).clip(0.0) / n  # of the average, relative to it
     error = np.where(possible, np.sqrt(variance), np.nan)

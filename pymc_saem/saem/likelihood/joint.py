@@ -41,7 +41,9 @@ class Joint:
             value = loglik + self.population.log_density(phi)
         return np.where(np.isnan(value), -np.inf, value)
 
-    def likelihood(self, phi: np.ndarray, theta: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def likelihood(
+        self, phi: np.ndarray, theta: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """log p(y_i | phi_i), (point, subject), and the residual statistics (point, subject, residual)."""
         tight, theta = self.densities.solved_tightly(), self.theta if theta is None else theta
         self.n_solves += phi[..., 0].size
@@ -56,8 +58,8 @@ class Joint:
     def covariance_at(self, mode: np.ndarray, sd: np.ndarray) -> np.ndarray:
         """Inverse of the curvature of -log p(y_i, phi_i) at phi = ``mode`` (subject, phi); (subject, phi, phi).
 
-        By central differences of the gradient with steps of 0.02 ``sd`` (subject, phi); NaN where the curvature is not
-        that of a maximum.
+        By central differences of the gradient with steps of 0.02 ``sd`` (subject, phi); NaN where
+        the curvature is not that of a maximum.
         """
         n_subjects, d = mode.shape
         step = 0.02 * sd
@@ -114,7 +116,9 @@ class WeightedPoints:
     def equally_weighted(self, n_points: int) -> np.ndarray:
         """At most ``n_points`` points of equal weight, (point, subject, phi), by systematic resampling."""
         if np.ptp(self.log_weight) == 0.0:
-            return self.phi[np.linspace(0, len(self.phi) - 1, min(n_points, len(self.phi))).round().astype(int)]
+            return self.phi[
+                np.linspace(0, len(self.phi) - 1, min(n_points, len(self.phi))).round().astype(int)
+            ]
         ladder = (np.arange(n_points) + 0.5) / n_points
         cumulated = np.cumsum(self.weight, axis=0)
         picks = [np.searchsorted(c / c[-1], ladder) for c in cumulated.T]

@@ -1,14 +1,17 @@
 """The marginal model with predictions linearized around a point of each subject: Gaussian, with a mean and a covariance.
 
-With f the predictions, J their derivatives by phi at the point m_i, and Sigma_i the residual covariance there,
+With f the predictions, J their derivatives by phi at the point m_i, and Sigma_i the residual
+covariance there,
 
     y_i ~ N(f(m_i) + J_i (mean_i - m_i), J_i Omega J_i' + Sigma_i)
 
-(Lindstrom & Bates 1990; "linearization" of Monolix, ``ll.lin`` of saemix). A LogNormal outcome is Gaussian on the log scale. Where
-the residual scale does not depend on phi and m_i is the conditional mode, this is Laplace's method with the curvature of
-Gauss and Newton, FOCEi of nlmixr2: 359.42 at the exact maximum of theophylline, where nlmixr2 prints 359.40 to 359.49.
+(Lindstrom & Bates 1990; "linearization" of Monolix, ``ll.lin`` of saemix). A LogNormal outcome is
+Gaussian on the log scale. Where the residual scale does not depend on phi and m_i is the
+conditional mode, this is Laplace's method with the curvature of Gauss and Newton, FOCEi of nlmixr2:
+359.42 at the exact maximum of theophylline, where nlmixr2 prints 359.40 to 359.49.
 
-Errors of -2LL by the point of expansion, at parameters where the exact value is known by quadrature:
+Errors of -2LL by the point of expansion, at parameters where the exact value is known by
+quadrature:
 
 ======================  =======  ======  ======  =======
 bolus and theophylline  exact    mode    mean    Laplace
@@ -19,11 +22,12 @@ proportional error      403.62   -4.70   -3.70   +0.82
 combined error          469.69   -1.67   -1.05   +0.30
 ======================  =======  ======  ======  =======
 
-So the mode, as in Monolix (saemix: the mean): it is nearer where the scale is constant, has no Monte-Carlo error, and elsewhere
-Laplace's method is nearer than either.
+So the mode, as in Monolix (saemix: the mean): it is nearer where the scale is constant, has no
+Monte-Carlo error, and elsewhere Laplace's method is nearer than either.
 
-Derivatives by phi are central differences, 2 d solves per subject in one batch: on theophylline 0.2 ms, and 2e-6 of the largest
-derivative from the exact ones; by PyTensor 7 ms, and 0.2 s of compilation.
+Derivatives by phi are central differences, 2 d solves per subject in one batch: on theophylline 0.2
+ms, and 2e-6 of the largest derivative from the exact ones; by PyTensor 7 ms, and 0.2 s of
+compilation.
 """
 
 from __future__ import annotations
@@ -49,7 +53,8 @@ from pymc_saem.saem.conditional.draws import Conditional
 from pymc_saem.saem.core.gaussian import Population
 from pymc_saem.saem.engine import Engine
 
-#: Steps of the differences, in standard deviations of phi given the data. Larger ones see the curvature, smaller ones the solver.
+#: Steps of the differences, in standard deviations of phi given the data. Larger ones see the
+#: curvature, smaller ones the solver.
 STEP = 0.01
 _LOG_2PI = float(np.log(2.0 * np.pi))
 
@@ -94,14 +99,21 @@ class Predictions:
             data.append((pt.log(y) if is_log else y).ravel())
             logs.append((-pt.log(y) if is_log else pt.zeros_like(y)).ravel())
             graphs += [
-                (pt.zeros_like(y) + g).ravel() for g in in_symbols(mixed, list(location_and_scale(rv)), phi, theta)
+                (pt.zeros_like(y) + g).ravel()
+                for g in in_symbols(mixed, list(location_and_scale(rv)), phi, theta)
             ]
-        self.data, logs = pytensor.function([], [pt.concatenate(data), pt.concatenate(logs)], mode=INTERPRETED)()
+        self.data, logs = pytensor.function(
+            [], [pt.concatenate(data), pt.concatenate(logs)], mode=INTERPRETED
+        )()
         self.log_jacobian = np.bincount(self.subject, logs, minlength=mixed.n_subjects)
         self._f = self._compile(phi, theta, [pt.concatenate(graphs[k::2]) for k in (0, 1)])
 
-    def _compile(self, phi: TensorVariable, theta: TensorVariable, graphs: list[TensorVariable]) -> Callable:
-        phi3 = pt.tensor("phi", dtype="float64", shape=(None, self.mixed.n_subjects, self.mixed.n_phi))
+    def _compile(
+        self, phi: TensorVariable, theta: TensorVariable, graphs: list[TensorVariable]
+    ) -> Callable:
+        phi3 = pt.tensor(
+            "phi", dtype="float64", shape=(None, self.mixed.n_subjects, self.mixed.n_phi)
+        )
         vectorized = vectorize_graph(solved_to(graphs, GRADIENT_TOLERANCE), {phi: phi3})
         rows = [pt.broadcast_to(g, (phi3.shape[0], self.subject.size)) for g in vectorized]
         mode = INTERPRETED.including(NO_CHECKS)
@@ -138,7 +150,8 @@ class Linearized:
     point : ndarray, shape (subject, phi)
         Where the predictions are linearized.
     sd : ndarray, shape (subject, phi)
-        Rough standard deviations of phi given the data, the units of the steps; any positive ones do.
+        Rough standard deviations of phi given the data, the units of the steps; any positive ones
+        do.
     """
 
     def __init__(self, engine: Engine, point: np.ndarray, sd: np.ndarray):
@@ -150,7 +163,9 @@ class Linearized:
         counts = np.bincount(self.predictions.subject, minlength=engine.mixed.n_subjects)
         self.rows = np.split(order, np.cumsum(counts)[:-1])  # of each subject
         rules = engine.rules
-        moving = [r.parameter for r in rules.residuals] + [r.parameter for r in rules.scores if r.outcomes]
+        moving = [r.parameter for r in rules.residuals] + [
+            r.parameter for r in rules.scores if r.outcomes
+        ]
         #: Entries of theta on which predictions or residual scales depend.
         self.of_model = {j for p in moving for j in range(p.columns.start, p.columns.stop)}
 
@@ -167,7 +182,9 @@ class Linearized:
     def law(self, theta: np.ndarray, expansion: tuple) -> GaussianRows:
         """Distribution of all rows, from :meth:`expand` at this theta."""
         population, (mean, slope, sd) = self.engine.maximizer.population(theta), expansion
-        shift = np.einsum("rd,rd->r", slope, (population.mean - self.point)[self.predictions.subject])
+        shift = np.einsum(
+            "rd,rd->r", slope, (population.mean - self.point)[self.predictions.subject]
+        )
         return GaussianRows(mean + shift, slope @ population.root, sd**2)
 
     def loglik(self, theta: np.ndarray) -> np.ndarray:
@@ -187,7 +204,9 @@ def _log_normal(residual: np.ndarray, covariance: np.ndarray) -> float:
     if root is None:
         return np.nan
     white = solve_triangular(root, residual, lower=True, check_finite=False)
-    return float(-0.5 * white @ white - np.log(np.diag(root)).sum() - 0.5 * residual.size * _LOG_2PI)
+    return float(
+        -0.5 * white @ white - np.log(np.diag(root)).sum() - 0.5 * residual.size * _LOG_2PI
+    )
 
 
 def cholesky_or_none(covariance: np.ndarray) -> np.ndarray | None:

@@ -1,16 +1,18 @@
 """Marginal log-likelihood log p(y_i; theta) of each subject after the estimate, and the information criteria.
 
-Up to three random effects: adaptive Gauss-Hermite quadrature, if weighted points confirm it. Otherwise: importance sampling from a t
-distribution with the conditional moments. Where its weights show that a t does not cover the conditional distributions: from a mixture
-of t distributions, which learns from weighted points. For more random effects than points can show, as with network weights:
+Up to three random effects: adaptive Gauss-Hermite quadrature, if weighted points confirm it.
+Otherwise: importance sampling from a t distribution with the conditional moments. Where its weights
+show that a t does not cover the conditional distributions: from a mixture of t distributions, which
+learns from weighted points. For more random effects than points can show, as with network weights:
 annealed importance sampling, which needs no such resemblance and costs more.
 
-On the neural theophylline model (28 weights a subject) annealing from p(phi | theta) gives -217.7 +- 0.5 with 4 million solves, and
--219.0 +- 1.2 with 1.7 million, what "auto" takes. Annealing from a Gaussian with the conditional moments does not save the rest:
--224.7 +- 0.8, as it misses the tails.
+On the neural theophylline model (28 weights a subject) annealing from p(phi | theta) gives -217.7
++- 0.5 with 4 million solves, and -219.0 +- 1.2 with 1.7 million, what "auto" takes. Annealing from
+a Gaussian with the conditional moments does not save the rest: -224.7 +- 0.8, as it misses the
+tails.
 
-"laplace" and "linearization" are approximations without an error: for the sake of their speed, and of comparisons with programs
-that use them. "auto" never takes them.
+"laplace" and "linearization" are approximations without an error: for the sake of their speed, and
+of comparisons with programs that use them. "auto" never takes them.
 """
 
 from __future__ import annotations
@@ -42,11 +44,14 @@ METHODS = ("auto", "importance", "quadrature", "annealed", "laplace", "lineariza
 ERROR = 0.05
 #: The largest error with which importance sampling is taken before annealing is tried.
 LARGEST_ERROR = 0.5
-#: Random effects of a subject, at most, for which mixtures are learned: a few points cannot show where more dimensions are empty.
+#: Random effects of a subject, at most, for which mixtures are learned: a few points cannot show
+#: where more dimensions are empty.
 LARGEST_D = 8
-#: Two means of a conditional distribution, by draws and by quadrature, may differ by this many standard deviations.
+#: Two means of a conditional distribution, by draws and by quadrature, may differ by this many
+#: standard deviations.
 SAME_MEAN = 0.5
-#: The value of a quadrature and that of a few hundred weighted points, in standard errors of the latter.
+#: The value of a quadrature and that of a few hundred weighted points, in standard errors of the
+#: latter.
 SAME_VALUE = 4.0
 
 
@@ -57,13 +62,14 @@ class Likelihood:
     Attributes
     ----------
     loglik, error : ndarray, shape (subject,)
-        The error is a Monte-Carlo standard error, or for quadrature the difference of its last two rules; NaN for "laplace" and
-        "linearization", which have no estimate of theirs.
+        The error is a Monte-Carlo standard error, or for quadrature the difference of its last two
+        rules; NaN for "laplace" and "linearization", which have no estimate of theirs.
     method : str
         "quadrature", "importance", "annealed", "laplace" or "linearization".
     n_solves : int
     ess, pareto_k : ndarray, shape (subject,), optional
-        Of importance sampling; k at most 0.7 where weights are bounded and many count, so that their tail is short.
+        Of importance sampling; k at most 0.7 where weights are bounded and many count, so that
+        their tail is short.
     points : WeightedPoints, optional
         Nodes of a quadrature, from which standard errors may be computed.
     warning : str
@@ -114,8 +120,8 @@ def marginal_likelihood(
     error : float
         Wanted Monte-Carlo error of the total, of importance sampling.
     max_solves : float
-        Where importance sampling ends if the error does not become so small; "auto" may spend about twice that on
-        annealing.
+        Where importance sampling ends if the error does not become so small; "auto" may spend about
+        twice that on annealing.
     """
     population = engine.maximizer.population(theta)
     joint = Joint(engine.densities, population, theta)
@@ -130,7 +136,11 @@ def marginal_likelihood(
         )
     if method == "quadrature" or method == "auto" and d in RULES:
         found, nodes = _quadrature(joint, conditional, draws, max_solves)
-        if method == "quadrature" or found.total_error <= error and _is_confirmed(found, nodes, joint, draws, rng):
+        if (
+            method == "quadrature"
+            or found.total_error <= error
+            and _is_confirmed(found, nodes, joint, draws, rng)
+        ):
             return found
     if method in ("auto", "importance"):
         sampled = _by_importance(joint, draws, rng, error, max_solves, engine.mixed.subjects)
@@ -138,10 +148,18 @@ def marginal_likelihood(
             return sampled
     effort = {} if method == "annealed" else _affordable(2.0 * max_solves / engine.mixed.n_subjects)
     annealed = marginal_loglik(engine.densities, population, theta, rng, **effort)
-    return Likelihood(annealed.loglik, annealed.error, "annealed", joint.n_solves + annealed.n_solves)
+    return Likelihood(
+        annealed.loglik, annealed.error, "annealed", joint.n_solves + annealed.n_solves
+    )
 
 
-def _is_confirmed(found: Likelihood, nodes: WeightedPoints, joint: Joint, draws: WeightedPoints, rng: np.random.Generator) -> bool:
+def _is_confirmed(
+    found: Likelihood,
+    nodes: WeightedPoints,
+    joint: Joint,
+    draws: WeightedPoints,
+    rng: np.random.Generator,
+) -> bool:
     """Whether the grid around the mode covers the conditional distributions, as far as draws and a few weighted points see.
 
     It does not where there are other modes, or where a narrow mode stands on a broad shoulder.
@@ -151,18 +169,29 @@ def _is_confirmed(found: Likelihood, nodes: WeightedPoints, joint: Joint, draws:
         return False
     simple = TMixture.of_moments(draws.mean(), draws.covariance(), joint.population)
     sample = importance_sample(joint, simple, rng, np.inf, 0.0)
-    return bool(np.all(np.abs(sample.loglik - found.loglik) <= SAME_VALUE * sample.error + found.error + 1e-6))
+    return bool(
+        np.all(
+            np.abs(sample.loglik - found.loglik) <= SAME_VALUE * sample.error + found.error + 1e-6
+        )
+    )
 
 
 def _by_importance(
-    joint: Joint, draws: WeightedPoints, rng: np.random.Generator, error: float, max_solves: float, subjects: Sequence[Any]
+    joint: Joint,
+    draws: WeightedPoints,
+    rng: np.random.Generator,
+    error: float,
+    max_solves: float,
+    subjects: Sequence[Any],
 ) -> Likelihood:
     """From one t distribution a subject, and if it does not cover the conditional distributions, from a mixture."""
     simple = TMixture.of_moments(draws.mean(), draws.covariance(), joint.population)
     sample = importance_sample(joint, simple, rng, error, max_solves)
     if sample.unreliable.any() and draws.phi.shape[-1] <= LARGEST_D:
         proposal = learned(joint, draws.equally_weighted(N_LEARNING), rng)
-        mixed = importance_sample(joint, proposal, rng, error, joint.n_solves + max_solves, patience=MAX_POINTS)
+        mixed = importance_sample(
+            joint, proposal, rng, error, joint.n_solves + max_solves, patience=MAX_POINTS
+        )
         if mixed.unreliable.sum() < sample.unreliable.sum():
             sample = mixed
     return _of_sample(sample, joint.n_solves, subjects)
@@ -183,7 +212,11 @@ def _approximate(
     unknown, warning = np.flatnonzero(~np.isfinite(loglik)), ""
     if unknown.size:
         labels = ", ".join(str(engine.mixed.subjects[i]) for i in unknown[:3])
-        why = "the density has no curvature of a maximum there" if method == "laplace" else "a prediction failed there"
+        why = (
+            "the density has no curvature of a maximum there"
+            if method == "laplace"
+            else "a prediction failed there"
+        )
         warning = (
             f"The marginal log-likelihood by {method} is not known for {unknown.size} of {loglik.size} subjects ({labels}): no mode was "
             f'found, or {why}. Use likelihood="importance" or "annealed".'
@@ -191,7 +224,9 @@ def _approximate(
     return Likelihood(loglik, np.full(loglik.shape, np.nan), method, n_solves, warning=warning)
 
 
-def _quadrature(joint: Joint, conditional: Conditional, draws: WeightedPoints, max_solves: float) -> tuple[Likelihood, WeightedPoints]:
+def _quadrature(
+    joint: Joint, conditional: Conditional, draws: WeightedPoints, max_solves: float
+) -> tuple[Likelihood, WeightedPoints]:
     """The likelihood, and the nodes of its last rule."""
     covariance = joint.covariance_at(conditional.mode, scale_of(conditional, joint.population))
     no_maximum = ~np.isfinite(covariance).all(axis=(1, 2))
@@ -232,8 +267,9 @@ class Criteria:
     bic : float
         -2 log p + p log(number of subjects), as in Monolix and saemix.
     bicc : float
-        Corrected BIC (Delattre, Lavielle & Poursat 2014): log(number of subjects) for the parameters of random effects,
-        log(number of observations) for the others; each entry of a vector is an observation.
+        Corrected BIC (Delattre, Lavielle & Poursat 2014): log(number of subjects) for the
+        parameters of random effects, log(number of observations) for the others; each entry of a
+        vector is an observation.
     """
 
     n_parameters: int
@@ -246,7 +282,9 @@ class Criteria:
 def information_criteria(engine: Engine, loglik: float) -> Criteria:
     """Criteria at a total marginal log-likelihood; entries of parameters that are fixed do not count."""
     mixed, rules = engine.mixed, engine.rules
-    of_effects = {p.name for p in rules.mean.parameters} | {rule.parameter.name for rule in rules.omegas}
+    of_effects = {p.name for p in rules.mean.parameters} | {
+        rule.parameter.name for rule in rules.omegas
+    }
     of_effects |= {score.parameter.name for score in rules.scores if score.effects}
     of_effects |= {scale.parameter.name for scale in rules.effect_scales}
     free = ~engine.maximizer.held
@@ -254,5 +292,9 @@ def information_criteria(engine: Engine, loglik: float) -> Criteria:
     p_effects = sum(int(free[q.columns].sum()) for q in mixed.parameters if q.name in of_effects)
     deviance, n, rows = -2.0 * loglik, np.log(mixed.n_subjects), np.log(mixed.n_values)
     return Criteria(
-        p, p_effects, deviance + 2.0 * p, deviance + p * n, deviance + p_effects * n + (p - p_effects) * rows
+        p,
+        p_effects,
+        deviance + 2.0 * p,
+        deviance + p * n,
+        deviance + p_effects * n + (p - p_effects) * rows,
     )

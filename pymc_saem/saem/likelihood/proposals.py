@@ -1,9 +1,11 @@
 """Proposals of importance sampling: for every subject a mixture of t distributions that covers p(phi_i | y_i, theta).
 
-One t distribution with the conditional moments covers what resembles a Gaussian. Likelihoods with kinks, several modes or long
-ridges need more: t distributions around conditional draws, each as wide as the draws near it (Cappé, Guillin, Marin & Robert 2004).
-A part of every mixture is p(phi_i | theta) itself: no weight is larger than the likelihood over its share, and a mode that no draw has
-seen shows (Hesterberg 1995). Without it, squares, whose two modes the draws may have missed, were off by 7 of their stated errors.
+One t distribution with the conditional moments covers what resembles a Gaussian. Likelihoods with
+kinks, several modes or long ridges need more: t distributions around conditional draws, each as
+wide as the draws near it (Cappé, Guillin, Marin & Robert 2004). A part of every mixture is p(phi_i
+| theta) itself: no weight is larger than the likelihood over its share, and a mode that no draw has
+seen shows (Hesterberg 1995). Without it, squares, whose two modes the draws may have missed, were
+off by 7 of their stated errors.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from pymc_saem.saem.core.gaussian import Population
 DF = 5.0
 #: Share of the correlations of points that is not trusted.
 SHRINK = 0.05
-#: Shares of the mixture: the t distribution of all points, p(phi | theta), and those around single points together.
+#: Shares of the mixture: the t distribution of all points, p(phi | theta), and those around single
+#: points together.
 OF_ALL, OF_POPULATION, OF_CENTRES = 0.25, 0.1, 0.65
 #: Single points, at most, and the share of the points near one that make its shape.
 N_CENTRES, NEAR = 24, 0.15
-#: Smallest variance of such a shape, as a share of that of all points: modes far apart are narrow beside their distance.
+#: Smallest variance of such a shape, as a share of that of all points: modes far apart are narrow
+#: beside their distance.
 THIN = 5e-4
 
 
@@ -47,29 +51,42 @@ class TMixture:
     df: np.ndarray
 
     @classmethod
-    def of_moments(cls, mean: np.ndarray, covariance: np.ndarray, population: Population) -> TMixture:
+    def of_moments(
+        cls, mean: np.ndarray, covariance: np.ndarray, population: Population
+    ) -> TMixture:
         """One t distribution with this mean (subject, phi) and scale (subject, phi, phi), and p(phi | theta)."""
         centre = np.stack([mean, population.mean])
         root = np.stack([_root(covariance), np.broadcast_to(population.root, covariance.shape)])
-        return cls(centre, root, np.array([1.0 - OF_POPULATION, OF_POPULATION]), np.array([DF, np.inf]))
+        return cls(
+            centre, root, np.array([1.0 - OF_POPULATION, OF_POPULATION]), np.array([DF, np.inf])
+        )
 
     @classmethod
     def around(cls, points: np.ndarray, population: Population) -> TMixture:
         """The mixture that covers points (point, subject, phi) of equal weight."""
         mean = points.mean(axis=0)
         centred = points - mean
-        whole = cls.of_moments(mean, np.einsum("ksi,ksj->sij", centred, centred) / len(points), population)
-        picked = points[np.linspace(0, len(points) - 1, min(N_CENTRES, len(points))).round().astype(int)]
+        whole = cls.of_moments(
+            mean, np.einsum("ksi,ksj->sij", centred, centred) / len(points), population
+        )
+        picked = points[
+            np.linspace(0, len(points) - 1, min(N_CENTRES, len(points))).round().astype(int)
+        ]
         centre = np.concatenate([whole.centre, picked])
         roots = np.concatenate([whole.root, _roots_near(points, picked, whole.root[0])])
-        share = np.concatenate([[OF_ALL, OF_POPULATION], np.full(len(picked), OF_CENTRES / len(picked))])
+        share = np.concatenate(
+            [[OF_ALL, OF_POPULATION], np.full(len(picked), OF_CENTRES / len(picked))]
+        )
         df = np.concatenate([[DF, np.inf], np.full(len(picked), DF)])
         return cls(centre, roots, share, df)
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Points (point, subject, phi) and their log density (point, subject)."""
         n_subjects, d = self.centre.shape[1:]
-        which, subject = rng.choice(len(self.share), size=(n, n_subjects), p=self.share), np.arange(n_subjects)
+        which, subject = (
+            rng.choice(len(self.share), size=(n, n_subjects), p=self.share),
+            np.arange(n_subjects),
+        )
         df = self.df[which]
         heavy = np.isfinite(df)
         widths = np.ones((n, n_subjects))
@@ -84,7 +101,9 @@ class TMixture:
         total = np.full(phi.shape[:2], -np.inf)
         for k, (df, share) in enumerate(zip(self.df, self.share, strict=True)):
             whitener = np.linalg.inv(self.root[k])
-            squares = np.sum(np.einsum("sij,ksj->ksi", whitener, phi - self.centre[k]) ** 2, axis=-1)
+            squares = np.sum(
+                np.einsum("sij,ksj->ksi", whitener, phi - self.centre[k]) ** 2, axis=-1
+            )
             log_volume = np.log(np.einsum("sii->si", self.root[k])).sum(axis=1)
             total = np.logaddexp(total, np.log(share) - log_volume + _log_kernel(squares, df, d))
         return total
@@ -109,7 +128,8 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 def _roots_near(points: np.ndarray, picked: np.ndarray, root: np.ndarray) -> np.ndarray:
     """Cholesky factors (picked, subject, phi, phi) of the scales of the points near each picked one.
 
-    Near in units of all points; a share of the scale of all points keeps thin shapes from being too thin.
+    Near in units of all points; a share of the scale of all points keeps thin shapes from being too
+    thin.
     """
     whitener = np.linalg.inv(root)
     z, centres = (np.einsum("sij,ksj->ksi", whitener, x) for x in (points, picked))

@@ -41,7 +41,8 @@ def gauss_hermite(
     x, w = np.polynomial.hermite.hermgauss(n_nodes)
     nodes = np.array(list(product(x, repeat=d)))
     log_weights = np.array(list(product(np.log(w) + x**2, repeat=d))).sum(axis=1)
-    # What the corners of the grid weigh at most, if the density is that of the normal distribution: nothing worth a solve.
+    # What the corners of the grid weigh at most, if the density is that of the normal distribution:
+    # nothing worth a solve.
     kept = log_weights - np.sum(nodes**2, axis=1) > -30.0
     nodes, log_weights = nodes[kept], log_weights[kept]
     phi = center + np.sqrt(2.0) * np.einsum("sij,kj->ksi", root, nodes)
@@ -60,8 +61,9 @@ def integrate(
     -------
     loglik : ndarray, shape (subject,)
     error : ndarray, shape (subject,)
-        Difference of the last two rules; where it is not much smaller than the difference before, as it is for smooth densities, twice
-        the larger one: rules converge slowly, and may agree by chance.
+        Difference of the last two rules; where it is not much smaller than the difference before,
+        as it is for smooth densities, twice the larger one: rules converge slowly, and may agree by
+        chance.
     points : WeightedPoints
         Of the last rule.
     """

@@ -33,7 +33,8 @@ class Maximizer:
     fixed : dict
         Parameters held at a natural value: name -> flat value, NaN for entries that are estimated.
     weight : ndarray, shape (subject,), optional
-        Weight of each subject: the log density is that of a data set with this many copies of it. 1 by default.
+        Weight of each subject: the log density is that of a data set with this many copies of it. 1
+        by default.
     """
 
     mixed: MixedModel
@@ -183,7 +184,10 @@ class Maximizer:
         for model in self.rules.residuals:
             p, where = model.parameter, model.parameter.columns
             if not self.is_fixed(p):
-                sums = np.array([model.count(self.mixed, self.weight)]), np.array([model.squares(residual)])
+                sums = (
+                    np.array([model.count(self.mixed, self.weight)]),
+                    np.array([model.squares(residual)]),
+                )
                 theta[where] = self.scale_step(p, model, *sums, old[where], residual_ratio, rise)
         for rule in self.rules.effect_scales:
             where = rule.parameter.columns
@@ -197,7 +201,8 @@ class Maximizer:
     def scales(self, theta: np.ndarray, curvature: Curvature | None = None) -> np.ndarray:
         """Rough standard errors of theta (theta,) if phi were known: the units in which a drift or a difference is judged.
 
-        ``curvature`` is that of the score steps. Fixed entries have infinite ones, so that nothing counts as a drift of them.
+        ``curvature`` is that of the score steps. Fixed entries have infinite ones, so that nothing
+        counts as a drift of them.
         """
         rules, n, scale = self.rules, self.n_weighted, np.ones(self.mixed.n_theta)
         mean, law = rules.mean.at(theta), self.population(theta)

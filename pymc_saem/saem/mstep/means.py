@@ -54,7 +54,8 @@ class MeanStep:
     ) -> np.ndarray:
         """The coefficients (beta,) that fit the first moments (subject, phi) best.
 
-        ``rule`` has design and offset at theta; ``precision`` (phi, phi) is that of the random effects.
+        ``rule`` has design and offset at theta; ``precision`` (phi, phi) is that of the random
+        effects.
         """
         constant, design = self._constant, rule.design[:, :, self._free]
         offset = rule.offset

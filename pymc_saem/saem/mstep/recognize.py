@@ -1,7 +1,8 @@
 """Decides for each parameter how its M-step is done, by mathematics and not by how the model is written.
 
-"Affine" means that the numerical Jacobian does not depend on beta; "homogeneous" means that the scale
-divided by a power of the parameter does not depend on it. Each recognizer returns its rule, or raises
+"Affine" means that the numerical Jacobian does not depend on beta; "homogeneous" means that the
+scale divided by a power of the parameter does not depend on it. Each recognizer returns its rule,
+or raises
 :class:`NoClosedForm` with the reason why there is none; such parameters are maximized by score steps.
 """
 
@@ -40,9 +41,15 @@ def recognize(mixed: MixedModel) -> Rules:
     residuals, terms = recognize_residuals(mixed, points, roles, reasons)
     scales, of_effects = recognize_scales(mixed, points, roles, reasons)
     scales = tuple(replace(rule, terms=rule.terms + len(terms)) for rule in scales)
-    scores = tuple(_score_rule(p, roles[p.name], reasons[p.name]) for p in mixed.parameters if p.name in reasons)
+    scores = tuple(
+        _score_rule(p, roles[p.name], reasons[p.name])
+        for p in mixed.parameters
+        if p.name in reasons
+    )
     typical = TypicalValues(mixed) if any(not e.is_gaussian for e in mixed.random_effects) else None
-    return Rules(mean, omegas, fixed, moving, residuals, scales, (*terms, *of_effects), scores, law, typical)
+    return Rules(
+        mean, omegas, fixed, moving, residuals, scales, (*terms, *of_effects), scores, law, typical
+    )
 
 
 def _score_rule(p: Parameter, roles: Roles, reason: str) -> ScoreRule:
@@ -78,12 +85,16 @@ def _affine_means(
     mixed: MixedModel, law: LawOfPhi, parameters: list[Parameter]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns of theta, design and offset of the means; they must be affine in all these parameters at once."""
-    columns = np.concatenate([np.arange(p.columns.start, p.columns.stop) for p in parameters] or [np.zeros(0, int)])
+    columns = np.concatenate(
+        [np.arange(p.columns.start, p.columns.stop) for p in parameters] or [np.zeros(0, int)]
+    )
     design, offset = affine_parts(law, law.base, columns)
     for p in parameters:  # those that are not even affine alone
         own = np.arange(p.columns.start, p.columns.stop)
         if label := _bent_effect(mixed, law, own):
-            raise NoClosedForm([p], f"the mean of '{label}' is not affine in its unconstrained value")
+            raise NoClosedForm(
+                [p], f"the mean of '{label}' is not affine in its unconstrained value"
+            )
     if label := _bent_effect(mixed, law, columns):
         names = ", ".join(f"'{p.name}'" for p in parameters)
         raise NoClosedForm(parameters, f"the mean of '{label}' is not affine in {names} together")
@@ -132,7 +143,11 @@ def refuse_collinear(rule: MeanRule, held: np.ndarray | None = None) -> None:
     rank = np.linalg.matrix_rank(rule.design[..., free].reshape(-1, int(free.sum())))
     if rank < free.sum():
         estimated = set(rule.columns[free])
-        names = [p.name for p in rule.parameters if estimated & set(range(p.columns.start, p.columns.stop))]
+        names = [
+            p.name
+            for p in rule.parameters
+            if estimated & set(range(p.columns.start, p.columns.stop))
+        ]
         raise UnsupportedModelError(
             f"The means of the random effects do not determine the parameters {', '.join(names)}: only {rank} of "
             f"{free.sum()} combinations occur. Remove a parameter or a covariate column, or fix a parameter."

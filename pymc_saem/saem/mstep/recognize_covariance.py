@@ -27,7 +27,11 @@ def recognize_omegas(
     fixed = np.zeros((mixed.n_phi, mixed.n_phi))
     found: list[OmegaRule] = []
     in_covariance = {
-        block.name: [p for p in mixed.parameters if block.effects[0].name in {e.name for e in roles[p.name].covariance}]
+        block.name: [
+            p
+            for p in mixed.parameters
+            if block.effects[0].name in {e.name for e in roles[p.name].covariance}
+        ]
         for block in law.blocks
     }
     for block in law.blocks:
@@ -48,7 +52,11 @@ def recognize_omegas(
 
 
 def _recognize_block(
-    mixed: MixedModel, law: LawOfPhi, block: Block, parameters: list[Parameter], reasons: dict[str, str]
+    mixed: MixedModel,
+    law: LawOfPhi,
+    block: Block,
+    parameters: list[Parameter],
+    reasons: dict[str, str],
 ) -> list[OmegaRule]:
     if any(p.name in reasons for p in parameters):
         others = [p for p in parameters if p.name not in reasons]
@@ -56,18 +64,22 @@ def _recognize_block(
         raise NoClosedForm(others, f"the covariance of '{block.name}' depends on '{lost}' too")
     columns = [_columns_of(law, block, p) for p in parameters]
     if len(parameters) == 1:
-        # Parts of a covariance that the parameter leaves alone, such as effects of a fixed scale, stay as they are.
+        # Parts of a covariance that the parameter leaves alone, such as effects of a fixed scale,
+        # stay as they are.
         is_apart = _is_diagonal(law, block) and 0 < columns[0].size
         where = columns[0] if is_apart else np.arange(block.columns.size)
         return [_recognize_omega(mixed, law, block, parameters[0], where)]
-    if sum(c.size for c in columns) > np.unique(np.concatenate(columns or [block.columns])).size or not _is_diagonal(
-        law, block
-    ):
+    if sum(c.size for c in columns) > np.unique(
+        np.concatenate(columns or [block.columns])
+    ).size or not _is_diagonal(law, block):
         names = ", ".join(f"'{p.name}'" for p in parameters)
         raise NoClosedForm(
-            parameters, f"the covariance of '{block.name}' depends on several parameters ({names}) at once"
+            parameters,
+            f"the covariance of '{block.name}' depends on several parameters ({names}) at once",
         )
-    return [_recognize_omega(mixed, law, block, p, c) for p, c in zip(parameters, columns, strict=True)]
+    return [
+        _recognize_omega(mixed, law, block, p, c) for p, c in zip(parameters, columns, strict=True)
+    ]
 
 
 def _columns_of(law: LawOfPhi, block: Block, p: Parameter) -> np.ndarray:
@@ -106,7 +118,9 @@ def _recognize_omega(
             return OmegaRule(p, "scalar", block, power / 2, c / x**power)
     elif size == block.size and (rule := _recognize_diagonal(points, p, block, covariance_at, law)):
         return rule
-    if size == block.size * (block.size + 1) // 2 and _is_cholesky(mixed, p, block.size, covariance_at, law):
+    if size == block.size * (block.size + 1) // 2 and _is_cholesky(
+        mixed, p, block.size, covariance_at, law
+    ):
         return OmegaRule(p, "full", block, 1.0, np.eye(block.size))
     raise NoClosedForm(
         [p],
@@ -117,12 +131,17 @@ def _recognize_omega(
 def _recognize_diagonal(
     points: PointMap, p: Parameter, block: np.ndarray, covariance_at: CovarianceAt, law: LawOfPhi
 ) -> OmegaRule | None:
-    u = np.vstack([law.rng.standard_normal((3, block.size)) * 0.5, *(np.full(block.size, v) for v in FAR)])
+    u = np.vstack(
+        [law.rng.standard_normal((3, block.size)) * 0.5, *(np.full(block.size, v) for v in FAR)]
+    )
     xs = [points.natural(p, row) for row in u]
     cs = [covariance_at(x) for x in xs]
     if any(np.abs(c - np.diag(np.diag(c))).max() > 0 for c in cs):
         return None
-    powers = {homogeneity({float(x[j]): c[j, j] for x, c in zip(xs, cs, strict=True)}) for j in range(block.size)}
+    powers = {
+        homogeneity({float(x[j]): c[j, j] for x, c in zip(xs, cs, strict=True)})
+        for j in range(block.size)
+    }
     power = powers.pop() if len(powers) == 1 else None
     if power is None:
         return None
@@ -152,7 +171,9 @@ def _pool_scalars(rules: list[OmegaRule], reasons: dict[str, str]) -> list[Omega
             continue
         first = pooled[name]
         if first.kind != "scalar" or rule.kind != "scalar" or first.power != rule.power:
-            reasons.setdefault(name, "several random effects share it as a covariance of different kinds")
+            reasons.setdefault(
+                name, "several random effects share it as a covariance of different kinds"
+            )
             continue
         k, m = first.base.shape[0], rule.base.shape[0]
         base = np.block([[first.base, np.zeros((k, m))], [np.zeros((m, k)), rule.base]])

@@ -33,14 +33,21 @@ def recognize_residuals(
         except NoClosedForm as refusal:
             reasons[p.name] = str(refusal)
             continue
-        unit, columns = float(points.natural(p, np.zeros(1))[0]), range(len(terms), len(terms) + len(outcomes))
-        rule = ResidualScale(parameter=p, outcomes=outcomes, terms=tuple(columns), power=power, unit=unit)
+        unit, columns = (
+            float(points.natural(p, np.zeros(1))[0]),
+            range(len(terms), len(terms) + len(outcomes)),
+        )
+        rule = ResidualScale(
+            parameter=p, outcomes=outcomes, terms=tuple(columns), power=power, unit=unit
+        )
         terms += rule.statistics(mixed)
         rules.append(rule)
     return tuple(rules), tuple(terms)
 
 
-def _common_power(mixed: MixedModel, points: PointMap, p: Parameter, outcomes: tuple[int, ...]) -> float:
+def _common_power(
+    mixed: MixedModel, points: PointMap, p: Parameter, outcomes: tuple[int, ...]
+) -> float:
     """Power of a scalar parameter in the scales of its outcomes."""
     if p.columns.stop - p.columns.start != 1:
         raise NoClosedForm([p], f"is a residual scale of shape {p.shape}, not a scalar")
@@ -54,7 +61,11 @@ def _residual_power(mixed: MixedModel, points: PointMap, p: Parameter, outcome: 
     phi_symbol, theta_symbol = symbols(mixed)
     rv = observed_variables(mixed.model)[outcome]
     (scale,) = in_symbols(mixed, [location_and_scale(rv)[1]], phi_symbol, theta_symbol)
-    f = quietly(pytensor.function([phi_symbol, theta_symbol], scale, mode=INTERPRETED, on_unused_input="ignore"))
+    f = quietly(
+        pytensor.function(
+            [phi_symbol, theta_symbol], scale, mode=INTERPRETED, on_unused_input="ignore"
+        )
+    )
     theta, phi = points.theta_of(points.template), points.phi_of(points.template)
 
     def at(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -62,17 +73,25 @@ def _residual_power(mixed: MixedModel, points: PointMap, p: Parameter, outcome: 
 
     start = np.concatenate([theta, phi.ravel()])
     spreads = NEAR if ode_nodes([scale]) else SPREADS
-    trials = generic_points(start, lambda x: bool(np.all(np.isfinite(f(*at(x))))), np.random.default_rng(0), spreads=spreads)
+    trials = generic_points(
+        start,
+        lambda x: bool(np.all(np.isfinite(f(*at(x))))),
+        np.random.default_rng(0),
+        spreads=spreads,
+    )
     powers = set()
     for phi_trial, theta_trial in map(at, trials):
         values = {}
         for u in (-0.7, 0.0, 0.7, *FAR):
             theta_trial[p.columns] = u
-            values[float(points.natural(p, np.full(1, u))[0])] = np.asarray(f(phi_trial, theta_trial), dtype=float)
+            values[float(points.natural(p, np.full(1, u))[0])] = np.asarray(
+                f(phi_trial, theta_trial), dtype=float
+            )
         powers.add(homogeneity(values))
     power = powers.pop() if len(powers) == 1 else None
     if power is None:
         raise NoClosedForm(
-            [p], f"the residual scale of '{mixed.outcomes[outcome].name}' is not proportional to a power of it"
+            [p],
+            f"the residual scale of '{mixed.outcomes[outcome].name}' is not proportional to a power of it",
         )
     return power

@@ -66,7 +66,11 @@ def recognize_scales(
             np.add.at(count, effect.row_subject(mixed.n_subjects), (weights > 0).sum(axis=-1).T)
         of_entries = start + np.arange(len(parts) * size).reshape(len(parts), size).T
         rule = EffectScaleRule(
-            parameter=p, effects=tuple(places.law), terms=of_entries, effects_of=count, power=powers.pop()
+            parameter=p,
+            effects=tuple(places.law),
+            terms=of_entries,
+            effects_of=count,
+            power=powers.pop(),
         )
         rules.append(rule)
     return tuple(rules), tuple(terms)
@@ -77,20 +81,30 @@ def _of_effect(
 ) -> tuple[float, np.ndarray]:
     """Power of the parameter in the scale, and weights (entry of p, unit, entry of a unit) of the squared deviations."""
     refusal = NoClosedForm(
-        [p], f"the scale of '{effect.name}' is not proportional to a power of one entry of '{p.name}'"
+        [p],
+        f"the scale of '{effect.name}' is not proportional to a power of one entry of '{p.name}'",
     )
-    if effect.link == "value" or len(_block(mixed, effect).effects) > 1 or _is_multivariate(mixed, effect):
+    if (
+        effect.link == "value"
+        or len(_block(mixed, effect).effects) > 1
+        or _is_multivariate(mixed, effect)
+    ):
         raise refusal
     phi, theta = symbols(mixed)
     graphs = in_symbols(mixed, _mean_and_scale(mixed, effect), phi, theta)
     f = pytensor.function([phi, theta], graphs, mode=INTERPRETED, on_unused_input="ignore")
-    rng, base = np.random.default_rng(0), points.theta_of(points.template)  # probes a fixed function: any points do
+    rng, base = (
+        np.random.default_rng(0),
+        points.theta_of(points.template),
+    )  # probes a fixed function: any points do
     base = base + rng.uniform(0.1, 0.5, size=base.shape)
     effects = rng.normal(size=(mixed.n_subjects, mixed.n_phi))
     mean, scale = f(effects, base)
     other = base + rng.uniform(0.1, 0.5, size=base.shape)
     other[p.columns] = base[p.columns]
-    if not np.allclose(f(effects + 1.0, other)[1], scale, rtol=1e-8):  # other parameters or effects move the scale too
+    if not np.allclose(
+        f(effects + 1.0, other)[1], scale, rtol=1e-8
+    ):  # other parameters or effects move the scale too
         raise refusal
     size = p.columns.stop - p.columns.start
     x = points.natural(p, base[p.columns])
@@ -135,4 +149,6 @@ def _mean_and_scale(mixed: MixedModel, effect: RandomEffect) -> list[TensorVaria
     if effect.image is not None:
         return [mean, pt.abs(scale)]
     zeros = pt.zeros(effect.shape)
-    return [pt.moveaxis(x + zeros, effect.axis, 0).reshape((effect.n_units, -1)) for x in (mean, scale)]
+    return [
+        pt.moveaxis(x + zeros, effect.axis, 0).reshape((effect.n_units, -1)) for x in (mean, scale)
+    ]

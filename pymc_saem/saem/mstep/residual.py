@@ -1,7 +1,8 @@
 """Residual models: the statistic of each, the log density that it stands for, where that has its maximum, and how curved it is there.
 
-To add one, write a class with the methods of :class:`ResidualScale` here, and what recognizes it in ``recognize_residual``; the M-step,
-the starts and the standard errors call these methods and repeat no formula.
+To add one, write a class with the methods of :class:`ResidualScale` here, and what recognizes it in
+``recognize_residual``; the M-step, the starts and the standard errors call these methods and repeat
+no formula.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ class ResidualTerm:
 class ResidualScale(PowerScale):
     """One residual scale: normal residuals of some outcomes, whose standard deviation is x^power times what does not depend on x.
 
-    ``log_density``, ``maximum``, ``precision`` and ``variance`` of x are those of :class:`PowerScale`, of which the deviations are
-    the residuals; ``unit`` is the natural value of the parameter where its unconstrained one is 0.
+    ``log_density``, ``maximum``, ``precision`` and ``variance`` of x are those of
+    :class:`PowerScale`, of which the deviations are the residuals; ``unit`` is the natural value of
+    the parameter where its unconstrained one is 0.
     """
 
     parameter: Parameter

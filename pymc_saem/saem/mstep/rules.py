@@ -47,7 +47,9 @@ class MeanRule:
         return replace(self, design=design, offset=offset)
 
 
-def affine_parts(law: LawOfPhi, theta: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def affine_parts(
+    law: LawOfPhi, theta: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Slope (subject, phi, beta) and offset (subject, phi) of the means in the entries ``columns`` of theta."""
     base = theta.copy()
     base[columns] = law.base[columns]  # where the distribution is known to be finite
@@ -146,15 +148,20 @@ class Rules:
         roles = {p.name: "mean of random effects" for p in self.mean.parameters}
         roles |= {r.parameter.name: f"{r.kind} covariance of random effects" for r in self.omegas}
         roles |= {r.parameter.name: "residual scale" for r in self.residuals}
-        roles |= {r.parameter.name: "standard deviation of random effects" for r in self.effect_scales}
+        roles |= {
+            r.parameter.name: "standard deviation of random effects" for r in self.effect_scales
+        }
         return roles | {r.parameter.name: r.reason for r in self.scores}
 
     def m_step_of(self) -> dict[str, str]:
         """How each parameter is maximized: name -> "closed form", "numeric" or "score"."""
-        return {name: "closed form" for name in self.role_of()} | {r.parameter.name: r.kind for r in self.scores}
+        return {name: "closed form" for name in self.role_of()} | {
+            r.parameter.name: r.kind for r in self.scores
+        }
 
 
-#: Unconstrained values far from 0, at which a power is checked too: a scale with a bound is proportional near 0 only.
+#: Unconstrained values far from 0, at which a power is checked too: a scale with a bound is
+#: proportional near 0 only.
 FAR = (-4.0, 3.0)
 
 

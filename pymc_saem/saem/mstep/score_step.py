@@ -29,7 +29,9 @@ class Climber:
     # Asked for each time, because refits hold other parameters.
     @property
     def rules(self) -> tuple:
-        return tuple(r for r in self.maximizer.rules.scores if not self.maximizer.is_fixed(r.parameter))
+        return tuple(
+            r for r in self.maximizer.rules.scores if not self.maximizer.is_fixed(r.parameter)
+        )
 
     @property
     def columns(self) -> np.ndarray:

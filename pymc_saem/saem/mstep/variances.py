@@ -14,7 +14,8 @@ from pymc_saem.saem.core.power_scale import PowerScale
 from pymc_saem.saem.core.schedule import at_least
 from pymc_saem.saem.mstep.rules import EffectScaleRule, OmegaRule
 
-#: A standard deviation may not fall below this fraction of its start: at zero the E-step could not move.
+#: A standard deviation may not fall below this fraction of its start: at zero the E-step could not
+#: move.
 SMALLEST_SD = 1e-4
 
 
@@ -65,7 +66,8 @@ class ScaleStep:
     ) -> np.ndarray:
         """The next unconstrained value (k,) of a parameter, from ``old``, that of this iteration.
 
-        Its variances change at least by the factor ``ratio`` and at most by ``rise``; ``is_held``: they do not fall below their start.
+        Its variances change at least by the factor ``ratio`` and at most by ``rise``; ``is_held``:
+        they do not fall below their start.
         """
         old, prior = self.points.natural(p, old), self.priors.get(p.name)
         if prior is None:

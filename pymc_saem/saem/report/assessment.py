@@ -15,7 +15,13 @@ from pymc_saem.saem.conditional.draws import Conditional
 from pymc_saem.saem.engine import Engine
 from pymc_saem.saem.likelihood.joint import WeightedPoints
 from pymc_saem.saem.likelihood.linearize import Linearized, scale_of, why_not
-from pymc_saem.saem.likelihood.marginal import METHODS, Criteria, Likelihood, information_criteria, marginal_likelihood
+from pymc_saem.saem.likelihood.marginal import (
+    METHODS,
+    Criteria,
+    Likelihood,
+    information_criteria,
+    marginal_likelihood,
+)
 from pymc_saem.saem.likelihood.quadrature import RULES
 from pymc_saem.saem.report.standardized import residual_shrinkage
 from pymc_saem.saem.run.stages import Stages
@@ -25,7 +31,11 @@ from pymc_saem.saem.uncertainty.standard_errors import Uncertainty, uncertainty
 #: Either part may cost this share of the solves of the fit, and at least this many per subject.
 SHARE, LEAST_SOLVES = 0.5, 2000
 #: The parts, as notes call them.
-RESIDUALS, LIKELIHOOD, ERRORS = "Shrinkage of the residuals", "Marginal log-likelihood", "Standard errors"
+RESIDUALS, LIKELIHOOD, ERRORS = (
+    "Shrinkage of the residuals",
+    "Marginal log-likelihood",
+    "Standard errors",
+)
 
 
 @dataclass
@@ -36,7 +46,9 @@ class Assessment:
     criteria: Criteria | None = None
     uncertainty: Uncertainty | None = None
     residual_shrinkage: dict[str, float] = field(default_factory=dict)  # by outcome
-    scale_shrinkage: dict[str, float] = field(default_factory=dict)  # by parameter of residual scales
+    scale_shrinkage: dict[str, float] = field(
+        default_factory=dict
+    )  # by parameter of residual scales
     messages: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -48,7 +60,9 @@ def check_methods(likelihood: str | None, standard_errors: str | None) -> None:
         ("standard_errors", standard_errors, fisher.METHODS),
     ):
         if value is not None and value not in known:
-            raise ValueError(f"{name} is {shown(value)}; it must be None or one of {', '.join(map(repr, known))}.")
+            raise ValueError(
+                f"{name} is {shown(value)}; it must be None or one of {', '.join(map(repr, known))}."
+            )
 
 
 def check_assessment(engine: Engine, likelihood: str | None, standard_errors: str | None) -> None:
@@ -89,7 +103,8 @@ def assess(
         Without it nothing can be computed.
     rng : numpy.random.Generator
     likelihood, standard_errors : str or None
-        Methods of :func:`marginal.marginal_likelihood` and :func:`fisher.information`; None for none.
+        Methods of :func:`marginal.marginal_likelihood` and :func:`fisher.information`; None for
+        none.
     at_floor : tuple of str
         Parameters at the floor of their variance.
     n_solves : int
@@ -107,13 +122,21 @@ def assess(
         return residual_shrinkage(engine.mixed, conditional.mode, theta)
 
     def marginal(method: str) -> tuple[Likelihood, Criteria]:
-        one = marginal_likelihood(engine, theta, conditional, of_likelihood, method, max_solves=max_solves)
+        one = marginal_likelihood(
+            engine, theta, conditional, of_likelihood, method, max_solves=max_solves
+        )
         return one, information_criteria(engine, one.total)
 
     def errors(method: str) -> Uncertainty:
-        points = getattr(found.likelihood, "points", None) or WeightedPoints.of_draws(conditional.draws)
-        linearized = None if why_not(engine.mixed) else partial(_linearized, engine, theta, conditional)
-        information = fisher.information(engine, theta, points, at_floor, method, max_solves, linearized)
+        points = getattr(found.likelihood, "points", None) or WeightedPoints.of_draws(
+            conditional.draws
+        )
+        linearized = (
+            None if why_not(engine.mixed) else partial(_linearized, engine, theta, conditional)
+        )
+        information = fisher.information(
+            engine, theta, points, at_floor, method, max_solves, linearized
+        )
         n_draws = int(np.prod(conditional.draws.shape[:2]))
         return uncertainty(engine, theta, information, n_draws, of_errors)
 
@@ -123,9 +146,13 @@ def assess(
         found.seconds[key] = perf_counter() - mark
         return result
 
-    found.residual_shrinkage, found.scale_shrinkage = part("residuals", RESIDUALS, residuals, ({}, {}))
+    found.residual_shrinkage, found.scale_shrinkage = part(
+        "residuals", RESIDUALS, residuals, ({}, {})
+    )
     if likelihood is not None:
-        found.likelihood, found.criteria = part("likelihood", LIKELIHOOD, partial(marginal, likelihood), (None, None))
+        found.likelihood, found.criteria = part(
+            "likelihood", LIKELIHOOD, partial(marginal, likelihood), (None, None)
+        )
         if found.likelihood is not None and found.likelihood.warning:
             found.messages.append(found.likelihood.warning)
     if standard_errors is not None:
@@ -134,4 +161,6 @@ def assess(
 
 
 def _linearized(engine: Engine, theta: np.ndarray, conditional: Conditional) -> Linearized:
-    return Linearized(engine, conditional.mode, scale_of(conditional, engine.maximizer.population(theta)))
+    return Linearized(
+        engine, conditional.mode, scale_of(conditional, engine.maximizer.population(theta))
+    )

@@ -36,7 +36,9 @@ def at_boundary(
     return found
 
 
-def _distances(mixed: MixedModel, points: PointMap, p: Parameter, start: np.ndarray, end: np.ndarray) -> dict[str, float]:
+def _distances(
+    mixed: MixedModel, points: PointMap, p: Parameter, start: np.ndarray, end: np.ndarray
+) -> dict[str, float]:
     kind = points.transform_name(p)
     labels = element_labels(mixed.model, p.name, p.shape, p.dims)
     with np.errstate(all="ignore"):
@@ -44,7 +46,13 @@ def _distances(mixed: MixedModel, points: PointMap, p: Parameter, start: np.ndar
         if kind == "LogTransform":
             return dict(zip(labels, after / before, strict=True))
         if kind == "SimplexTransform":
-            return dict(zip(element_labels(mixed.model, p.name, p.natural_shape, p.dims), after / before, strict=True))
+            return dict(
+                zip(
+                    element_labels(mixed.model, p.name, p.natural_shape, p.dims),
+                    after / before,
+                    strict=True,
+                )
+            )
         if kind == "CholeskyCovPacked":
             return _of_cholesky(p.name, before, after)
         if kind not in ("LogOddsTransform", "Interval") or before.size != len(labels):
@@ -61,4 +69,6 @@ def _of_cholesky(name: str, before: np.ndarray, after: np.ndarray) -> dict[str, 
     sd = [np.linalg.norm(lower, axis=1) for lower in (first, last)]
     own = [np.diag(lower) / size for lower, size in zip((first, last), sd, strict=True)]
     shares = {f"{name} (standard deviation {i + 1})": sd[1][i] / sd[0][i] for i in range(n)}
-    return shares | {f"{name} (correlations of effect {i + 1})": own[1][i] / own[0][i] for i in range(1, n)}
+    return shares | {
+        f"{name} (correlations of effect {i + 1})": own[1][i] / own[0][i] for i in range(1, n)
+    }

@@ -26,7 +26,13 @@ from pymc_saem.saem.uncertainty.standard_errors import Uncertainty
 
 @np.errstate(all="ignore")  # values that are not finite are checked and reported
 def collect(
-    engine: Engine, runs: list[Chain], best: int, job: Job, assessment: Assessment, seconds: float, stages: Stages
+    engine: Engine,
+    runs: list[Chain],
+    best: int,
+    job: Job,
+    assessment: Assessment,
+    seconds: float,
+    stages: Stages,
 ) -> FitResult:
     """The result of a fit, or of one that still runs; what cannot be computed is left out, with a note."""
     mixed, run = engine.mixed, runs[best]
@@ -35,7 +41,9 @@ def collect(
         trace=_trace(engine, runs, stages),
         population=_population(engine, run, assessment, stages),
         observed=stages.attempt("Observed data", lambda: groups.observed(mixed), {}),
-        individual_coords=stages.attempt("Labels of random effects", lambda: {"effect": mixed.phi_labels()}, {}),
+        individual_coords=stages.attempt(
+            "Labels of random effects", lambda: {"effect": mixed.phi_labels()}, {}
+        ),
         constant=stages.attempt("Constant data", lambda: groups.constants(mixed), {}),
         attrs={
             "inference_library": "pymc_saem",
@@ -48,7 +56,9 @@ def collect(
         result.individual = groups.individual(finished, stages)
         result.posterior = groups.posterior(finished, stages)
         result.sample_stats = {"lp": Variable((), run.conditional.logp)}
-    result.group_attrs["saem_trace"] = _trace_attrs(engine, runs, best, job, assessment, seconds, stages)
+    result.group_attrs["saem_trace"] = _trace_attrs(
+        engine, runs, best, job, assessment, seconds, stages
+    )
     result.group_attrs["population"] = stages.attempt(
         "What is known of the fit as a whole", lambda: _assessment_attrs(engine, assessment), {}
     )
@@ -65,7 +75,9 @@ def collect(
 
 def _coords(mixed: MixedModel) -> dict[str, Any]:
     """Labels of the model's dims; those of subjects and units as text where that is what functions compare."""
-    coords: dict[str, Any] = {dim: list(values) for dim, values in mixed.model.coords.items() if values is not None}
+    coords: dict[str, Any] = {
+        dim: list(values) for dim, values in mixed.model.coords.items() if values is not None
+    }
     coords.setdefault(mixed.subject_dim, list(mixed.subjects))
     for dim in {effect.unit_dim for effect in mixed.random_effects} | {mixed.subject_dim}:
         if dim not in coords:
@@ -76,7 +88,13 @@ def _coords(mixed: MixedModel) -> dict[str, Any]:
 
 
 def _trace_attrs(
-    engine: Engine, runs: list[Chain], best: int, job: Job, assessment: Assessment, seconds: float, stages: Stages
+    engine: Engine,
+    runs: list[Chain],
+    best: int,
+    job: Job,
+    assessment: Assessment,
+    seconds: float,
+    stages: Stages,
 ) -> dict[str, Any]:
     run = runs[best]
     return {
@@ -86,13 +104,17 @@ def _trace_attrs(
         "n_transitions": engine.n_transitions,
         "n_replicates": engine.n_replicates,
         "best_chain": best,
-        "scores": stages.attempt("Scores of chains", lambda: [score(r) for r in runs] if len(runs) > 1 else [], []),
+        "scores": stages.attempt(
+            "Scores of chains", lambda: [score(r) for r in runs] if len(runs) > 1 else [], []
+        ),
         "interrupted": run.interrupted,
         "converged": bool(run.converged),
         "n_iterations": int(run.theta.shape[0]),
         "n_solves": run.n_solves,
         "n_solves_of_draws": 0 if run.conditional is None else run.conditional.n_solves,
-        "solver_failures": stages.attempt("Failures of solves", lambda: describe_failures(engine.mixed, run), {}),
+        "solver_failures": stages.attempt(
+            "Failures of solves", lambda: describe_failures(engine.mixed, run), {}
+        ),
         "start_scores": [float(v) for v in run.start_scores],
         "checks": stages.attempt("Checks of the run", lambda: checks(engine, runs, run, job), {}),
         "seconds": {**run.seconds, **assessment.seconds, "total": seconds},
@@ -101,9 +123,14 @@ def _trace_attrs(
 
 def _assessment_attrs(engine: Engine, found: Assessment) -> dict[str, Any]:
     """What is known of the fit as a whole."""
-    attrs: dict[str, Any] = {"n_subjects": engine.mixed.n_subjects, "n_observations": engine.mixed.n_values}
+    attrs: dict[str, Any] = {
+        "n_subjects": engine.mixed.n_subjects,
+        "n_observations": engine.mixed.n_values,
+    }
     attrs["networks"] = [p.name for p in engine.mixed.parameters if p.is_network]
-    attrs["priors"] = sorted(engine.maximizer.priors)  # parameters whose estimates priors have moved
+    attrs["priors"] = sorted(
+        engine.maximizer.priors
+    )  # parameters whose estimates priors have moved
     if found.likelihood is not None and found.criteria is not None:
         attrs |= {
             "loglik": found.likelihood.total,
@@ -117,8 +144,14 @@ def _assessment_attrs(engine: Engine, found: Assessment) -> dict[str, Any]:
     if found.residual_shrinkage:
         attrs["residual_shrinkage"] = found.residual_shrinkage
     if found.uncertainty is not None:
-        attrs |= {"standard_errors": found.uncertainty.method, "standard_errors_note": found.uncertainty.note}
-        attrs |= {"condition_number": found.uncertainty.condition_number, "identifiability": found.uncertainty.hints}
+        attrs |= {
+            "standard_errors": found.uncertainty.method,
+            "standard_errors_note": found.uncertainty.note,
+        }
+        attrs |= {
+            "condition_number": found.uncertainty.condition_number,
+            "identifiability": found.uncertainty.hints,
+        }
     return attrs
 
 
@@ -135,7 +168,9 @@ def _trace(engine: Engine, runs: list[Chain], stages: Stages) -> dict[str, Varia
         trace = {p.value_name: Variable((), theta[..., p.columns]) for p in engine.mixed.parameters}
     for name in runs[0].stats:
         if name != "tune":
-            values = stages.attempt(f"'{name}' of iterations", partial(_stacked, runs, name, padded))
+            values = stages.attempt(
+                f"'{name}' of iterations", partial(_stacked, runs, name, padded)
+            )
             if values is not None:
                 trace[name] = Variable((), values)
     return trace
@@ -144,22 +179,34 @@ def _trace(engine: Engine, runs: list[Chain], stages: Stages) -> dict[str, Varia
 def _natural_trace(engine: Engine, theta: np.ndarray) -> dict[str, Variable]:
     per_chain = [engine.points.natural_theta(t) for t in theta]
     return {
-        p.name: Variable(groups.apart(p.name, groups.dims_of(p)), np.stack([values[p.name] for values in per_chain]))
+        p.name: Variable(
+            groups.apart(p.name, groups.dims_of(p)),
+            np.stack([values[p.name] for values in per_chain]),
+        )
         for p in engine.mixed.parameters
     }
 
 
-def _stacked(runs: list[Chain], name: str, padded: Callable[[np.ndarray, Any], np.ndarray]) -> np.ndarray:
+def _stacked(
+    runs: list[Chain], name: str, padded: Callable[[np.ndarray, Any], np.ndarray]
+) -> np.ndarray:
     return np.stack([padded(run.stats[name].astype(float), [np.nan]) for run in runs])
 
 
-def _population(engine: Engine, run: Chain, assessment: Assessment, stages: Stages) -> dict[str, np.ndarray]:
+def _population(
+    engine: Engine, run: Chain, assessment: Assessment, stages: Stages
+) -> dict[str, np.ndarray]:
     """Columns of the table of estimates; if their names and scale cannot be had, the unconstrained values."""
     theta = run.theta[-1]
     table = stages.attempt("Estimates on the natural scale", lambda: _estimates(engine, theta))
     if table is None:
-        table = {"parameter": np.array([f"unconstrained {k}" for k in range(theta.size)]), "estimate": theta}
-        return table | {name: np.full(theta.size, otherwise) for name, otherwise in _WITHOUT.items()}
+        table = {
+            "parameter": np.array([f"unconstrained {k}" for k in range(theta.size)]),
+            "estimate": theta,
+        }
+        return table | {
+            name: np.full(theta.size, otherwise) for name, otherwise in _WITHOUT.items()
+        }
     for name, work in (
         ("m_step", lambda: _m_steps(engine)),
         ("role", lambda: _per_entry(engine, engine.rules.role_of())),
@@ -170,7 +217,9 @@ def _population(engine: Engine, run: Chain, assessment: Assessment, stages: Stag
         otherwise = [_WITHOUT[name]] * len(table["estimate"])
         table[name] = np.array(stages.attempt(f"The column '{name}' of estimates", work, otherwise))
     if (found := assessment.uncertainty) is not None:
-        table |= stages.attempt("The columns of standard errors", lambda: _errors(found, table["estimate"]), {})
+        table |= stages.attempt(
+            "The columns of standard errors", lambda: _errors(found, table["estimate"]), {}
+        )
     return table
 
 
@@ -222,7 +271,13 @@ def _effects_of(engine: Engine) -> list[str]:
 def _errors(found: Uncertainty, estimate: np.ndarray) -> dict[str, np.ndarray]:
     with np.errstate(divide="ignore", invalid="ignore"):
         rse = 100.0 * found.se / np.abs(estimate)
-    return {"se": found.se, "rse": rse, "lower": found.lower, "upper": found.upper, "correlation": found.correlation}
+    return {
+        "se": found.se,
+        "rse": rse,
+        "lower": found.lower,
+        "upper": found.upper,
+        "correlation": found.correlation,
+    }
 
 
 def _held_entries(engine: Engine, p: Parameter, n_labels: int) -> np.ndarray:

@@ -41,7 +41,11 @@ class Finisher:
     seconds: float = field(default_factory=perf_counter)
 
     def build(
-        self, runs: list[Chain], best: int = 0, assessment: Assessment | None = None, stages: Stages | None = None
+        self,
+        runs: list[Chain],
+        best: int = 0,
+        assessment: Assessment | None = None,
+        stages: Stages | None = None,
     ) -> InferenceData:
         """ArviZ data of chains, as far as they have come; what cannot be computed is left out, and noted in ``stages``."""
         stages, seconds = stages or Stages(), perf_counter() - self.seconds
@@ -79,12 +83,16 @@ class Finisher:
         stages = Stages(ctrl_c, announce)
         best = stages.attempt("The choice of the best chain", lambda: _best(runs), 0)
         run = runs[best]
-        assessment = stages.attempt("What the estimate is worth", lambda: self._assess(run, rng, stages), Assessment())
+        assessment = stages.attempt(
+            "What the estimate is worth", lambda: self._assess(run, rng, stages), Assessment()
+        )
         idata = self.build(runs, best, assessment, stages)
         notes = [*_notes_of(runs), *stages.notes]
         stages.attempt("Notes in the fit", lambda: _write_notes(idata, notes))
         if writer is not None:
-            stages.attempt(f"The file '{writer.schedule.path}'", lambda: writer.finish(idata), is_long=True)
+            stages.attempt(
+                f"The file '{writer.schedule.path}'", lambda: writer.finish(idata), is_long=True
+            )
         texts = stages.attempt("Messages", lambda: self._messages(runs, run), [])
         texts += [text for one in runs for text in one.trouble]
         texts += texts_of([*_notes_of(runs), *stages.notes]) + assessment.messages
@@ -115,7 +123,11 @@ def _notes_of(runs: list[Chain]) -> list[Note]:
     """What failed in the chains; where there are several, with their numbers."""
     if len(runs) == 1:
         return list(runs[0].notes)
-    return [Note(f"{note.stage} of chain {run.number}", note.reason) for run in runs for note in run.notes]
+    return [
+        Note(f"{note.stage} of chain {run.number}", note.reason)
+        for run in runs
+        for note in run.notes
+    ]
 
 
 def _write_notes(idata: InferenceData, notes: list[Note]) -> None:

@@ -23,7 +23,8 @@ from pymc_saem.saem.report.assessment import Assessment
 from pymc_saem.saem.run.chain import Chain
 from pymc_saem.saem.run.stages import Stages
 
-#: Dims of the groups saem_trace and individual that are not the model's; a model may have others of these names.
+#: Dims of the groups saem_trace and individual that are not the model's; a model may have others of
+#: these names.
 OWN_DIMS = ("iteration", "effect")
 
 
@@ -68,15 +69,21 @@ class Finished:
     def as_columns(self, values: dict[str, np.ndarray]) -> np.ndarray:
         """Natural values of the random effects by name, each in the column of phi that it belongs to; NaN without a unit."""
         mixed = self.mixed
-        blocks = [effect.to_columns(values[effect.name], mixed.n_subjects) for effect in mixed.random_effects]
+        blocks = [
+            effect.to_columns(values[effect.name], mixed.n_subjects)
+            for effect in mixed.random_effects
+        ]
         return np.where(mixed.is_used, np.concatenate(blocks, axis=-1), np.nan)
 
     def over_draws(self, statistic: Callable[..., np.ndarray], **options: Any) -> np.ndarray:
-        return self.as_columns({name: statistic(x, axis=(0, 1), **options) for name, x in self.natural.items()})
+        return self.as_columns(
+            {name: statistic(x, axis=(0, 1), **options) for name, x in self.natural.items()}
+        )
 
 
 _SUBJECT, _EFFECT, _BOTH = ("subject",), ("effect",), ("subject", "effect")
-#: Variables of the group individual that do not have a name of the model: dims, and values, or None where a fit has none.
+#: Variables of the group individual that do not have a name of the model: dims, and values, or None
+#: where a fit has none.
 INDIVIDUAL: dict[str, tuple[tuple[str, ...], Callable[[Finished], np.ndarray | None]]] = {
     "conditional_mode": (_BOTH, lambda f: f.found.mode),
     "conditional_mean": (_BOTH, lambda f: f.found.mean),
@@ -113,7 +120,9 @@ def individual(finished: Finished, stages: Stages) -> dict[str, Variable]:
     mixed, out = finished.mixed, {}
     sizes = {"subject": mixed.n_subjects, "effect": mixed.n_phi}
 
-    def add(name: str, dims: Dims, values: Callable[[], np.ndarray | None], shape: tuple[int, ...]) -> None:
+    def add(
+        name: str, dims: Dims, values: Callable[[], np.ndarray | None], shape: tuple[int, ...]
+    ) -> None:
         found = stages.attempt(f"'{name}' of individuals", values, np.full(shape, np.nan))
         if found is not None:
             out[name] = Variable(dims, found)
@@ -124,11 +133,18 @@ def individual(finished: Finished, stages: Stages) -> dict[str, Variable]:
     for effect in mixed.random_effects:
         for name, of_all in OF_EFFECT.items():
             own = apart(effect.name, dims_of_effect(mixed, effect))
-            add(f"{effect.name}_{name}", own, partial(_of_effect, of_all, finished, effect.name), effect.shape)
+            add(
+                f"{effect.name}_{name}",
+                own,
+                partial(_of_effect, of_all, finished, effect.name),
+                effect.shape,
+            )
     return out
 
 
-def _of_effect(of_all: Callable[[Finished], dict[str, np.ndarray]], finished: Finished, name: str) -> np.ndarray:
+def _of_effect(
+    of_all: Callable[[Finished], dict[str, np.ndarray]], finished: Finished, name: str
+) -> np.ndarray:
     return of_all(finished)[name]
 
 
@@ -138,7 +154,10 @@ def posterior(finished: Finished, stages: Stages) -> dict[str, Variable]:
     out = stages.attempt("Draws of parameters", lambda: _parameters(finished), {})
     drawn = stages.attempt("Draws of random effects", lambda: finished.natural, {})
     effects = {effect.name: effect for effect in mixed.random_effects}
-    out |= {name: Variable(dims_of_effect(mixed, effects[name]), values) for name, values in drawn.items()}
+    out |= {
+        name: Variable(dims_of_effect(mixed, effects[name]), values)
+        for name, values in drawn.items()
+    }
     return out | deterministics(mixed, out, finished.found.draws.shape[:2], stages)
 
 
@@ -167,7 +186,9 @@ def dims_of(variable: Parameter) -> Dims:
 def dims_of_effect(mixed: MixedModel, effect: RandomEffect) -> Dims:
     """Units without a dim are not subjects: they get one of their own, by the variable's name."""
     before = tuple(f"{effect.name}_dim_{axis}" for axis in range(effect.axis))
-    return tuple(effect.dims) if any(effect.dims) or effect.is_nested else (*before, mixed.subject_dim)
+    return (
+        tuple(effect.dims) if any(effect.dims) or effect.is_nested else (*before, mixed.subject_dim)
+    )
 
 
 def apart(name: str, dims: Dims) -> Dims:
@@ -184,7 +205,9 @@ def deterministics(
     if not wanted:
         return {}
     together = stages.attempt(
-        "pm.Deterministic variables", lambda: _at_draws(mixed, wanted, posterior, lead), is_long=True
+        "pm.Deterministic variables",
+        lambda: _at_draws(mixed, wanted, posterior, lead),
+        is_long=True,
     )
     if together is not None:
         return together
@@ -198,7 +221,10 @@ def deterministics(
 
 
 def _at_draws(
-    mixed: MixedModel, wanted: list[GraphVariable], posterior: Mapping[str, Variable], lead: tuple[int, ...]
+    mixed: MixedModel,
+    wanted: list[GraphVariable],
+    posterior: Mapping[str, Variable],
+    lead: tuple[int, ...],
 ) -> dict[str, Variable]:
     reached = set(ancestors(wanted))
     inputs = [rv for rv in mixed.model.free_RVs if rv in reached]
@@ -218,22 +244,33 @@ def _at_draws(
 def observed(mixed: MixedModel) -> dict[str, Variable]:
     """Data of the outcomes."""
     model = mixed.model
-    return {str(rv.name): _data(model, str(rv.name), model.rvs_to_values[rv]) for rv in observed_variables(model)}
+    return {
+        str(rv.name): _data(model, str(rv.name), model.rvs_to_values[rv])
+        for rv in observed_variables(model)
+    }
 
 
 def constants(mixed: MixedModel) -> dict[str, Variable]:
     """Other data of the model, and the subjects of the rows and units."""
     model, outcomes = mixed.model, {rv.name for rv in observed_variables(mixed.model)}
-    out = {v.name: _data(model, v.name, model[v.name]) for v in model.data_vars if v.name not in outcomes}
+    out = {
+        v.name: _data(model, v.name, model[v.name])
+        for v in model.data_vars
+        if v.name not in outcomes
+    }
     return out | owners(mixed)
 
 
 def owners(mixed: MixedModel) -> dict[str, Variable]:
     """Number of the subject of each row of each outcome, and of each unit of a lower level."""
-    out = {f"{outcome.name}_subject": Variable((), outcome.row_subject) for outcome in mixed.outcomes}
+    out = {
+        f"{outcome.name}_subject": Variable((), outcome.row_subject) for outcome in mixed.outcomes
+    }
     for effect in mixed.random_effects:
         if effect.unit_subject is not None:
-            out[f"{effect.name}_subject"] = Variable((effect.unit_dim,) if effect.unit_dim else (), effect.unit_subject)
+            out[f"{effect.name}_subject"] = Variable(
+                (effect.unit_dim,) if effect.unit_dim else (), effect.unit_subject
+            )
     return out
 
 

@@ -29,8 +29,9 @@ def checks(engine: Engine, runs: list[Chain], run: Chain, job: Job) -> dict[str,
     Returns
     -------
     dict
-        "drift" and "disagreement" by parameter, in approximate standard errors; "acceptance" by kernel; "shrinkage" by effect; "boundary"
-        by entry of a parameter. Empty where there is nothing to report, as with too few iterations.
+        "drift" and "disagreement" by parameter, in approximate standard errors; "acceptance" by
+        kernel; "shrinkage" by effect; "boundary" by entry of a parameter. Empty where there is
+        nothing to report, as with too few iterations.
     """
     return {
         "drift": {} if run.drift is None else _by_parameter(engine, run.drift),
@@ -41,7 +42,9 @@ def checks(engine: Engine, runs: list[Chain], run: Chain, job: Job) -> dict[str,
     }
 
 
-def messages(engine: Engine, runs: list[Chain], run: Chain, failures: dict[str, list[int]], job: Job) -> list[str]:
+def messages(
+    engine: Engine, runs: list[Chain], run: Chain, failures: dict[str, list[int]], job: Job
+) -> list[str]:
     """Messages about the reported chain ``run``, and about the agreement of all ``runs``."""
     seen = checks(engine, runs, run, job)
     found = [
@@ -53,7 +56,11 @@ def messages(engine: Engine, runs: list[Chain], run: Chain, failures: dict[str, 
     ]
     found += _no_mode(engine, run)
     if not run.interrupted and job.n_smooth:
-        found += [*_moved(run, seen["drift"]), *_apart(seen["disagreement"]), *_shrunken(seen["shrinkage"])]
+        found += [
+            *_moved(run, seen["drift"]),
+            *_apart(seen["disagreement"]),
+            *_shrunken(seen["shrinkage"]),
+        ]
         found += _too_few_draws(engine, run)
     return [*found, *_too_many_parameters(engine)]
 
@@ -79,13 +86,20 @@ def _floors(run: Chain) -> Iterator[str]:
 
 def _boundary(engine: Engine, run: Chain) -> dict[str, float]:
     """Entries on a bound, except variances reported as at their floor."""
-    found = at_boundary(engine.mixed, engine.points, engine.maximizer.held, run.theta[0], run.theta[-1])
-    return {label: share for label, share in found.items() if label.split("[")[0] not in run.at_floor}
+    found = at_boundary(
+        engine.mixed, engine.points, engine.maximizer.held, run.theta[0], run.theta[-1]
+    )
+    return {
+        label: share for label, share in found.items() if label.split("[")[0] not in run.at_floor
+    }
 
 
 def _on_bounds(boundary: dict[str, float]) -> Iterator[str]:
     if boundary:
-        listed = ", ".join(f"{label} ({share:.1g} of where it began)" for label, share in list(boundary.items())[:5])
+        listed = ", ".join(
+            f"{label} ({share:.1g} of where it began)"
+            for label, share in list(boundary.items())[:5]
+        )
         more = f" and {len(boundary) - 5} more" if len(boundary) > 5 else ""
         yield (
             f"These parameters ended on a bound, such as a scale at 0 or a correlation at 1: {listed}{more}. The data contain no evidence for "
@@ -141,16 +155,23 @@ def _subjects(engine: Engine, which: np.ndarray, limit: int = 5) -> str:
 def _too_few_draws(engine: Engine, run: Chain) -> Iterator[str]:
     """Message about conditional draws; none after a run that was too short for anything.
 
-    None for network weights either, where coarse solves make peaks that chains do not leave (28 weights, tolerance 1e-2: R-hat 1.35 after 450
-    draws in 1.2 million solves; benchmarks/README.md): such fits are exploration, as the last line of their table states.
+    None for network weights either, where coarse solves make peaks that chains do not leave (28
+    weights, tolerance 1e-2: R-hat 1.35 after 450 draws in 1.2 million solves;
+    benchmarks/README.md): such fits are exploration, as the last line of their table states.
     """
-    if run.conditional is None or run.drift is None or all(e.is_network for e in engine.mixed.random_effects):
+    if (
+        run.conditional is None
+        or run.drift is None
+        or all(e.is_network for e in engine.mixed.random_effects)
+    ):
         return
     found = run.conditional.convergence
     missing = np.flatnonzero(~found.is_enough)
     if not missing.size:
         return
-    rhat = np.where(np.isnan(found.worst_rhat), np.inf, found.worst_rhat)[missing]  # a chain that does not move
+    rhat = np.where(np.isnan(found.worst_rhat), np.inf, found.worst_rhat)[
+        missing
+    ]  # a chain that does not move
     order = np.argsort(-rhat)
     error = run.conditional.solver_error[missing].max()
     cure = "Increase draws for longer chains."
@@ -159,7 +180,11 @@ def _too_few_draws(engine: Engine, run: Chain) -> Iterator[str]:
             f"Their log-likelihoods change by up to {error:.2g} with tighter ODE tolerances: solver errors keep the chains "
             "from mixing; lower rtol and atol."
         )
-    judged = ", by their log-likelihoods" if any(e.is_network for e in engine.mixed.random_effects) else ""
+    judged = (
+        ", by their log-likelihoods"
+        if any(e.is_network for e in engine.mixed.random_effects)
+        else ""
+    )
     yield (
         f"The conditional draws of {missing.size} of {engine.mixed.n_subjects} subjects are too few or disagree between chains{judged}: R-hat is "
         f"up to {rhat.max():.4g} (wanted: below {LARGEST_RHAT}), the effective sample size down to {np.min(found.worst_ess[missing]):.0f} (wanted: "
@@ -197,7 +222,11 @@ def _apart(disagreement: dict[str, float]) -> Iterator[str]:
 
 def _by_parameter(engine: Engine, sizes: np.ndarray) -> dict[str, float]:
     """Largest entry of each parameter that is not a network."""
-    return {p.name: float(np.max(sizes[p.columns], initial=0.0)) for p in engine.mixed.parameters if not p.is_network}
+    return {
+        p.name: float(np.max(sizes[p.columns], initial=0.0))
+        for p in engine.mixed.parameters
+        if not p.is_network
+    }
 
 
 def _shrinkage(engine: Engine, run: Chain) -> dict[str, float]:
@@ -207,7 +236,12 @@ def _shrinkage(engine: Engine, run: Chain) -> dict[str, float]:
     """
     if run.conditional is None:
         return {}
-    networks = {c for e in engine.mixed.random_effects if e.is_network for c in range(e.columns.start, e.columns.stop)}
+    networks = {
+        c
+        for e in engine.mixed.random_effects
+        if e.is_network
+        for c in range(e.columns.start, e.columns.stop)
+    }
     labels, found = engine.mixed.phi_labels(), {}
     for rule in engine.rules.omegas:
         if engine.maximizer.is_fixed(rule.parameter) or networks & set(rule.columns):
@@ -216,14 +250,20 @@ def _shrinkage(engine: Engine, run: Chain) -> dict[str, float]:
         if rule.kind == "scalar" and values.size > 1:
             found[f"the effects of '{rule.parameter.name}'"] = float(values.mean())
         else:
-            found |= {labels[c]: float(value) for c, value in zip(rule.columns, values, strict=True)}
+            found |= {
+                labels[c]: float(value) for c, value in zip(rule.columns, values, strict=True)
+            }
     return found
 
 
 def _shrunken(shrinkage: dict[str, float]) -> Iterator[str]:
-    shrunken = [f"{label} {100 * value:.0f} %" for label, value in shrinkage.items() if value > SHRUNKEN]
+    shrunken = [
+        f"{label} {100 * value:.0f} %" for label, value in shrinkage.items() if value > SHRUNKEN
+    ]
     if shrunken:
-        listed = ", ".join(shrunken[:5]) + (f" and {len(shrunken) - 5} more" if len(shrunken) > 5 else "")
+        listed = ", ".join(shrunken[:5]) + (
+            f" and {len(shrunken) - 5} more" if len(shrunken) > 5 else ""
+        )
         yield (
             f"The shrinkage is above 50 % for {listed}: conditional modes of these effects are close to the population mean for every "
             "subject, so do not plot them against covariates; use conditional draws."
@@ -232,7 +272,11 @@ def _shrunken(shrinkage: dict[str, float]) -> Iterator[str]:
 
 def _too_many_parameters(engine: Engine) -> Iterator[str]:
     mixed = engine.mixed
-    free = {p.name: int((~engine.maximizer.held[p.columns]).sum()) for p in mixed.parameters if not p.is_network}
+    free = {
+        p.name: int((~engine.maximizer.held[p.columns]).sum())
+        for p in mixed.parameters
+        if not p.is_network
+    }
     total = sum(free.values())
     if total > mixed.n_values:
         yield f"{total} parameters are estimated from {mixed.n_values} observed values: more parameters than observations. Fix or remove some."

@@ -7,7 +7,15 @@ from collections.abc import Iterable
 from pymc_saem.arguments import shown
 from pymc_saem.compat import observed_variables
 from pymc_saem.model.mixed_model import MixedModel, UnsupportedModelError
-from pymc_saem.saem.report.groups import INDIVIDUAL, OF_EFFECT, OWN_DIMS, apart, dims_of, dims_of_effect, owners
+from pymc_saem.saem.report.groups import (
+    INDIVIDUAL,
+    OF_EFFECT,
+    OWN_DIMS,
+    apart,
+    dims_of,
+    dims_of_effect,
+    owners,
+)
 
 #: Variables of a model by name, with their dims.
 Named = dict[str, tuple[str, ...]]
@@ -27,22 +35,38 @@ def own_names(mixed: MixedModel, stats: Iterable[str]) -> dict[str, set[str]]:
         "saem_trace": {"chain", "iteration", *stats},
         "individual": {"effect", *INDIVIDUAL},
         "observed_data": set(),
-        "constant_data": {*ours, *(dim for name, x in ours.items() for dim in _named(name, x.dims, x.values.ndim))},
+        "constant_data": {
+            *ours,
+            *(dim for name, x in ours.items() for dim in _named(name, x.dims, x.values.ndim)),
+        },
     }
 
 
 def names_of_model(mixed: MixedModel) -> dict[str, Named]:
     """Variables of the model in each group."""
     model, of_dims = mixed.model, mixed.model.named_vars_to_dims
-    outcomes = {rv.name: _named(rv.name, of_dims.get(rv.name) or (), rv.type.ndim) for rv in observed_variables(model)}
-    parameters = {p.name: _named(p.name, dims_of(p), len(p.natural_shape)) for p in mixed.parameters}
-    effects = {e.name: _named(e.name, dims_of_effect(mixed, e), len(e.shape)) for e in mixed.random_effects}
-    computed = {d.name: _named(d.name, of_dims.get(d.name) or (), d.type.ndim) for d in model.deterministics}
+    outcomes = {
+        rv.name: _named(rv.name, of_dims.get(rv.name) or (), rv.type.ndim)
+        for rv in observed_variables(model)
+    }
+    parameters = {
+        p.name: _named(p.name, dims_of(p), len(p.natural_shape)) for p in mixed.parameters
+    }
+    effects = {
+        e.name: _named(e.name, dims_of_effect(mixed, e), len(e.shape)) for e in mixed.random_effects
+    }
+    computed = {
+        d.name: _named(d.name, of_dims.get(d.name) or (), d.type.ndim) for d in model.deterministics
+    }
     data = {v.name: _named(v.name, of_dims.get(v.name) or (), v.type.ndim) for v in model.data_vars}
     return {
         "posterior": parameters | effects | computed,
         "saem_trace": {name: apart(name, dims) for name, dims in parameters.items()},
-        "individual": {f"{name}_{what}": apart(name, dims) for name, dims in effects.items() for what in OF_EFFECT},
+        "individual": {
+            f"{name}_{what}": apart(name, dims)
+            for name, dims in effects.items()
+            for what in OF_EFFECT
+        },
         "observed_data": outcomes,
         "constant_data": {name: dims for name, dims in data.items() if name not in outcomes},
     }
@@ -68,20 +92,31 @@ def refuse_names(mixed: MixedModel, stats: Iterable[str]) -> None:
         for name in named:
             _refuse_unstorable(name)
             if name in own[group]:
-                _refuse(name, f"a fit already has a variable or dim of that name, in its group '{group}'")
+                _refuse(
+                    name,
+                    f"a fit already has a variable or dim of that name, in its group '{group}'",
+                )
             if name in dims:
-                _refuse(name, f"'{name}' is a dim of the model as well, and the group '{group}' of a fit has both")
+                _refuse(
+                    name,
+                    f"'{name}' is a dim of the model as well, and the group '{group}' of a fit has both",
+                )
         for dim in dims:
             _refuse_unstorable(dim)
             if dim in own[group]:
-                _refuse(dim, f"it is a dim of the model, and a fit already uses this name, in its group '{group}'")
+                _refuse(
+                    dim,
+                    f"it is a dim of the model, and a fit already uses this name, in its group '{group}'",
+                )
     if mixed.subject_dim in own["individual"] | set(OWN_DIMS):
         _refuse(
             mixed.subject_dim,
             "it is the dim of the subjects, and a fit already uses this name, in its group 'individual'",
         )
     _refuse_equal_labels(mixed)
-    _refuse_unstorable_labels(mixed, {dim for named in of_model.values() for dims in named.values() for dim in dims})
+    _refuse_unstorable_labels(
+        mixed, {dim for named in of_model.values() for dims in named.values() for dim in dims}
+    )
 
 
 def _refuse(name: str, why: str) -> None:
@@ -110,7 +145,9 @@ def _refuse_equal_labels(mixed: MixedModel) -> None:
 
 
 def _refuse_unstorable_labels(mixed: MixedModel, dims: Iterable[str]) -> None:
-    coords = {dim: mixed.model.coords.get(dim) or () for dim in dims} | {mixed.subject_dim: mixed.subjects}
+    coords = {dim: mixed.model.coords.get(dim) or () for dim in dims} | {
+        mixed.subject_dim: mixed.subjects
+    }
     for dim, labels in coords.items():
         for label in labels:
             if "\0" in str(label):

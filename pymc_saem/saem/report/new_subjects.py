@@ -18,10 +18,11 @@ from pymc_saem.saem.core.schedule import Schedule
 from pymc_saem.saem.engine import Engine, default_replicates
 from pymc_saem.saem.estep.mixture import Simulator
 
-#: Calls of the simulator in which the kernels learn their scales and the chains leave their start, which is p(phi | theta), with
-#: up to 6 random effects and with more. Mean log-likelihood of all subjects of theophylline in the draws that follow: 28 network
-#: weights -113.8 after 20, -107.0 after 40, -103.5 after 80, -104.7 after 160, in the draws of the fit -103.3; 3 effects
-#: -139.8 after none, -139.3 after 20 and after 40.
+#: Calls of the simulator in which the kernels learn their scales and the chains leave their start,
+#: which is p(phi | theta), with up to 6 random effects and with more. Mean log-likelihood of all
+#: subjects of theophylline in the draws that follow: 28 network weights -113.8 after 20, -107.0
+#: after 40, -103.5 after 80, -104.7 after 160, in the draws of the fit -103.3; 3 effects -139.8
+#: after none, -139.3 after 20 and after 40.
 N_WARM_UP, FEW, N_WARM_UP_MANY = 20, 6, 80
 #: Proposals per subject and chain in one of them.
 N_TRANSITIONS = 80
@@ -67,7 +68,8 @@ def describe_new_subjects(
         When SAEM cannot read the model.
     """
     mixed = read_model(model, random_effects)
-    # Interpreted: the evaluations are few and large, so that machine code would not repay its compilation.
+    # Interpreted: the evaluations are few and large, so that machine code would not repay its
+    # compilation.
     engine = Engine.build(
         mixed,
         Schedule(1),
@@ -92,7 +94,9 @@ def describe_new_subjects(
     mode = best_modes(engine.densities, population, theta, starts, drawn.phi.std(axis=(0, 1))).mode
     flat = drawn.phi.reshape(-1, *drawn.phi.shape[2:])
     kept = flat[rng.permutation(len(flat))[:n_draws]]
-    return Individuals(engine.points.natural_phi(mode, theta), engine.points.natural_phi(kept, theta), is_enough)
+    return Individuals(
+        engine.points.natural_phi(mode, theta), engine.points.natural_phi(kept, theta), is_enough
+    )
 
 
 def _draw(

@@ -25,7 +25,8 @@ def _of_student(nu: TensorVariable, mu: TensorVariable, sigma: TensorVariable) -
     return mu, sigma * pt.sqrt(nu / (nu - 2.0)), sigma  # no variance, and NaN, for nu up to 2
 
 
-#: Mean, standard deviation and scale of outcomes (of the logarithm of a LogNormal), as functions of their parameters.
+#: Mean, standard deviation and scale of outcomes (of the logarithm of a LogNormal), as functions of
+#: their parameters.
 _MOMENTS: dict[str, Callable[..., Moments]] = {
     "NormalRV": lambda mu, sigma: (mu, sigma, sigma),
     "LogNormalRV": lambda mu, sigma: (mu, sigma, sigma),
@@ -35,7 +36,9 @@ _MOMENTS: dict[str, Callable[..., Moments]] = {
 }
 
 
-def standardized_residuals(mixed: MixedModel, phi: np.ndarray, theta: np.ndarray) -> dict[str, np.ndarray]:
+def standardized_residuals(
+    mixed: MixedModel, phi: np.ndarray, theta: np.ndarray
+) -> dict[str, np.ndarray]:
     """(y - mean) / sd of the rows (row,) of each outcome that has a mean and a scale; NaN where a solve failed.
 
     Parameters
@@ -55,7 +58,9 @@ def standardized_residuals(mixed: MixedModel, phi: np.ndarray, theta: np.ndarray
     if not graphs:
         return {}
     graphs = solved_to(graphs, GRADIENT_TOLERANCE)
-    f = pytensor.function([phi_symbol, theta_symbol], graphs, mode=INTERPRETED, on_unused_input="ignore")
+    f = pytensor.function(
+        [phi_symbol, theta_symbol], graphs, mode=INTERPRETED, on_unused_input="ignore"
+    )
     with np.errstate(all="ignore"):
         return dict(zip(names, (np.asarray(rows) for rows in f(phi, theta)), strict=True))
 
@@ -63,8 +68,8 @@ def standardized_residuals(mixed: MixedModel, phi: np.ndarray, theta: np.ndarray
 def residual_shrinkage(mixed: MixedModel, phi: np.ndarray, theta: np.ndarray) -> tuple[dict, dict]:
     """1 - sd(IWRES) at the conditional modes (Savic & Karlsson 2009): by outcome, and by parameter of residual scales.
 
-    0 where the residuals are as large as the model predicts, near 1 where random effects fit every row. A parameter that scales
-    several outcomes has that of all their rows.
+    0 where the residuals are as large as the model predicts, near 1 where random effects fit every
+    row. A parameter that scales several outcomes has that of all their rows.
 
     Parameters
     ----------
@@ -99,7 +104,9 @@ def _scaled_by(mixed: MixedModel) -> dict[str, list[str]]:
     phi, _ = symbols(mixed)
     found: dict[str, list[str]] = {}
     for rv, (mean, _, scale) in _moments(mixed):
-        in_mean, in_scale = (set(ancestors(in_symbols(mixed, [graph], phi, None))) for graph in (mean, scale))
+        in_mean, in_scale = (
+            set(ancestors(in_symbols(mixed, [graph], phi, None))) for graph in (mean, scale)
+        )
         for p in mixed.parameters:
             value = model_value(mixed, p.name)
             if value in in_scale and value not in in_mean:

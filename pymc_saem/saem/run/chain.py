@@ -27,14 +27,18 @@ class Chain:
     at_floor: tuple[str, ...]
     start_scores: np.ndarray
     seconds: dict[str, float]
-    snapshot: Snapshot | None = field(repr=False)  # after the last iteration, from which the run can be resumed
+    snapshot: Snapshot | None = field(
+        repr=False
+    )  # after the last iteration, from which the run can be resumed
     number: int = 0
     interrupted: bool = False
     conditional: Conditional | None = None
     trouble: list[str] = field(default_factory=list)  # of other chains
     notes: list[Note] = field(default_factory=list)  # of what failed after the iterations
     converged: bool = False  # whether the stopping rule ended the run
-    drift: np.ndarray | None = None  # (theta,): in approximate standard errors, over the last half of the smoothing phase
+    drift: np.ndarray | None = (
+        None  # (theta,): in approximate standard errors, over the last half of the smoothing phase
+    )
     scale: np.ndarray | None = None  # (theta,): these standard errors
 
     @classmethod
@@ -72,7 +76,9 @@ class Course:
     stats: list[dict] = field(default_factory=list, init=False)
     seconds: dict[str, float] = field(default_factory=dict, init=False)
     converged: bool = field(default=False, init=False)
-    _bookmark: tuple | None = field(default=None, init=False)  # before the iteration that is being made
+    _bookmark: tuple | None = field(
+        default=None, init=False
+    )  # before the iteration that is being made
     _is_within: bool = field(default=False, init=False)  # an iteration
     _has_begun: bool = field(default=False, init=False)
 
@@ -88,11 +94,16 @@ class Course:
         self.step.return_to(snapshot.bookmark)
         self.step.start_scores = snapshot.start_scores
         self.thetas = list(snapshot.theta)
-        self.stats = [{name: values[k] for name, values in snapshot.stats.items()} for k in range(len(self.thetas))]
+        self.stats = [
+            {name: values[k] for name, values in snapshot.stats.items()}
+            for k in range(len(self.thetas))
+        ]
         self.rule.passed, self.converged = snapshot.n_passed, snapshot.converged
         self.seconds = dict(snapshot.seconds)
         if self.extend:
-            self.total = self.extend + (len(self.thetas) if len(self.thetas) >= self.n_explore else self.total)
+            self.total = self.extend + (
+                len(self.thetas) if len(self.thetas) >= self.n_explore else self.total
+            )
             self.converged = False
         self._keep_time("compile")
 
@@ -104,14 +115,20 @@ class Course:
         """One iteration."""
         k = len(self.thetas)
         self._has_begun = True
-        self._bookmark, self._is_within = (self.step.bookmark(), self.rule.passed) if k else None, True
+        self._bookmark, self._is_within = (
+            (self.step.bookmark(), self.rule.passed) if k else None,
+            True,
+        )
         if k == self.n_explore:
             self.step.stop_tuning()
         try:
             self.point, (report,) = self.step.step(self.point)
         except np.linalg.LinAlgError as error:
             natural = self.step.engine.points.natural_theta(self.thetas[-1]) if k else {}
-            before = "; ".join(f"{name} {np.round(value, 6)}" for name, value in natural.items()) or "none"
+            before = (
+                "; ".join(f"{name} {np.round(value, 6)}" for name, value in natural.items())
+                or "none"
+            )
             raise UnsupportedModelError(
                 f"Iteration {k + 1} cannot be computed: {explained(error)}. Estimates before it: {before}."
             ) from error
@@ -137,7 +154,10 @@ class Course:
             raise KeyboardInterrupt
         bookmark, self.rule.passed = self._bookmark
         self.step.return_to(bookmark)
-        self.thetas, self.stats = self.thetas[: bookmark["iter_count"]], self.stats[: bookmark["iter_count"]]
+        self.thetas, self.stats = (
+            self.thetas[: bookmark["iter_count"]],
+            self.stats[: bookmark["iter_count"]],
+        )
         self.converged = False
 
     def snapshot(self) -> Snapshot:
@@ -154,25 +174,35 @@ class Course:
 
     def chain(self, number: int, interrupted: bool, stages: Stages) -> Chain:
         """The run as it is, with how far it still drifted."""
-        found = stages.attempt("The state for a later run", lambda: Chain.of(self.snapshot(), number))
+        found = stages.attempt(
+            "The state for a later run", lambda: Chain.of(self.snapshot(), number)
+        )
         if found is None:
             found = self._bare_chain(number)
-        found.interrupted, found.converged = interrupted, bool(self.converged or self.rule.is_passed)
+        found.interrupted, found.converged = (
+            interrupted,
+            bool(self.converged or self.rule.is_passed),
+        )
         found.scale = stages.attempt("Rough standard errors", self.scales)
         if found.scale is not None and len(self.thetas) >= self.n_explore + FIRST_LOOK:
             found.drift = stages.attempt(
-                "Drift of the estimates", lambda: Drift.of(found.theta[self.n_explore :], found.scale).size
+                "Drift of the estimates",
+                lambda: Drift.of(found.theta[self.n_explore :], found.scale).size,
             )
         return found
 
     def _bare_chain(self, number: int) -> Chain:
         """Iterates and their statistics alone."""
         stats = {name: np.array([s[name] for s in self.stats]) for name in self.stats[0]}
-        return Chain(np.array(self.thetas), stats, {}, 0, (), np.zeros(0), dict(self.seconds), None, number)
+        return Chain(
+            np.array(self.thetas), stats, {}, 0, (), np.zeros(0), dict(self.seconds), None, number
+        )
 
     def scales(self) -> np.ndarray:
         """Rough standard errors (theta,)."""
-        return self.step.engine.maximizer.scales(self.step.reached.theta, self.step.reached.curvature)
+        return self.step.engine.maximizer.scales(
+            self.step.reached.theta, self.step.reached.curvature
+        )
 
     def _keep_time(self, part: str) -> None:
         """Add the time since the last call to a part, and what of it was compilation to another."""

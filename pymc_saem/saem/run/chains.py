@@ -58,7 +58,8 @@ def run_chains(
     rngs : list of numpy.random.Generator
         One per chain.
     watch : callable
-        ``watch(chain, iteration, theta, stats)`` after each iteration; with several processes, after some of them.
+        ``watch(chain, iteration, theta, stats)`` after each iteration; with several processes,
+        after some of them.
     keep : Checkpoint writer, optional
         ``keep.is_due(iteration)`` whether a snapshot is wanted, ``keep(chain, snapshot)`` takes it.
     ctrl_c : CtrlC, optional
@@ -71,8 +72,9 @@ def run_chains(
     payload = cloudpickle.dumps(job)
     if cores > 1:
         return run_in_processes(run_chain, payload, rngs, cores, watch, keep, ctrl_c, announce)
-    # The copy that other processes would get: PyTensor may order its terms otherwise than in the original, and a
-    # difference in the last digit decides, after some hundred iterations, about a proposal.
+    # The copy that other processes would get: PyTensor may order its terms otherwise than in the
+    # original, and a difference in the last digit decides, after some hundred iterations, about a
+    # proposal.
     job, chains = cloudpickle.loads(payload), []
     for number, rng in enumerate(rngs):
         try:
@@ -126,7 +128,12 @@ def run_chain(
 
 
 def _iterate(
-    course: Course, job: Job, number: int, rng: np.random.Generator, watch: Callable, keep: Keep | None
+    course: Course,
+    job: Job,
+    number: int,
+    rng: np.random.Generator,
+    watch: Callable,
+    keep: Keep | None,
 ) -> None:
     begun: Snapshot | None = job.begun[number] if job.begun else None
     if begun is None:
@@ -145,7 +152,9 @@ def _describe_individuals(job: Job, chain: Chain) -> Conditional:
     step.stop_tuning()
     theta, phi = step.reached.theta, step.reached.phi
     population = step.engine.maximizer.population(theta)
-    return describe_individuals(step.ready(job.point), population, theta, phi, job.draws, SHARE * chain.n_solves)
+    return describe_individuals(
+        step.ready(job.point), population, theta, phi, job.draws, SHARE * chain.n_solves
+    )
 
 
 def score(chain: Chain) -> float:

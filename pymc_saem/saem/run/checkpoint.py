@@ -23,8 +23,9 @@ _LOG = logging.getLogger("pymc_saem")
 class Checkpoint:
     """Where and how often a running fit is written, so that a killed process loses little.
 
-    The file always is a whole fit: it is written beside its place and then moved there in one step. While the fit runs, it has the
-    estimates so far, their trace, and what :func:`fit_saem` needs to resume (``resume=path``); at the end, everything.
+    The file always is a whole fit: it is written beside its place and then moved there in one step.
+    While the fit runs, it has the estimates so far, their trace, and what :func:`fit_saem` needs to
+    resume (``resume=path``); at the end, everything.
 
     Parameters
     ----------
@@ -38,7 +39,8 @@ class Checkpoint:
     Raises
     ------
     ValueError
-        When the file cannot be written there, or something else than a fit is there; or when the times make no sense.
+        When the file cannot be written there, or something else than a fit is there; or when the
+        times make no sense.
 
     See Also
     --------
@@ -58,7 +60,9 @@ class Checkpoint:
     _absolute: Path = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_types("Checkpoint", {name: getattr(self, name) for name in ("path", "seconds", "iterations")})
+        check_types(
+            "Checkpoint", {name: getattr(self, name) for name in ("path", "seconds", "iterations")}
+        )
         path = Path(self.path)
         # the process may change its folder while it fits
         object.__setattr__(self, "_absolute", Path(os.path.abspath(path)))
@@ -67,7 +71,9 @@ class Checkpoint:
                 f"checkpoint is '{path}', which is a folder; name a file in it, such as '{path / 'fit.nc'}'."
             )
         if path.suffix == ".zarr":
-            raise ValueError(f"checkpoint is '{path}', a Zarr folder; it must be a netCDF file, such as 'fit.nc'.")
+            raise ValueError(
+                f"checkpoint is '{path}', a Zarr folder; it must be a netCDF file, such as 'fit.nc'."
+            )
         try:
             place = check_place(path)
         except (ValueError, OSError) as error:
@@ -76,8 +82,14 @@ class Checkpoint:
             raise ValueError(f"checkpoint is '{path}', and its folder may not be written.")
         if self.iterations is not None:
             check_count("iterations of a Checkpoint", self.iterations, 1)
-        if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not self.seconds >= 0.0:
-            raise ValueError(f"seconds of a Checkpoint is {shown(self.seconds)}; it must be a number of at least 0.")
+        if (
+            isinstance(self.seconds, bool)
+            or not isinstance(self.seconds, int | float)
+            or not self.seconds >= 0.0
+        ):
+            raise ValueError(
+                f"seconds of a Checkpoint is {shown(self.seconds)}; it must be a number of at least 0."
+            )
 
 
 def as_checkpoint(value: Any) -> Checkpoint | None:
@@ -86,7 +98,9 @@ def as_checkpoint(value: Any) -> Checkpoint | None:
         return value
     if isinstance(value, str | os.PathLike):
         return Checkpoint(value)
-    raise ValueError(f"checkpoint is {shown(value)}; it must be the path of a netCDF file, or a Checkpoint.")
+    raise ValueError(
+        f"checkpoint is {shown(value)}; it must be the path of a netCDF file, or a Checkpoint."
+    )
 
 
 @dataclass
@@ -129,7 +143,12 @@ class Writer:
         ``build(runs)`` makes ArviZ data of chains.
     """
 
-    def __init__(self, schedule: Checkpoint, begun: dict[int, Snapshot], build: Callable[[list[Chain]], InferenceData]):
+    def __init__(
+        self,
+        schedule: Checkpoint,
+        begun: dict[int, Snapshot],
+        build: Callable[[list[Chain]], InferenceData],
+    ):
         self.schedule, self.snapshots, self.build = schedule, dict(begun), build
         self.clock = Clock(schedule)
         self.failures: list[str] = []  # of writings that failed, since the last one that did not
@@ -146,7 +165,11 @@ class Writer:
             self.finish(self.build(runs))
         except Exception as error:  # noqa: BLE001 - a disk must not end a run
             self.failures.append(f"{type(error).__name__}: {error}")
-            _LOG.warning("The checkpoint '%s' was not written; the fit continues: %s", self.schedule.path, error)
+            _LOG.warning(
+                "The checkpoint '%s' was not written; the fit continues: %s",
+                self.schedule.path,
+                error,
+            )
 
     def finish(self, idata: InferenceData) -> None:
         """Write a fit in the place of the last one."""

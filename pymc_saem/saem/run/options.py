@@ -18,10 +18,23 @@ from pymc_saem.model.density.point_map import PointMap
 from pymc_saem.model.mixed_model import MixedModel, Parameter
 from pymc_saem.saem.estep.registry import KERNELS
 
-#: How an argument that was not given prints, where a resumed run may change it: what decides when it ends, and what comes after.
-UNSET = {"n_smooth": None, "draws": None, "tolerance": None, "likelihood": "default", "standard_errors": "default"}
+#: How an argument that was not given prints, where a resumed run may change it: what decides when
+#: it ends, and what comes after.
+UNSET = {
+    "n_smooth": None,
+    "draws": None,
+    "tolerance": None,
+    "likelihood": "default",
+    "standard_errors": "default",
+}
 #: What these options are in a new fit.
-OF_A_NEW_FIT = {"n_smooth": 350, "draws": 250, "tolerance": 0.05, "likelihood": "auto", "standard_errors": "auto"}
+OF_A_NEW_FIT = {
+    "n_smooth": 350,
+    "draws": 250,
+    "tolerance": 0.05,
+    "likelihood": "auto",
+    "standard_errors": "auto",
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,10 @@ class Options:
     def of(cls, arguments: Mapping[str, Any]) -> Options:
         """Options of a new fit among ``arguments``, which are by name; those that are unset have their defaults."""
         given = {field.name: arguments[field.name] for field in fields(cls)}
-        return cls(**given | {name: OF_A_NEW_FIT[name] for name, unset in UNSET.items() if given[name] == unset})
+        return cls(
+            **given
+            | {name: OF_A_NEW_FIT[name] for name, unset in UNSET.items() if given[name] == unset}
+        )
 
     def merge(self, arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> Options:
         """Options of a run that resumes one with these: the same, but for what was given and may change.
@@ -71,7 +87,10 @@ class Options:
                 raise ValueError(
                     f"{name} is {shown(arguments[name])}, but the resumed run has {shown(stored)}. Omit it, or start a new fit."
                 )
-        return replace(self, **{name: arguments[name] for name, unset in UNSET.items() if arguments[name] != unset})
+        return replace(
+            self,
+            **{name: arguments[name] for name, unset in UNSET.items() if arguments[name] != unset},
+        )
 
     def check(self, cores: int, callback: Callable | None) -> None:
         """Refuse what makes no sense, as far as the step method does not check it."""
@@ -137,7 +156,9 @@ def check_step_options(
 ) -> None:
     """Refuse options that make no sense, with the value, what was expected, and what to do."""
     if objective not in ("map", "ml"):
-        raise ValueError(f"objective is {shown(objective)}; it must be 'map' (with priors) or 'ml' (without).")
+        raise ValueError(
+            f"objective is {shown(objective)}; it must be 'map' (with priors) or 'ml' (without)."
+        )
     check_count("n_explore", n_explore, 0)
     if n_starts != "auto":
         check_count("n_starts", n_starts, 0, " or 'auto'")
@@ -147,10 +168,18 @@ def check_step_options(
     if not isinstance(kernel, str):
         unknown = sorted(set(kernel) - set(KERNELS))
         if unknown or not kernel:
-            raise ValueError(f"kernel shares name {unknown or 'nothing'}; the choices are {sorted(KERNELS)}.")
+            raise ValueError(
+                f"kernel shares name {unknown or 'nothing'}; the choices are {sorted(KERNELS)}."
+            )
         if any(not np.isfinite(s) or s < 0 for s in kernel.values()) or sum(kernel.values()) <= 0:
-            raise ValueError(f"kernel shares are {dict(kernel)}; they must be non-negative and not all zero.")
-    if isinstance(minibatch, bool) or not isinstance(minibatch, int | float) or not 0.0 < minibatch <= 1.0:
+            raise ValueError(
+                f"kernel shares are {dict(kernel)}; they must be non-negative and not all zero."
+            )
+    if (
+        isinstance(minibatch, bool)
+        or not isinstance(minibatch, int | float)
+        or not 0.0 < minibatch <= 1.0
+    ):
         raise ValueError(
             f"minibatch is {shown(minibatch)}; it is the share of the subjects that move in an iteration, in (0, 1]."
         )
@@ -180,7 +209,9 @@ def check_initvals(model: pm.Model, initvals: Mapping[str, Any]) -> None:
     for name, value in initvals.items():
         if isinstance(value, str):
             if value not in ("support_point", "prior"):
-                raise ValueError(f"initvals[{name!r}] is {shown(value)}; a text must be 'support_point' or 'prior'.")
+                raise ValueError(
+                    f"initvals[{name!r}] is {shown(value)}; a text must be 'support_point' or 'prior'."
+                )
             continue
         shape = shapes[name]
         if hasattr(value, "owner"):  # a tensor, which PyMC evaluates
@@ -188,14 +219,20 @@ def check_initvals(model: pm.Model, initvals: Mapping[str, Any]) -> None:
         try:
             value = np.asarray(value, dtype=float)
         except (TypeError, ValueError):
-            raise ValueError(f"initvals[{name!r}] is {shown(value)}; it must hold numbers of shape {shape}.") from None
+            raise ValueError(
+                f"initvals[{name!r}] is {shown(value)}; it must hold numbers of shape {shape}."
+            ) from None
         if value.shape != shape:
-            raise ValueError(f"initvals[{name!r}] has shape {value.shape}, but the variable has shape {shape}.")
+            raise ValueError(
+                f"initvals[{name!r}] has shape {value.shape}, but the variable has shape {shape}."
+            )
 
 
 def _shapes_of(variables: list) -> dict[str, tuple[int, ...]]:
     """Shapes by name; no data are put in place of observed variables, which shapes of free ones do not need, and which once failed in PyMC."""
-    evaluate = pytensor.function([], [v.shape for v in variables], mode="FAST_COMPILE", on_unused_input="ignore")
+    evaluate = pytensor.function(
+        [], [v.shape for v in variables], mode="FAST_COMPILE", on_unused_input="ignore"
+    )
     return {v.name: tuple(map(int, shape)) for v, shape in zip(variables, evaluate(), strict=True)}
 
 
@@ -211,7 +248,9 @@ def natural_values(mixed: MixedModel, fixed: Mapping[str, Any] | None) -> dict[s
         value = np.asarray(value, dtype=float)
         expected = known[name].natural_shape
         if value.shape != expected:
-            raise ValueError(f"fixed['{name}'] has shape {value.shape}; the parameter has shape {expected}.")
+            raise ValueError(
+                f"fixed['{name}'] has shape {value.shape}; the parameter has shape {expected}."
+            )
         if np.any(np.isinf(value)) or np.all(np.isnan(value)) and value.size:
             raise ValueError(
                 f"fixed['{name}'] is {value}; it must be finite, or NaN for the entries that are to be estimated."
@@ -225,7 +264,9 @@ def natural_values(mixed: MixedModel, fixed: Mapping[str, Any] | None) -> dict[s
 
 def _refuse_partly_fixed(mixed: MixedModel, p: Parameter) -> None:
     transform = mixed.model.rvs_to_transforms.get(mixed.model[p.name])
-    if transform is not None and not isinstance(transform, LogTransform | LogOddsTransform | Interval):
+    if transform is not None and not isinstance(
+        transform, LogTransform | LogOddsTransform | Interval
+    ):
         raise ValueError(
             f"fixed['{p.name}'] has NaN entries, but the {type(transform).__name__} of '{p.name}' ties its entries together. Fix all of "
             "them or none."
@@ -241,4 +282,6 @@ def _refuse_outside(mixed: MixedModel, p: Parameter, value: np.ndarray) -> None:
         u = points.unconstrained(p, whole)
         back = points.natural(p, u)  # another value where entries do not add up to what they must
     if not np.all(np.isfinite(u)) or not np.allclose(back, whole, rtol=1e-6, atol=1e-12):
-        raise ValueError(f"fixed['{p.name}'] is {value}, which is outside the support of the prior of '{p.name}'.")
+        raise ValueError(
+            f"fixed['{p.name}'] is {value}, which is outside the support of the prior of '{p.name}'."
+        )

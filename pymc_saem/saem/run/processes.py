@@ -49,8 +49,9 @@ def run_in_processes(
 ) -> list:
     """``run_chain`` for each generator in at most ``cores`` processes; arguments as in ``chains.run_chains``.
 
-    Ctrl-C is this process's affair: it asks the others to stop after their iteration, and takes what they have. While all of
-    them compile, they have nothing, and are left at once. A process that is killed takes its own chain with it, and no other.
+    Ctrl-C is this process's affair: it asks the others to stop after their iteration, and takes
+    what they have. While all of them compile, they have nothing, and are left at once. A process
+    that is killed takes its own chain with it, and no other.
     """
     ctrl_c = ctrl_c or CtrlC()
     crew = _Crew(run_chain, payload, list(enumerate(rngs)), cores, watch, keep, announce)
@@ -81,7 +82,9 @@ class _Crew:
     announce: Callable | None = None
     running: dict = field(default_factory=dict, init=False)  # line -> number and process
     done: dict = field(default_factory=dict, init=False)  # number -> chain
-    errors: dict[int, BaseException] = field(default_factory=dict, init=False)  # by number, of those that were lost
+    errors: dict[int, BaseException] = field(
+        default_factory=dict, init=False
+    )  # by number, of those that were lost
     has_begun: bool = field(default=False, init=False)
 
     def is_busy(self) -> bool:
@@ -91,7 +94,8 @@ class _Crew:
         return bool(self.running)
 
     def _begin(self, number: int, rng: np.random.Generator) -> None:
-        # spawn: a forked child would inherit the threads of the parent's solver, but not their state
+        # spawn: a forked child would inherit the threads of the parent's solver, but not their
+        # state
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         schedule = None if self.keep is None else self.keep.schedule
@@ -110,7 +114,9 @@ class _Crew:
         except (EOFError, OSError):
             del self.running[line]
             process.join(_PATIENCE)
-            self.errors[number] = LostProcessError(f"its process ended with {_ending(process.exitcode)}")
+            self.errors[number] = LostProcessError(
+                f"its process ended with {_ending(process.exitcode)}"
+            )
             return
         self.has_begun = True
         if kind == "watch":
@@ -150,7 +156,9 @@ class _Crew:
             raise KeyboardInterrupt
         for number, error in sorted(self.errors.items()):
             chains[0].trouble.append(
-                lost(number, str(error) if isinstance(error, LostProcessError) else explained(error))
+                lost(
+                    number, str(error) if isinstance(error, LostProcessError) else explained(error)
+                )
             )
         return chains
 
@@ -223,7 +231,12 @@ def _work(
 
     keep = None if schedule is None else _Keep(schedule, line)
     try:
-        report = "done", cloudpickle.dumps(run_chain(cloudpickle.loads(payload), number, rng, watch, keep, None, announce))
+        report = (
+            "done",
+            cloudpickle.dumps(
+                run_chain(cloudpickle.loads(payload), number, rng, watch, keep, None, announce)
+            ),
+        )
     except (KeyboardInterrupt, _NoIteration):
         report = "done", cloudpickle.dumps(None)
     except Exception as error:  # noqa: BLE001 - the other process decides what it means

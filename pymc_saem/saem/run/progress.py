@@ -23,8 +23,9 @@ _LOG = logging.getLogger("pymc_saem")
 class Progress:
     """Phase, iteration, one chosen parameter, acceptance and time left; after the iterations, what is being computed.
 
-    Without a terminal or notebook, or without ``show``, the same goes to the logger "pymc_saem" at level INFO: at the end of each
-    phase, and every ten seconds. Nothing is heard of it until a program turns that level on.
+    Without a terminal or notebook, or without ``show``, the same goes to the logger "pymc_saem" at
+    level INFO: at the end of each phase, and every ten seconds. Nothing is heard of it until a
+    program turns that level on.
     """
 
     def __init__(self, engine: Engine, n_explore: int, n_smooth: int, chains: int, show: bool):
@@ -41,7 +42,9 @@ class Progress:
         self.visible = self.bars.is_visible
         add = self.bars.progress.add_task
         count = f"0/{self.total}"
-        self.tasks = [add("compile", total=self.total, count=count, state="") for _ in range(chains)]
+        self.tasks = [
+            add("compile", total=self.total, count=count, state="") for _ in range(chains)
+        ]
         # a task that has not been started has a bar that moves without an end
         self.after = add("", start=False, visible=False, count="", state="")
         self.logs = not self.visible and _LOG.isEnabledFor(logging.INFO)
@@ -61,7 +64,9 @@ class Progress:
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        with suppress(Exception):  # nothing that is only shown may end a fit, such as a terminal that was closed
+        with suppress(
+            Exception
+        ):  # nothing that is only shown may end a fit, such as a terminal that was closed
             self.bars.update(self.after, visible=False)
             self.bars.__exit__(*exc)
 
@@ -82,7 +87,9 @@ class Progress:
         else:
             _LOG.info("%s", text)
 
-    def update(self, chain: int, iteration: int, theta: np.ndarray, stats: Mapping[str, Any]) -> None:
+    def update(
+        self, chain: int, iteration: int, theta: np.ndarray, stats: Mapping[str, Any]
+    ) -> None:
         """Show one more iteration; if that fails, nothing more is shown."""
         if self.visible or self.logs:
             try:
@@ -90,7 +97,9 @@ class Progress:
             except Exception:  # noqa: BLE001 - nothing that is only shown may end a fit
                 self.visible = self.logs = False
 
-    def _show(self, chain: int, iteration: int, theta: np.ndarray, stats: Mapping[str, Any]) -> None:
+    def _show(
+        self, chain: int, iteration: int, theta: np.ndarray, stats: Mapping[str, Any]
+    ) -> None:
         accept = np.nanmean([value for name, value in stats.items() if name.startswith("accept_")])
         state = f"accept {accept:.2f}"
         if self.shown is not None:
@@ -100,14 +109,23 @@ class Progress:
         name = f"{phase}" if len(self.tasks) == 1 else f"chain {chain} {phase}"
         if self.visible:
             count = f"{iteration + 1}/{self.total}"
-            self.bars.update(self.tasks[chain], completed=iteration + 1, description=name, count=count, state=state)
+            self.bars.update(
+                self.tasks[chain],
+                completed=iteration + 1,
+                description=name,
+                count=count,
+                state=state,
+            )
         else:
             self._log(chain, iteration + 1, name, state)
 
     def _log(self, chain: int, done: int, name: str, state: str) -> None:
         now = perf_counter()
         began, first = self.began.setdefault(chain, (now, done))
-        if done in (self.n_explore, self.total) or now - self.last_line.setdefault(chain, now) >= _EVERY_LINE:
+        if (
+            done in (self.n_explore, self.total)
+            or now - self.last_line.setdefault(chain, now) >= _EVERY_LINE
+        ):
             self.last_line[chain] = now
             left = (now - began) * (self.total - done) / max(done - first, 1)
             _LOG.info("%s %d/%d  %s  %.0f s left", name, done, self.total, state, left)

@@ -28,7 +28,8 @@ class Resumable:
     ----------
     options : Options
     random : bytes
-        Packed generators as they were before the run: "chains", a list, and "after", for what comes after the estimate.
+        Packed generators as they were before the run: "chains", a list, and "after", for what comes
+        after the estimate.
     snapshots : dict of int to Snapshot
         By chain.
     seconds : float
@@ -43,7 +44,9 @@ class Resumable:
     @classmethod
     def new(cls, options: Options, rng: np.random.Generator) -> Resumable:
         """The state of a new run."""
-        return cls(options, pack({"chains": rng.spawn(options.chains), "after": rng.spawn(1)[0]}), {})
+        return cls(
+            options, pack({"chains": rng.spawn(options.chains), "after": rng.spawn(1)[0]}), {}
+        )
 
     @classmethod
     def read(cls, source: InferenceData | str | os.PathLike) -> Resumable:
@@ -55,7 +58,9 @@ class Resumable:
             When a run cannot be resumed from it.
         """
         if not hasattr(source, "attrs") and not isinstance(source, str | os.PathLike):
-            raise ValueError(f"resume is {source!r}; it must be what fit_saem returned, or the file of such a fit.")
+            raise ValueError(
+                f"resume is {source!r}; it must be what fit_saem returned, or the file of such a fit."
+            )
         idata = source if hasattr(source, "attrs") else load(source)
         fit = Fit(idata)
         if "saem_state" not in fit:
@@ -64,9 +69,15 @@ class Resumable:
                 f"It has {', '.join(fit.names)}."
             )
         group = fit.group("saem_state")
-        data = {str(name): np.asarray(group[name].values, dtype=np.uint8).tobytes() for name in group.data_vars}
+        data = {
+            str(name): np.asarray(group[name].values, dtype=np.uint8).tobytes()
+            for name in group.data_vars
+        }
         random = data.pop("random")
-        snapshots = {int(name.removeprefix("chain_")): Snapshot.from_bytes(found) for name, found in data.items()}
+        snapshots = {
+            int(name.removeprefix("chain_")): Snapshot.from_bytes(found)
+            for name, found in data.items()
+        }
         return cls(Options.of(fit.options), random, snapshots, float(group.attrs["seconds"]))
 
     def generators(self) -> tuple[list[np.random.Generator], np.random.Generator]:
@@ -77,11 +88,20 @@ class Resumable:
     def begun(self) -> tuple[Snapshot | None, ...]:
         return tuple(self.snapshots.get(c) for c in range(self.options.chains))
 
-    def with_runs(self, runs: list[Chain], seconds: float) -> tuple[dict[str, bytes], dict[str, Any]]:
+    def with_runs(
+        self, runs: list[Chain], seconds: float
+    ) -> tuple[dict[str, bytes], dict[str, Any]]:
         """Variables and attributes of the group after these runs."""
-        snapshots = self.snapshots | {run.number: run.snapshot for run in runs if run.snapshot is not None}
-        data = {f"chain_{number}": snapshot.to_bytes() for number, snapshot in sorted(snapshots.items())}
-        return {"random": self.random, **data}, {"options": self.options.plain(), "seconds": self.seconds + seconds}
+        snapshots = self.snapshots | {
+            run.number: run.snapshot for run in runs if run.snapshot is not None
+        }
+        data = {
+            f"chain_{number}": snapshot.to_bytes() for number, snapshot in sorted(snapshots.items())
+        }
+        return {"random": self.random, **data}, {
+            "options": self.options.plain(),
+            "seconds": self.seconds + seconds,
+        }
 
     def extended(self, options: Options, extend: int) -> Options:
         """The options for this many further iterations, without the stopping rule."""
@@ -102,19 +122,30 @@ def check_same_model(engine: Engine, snapshots: Mapping[int, Snapshot]) -> None:
     mixed = engine.mixed
     for number, snapshot in sorted(snapshots.items()):
         state = snapshot.bookmark["state"]
-        theirs, ours = (state.theta.size, *state.phi.shape[1:]), (mixed.n_theta, mixed.n_subjects, mixed.n_phi)
+        theirs, ours = (
+            (state.theta.size, *state.phi.shape[1:]),
+            (mixed.n_theta, mixed.n_subjects, mixed.n_phi),
+        )
         for what, a, b in zip(
-            ("entries of parameters", "subjects", "random effects a subject"), theirs, ours, strict=True
+            ("entries of parameters", "subjects", "random effects a subject"),
+            theirs,
+            ours,
+            strict=True,
         ):
             if a != b:
-                raise ValueError(f"resume belongs to a different model: it has {a} {what}, this model has {b}.")
+                raise ValueError(
+                    f"resume belongs to a different model: it has {a} {what}, this model has {b}."
+                )
         if len(snapshot.theta) < 2:
             continue
-        # The E-step of the last iteration ended in these phi, and began with the theta of the iteration before.
+        # The E-step of the last iteration ended in these phi, and began with the theta of the
+        # iteration before.
         theta, stored = snapshot.theta[-2], float(snapshot.stats["complete_logp"][-1])
         engine.densities.warm_up(state.phi, theta)
         codes = np.zeros((N_CODES, mixed.n_subjects), dtype=np.int64)
-        there = Target(engine.densities, engine.maximizer.population(theta), theta, codes).ensemble(state.phi)
+        there = Target(engine.densities, engine.maximizer.population(theta), theta, codes).ensemble(
+            state.phi
+        )
         found = float((there.loglik + there.logprior).sum(axis=1).mean())
         if not np.isclose(found, stored, rtol=1e-8, atol=1e-8):
             raise ValueError(

@@ -1,7 +1,8 @@
 """A chain between two iterations as bytes: all that the next iteration needs, bit by bit, and what the last ones gave.
 
-The bytes are those of ``numpy.savez`` with one JSON text among the arrays. They hold no code, so that a file from somebody else
-can be read without harm, and no class of this package, so that a later version can read it.
+The bytes are those of ``numpy.savez`` with one JSON text among the arrays. They hold no code, so
+that a file from somebody else can be read without harm, and no class of this package, so that a
+later version can read it.
 """
 
 from __future__ import annotations

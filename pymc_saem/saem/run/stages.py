@@ -14,9 +14,9 @@ from pymc_saem.saem.run.explain import explained
 class CtrlC:
     """Where Ctrl-C raises KeyboardInterrupt: before the first call of :meth:`during`, then in these calls, and nowhere between them.
 
-    So it cannot come between an iteration and the place where its result is kept. What comes between two calls waits for the next.
-    A context manager; it does nothing in other threads, where Python raises no KeyboardInterrupt, or where somebody else handles
-    the signal.
+    So it cannot come between an iteration and the place where its result is kept. What comes
+    between two calls waits for the next. A context manager; it does nothing in other threads, where
+    Python raises no KeyboardInterrupt, or where somebody else handles the signal.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,9 @@ class Stages:
         self.ctrl_c, self.announce = ctrl_c or CtrlC(), announce
         self.notes: list[Note] = []
 
-    def attempt(self, stage: str, work: Callable[[], Any], otherwise: Any = None, *, is_long: bool = False) -> Any:
+    def attempt(
+        self, stage: str, work: Callable[[], Any], otherwise: Any = None, *, is_long: bool = False
+    ) -> Any:
         """What ``work`` returns, or ``otherwise``, with a note, when it raises.
 
         Parameters
@@ -122,4 +124,6 @@ def texts_of(notes: list[Note]) -> list[str]:
     of_reason: dict[str, list[str]] = {}
     for note in notes:
         of_reason.setdefault(note.reason, []).append(note.stage)
-    return [str(Note(", ".join(dict.fromkeys(stages)), reason)) for reason, stages in of_reason.items()]
+    return [
+        str(Note(", ".join(dict.fromkeys(stages)), reason)) for reason, stages in of_reason.items()
+    ]

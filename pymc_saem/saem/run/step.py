@@ -38,8 +38,8 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
 
     A chain of ``pm.sample(step=ps.SAEM())`` is one run: its ``tune`` draws are the exploratory
     phase (step size 1), its draws the smoothing phase. The point that it returns holds the current
-    parameters, and the random effects of the first replicate. :func:`fit_saem` runs this step and adds
-    everything that comes after the estimate.
+    parameters, and the random effects of the first replicate. :func:`fit_saem` runs this step and
+    adds everything that comes after the estimate.
 
     Parameters
     ----------
@@ -60,12 +60,14 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
     n_replicates : int or "auto"
         Copies of phi per subject.
     kernel : mapping of str to float, or "auto"
-        Share of the transitions of "prior", "coordinate", "block", "mala" and "independence" proposals.
+        Share of the transitions of "prior", "coordinate", "block", "mala" and "independence"
+        proposals.
     fixed : mapping of str to array, optional
         Parameters held at the given natural values.
     n_starts : int or "auto"
-        Gradient fits with phi at its mean, from which the best starts the run; 0 starts at the point.
-        "auto": 12, or none where random effects are weights of networks, or more than the rows of a typical subject.
+        Gradient fits with phi at its mean, from which the best starts the run; 0 starts at the
+        point. "auto": 12, or none where random effects are weights of networks, or more than the
+        rows of a typical subject.
     step_size_exponent : float
         Exponent a of the step sizes k^-a of the smoothing phase, in (1/2, 1].
     annealing : float
@@ -77,7 +79,8 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
     initial_point : dict, optional
         Given by PyMC, and not used: a chain starts at the point of its first step.
     rng : int, numpy.random.Generator, optional
-        Random numbers of a step that is called without ``pm.sample``, which seeds every chain itself.
+        Random numbers of a step that is called without ``pm.sample``, which seeds every chain
+        itself.
     blocked : bool, default True
         As in PyMC's step methods: all variables move together.
 
@@ -133,14 +136,29 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         blocked: bool = True,
     ):
         model = pm.modelcontext(model)
-        self.vars = list(model.value_vars) if vars is None else [model.rvs_to_values.get(v, v) for v in vars]
+        self.vars = (
+            list(model.value_vars)
+            if vars is None
+            else [model.rvs_to_values.get(v, v) for v in vars]
+        )
         missing = [v.name for v in model.value_vars if v not in self.vars]
         if missing:
             raise ValueError(
                 f"SAEM must own every free variable, or PyMC samples the rest by NUTS; {missing} were left out."
             )
-        check_step_options(objective, n_explore, n_transitions, n_replicates, kernel, n_starts, minibatch, compile_kwargs)
-        self._data = {v.name: np.array(v.get_value()) for v in model.data_vars if hasattr(v, "get_value")}
+        check_step_options(
+            objective,
+            n_explore,
+            n_transitions,
+            n_replicates,
+            kernel,
+            n_starts,
+            minibatch,
+            compile_kwargs,
+        )
+        self._data = {
+            v.name: np.array(v.get_value()) for v in model.data_vars if hasattr(v, "get_value")
+        }
         self.schedule = Schedule(n_explore, step_size_exponent, annealing)
         mixed = read_model(model, random_effects)
         self.engine = Engine.build(
@@ -185,7 +203,9 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         self.engine.climber.n_evaluations = 0
         self._evaluations_before = 0.0
 
-    def begin_chain(self, rng: np.random.Generator, n_explore: int, dispersed: bool = False) -> None:
+    def begin_chain(
+        self, rng: np.random.Generator, n_explore: int, dispersed: bool = False
+    ) -> None:
         """Forget the last chain and take over the generator of the next.
 
         Parameters
@@ -234,7 +254,9 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         """Whose rows are whose was read when the step was made; with other data it may be wrong without a word."""
         for name, before in self._data.items():
             if not np.array_equal(
-                before, self.engine.mixed.model[name].get_value(), equal_nan=before.dtype.kind == "f"
+                before,
+                self.engine.mixed.model[name].get_value(),
+                equal_nan=before.dtype.kind == "f",
             ):
                 raise ValueError(
                     f"The data '{name}' have changed since this step read the model. Make the step after pm.set_data: "
@@ -269,7 +291,11 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         step_size = self.schedule.step_size(self.n_smoothed)
         failed_before = simulator.n_failed
         self._state, report = iterate(
-            self.reached, partial(self._simulate, simulator), self.engine.maximizer, step_size, self.engine.climber
+            self.reached,
+            partial(self._simulate, simulator),
+            self.engine.maximizer,
+            step_size,
+            self.engine.climber,
         )
         self.iter_count += 1
         stats = {
@@ -296,7 +322,9 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         if self.simulator is not None:
             return self.simulator
         if self._state is None:
-            self._state, simulator, start = self.engine.begin(point, self.rng, self.n_starts, self.dispersed)
+            self._state, simulator, start = self.engine.begin(
+                point, self.rng, self.n_starts, self.dispersed
+            )
             self.start_scores = start.scores
         else:  # a state was restored; rebuild what cannot be stored
             population = self.engine.maximizer.population(self._state.theta)

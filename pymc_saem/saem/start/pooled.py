@@ -16,9 +16,10 @@ from pymc_saem.saem.mstep.score_step import Climber
 N_STARTS = 12
 #: The fits only choose a region; SAEM does the rest.
 MAX_ITERATIONS = 100
-#: A later fit replaces an earlier one only if its log-likelihood is larger by this much. Absorption and
-#: elimination can swap places, and the user's initial values show which is meant: theophylline with weight on CL and V
-#: fits 3.5 better when swapped (volume 0.08 L), a difference that random effects make up for.
+#: A later fit replaces an earlier one only if its log-likelihood is larger by this much. Absorption
+#: and elimination can swap places, and the user's initial values show which is meant: theophylline
+#: with weight on CL and V fits 3.5 better when swapped (volume 0.08 L), a difference that random
+#: effects make up for.
 CLEARLY_BETTER = 10.0
 #: A slope smaller than this share of the largest one is a rounding error.
 ROUNDING = 1e-10
@@ -27,15 +28,16 @@ ROUNDING = 1e-10
 def default_starts(mixed: MixedModel) -> int:
     """Twelve fits, or none where random effects are weights of networks, or more than the observed values of a typical subject.
 
-    Such random effects are regularized by their distribution alone, which a fit with phi at its mean ignores: it drives
-    network weights to extremes that the run does not leave. Neural theophylline model, 28 weights and 11 rows a
-    subject, 150 + 150 iterations: with Omega = I, seeds 1 to 3, sigma is 0.57, 0.57, 0.55 from the model's initial
-    values and 0.75, 0.64, 0.62 from the best of 12 fits; with one variance per network, seed 1, 0.66 and 0.83.
-    Slow annealing of the residual variance finds a good region from there; eight short runs, the best of which went on,
-    did no better (``schedule.RESIDUAL_FALL``, benchmarks/accuracy/README.md).
-    Few weights are no exception: ten data sets simulated from a network of 7 weights with 9 rows a subject gain 1.2 of
-    log-likelihood over the truth from twelve fits, two of them losing 4, and 3.1 from the initial values
-    (benchmarks/accuracy/simulation.py).
+    Such random effects are regularized by their distribution alone, which a fit with phi at its
+    mean ignores: it drives network weights to extremes that the run does not leave. Neural
+    theophylline model, 28 weights and 11 rows a subject, 150 + 150 iterations: with Omega = I,
+    seeds 1 to 3, sigma is 0.57, 0.57, 0.55 from the model's initial values and 0.75, 0.64, 0.62
+    from the best of 12 fits; with one variance per network, seed 1, 0.66 and 0.83. Slow annealing
+    of the residual variance finds a good region from there; eight short runs, the best of which
+    went on, did no better (``schedule.RESIDUAL_FALL``, benchmarks/accuracy/README.md). Few weights
+    are no exception: ten data sets simulated from a network of 7 weights with 9 rows a subject gain
+    1.2 of log-likelihood over the truth from twelve fits, two of them losing 4, and 3.1 from the
+    initial values (benchmarks/accuracy/simulation.py).
     """
     return 0 if is_flexible(mixed) else N_STARTS
 
@@ -43,8 +45,9 @@ def default_starts(mixed: MixedModel) -> int:
 def default_exploration(mixed: MixedModel) -> int:
     """Exploratory iterations: 600 where no fit finds the region, else 200.
 
-    Both are measured in benchmarks/accuracy/README.md: the neural theophylline model ends in better optima with 600 than with 300,
-    while models with a few random effects reach their exact maximum from 150.
+    Both are measured in benchmarks/accuracy/README.md: the neural theophylline model ends in better
+    optima with 600 than with 300, while models with a few random effects reach their exact maximum
+    from 150.
     """
     return 600 if is_flexible(mixed) else 200
 
@@ -67,12 +70,18 @@ class Start:
 class PooledObjective:
     """Minus the log likelihood with phi at its mean, as a function of all but the distributions of the random effects.
 
-    Priors of parameters without a closed form count: they may be weights of a network that only its prior keeps small. But what this
-    likelihood does not hold stays: the scale of ``scale * z`` is nowhere at z = 0, and its prior alone would take it to 0.
+    Priors of parameters without a closed form count: they may be weights of a network that only its
+    prior keeps small. But what this likelihood does not hold stays: the scale of ``scale * z`` is
+    nowhere at z = 0, and its prior alone would take it to 0.
     """
 
     def __init__(self, densities: Densities, climber: Climber, theta: np.ndarray):
-        self.densities, self.climber, self.maximizer, self.theta = densities, climber, climber.maximizer, theta
+        self.densities, self.climber, self.maximizer, self.theta = (
+            densities,
+            climber,
+            climber.maximizer,
+            theta,
+        )
         rules, maximizer = self.maximizer.rules, self.maximizer
         free = [*rules.mean.parameters, *(r.parameter for r in rules.residuals)]
         free += [r.parameter for r in climber.rules if r.outcomes]
@@ -125,7 +134,11 @@ class PooledObjective:
 
 
 def find_start(
-    densities: Densities, climber: Climber, theta: np.ndarray, rng: np.random.Generator, n_starts: int
+    densities: Densities,
+    climber: Climber,
+    theta: np.ndarray,
+    rng: np.random.Generator,
+    n_starts: int,
 ) -> Start:
     """Fit the population parameters with phi held at its mean, from several points, by L-BFGS.
 
@@ -159,7 +172,9 @@ def find_start(
         first = objective(x0)[0]
         if objective.worst is None:
             continue
-        fit = minimize(objective, x0, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
+        fit = minimize(
+            objective, x0, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}
+        )
         values[k] = -min(fit.fun, first)
         if best is None or values[k] > best[0] + CLEARLY_BETTER:
             best = values[k], objective.full(fit.x if fit.fun <= first else x0)

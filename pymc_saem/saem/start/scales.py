@@ -1,7 +1,8 @@
 """Scales of data, constants and starts that do not fit each other: refused by name, or put right before a run begins.
 
-A fit with every subject at its mean works on the user's scales. Where residuals are thousands of times larger than the start of
-their standard deviation, or a thousand times smaller, its steps lead nowhere; Newton's do not depend on units.
+A fit with every subject at its mean works on the user's scales. Where residuals are thousands of
+times larger than the start of their standard deviation, or a thousand times smaller, its steps lead
+nowhere; Newton's do not depend on units.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ if TYPE_CHECKING:  # the engine stands above the starts
 
 #: Factor between a residual scale and the size of the residuals, from which the start is put right.
 FAR_OFF = 1e3
-#: Random effects this many times larger than their differences have variances that double precision cannot resolve.
+#: Random effects this many times larger than their differences have variances that double precision
+#: cannot resolve.
 LARGEST_RATIO = 1e6
 #: A residual scale of this share of the observed values is that of a model without error.
 SMALLEST_SHARE = 1e-9
-#: A Newton step must promise this much of log-likelihood; this many are made, in at most this many parameters.
+#: A Newton step must promise this much of log-likelihood; this many are made, in at most this many
+#: parameters.
 LEAST_GAIN, N_STEPS, MAX_PARAMETERS = 1e-4, 20, 40
 
 
@@ -56,7 +59,9 @@ def refuse_fixed_out_of_range(engine: Engine) -> None:
     _refuse_out_of_range(engine, theta, "fixed= gives", tuple(engine.maximizer.fixed))
 
 
-def _refuse_out_of_range(engine: Engine, theta: np.ndarray, whose: str, names: tuple[str, ...] | None = None) -> None:
+def _refuse_out_of_range(
+    engine: Engine, theta: np.ndarray, whose: str, names: tuple[str, ...] | None = None
+) -> None:
     """Covariances and residual scales (of some ``names``) must have squares in double precision; ``whose`` begins the text."""
     mixed, points = engine.mixed, engine.points
     rules: tuple[ResidualScale | OmegaRule, ...] = (*engine.rules.residuals, *engine.rules.omegas)
@@ -106,8 +111,13 @@ def refuse_what_cancels(engine: Engine, theta: np.ndarray) -> None:
 def refuse_fits_without_error(engine: Engine, theta: np.ndarray) -> None:
     """A model that fits every value exactly, with all subjects at their mean, has no residual scale."""
     for rule in engine.rules.residuals:
-        size = np.sqrt(np.mean(np.concatenate([_observed(engine.mixed, j) for j in rule.outcomes]) ** 2))
-        x = float(engine.points.natural(rule.parameter, theta[rule.parameter.columns])[0]) ** rule.power
+        size = np.sqrt(
+            np.mean(np.concatenate([_observed(engine.mixed, j) for j in rule.outcomes]) ** 2)
+        )
+        x = (
+            float(engine.points.natural(rule.parameter, theta[rule.parameter.columns])[0])
+            ** rule.power
+        )
         if not engine.maximizer.is_fixed(rule.parameter) and x < SMALLEST_SHARE * min(1.0, size):
             name = engine.mixed.outcomes[rule.outcomes[0]].name
             raise UnsupportedModelError(
@@ -135,7 +145,9 @@ def settled(engine: Engine, theta: np.ndarray) -> np.ndarray:
     return with_sds_times(engine, found, np.where(is_off, spread / sd, 1.0))
 
 
-def _with_residual_scales(engine: Engine, theta: np.ndarray, least: float = FAR_OFF) -> np.ndarray | None:
+def _with_residual_scales(
+    engine: Engine, theta: np.ndarray, least: float = FAR_OFF
+) -> np.ndarray | None:
     """theta with residual scales at their maximum given the predictions; None where all are near it already."""
     mean = np.array(engine.maximizer.population(theta).mean[None])
     with np.errstate(all="ignore"):
@@ -184,9 +196,13 @@ def polished(engine: Engine, theta: np.ndarray) -> np.ndarray:
     return theta
 
 
-def _newton_step(objective: PooledObjective, x: np.ndarray, gradient: np.ndarray) -> np.ndarray | None:
+def _newton_step(
+    objective: PooledObjective, x: np.ndarray, gradient: np.ndarray
+) -> np.ndarray | None:
     """Step (p,) to the minimum of a quadratic function with these derivatives; None where there is none."""
-    hessian = np.stack([_difference(lambda y: objective(y)[1], x, k, gradient) for k in range(x.size)])
+    hessian = np.stack(
+        [_difference(lambda y: objective(y)[1], x, k, gradient) for k in range(x.size)]
+    )
     hessian = 0.5 * (hessian + hessian.T)
     moving = np.any(
         hessian != 0, axis=1
@@ -203,7 +219,9 @@ def _newton_step(objective: PooledObjective, x: np.ndarray, gradient: np.ndarray
     return step
 
 
-def _difference(f: Callable[[np.ndarray], np.ndarray], x: np.ndarray, k: int, here: np.ndarray) -> np.ndarray:
+def _difference(
+    f: Callable[[np.ndarray], np.ndarray], x: np.ndarray, k: int, here: np.ndarray
+) -> np.ndarray:
     """Derivative of ``f`` in the entry k of x, by a step so large that something of ``here = f(x)`` moves."""
     h = 1e-4 * (1.0 + abs(x[k]))
     for _ in range(8):
@@ -218,19 +236,24 @@ def _difference(f: Callable[[np.ndarray], np.ndarray], x: np.ndarray, k: int, he
 
 def spread_of_effects(engine: Engine, theta: np.ndarray) -> np.ndarray:
     """Change of each column of phi (phi,) that moves predictions by a residual standard deviation; infinite where none does."""
-    # small_effects estimates the same from values, which every fit has compiled, at distances where they need not be quadratic.
-    # Here starts may be so far off that values round away their differences, and gradients do not; few fits come here.
+    # small_effects estimates the same from values, which every fit has compiled, at distances where
+    # they need not be quadratic. Here starts may be so far off that values round away their
+    # differences, and gradients do not; few fits come here.
     mean, weight = engine.maximizer.population(theta).mean, engine.maximizer.weight
 
     def slope(shift: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
-            return engine.densities.gradient(np.array((mean + shift)[None]), theta, weight)[1][0].sum(axis=0)
+            return engine.densities.gradient(np.array((mean + shift)[None]), theta, weight)[1][
+                0
+            ].sum(axis=0)
 
     zero = np.zeros(engine.mixed.n_phi)
     here = slope(zero)
     curvature = np.array([-_difference(slope, zero, k, here)[k] for k in range(zero.size)])
     with np.errstate(all="ignore"):
-        spread = np.sqrt(closed_form.weighted(weight, engine.mixed.values_of_subjects).sum() / curvature)
+        spread = np.sqrt(
+            closed_form.weighted(weight, engine.mixed.values_of_subjects).sum() / curvature
+        )
     return np.where(np.isfinite(spread), spread, np.inf)
 
 
@@ -243,7 +266,9 @@ def with_sds_times(engine: Engine, theta: np.ndarray, factor: np.ndarray) -> np.
             continue
         x = engine.points.natural(p, theta[p.columns])
         if rule.kind == "full":
-            lower = closed_form.unpack_cholesky(x, rule.base.shape[0]) * factor[rule.columns][:, None]
+            lower = (
+                closed_form.unpack_cholesky(x, rule.base.shape[0]) * factor[rule.columns][:, None]
+            )
             x = lower[np.tril_indices(len(lower))]
         elif rule.kind == "scalar":
             x = x * np.median(factor[rule.columns]) ** (1.0 / rule.power)

@@ -1,8 +1,9 @@
 """The complete-data log density log p(y_i | phi_i; theta) + log p(phi_i | theta) as a function of theta, and its derivatives.
 
-What theta moves decides how it is differentiated, all by central differences on the unconstrained scale:
-the Gaussian distribution of phi, whose mean and covariance `Maximizer.population` gives, costs no evaluation of the model; a residual
-scale is a formula of its statistic, which is evaluated once; other parameters cost solves.
+What theta moves decides how it is differentiated, all by central differences on the unconstrained
+scale: the Gaussian distribution of phi, whose mean and covariance `Maximizer.population` gives,
+costs no evaluation of the model; a residual scale is a formula of its statistic, which is evaluated
+once; other parameters cost solves.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pymc_saem.saem.mstep.residual import ResidualScale
 REACH = 0.02
 #: Numbers in the scores that are kept at once.
 MAX_SCORES = 4_000_000
-#: Points at which second derivatives of the model are averaged; conditional variances of scores need more.
+#: Points at which second derivatives of the model are averaged; conditional variances of scores
+#: need more.
 N_CURVATURE = 300
 #: Groups of draws, whose spread is the Monte-Carlo error of the variances of scores.
 N_GROUPS = 4
@@ -39,23 +41,39 @@ class CompleteData:
         What the scores may cost, where they need solves.
     """
 
-    def __init__(self, engine: Engine, theta: np.ndarray, columns: np.ndarray, points: WeightedPoints, max_solves: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        theta: np.ndarray,
+        columns: np.ndarray,
+        points: WeightedPoints,
+        max_solves: float,
+    ) -> None:
         self.engine, self.theta, self.columns = engine, theta, columns
         rules = engine.rules
         scores = {j: rule for rule in rules.scores for j in _range(rule.parameter)}
-        self.residual_rules = [rule for rule in rules.residuals if rule.parameter.columns.start in columns]
+        self.residual_rules = [
+            rule for rule in rules.residuals if rule.parameter.columns.start in columns
+        ]
         scaled = {rule.parameter.columns.start for rule in rules.residuals}
         in_likelihood = {
-            j for j, rule in scores.items() if rule.outcomes or any(not e.is_gaussian for e in rule.effects)
+            j
+            for j, rule in scores.items()
+            if rule.outcomes or any(not e.is_gaussian for e in rule.effects)
         }
         in_likelihood |= {j for rule in rules.effect_scales for j in _range(rule.parameter)}
         in_law = {j for j, rule in scores.items() if any(e.is_gaussian for e in rule.effects)}
-        in_law |= set(rules.mean.columns.tolist()) | {j for rule in rules.omegas for j in _range(rule.parameter)}
+        in_law |= set(rules.mean.columns.tolist()) | {
+            j for rule in rules.omegas for j in _range(rule.parameter)
+        }
         self.of_law = [k for k, j in enumerate(columns) if j in in_law]
         self.of_model = [k for k, j in enumerate(columns) if j in in_likelihood and j not in scaled]
         self.joint = Joint(engine.densities, engine.maximizer.population(theta), theta)
         n_subjects = points.phi.shape[1]
-        if self.of_model and len(points.phi) * n_subjects * (2 * len(self.of_model) + 1) > max_solves:
+        if (
+            self.of_model
+            and len(points.phi) * n_subjects * (2 * len(self.of_model) + 1) > max_solves
+        ):
             n_points = int(max_solves / n_subjects / (2 * len(self.of_model) + 1))
             points = WeightedPoints.of_draws(points.equally_weighted(max(n_points, 30))[None])
         self.points = points
@@ -91,7 +109,9 @@ class CompleteData:
         """Expected log p(phi; theta) over all subjects, from the first two moments."""
         population = self.engine.maximizer.population(theta)
         gap, precision = self._mean - population.mean, population.precision
-        quadratic = np.einsum("si,ij,sj->", gap, precision, gap) + np.sum(precision * self._covariance)
+        quadratic = np.einsum("si,ij,sj->", gap, precision, gap) + np.sum(
+            precision * self._covariance
+        )
         return len(gap) * population.log_normalizer - 0.5 * float(quadratic)
 
     def _law_diagonal(self, step: np.ndarray) -> np.ndarray:
@@ -107,7 +127,9 @@ class CompleteData:
         for a, k in enumerate(self.of_law):
             for m in self.of_law[:a]:
                 corners = [
-                    s * t * self._law(self._moved((k, s * h[k]), (m, t * h[m]))) for s in (1, -1) for t in (1, -1)
+                    s * t * self._law(self._moved((k, s * h[k]), (m, t * h[m])))
+                    for s in (1, -1)
+                    for t in (1, -1)
                 ]
                 found[k, m] = found[m, k] = sum(corners) / (4.0 * h[k] * h[m])
         return found
@@ -117,17 +139,24 @@ class CompleteData:
     def _expected_residuals(self) -> np.ndarray:
         """Mean over the points of the residual statistics, summed over subjects, (residual,).
 
-        Draws are draws for the tolerance of the fit, of which the estimate is the maximum. Solved better they are not: on the
-        neural model at 1e-2, the squared residuals of some subjects are then several times as large.
+        Draws are draws for the tolerance of the fit, of which the estimate is the maximum. Solved
+        better they are not: on the neural model at 1e-2, the squared residuals of some subjects are
+        then several times as large.
         """
         if self.points.are_draws:
             with np.errstate(all="ignore"):
-                self._residuals = self.engine.densities.outputs_quietly(self.points.phi, self.theta)[1]
+                self._residuals = self.engine.densities.outputs_quietly(
+                    self.points.phi, self.theta
+                )[1]
             self.joint.n_solves += self.points.phi[..., 0].size
         else:
             self._residuals = self.joint.likelihood(self.points.phi)[1]
         with np.errstate(invalid="ignore"):
-            weighted = np.where(self.points.weight[..., None] > 0, self.points.weight[..., None] * self._residuals, 0.0)
+            weighted = np.where(
+                self.points.weight[..., None] > 0,
+                self.points.weight[..., None] * self._residuals,
+                0.0,
+            )
         return np.nansum(weighted, axis=(0, 1))
 
     def _natural(self, rule: ResidualScale, step: float) -> float:
@@ -137,7 +166,9 @@ class CompleteData:
 
     def _residual_second(self, rule: ResidualScale, step: float) -> float:
         count, squares = rule.count(self.engine.mixed), rule.squares(self.residual)
-        down, middle, up = (rule.log_density(count, squares, self._natural(rule, s * step)) for s in (-1, 0, 1))
+        down, middle, up = (
+            rule.log_density(count, squares, self._natural(rule, s * step)) for s in (-1, 0, 1)
+        )
         return float(up - 2.0 * middle + down) / step**2
 
     # -- other parameters of the model ----------------------------------------------------------
@@ -146,7 +177,10 @@ class CompleteData:
         """Second derivatives (theta,) of the expected log likelihood, one of them in the entry ``columns[k]``."""
         points = self.points.equally_weighted(N_CURVATURE)
         with np.errstate(all="ignore"):
-            up, down = (self.engine.densities.gradient(points, self._moved((k, s * step)))[2] for s in (1, -1))
+            up, down = (
+                self.engine.densities.gradient(points, self._moved((k, s * step)))[2]
+                for s in (1, -1)
+            )
         self.joint.n_solves += 2 * points[..., 0].size
         return (up - down) / (2.0 * step * len(points))
 
@@ -177,9 +211,12 @@ class CompleteData:
         -------
         scores : ndarray, shape (subject, p)
         covariances : ndarray, shape (group, p, p)
-            Of groups of draws, of which the mean is the estimate; a single one where the points are nodes.
+            Of groups of draws, of which the mean is the estimate; a single one where the points are
+            nodes.
         """
-        groups = np.array_split(np.arange(len(self.points.phi)), N_GROUPS if self.points.are_draws else 1)
+        groups = np.array_split(
+            np.arange(len(self.points.phi)), N_GROUPS if self.points.are_draws else 1
+        )
         moments = [self._moments_of(group) for group in groups]
         firsts = np.stack([first for first, _ in moments])
         scores = firsts.mean(axis=0)
@@ -213,14 +250,19 @@ class CompleteData:
                 k = int(np.flatnonzero(self.columns == rule.parameter.columns.start)[0])
                 scores[..., k] += self._residual_scores(rule, self._residuals[part], self.step[k])
             for k in self.of_model:
-                up, down = (self.joint.likelihood(phi, self._moved((k, s * self.step[k])))[0] for s in (1, -1))
+                up, down = (
+                    self.joint.likelihood(phi, self._moved((k, s * self.step[k])))[0]
+                    for s in (1, -1)
+                )
                 scores[..., k] += (up - down) / (2.0 * self.step[k])
         return scores
 
     def _log_law(self, phi: np.ndarray, theta: np.ndarray) -> np.ndarray:
         return self.engine.maximizer.population(theta).log_density(phi)
 
-    def _residual_scores(self, rule: ResidualScale, residuals: np.ndarray, step: float) -> np.ndarray:
+    def _residual_scores(
+        self, rule: ResidualScale, residuals: np.ndarray, step: float
+    ) -> np.ndarray:
         rows, squares = rule.rows(self.engine.mixed), rule.squares(residuals)
         up, down = (rule.log_density(rows, squares, self._natural(rule, s * step)) for s in (1, -1))
         return (up - down) / (2.0 * step)

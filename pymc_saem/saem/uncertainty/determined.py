@@ -1,12 +1,14 @@
 """What an information matrix determines, and what it does not: directions without information are held, the rest keeps its errors.
 
-An exactly flat direction costs nothing for parameters that do not lie along it: their variance is the same for every
-generalized inverse (estimable functions; Searle 1971, Linear Models, section 5.4). So one direction that the data do not determine takes the standard
-errors of the parameters along it, and of no others.
+An exactly flat direction costs nothing for parameters that do not lie along it: their variance is
+the same for every generalized inverse (estimable functions; Searle 1971, Linear Models, section
+5.4). So one direction that the data do not determine takes the standard errors of the parameters
+along it, and of no others.
 
-Directions are judged by the share of the information of the complete data that is left, which no change of units or of
-parameters alters: an intercept and a slope in years around 2000 are nearly collinear, and determined. A parameter lies along a flat
-direction if its variance would be larger by a tenth, did the direction have as much information as it can have at most.
+Directions are judged by the share of the information of the complete data that is left, which no
+change of units or of parameters alters: an intercept and a slope in years around 2000 are nearly
+collinear, and determined. A parameter lies along a flat direction if its variance would be larger
+by a tenth, did the direction have as much information as it can have at most.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import LinAlgError, eigh
 
-#: Share of its variance that a parameter may owe to a flat direction, and still be reported without it.
+#: Share of its variance that a parameter may owe to a flat direction, and still be reported without
+#: it.
 OWED = 0.1
 #: Two parameters belong to one flat direction from this correlation within the flat space.
 BELONGS = 0.1
@@ -32,15 +35,18 @@ class Determined:
     Attributes
     ----------
     covariance : ndarray, shape (p, p)
-        Of the estimates, with the flat directions held; zero for entries of which nothing is known at all.
+        Of the estimates, with the flat directions held; zero for entries of which nothing is known
+        at all.
     unknown : ndarray of bool, shape (p,)
         Entries that lie along a flat direction, or of which nothing is known.
     groups : list of list of int
         These entries, those of one direction together, the largest first.
     share : float
-        Least share of the complete information that a flat direction has kept; NaN where there is none.
+        Least share of the complete information that a flat direction has kept; NaN where there is
+        none.
     flat : ndarray, shape (p, direction), optional
-        The flat directions, each so long that one of its length would be a standard error with as much information as may be there.
+        The flat directions, each so long that one of its length would be a standard error with as
+        much information as may be there.
     """
 
     covariance: np.ndarray
@@ -108,11 +114,14 @@ def _readable(matrix: np.ndarray, complete: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _relative(matrix: np.ndarray, complete: np.ndarray, floor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _relative(
+    matrix: np.ndarray, complete: np.ndarray, floor: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Shares (p,) of the complete information, ascending, and their directions (p, direction), of complete information 1.
 
-    ``floor`` (p,) is added to it, so that there are shares where complete data carry no information either. At a point that is not a maximum
-    it may be no covariance; then its diagonal stands for it.
+    ``floor`` (p,) is added to it, so that there are shares where complete data carry no information
+    either. At a point that is not a maximum it may be no covariance; then its diagonal stands for
+    it.
     """
     unit = 1.0 / np.sqrt(np.diag(complete))
     scaled = matrix * np.outer(unit, unit)
@@ -128,7 +137,9 @@ def _groups(directions: np.ndarray, along: np.ndarray, information: np.ndarray) 
     """Entries ``along`` (p,) some directions (p, direction), those of one direction in one list, the largest first."""
     if not along.any():
         return []
-    basis = np.linalg.qr(directions[along] / np.abs(directions[along]).max(axis=1, keepdims=True))[0]
+    basis = np.linalg.qr(directions[along] / np.abs(directions[along]).max(axis=1, keepdims=True))[
+        0
+    ]
     members = np.flatnonzero(along)
     projector = basis @ basis.T
     load = np.sqrt(np.maximum(np.diag(projector), 1e-300))

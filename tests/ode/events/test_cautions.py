@@ -42,9 +42,13 @@ def test_a_dose_twice(y0, t0, events, who):
 
 def test_subjects_that_are_codes_are_cautioned_too():
     table = DOSES.assign(id=[0, 1])
-    with pytest.warns(UserWarning, match="y0.'c'. of subject 0 is 320, and events row 0 .*gets it twice"):
+    with pytest.warns(
+        UserWarning, match="y0.'c'. of subject 0 is 320, and events row 0 .*gets it twice"
+    ):
         solved(320.0, table, who=(0, 1))
-    with pytest.warns(UserWarning, match="State 'c' starts, and is dosed, with at most .*Set atol="):
+    with pytest.warns(
+        UserWarning, match="State 'c' starts, and is dosed, with at most .*Set atol="
+    ):
         solved(1e-12, None, rhs=nonlinear, who=(0, 1))
 
 
@@ -65,10 +69,14 @@ def test_a_dose_once(y0, events):
         solved(y0, events)
 
 
-@pytest.mark.parametrize(("y0", "amount"), [(1e-12, None), (0.0, 1e-9), (np.array([0.0, 3e-6]), None)])
+@pytest.mark.parametrize(
+    ("y0", "amount"), [(1e-12, None), (0.0, 1e-9), (np.array([0.0, 3e-6]), None)]
+)
 def test_states_below_the_tolerance(y0, amount):
     events = None if amount is None else Doses(DOSES.assign(amt=amount))
-    with pytest.warns(UserWarning, match="State 'c' starts, and is dosed, with at most .*atol = 1e-06.*Set atol="):
+    with pytest.warns(
+        UserWarning, match="State 'c' starts, and is dosed, with at most .*atol = 1e-06.*Set atol="
+    ):
         solved(y0, events, rhs=nonlinear)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -94,7 +102,10 @@ def test_periods_that_lie_on_each_other():
         table = pd.DataFrame({"id": "ann", "time": times, "amt": [100.0, 50.0]})
         return solve_ivp(linear, {"c": 0.0, "d": 0.0}, {}, t, ["ann"] * len(t), events=table)
 
-    with pytest.warns(UserWarning, match="Subject 'ann' has a second dose at time 0 in events row 1, and time goes back to 1 in row 2 of t"):
+    with pytest.warns(
+        UserWarning,
+        match="Subject 'ann' has a second dose at time 0 in events row 1, and time goes back to 1 in row 2 of t",
+    ):
         crossover([0.0, 0.0], [1.0, 24.0, 1.0, 24.0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

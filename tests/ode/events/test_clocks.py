@@ -15,22 +15,41 @@ def solved(table, t=(1.0, 25.0), t0=0.0, who="ann"):
 
 
 def test_a_clock_that_goes_on():
-    table = {"time": [0.0, 1.0, 24.0, 25.0], "evid": [1, 0, 4, 0], "amt": [100.0, np.nan, 50.0, np.nan]}
+    table = {
+        "time": [0.0, 1.0, 24.0, 25.0],
+        "evid": [1, 0, 4, 0],
+        "amt": [100.0, np.nan, 50.0, np.nan],
+    }
     expected = np.array([100.0, 50.0]) * np.exp(-0.1)
     np.testing.assert_allclose(solved(table), expected, rtol=1e-6)
-    np.testing.assert_allclose(solved(table, t=[25.0, 1.0]), expected[::-1], rtol=1e-6)  # rows in any order
-    np.testing.assert_allclose(solved(table | {"OCC": [1, 1, 2, 2]}), expected, rtol=1e-6)
-    # A reset, then a dose at the same time; doses of one drug in any order; observations below the doses.
-    np.testing.assert_allclose(solved({"time": [0.0, 0.0], "evid": [3, 1], "amt": [0.0, 100.0]}, [1.0]), expected[:1], rtol=1e-6)
-    np.testing.assert_allclose(solved({"time": [5.0, 0.0], "amt": [9.0, 100.0]}, [1.0]), expected[:1], rtol=1e-6)
     np.testing.assert_allclose(
-        solved({"time": [0.0, 30.0, 1.0], "amt": [100.0, 9.0, 0.0], "evid": [1, 1, 0]}, [1.0]), expected[:1], rtol=1e-6
+        solved(table, t=[25.0, 1.0]), expected[::-1], rtol=1e-6
+    )  # rows in any order
+    np.testing.assert_allclose(solved(table | {"OCC": [1, 1, 2, 2]}), expected, rtol=1e-6)
+    # A reset, then a dose at the same time; doses of one drug in any order; observations below the
+    # doses.
+    np.testing.assert_allclose(
+        solved({"time": [0.0, 0.0], "evid": [3, 1], "amt": [0.0, 100.0]}, [1.0]),
+        expected[:1],
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(
+        solved({"time": [5.0, 0.0], "amt": [9.0, 100.0]}, [1.0]), expected[:1], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        solved({"time": [0.0, 30.0, 1.0], "amt": [100.0, 9.0, 0.0], "evid": [1, 1, 0]}, [1.0]),
+        expected[:1],
+        rtol=1e-6,
     )
 
 
 BEGIN_ANEW = {
     "reset": {"time": [0.0, 24.0, 0.0], "evid": [1, 0, 4], "amt": [100.0, np.nan, 50.0]},
-    "reset without dose": {"time": [0.0, 24.0, 0.0], "evid": [1, 0, 3], "amt": [100.0, np.nan, np.nan]},
+    "reset without dose": {
+        "time": [0.0, 24.0, 0.0],
+        "evid": [1, 0, 3],
+        "amt": [100.0, np.nan, np.nan],
+    },
     "doses only": {"time": [0.0, 0.0], "evid": [1, 4], "amt": [100.0, 50.0]},
     "later doses": {"time": [0.0, 24.0, 0.5], "evid": [1, 1, 4], "amt": [100.0, 100.0, 50.0]},
     "no reset": {"time": [0.0, 24.0, 0.0], "evid": [1, 0, 1], "amt": [100.0, 0.0, 50.0]},
@@ -75,17 +94,32 @@ def test_a_regimen_may_be_longer_than_the_rows(addl):
 
 
 def test_more_doses_than_a_solve_can_take():
-    with pytest.raises(ValueError, match=r"addl is 1e\+09 at the interval ii = 1e-09, which makes 1e\+09 doses"):
+    with pytest.raises(
+        ValueError, match=r"addl is 1e\+09 at the interval ii = 1e-09, which makes 1e\+09 doses"
+    ):
         solved({"time": [0.0], "amt": [1.0], "addl": [1e9], "ii": [1e-9]}, [1.0])
 
 
 def test_observations_may_have_no_amount():
     doses = np.array([100.0 * np.exp(-0.1)])
-    np.testing.assert_allclose(solved({"time": [0.0, 1.0], "amt": [100.0, np.nan], "DV": [np.nan, 3.0]}, [1.0]), doses, rtol=1e-6)
-    np.testing.assert_allclose(solved({"time": [0.0, 1.0], "amt": [100.0, np.nan], "mdv": [1, 0]}, [1.0]), doses, rtol=1e-6)
+    np.testing.assert_allclose(
+        solved({"time": [0.0, 1.0], "amt": [100.0, np.nan], "DV": [np.nan, 3.0]}, [1.0]),
+        doses,
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(
+        solved({"time": [0.0, 1.0], "amt": [100.0, np.nan], "mdv": [1, 0]}, [1.0]), doses, rtol=1e-6
+    )
 
 
-@pytest.mark.parametrize("dates", [pd.to_datetime(["2020-01-01"], utc=True), pd.to_timedelta(["1h"]), [pd.Timestamp("2020-01-01", tz="UTC")]])
+@pytest.mark.parametrize(
+    "dates",
+    [
+        pd.to_datetime(["2020-01-01"], utc=True),
+        pd.to_timedelta(["1h"]),
+        [pd.Timestamp("2020-01-01", tz="UTC")],
+    ],
+)
 def test_dates_are_no_times(dates):
     with pytest.raises(TypeError, match="t must hold numbers"):
         solve_ivp(lambda t, y, p: {"c": -0.1 * y.c}, {"c": 0.0}, {}, dates)

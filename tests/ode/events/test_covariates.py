@@ -32,7 +32,10 @@ def test_decay_at_a_rate_that_changes(kind, solver):
     gradient = pt.grad(solution.x.sum(), scale)
     x, slope = pytensor.function([scale], [solution.x, gradient], mode="FAST_COMPILE")(1.5)
     exposure = np.array(
-        [quad(CURVES[kind], 0.0, t, points=KNOTS[KNOTS < t], epsabs=1e-12)[0] if t else 0.0 for t in TIMES]
+        [
+            quad(CURVES[kind], 0.0, t, points=KNOTS[KNOTS < t], epsabs=1e-12)[0] if t else 0.0
+            for t in TIMES
+        ]
     )
     expected = 2.0 * np.exp(-1.5 * exposure)
     limit = 1e-8 if solver == "tsit5" else 1e-6
@@ -54,18 +57,73 @@ def test_subjects_have_their_own_curves_and_start_times():
     [
         ({"time": [0.0], "x": [1.0]}, {"kind": "spline"}, ValueError, "kind is 'spline'"),
         ({"x": [1.0]}, {}, ValueError, "needs the columns 'time' and a value"),
-        ({"time": [0.0], "x": [1.0], "z": [2.0]}, {}, ValueError, r"found the columns \['x', 'z'\]; choose one"),
-        ({"time": [0.0], "x": [1.0]}, {"value": "y"}, ValueError, "value is 'y', which is not a column"),
-        ({"time": [0.0], "x": [np.nan]}, {}, ValueError, "row 0: time 0.0 and x nan must be finite"),
+        (
+            {"time": [0.0], "x": [1.0], "z": [2.0]},
+            {},
+            ValueError,
+            r"found the columns \['x', 'z'\]; choose one",
+        ),
+        (
+            {"time": [0.0], "x": [1.0]},
+            {"value": "y"},
+            ValueError,
+            "value is 'y', which is not a column",
+        ),
+        (
+            {"time": [0.0], "x": [np.nan]},
+            {},
+            ValueError,
+            "row 0: time 0.0 and x nan must be finite",
+        ),
         ({"time": [0.0], "x": ["much"]}, {}, TypeError, "must be numeric"),
-        ({"time": [0.0], "TIME": [0.0], "x": [1.0]}, {}, ValueError, "the columns 'time' and 'TIME'; keep only one"),
-        ({"time": [0.0, 0.0], "x": [1.0, 2.0]}, {}, ValueError, "two values at time 0.0.*write time that continues"),
-        ({"subject": [None], "time": [0.0], "x": [1.0]}, {}, ValueError, "subject of row 0 is missing"),
-        ({"ID": ["ann"], "time": [0.0], "x": [np.nan]}, {}, ValueError, "row 0 of subject 'ann': time 0.0 and x nan"),
-        ({"time": pd.to_datetime(["2020-01-01"]), "x": [1.0]}, {}, TypeError, "interpolate: time must hold numbers, got datetime64"),
-        ({"time": pd.to_datetime(["2020-01-01"], utc=True), "x": [1.0]}, {}, TypeError, "interpolate: time must hold numbers"),
-        ({"time": [0.0, 9.0, 1.0], "x": [1.0, 2.0, 3.0], "EVID": [1, 0, 4]}, {"value": "x"}, ValueError, "row 2: time 1 of subject 0 goes back"),
-        ({"time": [0.0, 9.0, 1.0], "x": [1.0, 2.0, 3.0], "OCC": [1, 1, 2]}, {}, ValueError, "row 2: OCC 2 of subject 0 begins at time 1, but OCC 1"),
+        (
+            {"time": [0.0], "TIME": [0.0], "x": [1.0]},
+            {},
+            ValueError,
+            "the columns 'time' and 'TIME'; keep only one",
+        ),
+        (
+            {"time": [0.0, 0.0], "x": [1.0, 2.0]},
+            {},
+            ValueError,
+            "two values at time 0.0.*write time that continues",
+        ),
+        (
+            {"subject": [None], "time": [0.0], "x": [1.0]},
+            {},
+            ValueError,
+            "subject of row 0 is missing",
+        ),
+        (
+            {"ID": ["ann"], "time": [0.0], "x": [np.nan]},
+            {},
+            ValueError,
+            "row 0 of subject 'ann': time 0.0 and x nan",
+        ),
+        (
+            {"time": pd.to_datetime(["2020-01-01"]), "x": [1.0]},
+            {},
+            TypeError,
+            "interpolate: time must hold numbers, got datetime64",
+        ),
+        (
+            {"time": pd.to_datetime(["2020-01-01"], utc=True), "x": [1.0]},
+            {},
+            TypeError,
+            "interpolate: time must hold numbers",
+        ),
+        (
+            {"time": [0.0, 9.0, 1.0], "x": [1.0, 2.0, 3.0], "EVID": [1, 0, 4]},
+            {"value": "x"},
+            ValueError,
+            "row 2: time 1 of subject 0 goes back",
+        ),
+        (
+            {"time": [0.0, 9.0, 1.0], "x": [1.0, 2.0, 3.0], "OCC": [1, 1, 2]},
+            {},
+            ValueError,
+            "row 2: OCC 2 of subject 0 begins at time 1, but OCC 1",
+        ),
     ],
 )
 def test_bad_tables(table, options, error, message):
@@ -76,12 +134,18 @@ def test_bad_tables(table, options, error, message):
 def test_every_subject_needs_a_value():
     def solve(table):
         return solve_ivp(
-            lambda t, y, p: {"x": p.z(t)}, {"x": 0.0}, {"z": interpolate(pd.DataFrame(table))}, [1.0, 1.0], [0, 1]
+            lambda t, y, p: {"x": p.z(t)},
+            {"x": 0.0},
+            {"z": interpolate(pd.DataFrame(table))},
+            [1.0, 1.0],
+            [0, 1],
         )
 
     with pytest.raises(ValueError, match=r"params\['z'\]: subject 1 has no row"):
         solve({"subject": [0], "time": [0.0], "z": [1.0]})
-    with pytest.raises(ValueError, match=r"params\['z'\] row 2: subject is 2; it must be one of the codes 0..1"):
+    with pytest.raises(
+        ValueError, match=r"params\['z'\] row 2: subject is 2; it must be one of the codes 0..1"
+    ):
         solve({"subject": [0, 1, 2], "time": [0.0] * 3, "z": [1.0] * 3})
     with pytest.raises(TypeError, match="must be a pandas.DataFrame"):
         interpolate([1.0])

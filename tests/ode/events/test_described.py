@@ -27,15 +27,28 @@ def test_doses_are_counted():
         "lag_time={'gut': 'tlag'})"
     )
     page = doses._repr_html_()
-    assert "<th>infusions</th><td>1</td>" in page and "<td>gut, blood</td>" in page and "<td>gut: tlag</td>" in page
+    assert (
+        "<th>infusions</th><td>1</td>" in page
+        and "<td>gut, blood</td>" in page
+        and "<td>gut: tlag</td>" in page
+    )
 
 
 def test_doses_without_evid_are_the_rows_with_an_amount():
-    table = pd.DataFrame({"time": [0.0, 1.0, 2.0], "amt": [1.0, np.nan, 0.0], "rate": [0.0, 0.0, 2.0], "ss": [0, 0, 1]})
+    table = pd.DataFrame(
+        {
+            "time": [0.0, 1.0, 2.0],
+            "amt": [1.0, np.nan, 0.0],
+            "rate": [0.0, 0.0, 2.0],
+            "ss": [0, 0, 1],
+        }
+    )
     assert repr(Doses(table)) == "Doses(rows=3, doses=2, infusions=1, steady_states=1)"
 
 
-@pytest.mark.parametrize("table", [pd.DataFrame(), pd.DataFrame({"amt": [[1, 2], None], "AMT": ["x", "y"]}), None])
+@pytest.mark.parametrize(
+    "table", [pd.DataFrame(), pd.DataFrame({"amt": [[1, 2], None], "AMT": ["x", "y"]}), None]
+)
 def test_tables_that_cannot_be_read_are_printed(table):
     assert repr(Doses(table)).startswith("Doses(")
 
@@ -43,7 +56,10 @@ def test_tables_that_cannot_be_read_are_printed(table):
 def test_covariates_name_their_columns():
     table = pd.DataFrame({"id": [1, 1, 2], "Time": [0.0, 1.0, 0.0], "weight": [60.0, 61.0, 70.0]})
     curve = interpolate(table)
-    assert repr(curve) == "Interpolation(kind='linear', time='Time', subject='id', value='weight', rows=3, subjects=2)"
+    assert (
+        repr(curve)
+        == "Interpolation(kind='linear', time='Time', subject='id', value='weight', rows=3, subjects=2)"
+    )
     assert "<tr><th>value</th><td>weight</td></tr>" in curve._repr_html_()
     single = interpolate(pd.DataFrame({"time": [0.0, 1.0], "<b>": [1.0, 2.0]}), "constant")
     assert repr(single) == "Interpolation(kind='constant', time='time', value='<b>', rows=2)"

@@ -31,7 +31,9 @@ def matrix(ka=KA, cl=CL, v=V, q=Q):
 
 def superposed(doses, times, **parameters):
     """States at the times from doses (start, state, amount, duration); a row at the start of a dose is before it."""
-    rates, vectors = (a.real for a in np.linalg.eig(matrix(**parameters)))  # newer NumPy gives complex ones always
+    rates, vectors = (
+        a.real for a in np.linalg.eig(matrix(**parameters))
+    )  # newer NumPy gives complex ones always
     inverse, out = np.linalg.inv(vectors), np.zeros((len(times), 3))
     for start, state, amount, duration in doses:
         along = inverse[:, STATES.index(state)] * amount
@@ -126,7 +128,8 @@ WITH_CVODE = ["lag and bioavailability", "reset and dose", "steady state, then m
 
 
 @pytest.mark.parametrize(
-    ("case", "solver"), [(c, s) for c in CASES for s in ("tsit5", "linear")] + [(c, "cvodes") for c in WITH_CVODE]
+    ("case", "solver"),
+    [(c, s) for c in CASES for s in ("tsit5", "linear")] + [(c, "cvodes") for c in WITH_CVODE],
 )
 def test_closed_forms(case, solver):
     table, options, values, doses = CASES[case]
@@ -141,7 +144,9 @@ def test_closed_forms(case, solver):
         if "ss" in table:
             expected[TIMES < table["time"][0]] = 0.0  # the steady state begins with its row
     # BDF takes tolerances less literally.
-    limit = {"tsit5": 1e-8, "cvodes": 1e-6, "linear": 1e-10 if "steady" not in case else 1e-8}[solver]
+    limit = {"tsit5": 1e-8, "cvodes": 1e-6, "linear": 1e-10 if "steady" not in case else 1e-8}[
+        solver
+    ]
     np.testing.assert_allclose(states, expected, rtol=limit, atol=10 * limit)
 
 
@@ -159,14 +164,19 @@ def test_a_stiff_system_changes_the_solver_between_events():
 
 
 def test_what_a_row_at_the_time_of_an_event_sees():
-    states, _ = solved({"time": [1.0], "amt": [100.0], "ss": [1], "ii": [8.0]}, times=np.array([1.0]))
+    states, _ = solved(
+        {"time": [1.0], "amt": [100.0], "ss": [1], "ii": [8.0]}, times=np.array([1.0])
+    )
     trough = superposed([(1.0 - 8.0 * k, "gut", 100.0, 0.0) for k in range(1, 60)], [1.0])
     np.testing.assert_allclose(states, trough, rtol=1e-8, atol=1e-7)
     states, _ = solved({"time": [0.0, 1.0], "amt": [5.0, 100.0]}, times=np.array([0.0, 1.0]))
-    np.testing.assert_allclose(states, superposed([(0.0, "gut", 5.0, 0.0)], [0.0, 1.0]), rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(
+        states, superposed([(0.0, "gut", 5.0, 0.0)], [0.0, 1.0]), rtol=1e-8, atol=1e-9
+    )
 
 
-# No event falls on a row: there the solution has a kink in the parameter, and differences average its two slopes.
+# No event falls on a row: there the solution has a kink in the parameter, and differences average
+# its two slopes.
 GRADIENT_CASES = {
     "lag_f": (
         {"time": [0.0, 12.0], "amt": [100.0, 80.0], "cmt": ["gut", "gut"]},
@@ -189,7 +199,8 @@ GRADIENT_CASES = {
 
 
 @pytest.mark.parametrize(
-    ("case", "solver"), [*((c, s) for c in GRADIENT_CASES for s in ("tsit5", "linear")), ("steady", "cvodes")]
+    ("case", "solver"),
+    [*((c, s) for c in GRADIENT_CASES for s in ("tsit5", "linear")), ("steady", "cvodes")],
 )
 def test_gradients_against_finite_differences(case, solver):
     table, options, values = GRADIENT_CASES[case]
@@ -205,22 +216,33 @@ def test_gradients_against_finite_differences(case, solver):
     f = pytensor.function([x], [total, pt.grad(total, x)], mode="FAST_COMPILE")
     gradient, h = f(x0)[1], 1e-4
     steps = h * np.maximum(1.0, np.abs(x0))
-    differences = [(f(x0 + s * e)[0] - f(x0 - s * e)[0]) / (2 * s) for s, e in zip(steps, np.eye(len(x0)), strict=True)]
+    differences = [
+        (f(x0 + s * e)[0] - f(x0 - s * e)[0]) / (2 * s)
+        for s, e in zip(steps, np.eye(len(x0)), strict=True)
+    ]
     np.testing.assert_allclose(gradient, differences, rtol=2e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("solver", ["tsit5", "cvodes", "linear"])
 def test_values_of_several_subjects_with_a_variable(solver):
     ka, vector = np.array([0.8, 1.0, 1.4]), pt.vector("ka", shape=(3,))
-    table = pd.DataFrame({"subject": [0, 1, 1, 2], "time": [0.0, 1.0, 6.0, 2.0], "amt": [10.0, 20.0, 30.0, 40.0]})
+    table = pd.DataFrame(
+        {"subject": [0, 1, 1, 2], "time": [0.0, 1.0, 6.0, 2.0], "amt": [10.0, 20.0, 30.0, 40.0]}
+    )
     solution = solve_ivp(
         rhs, dict.fromkeys(STATES, 0.0), {"ka": vector, "cl": CL, "v": V, "q": Q}, np.tile(TIMES, 3),
         np.repeat(np.arange(3), len(TIMES)), events=table, solver=solver, **TIGHT,
     )  # fmt: skip
     found = pytensor.function([vector], solution.blood, mode="FAST_COMPILE")(ka).reshape(3, -1)
     for i, rows in enumerate(found):
-        doses = [(t, "gut", a, 0.0) for s, t, a in zip(table.subject, table.time, table.amt, strict=True) if s == i]
-        np.testing.assert_allclose(rows, superposed(doses, TIMES, ka=ka[i])[:, 1], rtol=1e-6, atol=1e-6)
+        doses = [
+            (t, "gut", a, 0.0)
+            for s, t, a in zip(table.subject, table.time, table.amt, strict=True)
+            if s == i
+        ]
+        np.testing.assert_allclose(
+            rows, superposed(doses, TIMES, ka=ka[i])[:, 1], rtol=1e-6, atol=1e-6
+        )
 
 
 def test_subjects_have_their_own_events_and_parameters():
@@ -257,14 +279,18 @@ def test_replicates_and_dense_curves():
     from pytensor.graph.replace import vectorize_graph
 
     many = pt.matrix("many", shape=(None, 2))
-    blood = pytensor.function([many], vectorize_graph(solution.blood, {ka: many}))(np.array([[0.5, 1.0], [2.0, 3.0]]))
+    blood = pytensor.function([many], vectorize_graph(solution.blood, {ka: many}))(
+        np.array([[0.5, 1.0], [2.0, 3.0]])
+    )
     for r, values in enumerate([[0.5, 1.0], [2.0, 3.0]]):
         for i, dose in enumerate([(0.0, "gut", 10.0, 0.0), (1.0, "gut", 20.0, 0.0)]):
             expected = superposed([dose], TIMES, ka=values[i])[:, 1]
             np.testing.assert_allclose(blood[r, subject == i], expected, rtol=1e-8, atol=1e-8)
     grid = np.linspace(0.0, 5.0, 7)
     curve = solution.at(grid, np.ones(7, dtype=int)).blood.eval({ka: [0.5, 1.0]})
-    np.testing.assert_allclose(curve, superposed([(1.0, "gut", 20.0, 0.0)], grid, ka=1.0)[:, 1], rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(
+        curve, superposed([(1.0, "gut", 20.0, 0.0)], grid, ka=1.0)[:, 1], rtol=1e-8, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("solver", ["tsit5", "linear"])
@@ -292,7 +318,9 @@ def test_failures_have_a_status(values, ss, expected, solver):
 
 def test_an_infusion_that_takes_no_time_is_no_dose_lost():
     table = {"time": [1.0], "amt": [10.0], "rate": [-2]}
-    assert solved(table, doses={"duration": {"gut": "d"}}, d=0.0)[1].tolist() == [SolverStatus.BAD_EVENT]
+    assert solved(table, doses={"duration": {"gut": "d"}}, d=0.0)[1].tolist() == [
+        SolverStatus.BAD_EVENT
+    ]
 
 
 BAD = [
@@ -310,19 +338,59 @@ BAD = [
     ({"time": [0.0], "amt": [1.0], "addl": [2]}, ValueError, "need the interval between doses, ii"),
     ({"time": [0.0], "amt": [1.0], "ii": [2.0], "ss": [3]}, ValueError, "ss is 3; it must be 0, 1"),
     ({"time": [0.0], "amt": [1.0], "evid": [5]}, ValueError, "evid is 5"),
-    ({"time": [0.0], "amt": [1.0], "evid": [2]}, ValueError, "amt is 1 and evid is 2, which is not a dose"),
-    ({"time": [0.0], "amt": [1.0], "evid": [0]}, ValueError, "amt is 1 and evid is 0, which is not a dose"),
-    ({"time": [0.0], "amt": [0.0], "evid": [2], "cmt": [-1]}, ValueError, "switches a compartment off"),
-    ({"time": [0.0], "amt": [0.0], "rate": [2.0], "ss": [1], "ii": [4.0]}, ValueError, "ii and addl must be 0"),
+    (
+        {"time": [0.0], "amt": [1.0], "evid": [2]},
+        ValueError,
+        "amt is 1 and evid is 2, which is not a dose",
+    ),
+    (
+        {"time": [0.0], "amt": [1.0], "evid": [0]},
+        ValueError,
+        "amt is 1 and evid is 0, which is not a dose",
+    ),
+    (
+        {"time": [0.0], "amt": [0.0], "evid": [2], "cmt": [-1]},
+        ValueError,
+        "switches a compartment off",
+    ),
+    (
+        {"time": [0.0], "amt": [0.0], "rate": [2.0], "ss": [1], "ii": [4.0]},
+        ValueError,
+        "ii and addl must be 0",
+    ),
     ({"time": [0.0], "amt": [0.0], "rate": [-2.0], "ss": [1]}, ValueError, "rate positive or -1"),
-    ({"time": [0.0], "amt": [2.0], "rate": [2.0], "ss": [1]}, ValueError, "need the interval between doses, ii"),
+    (
+        {"time": [0.0], "amt": [2.0], "rate": [2.0], "ss": [1]},
+        ValueError,
+        "need the interval between doses, ii",
+    ),
     ({"time": ["noon"], "amt": [1.0]}, TypeError, "time must be a number, got 'noon'"),
     ({"time": [np.nan], "amt": [1.0]}, ValueError, "time must be finite"),
-    ({"time": [0.0], "dose": [1.0]}, ValueError, "needs the column 'amt' with the doses; its columns are time, dose"),
-    ({"time": [0.0], "amt": [1.0], "duration": [2.0]}, ValueError, "no column 'dur', which is the one that is read"),
-    ({"time": [0.0], "amt": [1.0], "AMT": [2.0]}, ValueError, "the columns 'amt' and 'AMT'; keep only one"),
-    ({"time": [0.0], "amt": [1.0], "subject": ["ann"]}, ValueError, "subject is 'ann'; it must be one of the codes"),
-    ({"time": [0.0], "amt": [1.0], "subject": ["0"]}, ValueError, "subject is '0'; it must be one of the codes"),
+    (
+        {"time": [0.0], "dose": [1.0]},
+        ValueError,
+        "needs the column 'amt' with the doses; its columns are time, dose",
+    ),
+    (
+        {"time": [0.0], "amt": [1.0], "duration": [2.0]},
+        ValueError,
+        "no column 'dur', which is the one that is read",
+    ),
+    (
+        {"time": [0.0], "amt": [1.0], "AMT": [2.0]},
+        ValueError,
+        "the columns 'amt' and 'AMT'; keep only one",
+    ),
+    (
+        {"time": [0.0], "amt": [1.0], "subject": ["ann"]},
+        ValueError,
+        "subject is 'ann'; it must be one of the codes",
+    ),
+    (
+        {"time": [0.0], "amt": [1.0], "subject": ["0"]},
+        ValueError,
+        "subject is '0'; it must be one of the codes",
+    ),
 ]
 
 
@@ -341,15 +409,30 @@ def test_bad_doses():
     with pytest.raises(ValueError, match=r"of shape \(2,\) per subject"):
         solved(table, doses={"lag_time": {"gut": "lag"}}, lag=np.ones(2))
     with pytest.raises(TypeError, match="must be a pandas.DataFrame"):
-        solve_ivp(rhs, dict.fromkeys(STATES, 0.0), {"ka": 1.0, "cl": 1.0, "v": 1.0, "q": 1.0}, TIMES, events=[1.0])
+        solve_ivp(
+            rhs,
+            dict.fromkeys(STATES, 0.0),
+            {"ka": 1.0, "cl": 1.0, "v": 1.0, "q": 1.0},
+            TIMES,
+            events=[1.0],
+        )
     with pytest.raises(ValueError, match="subject is 7; it must be one of the codes 0..0"):
         solved({"subject": [7]} | table)
 
 
 def test_codes_in_subject_come_before_labels_in_id():
-    table = pd.DataFrame({"subject": [0, 1, 2], "ID": [2, 1, 0], "time": 0.0, "amt": [1.0, 2.0, 3.0]})
+    table = pd.DataFrame(
+        {"subject": [0, 1, 2], "ID": [2, 1, 0], "time": 0.0, "amt": [1.0, 2.0, 3.0]}
+    )
     rate = np.full(3, 0.1)
     solution = solve_ivp(
-        lambda t, y, p: {"c": -p.k * y.c}, {"c": 0.0}, {"k": rate}, np.ones(3), [0, 1, 2], events=table
+        lambda t, y, p: {"c": -p.k * y.c},
+        {"c": 0.0},
+        {"k": rate},
+        np.ones(3),
+        [0, 1, 2],
+        events=table,
     )
-    np.testing.assert_allclose(solution.c.eval(), np.array([1.0, 2.0, 3.0]) * np.exp(-0.1), rtol=1e-6)
+    np.testing.assert_allclose(
+        solution.c.eval(), np.array([1.0, 2.0, 3.0]) * np.exp(-0.1), rtol=1e-6
+    )

@@ -1,11 +1,14 @@
 """Every solver with every kind of event, for several subjects, kinds of inputs and of results; against matrix exponentials by hand.
 
-The product: solver (tsit5, cvodes, auto, linear) x number of subjects (1, 3, 12) x inputs (constants, variables, a variable in y0,
-replicates: all of them with a leading axis, as the E-step makes it) x event (bolus, infusion, additional doses, steady state, lag,
-reset, covariate table) x result (value, gradient). Within a test each subject has an event of its own kind and parameters of its own,
-so that what belongs to another subject shows. Some subjects of "auto" are stiff, and it hands these over. sunode refuses events.
+The product: solver (tsit5, cvodes, auto, linear) x number of subjects (1, 3, 12) x inputs
+(constants, variables, a variable in y0, replicates: all of them with a leading axis, as the E-step
+makes it) x event (bolus, infusion, additional doses, steady state, lag, reset, covariate table) x
+result (value, gradient). Within a test each subject has an event of its own kind and parameters of
+its own, so that what belongs to another subject shows. Some subjects of "auto" are stiff, and it
+hands these over. sunode refuses events.
 
-What else can meet events: rows at other times, a system that saturates (against SciPy), graphs that Numba compiles, wide systems.
+What else can meet events: rows at other times, a system that saturates (against SciPy), graphs that
+Numba compiles, wide systems.
 """
 
 from functools import cache
@@ -26,10 +29,18 @@ PLAIN = Mode("py", None)  # most of the time would go to rewriting graphs
 
 # At 1.3, 2.0 and 5.0 something happens: rows there see what comes before a dose and after a reset.
 TIMES = np.array([0.0, 0.4, 1.3, 2.0, 2.7, 4.1, 5.0, 6.6, 9.5])
-WEIGHTS = np.random.default_rng(11).normal(size=(len(TIMES), 2)) * ~np.isin(TIMES, [1.3, 2.0, 5.0])[:, None]
+WEIGHTS = (
+    np.random.default_rng(11).normal(size=(len(TIMES), 2))
+    * ~np.isin(TIMES, [1.3, 2.0, 5.0])[:, None]
+)
 KINDS = ["bolus", "infusion", "additional", "steady", "lag", "reset", "covariate"]
 SOLVERS = ["tsit5", "cvodes", "auto", "linear"]
-INPUTS = {"constants": [], "variables": ["ka", "k", "lag"], "y0": ["gut"], "replicates": ["ka", "k", "lag", "gut"]}
+INPUTS = {
+    "constants": [],
+    "variables": ["ka", "k", "lag"],
+    "y0": ["gut"],
+    "replicates": ["ka", "k", "lag", "gut"],
+}
 NAMES = ["ka", "k", "lag", "gut"]
 
 ROWS = {
@@ -54,7 +65,10 @@ def by_hand(kind, p):
     if kind == "steady":
         past = hand.steady(matrix(p), 1.0, 2.0, 4.0, lambda t: hand.bolus(t + lag, 0, 40.0))
         return hand.reset(2.0) + past + hand.bolus(2.0 + lag, 0, 40.0)
-    more = {"lag": hand.bolus(2.0 + lag, 0, 20.0), "reset": hand.reset(5.0) + hand.bolus(5.0 + lag, 0, 20.0)}
+    more = {
+        "lag": hand.bolus(2.0 + lag, 0, 20.0),
+        "reset": hand.reset(5.0) + hand.bolus(5.0 + lag, 0, 20.0),
+    }
     changes = [e for time, value in CHANGES.get(kind, []) for e in hand.covariate(time, value)]
     return hand.bolus(1.3 + lag, 0, 50.0) + more.get(kind, []) + changes
 
@@ -97,7 +111,9 @@ def tables(kinds):
     """Doses and covariates; all have an infusion, so that all systems are one."""
     rows = [{"subject": i, **row} for i, kind in enumerate(kinds) for row in ROWS[kind]]
     rows.append({"subject": 0, "time": 99.0, "amt": 1.0, "rate": 1.0, "cmt": "blood"})
-    doses = pd.DataFrame(rows).fillna({"rate": 0.0, "cmt": "gut", "evid": 1, "ii": 0.0, "addl": 0, "ss": 0})
+    doses = pd.DataFrame(rows).fillna(
+        {"rate": 0.0, "cmt": "gut", "evid": 1, "ii": 0.0, "addl": 0, "ss": 0}
+    )
     curve = [(i, 0.0, 1.0) for i in range(len(kinds))]
     curve += [(i, *change) for i, kind in enumerate(kinds) for change in CHANGES.get(kind, [])]
     return Doses(doses, lag_time={"gut": "lag"}), interpolate(
@@ -120,7 +136,9 @@ def solution_of(kinds, solver, variables, values):
 
 def check(kinds, solver, inputs):
     n, variables = len(kinds), INPUTS[inputs]
-    sets = [parameters(kinds, solver, seed) for seed in ((1, 2) if inputs == "replicates" else (1,))]
+    sets = [
+        parameters(kinds, solver, seed) for seed in ((1, 2) if inputs == "replicates" else (1,))
+    ]
     solution, symbols = solution_of(kinds, solver, variables, sets[0])
     states = pt.stack([solution.gut, solution.blood], axis=1)
     outputs = [states, solution.status]
@@ -145,7 +163,11 @@ def check(kinds, solver, inputs):
             )
             wanted = [derivatives[NAMES.index(name)] for name in variables]
             np.testing.assert_allclose(
-                [s[i] for s in slopes], wanted, rtol=10 * limit, atol=100 * limit, err_msg=f"{kind}, subject {i}"
+                [s[i] for s in slopes],
+                wanted,
+                rtol=10 * limit,
+                atol=100 * limit,
+                err_msg=f"{kind}, subject {i}",
             )
 
 
@@ -172,7 +194,9 @@ def test_other_rows_of_the_same_solution(solver):
     solution, symbols = solution_of(kinds, solver, ["ka", "gut"], values)
     assert solution._op.with_derivatives() is solution._op
     order = np.array([8, 2, 5, 0, 6])
-    curve = solution.at(TIMES[np.r_[order, order]], np.repeat([2, 0], len(order)), rtol=1e-10, atol=1e-10)
+    curve = solution.at(
+        TIMES[np.r_[order, order]], np.repeat([2, 0], len(order)), rtol=1e-10, atol=1e-10
+    )
     found = pytensor.function(list(symbols.values()), curve.blood, mode=PLAIN)(values[0], values[3])
     by_hand = [expected(kinds[i], *(v[i] for v in values))[0][order, 1] for i in (2, 0)]
     np.testing.assert_allclose(found, np.concatenate(by_hand), rtol=1e-6, atol=1e-6)
@@ -193,7 +217,9 @@ def saturated_by_scipy(kind, vm, rows):
 
     for time, _, what, value in sorted(events + [(t, 1.5, "row", 0.0) for t in rows]):
         if time > now:
-            y = scipy_solve_ivp(slope, (now, time), y, method="DOP853", rtol=1e-11, atol=1e-11, args=(rate,)).y[:, -1]
+            y = scipy_solve_ivp(
+                slope, (now, time), y, method="DOP853", rtol=1e-11, atol=1e-11, args=(rate,)
+            ).y[:, -1]
             now = time
         if what == "y":
             y = y + [value, 0.0]
@@ -223,13 +249,19 @@ def test_a_system_that_saturates(solver):
         np.tile(rows, 4), np.repeat(np.arange(4), len(rows)), events=table, solver=solver, rtol=1e-9, atol=1e-9,
     )  # fmt: skip
     total = (solution.c + 10.0 * solution.r).sum()
-    c, r, slopes = pytensor.function([vm], [solution.c, solution.r, pt.grad(total, vm)], mode=PLAIN)(values)
+    c, r, slopes = pytensor.function(
+        [vm], [solution.c, solution.r, pt.grad(total, vm)], mode=PLAIN
+    )(values)
     found = np.stack([c, r], axis=1).reshape(4, len(rows), 2)
     for i, kind in enumerate(kinds):
         by_scipy = saturated_by_scipy(kind, values[i], rows)
         np.testing.assert_allclose(found[i], by_scipy, rtol=1e-6, atol=2e-6, err_msg=kind)
-        up, down = (saturated_by_scipy(kind, values[i] + h, rows) @ [1.0, 10.0] for h in (1e-4, -1e-4))
-        np.testing.assert_allclose(slopes[i], (up - down).sum() / 2e-4, rtol=1e-5, atol=1e-5, err_msg=kind)
+        up, down = (
+            saturated_by_scipy(kind, values[i] + h, rows) @ [1.0, 10.0] for h in (1e-4, -1e-4)
+        )
+        np.testing.assert_allclose(
+            slopes[i], (up - down).sum() / 2e-4, rtol=1e-5, atol=1e-5, err_msg=kind
+        )
 
 
 @pytest.mark.slow
@@ -256,7 +288,9 @@ def test_graphs_that_numba_compiles(solver):
         for i, kind in enumerate(kinds):
             states, _ = expected(kind, *(v[i] for v in values))
             rows = slice(i * len(TIMES), (i + 1) * len(TIMES))
-            np.testing.assert_allclose(fast[0][r, rows], states[:, 1], rtol=2e-6, atol=2e-5, err_msg=kind)
+            np.testing.assert_allclose(
+                fast[0][r, rows], states[:, 1], rtol=2e-6, atol=2e-5, err_msg=kind
+            )
 
 
 @pytest.mark.slow
@@ -278,12 +312,16 @@ def test_wide_systems_and_their_start():
     )  # fmt: skip
     assert solution._op.system.is_wide and solution.solver == "auto"
     total = sum(solution[name].sum() for name in names)
-    value, *slopes = pytensor.function([size, scale], [total, *pt.grad(total, [size, scale])], mode=PLAIN)(2.0, 1.3)
+    value, *slopes = pytensor.function(
+        [size, scale], [total, *pt.grad(total, [size, scale])], mode=PLAIN
+    )(2.0, 1.3)
     events = hand.bolus(0.5, 1, 4.0) + hand.infusion(2.0, 4, 3.0, 2.0)
 
     def total_by_hand(size, scale):
         start = [size, *[1.0] * (n - 1)]
-        return hand.advance(lambda w: a * scale, 0.0, 0.0, start, events, 5.0, [1.0, 3.0, 5.0]).sum()
+        return hand.advance(
+            lambda w: a * scale, 0.0, 0.0, start, events, 5.0, [1.0, 3.0, 5.0]
+        ).sum()
 
     by_hand = total_by_hand(2.0 + 1e-30j, 1.3), total_by_hand(2.0, 1.3 + 1e-30j)
     np.testing.assert_allclose(value, by_hand[0].real, rtol=1e-8)

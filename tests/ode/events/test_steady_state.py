@@ -34,7 +34,9 @@ def solved(table, t=TIMES, solver="tsit5", rhs=rhs, rows=None, **parameters):
     x = pt.vector("x", shape=(len(values),))
     table = pd.DataFrame(table)
     where = "blood" if "cmt" in table and (table["cmt"] == "blood").any() else "gut"
-    events = Doses(table, **{option: {where: name} for name, option in OPTIONS.items() if name in parameters})
+    events = Doses(
+        table, **{option: {where: name} for name, option in OPTIONS.items() if name in parameters}
+    )
     solution = solve_ivp(
         rhs, {"gut": 0.0, "blood": 0.0}, {name: x[j] for j, name in enumerate(values)}, t, events=events, solver=solver,
         rtol=1e-10, atol=1e-10, max_steps=100_000,
@@ -106,7 +108,9 @@ EARLIER = {"time": [0.5, 2.0], "amt": [80.0, 100.0], "ii": [3.0, 4.0], "addl": [
 
 def earlier(p):
     return [
-        event for k in range(4) for event in hand.bolus(0.5 + 3.0 * k + p.get("lag", 0.0), 0, 80.0 * p.get("f", 1.0))
+        event
+        for k in range(4)
+        for event in hand.bolus(0.5 + 3.0 * k + p.get("lag", 0.0), 0, 80.0 * p.get("f", 1.0))
     ]
 
 
@@ -152,7 +156,9 @@ CASES = {
 LINEAR = [case for case in CASES if "on top" in case or "constant" in case or "several" in case]
 
 
-@pytest.mark.parametrize(("case", "solver"), [(c, "tsit5") for c in CASES] + [(c, "linear") for c in LINEAR])
+@pytest.mark.parametrize(
+    ("case", "solver"), [(c, "tsit5") for c in CASES] + [(c, "linear") for c in LINEAR]
+)
 def test_against_the_doses_of_the_past(case, solver):
     table, parameters, events = CASES[case]
     states, gradient, status, _ = solved(table, solver=solver, **parameters)
@@ -167,7 +173,11 @@ def test_against_the_doses_of_the_past(case, solver):
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", ["cvodes", "auto"])
 def test_by_the_implicit_solver_too(solver):
-    for case in ("infusion of several intervals", "on top, with a lag longer than the interval", "constant infusion"):
+    for case in (
+        "infusion of several intervals",
+        "on top, with a lag longer than the interval",
+        "constant infusion",
+    ):
         table, parameters, events = CASES[case]
         states, gradient, status, _ = solved(table, solver=solver, **parameters)
         assert status.tolist() == [0]
@@ -183,13 +193,17 @@ def saturated(t, y, p):
 @pytest.mark.parametrize("solver", ["tsit5", "auto"])
 def test_constant_infusion_into_a_system_that_saturates(solver):
     table = {"time": [2.0], "amt": [0.0], "rate": [-1], "cmt": ["blood"], "ss": [1]}
-    states, gradient, status, weights = solved(table, np.array([2.0]), solver, saturated, r=9.0, lag=1.0)
+    states, gradient, status, weights = solved(
+        table, np.array([2.0]), solver, saturated, r=9.0, lag=1.0
+    )
     most = 50.0 * K
     np.testing.assert_allclose(states, [[0.0, 10.0 * 9.0 / (most - 9.0)]], rtol=1e-7, atol=1e-8)
     slopes = [0.0, -10.0 * 9.0 * 50.0 / (most - 9.0) ** 2, 10.0 * most / (most - 9.0) ** 2, 0.0]
     np.testing.assert_allclose(gradient, weights[0, 1] * np.array(slopes), rtol=1e-6, atol=1e-7)
     assert status.tolist() == [0]
-    assert solved(table, np.array([2.0]), solver, saturated, r=16.0)[2].tolist() == [SolverStatus.NO_STEADY_STATE]
+    assert solved(table, np.array([2.0]), solver, saturated, r=16.0)[2].tolist() == [
+        SolverStatus.NO_STEADY_STATE
+    ]
 
 
 @pytest.mark.parametrize("solver", ["tsit5", "linear"])
@@ -201,9 +215,17 @@ def test_constant_infusion_with_slow_and_small_states(solver):
 
     table = pd.DataFrame({"time": [0.0], "amt": [0.0], "rate": [3.0], "ss": [1]})
     solution = solve_ivp(
-        seeping, {"blood": 0.0, "deep": 0.0}, {"k": 0.3}, [0.0], events=table, solver=solver, max_steps=100_000
+        seeping,
+        {"blood": 0.0, "deep": 0.0},
+        {"k": 0.3},
+        [0.0],
+        events=table,
+        solver=solver,
+        max_steps=100_000,
     )
-    np.testing.assert_allclose([solution.blood.eval()[0], solution.deep.eval()[0]], [10.0, 1e-3], rtol=3e-3)
+    np.testing.assert_allclose(
+        [solution.blood.eval()[0], solution.deep.eval()[0]], [10.0, 1e-3], rtol=3e-3
+    )
 
 
 @pytest.mark.parametrize("solver", ["tsit5", "linear"])
@@ -217,7 +239,9 @@ def test_repeated_doses_with_slow_and_small_states(solver):
         lambda t, y, p: {"blood": -p.k * y.blood, "deep": 1e-7 * y.blood - slow * y.deep}, {"blood": 0.0, "deep": 0.0}, {"k": k},
         [0.0], events=table, solver=solver,
     )  # fmt: skip
-    np.testing.assert_allclose([solution.blood.eval()[0], solution.deep.eval()[0]], trough, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        [solution.blood.eval()[0], solution.deep.eval()[0]], trough, rtol=1e-6, atol=1e-6
+    )
 
 
 def test_an_instant_is_one_however_it_is_computed():
@@ -226,20 +250,42 @@ def test_an_instant_is_one_however_it_is_computed():
     times = np.round(np.random.default_rng(0).uniform(0, 500, n), 2)
     for ii in (24.0, 12.0, 8.0, 7.3):
         table = pd.DataFrame(
-            {"subject": np.arange(n), "time": times, "amt": ii, "rate": -2, "ii": ii, "addl": 3, "ss": 1}
+            {
+                "subject": np.arange(n),
+                "time": times,
+                "amt": ii,
+                "rate": -2,
+                "ii": ii,
+                "addl": 3,
+                "ss": 1,
+            }
         )
-        params = {"k": np.full(n, 0.055), "r0": 0.0, "d": np.full(n, ii - 0.25), "lag": np.full(n, 0.25)}
+        params = {
+            "k": np.full(n, 0.055),
+            "r0": 0.0,
+            "d": np.full(n, ii - 0.25),
+            "lag": np.full(n, 0.25),
+        }
         events = Doses(table, duration={"c": "d"}, lag_time={"c": "lag"})
         solution = solve_ivp(
-            lambda t, y, p: {"c": p.r0 - p.k * y.c}, {"c": 0.0}, params, times + ii * 2.5, np.arange(n), events=events
+            lambda t, y, p: {"c": p.r0 - p.k * y.c},
+            {"c": 0.0},
+            params,
+            times + ii * 2.5,
+            np.arange(n),
+            events=events,
         )
         mean = ii / (ii - 0.25) * (1 - np.exp(-0.055 * (ii - 0.25))) / (1 - np.exp(-0.055 * ii))
         # Half an interval on, the infusion has lasted for half of it less a quarter of an hour.
-        late = ii / (ii - 0.25) + (mean * np.exp(-0.055 * 0.25) - ii / (ii - 0.25)) * np.exp(-0.055 * (ii / 2 - 0.25))
+        late = ii / (ii - 0.25) + (mean * np.exp(-0.055 * 0.25) - ii / (ii - 0.25)) * np.exp(
+            -0.055 * (ii / 2 - 0.25)
+        )
         np.testing.assert_allclose(0.055 * solution.c.eval(), late, rtol=1e-5)
     rows = np.arange(1, 200) * 0.7  # 11 * 0.7 is not 7.7
     table = pd.DataFrame({"time": [0.0], "amt": [1.0], "addl": [300], "ii": [0.7]})
-    solution = solve_ivp(lambda t, y, p: {"c": 0.0 * y.c}, {"c": 0.0}, {"k": 1.0}, np.round(rows, 1), events=table)
+    solution = solve_ivp(
+        lambda t, y, p: {"c": 0.0 * y.c}, {"c": 0.0}, {"k": 1.0}, np.round(rows, 1), events=table
+    )
     np.testing.assert_allclose(solution.c.eval(), np.arange(1, 200), rtol=1e-9)
 
 
@@ -254,7 +300,9 @@ def test_covariates_are_held_in_a_steady_state():
         )  # fmt: skip
         times = np.linspace(10.0, 20.0, 20_001)
         exposure = np.trapezoid([curve.value(curve.at_time(0, t), t) for t in times], times)
-        np.testing.assert_allclose(solution.c.eval(), 20.0 * np.exp([0.0, -0.1 * exposure]), rtol=1e-6)
+        np.testing.assert_allclose(
+            solution.c.eval(), 20.0 * np.exp([0.0, -0.1 * exposure]), rtol=1e-6
+        )
 
 
 def test_a_curve_is_not_followed_into_the_past():
@@ -267,17 +315,25 @@ def test_a_curve_is_not_followed_into_the_past():
     )  # fmt: skip
     steady = 50.0 / (1.0 - np.exp(-0.3 * 5.0))
     # the row at the time of the dose is the trough
-    np.testing.assert_allclose(solution.c.eval(), [steady - 50.0, steady * np.exp(-0.1 * 25.0)], rtol=1e-6)
+    np.testing.assert_allclose(
+        solution.c.eval(), [steady - 50.0, steady * np.exp(-0.1 * 25.0)], rtol=1e-6
+    )
 
 
 def test_what_has_no_steady_state_or_does_not_add_up():
     infusion = {"time": [2.0], "amt": [0.0], "rate": [20.0], "ss": [1]}
     with pytest.raises(ValueError, match="events row 0: .*the derivative of 'gut' depends on t"):
-        solved(infusion, rhs=lambda t, y, p: {"gut": -p.ka * y.gut * pt.exp(-t), "blood": -p.k * y.blood})
+        solved(
+            infusion,
+            rhs=lambda t, y, p: {"gut": -p.ka * y.gut * pt.exp(-t), "blood": -p.k * y.blood},
+        )
     with pytest.warns(UserWarning, match="events row 1: ss is 2, .* linear in the states"):
         solved(EARLIER | {"ss": [0, 2]}, rhs=saturated)
     with pytest.warns(UserWarning, match="zero without doses"):
-        solved(EARLIER | {"ss": [0, 2]}, rhs=lambda t, y, p: {"gut": -p.ka * y.gut, "blood": p.ka - p.k * y.blood})
+        solved(
+            EARLIER | {"ss": [0, 2]},
+            rhs=lambda t, y, p: {"gut": -p.ka * y.gut, "blood": p.ka - p.k * y.blood},
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         solved(EARLIER | {"ss": [0, 2]})
@@ -307,4 +363,6 @@ def test_a_hundred_thousand_doses():
             events=Doses(pd.DataFrame(table), lag_time={"c": "lag"}),
         )  # fmt: skip
         last = np.exp(-0.3 * (ii - lag))
-        np.testing.assert_allclose(solution.c.eval({k: 0.3}), [last / (1 - np.exp(-0.3 * ii))], rtol=1e-9)
+        np.testing.assert_allclose(
+            solution.c.eval({k: 0.3}), [last / (1 - np.exp(-0.3 * ii))], rtol=1e-9
+        )

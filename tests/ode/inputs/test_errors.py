@@ -104,7 +104,9 @@ def test_at_checks_its_rows():
 
 
 def test_names_in_the_right_hand_side():
-    with pytest.raises(AttributeError, match=r"the right-hand side uses y\.centre, but the states are y\."):
+    with pytest.raises(
+        AttributeError, match=r"the right-hand side uses y\.centre, but the states are y\."
+    ):
         call(rhs=lambda t, y, p: {"y": -p.k * y.centre})
     with pytest.raises(AttributeError, match=r"uses p\.kel, but the params are k\."):
         call(rhs=lambda t, y, p: {"y": -p.kel * y.y})

@@ -16,11 +16,20 @@ from scipy import special
 from pymc_saem.ode import solve_ivp
 from pymc_saem.ode.rhs.compiled import python_function
 from pymc_saem.ode.rhs.lower import differentiate, lower
-from pymc_saem.ode.rhs.scalar_source import _CALLS, _TEMPLATES, SourcePrinter, interleaved, number_text
+from pymc_saem.ode.rhs.scalar_source import (
+    _CALLS,
+    _TEMPLATES,
+    SourcePrinter,
+    interleaved,
+    number_text,
+)
 from pymc_saem.ode.runtime.native import FLOATING
 
-PRINTED = {name.removeprefix("_print_") for name in vars(SourcePrinter) if name.startswith("_print_")}
-# Arguments of all cases, where no function here has a jump or a kink: inside (-1, 1), above 1, and between.
+PRINTED = {
+    name.removeprefix("_print_") for name in vars(SourcePrinter) if name.startswith("_print_")
+}
+# Arguments of all cases, where no function here has a jump or a kink: inside (-1, 1), above 1, and
+# between.
 X = np.array([[0.3, 1.7, 0.8], [-0.6, 2.6, 0.55], [0.85, 1.2, 0.45]])
 
 
@@ -34,7 +43,10 @@ def instances():
     for module in (ps.basic, ps.math):
         for op in vars(module).values():
             kind = type(op).__name__
-            if isinstance(op, ps.basic.ScalarOp) and kind.lower() in _names(_CALLS) | _names(_TEMPLATES) | PRINTED:
+            if (
+                isinstance(op, ps.basic.ScalarOp)
+                and kind.lower() in _names(_CALLS) | _names(_TEMPLATES) | PRINTED
+            ):
                 found.setdefault(kind, op)
     return found
 
@@ -57,7 +69,12 @@ BINARY = {
     "LE": np.less_equal, "LT": np.less, "Maximum": np.maximum, "Minimum": np.minimum, "Mod": np.mod, "Mul": np.multiply,
     "NEQ": np.not_equal, "Sub": np.subtract, "TrueDiv": np.true_divide,
 }  # fmt: skip
-LOGICAL = {"AND": np.logical_and, "OR": np.logical_or, "XOR": np.logical_xor, "Invert": np.logical_not}
+LOGICAL = {
+    "AND": np.logical_and,
+    "OR": np.logical_or,
+    "XOR": np.logical_xor,
+    "Invert": np.logical_not,
+}
 CASES = {k: ([0], f) for k, f in UNARY.items()} | {k: ([1], f) for k, f in OF_LARGE.items()}
 CASES |= {k: ([0, 1], f) for k, f in BINARY.items()} | {k: ([0, 2], f) for k, f in LOGICAL.items()}
 CASES |= {
@@ -89,7 +106,9 @@ def expression(kind, op, arguments):
 
 def reference(kind, x):
     columns, function = CASES[kind]
-    arguments = [x[..., c] > 0.5 for c in columns] if kind in LOGICAL else [x[..., c] for c in columns]
+    arguments = (
+        [x[..., c] > 0.5 for c in columns] if kind in LOGICAL else [x[..., c] for c in columns]
+    )
     return np.asarray(function(*arguments), dtype=float)
 
 
@@ -112,7 +131,9 @@ def computed():
         results += [out[()], *differentiate(out[()], list(elements))]
     texts = [number_text(0.0 if v is None else printer.value(v)) for v in results]
     lines = [*interleaved(printer.lines), *(f"out[{k}] = {text}" for k, text in enumerate(texts))]
-    function = numba.njit(**FLOATING)(python_function("f", "x, out", "".join(f"    {line}\n" for line in lines)))
+    function = numba.njit(**FLOATING)(
+        python_function("f", "x, out", "".join(f"    {line}\n" for line in lines))
+    )
     out = np.empty((len(X), len(texts)))
     for point, row in zip(X, out, strict=True):
         function(point, row)
@@ -140,9 +161,19 @@ def test_gamma_and_its_derivatives_everywhere(rng):
     for n in range(6):
         ours = [polygamma(float(n), v) for v in positive]
         np.testing.assert_allclose(ours, special.polygamma(n, positive), rtol=1e-12, atol=1e-13)
-    assert np.isnan([digamma(-3.0), polygamma(1.0, -3.0), polygamma(2.0, 0.0), polygamma(1.0, -1e9), digamma(np.nan)]).all()
+    assert np.isnan(
+        [
+            digamma(-3.0),
+            polygamma(1.0, -3.0),
+            polygamma(2.0, 0.0),
+            polygamma(1.0, -1e9),
+            digamma(np.nan),
+        ]
+    ).all()
     for v in (-0.3, -7.6):  # trigamma by reflection
-        assert polygamma(1.0, v) == pytest.approx((np.pi / np.sin(np.pi * v)) ** 2 - special.polygamma(1, 1.0 - v), rel=1e-12)
+        assert polygamma(1.0, v) == pytest.approx(
+            (np.pi / np.sin(np.pi * v)) ** 2 - special.polygamma(1, 1.0 - v), rel=1e-12
+        )
 
 
 @pytest.mark.slow
@@ -154,7 +185,9 @@ def test_gamma_functions_can_be_fitted():
         solver="tsit5", rtol=1e-9, atol=1e-9,
     )  # fmt: skip
     values = [solution[s][0] for s in functions]
-    out = pytensor.function([k], [*values, *(pt.grad(v, k) for v in values)], mode="FAST_COMPILE")(2.3)
+    out = pytensor.function([k], [*values, *(pt.grad(v, k) for v in values)], mode="FAST_COMPILE")(
+        2.3
+    )
     for j, order in enumerate((None, 0, 1, 3)):
         rate = special.gammaln(2.3) if order is None else special.polygamma(order, 2.3)
         slope = special.polygamma(0 if order is None else order + 1, 2.3)

@@ -46,7 +46,10 @@ print(any("exp" in name for name in names))
 def run(folder):
     flags = f"{os.environ.get('PYTENSOR_FLAGS', '')},base_compiledir={folder}".lstrip(",")
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=os.environ | {"PYTENSOR_FLAGS": flags}, capture_output=True, text=True
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | {"PYTENSOR_FLAGS": flags},
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()[-2:]

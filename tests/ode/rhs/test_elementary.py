@@ -26,7 +26,9 @@ def ulps(ours, exact):
 
 def test_exp(rng):
     loop, call = over(exp)
-    x = np.concatenate([rng.uniform(-708, 709, 100_000), rng.uniform(-1, 1, 100_000), [0.0, -0.0, 709.0, -708.0]])
+    x = np.concatenate(
+        [rng.uniform(-708, 709, 100_000), rng.uniform(-1, 1, 100_000), [0.0, -0.0, 709.0, -708.0]]
+    )
     assert ulps(call(x), np.exp(x)).max() <= 2.0
     np.testing.assert_array_equal(
         call(np.array([0.0, -0.0, -np.inf, -800.0, np.inf, 800.0])), [1, 1, 0, 0, np.inf, np.inf]
@@ -45,7 +47,11 @@ def test_exp_of_negative(rng):
 def test_log(rng):
     loop, call = over(log)
     x = np.concatenate(
-        [10.0 ** rng.uniform(-320, 308, 100_000), rng.uniform(0.5, 2.0, 100_000), [1.0, 5e-324, 1.7e308]]
+        [
+            10.0 ** rng.uniform(-320, 308, 100_000),
+            rng.uniform(0.5, 2.0, 100_000),
+            [1.0, 5e-324, 1.7e308],
+        ]
     )
     exact = np.log(x)
     assert call(np.array([1.0]))[0] == 0.0

@@ -119,12 +119,18 @@ def reference(name):
         for s in STATES
     ]  # fmt: skip
     f = pytensor.function(
-        [t, *wrt], [pt.stack([slopes[s] for s in STATES]), pt.stack(rows)], mode=PLAIN, on_unused_input="ignore"
+        [t, *wrt],
+        [pt.stack([slopes[s] for s in STATES]), pt.stack(rows)],
+        mode=PLAIN,
+        on_unused_input="ignore",
     )
 
     def evaluate(t, y, flat):
         ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
-        parts = [part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), shapes.values(), strict=True)]
+        parts = [
+            part.reshape(shape)
+            for part, shape in zip(np.split(flat, ends[:-1]), shapes.values(), strict=True)
+        ]
         return f(t, *y, *parts)
 
     return evaluate
@@ -166,7 +172,9 @@ def test_constants_come_after_parameters(wide, rng):
     for lane in range(2):
         slopes, jacobian = evaluate(every["t"][0, lane], every["y"][:3, lane], every["p"][:, lane])
         np.testing.assert_allclose(given["dy"][:3, lane], slopes, rtol=1e-12)
-        np.testing.assert_allclose(given["jp"][:, lane].reshape(3, 13), jacobian[:, 8:], rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(
+            given["jp"][:, lane].reshape(3, 13), jacobian[:, 8:], rtol=1e-12, atol=1e-13
+        )
 
 
 def test_small_systems_are_written_out_and_wide_ones_are_loops():
@@ -184,7 +192,11 @@ def parts(case):
 
 def test_what_has_no_loop_is_written_out(wide):
     def rhs(t, y, p):
-        return {"a": pt.special.softmax(p.w)[0] * y.a, "b": p.w[0], "c": p.w[pt.as_tensor([0, 1, 3])].sum()}
+        return {
+            "a": pt.special.softmax(p.w)[0] * y.a,
+            "b": p.w[0],
+            "c": p.w[pt.as_tensor([0, 1, 3])].sum(),
+        }
 
     assert not trace(rhs, STATES, {"w": (5,)}).is_wide
 

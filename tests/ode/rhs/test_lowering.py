@@ -23,12 +23,18 @@ CASES = {
     "reduce": lambda w: w.reshape((2, 3)).max(axis=1).sum() - w.min() + w.mean(),
     "switch": lambda w: pt.switch(pt.gt(w[0], 0) & pt.lt(w[1], 1), w[2], -(w[3] ** 2)),
     "clip": lambda w: pt.clip(w[0], -0.5, 0.5) + pt.abs(w[1]) + pt.sign(w[2]),
-    "powers": lambda w: w[0] ** 2 + w[1] ** 3 + pt.exp(w[2] / 100) ** 1.5 + 1 / (1 + w[3] ** 2) ** 2,
+    "powers": lambda w: (
+        w[0] ** 2 + w[1] ** 3 + pt.exp(w[2] / 100) ** 1.5 + 1 / (1 + w[3] ** 2) ** 2
+    ),
     "softmax": lambda w: (pm.math.softmax(w) * np.arange(6)).sum(),
     "logsumexp": lambda w: pt.logsumexp(w),
     "set": lambda w: pt.set_subtensor(w[1:3], w[3:5] * 2).sum() + w[np.array([0, 5, 0])].sum(),
-    "trigonometric": lambda w: pt.sin(w[0]) * pt.cos(w[1]) + pt.arctan(w[2]) + pt.sqrt(pt.sqr(w[3]) + 1),
-    "rounding": lambda w: pt.floor(w[0]) + pt.ceil(w[1]) + pt.cast(w[2], "int64") * w[3] + w[4] % 3.0,
+    "trigonometric": lambda w: (
+        pt.sin(w[0]) * pt.cos(w[1]) + pt.arctan(w[2]) + pt.sqrt(pt.sqr(w[3]) + 1)
+    ),
+    "rounding": lambda w: (
+        pt.floor(w[0]) + pt.ceil(w[1]) + pt.cast(w[2], "int64") * w[3] + w[4] % 3.0
+    ),
     "constant": lambda w: pt.as_tensor(np.eye(2))[0, 0] * 3.0,
 }
 
@@ -41,7 +47,9 @@ def compare(expression, values):
     w = pt.vector("w", shape=(6,))
     out = expression(w)
     gradient = pt.grad(out, w, disconnected_inputs="ignore")
-    reference = pytensor.function([w], [out, gradient], on_unused_input="ignore", mode="FAST_COMPILE")
+    reference = pytensor.function(
+        [w], [out, gradient], on_unused_input="ignore", mode="FAST_COMPILE"
+    )
     for x in values:
         dy, jy, jp = np.empty(1), np.empty((1, 1)), np.empty((1, 6))
         with np.errstate(all="ignore"):
@@ -54,7 +62,9 @@ def compare(expression, values):
 
 def _numpy_math(source):
     """Numba's math returns inf where Python's raises: read it with NumPy's functions."""
-    return "    import numpy\n" + source.replace("math.exp(", "numpy.exp(").replace("math.expm1(", "numpy.expm1(")
+    return "    import numpy\n" + source.replace("math.exp(", "numpy.exp(").replace(
+        "math.expm1(", "numpy.expm1("
+    )
 
 
 @pytest.mark.parametrize("name", CASES)

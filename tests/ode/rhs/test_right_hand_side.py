@@ -14,7 +14,15 @@ from pymc_saem.ode import interpolate, solve_ivp
 
 
 def solved(rhs, k=0.1):
-    return solve_ivp(rhs, {"c": 1.0}, {"k": k, "flag": 1.0, "v": np.ones(2)}, [2.0, 4.0], solver="tsit5", rtol=1e-9, atol=1e-9)
+    return solve_ivp(
+        rhs,
+        {"c": 1.0},
+        {"k": k, "flag": 1.0, "v": np.ones(2)},
+        [2.0, 4.0],
+        solver="tsit5",
+        rtol=1e-9,
+        atol=1e-9,
+    )
 
 
 def by_if(t, y, p):
@@ -67,7 +75,9 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_symbols_are_no_numbers(case):
     rhs, advice = REFUSED[case]
-    with pytest.raises(TypeError, match=f"in line [0-9]+ of .*test_right_hand_side.py, `.*{advice}"):
+    with pytest.raises(
+        TypeError, match=f"in line [0-9]+ of .*test_right_hand_side.py, `.*{advice}"
+    ):
         solved(rhs)
 
 
@@ -75,26 +85,44 @@ def test_what_python_can_do_stays_as_it_is():
     def rhs(t, y, p):
         assert "c" in y and list(p) == ["k", "flag", "v"] and y.c is y["c"]
         inside = pm.math.and_(t > 1, t <= 3)
-        return {"c": -p["k"] * abs(y["c"]) * pm.math.switch(inside, np.exp(0 * t), p.v[1] - np.tanh(0.0)) + 0.0 * sum([t, p.flag])}
+        return {
+            "c": -p["k"]
+            * abs(y["c"])
+            * pm.math.switch(inside, np.exp(0 * t), p.v[1] - np.tanh(0.0))
+            + 0.0 * sum([t, p.flag])
+        }
 
     solution = solved(rhs)
     np.testing.assert_allclose(solution.c.eval(), np.exp([-0.2, -0.4]), rtol=1e-7)
     kinds = {type(v).__name__ for v in ancestors(solution._op.system.graph.outputs)}
-    assert kinds <= {"TensorVariable", "TensorConstant", "ScalarConstant"}  # the graph is PyTensor's own again
+    assert kinds <= {
+        "TensorVariable",
+        "TensorConstant",
+        "ScalarConstant",
+    }  # the graph is PyTensor's own again
     with pytest.raises(KeyError, match=r"uses y\['d'\], but the states are c\."):
         solved(lambda t, y, p: {"c": y["d"]})
-    with pytest.raises(TypeError, match="^can only concatenate str"):  # an error that has nothing to do with it
+    with pytest.raises(
+        TypeError, match="^can only concatenate str"
+    ):  # an error that has nothing to do with it
         solved(lambda t, y, p: {"c": "a" + 1})
 
 
 def test_states_have_names_and_no_places():
-    with pytest.raises(KeyError, match=r"uses y\[0\], but the states are c\. They have names, not places: write y\.c\."):
+    with pytest.raises(
+        KeyError,
+        match=r"uses y\[0\], but the states are c\. They have names, not places: write y\.c\.",
+    ):
         solved(lambda t, y, p: {"c": y[0]})
-    with pytest.raises(KeyError, match=r"uses p\[slice\(None, 1, None\)\], but the params are k, flag, v\."):
+    with pytest.raises(
+        KeyError, match=r"uses p\[slice\(None, 1, None\)\], but the params are k, flag, v\."
+    ):
         solved(lambda t, y, p: {"c": p[:1]})
     with pytest.raises(TypeError, match=r"Write pm.math.stack for np.array"):
         solved(lambda t, y, p: {"c": np.array([y.c])})
-    np.testing.assert_allclose(solved(lambda t, y, p: {"c": -len(y) * p.k * y.c}).c.eval(), np.exp([-0.2, -0.4]), rtol=1e-7)
+    np.testing.assert_allclose(
+        solved(lambda t, y, p: {"c": -len(y) * p.k * y.c}).c.eval(), np.exp([-0.2, -0.4]), rtol=1e-7
+    )
 
 
 WITHOUT_TIME = {
@@ -130,7 +158,9 @@ def test_softplus_has_a_name_of_its_own():
     out = ps.nn.softplus(x).eval({x: [-800.0, -1.0, 0.0, 800.0]})
     np.testing.assert_allclose(out, np.logaddexp(0.0, [-800.0, -1.0, 0.0, 800.0]), rtol=1e-12)
     solution = solved(lambda t, y, p: {"c": -ps.nn.softplus(p.k) * y.c})
-    np.testing.assert_allclose(solution.c.eval(), np.exp(-np.logaddexp(0.0, 0.1) * np.array([2.0, 4.0])), rtol=1e-7)
+    np.testing.assert_allclose(
+        solution.c.eval(), np.exp(-np.logaddexp(0.0, 0.1) * np.array([2.0, 4.0])), rtol=1e-7
+    )
 
 
 @pytest.mark.skipif(hasattr(pm.math, "softplus"), reason="this PyMC has it")

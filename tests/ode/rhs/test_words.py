@@ -8,7 +8,14 @@ from pymc_saem.ode import SolverStatus, interpolate, solve_ivp
 
 
 def solved(events=None, **options):
-    return solve_ivp(lambda t, y, p: {"a": -p.k * y.a}, {"a": 0.0}, {"k": 1.0}, [1.0, 2.0], events=events, **options)
+    return solve_ivp(
+        lambda t, y, p: {"a": -p.k * y.a},
+        {"a": 0.0},
+        {"k": 1.0},
+        [1.0, 2.0],
+        events=events,
+        **options,
+    )
 
 
 TABLES = {
@@ -49,5 +56,9 @@ def test_labels_are_shown_as_numbers():
 
 
 def test_only_what_steps_may_mend_speaks_of_steps():
-    speaks = {status.name for status in SolverStatus if "more steps than solutions" in status.gradient_advice}
+    speaks = {
+        status.name
+        for status in SolverStatus
+        if "more steps than solutions" in status.gradient_advice
+    }
     assert speaks == {"MAX_STEPS", "STEP_TOO_SMALL", "SOLVER_FAILURE", "STIFF"}

@@ -15,10 +15,13 @@ from pymc_saem.ode.ops.solution_op import OdeGradient
 PLAIN = Mode("py", "fast_compile")
 NET = MLP(in_size=2, out_size=2, width_size=10, depth=2)
 N = 11  # more than the lanes, and not a multiple
-# Ragged: subject 4 has no rows, subject 2 rows at its start only, some times come twice, and the order is arbitrary.
+# Ragged: subject 4 has no rows, subject 2 rows at its start only, some times come twice, and the
+# order is arbitrary.
 T0 = np.where(np.arange(N) == 7, 0.5, 0.0)
 SUBJECT = np.array([0, 3, 1, 1, 0, 2, 2, 5, 6, 7, 7, 8, 8, 9, 10, 10, 10, 3, 3])
-TIMES = np.array([1.0, 0.3, 2.0, 2.0, 0.4, 0.0, 0.0, 3.0, 1.7, 0.5, 1.1, 0.0, 2.2, 0.9, 2.5, 0.1, 1.3, 0.3, 2.9])
+TIMES = np.array(
+    [1.0, 0.3, 2.0, 2.0, 0.4, 0.0, 0.0, 3.0, 1.7, 0.5, 1.1, 0.0, 2.2, 0.9, 2.5, 0.1, 1.3, 0.3, 2.9]
+)
 
 
 def rhs(t, y, p):
@@ -47,7 +50,11 @@ def build(solver="auto", tolerance=1e-10, fast=0.5, **options):
     used = pt.eq(solution.status, 0)[SUBJECT]
     loss = pt.sum(pt.switch(used, solution.a * g[:, 0] + solution.b * g[:, 1], 0.0))
     gradient = pt.grad(loss, [w, k, a0])
-    (op,) = {v.owner.op for v in pytensor.graph.traversal.ancestors(gradient) if v.owner and _is_gradient(v.owner.op)}
+    (op,) = {
+        v.owner.op
+        for v in pytensor.graph.traversal.ancestors(gradient)
+        if v.owner and _is_gradient(v.owner.op)
+    }
     return pytensor.function([w, k, a0, g], [loss, *gradient, solution.status], mode=PLAIN), op
 
 
@@ -67,10 +74,15 @@ def test_agrees_with_differences(values, rng):
     assert uses_adjoint(op)
     _, gw, gk, ga, status = f(**values)
     assert (status == 0).all()
-    direction = {"w": rng.normal(size=gw.shape), "k": np.array(rng.normal()), "a0": rng.normal(size=N)}
+    direction = {
+        "w": rng.normal(size=gw.shape),
+        "k": np.array(rng.normal()),
+        "a0": rng.normal(size=N),
+    }
     h = 1e-5
     up, down = (
-        f(**{n: v + sign * h * direction[n] if n in direction else v for n, v in values.items()})[0] for sign in (1, -1)
+        f(**{n: v + sign * h * direction[n] if n in direction else v for n, v in values.items()})[0]
+        for sign in (1, -1)
     )
     slope = (gw * direction["w"]).sum() + gk * direction["k"] + (ga * direction["a0"]).sum()
     np.testing.assert_allclose(slope, (up - down) / (2 * h), rtol=2e-7)

@@ -45,7 +45,8 @@ def neural(factor):
     return rates
 
 
-# right-hand side, y0, parameters, times, absolute tolerance in units of the relative one, stiff, error in units of rtol
+# right-hand side, y0, parameters, times, absolute tolerance in units of the relative one, stiff,
+# error in units of rtol
 CASES = {
     "van der Pol 1": (van_der_pol, [2.0, 0.0], {"mu": 1.0}, [0.5, 2.0, 5.0, 9.0], 1.0, False, 30),
     # What is left of an error in the time of the jump is a thousand times as large.
@@ -108,7 +109,9 @@ def test_agrees_with_scipy(name, rtol):
     values, status = compiled(name, rtol=rtol)(*values_of(name))
     expected = reference(name)
     assert status == SolverStatus.SUCCESS
-    np.testing.assert_array_less(np.abs(values - expected) / np.abs(expected).max(axis=0), CASES[name][6] * rtol)
+    np.testing.assert_array_less(
+        np.abs(values - expected) / np.abs(expected).max(axis=0), CASES[name][6] * rtol
+    )
 
 
 @pytest.mark.parametrize("rtol", [1e-6, 1e-9])
@@ -128,7 +131,9 @@ def test_gradient_agrees_with_differences(name, rtol):
                 moved[k].ravel()[j] += sign * h
                 sides.append(f(*moved))
             expected, scale = (sides[0] - sides[1]) / (2 * h), np.abs(gradient[k]).max()
-            np.testing.assert_allclose(gradient[k].ravel()[j], expected, rtol=2e-3, atol=1e-4 * scale)
+            np.testing.assert_allclose(
+                gradient[k].ravel()[j], expected, rtol=2e-3, atol=1e-4 * scale
+            )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -157,7 +162,9 @@ def pulled_solver(solver, n_threads, n=100):
     """Solution, status and gradient of subjects that are stiff where the rate is high."""
     rate = pt.tensor("rate", dtype="float64", shape=(n,))
     options = {"solver": solver, "n_threads": n_threads}
-    solution = solve_ivp(pulled, {"a": 0.0}, {"rate": rate}, np.full(n, 10.0), np.arange(n), **options)
+    solution = solve_ivp(
+        pulled, {"a": 0.0}, {"rate": rate}, np.full(n, 10.0), np.arange(n), **options
+    )
     outputs = [solution.a, solution.status, pytensor.grad(solution.a.sum(), rate)]
     return pytensor.function([rate], outputs, mode=FAST)
 
@@ -201,7 +208,9 @@ def test_the_first_stiff_subject_in_a_compiled_loop(n_threads):
     n = 20
     rate = pt.tensor("rate", dtype="float64", shape=(n,))
     options = {"n_threads": n_threads}
-    solution = solve_ivp(pulled, {"a": 0.0}, {"rate": rate}, np.full(n, 10.0), np.arange(n), **options)
+    solution = solve_ivp(
+        pulled, {"a": 0.0}, {"rate": rate}, np.full(n, 10.0), np.arange(n), **options
+    )
     node = solution.status.owner
     x = pt.tensor("x", dtype="float64", shape=(None, n, 1))
     outputs = node.op(node.inputs[0], x, node.inputs[2])
@@ -295,7 +304,9 @@ def test_hopeless_solves_end_in_time():
 
     n = 32
     rate = pt.tensor("rate", dtype="float64", shape=(n,))
-    solution = solve_ivp(fast, {"a": 1.0, "b": 0.0}, {"rate": rate}, np.ones(n), np.arange(n), n_threads=1)
+    solution = solve_ivp(
+        fast, {"a": 1.0, "b": 0.0}, {"rate": rate}, np.ones(n), np.arange(n), n_threads=1
+    )
     solve = pytensor.function([rate], solution.status, mode=FAST)
     solve(np.full(n, 1e7))
     start = time.perf_counter()

@@ -115,7 +115,13 @@ def square_root():
 # system, y0, p, times, absolute tolerance
 CASES = {
     "decay": (decay, [2.0], [0.7], [0.0, 0.0, 0.5, 1.0, 1.0, 3.0], 1e-11),
-    "lotka_volterra": (lotka_volterra, [1.0, 0.5], [1.1, 0.9, 0.8, 1.2], [0.5, 1.0, 4.0, 9.0], 1e-11),
+    "lotka_volterra": (
+        lotka_volterra,
+        [1.0, 0.5],
+        [1.1, 0.9, 0.8, 1.2],
+        [0.5, 1.0, 4.0, 9.0],
+        1e-11,
+    ),
     "robertson": (robertson, [1.0, 0.0, 0.0], [0.04, 1e4, 3e7], [0.4, 4.0, 40.0, 4e3, 4e5], 1e-13),
     "van_der_pol": (van_der_pol, [2.0, 0.0], [1000.0], [100.0, 700.0, 900.0], 1e-11),
 }
@@ -134,11 +140,15 @@ def _make(kind, name):
 def _solve(name, y0, p, times, rtol=1e-9, atol=1e-9, max_steps=100_000, t0=0.0):
     times, y0 = np.array(times, float), np.array(y0, float)
     out = np.empty((times.size, y0.size))
-    status, n_steps = _make("solve", name)(times, t0, y0, np.array(p, float), rtol, atol, max_steps, out)
+    status, n_steps = _make("solve", name)(
+        times, t0, y0, np.array(p, float), rtol, atol, max_steps, out
+    )
     return out, SolverStatus(status), n_steps
 
 
-def _sens(name, y0, p, times, g, y0_index=NO_Y0, rtol=1e-9, atol=1e-9, max_steps=100_000, n_dp=None):
+def _sens(
+    name, y0, p, times, g, y0_index=NO_Y0, rtol=1e-9, atol=1e-9, max_steps=100_000, n_dp=None
+):
     gy0, gp = np.empty(len(y0_index)), np.empty(len(p) if n_dp is None else n_dp)
     status, n_steps = _make("sens", name)(
         np.array(times, float), 0.0, np.array(y0, float), np.array(p, float), np.asarray(y0_index, np.int64),
@@ -159,14 +169,22 @@ def test_forward_agrees_with_scipy(name):
 
     method = "LSODA" if name in ("decay", "lotka_volterra") else "Radau"
     reference = solve_ivp(
-        derivative, (0.0, times[-1]), y0, method=method, t_eval=np.unique(times), rtol=1e-10, atol=atol
+        derivative,
+        (0.0, times[-1]),
+        y0,
+        method=method,
+        t_eval=np.unique(times),
+        rtol=1e-10,
+        atol=atol,
     )
     expected = reference.y.T[np.searchsorted(reference.t, times)]
     out, status, n_steps = _solve(name, y0, p, times, rtol=1e-9, atol=min(1e-9, 10 * atol))
     assert status is SolverStatus.SUCCESS and n_steps > 10
     scale = np.abs(expected).max(axis=0)
     # the timing of van der Pol's jump amplifies errors
-    np.testing.assert_allclose(out / scale, expected / scale, atol=3e-6 if name == "van_der_pol" else 3e-7)
+    np.testing.assert_allclose(
+        out / scale, expected / scale, atol=3e-6 if name == "van_der_pol" else 3e-7
+    )
 
 
 def test_decay_is_exact():
@@ -220,7 +238,9 @@ def test_robertson_start_sensitivities_conserve_mass():
 def test_stiff_gradient_takes_few_steps():
     """A fixed-point iteration or an explicit method would need millions of steps here."""
     _, y0, p, times, atol = CASES["robertson"]
-    _, _, status, n_steps = _sens("robertson", y0, p, times, np.ones((len(times), 3)), rtol=1e-6, atol=1e-10)
+    _, _, status, n_steps = _sens(
+        "robertson", y0, p, times, np.ones((len(times), 3)), rtol=1e-6, atol=1e-10
+    )
     assert status is SolverStatus.SUCCESS and n_steps < 2000
 
 
@@ -288,7 +308,14 @@ def test_many_solves_do_not_leak():
             sens(times, 0.0, y0, bad, index, 1e-3, 1e-3, 1000, g, gy0, gp)
 
     _, y0, p, times, _ = CASES["lotka_volterra"]
-    arguments = np.array(times), np.array(y0), np.array(p), np.full(4, np.nan), np.ones((4, 2)), np.array([1])
+    arguments = (
+        np.array(times),
+        np.array(y0),
+        np.array(p),
+        np.full(4, np.nan),
+        np.ones((4, 2)),
+        np.array([1]),
+    )
     many(500, *arguments)
     gc.collect()
     before = _resident_kb()
@@ -303,7 +330,19 @@ def test_threads_give_the_serial_result():
     def loop(parameters, times, y0, g, index, out, gradient):
         for i in numba.prange(parameters.shape[0]):
             solve(times, 0.0, y0, parameters[i], 1e-6, 1e-6, 1000, out[i])
-            sens(times, 0.0, y0, parameters[i], index, 1e-6, 1e-6, 1000, g, gradient[i, :1], gradient[i, 1:])
+            sens(
+                times,
+                0.0,
+                y0,
+                parameters[i],
+                index,
+                1e-6,
+                1e-6,
+                1000,
+                g,
+                gradient[i, :1],
+                gradient[i, 1:],
+            )
 
     rng = np.random.default_rng(2)
     parameters = np.exp(0.3 * rng.normal(size=(200, 4)))
@@ -311,7 +350,9 @@ def test_threads_give_the_serial_result():
     results = []
     for parallel in (False, True, True):
         out, gradient = np.zeros((200, 9, 2)), np.zeros((200, 4))
-        numba.njit(parallel=parallel, nogil=True)(loop)(parameters, times, y0, g, np.array([1]), out, gradient)
+        numba.njit(parallel=parallel, nogil=True)(loop)(
+            parameters, times, y0, g, np.array([1]), out, gradient
+        )
         results.append((out, gradient))
     assert np.isfinite(results[0][0]).all() and np.isfinite(results[0][1]).all()
     for out, gradient in results[1:]:

@@ -72,7 +72,9 @@ def test_agrees_with_expm(name):
 def test_one_compartment_with_absorption(ka):
     """Also with equal rates, where the matrix has one eigenvector only, and with stiff ones, to the last digits."""
     ke, t = 0.2, np.array([0.25, 1.0, 4.0, 12.0, 24.0])
-    solution = solve_ivp(oral, {"gut": 10.0, "blood": 0.0}, {"ka": ka, "ke": ke}, t, solver="linear")
+    solution = solve_ivp(
+        oral, {"gut": 10.0, "blood": 0.0}, {"ka": ka, "ke": ke}, t, solver="linear"
+    )
     gut, blood = pytensor.function([], [solution.gut, solution.blood], mode=FAST)()
     # exp(-ke t) (1 - exp(-d t)) / d, which has no cancellation
     d = ka - ke
@@ -104,18 +106,26 @@ def test_gradients_against_differences(name):
     x, weights = pt.vector("x", shape=x0.shape), RNG.normal(size=(TIMES.size, n))
     y0 = {f"s{i}": x[n * n + n + i] for i in range(n)}
     solution = solve_ivp(
-        general, y0, {"a": x[: n * n].reshape((n, n)), "b": x[n * n : n * n + n]}, TIMES, solver="linear"
+        general,
+        y0,
+        {"a": x[: n * n].reshape((n, n)), "b": x[n * n : n * n + n]},
+        TIMES,
+        solver="linear",
     )
     total = sum((solution[s] * weights[:, i]).sum() for i, s in enumerate(y0))
     gradient = pytensor.function([x], pt.grad(total, x), mode=FAST)(x0)
 
     def f(x):
-        return (by_expm(x[: n * n].reshape(n, n), x[n * n : n * n + n], x[n * n + n :], TIMES) * weights).sum()
+        return (
+            by_expm(x[: n * n].reshape(n, n), x[n * n : n * n + n], x[n * n + n :], TIMES) * weights
+        ).sum()
 
     for j, e in enumerate(np.eye(x0.size)):
         h = 1e-3 * max(1.0, abs(x0[j]))
         low, high = ((f(x0 + k * h * e) - f(x0 - k * h * e)) / (2 * k * h) for k in (1, 2))
-        np.testing.assert_allclose(gradient[j], (4 * low - high) / 3, rtol=1e-6, atol=1e-6 * np.abs(gradient).max())
+        np.testing.assert_allclose(
+            gradient[j], (4 * low - high) / 3, rtol=1e-6, atol=1e-6 * np.abs(gradient).max()
+        )
 
 
 def population(n_threads, solver="linear", n=37):
@@ -128,7 +138,12 @@ def population(n_threads, solver="linear", n=37):
         oral, {"gut": np.linspace(1.0, 2.0, n), "blood": ka}, {"ka": ka, "ke": rng.uniform(0.1, 0.3, n)},
         rng.choice([0.5, 1.0, 2.0, 7.0, 9.5], 200), subject, t0=start, solver=solver, n_threads=n_threads, rtol=1e-11, atol=1e-11,
     )  # fmt: skip
-    outputs = [solution.gut, solution.blood, solution.status, pt.grad((solution.gut * solution.blood).sum(), ka)]
+    outputs = [
+        solution.gut,
+        solution.blood,
+        solution.status,
+        pt.grad((solution.gut * solution.blood).sum(), ka),
+    ]
     return ka, solution, outputs
 
 
@@ -176,10 +191,16 @@ def test_statuses(rates, times, expected):
     subject = np.array([0, *[1] * len(times), 2])
     y0 = {"gut": 10.0, "blood": 0.0}
     solution = solve_ivp(oral, y0, {"ka": p[:, 0], "ke": p[:, 1]}, t, subject, solver="linear")
-    f = pytensor.function([t, p], [solution.blood, solution.status, pt.grad(solution.blood.sum(), p)], mode=FAST)
-    blood, status, gradient = f(np.array([1.0, *times, 1.0]), np.array([[1.0, 0.1], rates, [1.0, 0.1]]))
+    f = pytensor.function(
+        [t, p], [solution.blood, solution.status, pt.grad(solution.blood.sum(), p)], mode=FAST
+    )
+    blood, status, gradient = f(
+        np.array([1.0, *times, 1.0]), np.array([[1.0, 0.1], rates, [1.0, 0.1]])
+    )
     assert status.tolist() == [0, int(expected), 0]
-    assert np.isfinite(blood[subject == 1]).all() == np.isfinite(gradient[1]).all() == (expected == 0)
+    assert (
+        np.isfinite(blood[subject == 1]).all() == np.isfinite(gradient[1]).all() == (expected == 0)
+    )
     assert (np.isnan(blood[subject == 1]).all() and np.isnan(gradient[1]).all()) or expected == 0
     assert blood[0] == blood[-1] and np.isfinite(gradient[[0, 2]]).all()
 
@@ -215,16 +236,26 @@ def test_recognized(name):
     solution = solve_ivp(LINEAR[name], {"a": 1.0, "b": 2.0}, {"k": 0.5, "v": 2.0}, [1.0])
     assert solution.solver == "linear"
     steps = solve_ivp(
-        LINEAR[name], {"a": 1.0, "b": 2.0}, {"k": 0.5, "v": 2.0}, [1.0], solver="tsit5", rtol=1e-10, atol=1e-10
+        LINEAR[name],
+        {"a": 1.0, "b": 2.0},
+        {"k": 0.5, "v": 2.0},
+        [1.0],
+        solver="tsit5",
+        rtol=1e-10,
+        atol=1e-10,
     )
     assert steps.solver == "tsit5"
-    np.testing.assert_allclose([solution.a.eval(), solution.b.eval()], [steps.a.eval(), steps.b.eval()], rtol=1e-8)
+    np.testing.assert_allclose(
+        [solution.a.eval(), solution.b.eval()], [steps.a.eval(), steps.b.eval()], rtol=1e-8
+    )
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_not_recognized(name):
     rhs, message = OTHERS[name]
-    with pytest.raises(ValueError, match=f"needs derivatives that are linear in the states.*{message}"):
+    with pytest.raises(
+        ValueError, match=f"needs derivatives that are linear in the states.*{message}"
+    ):
         solve_ivp(rhs, {"a": 1.0, "b": 2.0}, {"k": 0.5, "v": 2.0}, [1.0], solver="linear")
     assert solve_ivp(rhs, {"a": 1.0, "b": 2.0}, {"k": 0.5, "v": 2.0}, [1.0]).solver == "auto"
 

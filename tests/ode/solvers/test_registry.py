@@ -22,7 +22,9 @@ ALL = pytest.mark.parametrize("solver", SOLVERS.values(), ids=lambda solver: sol
 
 
 def build(solver, rhs=lambda t, y, p: {"y": -p.k * y.y}, events=None):
-    return solve_ivp(rhs, {"y": 1.0}, {"k": pt.scalar("k")}, [1.0, 2.0], solver=solver.name, events=events)
+    return solve_ivp(
+        rhs, {"y": 1.0}, {"k": pt.scalar("k")}, [1.0, 2.0], solver=solver.name, events=events
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +46,12 @@ def named_in_choices(source, names=frozenset(SOLVERS)):
             parts = [key for key in node.keys if key is not None]
         else:
             continue
-        texts = {c.value for part in parts for c in ast.walk(part) if isinstance(c, ast.Constant) and isinstance(c.value, str)}
+        texts = {
+            c.value
+            for part in parts
+            for c in ast.walk(part)
+            if isinstance(c, ast.Constant) and isinstance(c.value, str)
+        }
         if texts & names:
             yield node.lineno if hasattr(node, "lineno") else node.value.lineno
 
@@ -59,7 +66,12 @@ def test_only_the_registry_knows_solvers_by_name():
 
 @pytest.mark.parametrize(
     "source",
-    ["op.solver == 'cvodes'", "s in ('auto', 'x')", "{'linear': 1}[s]", "match s:\n  case 'sunode':\n    pass"],
+    [
+        "op.solver == 'cvodes'",
+        "s in ('auto', 'x')",
+        "{'linear': 1}[s]",
+        "match s:\n  case 'sunode':\n    pass",
+    ],
 )
 def test_the_check_finds_names(source):
     assert list(named_in_choices(source))
@@ -108,7 +120,10 @@ def test_nonlinear_systems_are_supported_or_refused(solver):
     if not solver.only_linear:
         assert build(solver, rhs).solver == solver.name
         return
-    with pytest.raises(ValueError, match=f"solver='{solver.name}' needs derivatives that are linear.*Use solver='auto'"):
+    with pytest.raises(
+        ValueError,
+        match=f"solver='{solver.name}' needs derivatives that are linear.*Use solver='auto'",
+    ):
         build(solver, rhs)
 
 
@@ -134,7 +149,9 @@ def test_which_solvers_there_are():
 
 
 def test_a_solver_is_imported_when_it_is_needed():
-    modules = sorted({name for s in SOLVERS.values() for name in (s.module, s.adjoint) if name is not None})
+    modules = sorted(
+        {name for s in SOLVERS.values() for name in (s.module, s.adjoint) if name is not None}
+    )
     code = (
         "import sys\nfrom pymc_saem.ode import solve_ivp\n"
         "for solver in ('auto', 'tsit5', 'cvodes', 'linear'):\n"

@@ -9,7 +9,9 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 
-pytest.importorskip("sunode", reason="sunode is not installed; it comes with conda-forge, not with pip")
+pytest.importorskip(
+    "sunode", reason="sunode is not installed; it comes with conda-forge, not with pip"
+)
 from pymc_saem.ode import SolverStatus, solve_ivp
 from tests.ode import test_gradient, test_solution
 from tests.ode.test_gradient import (  # noqa: F401
@@ -44,7 +46,9 @@ def test_accuracy_in_row_order(tolerance):
     """The method adds up more error over a solve than the explicit one: 32 tolerances here, those of `cvodes` too."""
     solution = test_solution.solve(rtol=tolerance, atol=tolerance)
     for name, expected in zip(("depot", "center"), oral_scipy(SUBJECT, TIMES).T, strict=True):
-        assert (np.abs(solution[name].eval() - expected) <= 50 * tolerance * (1 + np.abs(expected))).all()
+        assert (
+            np.abs(solution[name].eval() - expected) <= 50 * tolerance * (1 + np.abs(expected))
+        ).all()
     assert (solution.status.eval() == 0).all()
 
 
@@ -79,12 +83,22 @@ def robertson(t, y, p):
 
 
 def test_a_stiff_system_agrees_with_cvodes():
-    k, a = pt.matrix("k", shape=(2, 3), dtype="float64"), pt.vector("a", shape=(2,), dtype="float64")
+    k, a = (
+        pt.matrix("k", shape=(2, 3), dtype="float64"),
+        pt.vector("a", shape=(2,), dtype="float64"),
+    )
     times, subject = np.array([4e5, 0.4, 40.0, 4e3, 4.0]), np.array([0, 0, 1, 0, 1])
     results = []
     for solver in ("cvodes", "sunode"):
         solution = solve_ivp(
-            robertson, {"a": a, "b": 0.0, "c": 0.0}, {"k": k}, times, subject, rtol=1e-8, atol=1e-12, solver=solver
+            robertson,
+            {"a": a, "b": 0.0, "c": 0.0},
+            {"k": k},
+            times,
+            subject,
+            rtol=1e-8,
+            atol=1e-12,
+            solver=solver,
         )
         cost = solution.a.sum() + 1e4 * solution.b.sum()
         function = pytensor.function([k, a], [solution.a, solution.b, *pytensor.grad(cost, [k, a])])
@@ -102,7 +116,9 @@ def test_failures_have_their_codes_and_print_nothing(capfd):
         {"y": 1.0}, {"a": a, "b": np.array([1.0, 1.0, 1.0, -1.0])}, [1.0, 2.0, 2.0, 1.0], [0, 1, 2, 3],
     )  # fmt: skip
     gradient = pytensor.grad(solution.y.sum(), a)
-    _, status, slope = pytensor.function([a], [solution.y, solution.status, gradient])([-1.0, 1.0, np.nan, 1.0])
+    _, status, slope = pytensor.function([a], [solution.y, solution.status, gradient])(
+        [-1.0, 1.0, np.nan, 1.0]
+    )
     assert status[0] == SolverStatus.SUCCESS and status[1] != SolverStatus.SUCCESS
     assert status[2] == status[3] == SolverStatus.NON_FINITE
     assert slope[0] == pytest.approx(0.25, rel=1e-4) and np.isnan(slope[1:]).all()
@@ -132,14 +148,18 @@ def test_times_that_become_invalid_have_their_code():
 
 def test_repeats_of_the_start_time_keep_their_rows():
     """`sunode.solver.Solver.solve` writes each of them to the first row."""
-    solution = with_sunode(lambda t, y, p: {"y": -y.y}, {"y": 3.0}, {}, [1.0, 0.0, 2.0, 0.0], rtol=1e-9, atol=1e-9)
+    solution = with_sunode(
+        lambda t, y, p: {"y": -y.y}, {"y": 3.0}, {}, [1.0, 0.0, 2.0, 0.0], rtol=1e-9, atol=1e-9
+    )
     assert solution.y.eval() == pytest.approx(3.0 * np.exp([-1.0, 0.0, -2.0, 0.0]), rel=1e-7)
 
 
 def test_a_solve_after_a_failed_one_is_not_changed_by_it():
     """Solver memory is used again and again; nothing of a solve may stay in it."""
     a = pt.vector("a", shape=(1,))
-    solution = with_sunode(lambda t, y, p: {"y": p.a * y.y**2}, {"y": 1.0}, {"a": a}, [0.5, 2.0], [0, 0], n_threads=1)
+    solution = with_sunode(
+        lambda t, y, p: {"y": p.a * y.y**2}, {"y": 1.0}, {"a": a}, [0.5, 2.0], [0, 0], n_threads=1
+    )
     function = pytensor.function([a], [solution.y, pytensor.grad(solution.y.sum(), a)])
     first = function([-1.0])
     function([3.0]), function([np.nan])
@@ -148,5 +168,7 @@ def test_a_solve_after_a_failed_one_is_not_changed_by_it():
 
 
 def test_the_op_travels_between_processes():
-    op = with_sunode(robertson, {"a": 1.0, "b": 0.0, "c": 0.0}, {"k": np.ones(3)}, [1.0]).status.owner.op
+    op = with_sunode(
+        robertson, {"a": 1.0, "b": 0.0, "c": 0.0}, {"k": np.ones(3)}, [1.0]
+    ).status.owner.op
     assert pickle.loads(pickle.dumps(op)) == op

@@ -48,8 +48,8 @@ def started(linear, seed, n_replicates=4, n_transitions=60):
 def test_effective_sample_sizes_are_calibrated(linear):
     """Errors of means and standard deviations, in the units that the effective sample sizes promise, have variance 1.
 
-    300 subjects in three seeds, and two correlated effects each: 4 standard errors of a mean square of 300 are 0.33, 0.4
-    leaves room for the error of the sizes themselves.
+    300 subjects in three seeds, and two correlated effects each: 4 standard errors of a mean square
+    of 300 are 0.33, 0.4 leaves room for the error of the sizes themselves.
     """
     _, _, mean, covariance = linear
     sd = np.sqrt(np.einsum("sii->si", covariance))
@@ -59,7 +59,9 @@ def test_effective_sample_sizes_are_calibrated(linear):
         sizes.append(found.convergence.ess)
         of_means.append((found.mean - mean) / sd * np.sqrt(found.convergence.ess))
         of_sds.append(np.log(found.sd / sd) * np.sqrt(2.0 * found.convergence.ess_sd))
-    assert np.median(sizes) < 0.7 * 1000  # the draws are correlated, or there would be nothing to see
+    assert (
+        np.median(sizes) < 0.7 * 1000
+    )  # the draws are correlated, or there would be nothing to see
     assert np.mean(np.square(of_means)) == pytest.approx(1.0, abs=0.4)
     assert np.mean(np.square(of_sds)) == pytest.approx(1.0, abs=0.4)
 
@@ -86,8 +88,12 @@ def test_too_few_draws_go_on_until_they_suffice(linear):
     before = describe_individuals(*started(linear, 6), 20)
     assert not before.convergence.is_enough.any() and before.draws.shape[1] == 20
     assert found.convergence.is_enough.all() and 20 < found.draws.shape[1] <= MAX_DRAWS
-    assert np.array_equal(found.draws[:, :20], before.draws) and np.array_equal(found.draws, again.draws)
-    assert (found.convergence.rhat < LARGEST_RHAT).all() and (found.convergence.ess >= LEAST_ESS).all()
+    assert np.array_equal(found.draws[:, :20], before.draws) and np.array_equal(
+        found.draws, again.draws
+    )
+    assert (found.convergence.rhat < LARGEST_RHAT).all() and (
+        found.convergence.ess >= LEAST_ESS
+    ).all()
 
 
 class Slow:
@@ -112,7 +118,9 @@ class Slow:
 
 def drawn_by(simulator, n_draws, max_solves):
     """The draws, and what is known of them."""
-    draws = Draws(simulator, None, None, simulator.rng.standard_normal((4, simulator.mixed.n_subjects, 1)))
+    draws = Draws(
+        simulator, None, None, simulator.rng.standard_normal((4, simulator.mixed.n_subjects, 1))
+    )
     return draws, draws.until_enough(n_draws, max_solves)
 
 
@@ -133,7 +141,9 @@ def test_longer_chains_are_thinned_and_not_larger():
     draws, found = drawn_by(Slow(0.999), 250, 1e8)
     assert found.is_enough.all()
     assert 250 <= draws.n_draws <= MAX_DRAWS and draws.spacing > 10 and draws.spacing % 10 == 0
-    assert draws.n_solves > 12 * draws.spacing * draws.n_draws  # all of the chain, not its last part
+    assert (
+        draws.n_solves > 12 * draws.spacing * draws.n_draws
+    )  # all of the chain, not its last part
     lag = np.mean(draws.phi[:, 1:] * draws.phi[:, :-1]) / np.mean(draws.phi**2)
     assert lag == pytest.approx(0.999**draws.spacing, abs=0.1)  # evenly spaced, across the rounds
 
@@ -178,7 +188,10 @@ def test_weights_of_networks_are_judged_by_the_log_likelihood(mixed):
     assert not assess_draws(mixed, draws, loglik).is_enough.any()
     mixed.random_effects[1].is_network = True
     found = assess_draws(mixed, draws, loglik)
-    assert list(np.flatnonzero(~found.is_enough)) == [2] and found.worst_rhat[2] == found.loglik_rhat[2]
+    assert (
+        list(np.flatnonzero(~found.is_enough)) == [2]
+        and found.worst_rhat[2] == found.loglik_rhat[2]
+    )
     assert (found.rhat[:, 1] > LARGEST_RHAT).all()
 
 
@@ -209,7 +222,9 @@ def test_few_draws_and_failed_subjects_are_not_enough(mixed):
 def test_the_error_of_coarse_solves_is_that_of_the_formula(tolerance):
     """One compartment, solved coarsely and by its formula, at the draws."""
     exact = engine_of(theophylline(), n_replicates=4)
-    engine = engine_of(theophylline(True, rtol=tolerance, atol=tolerance, solver="tsit5"), n_replicates=4)
+    engine = engine_of(
+        theophylline(True, rtol=tolerance, atol=tolerance, solver="tsit5"), n_replicates=4
+    )
     values = {
         "log_ka": 0.46,
         "log_V": 3.45,
@@ -222,7 +237,9 @@ def test_the_error_of_coarse_solves_is_that_of_the_formula(tolerance):
     theta = theta_of(engine, values)
     population = engine.maximizer.population(theta)
     simulator = engine.simulator(population, np.random.default_rng(2))
-    found = describe_individuals(simulator, population, theta, np.repeat(population.mean[None], 4, axis=0), 12)
+    found = describe_individuals(
+        simulator, population, theta, np.repeat(population.mean[None], 4, axis=0), 12
+    )
     if tolerance == 1e-6:  # nothing to compare with
         assert not found.solver_error.any()
         return

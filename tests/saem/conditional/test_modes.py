@@ -13,14 +13,22 @@ class TwoPeaks:
     """log p(y_i | phi_i) = log(exp(-(phi - a_i)^2 / 2 s^2) + height_i exp(-(phi - b_i)^2 / 2 s^2)); NaN for subjects that fail."""
 
     def __init__(self, low, high, height, s=0.2, fails=(), cliff=None):
-        self.peaks, self.log_height = np.array([low, high]), np.array([np.zeros_like(height), np.log(height)])
+        self.peaks, self.log_height = (
+            np.array([low, high]),
+            np.array([np.zeros_like(height), np.log(height)]),
+        )
         self.s, self.fails, self.cliff, self.n_evaluations = s, list(fails), cliff, 0
 
     def gradient(self, phi, theta):
         self.n_evaluations += 1
-        parts = -((phi - self.peaks[:, None, :, None]) ** 2) / (2 * self.s**2) + self.log_height[:, None, :, None]
+        parts = (
+            -((phi - self.peaks[:, None, :, None]) ** 2) / (2 * self.s**2)
+            + self.log_height[:, None, :, None]
+        )
         value = np.logaddexp(*parts)
-        slope = np.sum(np.exp(parts - value) * (self.peaks[:, None, :, None] - phi) / self.s**2, axis=0)
+        slope = np.sum(
+            np.exp(parts - value) * (self.peaks[:, None, :, None] - phi) / self.s**2, axis=0
+        )
         value = value[..., 0]
         value[:, self.fails] = np.nan
         if self.cliff is not None:
@@ -32,7 +40,9 @@ def exact(densities, population):
     """Highest point of each subject on a fine grid."""
     grid = np.linspace(-6, 6, 120_001)
     phi = np.broadcast_to(grid[:, None, None], (grid.size, N_SUBJECTS, 1))
-    value = np.nan_to_num(densities.gradient(phi, None)[0] + population.log_density(phi), nan=-np.inf)
+    value = np.nan_to_num(
+        densities.gradient(phi, None)[0] + population.log_density(phi), nan=-np.inf
+    )
     return grid[np.argmax(value, axis=0)], value.max(axis=0)
 
 
@@ -54,7 +64,9 @@ def test_the_higher_of_two_modes_is_found_wherever_most_starts_are(population):
     place, value = exact(densities, population)
     starts = np.stack([low, low + 0.01, low - 0.01, high])[..., None]
     found = best_modes(densities, population, None, starts, SD)
-    assert np.allclose(found.mode[:, 0], place, atol=1e-3) and np.allclose(found.logp, value, atol=1e-6)
+    assert np.allclose(found.mode[:, 0], place, atol=1e-3) and np.allclose(
+        found.logp, value, atol=1e-6
+    )
     assert np.array_equal(found.agreement, np.full(N_SUBJECTS, 0.25))
     mode, logp = find_modes(densities, population, None, starts)
     assert np.array_equal(mode, found.mode) and np.array_equal(logp, found.logp)
@@ -71,14 +83,18 @@ def test_one_mode_is_agreed_upon(population):
 def test_of_equally_high_modes_the_first_start_decides(population, first):
     """Otherwise the last digit of a solve would, and the modes of two runs lie far apart."""
     densities = TwoPeaks(-np.full(N_SUBJECTS, 2.0), np.full(N_SUBJECTS, 2.0), np.ones(N_SUBJECTS))
-    found = best_modes(densities, population, None, starts_at(first, -first, 2.3, -2.3, -1.7, 1.7), SD)
+    found = best_modes(
+        densities, population, None, starts_at(first, -first, 2.3, -2.3, -1.7, 1.7), SD
+    )
     assert np.all(np.sign(found.mode) == np.sign(first))
     assert np.array_equal(found.agreement, np.full(N_SUBJECTS, 0.5))
 
 
 def test_failed_starts_do_not_count_and_failed_subjects_are_told(population):
     """Starts above 1 have no density; those of subject 1 nowhere."""
-    densities = TwoPeaks(*[-np.ones(N_SUBJECTS)] * 2, height=np.ones(N_SUBJECTS), fails=[1], cliff=1.0)
+    densities = TwoPeaks(
+        *[-np.ones(N_SUBJECTS)] * 2, height=np.ones(N_SUBJECTS), fails=[1], cliff=1.0
+    )
     found = best_modes(densities, population, None, starts_at(0.0, 2.0, -2.0, 3.0), SD)
     assert np.array_equal(found.agreement, [1.0, 0.0, 1.0])
     assert np.isneginf(found.logp[1]) and np.isfinite(found.logp[[0, 2]]).all()
@@ -87,6 +103,8 @@ def test_failed_starts_do_not_count_and_failed_subjects_are_told(population):
 
 
 def test_a_search_ends_soon(population):
-    densities = TwoPeaks(-np.full(N_SUBJECTS, 2.0), np.full(N_SUBJECTS, 2.0), np.ones(N_SUBJECTS), fails=[0])
+    densities = TwoPeaks(
+        -np.full(N_SUBJECTS, 2.0), np.full(N_SUBJECTS, 2.0), np.ones(N_SUBJECTS), fails=[0]
+    )
     best_modes(densities, population, None, starts_at(-4.0, -1.0, 0.3, 1.0, 4.0), SD)
     assert densities.n_evaluations < 60

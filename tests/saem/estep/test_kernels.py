@@ -29,7 +29,12 @@ def linear_gaussian(**options):
     data = slopes_data(n_subjects=6, n_rows=3)
     engine = engine_of(slopes(data, **options))
     beta, gamma, omega, sigma = np.array([1.0, -0.5]), 0.8, np.array([[1.0, 0.3], [0.3, 0.5]]), 0.4
-    values = {"beta": beta, "gamma": gamma, "sigma": sigma, "chol": np.linalg.cholesky(omega)[np.tril_indices(2)]}
+    values = {
+        "beta": beta,
+        "gamma": gamma,
+        "sigma": sigma,
+        "chol": np.linalg.cholesky(omega)[np.tril_indices(2)],
+    }
     theta = engine.points.theta_at(values)
     means, covs = [], []
     for s in range(6):
@@ -70,7 +75,9 @@ def check_invariance(target, kernel):
     simulator.shares, simulator.n_transitions = {kernel: 1.0}, 25
     simulator.stop_tuning()
     moved, _, report = simulator(population, theta, phi)
-    assert report[f"accept_{kernel}"] > {"mala": 0.3, "independence": 0.8}.get(kernel, 0.02) and np.any(moved != phi)
+    assert report[f"accept_{kernel}"] > {"mala": 0.3, "independence": 0.8}.get(
+        kernel, 0.02
+    ) and np.any(moved != phi)
     sd = np.sqrt(np.diagonal(covs, axis1=1, axis2=2))
     assert np.all(np.abs(moved.mean(0) - means) < 5 * sd / np.sqrt(n))
     found = np.einsum("rsi,rsj->sij", moved - means, moved - means) / n
@@ -110,7 +117,9 @@ def test_langevin_adapts_to_its_target_and_freezes(linear):
     simulator.stop_tuning()
     before = simulator.adapted["mala"]["scaling"]
     simulator(population, theta, phi)
-    assert np.array_equal(before, simulator.adapted["mala"]["scaling"]) and np.unique(before).size == 6
+    assert (
+        np.array_equal(before, simulator.adapted["mala"]["scaling"]) and np.unique(before).size == 6
+    )
 
 
 def test_adaptation_reaches_the_target_and_freezes(linear):
@@ -136,7 +145,9 @@ def test_the_prior_density_equals_that_of_the_pymc_graph(linear):
     point = engine.points.to_point(theta, phi, engine.points.template)
     model = engine.mixed.model
     expected = model.compile_logp(vars=[model["b"]], jacobian=False)(point)
-    assert np.isclose(engine.maximizer.population(theta).log_density(phi).sum(), expected, rtol=1e-10)
+    assert np.isclose(
+        engine.maximizer.population(theta).log_density(phi).sum(), expected, rtol=1e-10
+    )
     loglik, _, _ = engine.densities.likelihood(phi[None], theta)
     assert np.isclose(loglik.sum(), model.compile_logp(vars=[model["y"]])(point), rtol=1e-10)
 
@@ -169,24 +180,46 @@ def test_replicates_do_not_collapse_omega():
         for k in range(150):
             if k == 40:
                 simulator.stop_tuning()
-            state, _ = iterate(state, simulate, maximizer, maximizer.schedule.step_size(max(0, k - 39)))
+            state, _ = iterate(
+                state, simulate, maximizer, maximizer.schedule.step_size(max(0, k - 39))
+            )
         estimates.append({n: v.item() for n, v in engine.points.natural_theta(state.theta).items()})
     for found in estimates:
         assert np.isclose(found["omega"], 0.80081, rtol=0.02)
-        assert exact_loglik(found["a"], found["omega"], found["sigma"], y, subject) > -26.386860 - 0.01
+        assert (
+            exact_loglik(found["a"], found["omega"], found["sigma"], y, subject) > -26.386860 - 0.01
+        )
 
 
 def test_acceptance_rejects_nan_and_takes_every_improvement():
     new = np.array([[np.nan, 0.0, 3.0, -np.inf, -1.0, -1.0]])
     log_uniform = np.array([[-1.0, -1e-9, -1e-9, -50.0, -0.5, -1.5]])
     phi, zeros = np.zeros((1, 6, 1)), np.zeros((1, 6))
-    empty, total, square, held = np.zeros((1, 6, 0)), np.zeros((1, 6, 1)), np.zeros((1, 1)), np.full((1, 6), 2)
+    empty, total, square, held = (
+        np.zeros((1, 6, 0)),
+        np.zeros((1, 6, 1)),
+        np.zeros((1, 1)),
+        np.full((1, 6), 2),
+    )
     weight = np.array([1.0, 2.0, 0.0, 1.0, 1.0, 0.5])
     bookkeeping = (held, weight, total, square, empty)
-    rate = decide(phi, zeros.copy(), zeros.copy(), empty, phi + 1, new, zeros, empty, log_uniform, False, *bookkeeping)
+    rate = decide(
+        phi,
+        zeros.copy(),
+        zeros.copy(),
+        empty,
+        phi + 1,
+        new,
+        zeros,
+        empty,
+        log_uniform,
+        False,
+        *bookkeeping,
+    )
     assert phi.ravel().tolist() == [0, 1, 1, 0, 0, 1] and rate == 0.5
     add_all(phi, empty, held, weight, total, square, empty)
-    # Two visits to 0 before, one of the new state after; the sums have every visit once, the sum over subjects by weight.
+    # Two visits to 0 before, one of the new state after; the sums have every visit once, the sum
+    # over subjects by weight.
     assert np.array_equal(total, phi) and square.item() == 2.5 and not held.any()
 
 
@@ -194,7 +227,9 @@ def test_subject_metropolis_is_pymc_metropolis(linear):
     import pymc as pm
 
     engine = linear[0]
-    kernel = engine.simulator(engine.maximizer.population(linear[1]), np.random.default_rng(0)).kernels["block"]
+    kernel = engine.simulator(
+        engine.maximizer.population(linear[1]), np.random.default_rng(0)
+    ).kernels["block"]
     assert isinstance(kernel, SubjectMetropolis) and isinstance(kernel, pm.Metropolis)
     state = kernel.sampling_state
     kernel.scaling = kernel.scaling * 2

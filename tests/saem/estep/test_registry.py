@@ -14,8 +14,9 @@ from pymc_saem.saem.run.options import check_step_options
 from tests.saem.estep.test_kernels import check_invariance, linear_gaussian
 
 PACKAGE = Path(ps.__file__).parent
-#: These words mean other things elsewhere: prior distributions, blocks of a covariance. (One file does mean the kernel:
-#: results/tables/diagnostics reads stored fits, without the package saem, and prior proposals are judged in none of them.)
+#: These words mean other things elsewhere: prior distributions, blocks of a covariance. (One file
+#: does mean the kernel: results/tables/diagnostics reads stored fits, without the package saem, and
+#: prior proposals are judged in none of them.)
 OTHER_WORDS = {"prior", "block"}
 
 
@@ -130,7 +131,9 @@ def test_the_order_of_kernels_and_default_shares():
     """Random numbers are drawn in this order, so another one changes every fit."""
     assert list(KERNELS) == ["prior", "coordinate", "block", "mala", "independence"]
     assert default_shares() == {"prior": 0.15, "coordinate": 0.35, "block": 0.5}
-    assert {name: kernel.name for name, kernel in KERNELS.items()} == {name: name for name in KERNELS}
+    assert {name: kernel.name for name, kernel in KERNELS.items()} == {
+        name: name for name in KERNELS
+    }
 
 
 def test_the_step_method_records_what_kernels_do():
@@ -141,8 +144,12 @@ def test_the_step_method_records_what_kernels_do():
 def names_in_code(path):
     """Kernels that texts in a file name, or whose acceptance they name; docstrings may do so."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    named = {name for name in KERNELS for text in texts if text == name or f"'{name}'" in text} - OTHER_WORDS
+    texts = {
+        n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    }
+    named = {
+        name for name in KERNELS for text in texts if text == name or f"'{name}'" in text
+    } - OTHER_WORDS
     return named | {name for name in KERNELS if f"accept_{name}" in texts}
 
 

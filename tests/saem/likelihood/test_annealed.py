@@ -7,7 +7,8 @@ from pymc_saem.saem.likelihood.annealed import marginal_loglik
 from tests.support.engines import engine_of
 from tests.support.models import slopes, slopes_data, slopes_loglik, theophylline
 
-#: -2LL of theophylline by adaptive quadrature at the exact ML estimates, which are given to four digits.
+#: -2LL of theophylline by adaptive quadrature at the exact ML estimates, which are given to four
+#: digits.
 PK = {"log_ka": 0.4593, "log_CL": 1.0117, "log_V": 3.4539, "sigma": 0.6959}
 PK_OMEGA = {"omega_ka": 0.4050, "omega_CL": 0.0703, "omega_V": 0.0185}
 PK_DEVIANCE = 360.701
@@ -17,7 +18,9 @@ def estimate(engine, values, seed, **options):
     """Marginal log-likelihood at natural parameter values."""
     theta = engine.points.theta_at(values)
     population = engine.maximizer.population(theta)
-    return marginal_loglik(engine.densities, population, theta, np.random.default_rng(seed), **options)
+    return marginal_loglik(
+        engine.densities, population, theta, np.random.default_rng(seed), **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +28,21 @@ def linear():
     """Engine of a linear model with correlated random effects, parameters, and each subject's exact log-likelihood."""
     data = slopes_data(n_subjects=6, n_rows=4)
     beta, gamma, omega, sigma = np.array([0.5, -0.5]), 0.8, np.array([[1.0, 0.3], [0.3, 0.5]]), 0.2
-    values = {"beta": beta, "gamma": gamma, "sigma": sigma, "chol": np.linalg.cholesky(omega)[np.tril_indices(2)]}
+    values = {
+        "beta": beta,
+        "gamma": gamma,
+        "sigma": sigma,
+        "chol": np.linalg.cholesky(omega)[np.tril_indices(2)],
+    }
     exact = []
     for s in range(6):
         rows = data["subject"] == s
-        alone = {"y": data["y"][rows], "t": data["t"][rows], "x": data["x"][[s]], "subject": np.zeros(4, int)}
+        alone = {
+            "y": data["y"][rows],
+            "t": data["t"][rows],
+            "x": data["x"][[s]],
+            "subject": np.zeros(4, int),
+        }
         exact.append(slopes_loglik(beta, gamma, omega, sigma, alone))
     return engine_of(slopes(data)), values, np.array(exact)
 
@@ -71,12 +84,16 @@ def test_theophylline_within_the_stated_error(ode):
     assert found.total_error < 0.3
     assert found.total == pytest.approx(-PK_DEVIANCE / 2, abs=4 * found.total_error)
     if ode:
-        assert engine.densities.solved_tightly().solved_tightly() is engine.densities.solved_tightly()
+        assert (
+            engine.densities.solved_tightly().solved_tightly() is engine.densities.solved_tightly()
+        )
 
 
 def test_same_seed_same_result(linear):
     engine, values, _ = linear
-    first, second = (estimate(engine, values, 4, n_groups=2, n_particles=10, n_steps=1) for _ in range(2))
+    first, second = (
+        estimate(engine, values, 4, n_groups=2, n_particles=10, n_steps=1) for _ in range(2)
+    )
     assert np.array_equal(first.groups, second.groups)
 
 

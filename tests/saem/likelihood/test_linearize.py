@@ -31,7 +31,9 @@ def loglik(engine, theta, conditional, method="linearization"):
 
 
 @pytest.mark.parametrize("method", ["linearization", "laplace"])
-@pytest.mark.parametrize("name", ["slopes", "two_outcomes", "noncentered", "nested_added", "nested_mean"])
+@pytest.mark.parametrize(
+    "name", ["slopes", "two_outcomes", "noncentered", "nested_added", "nested_mean"]
+)
 @pytest.mark.slow
 def test_linear_models_are_exact(name, method):
     """At values that are no maximum; the covariance, several outcomes, spellings and levels of a Gaussian marginal."""
@@ -57,7 +59,10 @@ def test_a_lognormal_outcome_counts_its_jacobian_and_missing_rows_do_not_count()
     for i in range(6):
         rows = y[(subject == i) & np.isfinite(y)]
         covariance = 0.35**2 * np.eye(rows.size) + 0.9**2
-        exact = multivariate_normal.logpdf(np.log(rows), np.full(rows.size, 0.4), covariance) - np.log(rows).sum()
+        exact = (
+            multivariate_normal.logpdf(np.log(rows), np.full(rows.size, 0.4), covariance)
+            - np.log(rows).sum()
+        )
         assert found.loglik[i] == pytest.approx(exact, abs=1e-6)
 
 
@@ -68,13 +73,18 @@ def test_residual_scales_are_those_at_the_mode(kind):
     case, engine, theta, conditional = at_start(f"bolus_{kind}")
     found, v = loglik(engine, theta, conditional), case.starts[0]
     conc, t, subject = bolus.data(kind)
-    mean, omega = np.array([v["log_V"], v["log_CL"]]), np.diag([v["omega_V"] ** 2, v["omega_CL"] ** 2])
+    mean, omega = (
+        np.array([v["log_V"], v["log_CL"]]),
+        np.diag([v["omega_V"] ** 2, v["omega_CL"] ** 2]),
+    )
     for i, mode in enumerate(conditional.mode):
         ours = subject == i
         turnover = np.exp(mode[1] - mode[0]) * t[ours]
         f = bolus.DOSE * np.exp(-mode[0] - turnover)
         slope = np.column_stack([f * (turnover - 1.0), -f * turnover])
-        covariance = slope @ omega @ slope.T + np.diag(np.broadcast_to(bolus.deviation(kind, f, v), f.shape) ** 2)
+        covariance = slope @ omega @ slope.T + np.diag(
+            np.broadcast_to(bolus.deviation(kind, f, v), f.shape) ** 2
+        )
         exact = multivariate_normal.logpdf(conc[ours], f + slope @ (mean - mode), covariance)
         assert found.loglik[i] == pytest.approx(exact, abs=1e-4)
 
@@ -85,7 +95,9 @@ def test_theophylline_beside_the_exact_value_and_published_ones():
     linearized = -2 * loglik(engine, theta, conditional).total
     assert 359.40 < linearized < 359.50
     assert linearized - 360.701 == pytest.approx(-1.28, abs=0.01)
-    assert -2 * loglik(engine, theta, conditional, "laplace").total == pytest.approx(360.701 + 0.40, abs=0.02)
+    assert -2 * loglik(engine, theta, conditional, "laplace").total == pytest.approx(
+        360.701 + 0.40, abs=0.02
+    )
 
 
 def test_differences_see_through_the_noise_of_a_solver():
@@ -108,12 +120,18 @@ def test_laplace_is_the_curvature_at_the_mode():
 
         def loss(b, ours=ours, center=center):
             rate = np.exp(b + v["slope"] * t[ours])
-            prior = 0.5 * ((b - center) / v["omega"]) ** 2 + np.log(v["omega"]) + 0.5 * np.log(2 * np.pi)
+            prior = (
+                0.5 * ((b - center) / v["omega"]) ** 2
+                + np.log(v["omega"])
+                + 0.5 * np.log(2 * np.pi)
+            )
             return prior - poisson.logpmf(y[ours], rate).sum()
 
         best = minimize_scalar(loss, (center - 1, center + 1), options={"xtol": 1e-10})
         curvature = np.exp(best.x + v["slope"] * t[ours]).sum() + v["omega"] ** -2
-        assert found.loglik[i] == pytest.approx(-best.fun + 0.5 * np.log(2 * np.pi / curvature), abs=1e-4)
+        assert found.loglik[i] == pytest.approx(
+            -best.fun + 0.5 * np.log(2 * np.pi / curvature), abs=1e-4
+        )
 
 
 @pytest.mark.parametrize(
@@ -132,7 +150,9 @@ def test_what_is_not_gaussian_is_refused_before_the_fit(name, words):
         ("likelihood", "'laplace', 'quadrature' or 'importance'"),
         ("standard_errors", "'louis' or 'score'"),
     ):
-        with pytest.raises(ValueError, match=f"{option} is 'linearization', and {words}.*Use {others}, or 'auto'"):
+        with pytest.raises(
+            ValueError, match=f"{option} is 'linearization', and {words}.*Use {others}, or 'auto'"
+        ):
             ps.fit_saem(model, **{option: "linearization"})
 
 
@@ -155,7 +175,9 @@ def test_a_subject_without_prediction_is_named():
     assert "by linearization is not known for 1 of 4 subjects (D)" in found.warning
     options = {"likelihood": None, "standard_errors": "linearization"}
     uncertain = assess(engine, theta, conditional, np.random.default_rng(1), **options).uncertainty
-    assert uncertain.note == "without 1 subjects whose predictions failed (D)" and np.all(np.isfinite(uncertain.se))
+    assert uncertain.note == "without 1 subjects whose predictions failed (D)" and np.all(
+        np.isfinite(uncertain.se)
+    )
 
 
 def test_steps_have_a_size_where_draws_have_no_spread():
@@ -175,6 +197,8 @@ def test_the_table_says_that_the_approximation_has_no_error():
         random_seed=1, progressbar=False, compile_kwargs={"mode": "FAST_COMPILE"},
     )  # fmt: skip
     table = ps.summary(idata)
-    assert table.attrs["loglik"] == pytest.approx(-26.38686, abs=2e-3) and np.isnan(table.attrs["loglik_error"])
+    assert table.attrs["loglik"] == pytest.approx(-26.38686, abs=2e-3) and np.isnan(
+        table.attrs["loglik_error"]
+    )
     assert "(linearization, an approximation without an estimate of its error)" in str(table)
     assert "standard errors: linearized model (expected Fisher information)" in str(table)

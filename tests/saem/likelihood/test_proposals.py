@@ -22,13 +22,17 @@ def two_clouds(rng, n=600):
 
 @pytest.fixture(scope="module")
 def mixture():
-    return TMixture.around(two_clouds(np.random.default_rng(1)), Population(np.zeros((2, 1)), np.array([[4.0]])))
+    return TMixture.around(
+        two_clouds(np.random.default_rng(1)), Population(np.zeros((2, 1)), np.array([[4.0]]))
+    )
 
 
 def test_a_mixture_is_a_density(mixture):
     grid = np.linspace(-400.0, 400.0, 400_001)
     logp = mixture.log_density(np.repeat(grid[:, None, None], 2, axis=1))
-    np.testing.assert_allclose(np.exp(logsumexp(logp, axis=0)) * (grid[1] - grid[0]), 1.0, atol=2e-4)
+    np.testing.assert_allclose(
+        np.exp(logsumexp(logp, axis=0)) * (grid[1] - grid[0]), 1.0, atol=2e-4
+    )
 
 
 def test_draws_come_from_the_density(mixture):
@@ -54,7 +58,9 @@ def one_effect(mean, y, x):
     with pm.Model(coords={"subject": np.arange(len(y))}) as model:
         e = pm.Normal("e", pm.Flat("mu"), pm.HalfFlat("omega"), dims="subject")
         g = np.repeat(np.arange(len(y)), len(x))
-        pm.Normal("y", mean(e[g], np.tile(x, len(y)), pm.math), pm.HalfFlat("sigma"), observed=y.ravel())
+        pm.Normal(
+            "y", mean(e[g], np.tile(x, len(y)), pm.math), pm.HalfFlat("sigma"), observed=y.ravel()
+        )
     return model
 
 
@@ -77,7 +83,9 @@ def test_auto_is_within_its_errors(name, seed):
     theta = theta_of(engine, values)
     grid = 0.6 + np.linspace(-9.0, 9.0, 6001)
     rows = norm.logpdf(y[None], curve(grid[:, None, None], x, np), 0.3).sum(-1)
-    exact = logsumexp(rows + norm.logpdf(grid, 0.6, 1.0)[:, None] + np.log(grid[1] - grid[0]), axis=0)
+    exact = logsumexp(
+        rows + norm.logpdf(grid, 0.6, 1.0)[:, None] + np.log(grid[1] - grid[0]), axis=0
+    )
     found = marginal_likelihood(engine, theta, conditional_at(engine, theta), rng)
     assert found.method != "annealed" and found.total_error < 0.2
     assert abs(found.total - exact.sum()) < 3.5 * found.total_error + 0.01

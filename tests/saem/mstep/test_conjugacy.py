@@ -39,7 +39,9 @@ def test_full_covariance_and_covariate():
     data = slopes_data()
     rules = rules_of(slopes(data))
     assert [p.name for p in rules.mean.parameters] == ["beta", "gamma"]
-    assert np.allclose(rules.mean.design[:, 0, 2], data["x"]) and np.allclose(rules.mean.design[:, 1, 2], 0.0)
+    assert np.allclose(rules.mean.design[:, 0, 2], data["x"]) and np.allclose(
+        rules.mean.design[:, 1, 2], 0.0
+    )
     assert [r.kind for r in rules.omegas] == ["full"]
 
 
@@ -49,7 +51,9 @@ def test_full_covariance_and_covariate():
         (lambda o: pm.Normal("b", 0.0, o, dims=("subject", "k")), "scalar", 1.0),
         (lambda o: pm.Normal("b", 0.0, pt.sqrt(o), dims=("subject", "k")), "scalar", 0.5),
         (
-            lambda o: pm.MvNormal("b", np.zeros(2), o * np.array([[2.0, 1.0], [1.0, 3.0]]), dims=("subject", "k")),
+            lambda o: pm.MvNormal(
+                "b", np.zeros(2), o * np.array([[2.0, 1.0], [1.0, 3.0]]), dims=("subject", "k")
+            ),
             "scalar",
             0.5,
         ),
@@ -68,7 +72,9 @@ def test_scalar_covariances(write, kind, power):
 def test_diagonal_covariances(as_variance):
     def build():
         o = pm.HalfNormal("o", dims="k")
-        b = pm.MvNormal("b", np.zeros(2), pt.diag(o if as_variance else o**2), dims=("subject", "k"))
+        b = pm.MvNormal(
+            "b", np.zeros(2), pt.diag(o if as_variance else o**2), dims=("subject", "k")
+        )
         pm.Normal("y", b[SUBJECT, 0] + b[SUBJECT, 1], pm.HalfNormal("sigma"), observed=Y)
 
     (rule,) = rules_of(one_effect(build)).omegas
@@ -95,7 +101,9 @@ def test_means_are_affine_on_the_gaussian_scale():
         pm.Normal("y", b[SUBJECT], pm.HalfNormal("sigma"), observed=Y)
 
     rules = rules_of(one_effect(build))
-    assert np.allclose(rules.mean.design[:, 0, 0], 1.0) and np.allclose(rules.mean.design[:, 0, 1], X)
+    assert np.allclose(rules.mean.design[:, 0, 0], 1.0) and np.allclose(
+        rules.mean.design[:, 0, 1], X
+    )
 
 
 def test_logit_normal_effects_are_gaussian_on_the_logit_scale():
@@ -126,7 +134,9 @@ def refused(build, match):
 
 
 def reasons_of(build):
-    return {rule.parameter.name: (rule.kind, rule.reason) for rule in rules_of(one_effect(build)).scores}
+    return {
+        rule.parameter.name: (rule.kind, rule.reason) for rule in rules_of(one_effect(build)).scores
+    }
 
 
 def test_a_structural_parameter_gets_score_steps_with_the_reason():
@@ -134,7 +144,9 @@ def test_a_structural_parameter_gets_score_steps_with_the_reason():
     subject = data["tree"].factorize()[0]
 
     with pm.Model(coords={"tree": range(5)}) as model:
-        asym = pm.Normal("asym", pm.Flat("mu", initval=190.0), pm.HalfFlat("o", initval=30.0), dims="tree")
+        asym = pm.Normal(
+            "asym", pm.Flat("mu", initval=190.0), pm.HalfFlat("o", initval=30.0), dims="tree"
+        )
         xmid, scal = pm.Flat("xmid", initval=700.0), pm.Flat("scal", initval=350.0)
         curve = asym[subject] / (1 + pt.exp(-(data["age"].to_numpy() - xmid) / scal))
         pm.Normal("y", curve, pm.HalfFlat("sigma", initval=8.0), observed=data["circumference"])
@@ -143,7 +155,9 @@ def test_a_structural_parameter_gets_score_steps_with_the_reason():
         ("xmid", "score", "enters the prediction of 'y' directly"),
         ("scal", "score", "enters the prediction of 'y' directly"),
     ]
-    assert [p.name for p in rules.mean.parameters] == ["mu"] and rules.residuals[0].parameter.name == "sigma"
+    assert [p.name for p in rules.mean.parameters] == ["mu"] and rules.residuals[
+        0
+    ].parameter.name == "sigma"
 
 
 def test_reasons_for_numeric_steps():
@@ -151,19 +165,27 @@ def test_reasons_for_numeric_steps():
         b = pm.Normal("b", pm.HalfNormal("m") + pm.Flat("n") * X, 1.0, dims="subject")
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    assert reasons_of(bent) == {"m": ("numeric", "the mean of 'b' is not affine in its unconstrained value")}
+    assert reasons_of(bent) == {
+        "m": ("numeric", "the mean of 'b' is not affine in its unconstrained value")
+    }
 
     def product():
-        b = pm.Normal("b", pm.Flat("m", initval=1.0) * pm.Flat("n", initval=1.0) * X, 1.0, dims="subject")
+        b = pm.Normal(
+            "b", pm.Flat("m", initval=1.0) * pm.Flat("n", initval=1.0) * X, 1.0, dims="subject"
+        )
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    assert reasons_of(product) == dict.fromkeys("mn", ("numeric", "the mean of 'b' is not affine in 'm', 'n' together"))
+    assert reasons_of(product) == dict.fromkeys(
+        "mn", ("numeric", "the mean of 'b' is not affine in 'm', 'n' together")
+    )
 
     def combined():
         b = pm.Normal("b", pm.Flat("m", initval=1.0), 1.0, dims="subject")
         pm.Normal("y", b[SUBJECT], pm.HalfNormal("s") + 0.1, observed=Y)
 
-    assert reasons_of(combined) == {"s": ("numeric", "the residual scale of 'y' is not proportional to a power of it")}
+    assert reasons_of(combined) == {
+        "s": ("numeric", "the residual scale of 'y' is not proportional to a power of it")
+    }
 
     def two_variances():
         o, q = pm.HalfNormal("o"), pm.HalfNormal("q")
@@ -177,7 +199,9 @@ def test_reasons_for_numeric_steps():
         b = pm.Normal("b", pm.Flat("m"), pm.HalfNormal("o") * (2 + X), dims="subject")
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    reason = "the Normal distribution of 'b' differs between subjects or depends on other random effects"
+    reason = (
+        "the Normal distribution of 'b' differs between subjects or depends on other random effects"
+    )
     assert reasons_of(unequal) == {"m": ("numeric", reason)}
 
     def twice():
@@ -223,17 +247,25 @@ def test_refusals():
         b = pm.Normal("b", pm.Flat("m") + pm.Flat("n"), 1.0, dims="subject")
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    with pytest.raises(UnsupportedModelError, match="determine the parameters m, n: only 1 of 2 combinations .* or fix"):
+    with pytest.raises(
+        UnsupportedModelError,
+        match="determine the parameters m, n: only 1 of 2 combinations .* or fix",
+    ):
         ps.summarize(one_effect(collinear))
     with pytest.raises(UnsupportedModelError, match="determine the parameters m, n"):
         ps.SAEM(model=one_effect(collinear))
     ps.SAEM(model=one_effect(collinear), fixed={"n": 1.0})
 
     def covariate_is_missing():
-        b = pm.Normal("b", pm.Flat("m") * np.where(np.arange(12) == 1, np.nan, 1.0), 1.0, dims="subject")
+        b = pm.Normal(
+            "b", pm.Flat("m") * np.where(np.arange(12) == 1, np.nan, 1.0), 1.0, dims="subject"
+        )
         pm.Normal("y", b[SUBJECT], 1.0, observed=Y)
 
-    refused(covariate_is_missing, "NaN in entry 1, so that the distribution of 'b', subject '1', has no density")
+    refused(
+        covariate_is_missing,
+        "NaN in entry 1, so that the distribution of 'b', subject '1', has no density",
+    )
 
 
 def test_summarize_prints_what_was_understood():

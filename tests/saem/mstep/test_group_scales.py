@@ -40,7 +40,9 @@ def minus_loglik(mu, sigma, omega):
     """Exactly, by the eigenvalues of the covariance of a subject."""
     gap, s2, w2 = Y - mu, sigma**2, omega[GROUP] ** 2
     squares = (gap**2).sum(axis=1) / s2 - w2 / (s2 * (s2 + M * w2)) * gap.sum(axis=1) ** 2
-    return 0.5 * np.sum(squares + (M - 1) * np.log(s2) + np.log(s2 + M * w2) + M * np.log(2 * np.pi))
+    return 0.5 * np.sum(
+        squares + (M - 1) * np.log(s2) + np.log(s2 + M * w2) + M * np.log(2 * np.pi)
+    )
 
 
 @pytest.mark.parametrize("spelling", ["direct", "log", "weighted", "standard"])
@@ -50,7 +52,13 @@ def test_a_scale_per_group_has_a_closed_form(spelling):
     rules = recognize(mixed)
     assert rules.m_step_of()["omega"] == "closed form" and rules.m_step_of()["mu"] == "numeric"
     schedule = Schedule(1, annealing=0.0)
-    options = {"objective": "ml", "fixed": {}, "n_transitions": 4, "n_replicates": 1, "kernel": "auto"}
+    options = {
+        "objective": "ml",
+        "fixed": {},
+        "n_transitions": 4,
+        "n_replicates": 1,
+        "kernel": "auto",
+    }
     engine = Engine.build(mixed, schedule, mode=INTERPRETED, **options)
     theta = engine.points.theta_of(engine.points.template)
     phi = np.random.default_rng(1).normal(size=(1, N, 1))
@@ -61,7 +69,9 @@ def test_a_scale_per_group_has_a_closed_form(spelling):
     (rule,) = engine.rules.effect_scales
     np.testing.assert_allclose(statistic[rule.terms].sum(axis=1), squares, rtol=1e-10)
     old = theta[rule.parameter.columns]
-    found = engine.maximizer.scale_step.of_effects(rule, rule.count(), rule.squares(statistic), old, 0.0)
+    found = engine.maximizer.scale_step.of_effects(
+        rule, rule.count(), rule.squares(statistic), old, 0.0
+    )
     np.testing.assert_allclose(np.exp(found), np.sqrt(squares / (N / GROUPS)), rtol=1e-10)
 
 
@@ -69,13 +79,18 @@ def test_a_scale_per_group_has_a_closed_form(spelling):
 def test_the_maximum_of_a_linear_model_with_a_scale_per_group():
     """Two of eight scales are 0 at the maximum; score steps alone ended 28 to 44 above it in -2LL, with five near 0."""
     best = optimize.minimize(
-        lambda v: minus_loglik(v[0], np.exp(v[1]), np.exp(v[2:])), np.r_[2.0, np.log(0.5), np.log([0.7] * GROUPS)]
+        lambda v: minus_loglik(v[0], np.exp(v[1]), np.exp(v[2:])),
+        np.r_[2.0, np.log(0.5), np.log([0.7] * GROUPS)],
     )
     fit = ps.fit_saem(
         build("direct"), random_seed=1, progressbar=False, objective="ml", likelihood=None, standard_errors=None,
         n_explore=100, n_smooth=150,
     )  # fmt: skip
-    found = dict(zip(fit["population"]["parameter"].values, fit["population"]["estimate"].values, strict=True))
+    found = dict(
+        zip(
+            fit["population"]["parameter"].values, fit["population"]["estimate"].values, strict=True
+        )
+    )
     omega = np.array([found[f"omega[{k}]"] for k in range(GROUPS)])
     assert 2 * minus_loglik(found["mu"], found["sigma"], omega) < 2 * best.fun + 1.0
     large = np.exp(best.x[2:]) > 0.3

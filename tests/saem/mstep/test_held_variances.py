@@ -45,7 +45,9 @@ def statistics(engine, theta, spread):
     population = engine.maximizer.population(theta)
     signs = np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [0.0, 0.0], [0.0, 0.0]])
     d = population.mean.shape[1]
-    phi = population.mean + spread * signs[:, :d] * np.sqrt(np.diag(population.omega)) * np.sqrt(1.5)
+    phi = population.mean + spread * signs[:, :d] * np.sqrt(np.diag(population.omega)) * np.sqrt(
+        1.5
+    )
     return Statistics(phi, phi.T @ phi, np.full(len(engine.rules.residual_terms), float(N * ROWS)))
 
 

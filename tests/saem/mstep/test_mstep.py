@@ -25,7 +25,9 @@ def test_gls_mean_maximizes_the_expected_log_density(rng):
         penalty = (beta - prior_mean) @ prior_precision @ (beta - prior_mean)
         return 0.5 * np.einsum("ia,ab,ib->", r, precision, r) + 0.5 * penalty
 
-    beta = closed_form.gls_mean(first, design, offset, precision, prior_precision, prior_precision @ prior_mean)
+    beta = closed_form.gls_mean(
+        first, design, offset, precision, prior_precision, prior_precision @ prior_mean
+    )
     assert np.allclose(beta, minimize(negative, np.zeros(k), tol=1e-12).x, atol=1e-5)
 
 
@@ -33,7 +35,9 @@ def test_shared_design_equals_repeated_design(rng):
     first, precision = rng.normal(size=(8, 2)), np.diag([1.0, 3.0])
     design, offset = rng.normal(size=(1, 2, 2)), rng.normal(size=(1, 2))
     once = closed_form.gls_normal_equations(first, design, offset, precision)
-    repeated = closed_form.gls_normal_equations(first, np.repeat(design, 8, 0), np.repeat(offset, 8, 0), precision)
+    repeated = closed_form.gls_normal_equations(
+        first, np.repeat(design, 8, 0), np.repeat(offset, 8, 0), precision
+    )
     assert np.allclose(once[0], repeated[0]) and np.allclose(once[1], repeated[1])
 
 
@@ -59,7 +63,9 @@ def test_penalized_scale_with_lognormal_prior(squares):
     def negative(t):
         return 14 * t + 0.5 * squares * np.exp(-2 * t) + t + 2 * t**2
 
-    found = power_scale.penalized_scale(np.array([14.0]), np.array([squares]), 1.0, np.array([1.0]), log_prior)
+    found = power_scale.penalized_scale(
+        np.array([14.0]), np.array([squares]), 1.0, np.array([1.0]), log_prior
+    )
     assert np.isclose(found[0], np.exp(minimize_scalar(negative, bracket=(-5, 5)).x), rtol=1e-6)
 
 
@@ -67,7 +73,9 @@ def test_penalized_scale_stays_inside_the_support_of_a_uniform_prior():
     def log_prior(x):
         return np.where(x < 0.5, 0.0, -np.inf), np.zeros_like(x), np.zeros_like(x)
 
-    found = power_scale.penalized_scale(np.array([10.0]), np.array([40.0]), 1.0, np.array([0.2]), log_prior)
+    found = power_scale.penalized_scale(
+        np.array([10.0]), np.array([40.0]), 1.0, np.array([0.2]), log_prior
+    )
     assert 0.499 < found[0] <= 0.5
 
 
@@ -81,7 +89,9 @@ def test_penalized_mean_with_a_laplace_like_prior(rng):
         return 0.5 * b @ left @ b - right @ b + np.sum(np.log1p(b**2))
 
     found = closed_form.penalized_mean(left, right, np.zeros(2), log_prior)
-    assert np.allclose(found, minimize(negative, np.zeros(2), method="Nelder-Mead", tol=1e-10).x, atol=1e-4)
+    assert np.allclose(
+        found, minimize(negative, np.zeros(2), method="Nelder-Mead", tol=1e-10).x, atol=1e-4
+    )
 
 
 def test_penalized_cholesky_is_the_covariance_without_a_prior(rng):

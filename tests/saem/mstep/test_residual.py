@@ -17,14 +17,24 @@ SUBJECT, X = np.repeat(np.arange(N), M), np.tile(np.linspace(0.5, 2.0, M), N)
 RNG = np.random.default_rng(0)
 Y = 2.0 + 0.3 * RNG.normal(size=N)[SUBJECT] + X + 0.4 * RNG.normal(size=N * M)
 
-# What writes the outcomes with mean f, and the power of the parameter x in their standard deviation.
+# What writes the outcomes with mean f, and the power of the parameter x in their standard
+# deviation.
 MODELS = {
     "additive": (lambda f: pm.Normal("y", f, pm.HalfNormal("x", 2.0), observed=Y), 1.0),
-    "with another prior": (lambda f: pm.Normal("y", f, pm.LogNormal("x", 0.0, 1.0), observed=Y), 1.0),
-    "proportional": (lambda f: pm.Normal("y", f, pm.HalfNormal("x", 2.0) * pt.abs(f), observed=Y), 1.0),
+    "with another prior": (
+        lambda f: pm.Normal("y", f, pm.LogNormal("x", 0.0, 1.0), observed=Y),
+        1.0,
+    ),
+    "proportional": (
+        lambda f: pm.Normal("y", f, pm.HalfNormal("x", 2.0) * pt.abs(f), observed=Y),
+        1.0,
+    ),
     "variance": (lambda f: pm.Normal("y", f, pt.sqrt(pm.HalfNormal("x", 2.0)), observed=Y), 0.5),
     "precision": (lambda f: pm.Normal("y", f, tau=pm.Gamma("x", 2.0, 1.0), observed=Y), -0.5),
-    "lognormal": (lambda f: pm.LogNormal("y", pt.log(pt.abs(f)), pm.HalfNormal("x", 2.0), observed=Y), 1.0),
+    "lognormal": (
+        lambda f: pm.LogNormal("y", pt.log(pt.abs(f)), pm.HalfNormal("x", 2.0), observed=Y),
+        1.0,
+    ),
     "of two outcomes": (
         lambda f: [
             pm.Normal("y", f, sd := pm.HalfNormal("x", 2.0), observed=Y),
@@ -41,8 +51,16 @@ def built(name, objective="ml"):
     with pm.Model(coords={"subject": range(N)}) as model:
         b = pm.Normal("b", pm.Normal("mu", 0, 5), pm.HalfNormal("omega", 2), dims="subject")
         write(b[SUBJECT] + X)
-    options = {"objective": objective, "fixed": {}, "n_transitions": 4, "n_replicates": 1, "kernel": None}
-    engine = Engine.build(read_model(model), Schedule(1, annealing=0.0), mode=INTERPRETED, **options)
+    options = {
+        "objective": objective,
+        "fixed": {},
+        "n_transitions": 4,
+        "n_replicates": 1,
+        "kernel": None,
+    }
+    engine = Engine.build(
+        read_model(model), Schedule(1, annealing=0.0), mode=INTERPRETED, **options
+    )
     (residual,) = engine.rules.residuals
     assert residual.power == pytest.approx(power) and residual.parameter.name == "x"
     return engine, residual
@@ -54,7 +72,11 @@ def at(engine, residual, theta, u):
     theta[residual.parameter.columns] = u
     phi = np.random.default_rng(1).normal(2.0, 0.3, size=(1, N, 1))
     loglik, statistics, *_ = engine.densities.likelihood(phi, theta)
-    return loglik[0], statistics[0], float(engine.points.natural(residual.parameter, np.array([u]))[0])
+    return (
+        loglik[0],
+        statistics[0],
+        float(engine.points.natural(residual.parameter, np.array([u]))[0]),
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -76,7 +98,9 @@ def test_the_log_density_is_that_of_the_data(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_maximum_and_curvature(name):
     engine, residual = built(name)
-    statistics = at(engine, residual, engine.points.theta_of(engine.points.template), 0.0)[1].sum(axis=0)
+    statistics = at(engine, residual, engine.points.theta_of(engine.points.template), 0.0)[1].sum(
+        axis=0
+    )
     count, squares = residual.count(engine.mixed), residual.squares(statistics)
     best = float(residual.maximum(count, squares))
 
@@ -93,16 +117,22 @@ def test_maximum_and_curvature(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_maximum_with_a_prior(name):
     engine, residual = built(name, "map")
-    statistics = at(engine, residual, engine.points.theta_of(engine.points.template), 0.0)[1].sum(axis=0)
+    statistics = at(engine, residual, engine.points.theta_of(engine.points.template), 0.0)[1].sum(
+        axis=0
+    )
     count, squares = residual.count(engine.mixed), residual.squares(statistics)
     prior = engine.maximizer.priors["x"].natural
-    (best,) = residual.penalized_maximum(np.array([count]), np.array([squares]), np.array([1.0]), prior)
+    (best,) = residual.penalized_maximum(
+        np.array([count]), np.array([squares]), np.array([1.0]), prior
+    )
 
     def f(t):
         x = best * np.exp(t)
         return residual.log_density(count, squares, x) + prior(np.array([x]))[0][0]
 
-    assert abs(f(1e-3) - f(-1e-3)) / 2e-3 < 1e-4 * count and f(0.0) > max(f(t) for t in (-1.0, -1e-3, 1e-3, 1.0))
+    assert abs(f(1e-3) - f(-1e-3)) / 2e-3 < 1e-4 * count and f(0.0) > max(
+        f(t) for t in (-1.0, -1e-3, 1e-3, 1.0)
+    )
     assert not np.isclose(best, residual.maximum(count, squares), rtol=1e-6)
 
 
@@ -112,4 +142,6 @@ def test_a_drift_is_judged_by_the_standard_error(name):
     engine, residual = built(name)
     theta = engine.points.theta_of(engine.points.template)
     expected = 1.0 / (abs(residual.power) * np.sqrt(2.0 * residual.count(engine.mixed)))
-    assert engine.maximizer.scales(theta)[residual.parameter.columns] == pytest.approx(expected, rel=1e-6)
+    assert engine.maximizer.scales(theta)[residual.parameter.columns] == pytest.approx(
+        expected, rel=1e-6
+    )

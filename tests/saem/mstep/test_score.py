@@ -38,7 +38,9 @@ def test_a_start_far_from_the_maximum_does_not_stop_or_run_away():
     squares = 30.0
 
     def objective(u):
-        return -30.0 * u[0] - 0.5 * squares * np.exp(-2 * u[0]), np.array([-30.0 + squares * np.exp(-2 * u[0])])
+        return -30.0 * u[0] - 0.5 * squares * np.exp(-2 * u[0]), np.array(
+            [-30.0 + squares * np.exp(-2 * u[0])]
+        )
 
     for start in (-3.0, 3.0):
         assert abs(climbed(objective, np.array([start]), 15)[0]) < 1e-5
@@ -62,7 +64,9 @@ def test_small_step_sizes_average_the_noise():
         x, curvature = np.array([3.0]), Curvature(np.eye(1), 1, np.zeros(1))
         for k in range(1, 201):
             noise = rng.normal(size=1)
-            x, curvature = climb(lambda x, e=noise: (-0.5 * x @ x + e @ x, -x + e), x, curvature, 1.0 / k)
+            x, curvature = climb(
+                lambda x, e=noise: (-0.5 * x @ x + e @ x, -x + e), x, curvature, 1.0 / k
+            )
         ends.append(x[0])
     assert abs(np.mean(ends)) < 4 * 200**-0.5 / 40**0.5 and 0.5 < np.std(ends) * 200**0.5 < 1.6
 

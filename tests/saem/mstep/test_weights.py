@@ -33,7 +33,12 @@ def estimate(step, weight, **options):
 
 
 def maximum(negative, start):
-    fit = minimize(negative, start, method="Nelder-Mead", options={"maxiter": 4000, "fatol": 1e-9, "xatol": 1e-7})
+    fit = minimize(
+        negative,
+        start,
+        method="Nelder-Mead",
+        options={"maxiter": 4000, "fatol": 1e-9, "xatol": 1e-7},
+    )
     assert fit.success
     return fit.x
 
@@ -48,7 +53,9 @@ def test_m_steps_with_weights_are_those_of_repeated_subjects(rng):
         design, offset = rng.normal(size=(n_designs, 3, 2)), rng.normal(size=(n_designs, 3))
         of = twice if n_designs > 1 else [0]
         prior = np.eye(2), np.ones(2)
-        with_weights = closed_form.gls_mean(first, design, offset, precision, *prior, weight.astype(float))
+        with_weights = closed_form.gls_mean(
+            first, design, offset, precision, *prior, weight.astype(float)
+        )
         repeated = closed_form.gls_mean(first[twice], design[of], offset[of], precision, *prior)
         np.testing.assert_allclose(with_weights, repeated, rtol=1e-12)
     with_weights = closed_form.covariance_about(
@@ -71,7 +78,10 @@ def test_random_intercepts_and_subjects_that_do_not_count():
     chain = run(step, weight)
 
     def negative(x):
-        each = [exact_loglik(x[0], *np.exp(x[1:]), y[subject == i], subject[subject == i]) for i in range(12)]
+        each = [
+            exact_loglik(x[0], *np.exp(x[1:]), y[subject == i], subject[subject == i])
+            for i in range(12)
+        ]
         return -weight @ each
 
     best = maximum(negative, [0.0, 0.0, -1.0])
@@ -97,7 +107,9 @@ def test_full_covariance_with_a_covariate_and_priors():
 
     best = maximum(negative, [1.0, -0.5, 0.8, 0.0, 0.2, -0.7, -0.9])
     ours = np.concatenate([found["beta"], [found["gamma"]], found["chol"], [found["sigma"]]])
-    exact = np.concatenate([best[:3], [np.exp(best[3]), best[4], np.exp(best[5])], [np.exp(best[6])]])
+    exact = np.concatenate(
+        [best[:3], [np.exp(best[3]), best[4], np.exp(best[5])], [np.exp(best[6])]]
+    )
     np.testing.assert_allclose(ours, exact, atol=0.02)
 
 
@@ -125,7 +137,11 @@ def test_two_levels():
             mine = of_unit[unit] == i
             same = unit[mine][:, None] == unit[mine]
             r, cov = y[mine] - x[0], omega**2 + gamma**2 * same + sigma**2 * np.eye(mine.sum())
-            total += weight[i] * 0.5 * (r @ np.linalg.solve(cov, r) + np.linalg.slogdet(2 * np.pi * cov)[1])
+            total += (
+                weight[i]
+                * 0.5
+                * (r @ np.linalg.solve(cov, r) + np.linalg.slogdet(2 * np.pi * cov)[1])
+            )
         return total
 
     best = maximum(negative, [2.0, 0.0, -0.4, -1.2])
@@ -151,17 +167,25 @@ def test_counts_with_a_shared_slope(law):
 
     def negative(theta):
         scale = np.exp(theta[1])
-        density = norm.logpdf(grid, theta[0], scale) if law == "Normal" else t.logpdf(grid, 5, theta[0], scale)
+        density = (
+            norm.logpdf(grid, theta[0], scale)
+            if law == "Normal"
+            else t.logpdf(grid, 5, theta[0], scale)
+        )
         log_rate = grid[:, None] + theta[2] * x
         rows = y * log_rate - np.exp(log_rate) - gammaln(y + 1.0)
         each = [logsumexp(rows[:, subject == i].sum(axis=1) + density) for i in range(30)]
         return -weight @ each
 
     best = maximum(negative, [1.0, -0.7, 0.6])
-    np.testing.assert_allclose([found["mu"], np.log(found["omega"]), found["slope"]], best, atol=0.03)
+    np.testing.assert_allclose(
+        [found["mu"], np.log(found["omega"]), found["slope"]], best, atol=0.03
+    )
 
 
-@pytest.mark.parametrize("weight", [[1.0] * 11, [-1.0] + [1.0] * 11, [np.nan] + [1.0] * 11, [0.0] * 12])
+@pytest.mark.parametrize(
+    "weight", [[1.0] * 11, [-1.0] + [1.0] * 11, [np.nan] + [1.0] * 11, [0.0] * 12]
+)
 def test_weights_that_make_no_sense_are_refused(weight):
     engine = SAEM(model=random_intercept()).engine
     with pytest.raises(ValueError, match="12 numbers are needed"):

@@ -20,8 +20,15 @@ Y = np.random.default_rng(3).normal(size=12)
 
 def intercepts(row=0.0, subject=0.0, observed=Y):
     with pm.Model(coords={"subject": list("abcd")}) as model:
-        b = pm.Normal("b", pm.Flat("a") + pm.Flat("g") * subject, pm.HalfFlat("omega", initval=1.0), dims="subject")
-        pm.Normal("y", b[S] + pm.Flat("beta") * row, pm.HalfFlat("sigma", initval=1.0), observed=observed)
+        b = pm.Normal(
+            "b",
+            pm.Flat("a") + pm.Flat("g") * subject,
+            pm.HalfFlat("omega", initval=1.0),
+            dims="subject",
+        )
+        pm.Normal(
+            "y", b[S] + pm.Flat("beta") * row, pm.HalfFlat("sigma", initval=1.0), observed=observed
+        )
     return model
 
 
@@ -33,11 +40,13 @@ def with_nan(values, at):
 
 def test_a_missing_covariate_is_named_with_its_row_and_subject():
     with pytest.raises(
-        UnsupportedModelError, match=r"shape \(12,\)\) is NaN in entry 7, so that row 7 of 'y', subject 'c', has no"
+        UnsupportedModelError,
+        match=r"shape \(12,\)\) is NaN in entry 7, so that row 7 of 'y', subject 'c', has no",
     ):
         ps.summarize(intercepts(row=with_nan(np.arange(12), 7), subject=np.arange(4.0)))
     with pytest.raises(
-        UnsupportedModelError, match=r"shape \(4,\)\) is NaN in entry 1, so that the distribution of 'b', subject 'b', has no"
+        UnsupportedModelError,
+        match=r"shape \(4,\)\) is NaN in entry 1, so that the distribution of 'b', subject 'b', has no",
     ):
         ps.summarize(intercepts(row=np.arange(12.0), subject=with_nan(np.arange(4), 1)))
 
@@ -56,37 +65,63 @@ def test_text_among_observed_values_is_named(monkeypatch):
         data = np.array([*Y[:5], "BLQ", *Y[6:]], dtype=object)
 
     monkeypatch.setitem(model.rvs_to_values, model["y"], Data)
-    with pytest.raises(UnsupportedModelError, match="The observed values of 'y' must be numbers; row 5 is 'BLQ'"):
+    with pytest.raises(
+        UnsupportedModelError, match="The observed values of 'y' must be numbers; row 5 is 'BLQ'"
+    ):
         observed_values(model, model["y"])
 
 
 @pytest.mark.parametrize(
     ("initvals", "words"),
     [
-        ({"b": np.zeros(3)}, r"initvals\['b'\] has shape \(3,\), but the variable has shape \(4,\)"),
+        (
+            {"b": np.zeros(3)},
+            r"initvals\['b'\] has shape \(3,\), but the variable has shape \(4,\)",
+        ),
         ({"b": 0.0}, r"initvals\['b'\] has shape \(\), but the variable has shape \(4,\)"),
-        ({"sigma": [1.0, 2.0]}, r"initvals\['sigma'\] has shape \(2,\), but the variable has shape \(\)"),
+        (
+            {"sigma": [1.0, 2.0]},
+            r"initvals\['sigma'\] has shape \(2,\), but the variable has shape \(\)",
+        ),
         ({"sigma": {}}, r"initvals\['sigma'\] is {}; it must hold numbers of shape \(\)"),
-        ({"sigma": "small"}, r"initvals\['sigma'\] is 'small'; a text must be 'support_point' or 'prior'"),
+        (
+            {"sigma": "small"},
+            r"initvals\['sigma'\] is 'small'; a text must be 'support_point' or 'prior'",
+        ),
         ({"b": [0, 0, 0, np.nan]}, "initvals give b = .* not finite"),
     ],
 )
 def test_starting_values_of_a_wrong_shape(initvals, words):
     with pytest.raises(ValueError, match=words):
-        ps.fit_saem(intercepts(row=np.arange(12.0), subject=np.arange(4.0)), initvals=initvals, progressbar=False)
+        ps.fit_saem(
+            intercepts(row=np.arange(12.0), subject=np.arange(4.0)),
+            initvals=initvals,
+            progressbar=False,
+        )
 
 
 def test_a_parameter_of_one_state_enters_the_outcome_of_that_state():
     t = np.tile([1.0, 2.0, 3.0], 4)
     with pm.Model(coords={"subject": list("abcd")}) as model:
-        k, m, both = pm.Flat("k", initval=0.1), pm.Flat("m", initval=0.2), pm.Flat("both", initval=0.3)
-        c = pm.LogNormal("c", pm.Flat("mean", initval=1.0), pm.HalfFlat("omega", initval=0.3), dims="subject")
+        k, m, both = (
+            pm.Flat("k", initval=0.1),
+            pm.Flat("m", initval=0.2),
+            pm.Flat("both", initval=0.3),
+        )
+        c = pm.LogNormal(
+            "c", pm.Flat("mean", initval=1.0), pm.HalfFlat("omega", initval=0.3), dims="subject"
+        )
         solution = ps.ode.solve_ivp(
             lambda t, y, p: {"u": -p.k * p.both * y.u, "v": -p.m * p.both * y.v}, {"u": c, "v": c}, {"k": k, "m": m, "both": both},
             t=t, subject=S, solver="tsit5",
         )  # fmt: skip
         for name in ("u", "v"):
-            pm.Normal(f"seen_{name}", solution[name], pm.HalfFlat(f"sigma_{name}", initval=1.0), observed=Y + 2.0)
+            pm.Normal(
+                f"seen_{name}",
+                solution[name],
+                pm.HalfFlat(f"sigma_{name}", initval=1.0),
+                observed=Y + 2.0,
+            )
     role = ps.summarize(model).parameters["role"]
     assert role["k"] == "enters the prediction of 'seen_u' directly"
     assert role["m"] == "enters the prediction of 'seen_v' directly"
@@ -109,7 +144,9 @@ def vectors(kind, n=6, size=4):
             )
         else:
             alpha = pm.math.exp(0.1 * shared)
-            pm.DirichletMultinomial("y", 10, alpha, observed=rng.multinomial(10, np.ones(size) / size, n))
+            pm.DirichletMultinomial(
+                "y", 10, alpha, observed=rng.multinomial(10, np.ones(size) / size, n)
+            )
     return model
 
 
@@ -158,5 +195,7 @@ def test_an_operation_without_gradient_is_said_to_have_none():
     with pm.Model(coords={"subject": range(4)}) as model:
         b = pm.Normal("b", pm.Normal("mu", 0, 10), pm.HalfNormal("omega", 1), dims="subject")
         pm.Normal("y", Half()(b)[np.repeat(np.arange(4), 3)], 0.1, observed=np.arange(12.0))
-    with pytest.raises(ValueError, match=r"an operation of this model has none .*Half.* fit_saem\(n_starts=0\)"):
+    with pytest.raises(
+        ValueError, match=r"an operation of this model has none .*Half.* fit_saem\(n_starts=0\)"
+    ):
         ps.fit_saem(model, n_explore=2, n_smooth=2, n_starts=1, progressbar=False)

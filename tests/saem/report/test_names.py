@@ -23,7 +23,17 @@ QUICK = {
 }  # fmt: skip
 
 
-def build(mu="mu", effect="e", dim="subject", data="time", outcome="y", extra="", k="k", labels="abcd", k_labels="uvw"):
+def build(
+    mu="mu",
+    effect="e",
+    dim="subject",
+    data="time",
+    outcome="y",
+    extra="",
+    k="k",
+    labels="abcd",
+    k_labels="uvw",
+):
     subject = np.repeat(np.arange(4), 3)
     with pm.Model(coords={dim: list(labels)} | ({k: list(k_labels)} if k else {})) as model:
         e = pm.Normal(effect, pm.Normal(mu, 0, 5), pm.HalfNormal("omega", 2), dims=dim)
@@ -49,7 +59,10 @@ REFUSED = {
     "the dim of subjects": ({"dim": "effect"}, "'effect' .*dim of the subjects"),
     "a dim of individuals": ({"dim": "shrinkage"}, "'shrinkage' .*'individual'"),
     "whose row it is": ({"data": "y_subject"}, "'y_subject' .*'constant_data'"),
-    "a dim that has no name": ({"mu": "z_dim_0", "k": None}, "'z_dim_0' is a dim of the model as well"),
+    "a dim that has no name": (
+        {"mu": "z_dim_0", "k": None},
+        "'z_dim_0' is a dim of the model as well",
+    ),
     "a path of a dim": ({"k": "k/l"}, "'k/l' .*take '/' for a path"),
     "equal labels": ({"labels": ["a", "a", "b", "c"]}, "identical as text: 'a' and 'a'"),
     "labels that print alike": ({"labels": [1, "1", 2, 3]}, "identical as text: 1 and '1'"),
@@ -94,14 +107,20 @@ def test_the_table_of_names_is_complete_and_labels_of_any_kind_are_kept(tmp_path
     assert trace["mu"].values[0, -1] == table.loc["mu", "estimate"]
     for file in ("fit.nc", "fit.zarr"):
         again = ps.load(ps.save(idata, tmp_path / file))
-        assert list(get_group(again, "individual")["subject"].values) == [str(label) for label in LABELS]
-        assert set(group_names(again)) == set(group_names(idata)) and ps.summary(again).equals(table)
+        assert list(get_group(again, "individual")["subject"].values) == [
+            str(label) for label in LABELS
+        ]
+        assert set(group_names(again)) == set(group_names(idata)) and ps.summary(again).equals(
+            table
+        )
     assert list(table.index[-3:]) == ["z[('x', 1)]", "z[Color.RED]", "z[x]"]
     predicted = ps.predict(model, idata, level="individual", n_draws=3, random_seed=1)
     assert predicted["subject"].map(str).unique().tolist() == [str(label) for label in LABELS]
 
 
-@pytest.mark.parametrize("labels", [[("north", k) for k in range(4)], ["a", None, 2, ("b",)]], ids=["tuples", "mixed"])
+@pytest.mark.parametrize(
+    "labels", [[("north", k) for k in range(4)], ["a", None, 2, ("b",)]], ids=["tuples", "mixed"]
+)
 def test_simulations_have_the_labels_of_fits(labels):
     values = {"mu": 0.0, "omega": 1.0, "z": np.zeros(3)}
     found = ps.simulate(build(labels=labels), values, random_seed=1)["subject"]
@@ -114,7 +133,10 @@ def test_labels_of_one_kind_stay_and_others_are_text():
     for values in ([1, 2], [1.5, np.nan], ["a", "b"], [True, False]):
         np.testing.assert_array_equal(as_labels(values), np.array(values))
     dates = pd.date_range("2020-01-01", periods=2)
-    assert as_labels(dates).dtype == "datetime64[ns]" and as_labels(dates, keep_dates=False).dtype.kind == "U"
+    assert (
+        as_labels(dates).dtype == "datetime64[ns]"
+        and as_labels(dates, keep_dates=False).dtype.kind == "U"
+    )
     for values in (
         [1, 2.5],
         [1, "1"],
@@ -133,7 +155,9 @@ def test_a_label_that_no_file_can_store_is_refused_before_the_run():
     with pm.Model(coords={"subject": ["a\0b", "c", "d"]}) as model:
         e = pm.Normal("e", pm.Normal("mu"), pm.HalfNormal("omega"), dims="subject")
         pm.Normal("y", e[np.repeat(np.arange(3), 3)], 1.0, observed=np.arange(9.0))
-    with pytest.raises(UnsupportedModelError, match=r"'a\\x00b' of 'subject' holds a NUL character"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"'a\\x00b' of 'subject' holds a NUL character"
+    ):
         refuse_names(read_model(model), ())
 
 
@@ -141,5 +165,7 @@ def test_a_mode_that_pytensor_does_not_have_is_refused_by_name():
     with pm.Model() as model:
         e = pm.Normal("e", pm.Normal("mu"), pm.HalfNormal("omega"), shape=3)
         pm.Normal("y", e[np.repeat(np.arange(3), 3)], 1.0, observed=np.arange(9.0))
-    with pytest.raises(ValueError, match="compile_kwargs has mode='SLOW', which PyTensor does not have"):
+    with pytest.raises(
+        ValueError, match="compile_kwargs has mode='SLOW', which PyTensor does not have"
+    ):
         ps.fit_saem(model, compile_kwargs={"mode": "SLOW"})

@@ -79,7 +79,10 @@ def test_a_scale_of_two_outcomes_has_the_shrinkage_of_all_their_rows():
     mixed, theta = mixed_and_theta(OUTCOMES["additive"][0], second, everything)
     rows = np.concatenate([(Y - MEAN) / 0.3, (2.0 * Y + 1.0 - 2.0 * MEAN) / 0.3])
     of_outcomes, of_parameters = residual_shrinkage(mixed, PHI, theta)
-    assert of_parameters["a"] == pytest.approx(1 - np.std(rows, ddof=1)) and set(of_outcomes) == {"y", "z"}
+    assert of_parameters["a"] == pytest.approx(1 - np.std(rows, ddof=1)) and set(of_outcomes) == {
+        "y",
+        "z",
+    }
 
 
 def test_a_student_law_without_variance_has_none():

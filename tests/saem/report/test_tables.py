@@ -16,7 +16,13 @@ from pymc_saem.results import thresholds
 from pymc_saem.saem.core.schedule import FIRST_LOOK
 from tests.support.models import random_intercept, random_intercept_data
 
-SEEN = ["iterations", "drift", *["acceptance"] * 3, "variances at their floor", "parameters on a bound"]
+SEEN = [
+    "iterations",
+    "drift",
+    *["acceptance"] * 3,
+    "variances at their floor",
+    "parameters on a bound",
+]
 SEEN += ["shrinkage", "shrinkage of residuals"]
 SEEN += [
     "failed solves",
@@ -57,17 +63,29 @@ def exact_intercepts(idata):
     a, omega, sigma = ps.summary(idata)["estimate"]
     y, subject = random_intercept_data()
     precision = 1 / omega**2 + 3 / sigma**2
-    return (a / omega**2 + np.bincount(subject, weights=y) / sigma**2) / precision, precision**-0.5, a, omega, sigma
+    return (
+        (a / omega**2 + np.bincount(subject, weights=y) / sigma**2) / precision,
+        precision**-0.5,
+        a,
+        omega,
+        sigma,
+    )
 
 
 def test_individuals_are_the_exact_ones(intercept):
     table = ps.individuals(intercept)
     mean, sd, a, omega, _ = exact_intercepts(intercept)
-    assert table.index.names == ["subject", "effect"] and list(table.index) == [(i, "b") for i in range(1, 13)]
-    assert np.allclose(table["mode"], mean, atol=1e-4) and np.allclose(table["eta"], mean - a, atol=1e-4)
+    assert table.index.names == ["subject", "effect"] and list(table.index) == [
+        (i, "b") for i in range(1, 13)
+    ]
+    assert np.allclose(table["mode"], mean, atol=1e-4) and np.allclose(
+        table["eta"], mean - a, atol=1e-4
+    )
     assert np.all(np.abs(table["mean"] - mean) < 5 * sd / np.sqrt(table["ess"]))
     assert np.allclose(table["shrinkage"], 1 - np.mean((mean - a) ** 2) / omega**2, atol=1e-3)
-    assert np.array_equal(table["natural_mean"], table["mean"])  # a normal effect is on its natural scale
+    assert np.array_equal(
+        table["natural_mean"], table["mean"]
+    )  # a normal effect is on its natural scale
     assert (table["rhat"] < thresholds.LARGEST_RHAT).all() and (table["mode_agreement"] == 1).all()
     draws = get_group(intercept, "posterior")["b"]
     assert np.allclose(table["sd"], draws.values.reshape(-1, 12).std(axis=0, ddof=1))
@@ -106,12 +124,17 @@ def test_chains_in_different_modes_are_reported(two_signs):
     stuck = individual["judged_rhat"].to_series().sort_values(ascending=False)
     n = (stuck >= thresholds.LARGEST_RHAT).sum()
     assert n >= 4 and stuck.max() > 1.5
-    assert f"draws of {n} of 8 subjects" in message and f"R-hat is up to {stuck.max():.4g}" in message
+    assert (
+        f"draws of {n} of 8 subjects" in message and f"R-hat is up to {stuck.max():.4g}" in message
+    )
     assert f"worst for animals {', '.join(stuck.index[: min(n, 5)])}" in message
     assert int(trace.attrs["n_solves_of_draws"]) <= 0.25 * int(trace.attrs["n_solves"])
     table = ps.diagnostics(idata).set_index("check")
     rhat = table.loc["R-hat"]
-    assert (rhat["verdict"], rhat["where"]) == ("check", stuck.index[0]) and "increase draws" in rhat["advice"]
+    assert (rhat["verdict"], rhat["where"]) == (
+        "check",
+        stuck.index[0],
+    ) and "increase draws" in rhat["advice"]
     assert table.loc["agreement on the mode", "value"] < 1
 
 
@@ -142,18 +165,29 @@ def test_a_subject_without_a_mode_is_named(monkeypatch):
             compile_kwargs={"mode": "FAST_COMPILE"}, likelihood=None, standard_errors=None,
         )  # fmt: skip
     table = ps.diagnostics(idata).set_index("check")
-    assert table.loc["modes not found", ["where", "value", "verdict"]].tolist() == ["5, 7", 2.0, "check"]
-    assert table.loc["iterations", "verdict"] == "check" and "plot_convergence" in table.loc["iterations", "advice"]
+    assert table.loc["modes not found", ["where", "value", "verdict"]].tolist() == [
+        "5, 7",
+        2.0,
+        "check",
+    ]
+    assert (
+        table.loc["iterations", "verdict"] == "check"
+        and "plot_convergence" in table.loc["iterations", "advice"]
+    )
 
 
 def test_what_is_wrong_is_looked_at(intercept, tmp_path):
     """Verdicts turn where a value crosses its threshold."""
     intercept.to_netcdf(str(tmp_path / "fit.nc"))
     idata = az.from_netcdf(str(tmp_path / "fit.nc"))
-    trace, population, individual = (idata[name] for name in ("saem_trace", "population", "individual"))
+    trace, population, individual = (
+        idata[name] for name in ("saem_trace", "population", "individual")
+    )
     trace.attrs["solver_failures"] = '{"too many steps": [0, 9000, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]}'
     trace.attrs["n_solves"] = 12 * 100_000
-    population.attrs.update(condition_number=5000.0, loglik_error=1.0, residual_shrinkage='{"y": 0.4}')
+    population.attrs.update(
+        condition_number=5000.0, loglik_error=1.0, residual_shrinkage='{"y": 0.4}'
+    )
     population["note"] = xr.DataArray(["", "at its floor", ""], dims="parameter")
     individual["pareto_k"] = xr.DataArray(np.linspace(0.1, 0.9, 12), dims="subject")
     individual["solver_error"] = xr.DataArray(np.linspace(3.0, 0.0, 12), dims="subject")
@@ -182,7 +216,9 @@ def test_the_error_of_minus_2ll_is_the_same_everywhere(intercept, tmp_path):
     line = ps.diagnostics(intercept).set_index("check").loc["error of -2LL"]
     assert line["value"] == pytest.approx(of_minus_2ll)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the same fit twice does not differ by more than its error
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # the same fit twice does not differ by more than its error
         compared = ps.compare({"one": intercept, "two": intercept})
     np.testing.assert_allclose(compared["error"], of_minus_2ll)
     assert f"error {of_minus_2ll:.2g})" in str(ps.summary(intercept))

@@ -132,7 +132,9 @@ def test_objective_ml_leaves_priors_out():
         return model
 
     longer = BASE | {"n_explore": 40, "n_smooth": 20}
-    ends = {o: trace(ps.fit_saem(build(), **longer, objective=o), "a")[0, -1] for o in ("map", "ml")}
+    ends = {
+        o: trace(ps.fit_saem(build(), **longer, objective=o), "a")[0, -1] for o in ("map", "ml")
+    }
     assert ends["map"] > 3.0 and abs(ends["ml"]) < 1.0
 
 
@@ -140,13 +142,19 @@ def test_objective_ml_leaves_priors_out():
 def test_draws_and_callback_and_mode_and_bar(reference, monkeypatch):
     assert get_group(fitted(draws=9), "posterior").sizes["draw"] == 9
     seen = []
-    fitted(callback=lambda chain, iteration, estimates, stats: seen.append((chain, iteration, *sorted(estimates))))
+    fitted(
+        callback=lambda chain, iteration, estimates, stats: seen.append(
+            (chain, iteration, *sorted(estimates))
+        )
+    )
     assert seen == [(0, k, "a", "omega", "sigma") for k in range(8)]
     compiled = fitted(compile_kwargs={"mode": "NUMBA"})
     assert np.allclose(trace(compiled), trace(reference), rtol=1e-9)
     shown = []
     made = Progress.__init__
-    monkeypatch.setattr(Progress, "__init__", lambda self, *given: shown.append(given[-1]) or made(self, *given))
+    monkeypatch.setattr(
+        Progress, "__init__", lambda self, *given: shown.append(given[-1]) or made(self, *given)
+    )
     for show in (True, False):
         fitted(progressbar=show)
     assert shown == [True, False]
@@ -161,5 +169,7 @@ def test_a_log_tells_the_progress_where_it_is_asked_for(caplog):
     lines = [record.getMessage() for record in caplog.records]
     found = [match.groups() for line in lines if (match := re.fullmatch(pattern, line))]
     n_explore = str(BASE["n_explore"])
-    assert found == [(chain, *line) for chain in "01" for line in (("explore", n_explore), ("smooth", "8"))]
+    assert found == [
+        (chain, *line) for chain in "01" for line in (("explore", n_explore), ("smooth", "8"))
+    ]
     assert lines.count("conditional distributions") == 2 and "standard errors" in lines

@@ -31,7 +31,9 @@ ESTIMATE = {"likelihood": None, "standard_errors": None, "progressbar": False}
 
 def estimates(idata):
     trace = get_group(idata, "saem_trace")
-    names = [n for n in trace.data_vars if n in set(p.split("[")[0] for p in trace_parameters(idata))]
+    names = [
+        n for n in trace.data_vars if n in set(p.split("[")[0] for p in trace_parameters(idata))
+    ]
     return {n: trace[n].values[0, -1] for n in names}
 
 
@@ -48,10 +50,13 @@ def intercept():
 @pytest.mark.slow
 def test_random_intercept_reaches_its_exact_maximum(intercept):
     found = estimates(intercept[1])
-    assert np.isclose(found["omega"], 0.80081, rtol=0.01) and np.isclose(found["sigma"], 0.3, rtol=0.01)
+    assert np.isclose(found["omega"], 0.80081, rtol=0.01) and np.isclose(
+        found["sigma"], 0.3, rtol=0.01
+    )
     # a is 0.0275 with a standard error of 0.24; the Monte-Carlo error of the run is about 0.0005
     assert abs(found["a"] - 0.0275) < 4 * 0.0005
-    # within 1 % it needs more transitions: their error is about 0.0001 (benchmarks/accuracy/known_answers.py has seeds 1 to 5)
+    # within 1 % it needs more transitions: their error is about 0.0001
+    # (benchmarks/accuracy/known_answers.py has seeds 1 to 5)
     longer = {"n_smooth": 1000, "n_transitions": 400, "tolerance": 0.0, "draws": 5, **ESTIMATE}
     found = estimates(ps.fit_saem(intercept[0], random_seed=1, **longer))
     exact = {"a": 0.0275, "omega": 0.80081, "sigma": 0.3}
@@ -89,11 +94,17 @@ def test_groups_and_dims(intercept):
     }
     assert set(group_names(idata)) == expected
     posterior = get_group(idata, "posterior")
-    assert posterior["b"].dims == ("chain", "draw", "subject") and list(posterior["subject"]) == list(range(1, 13))
+    assert posterior["b"].dims == ("chain", "draw", "subject") and list(
+        posterior["subject"]
+    ) == list(range(1, 13))
     trace = get_group(idata, "saem_trace")
     assert trace["sigma"].dims == ("chain", "iteration") and trace.attrs["n_explore"] == 200
     table = ps.summary(idata)
-    assert list(table.index) == ["a", "omega", "sigma"] and {"estimate", "m_step", "shrinkage"} <= set(table.columns)
+    assert list(table.index) == ["a", "omega", "sigma"] and {
+        "estimate",
+        "m_step",
+        "shrinkage",
+    } <= set(table.columns)
 
 
 @pytest.mark.slow
@@ -101,13 +112,17 @@ def test_arviz_and_pymc_read_the_result(intercept, tmp_path):
     model, idata = intercept
     assert "b[1]" in az.summary(idata, var_names=["b"]).index
     az.plot_forest(idata, var_names=["b"])
-    predictive = pm.sample_posterior_predictive(idata, model=model, random_seed=1, progressbar=False)
+    predictive = pm.sample_posterior_predictive(
+        idata, model=model, random_seed=1, progressbar=False
+    )
     assert get_group(predictive, "posterior_predictive")["y"].shape[-1] == 36
     idata.to_netcdf(str(tmp_path / "fit.nc"))
     loaded = az.from_netcdf(str(tmp_path / "fit.nc"))
     assert ps.summary(loaded).equals(ps.summary(idata))
     assert np.array_equal(get_group(loaded, "posterior")["b"], get_group(idata, "posterior")["b"])
-    ps.SAEM(model=model, n_starts=0)  # PyMC 5 leaves observed variables doubled in the model; it must stay usable
+    ps.SAEM(
+        model=model, n_starts=0
+    )  # PyMC 5 leaves observed variables doubled in the model; it must stay usable
 
 
 @pytest.mark.slow
@@ -148,11 +163,18 @@ FIRST_AND_LATER = """
 def test_a_first_fit_is_no_other_than_a_later_one(tmp_path):
     """PyTensor compiles in the first process, and finds its machine code on disk in the second."""
     code = textwrap.dedent(FIRST_AND_LATER)
-    flags = ",".join(filter(None, [os.environ.get("PYTENSOR_FLAGS"), f"base_compiledir={tmp_path}"]))
+    flags = ",".join(
+        filter(None, [os.environ.get("PYTENSOR_FLAGS"), f"base_compiledir={tmp_path}"])
+    )
     command, env = [sys.executable, "-c", code], os.environ | {"PYTENSOR_FLAGS": flags}
     first, later = (
         subprocess.run(
-            command, env=env, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
+            command,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[3],
         ).stdout
         for _ in range(2)
     )
@@ -178,14 +200,20 @@ def exact_slopes(data, log_prior=lambda beta, lower: 0.0):
 def test_full_covariance_with_covariate_reaches_the_exact_ml():
     data = slopes_data()
     (beta, gamma, lower, sigma), top = exact_slopes(data)
-    idata = ps.fit_saem(slopes(data), objective="ml", n_transitions=40, random_seed=2, draws=10, progressbar=False)
+    idata = ps.fit_saem(
+        slopes(data), objective="ml", n_transitions=40, random_seed=2, draws=10, progressbar=False
+    )
     found = estimates(idata)
     chol = np.zeros((2, 2))
     chol[np.tril_indices(2)] = found["chol"]
     reached = slopes_loglik(found["beta"], found["gamma"], chol @ chol.T, found["sigma"], data)
     assert reached > top - 0.02
-    assert np.allclose(chol @ chol.T, lower @ lower.T, atol=0.05) and np.isclose(found["sigma"], sigma, rtol=0.01)
-    assert np.allclose(found["beta"], beta, atol=0.02) and np.isclose(found["gamma"], gamma, atol=0.02)
+    assert np.allclose(chol @ chol.T, lower @ lower.T, atol=0.05) and np.isclose(
+        found["sigma"], sigma, rtol=0.01
+    )
+    assert np.allclose(found["beta"], beta, atol=0.02) and np.isclose(
+        found["gamma"], gamma, atol=0.02
+    )
 
 
 @pytest.mark.slow
@@ -198,7 +226,9 @@ def test_map_counts_the_priors_on_the_natural_scale():
 
     def log_prior(beta, lower):
         u = np.array([np.log(lower[0, 0]), lower[1, 0], np.log(lower[1, 1])])
-        return -0.5 * np.sum((beta / 0.5) ** 2) + log_chol({**point, "chol_cholesky-cov-packed__": u})
+        return -0.5 * np.sum((beta / 0.5) ** 2) + log_chol(
+            {**point, "chol_cholesky-cov-packed__": u}
+        )
 
     (beta, gamma, lower, sigma), top = exact_slopes(data, log_prior)
     found = estimates(ps.fit_saem(model, n_transitions=40, random_seed=2, draws=10, **ESTIMATE))
@@ -206,7 +236,9 @@ def test_map_counts_the_priors_on_the_natural_scale():
     chol[np.tril_indices(2)] = found["chol"]
     reached = slopes_loglik(found["beta"], found["gamma"], chol @ chol.T, found["sigma"], data)
     assert reached + log_prior(found["beta"], chol) > top - 0.02
-    assert np.allclose(found["beta"], beta, atol=0.02) and np.allclose(chol @ chol.T, lower @ lower.T, atol=0.05)
+    assert np.allclose(found["beta"], beta, atol=0.02) and np.allclose(
+        chol @ chol.T, lower @ lower.T, atol=0.05
+    )
 
 
 @pytest.mark.parametrize("ode", [False, True])
@@ -214,18 +246,31 @@ def test_map_counts_the_priors_on_the_natural_scale():
 def test_theophylline_reaches_its_exact_ml(ode):
     """Within 2 % of DESIGN section 10, variances included (Monte-Carlo error of the variances about 0.8 %)."""
     options = {"rtol": 1e-6, "atol": 1e-6} if ode else {}
-    found = estimates(ps.fit_saem(theophylline(ode, **options), random_seed=1, draws=100, **ESTIMATE))
+    found = estimates(
+        ps.fit_saem(theophylline(ode, **options), random_seed=1, draws=100, **ESTIMATE)
+    )
     means = {"log_ka": 0.4593, "log_CL": 1.0117, "log_V": 3.4539, "sigma": 0.6959}
     variances = {"omega_ka": 0.4050, "omega_CL": 0.0703, "omega_V": 0.0185}
     assert all(np.isclose(found[n], v, rtol=0.02) for n, v in means.items())
-    assert all(np.isclose(found[n] ** 2, v, rtol=0.04 if ode else 0.02) for n, v in variances.items())
+    assert all(
+        np.isclose(found[n] ** 2, v, rtol=0.04 if ode else 0.02) for n, v in variances.items()
+    )
 
 
 @pytest.mark.slow
 def test_a_dose_as_event_is_a_dose_at_the_start():
-    settings = {"n_explore": 4, "n_smooth": 2, "n_starts": 0, "draws": 2, "random_seed": 3, **ESTIMATE}
+    settings = {
+        "n_explore": 4,
+        "n_smooth": 2,
+        "n_starts": 0,
+        "draws": 2,
+        "random_seed": 3,
+        **ESTIMATE,
+    }
     start, event = (
-        get_group(ps.fit_saem(theophylline(True, doses, rtol=1e-8, atol=1e-8), **settings), "saem_trace")
+        get_group(
+            ps.fit_saem(theophylline(True, doses, rtol=1e-8, atol=1e-8), **settings), "saem_trace"
+        )
         for doses in (False, True)
     )
     for name in ("log_ka", "log_CL", "omega_V", "sigma"):
@@ -250,7 +295,12 @@ def test_an_interruption_keeps_what_there_is():
 
     with pytest.warns(UserWarning, match="interrupted after 7 of 550 iterations"):
         idata = ps.fit_saem(
-            random_intercept(), callback=stop, draws=5, random_seed=1, progressbar=False, compile_kwargs=INTERPRETED
+            random_intercept(),
+            callback=stop,
+            draws=5,
+            random_seed=1,
+            progressbar=False,
+            compile_kwargs=INTERPRETED,
         )
     assert get_group(idata, "saem_trace").sizes["iteration"] == 7
 
@@ -262,9 +312,16 @@ def test_trouble_after_the_estimate_does_not_lose_it(monkeypatch):
         raise FloatingPointError("no draws today")
 
     monkeypatch.setattr(module, "describe_individuals", broken)
-    with pytest.warns(UserWarning, match="FloatingPointError: no draws today.; the estimate is complete"):
+    with pytest.warns(
+        UserWarning, match="FloatingPointError: no draws today.; the estimate is complete"
+    ):
         idata = ps.fit_saem(
-            random_intercept(), n_explore=3, n_smooth=3, random_seed=1, progressbar=False, compile_kwargs=INTERPRETED
+            random_intercept(),
+            n_explore=3,
+            n_smooth=3,
+            random_seed=1,
+            progressbar=False,
+            compile_kwargs=INTERPRETED,
         )
     assert "posterior" not in group_names(idata) and len(ps.summary(idata)) == 3
 
@@ -276,7 +333,10 @@ def test_trouble_after_the_estimate_does_not_lose_it(monkeypatch):
         ({"n_explore": 0, "n_smooth": 0}, "n_explore and n_smooth are both 0"),
         ({"chains": 0}, "chains is 0"),
         ({"kernel": "hmc"}, "kernel is 'hmc'; it must be \"auto\" or a dict"),
-        ({"initvals": {"a": [1.0, 2.0]}}, r"initvals\['a'\] has shape \(2,\), but the variable has shape \(\)"),
+        (
+            {"initvals": {"a": [1.0, 2.0]}},
+            r"initvals\['a'\] has shape \(2,\), but the variable has shape \(\)",
+        ),
         ({"initvals": {"nobody": 1.0}}, r"initvals names \['nobody'\]; the free variables are"),
         ({"initvals": {"sigma": -1.0}}, "initvals give sigma_log__ = nan"),
     ],
@@ -298,7 +358,8 @@ def test_a_kernel_that_is_hardly_accepted_is_reported():
         pm.Normal("y", pm.math.sqrt((b**2).sum(axis=1)), 0.01, observed=radius)
     kernel = {"block": 0.5, "independence": 0.5}
     with pytest.warns(
-        UserWarning, match="independence proposals had an acceptance rate of .* remove 'independence' from kernel"
+        UserWarning,
+        match="independence proposals had an acceptance rate of .* remove 'independence' from kernel",
     ):
         idata = ps.fit_saem(
             model, kernel=kernel, n_explore=4, n_smooth=4, n_starts=0, draws=4, random_seed=1, progressbar=False,
@@ -313,7 +374,9 @@ def test_a_kernel_that_is_hardly_accepted_is_reported():
 def test_dims_of_the_model_may_have_the_names_of_dims_of_a_fit(labels, tmp_path):
     """Two random effects in the dim "effect", of three in all or alone; and parameters in a dim "iteration"."""
     n = len(labels)
-    with pm.Model(coords={"subject": ["u", "v", "w"], "effect": ["one", "two"], "iteration": ["a", "b"]}) as model:
+    with pm.Model(
+        coords={"subject": ["u", "v", "w"], "effect": ["one", "two"], "iteration": ["a", "b"]}
+    ) as model:
         center = pm.Normal("center", [0.0, 1.0], 1.0, dims="iteration")
         b = pm.Normal("b", center, 1.0, dims=("subject", "effect"))
         mu = b.sum(axis=1)
@@ -322,10 +385,16 @@ def test_dims_of_the_model_may_have_the_names_of_dims_of_a_fit(labels, tmp_path)
         pm.Normal("y", mu[np.repeat(np.arange(3), 4)], 0.5, observed=np.linspace(0, 2, 12))
     options = {"n_explore": 3, "n_smooth": 2, "draws": 4, "progressbar": False, "random_seed": 1}
     options["compile_kwargs"] = INTERPRETED
-    ps.save(ps.fit_saem(model, likelihood=None, standard_errors=None, **options), tmp_path / "fit.nc")
+    ps.save(
+        ps.fit_saem(model, likelihood=None, standard_errors=None, **options), tmp_path / "fit.nc"
+    )
     idata = ps.load(tmp_path / "fit.nc")
-    individual, posterior, trace = (get_group(idata, name) for name in ("individual", "posterior", "saem_trace"))
-    assert posterior["b"].dims[2:] == ("subject", "effect") and list(posterior["effect"].values) == ["one", "two"]
+    individual, posterior, trace = (
+        get_group(idata, name) for name in ("individual", "posterior", "saem_trace")
+    )
+    assert posterior["b"].dims[2:] == ("subject", "effect") and list(
+        posterior["effect"].values
+    ) == ["one", "two"]
     assert list(individual["effect"].values) == ["b[one]", "b[two]", "c"][:n]
     assert individual["b_mode"].dims == ("subject", "b_effect")
     assert list(individual["b_effect"].values) == ["one", "two"]

@@ -29,7 +29,12 @@ def build():
         effect = pm.Normal("b", pm.Normal("a", 0, 5), pm.HalfNormal("omega", 2), dims="subject")
         pm.Deterministic("double", 2 * effect, dims="subject")
         time = pm.Data("time", np.tile(np.arange(3.0), 5))
-        pm.Normal("y", effect[np.repeat(np.arange(5), 3)] + 0 * time, pm.HalfNormal("sigma", 1), observed=y)
+        pm.Normal(
+            "y",
+            effect[np.repeat(np.arange(5), 3)] + 0 * time,
+            pm.HalfNormal("sigma", 1),
+            observed=y,
+        )
     return model
 
 
@@ -95,20 +100,29 @@ class Unspeakable(Exception):
 @pytest.mark.slow("together")
 def test_every_stage_may_fail_on_its_own(at_the_end, tmp_path, monkeypatch):
     finisher, runs, whole = at_the_end
-    finisher = replace(finisher, options={"likelihood": None, "standard_errors": None})  # these are in the next tests
+    finisher = replace(
+        finisher, options={"likelihood": None, "standard_errors": None}
+    )  # these are in the next tests
     writer = Writer(Checkpoint(tmp_path / "fit.nc"), {}, finisher.build)
     stages = stages_of(finisher, runs, writer)
     assert len(stages) > 40
     for k, stage in enumerate(stages):
         error = [ValueError("no luck"), KeyboardInterrupt(), MemoryError(), Unspeakable()][k % 4]
         with monkeypatch.context() as patch:
-            patch.setattr(Stages, "attempt", failing(error, lambda name, stage=stage: name == stage))
+            patch.setattr(
+                Stages, "attempt", failing(error, lambda name, stage=stage: name == stage)
+            )
             idata, texts = finisher.finish(runs, np.random.default_rng(1), writer)
         assert any(stage in text and "the estimate is complete" in text for text in texts), stage
         if "scale" not in stage:
-            np.testing.assert_array_equal(estimates_of(idata), get_group(whole, "population")["estimate"].values)
+            np.testing.assert_array_equal(
+                estimates_of(idata), get_group(whole, "population")["estimate"].values
+            )
         lost = set(group_names(whole)) - set(group_names(idata))
-        assert not lost or any(f"group '{name}'" in stage or stage in LARGE for name in lost), (stage, lost)
+        assert not lost or any(f"group '{name}'" in stage or stage in LARGE for name in lost), (
+            stage,
+            lost,
+        )
         if lost or k % 10 == 0:  # whatever is left is a fit that can be stored, read and shown
             idata = ps.load(ps.save(idata, tmp_path / "as_it_is.nc"))
         assert len(ps.summary(idata)) == 3 and len(ps.diagnostics(idata)), stage
@@ -119,13 +133,16 @@ LARGE = ("Observed data", "Constant data", "The state for a later run")
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("no luck"), KeyboardInterrupt(), RecursionError(), np.linalg.LinAlgError("x")]
+    "error",
+    [ValueError("no luck"), KeyboardInterrupt(), RecursionError(), np.linalg.LinAlgError("x")],
 )
 def test_all_stages_may_fail_together(at_the_end, monkeypatch, error):
     """Then the trace and the estimates are there, on the unconstrained scale, and the notes say why."""
     finisher, runs, _ = at_the_end
     kept = ("'population'", "'saem_trace'")
-    monkeypatch.setattr(Stages, "attempt", failing(error, lambda name: not any(key in name for key in kept)))
+    monkeypatch.setattr(
+        Stages, "attempt", failing(error, lambda name: not any(key in name for key in kept))
+    )
     idata, texts = finisher.finish(runs, np.random.default_rng(1))
     assert sorted(group_names(idata)) == ["population", "saem_trace"]
     np.testing.assert_array_equal(estimates_of(idata), runs[0].theta[-1])
@@ -175,7 +192,10 @@ def test_what_is_called_after_the_iterations_may_fail(at_the_end, tmp_path, monk
             idata, texts = finisher.finish([chain], after, writer)
         np.testing.assert_array_equal(estimates_of(idata), expected)
         assert set(group_names(whole)) - set(group_names(idata)) == missing, name
-        assert any(type(error).__name__ in text or "interrupted" in text or "could not" in text for text in texts), name
+        assert any(
+            type(error).__name__ in text or "interrupted" in text or "could not" in text
+            for text in texts
+        ), name
 
 
 def press_ctrl_c():
@@ -201,7 +221,9 @@ def test_ctrl_c_in_a_stage_ends_that_stage_alone(at_the_end, monkeypatch):
             ctrl_c.during(lambda: None)  # the iterations
             idata, texts = finisher.finish(runs, np.random.default_rng(1), None, ctrl_c)
             assert ctrl_c.is_waiting or any("interrupted" in text for text in texts), stage
-        np.testing.assert_array_equal(estimates_of(idata), get_group(whole, "population")["estimate"].values)
+        np.testing.assert_array_equal(
+            estimates_of(idata), get_group(whole, "population")["estimate"].values
+        )
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -216,12 +238,16 @@ def test_ctrl_c_between_stages_waits_for_the_next():
         assert stages.attempt("something short", lambda: 2) == 2
         assert stages.attempt("draws", lambda: 3, is_long=True) is None
         assert stages.attempt("likelihood", lambda: 4, is_long=True) == 4
-        assert [note.stage for note in stages.notes] == ["draws"] and stages.notes[0].was_interrupted
+        assert [note.stage for note in stages.notes] == ["draws"] and stages.notes[
+            0
+        ].was_interrupted
 
 
 @pytest.mark.filterwarnings("error")
 def test_warnings_that_are_errors_hold_the_fit(at_the_end, monkeypatch):
-    monkeypatch.setattr(finish.Finisher, "finish", lambda *arguments: (at_the_end[2], ["something to read", "more"]))
+    monkeypatch.setattr(
+        finish.Finisher, "finish", lambda *arguments: (at_the_end[2], ["something to read", "more"])
+    )
     with pytest.raises(UserWarning, match="something to read") as found:
         ps.fit_saem(build(), **QUICK | {"draws": 2})
     assert found.value.fit is at_the_end[2] and "the attribute 'fit'" in found.value.__notes__[0]
@@ -241,7 +267,9 @@ def test_a_folder_that_goes_away_while_the_fit_runs(at_the_end, tmp_path, caplog
 
     chain = chains.run_chain(finisher.job, 0, rngs[0], watch, writer)
     idata, texts = finisher.finish([chain], after, writer)
-    np.testing.assert_array_equal(estimates_of(idata), get_group(whole, "population")["estimate"].values)
+    np.testing.assert_array_equal(
+        estimates_of(idata), get_group(whole, "population")["estimate"].values
+    )
     assert "was not written; the fit continues" in caplog.text
     (text,) = [text for text in texts if "The checkpoint" in text]
     assert "could not be written (" in text and "FileNotFoundError" in text and "ps.save" in text
@@ -252,7 +280,9 @@ def test_a_folder_that_goes_away_while_the_fit_runs(at_the_end, tmp_path, caplog
 
 def test_notes_are_in_the_fit_and_its_diagnostics(at_the_end, tmp_path, monkeypatch):
     finisher, runs, _ = at_the_end
-    monkeypatch.setattr(Stages, "attempt", failing(ValueError("no luck"), lambda name: name == "Standard errors"))
+    monkeypatch.setattr(
+        Stages, "attempt", failing(ValueError("no luck"), lambda name: name == "Standard errors")
+    )
     idata, _ = finisher.finish(runs, np.random.default_rng(1))
     again = ps.load(ps.save(idata, tmp_path / "fit.nc"))
     assert json.loads(again.attrs["notes"]) == [
@@ -285,9 +315,13 @@ def test_a_later_chain_that_fails_leaves_the_others():
 
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        idata = ps.fit_saem(model, chains=3, callback=fail, **QUICK | {"likelihood": None, "standard_errors": None})
+        idata = ps.fit_saem(
+            model, chains=3, callback=fail, **QUICK | {"likelihood": None, "standard_errors": None}
+        )
     assert get_group(idata, "saem_trace").sizes["chain"] == 2 and calls.count(2) == 6
-    assert any("Chain 1 was lost (ArithmeticError: in the second chain)" in str(w.message) for w in seen)
+    assert any(
+        "Chain 1 was lost (ArithmeticError: in the second chain)" in str(w.message) for w in seen
+    )
 
 
 @pytest.mark.slow
@@ -301,5 +335,7 @@ def test_a_fit_outlives_the_folder_of_its_checkpoint(tmp_path):
             (folder / "fit.nc").unlink()
             folder.rmdir()
 
-    fit = ps.fit_saem(build(), callback=remove, checkpoint=Checkpoint(folder / "fit.nc", iterations=2), **QUICK)
+    fit = ps.fit_saem(
+        build(), callback=remove, checkpoint=Checkpoint(folder / "fit.nc", iterations=2), **QUICK
+    )
     assert len(ps.summary(fit)) == 3

@@ -45,7 +45,12 @@ def is_alive(pid):
 
 def count_in(folder, compilation, n_iterations, watch=lambda *seen: None, n=2):
     return run_in_processes(
-        count, cloudpickle.dumps((str(folder), compilation, n_iterations)), [None] * n, n, watch, None
+        count,
+        cloudpickle.dumps((str(folder), compilation, n_iterations)),
+        [None] * n,
+        n,
+        watch,
+        None,
     )
 
 
@@ -86,7 +91,9 @@ def test_ctrl_c_in_a_later_chain_keeps_the_first(monkeypatch):
 
     monkeypatch.setattr(chains, "run_chain", run_chain)
     assert [chain.number for chain in chains.run_chains(None, [None] * 3, 1, None)] == [0]
-    monkeypatch.setattr(chains, "run_chain", lambda job, number, *others: run_chain(job, 1, *others))
+    monkeypatch.setattr(
+        chains, "run_chain", lambda job, number, *others: run_chain(job, 1, *others)
+    )
     with pytest.raises(KeyboardInterrupt):
         chains.run_chains(None, [None] * 3, 1, None)
 
@@ -97,17 +104,26 @@ def test_nobody_outlives_a_killed_parent(tmp_path):
     program, parents = [sys.executable, "-m", made_up_chains.__name__], []
     for what in ("chains", "refits"):
         (tmp_path / what).mkdir()
-        parents.append(subprocess.Popen([*program, what, str(tmp_path / what)], stderr=subprocess.DEVNULL, cwd=ROOT))
+        parents.append(
+            subprocess.Popen(
+                [*program, what, str(tmp_path / what)], stderr=subprocess.DEVNULL, cwd=ROOT
+            )
+        )
     try:
         assert wait_for(lambda: [len(workers(folder)) for folder in tmp_path.iterdir()] == [1, 1])
     finally:
         for parent in parents:
             parent.kill()
             parent.wait()
-    assert wait_for(lambda: not any(is_alive(pid) for folder in tmp_path.iterdir() for pid in workers(folder)), 20.0)
+    assert wait_for(
+        lambda: not any(is_alive(pid) for folder in tmp_path.iterdir() for pid in workers(folder)),
+        20.0,
+    )
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no masks of signals")
+@pytest.mark.skipif(
+    not hasattr(signal, "pthread_sigmask"), reason="Windows has no masks of signals"
+)
 def test_children_hear_no_ctrl_c_while_they_start():
     """They printed a traceback each."""
     with processes._deaf_children():
@@ -121,8 +137,12 @@ def test_a_killed_chain_is_reported_and_takes_no_other():
     (chain,) = run_in_processes(end_badly, payload, [None] * 3, 2, lambda *seen: None, None)
     assert chain.number == 2
     killed, failed = chain.trouble
-    assert killed.startswith("Chain 0 was lost (its process ended with signal 9, possibly out of memory)")
-    assert failed.startswith("Chain 1 was lost (ArithmeticError: of chain 1)") and "resume=" in failed
+    assert killed.startswith(
+        "Chain 0 was lost (its process ended with signal 9, possibly out of memory)"
+    )
+    assert (
+        failed.startswith("Chain 1 was lost (ArithmeticError: of chain 1)") and "resume=" in failed
+    )
     with pytest.raises(RuntimeError, match="ended with signal 9"):  # nothing is left
         run_in_processes(end_badly, payload, [None], 2, lambda *seen: None, None)
 

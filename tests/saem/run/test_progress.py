@@ -11,8 +11,19 @@ import pymc_saem as ps
 import pymc_saem.saem.run.bars as bars
 from tests.support.models import random_intercept
 
-SHORT = {"n_explore": 4, "n_smooth": 4, "draws": 10, "random_seed": 1, "compile_kwargs": {"mode": "FAST_COMPILE"}}
-AFTER = ["conditional distributions", "shrinkage of the residuals", "marginal log-likelihood", "standard errors"]
+SHORT = {
+    "n_explore": 4,
+    "n_smooth": 4,
+    "draws": 10,
+    "random_seed": 1,
+    "compile_kwargs": {"mode": "FAST_COMPILE"},
+}
+AFTER = [
+    "conditional distributions",
+    "shrinkage of the residuals",
+    "marginal log-likelihood",
+    "standard errors",
+]
 
 
 def fit(**options):
@@ -32,7 +43,11 @@ def test_the_log_says_what_runs_after_the_iterations(caplog):
 def screen(monkeypatch):
     """Text that goes to a terminal of 100 columns."""
     file = io.StringIO()
-    monkeypatch.setattr(bars, "Console", lambda: Console(file=file, force_terminal=True, force_jupyter=False, width=100))
+    monkeypatch.setattr(
+        bars,
+        "Console",
+        lambda: Console(file=file, force_terminal=True, force_jupyter=False, width=100),
+    )
     return file
 
 
@@ -65,10 +80,14 @@ def test_a_notebook_without_ipywidgets_gets_plain_text(monkeypatch):
     monkeypatch.setattr(ipython, "display", display)
     monkeypatch.setattr(bars, "find_spec", lambda name: None)
     monkeypatch.setattr(
-        bars, "Console", lambda **options: Console(**options) if options else Console(force_jupyter=True)
+        bars,
+        "Console",
+        lambda **options: Console(**options) if options else Console(force_jupyter=True),
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="install")
         fit()
     assert any("standard errors" in text for text in shown)
-    assert "8/8" in shown[-1] and "\x1b" not in "".join(shown) and "standard errors" not in shown[-1]
+    assert (
+        "8/8" in shown[-1] and "\x1b" not in "".join(shown) and "standard errors" not in shown[-1]
+    )

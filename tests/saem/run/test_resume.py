@@ -29,7 +29,9 @@ def same(a, b, groups=("saem_trace", "posterior", "individual")):
         x, y = get_group(a, name), get_group(b, name)
         assert list(x.data_vars) == list(y.data_vars)
         for v in x.data_vars:
-            assert np.array_equal(x[v].values, y[v].values, equal_nan=x[v].dtype.kind == "f"), f"{name}: {v}"
+            assert np.array_equal(x[v].values, y[v].values, equal_nan=x[v].dtype.kind == "f"), (
+                f"{name}: {v}"
+            )
     return True
 
 
@@ -55,7 +57,15 @@ CONFIGURATIONS = {
     "score steps, minibatch": (lambda: CASES["orange"].build(), {"minibatch": 0.6}),
     "all kernels": (
         random_intercept,
-        {"kernel": {"prior": 0.2, "coordinate": 0.2, "block": 0.2, "mala": 0.2, "independence": 0.2}},
+        {
+            "kernel": {
+                "prior": 0.2,
+                "coordinate": 0.2,
+                "block": 0.2,
+                "mala": 0.2,
+                "independence": 0.2,
+            }
+        },
     ),
     "random effect in the likelihood": (lambda: CASES["student_effect"].build(), {}),
 }
@@ -129,7 +139,12 @@ def test_several_chains(tmp_path, cores):
     schedule = ps.Checkpoint(tmp_path / "fit.nc", iterations=3)
     part = ps.fit_saem(random_intercept(), cores=cores, checkpoint=schedule, **options)
     assert same(part, ps.load(tmp_path / "fit.nc"))
-    assert same(whole, ps.fit_saem(random_intercept(), resume=tmp_path / "fit.nc", n_smooth=8, cores=cores, **STOPPED))
+    assert same(
+        whole,
+        ps.fit_saem(
+            random_intercept(), resume=tmp_path / "fit.nc", n_smooth=8, cores=cores, **STOPPED
+        ),
+    )
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -162,7 +177,9 @@ def test_after_kill_9_the_trace_is_the_same(tmp_path):
     path = str(tmp_path / "fit.nc")
     code = textwrap.dedent(KILLED.format(path=path, options=options))
     assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=Path(__file__).parents[3]).returncode
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, cwd=Path(__file__).parents[3]
+        ).returncode
         == -9
     )
     left = ps.load(path)
@@ -176,7 +193,8 @@ def test_after_kill_9_the_trace_is_the_same(tmp_path):
 def test_a_failure_after_the_estimate_finds_it_on_disk(tmp_path, monkeypatch):
     """Whatever takes the process then: the iterations have been written."""
     monkeypatch.setattr(
-        "pymc_saem.saem.fit.Finisher.finish", lambda *a: (_ for _ in ()).throw(MemoryError("no memory"))
+        "pymc_saem.saem.fit.Finisher.finish",
+        lambda *a: (_ for _ in ()).throw(MemoryError("no memory")),
     )
     options = QUICK | {"n_explore": 3, "n_smooth": 3, "random_seed": 1}
     with pytest.raises(MemoryError):
@@ -201,7 +219,11 @@ REFUSALS = {
         {},
         "resume belongs to a different model or different data: at the state of chain 0 the log density was",
     ),
-    "another option": (random_intercept, {"annealing": 0.5}, "annealing is 0.5, but the resumed run has 0.95"),
+    "another option": (
+        random_intercept,
+        {"annealing": 0.5},
+        "annealing is 0.5, but the resumed run has 0.95",
+    ),
     "another kernel": (
         random_intercept,
         {"kernel": {"block": 1.0}},
@@ -222,7 +244,9 @@ def test_what_is_no_fit_of_this_package(finished):
     without = finished.copy()
     del without["saem_state"]
     assert "saem_state" not in group_names(without)
-    with pytest.raises(ValueError, match="resume has no group 'saem_state', so it was not produced by fit_saem"):
+    with pytest.raises(
+        ValueError, match="resume has no group 'saem_state', so it was not produced by fit_saem"
+    ):
         ps.fit_saem(random_intercept(), resume=without)
     with pytest.raises(FileNotFoundError, match="There is no file 'nowhere.nc'"):
         ps.fit_saem(random_intercept(), resume="nowhere.nc")
@@ -233,9 +257,21 @@ def test_a_process_that_changes_its_folder_writes_where_it_was_told(tmp_path, mo
     begun.mkdir(), other.mkdir()
     monkeypatch.chdir(begun)
     schedule = ps.Checkpoint("fit.nc")
-    options = {"n_explore": 2, "n_smooth": 2, "n_transitions": 5, "n_starts": 0, "draws": 2, "random_seed": 1}
+    options = {
+        "n_explore": 2,
+        "n_smooth": 2,
+        "n_transitions": 5,
+        "n_starts": 0,
+        "draws": 2,
+        "random_seed": 1,
+    }
     options |= {"likelihood": None, "standard_errors": None, "progressbar": False}
-    ps.fit_saem(random_intercept(), checkpoint=schedule, callback=lambda *_: monkeypatch.chdir(other), **options)
+    ps.fit_saem(
+        random_intercept(),
+        checkpoint=schedule,
+        callback=lambda *_: monkeypatch.chdir(other),
+        **options,
+    )
     assert ps.load(begun / "fit.nc") and not list(other.iterdir())
 
 
@@ -263,6 +299,9 @@ def test_plain_data_survives_packing():
     assert found["numbers"] == value["numbers"] and found["set"] == value["set"]
     assert np.array_equal(found[7], value[7]) and found["empty"].shape == (0, 2)
     assert found["tuple"][0] == 0.1 and found["tuple"][1].tobytes() == value["tuple"][1].tobytes()
-    assert found["rng"].spawn(1)[0].random() == rng.spawn(1)[0].random() and found["rng"].random() == rng.random()
+    assert (
+        found["rng"].spawn(1)[0].random() == rng.spawn(1)[0].random()
+        and found["rng"].random() == rng.random()
+    )
     with pytest.raises(TypeError, match="A function cannot be stored"):
         pack(lambda: 0)

@@ -23,7 +23,11 @@ def test_annealing_covers_exploration():
     schedule = Schedule(n_explore=10)
     assert [schedule.smallest_ratio(k) for k in (0, 9, 10, 50)] == [0.95, 0.95, 0.0, 0.0]
     longer = Schedule(n_explore=300)
-    assert [longer.smallest_residual_ratio(k) for k in (0, 299, 300)] == [np.exp(-0.02), np.exp(-0.02), 0.0]
+    assert [longer.smallest_residual_ratio(k) for k in (0, 299, 300)] == [
+        np.exp(-0.02),
+        np.exp(-0.02),
+        0.0,
+    ]
     assert schedule.smallest_residual_ratio(0) == 0.95
     assert Schedule(10, annealing=0.0).smallest_residual_ratio(0) == 0.0
     assert Schedule(10, annealing=1.0).smallest_residual_ratio(0) == 1.0

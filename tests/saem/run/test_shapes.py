@@ -18,8 +18,14 @@ QUICK = {
 #: Names of the parameters, what must hold of their natural values, and a value that may be fixed.
 LAWS = {
     "zero": (lambda x: np.allclose(x.sum(axis=-1), 0.0), [2.0, -1.0, -1.0]),
-    "zeros": (lambda x: np.allclose(x.sum(axis=-1), 0.0) and np.allclose(x.sum(axis=-2), 0.0), np.zeros((2, 3))),
-    "shares": (lambda x: np.allclose(x.sum(axis=-1), 1.0) and (x > 0).all(), [[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]]),
+    "zeros": (
+        lambda x: np.allclose(x.sum(axis=-1), 0.0) and np.allclose(x.sum(axis=-2), 0.0),
+        np.zeros((2, 3)),
+    ),
+    "shares": (
+        lambda x: np.allclose(x.sum(axis=-1), 1.0) and (x > 0).all(),
+        [[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]],
+    ),
     "sorted": (lambda x: (np.diff(x, axis=-1) > 0).all(), [-1.0, 0.0, 4.0]),
     "angles": (lambda x: (np.abs(x) <= np.pi).all(), [0.0, -3.0]),
     "lkj": (lambda x: (np.abs(x) <= 1.0).all(), None),
@@ -35,13 +41,22 @@ def build():
             pm.ZeroSumNormal("zero", 1.0, dims="k"),
             pm.ZeroSumNormal("zeros", 1.0, dims=("two", "k"), n_zerosum_axes=2),
             pm.Dirichlet("shares", np.ones(3), dims=("two", "k")),
-            pm.Normal("sorted", 0, 5, transform=pm.distributions.transforms.ordered, shape=3, initval=np.arange(3.0)),
+            pm.Normal(
+                "sorted",
+                0,
+                5,
+                transform=pm.distributions.transforms.ordered,
+                shape=3,
+                initval=np.arange(3.0),
+            ),
             pm.VonMises("angles", 0.0, 1.0, dims="two"),
             pm.LKJCorr("lkj", n=3, eta=2.0),
             pm.Uniform("between", 1.0, 3.0, shape=2),
         ]
         e = pm.Normal("e", 0.0, pm.HalfNormal("omega", 1.0), dims="subject")
-        effect = sum(part.ravel()[-2] for part in parts)  # of a correlation matrix, no diagonal entry
+        effect = sum(
+            part.ravel()[-2] for part in parts
+        )  # of a correlation matrix, no diagonal entry
         pm.Normal("y", e[subject] + effect, 1.0, observed=rng.normal(size=32))
     return model
 
@@ -63,13 +78,19 @@ def test_natural_values_are_those_of_the_transforms(mixed):
         assert p.natural_shape == shapes[name] and natural[name].shape == (5, *shapes[name])
         assert holds(natural[name])
         u = theta[0, p.columns].reshape(p.shape)
-        expected = transform.backward(pt.as_tensor(u), *model[name].owner.inputs).eval(mode="FAST_COMPILE")
+        expected = transform.backward(pt.as_tensor(u), *model[name].owner.inputs).eval(
+            mode="FAST_COMPILE"
+        )
         np.testing.assert_allclose(natural[name][0], expected, atol=1e-12)
         np.testing.assert_allclose(
             points.theta_at({q: x[0] for q, x in natural.items()})[p.columns], u.ravel(), rtol=1e-6
         )
     omega = mixed.parameter("omega")
-    assert sum(p.columns.stop - p.columns.start for p in mixed.parameters) == omega.columns.stop == mixed.n_theta
+    assert (
+        sum(p.columns.stop - p.columns.start for p in mixed.parameters)
+        == omega.columns.stop
+        == mixed.n_theta
+    )
 
 
 @pytest.mark.slow("together")
@@ -94,15 +115,25 @@ def test_constants_have_the_natural_shape_and_obey_the_law(mixed):
 def test_a_fit_has_them_in_every_group(mixed, tmp_path):
     model = mixed.model
     idata = ps.fit_saem(model, fixed={"zero": LAWS["zero"][1]}, standard_errors="score", **QUICK)
-    shapes, trace, posterior = model.eval_rv_shapes(), get_group(idata, "saem_trace"), get_group(idata, "posterior")
+    shapes, trace, posterior = (
+        model.eval_rv_shapes(),
+        get_group(idata, "saem_trace"),
+        get_group(idata, "posterior"),
+    )
     table = ps.summary(ps.load(ps.save(idata, tmp_path / "fit.nc")))
     for name, (holds, _) in LAWS.items():
         last = trace[name].values[0, -1]
-        assert trace[name].values.shape[2:] == posterior[name].values.shape[2:] == shapes[name] and holds(last)
+        assert trace[name].values.shape[2:] == posterior[name].values.shape[2:] == shapes[
+            name
+        ] and holds(last)
         own = table["estimate"][[label.split("[")[0] == name for label in table.index]]
         np.testing.assert_array_equal(own.to_numpy(), last.ravel())
-    np.testing.assert_allclose(trace["zero"].values[0], np.tile(LAWS["zero"][1], (6, 1)), atol=1e-12)
-    assert table.loc["shares[0, b]", "m_step"] == "score" and table.loc["zero[b]", "m_step"] == "fixed"
+    np.testing.assert_allclose(
+        trace["zero"].values[0], np.tile(LAWS["zero"][1], (6, 1)), atol=1e-12
+    )
+    assert (
+        table.loc["shares[0, b]", "m_step"] == "score" and table.loc["zero[b]", "m_step"] == "fixed"
+    )
     assert np.isfinite(ps.simulate(model, idata, n=1, random_seed=1)["y"]).all()
     with pytest.raises(ValueError, match="'shares' ties its entries together"):
         ps.profile_likelihood(model, idata, "shares[0, b]", n_explore=2, n_smooth=2)

@@ -8,7 +8,12 @@ import pytest
 import pymc_saem as ps
 from tests.support.models import neural, random_intercept
 
-OPTIONS = {"n_transitions": 10, "n_replicates": 2, "n_starts": 1, "compile_kwargs": {"mode": "FAST_COMPILE"}}
+OPTIONS = {
+    "n_transitions": 10,
+    "n_replicates": 2,
+    "n_starts": 1,
+    "compile_kwargs": {"mode": "FAST_COMPILE"},
+}
 
 
 def run(step, point, n):
@@ -20,7 +25,9 @@ def run(step, point, n):
 
 
 def same(a, b):
-    return all(np.array_equal(x[k], y[k], equal_nan=True) for x, y in zip(a, b, strict=True) for k in x)
+    return all(
+        np.array_equal(x[k], y[k], equal_nan=True) for x, y in zip(a, b, strict=True) for k in x
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +51,10 @@ def test_a_step_prints_its_variables_kernels_and_iteration(model):
     effects = ", ".join(effect.name for effect in step.engine.mixed.random_effects)
     parameters = ", ".join(parameter.name for parameter in step.engine.mixed.parameters)
     variables = f"SAEM(parameters: {parameters}; random effects: {effects}; "
-    assert repr(step) == variables + "kernel: prior 0.15, coordinate 0.35, block 0.5; iteration 0, exploring)"
+    assert (
+        repr(step)
+        == variables + "kernel: prior 0.15, coordinate 0.35, block 0.5; iteration 0, exploring)"
+    )
     run(step, model.initial_point(), 2)
     step.stop_tuning()
     assert repr(step).endswith("iteration 2, smoothing)")
@@ -101,7 +111,9 @@ def test_pm_sample_with_one_and_two_cores(model):
 
 
 def test_a_variable_left_out_is_an_error(model):
-    with pytest.raises(ValueError, match=r"must own every free variable.*\['sigma_log__'\] were left out"):
+    with pytest.raises(
+        ValueError, match=r"must own every free variable.*\['sigma_log__'\] were left out"
+    ):
         ps.SAEM([model["a"], model["omega"], model["b"]], model=model)
 
 
@@ -110,9 +122,15 @@ def test_a_variable_left_out_is_an_error(model):
     [
         ({"objective": "mle"}, "objective is 'mle'; it must be 'map'"),
         ({"n_transitions": 0}, "n_transitions is 0; it must be an integer of at least 1"),
-        ({"n_replicates": 2.5}, "n_replicates is 2.5; it must be an integer of at least 1 or 'auto'"),
+        (
+            {"n_replicates": 2.5},
+            "n_replicates is 2.5; it must be an integer of at least 1 or 'auto'",
+        ),
         ({"kernel": {"hmc": 1.0}}, r"kernel shares name \['hmc'\]; the choices are"),
-        ({"kernel": {"prior": -1.0}}, "kernel shares are {'prior': -1.0}; they must be non-negative"),
+        (
+            {"kernel": {"prior": -1.0}},
+            "kernel shares are {'prior': -1.0}; they must be non-negative",
+        ),
         ({"fixed": {"b": 1.0}}, "fixed names 'b', which is not a population parameter"),
         ({"fixed": {"a": [1.0, 2.0]}}, r"fixed\['a'\] has shape \(2,\)"),
         ({"annealing": 1.5}, "annealing is 1.5"),
@@ -168,5 +186,7 @@ def test_data_that_change_after_the_model_was_read_are_refused():
         step = ps.SAEM(n_explore=1, **OPTIONS)
         step.set_rng(np.random.default_rng(1))
         model.set_data("codes", subject[::-1])
-        with pytest.raises(ValueError, match="data 'codes' have changed since this step read the model"):
+        with pytest.raises(
+            ValueError, match="data 'codes' have changed since this step read the model"
+        ):
             step.set_rng(np.random.default_rng(1))

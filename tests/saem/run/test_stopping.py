@@ -21,7 +21,9 @@ def test_drift_and_its_error_against_known_moments():
     rng = np.random.default_rng(2)
     noise = rng.normal(size=(400, 2000))
     found = Drift.of(noise, np.ones(2000))
-    assert np.isclose(np.mean(found.error**2), 2.0 / 100, rtol=0.05)  # of the last 200, two halves of 100
+    assert np.isclose(
+        np.mean(found.error**2), 2.0 / 100, rtol=0.05
+    )  # of the last 200, two halves of 100
     assert np.isclose(np.mean(found.size**2), 2.0 / 100, rtol=0.15)
     slope = np.arange(400.0)[:, None] * np.array([1.0, 0.0])
     assert np.allclose(Drift.of(slope, np.array([4.0, 1.0])).size, [100 / 4.0, 0.0])
@@ -64,7 +66,8 @@ def test_a_run_that_has_not_settled_says_so():
         )  # fmt: skip
     (drift,) = (str(w.message) for w in caught if "has not converged" in str(w.message))
     assert re.search(
-        "has not converged: 'sigma' drifted by [1-9][0-9.]* approximate standard errors .* Increase n_smooth", drift
+        "has not converged: 'sigma' drifted by [1-9][0-9.]* approximate standard errors .* Increase n_smooth",
+        drift,
     )
 
 
@@ -84,9 +87,13 @@ def test_chains_that_end_in_different_maxima_are_reported():
     subject = np.repeat(np.arange(12), 3)
     y = np.abs(2.0 + 0.3 * rng.normal(size=12))[subject] + 0.1 * rng.normal(size=36)
     with pm.Model(coords={"subject": range(12)}) as model:
-        b = pm.Normal("b", pm.Flat("m", initval=0.05), pm.HalfFlat("o", initval=1.0), dims="subject")
+        b = pm.Normal(
+            "b", pm.Flat("m", initval=0.05), pm.HalfFlat("o", initval=1.0), dims="subject"
+        )
         pm.Normal("y", pm.math.abs(b)[subject], pm.HalfFlat("sigma", initval=1.0), observed=y)
-    with pytest.warns(UserWarning, match="The chains disagree: 'm' differs by [0-9.]+ approximate standard errors"):
+    with pytest.warns(
+        UserWarning, match="The chains disagree: 'm' differs by [0-9.]+ approximate standard errors"
+    ):
         ps.fit_saem(model, chains=4, random_seed=1, n_starts=0, **QUICK)
 
 
@@ -102,7 +109,8 @@ def test_shrinkage_is_reported():
         ps.fit_saem(model, random_seed=1, **QUICK)
 
 
-# A quarter of the few solves of a minibatch fit is too little for the draws of 100 subjects, of which it asks for 5.
+# A quarter of the few solves of a minibatch fit is too little for the draws of 100 subjects, of
+# which it asks for 5.
 @pytest.mark.filterwarnings("ignore:The conditional draws of:UserWarning")
 @pytest.mark.slow
 def test_minibatches_have_the_same_limit():
@@ -119,7 +127,10 @@ def test_minibatches_have_the_same_limit():
         )  # fmt: skip
         found, chol = estimates(idata), np.zeros((2, 2))
         chol[np.tril_indices(2)] = found["chol"]
-        assert slopes_loglik(found["beta"], found["gamma"], chol @ chol.T, found["sigma"], data) > top - 0.1
+        assert (
+            slopes_loglik(found["beta"], found["gamma"], chol @ chol.T, found["sigma"], data)
+            > top - 0.1
+        )
         solves.append(int(get_group(idata, "saem_trace").attrs["n_solves"]))
     assert solves[1] < 0.25 * solves[0]
 
@@ -136,7 +147,11 @@ def test_default_fits_reach_the_exact_maximum(name):
     table = ps.summary(ps.fit_saem(case.build(), random_seed=1, **QUICK, **case.options))
     values = {}
     for parameter, like in case.starts[0].items():
-        entries = [label for label in table.index if label == parameter or label.startswith(f"{parameter}[")]
+        entries = [
+            label
+            for label in table.index
+            if label == parameter or label.startswith(f"{parameter}[")
+        ]
         values[parameter] = table["estimate"][entries].to_numpy().reshape(np.shape(like))[()]
     assert case.objective(values) > case.answer.objective - 0.1
     errors = (case.flat(values) - case.answer.estimate) / case.answer.standard_error

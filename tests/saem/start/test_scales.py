@@ -32,7 +32,9 @@ def largest_loglik(y, x=None):
     def loss(p):
         return -exact_loglik(p[0], np.exp(p[1]), np.exp(p[2]), y / unit - p[3] * z, S)
 
-    return -minimize(loss, [0.0, 0.0, -1.0, 0.0], method="BFGS", options={"gtol": 1e-7}).fun - y.size * np.log(unit)
+    return -minimize(
+        loss, [0.0, 0.0, -1.0, 0.0], method="BFGS", options={"gtol": 1e-7}
+    ).fun - y.size * np.log(unit)
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e12])
@@ -54,7 +56,11 @@ def test_a_start_of_the_residual_scale_that_is_no_scale():
 @pytest.mark.slow
 def test_a_start_at_which_random_effects_are_too_small_to_be_seen(omega, n_starts):
     """From there the run stayed, and reported that it had converged."""
-    table = ps.summary(ps.fit_saem(intercepts(Y), initvals={"omega": omega, "sigma": 0.3}, n_starts=n_starts, **QUICK))
+    table = ps.summary(
+        ps.fit_saem(
+            intercepts(Y), initvals={"omega": omega, "sigma": 0.3}, n_starts=n_starts, **QUICK
+        )
+    )
     assert table.attrs["loglik"] == pytest.approx(largest_loglik(Y), abs=0.05)
 
 
@@ -72,13 +78,27 @@ def test_an_estimate_that_is_not_at_the_maximum_says_so():
     x = RNG.normal(size=12)[S] * 2 + np.random.default_rng(8).normal(size=36)
     y = Y + 0.5 * x
     options = QUICK | {"standard_errors": "auto", "n_smooth": 100}
-    found = {shift: ps.summary(ps.fit_saem(intercepts(y, x=x + shift), **options)) for shift in (0.0, 2020.0)}
-    missing = {shift: 2.0 * (largest_loglik(y, x) - table.attrs["loglik"]) for shift, table in found.items()}
+    found = {
+        shift: ps.summary(ps.fit_saem(intercepts(y, x=x + shift), **options))
+        for shift in (0.0, 2020.0)
+    }
+    missing = {
+        shift: 2.0 * (largest_loglik(y, x) - table.attrs["loglik"])
+        for shift, table in found.items()
+    }
     assert missing[0.0] < 0.2 and found[0.0].attrs["identifiability"] == []
     first = found[2020.0].attrs["identifiability"][0]
-    assert missing[2020.0] > 0.5 and first.startswith("the estimates are not at the maximum: -2LL would fall by about ")
-    told = float(first.removeprefix("the estimates are not at the maximum: -2LL would fall by about ").split()[0])
-    assert 0.4 < told / missing[2020.0] < 1.5 and "if a and beta moved" in first  # a parabola, far from its top
+    assert missing[2020.0] > 0.5 and first.startswith(
+        "the estimates are not at the maximum: -2LL would fall by about "
+    )
+    told = float(
+        first.removeprefix(
+            "the estimates are not at the maximum: -2LL would fall by about "
+        ).split()[0]
+    )
+    assert (
+        0.4 < told / missing[2020.0] < 1.5 and "if a and beta moved" in first
+    )  # a parabola, far from its top
 
 
 @pytest.mark.parametrize(
@@ -90,10 +110,22 @@ def test_an_estimate_that_is_not_at_the_maximum_says_so():
             "All 36 observed values of 'y' are 2, so its residual scale 'sigma' cannot be estimated",
         ),
         (np.zeros(36), {}, "All 36 observed values of 'y' are 0"),
-        (Y, {"fixed": {"omega": 1e-300}}, "fixed= gives omega = 1e-300, whose square is 0 in double precision"),
-        (Y, {"fixed": {"omega": 1e300}}, "fixed= gives omega = 1e.300, whose square is infinite in double precision"),
+        (
+            Y,
+            {"fixed": {"omega": 1e-300}},
+            "fixed= gives omega = 1e-300, whose square is 0 in double precision",
+        ),
+        (
+            Y,
+            {"fixed": {"omega": 1e300}},
+            "fixed= gives omega = 1e.300, whose square is infinite in double precision",
+        ),
         (Y, {"fixed": {"sigma": 1e-300}}, "fixed= gives sigma = 1e-300"),
-        (Y, {"initvals": {"omega": 1e-300}}, "The start has omega = 1e-300, whose square is 0 in double precision"),
+        (
+            Y,
+            {"initvals": {"omega": 1e-300}},
+            "The start has omega = 1e-300, whose square is 0 in double precision",
+        ),
         (
             Y + 1e9,
             {},
@@ -108,6 +140,7 @@ def test_what_has_no_answer_is_refused(y, options, words):
 
 def test_one_value_has_no_scale():
     with pytest.raises(
-        ValueError, match="'y' has one observed value, so its residual scale 'sigma' cannot be estimated"
+        ValueError,
+        match="'y' has one observed value, so its residual scale 'sigma' cannot be estimated",
     ):
         ps.fit_saem(intercepts(Y[:1], S[:1]), **QUICK)

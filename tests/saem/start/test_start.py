@@ -21,7 +21,9 @@ X = np.tile(np.linspace(-1, 1, 10), 6)
 
 def network(shared):
     """y = net(x): weights of each subject, or one network with a random effect as its second input."""
-    net = ps.nn.MLP(in_size=2 if shared else 1, out_size=1, width_size=2, depth=1, activation="tanh")
+    net = ps.nn.MLP(
+        in_size=2 if shared else 1, out_size=1, width_size=2, depth=1, activation="tanh"
+    )
     with pm.Model(coords={"subject": range(6), "weight": net.weight_names}) as model:
         z = ps.nn.weights("z", net)
         if shared:
@@ -29,7 +31,9 @@ def network(shared):
             y = net(z, pt.stack([pt.as_tensor(X), eta[SUBJECT]], axis=-1)).ravel()
         else:
             w = pm.Normal("w", z, pm.HalfNormal("omega"), dims=("subject", "weight"))
-            y = pt.concatenate([net(w[i], pt.as_tensor(X[SUBJECT == i])[:, None]).ravel() for i in range(6)])
+            y = pt.concatenate(
+                [net(w[i], pt.as_tensor(X[SUBJECT == i])[:, None]).ravel() for i in range(6)]
+            )
         pm.Normal("y", y, pm.HalfNormal("sigma"), observed=np.sin(X))
     return model
 
@@ -57,22 +61,40 @@ def factor_model(sd):
     with pm.Model(coords={"group": range(20)}) as model:
         z, scale = pm.Normal("z", 0.0, 1.0, dims="group"), pm.HalfNormal("scale", 2.0)
         loading = pm.HalfNormal("loading", 2.0)
-        pm.Normal("y", 2 + 0.5 * x + scale * z[group] + loading * z[group] * x, pm.HalfNormal("sigma"), observed=y)
+        pm.Normal(
+            "y",
+            2 + 0.5 * x + scale * z[group] + loading * z[group] * x,
+            pm.HalfNormal("sigma"),
+            observed=y,
+        )
     return model
 
 
 def begun(model):
     schedule = Schedule(10)
-    options = {"objective": "map", "fixed": {}, "n_transitions": 4, "n_replicates": 2, "kernel": "auto"}
+    options = {
+        "objective": "map",
+        "fixed": {},
+        "n_transitions": 4,
+        "n_replicates": 2,
+        "kernel": "auto",
+    }
     engine = Engine.build(read_model(model), schedule, mode=INTERPRETED, **options)
     theta = engine.points.theta_of(engine.points.template)
-    return engine, theta, find_start(engine.densities, engine.climber, theta, np.random.default_rng(1), 3).theta
+    return (
+        engine,
+        theta,
+        find_start(engine.densities, engine.climber, theta, np.random.default_rng(1), 3).theta,
+    )
 
 
 def test_a_start_leaves_alone_what_the_likelihood_at_the_means_does_not_hold():
     """At z = 0 the likelihood has no scale of z; its prior, HalfNormal, alone would move it towards 0."""
     engine, theta, start = begun(factor_model(0.5))
-    moved = {p.name: not np.array_equal(theta[p.columns], start[p.columns]) for p in engine.mixed.parameters}
+    moved = {
+        p.name: not np.array_equal(theta[p.columns], start[p.columns])
+        for p in engine.mixed.parameters
+    }
     assert moved == {"scale": False, "loading": False, "sigma": True}
 
 
@@ -80,7 +102,12 @@ def test_a_start_leaves_alone_what_the_likelihood_at_the_means_does_not_hold():
 def test_a_scale_that_ends_at_zero_is_named():
     with pytest.warns(UserWarning, match="ended on a bound.*scale .*of where it began"):
         fit = ps.fit_saem(
-            factor_model(0.0), random_seed=1, progressbar=False, objective="ml", likelihood=None, standard_errors=None
+            factor_model(0.0),
+            random_seed=1,
+            progressbar=False,
+            objective="ml",
+            likelihood=None,
+            standard_errors=None,
         )
     lines = ps.diagnostics(fit).set_index("check")
     assert lines.loc["parameters on a bound", "verdict"] == "check"
@@ -94,10 +121,21 @@ def test_what_a_bound_is():
         share = pm.Dirichlet("share", np.ones(3))
         chol = pm.LKJCholeskyCov("chol", n=2, eta=2.0, sd_dist=pm.Exponential.dist(1.0))[0]
         b = pm.MvNormal("b", pm.Flat("mu", shape=2), chol=chol, dims=("group", "k"))
-        pm.Normal("y", b[:, 0] + b[:, 1] * model["rho"] + share[[0, 1, 2, 0]], model["sd"], observed=np.arange(4.0))
+        pm.Normal(
+            "y",
+            b[:, 0] + b[:, 1] * model["rho"] + share[[0, 1, 2, 0]],
+            model["sd"],
+            observed=np.arange(4.0),
+        )
     mixed = read_model(model)
     points, held = PointMap(mixed), np.zeros(mixed.n_theta, dtype=bool)
-    values = {"sd": 1.0, "rho": 0.1, "chol": [1.0, 0.1, 1.0], "mu": np.zeros(2), "share": np.full(3, 1 / 3)}
+    values = {
+        "sd": 1.0,
+        "rho": 0.1,
+        "chol": [1.0, 0.1, 1.0],
+        "mu": np.zeros(2),
+        "share": np.full(3, 1 / 3),
+    }
 
     def found(**changes):
         theta = points.theta_at(values | changes)

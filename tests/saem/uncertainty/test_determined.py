@@ -65,8 +65,12 @@ def test_a_difference_of_large_numbers_is_judged_by_its_error(rng):
     for noise in (0.01, -0.01):
         lost = complete @ np.outer(flat, flat) @ complete * (1.0 - noise)
         matrix = complete - lost
-        found = determined(matrix, complete, 1e-6, lambda direction: 0.03 * direction @ complete @ direction)
-        assert [sorted(group) for group in found.groups] == [[0, 1]] and found.share == pytest.approx(noise)
+        found = determined(
+            matrix, complete, 1e-6, lambda direction: 0.03 * direction @ complete @ direction
+        )
+        assert [sorted(group) for group in found.groups] == [
+            [0, 1]
+        ] and found.share == pytest.approx(noise)
         assert found.covariance[2, 2] == pytest.approx(1 / 8.0)
         exact = determined(matrix, complete, 1e-6)
         assert exact.unknown.any() == (noise < 0)

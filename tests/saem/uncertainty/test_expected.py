@@ -19,7 +19,9 @@ from tests.support.models import slopes, slopes_data
 def of_gaussian(mean_slopes, covariance, covariance_slopes):
     """Fisher information of one Gaussian vector, by explicit inverses: Kay (1993), eq. 3.31."""
     inverse = np.linalg.inv(covariance)
-    trace = [[np.trace(inverse @ a @ inverse @ b) for b in covariance_slopes] for a in covariance_slopes]
+    trace = [
+        [np.trace(inverse @ a @ inverse @ b) for b in covariance_slopes] for a in covariance_slopes
+    ]
     return np.array(mean_slopes) @ inverse @ np.array(mean_slopes).T + 0.5 * np.array(trace)
 
 
@@ -51,7 +53,9 @@ def test_two_outcomes():
         names = [p.name for p in engine.mixed.parameters]
         means = {"mean_level": one, "mean_shift": shift}
         d_mean = [means.get(name, np.zeros(n + m)) for name in names]
-        d_covariance = [2.0 * parts[name] if name in parts else np.zeros((n + m, n + m)) for name in names]
+        d_covariance = [
+            2.0 * parts[name] if name in parts else np.zeros((n + m, n + m)) for name in names
+        ]
         total = total + of_gaussian(d_mean, sum(parts.values()), d_covariance)
     np.testing.assert_allclose(ours(engine, theta_of(engine, v)), total, rtol=1e-4, atol=1e-6)
 
@@ -65,7 +69,11 @@ def test_a_full_covariance_and_a_covariate():
     total, n_rows = 0.0, 5
     z = np.column_stack([np.ones(n_rows), data["t"][:n_rows]])
     covariance = z @ root @ root.T @ z.T + 0.16 * np.eye(n_rows)
-    moves = [np.diag([root[0, 0], 0.0]), np.array([[0.0, 0.0], [1.0, 0.0]]), np.diag([0.0, root[1, 1]])]
+    moves = [
+        np.diag([root[0, 0], 0.0]),
+        np.array([[0.0, 0.0], [1.0, 0.0]]),
+        np.diag([0.0, root[1, 1]]),
+    ]
     of_chol = [z @ (move @ root.T + root @ move.T) @ z.T for move in moves]
     nothing = np.zeros((n_rows, n_rows))
     for x in data["x"]:
@@ -79,7 +87,9 @@ def test_a_full_covariance_and_a_covariate():
         d_mean, d_covariance = (sum((by_name[name][k] for name in names), []) for k in (0, 1))
         total = total + of_gaussian(d_mean, covariance, d_covariance)
     point = np.random.default_rng(1).normal(size=(10, 2))
-    np.testing.assert_allclose(ours(engine, theta_of(engine, values), point), total, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        ours(engine, theta_of(engine, values), point), total, rtol=1e-4, atol=1e-6
+    )
 
 
 def standard_errors(name):
@@ -94,15 +104,25 @@ def standard_errors(name):
     assert found.method == "linearization" and found.note == ""
     se = uncertainty(engine, theta, found, 10, np.random.default_rng(1)).se
     sizes = [np.size(case.starts[0][p.name]) for p in engine.mixed.parameters]
-    parts = dict(zip([p.name for p in engine.mixed.parameters], np.split(se, np.cumsum(sizes)[:-1]), strict=True))
+    parts = dict(
+        zip(
+            [p.name for p in engine.mixed.parameters],
+            np.split(se, np.cumsum(sizes)[:-1]),
+            strict=True,
+        )
+    )
     return case.flat(parts)
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("theophylline", 0.08), ("orange", 0.03), ("map_orange", 0.1)])
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("theophylline", 0.08), ("orange", 0.03), ("map_orange", 0.1)]
+)
 @pytest.mark.slow
 def test_beside_the_exact_hessian(name, tolerance):
     """Orange has parameters without random effects; map_orange priors, whose curvature counts (and which move it from the maximum)."""
-    np.testing.assert_allclose(standard_errors(name), at_maximum(name)[0].answer.standard_error, rtol=tolerance)
+    np.testing.assert_allclose(
+        standard_errors(name), at_maximum(name)[0].answer.standard_error, rtol=tolerance
+    )
 
 
 def test_beside_published_linearized_errors():
@@ -123,7 +143,9 @@ def far_from_the_origin():
     y = 3.0 * (t - 10.0) + 0.5 * rng.normal(size=N)[subject] + 0.2 * rng.normal(size=t.size)
     with pm.Model(coords={"subject": np.arange(N)}) as model:
         b = pm.Normal("b", pm.Flat("mean"), pm.HalfFlat("omega", initval=1.0), dims="subject")
-        pm.Normal("y", b[subject] + pm.Flat("slope") * t, pm.HalfFlat("sigma", initval=1.0), observed=y)
+        pm.Normal(
+            "y", b[subject] + pm.Flat("slope") * t, pm.HalfFlat("sigma", initval=1.0), observed=y
+        )
     return model
 
 
@@ -138,14 +160,21 @@ def test_auto_takes_it_where_louis_formula_fails():
     assert alone.unknown.tolist() == [True, False, True, False]
     why = "the data hardly determine a combination of mean and slope, as far as 1250 conditional draws show (increase draws)"
     assert alone.hints == (why,)
-    found = information(engine, theta, points, linearized=lambda: Linearized(engine, conditional.mode, conditional.sd))
+    found = information(
+        engine,
+        theta,
+        points,
+        linearized=lambda: Linearized(engine, conditional.mode, conditional.sd),
+    )
     assert found.method == "linearization" and found.note == f"Louis' formula failed ({why})"
     x = np.column_stack([np.ones(ROWS.size), 10.0 + ROWS])
     covariance = 0.21**2 * np.eye(ROWS.size) + 0.616**2
     exact = np.sqrt(np.diag(np.linalg.inv(N * x.T @ np.linalg.solve(covariance, x))))
     names = [p.name for p in engine.mixed.parameters]
     np.testing.assert_allclose(
-        np.sqrt(np.diag(found.covariance))[[names.index("mean"), names.index("slope")]], exact, rtol=1e-3
+        np.sqrt(np.diag(found.covariance))[[names.index("mean"), names.index("slope")]],
+        exact,
+        rtol=1e-3,
     )
 
 

@@ -47,7 +47,9 @@ def test_units_do_not_matter():
 
 def test_three_that_go_together_and_two_others():
     shared = np.ones((3, 3)) * 0.97 + 0.03 * np.eye(3)
-    covariance = np.block([[shared, np.zeros((3, 2))], [np.zeros((2, 3)), np.array([[1.0, -0.96], [-0.96, 1.0]])]])
+    covariance = np.block(
+        [[shared, np.zeros((3, 2))], [np.zeros((2, 3)), np.array([[1.0, -0.96], [-0.96, 1.0]])]]
+    )
     assert hints(NAMES, covariance) == [
         "the data hardly distinguish log_ka, log_V and log_CL (correlations up to 0.97)",
         "the data hardly distinguish sigma and omega (correlation -0.96)",
@@ -60,10 +62,15 @@ def test_several_that_sum_to_a_constant():
     multiple = np.sqrt(1.0 - 1.0 / (covariance * np.linalg.inv(covariance)).diagonal()[0])
     (found,) = hints(NAMES, covariance)
     assert (
-        found == f"the data hardly distinguish log_ka, log_V, log_CL and 2 more (multiple correlation {multiple:.3f})"
+        found
+        == f"the data hardly distinguish log_ka, log_V, log_CL and 2 more (multiple correlation {multiple:.3f})"
     )
-    (found,) = hints(NAMES, np.eye(5) - 0.25 * np.outer([1, 1, 0, 1, 1], [1, 1, 0, 1, 1]) + 1e-3 * np.eye(5))
-    assert found.startswith("the data hardly distinguish log_ka, log_V, sigma and omega (multiple correlation 0.99")
+    (found,) = hints(
+        NAMES, np.eye(5) - 0.25 * np.outer([1, 1, 0, 1, 1], [1, 1, 0, 1, 1]) + 1e-3 * np.eye(5)
+    )
+    assert found.startswith(
+        "the data hardly distinguish log_ka, log_V, sigma and omega (multiple correlation 0.99"
+    )
 
 
 def test_many_are_cut_short():
@@ -73,12 +80,24 @@ def test_many_are_cut_short():
 
 
 @pytest.mark.parametrize(
-    "name", ["orange", "theophylline_weight", "poisson_time", "ordinal", "bolus_combined_linear", "map_orange"]
+    "name",
+    [
+        "orange",
+        "theophylline_weight",
+        "poisson_time",
+        "ordinal",
+        "bolus_combined_linear",
+        "map_orange",
+    ],
 )
 def test_healthy_models_get_none(name):
     """At the exact maximum, or at values near it, by the exact second derivative."""
     case = CASES[name]
-    values = case.starts[0] if case.stored is None and name != "orange" else case.by_name(case.answer.estimate)
+    values = (
+        case.starts[0]
+        if case.stored is None and name != "orange"
+        else case.by_name(case.answer.estimate)
+    )
     covariance = np.linalg.inv(_hessian(case._loss, case.to_free(values)))
     assert np.all(np.diag(covariance) > 0)
     assert hints(case.labels, covariance) == []
@@ -100,20 +119,31 @@ def product(kind):
     return model
 
 
-@pytest.mark.parametrize(("kind", "method"), [("product", "linearization"), ("sum", "linearization"), ("sum", "louis")])
+@pytest.mark.parametrize(
+    ("kind", "method"), [("product", "linearization"), ("sum", "linearization"), ("sum", "louis")]
+)
 @pytest.mark.slow
 def test_what_is_not_determined_takes_no_other_standard_errors(kind, method):
     """The others are those of the random intercept model with one slope, whose information is known."""
     idata = ps.fit_saem(product(kind), standard_errors=method, likelihood=None, **QUICK)
     table = ps.summary(idata)
     (hint,) = table.attrs["identifiability"]
-    assert sorted(hint.removeprefix("the data hardly determine a combination of ").split(" and ")) == ["a", "c"]
+    assert sorted(
+        hint.removeprefix("the data hardly determine a combination of ").split(" and ")
+    ) == ["a", "c"]
     for column in ("se", "lower", "upper"):
-        assert np.flatnonzero(table[column].isna()).tolist() == [table.index.get_loc(name) for name in ("a", "c")]
-    assert hint in " ".join(str(table).split()) and list(ps.correlation(idata).index) == ["omega", "sigma"]
+        assert np.flatnonzero(table[column].isna()).tolist() == [
+            table.index.get_loc(name) for name in ("a", "c")
+        ]
+    assert hint in " ".join(str(table).split()) and list(ps.correlation(idata).index) == [
+        "omega",
+        "sigma",
+    ]
     omega, sigma = table["estimate"][["omega", "sigma"]]
     within, between = N * (ROWS.size - 1), omega**2 + sigma**2 / ROWS.size
-    information = 2.0 * N / between**2 * np.outer([omega, sigma / ROWS.size], [omega, sigma / ROWS.size])
+    information = (
+        2.0 * N / between**2 * np.outer([omega, sigma / ROWS.size], [omega, sigma / ROWS.size])
+    )
     information[1, 1] += 2.0 * within / sigma**2
     exact = np.sqrt(np.diag(np.linalg.inv(information)))
     np.testing.assert_allclose(table["se"][["omega", "sigma"]], exact, rtol=0.08)
@@ -124,7 +154,12 @@ def test_a_product_is_noted_by_louis_formula_too():
     """A little beside the maximum the second derivative of a product is not singular: large standard errors, and a note."""
     table = ps.summary(ps.fit_saem(product("product"), likelihood=None, **QUICK))
     (hint,) = table.attrs["identifiability"]
-    assert hint.startswith("the data hardly ") and " a" in hint and " c" in hint and "omega" not in hint
+    assert (
+        hint.startswith("the data hardly ")
+        and " a" in hint
+        and " c" in hint
+        and "omega" not in hint
+    )
     assert hint in " ".join(str(table).split())
 
 
@@ -151,5 +186,7 @@ def test_correlations_have_labels_and_leave_out_what_is_fixed():
     assert abs(matrix.loc["a", "omega"]) < 0.3 and matrix.attrs["standard_errors"] == "louis"
     assert matrix.attrs["identifiability"] == [] and 1.0 <= matrix.attrs["condition_number"] < 3.0
     bare = ps.fit_saem(random_intercept(), standard_errors=None, likelihood=None, **QUICK)
-    with pytest.raises(ValueError, match="The fit has no standard errors. Fit with standard_errors="):
+    with pytest.raises(
+        ValueError, match="The fit has no standard errors. Fit with standard_errors="
+    ):
         ps.correlation(bare)

@@ -12,7 +12,8 @@ from .quadrature import gauss_hermite, log_normal_density, sum_rows
 
 N_SUBJECTS, DOSE, LIMIT = 30, 100.0, 0.8
 TIMES = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 6.0, 9.0, 12.0])
-#: The values that the data are simulated with; V about 10, CL about 3, so concentrations from 10 to 0.3.
+#: The values that the data are simulated with; V about 10, CL about 3, so concentrations from 10 to
+#: 0.3.
 TRUTH = {"log_V": np.log(10.0), "log_CL": np.log(3.0), "omega_V": 0.2, "omega_CL": 0.35}
 ERRORS = {
     "proportional": {"b": 0.15},
@@ -55,7 +56,9 @@ def build(kind):
         effect = {}
         for name, start in (("V", 2.0), ("CL", 0.5)):
             mean = pm.Flat(f"log_{name}", initval=start)
-            effect[name] = pm.LogNormal(name, mean, pm.HalfFlat(f"omega_{name}", initval=0.5), dims="subject")
+            effect[name] = pm.LogNormal(
+                name, mean, pm.HalfFlat(f"omega_{name}", initval=0.5), dims="subject"
+            )
         error = {name: pm.HalfFlat(name, initval=0.3) for name in ERRORS[kind]}
         V, CL = (effect[name][subject] for name in ("V", "CL"))
         f = DOSE / V * pt.exp(-CL / V * t)
@@ -79,9 +82,9 @@ def joint(kind, v, phi):
         rows = np.where(conc > LIMIT, rows, log_ndtr((LIMIT - f) / sd))
     elif kind == "truncated":
         rows = rows - log_ndtr((f - LIMIT) / sd)
-    prior = log_normal_density(phi, np.array([v["log_V"], v["log_CL"]]), np.array([v["omega_V"], v["omega_CL"]])).sum(
-        axis=-1
-    )
+    prior = log_normal_density(
+        phi, np.array([v["log_V"], v["log_CL"]]), np.array([v["omega_V"], v["omega_CL"]])
+    ).sum(axis=-1)
     return prior + sum_rows(rows, subject)
 
 

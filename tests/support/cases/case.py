@@ -33,19 +33,22 @@ class Case:
     ----------
     name : str
     build : callable
-        Returns the model, with starting values that a user might give. Priors are flat where there is no
-        ``log_prior`` (otherwise ``options`` says ``objective="ml"``).
+        Returns the model, with starting values that a user might give. Priors are flat where there
+        is no ``log_prior`` (otherwise ``options`` says ``objective="ml"``).
     marginal : callable
-        ``marginal(values)``: the log-likelihood, random effects integrated out; NumPy and SciPy only.
+        ``marginal(values)``: the log-likelihood, random effects integrated out; NumPy and SciPy
+        only.
     starts : tuple of dict
-        Natural values by parameter name, from which the maximum is searched; the first gives names and shapes.
+        Natural values by parameter name, from which the maximum is searched; the first gives names
+        and shapes.
     kinds : dict
-        Parameters that are not real numbers: "positive", "ordered", or "cholesky" (packed rows of a factor).
+        Parameters that are not real numbers: "positive", "ordered", or "cholesky" (packed rows of a
+        factor).
     log_prior : callable, optional
         ``log_prior(values)`` on the natural scale, for cases whose answer is the mode.
     joint : callable, optional
-        ``joint(values, phi)``: log p(y_i, phi_i), shapes (..., subject, d) -> (..., subject), of cases whose
-        marginal is a quadrature.
+        ``joint(values, phi)``: log p(y_i, phi_i), shapes (..., subject, d) -> (..., subject), of
+        cases whose marginal is a quadrature.
     options : dict
         Of ``fit_saem``.
     stored : Answer, optional
@@ -82,7 +85,9 @@ class Case:
 
     def flat(self, values) -> np.ndarray:
         """Natural values by name, as one vector (entry,)."""
-        return np.concatenate([np.ravel(np.asarray(values[name], float)) for name in self.starts[0]])
+        return np.concatenate(
+            [np.ravel(np.asarray(values[name], float)) for name in self.starts[0]]
+        )
 
     def by_name(self, flat) -> dict:
         """The inverse of :meth:`flat`."""
@@ -102,7 +107,9 @@ class Case:
         ends = sorted((_descend(loss, x) for x in begins), key=loss)
         agree = sum(loss(x) < loss(ends[0]) + 1e-4 for x in ends)
         if agree < 2:
-            raise RuntimeError(f"{self.name}: only one of {len(ends)} searches reached {-loss(ends[0]):.5f}.")
+            raise RuntimeError(
+                f"{self.name}: only one of {len(ends)} searches reached {-loss(ends[0]):.5f}."
+            )
         return self.refine(self.from_free(ends[0]))
 
     def refine(self, flat) -> Answer:
@@ -111,7 +118,9 @@ class Case:
         best = _polish(loss, self.to_free(self.by_name(flat)))
         covariance = np.linalg.inv(_hessian(loss, best))
         moves = 1e-5 * np.eye(best.size)
-        slope = np.stack([(self.from_free(best + h) - self.from_free(best - h)) / 2e-5 for h in moves], axis=1)
+        slope = np.stack(
+            [(self.from_free(best + h) - self.from_free(best - h)) / 2e-5 for h in moves], axis=1
+        )
         error = np.sqrt(np.diag(slope @ covariance @ slope.T))
         return Answer(self.from_free(best), error, -loss(best))
 
@@ -122,7 +131,10 @@ class Case:
     def to_free(self, values) -> np.ndarray:
         """Natural values by name, as a vector (entry,) without bounds."""
         return np.concatenate(
-            [_to_free(np.ravel(np.asarray(values[name], float)), self.kinds.get(name)) for name in self.starts[0]]
+            [
+                _to_free(np.ravel(np.asarray(values[name], float)), self.kinds.get(name))
+                for name in self.starts[0]
+            ]
         )
 
     def from_free(self, free) -> np.ndarray:
@@ -185,7 +197,9 @@ def _hessian(loss, x):
 
 
 def _descend(loss, x):
-    return minimize(loss, x, jac=lambda at: _gradient(loss, at), method="BFGS", options={"gtol": 1e-4}).x
+    return minimize(
+        loss, x, jac=lambda at: _gradient(loss, at), method="BFGS", options={"gtol": 1e-4}
+    ).x
 
 
 def _polish(loss, x, n_steps: int = 5):

@@ -66,7 +66,9 @@ def build(kind):
     y, truth = data(kind), FAMILIES[kind].truth
     with pm.Model(coords={"subject": np.arange(x.size)}) as model:
         a = pm.Flat("a") if "a" in truth else 0.0  # the cutpoints place an ordinal outcome
-        b = pm.Normal("b", a + pm.Flat("beta") * x, pm.HalfFlat("omega", initval=1.0), dims="subject")
+        b = pm.Normal(
+            "b", a + pm.Flat("beta") * x, pm.HalfFlat("omega", initval=1.0), dims="subject"
+        )
         predictor = b[subject]
         if "slope" in truth:
             predictor = predictor + pm.Flat("slope") * t
@@ -77,9 +79,13 @@ def build(kind):
         elif kind == "binomial":
             pm.Binomial("y", n=N_TRIALS, logit_p=predictor, observed=y)
         elif kind == "negative_binomial":
-            pm.NegativeBinomial("y", mu=pt.exp(predictor), alpha=pm.HalfFlat("alpha", initval=1.0), observed=y)
+            pm.NegativeBinomial(
+                "y", mu=pt.exp(predictor), alpha=pm.HalfFlat("alpha", initval=1.0), observed=y
+            )
         else:
-            cutpoints = pm.Flat("cutpoints", shape=3, transform=ordered, initval=np.array([-1.0, 0.0, 1.0]))
+            cutpoints = pm.Flat(
+                "cutpoints", shape=3, transform=ordered, initval=np.array([-1.0, 0.0, 1.0])
+            )
             pm.OrderedLogistic("y", eta=predictor, cutpoints=cutpoints, observed=y, compute_p=False)
     return model
 
@@ -115,7 +121,9 @@ def joint(kind, v, phi):
 
 def marginal(kind, v, n_nodes: int = 21):
     with np.errstate(all="ignore"):  # the search for the mode tries absurd values, and leaves them
-        return gauss_hermite(lambda phi: joint(kind, v, phi), center(kind, v)[:, None], n_nodes).sum()
+        return gauss_hermite(
+            lambda phi: joint(kind, v, phi), center(kind, v)[:, None], n_nodes
+        ).sum()
 
 
 CASES = tuple(

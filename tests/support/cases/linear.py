@@ -109,7 +109,9 @@ def build_slopes():
     with pm.Model(coords={"subject": np.arange(20), "effect": ["intercept", "slope"]}) as model:
         beta = pm.Flat("beta", dims="effect")
         gamma = pm.Flat("gamma", dims="effect")
-        chol, _, _ = pm.LKJCholeskyCov("chol", n=2, eta=1.0, sd_dist=pm.Exponential.dist(1.0), compute_corr=True)
+        chol, _, _ = pm.LKJCholeskyCov(
+            "chol", n=2, eta=1.0, sd_dist=pm.Exponential.dist(1.0), compute_corr=True
+        )
         sigma = pm.HalfFlat("sigma", initval=1.0)
         b = pm.MvNormal("b", beta + gamma * x[:, None], chol=chol, dims=("subject", "effect"))
         pm.Normal("y", b[subject, 0] + b[subject, 1] * t, sigma, observed=y)
@@ -158,7 +160,9 @@ def build_two_outcomes():
         effect = {}
         for name in ("level", "shift"):
             mean = pm.Flat(f"mean_{name}")
-            effect[name] = pm.Normal(name, mean, pm.HalfFlat(f"omega_{name}", initval=1.0), dims="subject")
+            effect[name] = pm.Normal(
+                name, mean, pm.HalfFlat(f"omega_{name}", initval=1.0), dims="subject"
+            )
         sigma_y = pm.HalfFlat("sigma_y", initval=1.0)
         sigma_z = pm.HalfFlat("sigma_z", initval=1.0)
         pm.Normal("y", effect["level"][first], sigma_y, observed=y)
@@ -183,7 +187,16 @@ TWO_OUTCOMES = Case(
     "two_outcomes",
     build_two_outcomes,
     two_outcomes_loglik,
-    ({"mean_level": 0.0, "omega_level": 1.0, "mean_shift": 0.0, "omega_shift": 1.0, "sigma_y": 1.0, "sigma_z": 1.0},),
+    (
+        {
+            "mean_level": 0.0,
+            "omega_level": 1.0,
+            "mean_shift": 0.0,
+            "omega_shift": 1.0,
+            "sigma_y": 1.0,
+            "sigma_z": 1.0,
+        },
+    ),
     {name: "positive" for name in ("omega_level", "omega_shift", "sigma_y", "sigma_z")},
 )
 

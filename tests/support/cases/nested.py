@@ -27,7 +27,11 @@ def build(spelling):
     """Model in which the occasion's effect is "added", has the subject's as its "mean", or has an index ("flat")."""
     y, subject, occasion = data()
     visit_subject = np.repeat(np.arange(N_SUBJECTS), N_OCCASIONS)
-    coords = {"subject": np.arange(N_SUBJECTS), "occasion": np.arange(N_OCCASIONS), "visit": visit_subject.cumsum()}
+    coords = {
+        "subject": np.arange(N_SUBJECTS),
+        "occasion": np.arange(N_OCCASIONS),
+        "visit": visit_subject.cumsum(),
+    }
     with pm.Model(coords=coords) as model:
         a = pm.Flat("a")
         omega_subject = pm.HalfFlat("omega_subject", initval=1.0)
@@ -53,7 +57,11 @@ def loglik(v):
     for i in range(N_SUBJECTS):
         mine = subject == i
         same = occasion[mine][:, None] == occasion[mine]
-        covariance = v["omega_subject"] ** 2 + v["omega_occasion"] ** 2 * same + v["sigma"] ** 2 * np.eye(mine.sum())
+        covariance = (
+            v["omega_subject"] ** 2
+            + v["omega_occasion"] ** 2 * same
+            + v["sigma"] ** 2 * np.eye(mine.sum())
+        )
         total += gaussian_loglik(y[mine], v["a"], covariance)
     return total
 

@@ -67,7 +67,9 @@ def build_variance():
 
 
 def variance_loglik(v):
-    return intercept_loglik({"a": v["a"], "omega": np.sqrt(v["omega2"]), "sigma": np.sqrt(v["sigma2"])})
+    return intercept_loglik(
+        {"a": v["a"], "omega": np.sqrt(v["omega2"]), "sigma": np.sqrt(v["sigma2"])}
+    )
 
 
 def variance_log_prior(v):

@@ -34,7 +34,9 @@ def derivatives(log_joint, phi):
     gradient = (up - down) / (2 * STEP)
     hessian = np.zeros((phi.shape[0], d, d))
     hessian[:, np.arange(d), np.arange(d)] = (up - 2 * middle[:, None] + down) / STEP**2
-    for (i, j), (pp, pm, mp, mm) in zip(pairs, values[2 * d + 1 :].reshape(len(pairs), 4, len(phi)), strict=True):
+    for (i, j), (pp, pm, mp, mm) in zip(
+        pairs, values[2 * d + 1 :].reshape(len(pairs), 4, len(phi)), strict=True
+    ):
         hessian[:, i, j] = hessian[:, j, i] = (pp - pm - mp + mm) / (4 * STEP**2)
     return middle, gradient, hessian
 
