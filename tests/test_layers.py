@@ -358,7 +358,7 @@ GOOD_FILES = [
     ("results/fit.py", "from ..compat import get_group, group_names"),
     ("arguments.py", "from .compat import group_names"),
     (
-        "diagnose/rows.py",
+        "diagnose/fitted_rows.py",
         "from ..results.fit import Fit\nfrom ..evaluate.generator import Generator",
     ),
     (

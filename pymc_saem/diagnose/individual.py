@@ -13,7 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 from scipy.special import log_ndtr, ndtri, ndtri_exp
 
 from pymc_saem.diagnose.decorrelated import ranks
-from pymc_saem.diagnose.rows import FittedRows
+from pymc_saem.diagnose.fitted_rows import FittedRows
 from pymc_saem.evaluate.row_function import before_censoring
 from pymc_saem.model.outcomes import Part
 

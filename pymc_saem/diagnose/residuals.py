@@ -13,8 +13,8 @@ from scipy.special import ndtri
 from pymc_saem.arguments import check_count, check_types, random_generator
 from pymc_saem.compat import InferenceData
 from pymc_saem.diagnose.decorrelated import complete, decorrelated_by_subject, ranks
+from pymc_saem.diagnose.fitted_rows import INDIVIDUAL, POPULATION, FittedRows, Rows
 from pymc_saem.diagnose.individual import individual_residuals
-from pymc_saem.diagnose.rows import INDIVIDUAL, POPULATION, FittedRows, Rows
 
 
 def residuals(

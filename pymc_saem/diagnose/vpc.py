@@ -21,7 +21,7 @@ from pymc_saem.arguments import (
 )
 from pymc_saem.compat import InferenceData
 from pymc_saem.diagnose.bins import Bins, Place, Windows, is_smooth
-from pymc_saem.diagnose.rows import POPULATION, FittedRows, Rows
+from pymc_saem.diagnose.fitted_rows import POPULATION, FittedRows, Rows
 from pymc_saem.diagnose.windows import weighted_quantile
 
 #: A number of each data set, (n,), of values (n, row) in a place.

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 
 from pymc_saem.arguments import check_types
 from pymc_saem.compat import InferenceData
-from pymc_saem.diagnose.rows import INDIVIDUAL as INDIVIDUAL_ROW
-from pymc_saem.diagnose.rows import POPULATION as POPULATION_ROW
-from pymc_saem.diagnose.rows import FittedRows
+from pymc_saem.diagnose.fitted_rows import INDIVIDUAL as INDIVIDUAL_ROW
+from pymc_saem.diagnose.fitted_rows import POPULATION as POPULATION_ROW
+from pymc_saem.diagnose.fitted_rows import FittedRows
 from pymc_saem.evaluate.fitted_outcome import find_subjects
 from pymc_saem.plots.smooth import trend
 from pymc_saem.plots.style import (

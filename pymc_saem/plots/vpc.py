@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from pymc_saem.arguments import check_types
 from pymc_saem.compat import InferenceData
 from pymc_saem.diagnose.bins import is_smooth
-from pymc_saem.diagnose.rows import Rows
+from pymc_saem.diagnose.fitted_rows import Rows
 from pymc_saem.diagnose.vpc import Vpc, predictive_check
 from pymc_saem.plots.style import (
     BAND,

@@ -23,8 +23,8 @@ from pymc_saem.compat import InferenceData
 from pymc_saem.evaluate.generator import Generator
 from pymc_saem.model.outcomes import choose_outcome
 from pymc_saem.prediction.design import read_design, row_times
-from pymc_saem.prediction.levels import LEVELS, Levels, Predicted
 from pymc_saem.prediction.match import CHOICES, POPULATION, match
+from pymc_saem.prediction.predicted import LEVELS, Levels, Predicted
 from pymc_saem.prediction.source import model_with
 from pymc_saem.prediction.values import fitted_values
 from pymc_saem.results.fit import Fit

@@ -8,9 +8,9 @@ from scipy.linalg import cholesky, solve_triangular
 
 import pymc_saem as ps
 from pymc_saem.diagnose.decorrelated import decorrelate, ranks
+from pymc_saem.diagnose.fitted_rows import FittedRows
 from pymc_saem.diagnose.individual import individual_residuals
 from pymc_saem.diagnose.residuals import population_residuals
-from pymc_saem.diagnose.rows import FittedRows
 from tests.support import linear_gaussian as lg
 
 N_SETS = 200

@@ -9,7 +9,7 @@ import numpy as np
 from pymc_saem.model.density.densities import Densities
 from pymc_saem.model.mixed_model import MixedModel
 from pymc_saem.results.thresholds import LEAST_ESS
-from pymc_saem.saem.conditional.convergence import Convergence, assess_draws
+from pymc_saem.saem.conditional.mixing import Convergence, assess_draws
 from pymc_saem.saem.conditional.modes import Modes, best_modes
 from pymc_saem.saem.core.closed_form import weighted
 from pymc_saem.saem.core.gaussian import Population

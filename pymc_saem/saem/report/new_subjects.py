@@ -10,8 +10,8 @@ import pymc as pm
 
 from pymc_saem.model.graph.interpreted import INTERPRETED
 from pymc_saem.model.read import read_model
-from pymc_saem.saem.conditional.convergence import assess_draws
 from pymc_saem.saem.conditional.draws import Draws
+from pymc_saem.saem.conditional.mixing import assess_draws
 from pymc_saem.saem.conditional.modes import best_modes
 from pymc_saem.saem.core.gaussian import Population
 from pymc_saem.saem.core.schedule import Schedule

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pymc_saem.results.thresholds import LARGEST_RHAT, LEAST_ESS
-from pymc_saem.saem.conditional.convergence import assess_draws
 from pymc_saem.saem.conditional.draws import MAX_DRAWS, Draws, describe_individuals
+from pymc_saem.saem.conditional.mixing import assess_draws
 from tests.support.engines import engine_of
 from tests.support.estimated import theta_of
 from tests.support.models import slopes, slopes_data, theophylline
