@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -179,17 +180,30 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
         self.rng = get_random_generator(rng)
         self._forget()
 
-    def __repr__(self) -> str:
+    def _described(self) -> dict[str, str]:
         """The variables by their part in the model, the kernels, and how far the chain is."""
         mixed = self.engine.mixed
         shares = default_shares() if isinstance(self.engine.kernel, str) else self.engine.kernel
-        kernels = ", ".join(f"{name} {share:g}" for name, share in shares.items() if share > 0)
         phase = "exploring" if self.tune else "smoothing"
+        return {
+            "parameters": _listed([p.name for p in mixed.parameters]),
+            "random effects": _listed([e.name for e in mixed.random_effects]),
+            "kernel": ", ".join(f"{name} {share:g}" for name, share in shares.items() if share > 0),
+            "iteration": f"{self.iter_count}, {phase}",
+        }
+
+    def __repr__(self) -> str:
+        *parts, (_, iteration) = self._described().items()
         return (
-            f"SAEM(parameters: {_listed([p.name for p in mixed.parameters])}; "
-            f"random effects: {_listed([e.name for e in mixed.random_effects])}; kernel: {kernels}; "
-            f"iteration {self.iter_count}, {phase})"
+            f"SAEM({'; '.join(f'{name}: {text}' for name, text in parts)}; iteration {iteration})"
         )
+
+    def _repr_html_(self) -> str:
+        rows = (
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>"
+            for name, text in self._described().items()
+        )
+        return f"<table>{''.join(rows)}</table>"
 
     def _forget(self) -> None:
         """Back to before the first iteration; one instance serves every chain."""

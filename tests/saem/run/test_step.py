@@ -58,6 +58,7 @@ def test_a_step_prints_its_variables_kernels_and_iteration(model):
     run(step, model.initial_point(), 2)
     step.stop_tuning()
     assert repr(step).endswith("iteration 2, smoothing)")
+    assert "<th>iteration</th><td>2, smoothing</td>" in step._repr_html_()
     only = ps.SAEM(model=model, **OPTIONS, kernel={"block": 1.0, "mala": 0.0})
     assert "kernel: block 1; " in repr(only)
 
