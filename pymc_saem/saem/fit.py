@@ -122,8 +122,9 @@ def fit_saem(
         fixes 1; Monolix ``smoothingalpha`` 0.7.)
     annealing : float, default 0.95
         Smallest factor by which a variance of random effects may fall per iteration in the
-        exploratory phase; a residual variance may fall by a factor of 400 in the whole of it. 0: no
-        annealing. (Monolix ``tauomega``, saemix ``alpha.sa`` 0.97.)
+        exploratory phase, in the first 70 % of which it never falls below its start; a residual
+        variance may fall by a factor of 400 in the whole of it. 0: no annealing. (Monolix
+        ``tauomega``, saemix ``alpha.sa`` 0.97.)
     minibatch : float, default 1
         Share of the subjects whose random effects move in an iteration; the others keep theirs,
         which enter the statistics unchanged (Kuhn, Matias & Rebafka 2020). For thousands of
