@@ -161,9 +161,16 @@ class _Particles:
         densities = densities or self.densities
         with densities.compiled_solves(phi, 1):
             loglik = densities.outputs(phi, self.theta)[0]
-        return np.where(np.isnan(loglik), -np.inf, loglik).reshape(
-            z.shape[:-1]
-        )  # NaN: a failed solve
+        if self.population.gaussian is not None:  # what the particles were drawn from is rough
+            loglik = loglik + self.population.log_density(phi) - self._log_drawn(z)
+        # NaN: a failed solve
+        return np.where(np.isnan(loglik), -np.inf, loglik).reshape(z.shape[:-1])
+
+    def _log_drawn(self, z: np.ndarray) -> np.ndarray:
+        """Log density of the phi of z where particles start, (point, subject)."""
+        log_volume = np.log(np.diag(self.population.root)).sum()
+        squares = np.sum(z.reshape(-1, *z.shape[2:]) ** 2, axis=-1)
+        return -0.5 * (squares + z.shape[-1] * np.log(2.0 * np.pi)) - log_volume
 
     def move(self, beta: np.ndarray, axes: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """One proposal of every particle, along a random number of the axes; the acceptance (subject,)."""

@@ -78,7 +78,7 @@ def importance_sample(
         phi, log_density = proposal.draw(rng, n)
         weights.append(joint(phi) - log_density)
         log_weights = np.concatenate(weights)
-        found = _summarize(log_weights)
+        found = _summarize(log_weights, joint.population.gaussian is None)
         n = min(len(log_weights), MAX_POINTS - len(log_weights))
         enough = found.total_error <= error and not found.unreliable.any()
         hopeless = len(log_weights) >= patience and found.unreliable.any()
@@ -86,11 +86,15 @@ def importance_sample(
             return found
 
 
-def learned(joint: Joint, draws: np.ndarray, rng: np.random.Generator) -> TMixture:
+def learned(
+    joint: Joint, draws: np.ndarray, rng: np.random.Generator, max_solves: float
+) -> TMixture:
     """The mixture around conditional draws (point, subject, phi), put right by the weights of points drawn from it."""
     population = joint.population
     proposal = TMixture.around(draws, population)
     for _ in range(N_ROUNDS):
+        if joint.n_solves + N_LEARNING * joint.n_subjects > max_solves:
+            break
         phi, log_density = proposal.draw(rng, N_LEARNING)
         log_weights = joint(phi) - log_density
         log_weights = np.where(
@@ -103,8 +107,8 @@ def learned(joint: Joint, draws: np.ndarray, rng: np.random.Generator) -> TMixtu
     return proposal
 
 
-def _summarize(log_weights: np.ndarray) -> ImportanceSample:
-    """log_weights (point, subject)"""
+def _summarize(log_weights: np.ndarray, are_bounded: bool) -> ImportanceSample:
+    """Of log_weights (point, subject); ``are_bounded``: by the likelihood, up to a factor."""
     n = len(log_weights)
     loglik = logsumexp(log_weights, axis=0) - np.log(n)
     possible = np.isfinite(loglik)
@@ -116,6 +120,8 @@ def _summarize(log_weights: np.ndarray) -> ImportanceSample:
     error = np.where(possible, np.sqrt(variance), np.nan)
     k = pareto_k(np.log(np.maximum(relative, 1e-300)))
     k = np.where(possible, k, np.nan)
-    heavy = ~(k <= LARGEST_K) & ~(second < 1.0 / LARGE_SHARE)
+    heavy = ~(k <= LARGEST_K)
+    if are_bounded:
+        heavy &= ~(second < 1.0 / LARGE_SHARE)
     # The logarithm of an average lies below that of its expectation, by half its relative variance.
     return ImportanceSample(loglik + 0.5 * variance, error, n / second, k, heavy | ~possible)

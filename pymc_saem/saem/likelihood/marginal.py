@@ -18,7 +18,7 @@ of comparisons with programs that use them. "auto" never takes them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -116,12 +116,14 @@ def marginal_likelihood(
         Modes and draws at this theta.
     rng : numpy.random.Generator
     method : {"auto", "importance", "quadrature", "annealed", "laplace", "linearization"}
-        "auto" takes the first of quadrature, importance and annealed that is reliable.
+        "auto" takes the first of quadrature, importance and annealed that is reliable; importance
+        sampling with a large error only if annealing has a larger one.
     error : float
         Wanted Monte-Carlo error of the total, of importance sampling.
     max_solves : float
-        Where importance sampling ends if the error does not become so small; "auto" may spend about
-        twice that on annealing.
+        Where importance sampling ends if the error does not become so small. A mixture that is
+        learned because one t distribution does not suffice may cost as much again, and "auto" may
+        spend about twice that on annealing.
     """
     population = engine.maximizer.population(theta)
     joint = Joint(engine.densities, population, theta)
@@ -141,16 +143,19 @@ def marginal_likelihood(
             or found.total_error <= error
             and _is_confirmed(found, nodes, joint, draws, rng)
         ):
-            return found
+            return replace(found, n_solves=joint.n_solves)
+    sampled = None
     if method in ("auto", "importance"):
         sampled = _by_importance(joint, draws, rng, error, max_solves, engine.mixed.subjects)
         if method == "importance" or not sampled.warning and sampled.total_error <= LARGEST_ERROR:
             return sampled
     effort = {} if method == "annealed" else _affordable(2.0 * max_solves / engine.mixed.n_subjects)
     annealed = marginal_loglik(engine.densities, population, theta, rng, **effort)
-    return Likelihood(
-        annealed.loglik, annealed.error, "annealed", joint.n_solves + annealed.n_solves
-    )
+    n_solves = joint.n_solves + annealed.n_solves
+    if sampled is not None and not sampled.warning:
+        if not annealed.total_error < sampled.total_error:
+            return replace(sampled, n_solves=n_solves)
+    return Likelihood(annealed.loglik, annealed.error, "annealed", n_solves)
 
 
 def _is_confirmed(
@@ -160,7 +165,7 @@ def _is_confirmed(
     draws: WeightedPoints,
     rng: np.random.Generator,
 ) -> bool:
-    """Whether the grid around the mode covers the conditional distributions, as far as draws and a few weighted points see.
+    """Whether the grid around the mode covers the conditional distributions, as far as draws and a few weighted points show.
 
     It does not where there are other modes, or where a narrow mode stands on a broad shoulder.
     """
@@ -188,10 +193,9 @@ def _by_importance(
     simple = TMixture.of_moments(draws.mean(), draws.covariance(), joint.population)
     sample = importance_sample(joint, simple, rng, error, max_solves)
     if sample.unreliable.any() and draws.phi.shape[-1] <= LARGEST_D:
-        proposal = learned(joint, draws.equally_weighted(N_LEARNING), rng)
-        mixed = importance_sample(
-            joint, proposal, rng, error, joint.n_solves + max_solves, patience=MAX_POINTS
-        )
+        limit = joint.n_solves + max_solves
+        proposal = learned(joint, draws.equally_weighted(N_LEARNING), rng, limit)
+        mixed = importance_sample(joint, proposal, rng, error, limit, patience=MAX_POINTS)
         if mixed.unreliable.sum() < sample.unreliable.sum():
             sample = mixed
     return _of_sample(sample, joint.n_solves, subjects)
@@ -238,7 +242,9 @@ def _quadrature(
 def _of_sample(sample: ImportanceSample, n_solves: int, subjects: Sequence[Any]) -> Likelihood:
     warning = ""
     if sample.unreliable.any():
-        worst = [str(subjects[i]) for i in np.argsort(-sample.pareto_k)[:3]]
+        which = np.flatnonzero(sample.unreliable)
+        k = np.where(np.isnan(sample.pareto_k[which]), np.inf, sample.pareto_k[which])
+        worst = [str(subjects[i]) for i in which[np.argsort(-k)[:3]]]
         warning = (
             f"The marginal log-likelihood by importance sampling is unreliable for {int(sample.unreliable.sum())} of "
             f"{len(subjects)} subjects (Pareto k above {LARGEST_K}; the largest: {', '.join(worst)}). "

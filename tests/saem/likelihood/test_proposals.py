@@ -1,10 +1,13 @@
 """Mixtures of t distributions for importance sampling: densities, draws, and what they find that one t distribution misses."""
 
+from functools import partial
+
 import numpy as np
 import pymc as pm
 import pytest
 from scipy.special import logsumexp
-from scipy.stats import norm
+from scipy.stats import laplace, norm
+from scipy.stats import t as student
 
 from pymc_saem.saem.core.gaussian import Population
 from pymc_saem.saem.likelihood.marginal import marginal_likelihood
@@ -90,3 +93,28 @@ def test_auto_is_within_its_errors(name, seed):
     assert found.method != "annealed" and found.total_error < 0.2
     assert abs(found.total - exact.sum()) < 3.5 * found.total_error + 0.01
     assert np.all(np.abs(found.loglik - exact) < 5.0 * found.error + 0.01)
+
+
+@pytest.mark.parametrize("method", ["auto", "importance", "annealed"])
+@pytest.mark.parametrize("family", ["laplace", "student"])
+def test_effects_that_are_not_gaussian(family, method):
+    """By a fine grid. Annealing once took the rough scale of such effects for a second prior."""
+    y = np.random.default_rng(4).normal(0.5, 1.0, size=(8, 3))
+    with pm.Model(coords={"subject": np.arange(8)}) as model:
+        mu, scale = pm.Flat("mu"), pm.HalfFlat("scale", initval=0.7)
+        if family == "laplace":
+            e = pm.Laplace("e", mu, scale, dims="subject")
+        else:
+            e = pm.StudentT("e", nu=3.0, mu=mu, sigma=scale, dims="subject")
+        pm.Normal("y", e[np.repeat(np.arange(8), 3)], pm.HalfFlat("sigma"), observed=y.ravel())
+    engine = engine_of(model, n_replicates=5)
+    theta = theta_of(engine, {"mu": 0.3, "scale": 0.7, "sigma": 0.9})
+    grid = np.linspace(-30.0, 30.0, 60_001)
+    standard = laplace.logpdf if family == "laplace" else partial(student.logpdf, df=3.0)
+    prior = standard((grid - 0.3) / 0.7) - np.log(0.7)
+    rows = norm.logpdf(y[None], grid[:, None, None], 0.9).sum(-1)
+    exact = logsumexp(rows + prior[:, None] + np.log(grid[1] - grid[0]), axis=0)
+    conditional = conditional_at(engine, theta)
+    found = marginal_likelihood(engine, theta, conditional, np.random.default_rng(5), method)
+    assert np.all(np.abs(found.loglik - exact) < 4.0 * found.error + 0.002)
+    assert found.total_error < 0.3
