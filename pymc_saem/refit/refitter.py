@@ -15,6 +15,7 @@ from pymc_saem.model.density.point_map import initial_point
 from pymc_saem.model.mixed_model import parameter_labels
 from pymc_saem.refit.observed import ObservedValues
 from pymc_saem.saem.conditional.draws import describe_individuals
+from pymc_saem.saem.core.schedule import HELD
 from pymc_saem.saem.likelihood.marginal import Likelihood, marginal_likelihood
 from pymc_saem.saem.report.assessment import LEAST_SOLVES
 from pymc_saem.saem.run.chain import Chain, Course
@@ -238,6 +239,8 @@ class Refitter:
             p.value_name: theta[p.columns].reshape(p.shape) for p in self.mixed.parameters
         }
         self.step.n_starts = 0 if is_start else self.n_starts
+        # At an estimate no residual variance is far too large, which is why variances are held.
+        self.step.schedule.held = 0.0 if is_start else HELD
         course = Course(
             self.step, self.point | parameters, self.n_explore, self.n_smooth, self.tolerance
         )

@@ -6,7 +6,8 @@ import pymc as pm
 import pytest
 
 from pymc_saem.refit.refitter import Refitter
-from tests.support.models import exact_loglik, random_intercept_data
+from pymc_saem.saem.core.schedule import HELD
+from tests.support.models import exact_loglik, random_intercept, random_intercept_data
 
 START = {"a": 0.0275, "omega": 0.80081, "sigma": 0.3}
 Y, SUBJECT = random_intercept_data()
@@ -152,3 +153,12 @@ def test_score_parameters_are_held_one_by_one():
         assert {name: found.estimates[name] for name in held} == held
         np.testing.assert_allclose(found.values, alone.values, rtol=1e-10)
     np.testing.assert_array_equal(both.fit(seed=1).values, free.values)
+
+
+def test_a_refit_from_an_estimate_holds_no_variances():
+    """Half of the start is a maximum that is reached from above too: the hold is for residual variances far above theirs."""
+    refitter = Refitter(random_intercept(), n_explore=30, n_smooth=60, tolerance=0.0)
+    refitter.fit(start={"omega": 3.0}, seed=1)
+    assert refitter.step.schedule.held == 0.0
+    refitter.fit(seed=1)
+    assert refitter.step.schedule.held == HELD

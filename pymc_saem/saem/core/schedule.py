@@ -54,12 +54,16 @@ class Schedule:
     rise : float
         Largest factor by which a residual variance may grow in one iteration: one bad draw must not
         send the next E-step to a flat likelihood.
+    held : float
+        Share of the exploration in which no variance of random effects falls below its start; 0 for
+        runs that begin at an estimate, where the residual variance is not far too large.
     """
 
     n_explore: int
     exponent: float = 0.75
     annealing: float = 0.95
     rise: float = 4.0
+    held: float = HELD
 
     def __post_init__(self) -> None:
         if not 0.5 < self.exponent <= 1.0:
@@ -81,7 +85,7 @@ class Schedule:
 
     def holds_variances(self, iteration: int) -> bool:
         """Whether no variance of random effects may fall below its start in an iteration."""
-        return self.annealing > 0.0 and iteration < HELD * self.n_explore
+        return self.annealing > 0.0 and iteration < self.held * self.n_explore
 
     def smallest_residual_ratio(self, iteration: int) -> float:
         """The bound for residual variances, which may fall by ``exp(RESIDUAL_FALL)`` in the whole of exploration."""

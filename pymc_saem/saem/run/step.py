@@ -72,7 +72,8 @@ class SAEM(_TypesFirst, Interruptible, BlockedStep):
     step_size_exponent : float
         Exponent a of the step sizes k^-a of the smoothing phase, in (1/2, 1].
     annealing : float
-        Smallest factor of a variance per iteration in the exploratory phase.
+        Smallest factor of a variance per iteration in the exploratory phase; in the first 70 % of
+        it no variance of random effects falls below its start.
     minibatch : float
         Share of the subjects whose random effects move in an iteration, in (0, 1].
     compile_kwargs : dict, optional
