@@ -12,9 +12,7 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 RELATIVE = r"(?!https?://|#|mailto:)([^)\s]+)"
 PICTURE = re.compile(rf"!\[([^\]]*)\]\({RELATIVE}\)")
-PICTURE_AND_CAPTION = re.compile(
-    PICTURE.pattern + r"(?:\n\n(?:\*[^*].*?\*\n\n)?)?", flags=re.DOTALL
-)
+PICTURE_AND_CAPTION = re.compile(PICTURE.pattern + r"(?:\n\n(?:\*[^*]+\*\n\n)?)?")
 LINK = re.compile(rf"(?<!!)\[([^\]]*)\]\({RELATIVE}\)")
 CODE = re.compile(r"(^```.*?^```$)", flags=re.DOTALL | re.MULTILINE)
 

@@ -93,7 +93,7 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
 
     Infinite where the tail has no shape.
     """
-    with np.errstate(over="ignore"):  # by a weight that is nothing beside the others
+    with np.errstate(over="ignore"):  # of a weight that is negligible beside the others
         return _pareto_k(np.moveaxis(log_weights, 0, -1))
 
 

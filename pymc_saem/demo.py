@@ -47,7 +47,7 @@ SEED = 21
 
 
 def neural_rates(net: ps.nn.MLP) -> Callable[..., dict[str, TensorVariable]]:
-    """The right-hand side of the model: two compartments, and a copy of the network for each of four rates."""
+    """Make the right-hand side of the model: two compartments, and a copy of the network for each of four rates."""
 
     def rates(t: TensorVariable, y: Any, p: Any) -> dict[str, TensorVariable]:
         f_a1 = ps.nn.softplus(net(p.w_a1, t / 24))

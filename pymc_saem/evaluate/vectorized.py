@@ -86,8 +86,10 @@ class Vectorized:
 
     def _generators(self, rng: np.random.Generator | None) -> list:
         """New generators, not ``rng`` itself: operations draw from a copy, so that two of them would draw the same."""
-        if rng is None:
+        if not self.n_generators:
             return []
+        if rng is None:
+            raise ValueError("A graph that draws needs a random generator.")
         return [
             np.random.default_rng(rng.integers(2**63, size=4)) for _ in range(self.n_generators)
         ]

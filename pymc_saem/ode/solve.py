@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -267,7 +268,7 @@ class Solution:
             "subjects": self._op.n_subjects,
             "solver": self.solver,
         }
-        lines = (f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in facts.items())
+        lines = (f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items())
         return f"<p>Solution of differential equations</p><table>{''.join(lines)}</table>"
 
     def __getitem__(self, state: str) -> TensorVariable:

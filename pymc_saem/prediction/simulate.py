@@ -105,12 +105,21 @@ def simulate(
         values = check_values(model, generator.parameters, generator.effects, idata_or_values)
     else:
         fit = Fit(idata_or_values)
-        generator = Generator(model, fit.effects, axes=fit.unit_axes)
+        generator = generator_of(model, fit, random_effects)
         values = fitted_values(model, generator.parameters, fit)
         if parameters == "draws":
             values = _drawn_values(fit, generator.parameters, n, rng)
     generated = generate(generator, values, int(n), rng)
     return _dataset(generator, generated, values if parameters == "draws" else {})
+
+
+def generator_of(
+    model: pm.Model, fit: Fit, random_effects: Sequence[str] | None = None
+) -> Generator:
+    """What generates data at a fit; its random effects are those of the fit, if the file has them."""
+    if fit.has_effects:
+        return Generator(model, fit.effects, axes=fit.unit_axes)
+    return Generator(model, names_of_effects(model, None, random_effects))
 
 
 def generate(

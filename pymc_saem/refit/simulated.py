@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pymc as pm
 
-from pymc_saem.evaluate.generator import Generator
-from pymc_saem.prediction.simulate import generate
+from pymc_saem.prediction.simulate import generate, generator_of
 from pymc_saem.prediction.values import check_values
 from pymc_saem.refit.fitted import Fitted
 
@@ -18,7 +17,7 @@ def simulate_outcomes(
 
     Rows that are missing in the data of the model are missing in these too.
     """
-    generator = Generator(model, fitted.effects, axes=fitted.unit_axes)
+    generator = generator_of(model, fitted, fitted.refit_options.get("random_effects"))
     parameters = check_values(model, generator.parameters, generator.effects, fitted.estimates)
     drawn = generate(generator, parameters, n, rng).outcomes
     sets: list[dict[str, np.ndarray]] = [{} for _ in range(n)]

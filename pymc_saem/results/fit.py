@@ -189,9 +189,14 @@ class Fit:
         """Labels of the subjects, (subject,)."""
         return self.individual[self.subject_dim].values
 
+    @property
+    def has_effects(self) -> bool:
+        """Whether the fit names its random effects; files of old versions without individuals do not."""
+        return "individual" in self or bool(stored(self.attrs, "unit_axes", {}))
+
     @cached_property
     def effects(self) -> tuple[str, ...]:
-        """Names of the random effects; known from the options also where there are no conditional distributions."""
+        """Names of the random effects; known also where there are no conditional distributions."""
         axes = stored(self.attrs, "unit_axes", {})
         if "individual" not in self and axes:
             return tuple(axes)

@@ -151,8 +151,8 @@ def _of_batches(value: np.ndarray, effect: RandomEffect) -> np.ndarray:
 def _middle(rv: TensorVariable) -> TensorVariable:
     """Where a distribution has its mass: PyMC's support point; if truncated, that of the whole distribution, moved between the bounds.
 
-    Beyond a bound PyMC takes 1 from it, however far that is, and half the distance of two bounds,
-    which may be outside of both: from -999, for mu = 0 and a lower bound of -1000, no run
+    PyMC's own point is 1 inside a bound, whatever the scale, and with two bounds it may be half their
+    distance, which may lie outside both: from -999, for mu = 0 and a lower bound of -1000, no run
     recovered.
     """
     op = rv.owner.op

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 __all__ = ["as_html", "as_text", "contents"]
@@ -42,7 +43,7 @@ def contents(table: pd.DataFrame) -> dict[str, Any]:
     subject = columns.get("subject", columns.get("id"))
     found = {
         "rows": len(table),
-        "subjects": None if subject is None else subject.nunique(),
+        "subjects": None if subject is None else subject.astype(str).nunique(),
         "doses": int(is_dose.sum()),
         "additional": int(addl[is_dose].sum()),
         "infusions": int((is_dose & ((rate != 0) | (dur > 0))).sum()),
@@ -61,4 +62,4 @@ def _numbers(column: pd.Series | None, table: pd.DataFrame, missing: float = 0.0
         return pd.Series(missing, index=table.index)
     if not pd.api.types.is_numeric_dtype(column.dtype):
         column = pd.to_numeric(column.astype(str), errors="coerce")
-    return column.astype(float).fillna(missing)
+    return column.astype(float).replace([np.inf, -np.inf], np.nan).fillna(missing)

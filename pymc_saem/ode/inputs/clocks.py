@@ -111,7 +111,7 @@ def _check_order(
         if before.size:
             raise ValueError(
                 f"{what} row {rows[k]}: the reset of subject {shown(label)} at time {time[k]:g} would take away the dose of row "
-                f"{rows[before[0]]}, at the same time. If the clock restarts in each period: {_GO_ON}. Else leave one out."
+                f"{rows[before[0]]}, at the same time. If the clock restarts in each period: {_GO_ON}. Otherwise, keep only one of the two rows."
             )
 
 

@@ -85,7 +85,7 @@ class Solver:
         )
 
     def gives_derivatives(self, system: OdeSystem, has_events: bool) -> bool:
-        """Whether one solve gives the solution and its derivatives; not where the adjoint is so much cheaper."""
+        """Whether one solve gives the solution and its derivatives; not where gradients come from the adjoint."""
         return (
             self.one_solve
             and not has_events
