@@ -97,9 +97,8 @@ def run_bunch(family: str, numbers: list[int], folder: str) -> list[dict]:
             folder,
         ]
         errors = tempfile.TemporaryFile("w+")
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, bufsize=0
-        )  # or lines wait unseen
+        # or lines wait unseen
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, bufsize=0)
         while left:
             line = _next_line(process, limit)
             if line is None:

@@ -91,9 +91,8 @@ def main() -> None:
     idata = ps.load(stored[0]) if stored else ps.fit_saem(model, random_seed=SEED, **SETTINGS)
     with plt.rc_context(SMALL):
         draw(model, idata, data["time"]).savefig(HERO)
-    Image.open(HERO).convert("RGB").quantize(128).save(
-        HERO, optimize=True
-    )  # half the size, and no difference to be seen
+    # half the size, and no difference to be seen
+    Image.open(HERO).convert("RGB").quantize(128).save(HERO, optimize=True)
     print(f"{HERO}: {HERO.stat().st_size / 1024:.0f} kB")
 
 

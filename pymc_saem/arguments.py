@@ -145,9 +145,8 @@ AXES = Rule("matplotlib Axes", _are_axes)
 SIZE = Rule(
     "two numbers, width and height in inches", lambda x: _is_of(_is_number)(x) and len(x) == 2
 )
-LABEL = Rule(
-    "a label", lambda x: _is_scalar(x) or isinstance(x, tuple)
-)  # (site, number) is one label
+# (site, number) is one label
+LABEL = Rule("a label", lambda x: _is_scalar(x) or isinstance(x, tuple))
 LABELS = Rule("a label or a list of labels", lambda x: _is_scalar(x) or _is_of(lambda _: True)(x))
 NETWORK = Rule("an nn.MLP", lambda x: hasattr(x, "weight_names"))
 CONSTANTS = Rule(

@@ -106,9 +106,8 @@ def _pareto_k(log_weights: np.ndarray) -> np.ndarray:
     found = np.full(log_weights.shape[:-1], np.inf)
     for place in np.ndindex(found.shape):
         try:
-            found[place] = array_stats.psislw(-log_weights[place])[
-                1
-            ]  # ArviZ 1 turns the sign itself
+            # ArviZ 1 turns the sign itself
+            found[place] = array_stats.psislw(-log_weights[place])[1]
         except (
             ValueError
         ):  # ArviZ 1 refuses a tail of equal weights, such as zeros beside a single giant

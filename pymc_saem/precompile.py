@@ -7,9 +7,8 @@ installation slow. This takes a small model through all of them.
 from time import perf_counter
 from typing import Any
 
-_BEGAN = (
-    perf_counter()
-)  # before the imports: the seconds printed at the end are all that the user waits
+# before the imports: the seconds printed at the end are all that the user waits
+_BEGAN = perf_counter()
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402

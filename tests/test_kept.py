@@ -265,9 +265,8 @@ def test_a_module_knows_what_it_imports(pack, name):
 
     (before, alone), path = hashes(), pack / name
     found = path.stat()
-    path.write_text(
-        path.read_text().replace(" ", "  ", 1) or "\n"
-    )  # the date of the file tells nothing
+    # the date of the file tells nothing
+    path.write_text(path.read_text().replace(" ", "  ", 1) or "\n")
     os.utime(path, (found.st_atime, found.st_mtime))
     after = hashes()
     assert (after[0] != before, after[1] != alone) == (

@@ -51,9 +51,8 @@ class Row:
     difference: tuple | None = (
         None  # mean of SAEM less exact, in units of the median standard error
     )
-    largest: float = (
-        np.nan
-    )  # largest absolute difference of one data set, in units of its standard error
+    # largest absolute difference of one data set, in units of its standard error
+    largest: float = np.nan
 
 
 def rows_of(study: Simulated, done: list[Fitted]) -> list[Row]:

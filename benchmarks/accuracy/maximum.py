@@ -112,9 +112,8 @@ class Marginal:
     def place(self, values) -> None:
         """Fit the nodes to the conditional distributions."""
         mean = np.broadcast_to(next(self.law(values)), (len(self.y), len(self.study.means)))
-        start = (
-            mean if self.phi is None else self.phi[self.phi.shape[0] // 2]
-        )  # the middle node is the mode
+        # the middle node is the mode
+        start = mean if self.phi is None else self.phi[self.phi.shape[0] // 2]
         mode, covariance = modes(lambda phi: self.joint(values, phi), start)
         x, w = np.polynomial.hermite.hermgauss(N_NODES)
         d = mode.shape[1]

@@ -90,9 +90,8 @@ def _costs(n_threads, quick):
             except ImportError:
                 continue
             calls[name] = {"solve": engine.solver_call(RTOL)}
-            if (
-                isinstance(engine, Own) and engine.solver != "sunode"
-            ):  # whose gradients take seconds
+            # whose gradients take seconds
+            if isinstance(engine, Own) and engine.solver != "sunode":
                 calls[name]["gradient"] = engine.gradient_call(RTOL)
         of_size = {name: dict.fromkeys(kinds, np.inf) for name, kinds in calls.items()}
         for turn in range(4):

@@ -113,9 +113,10 @@ def steady(clock, row, modifiers):
         flow = np.zeros(2)
         flow[state] = rate
         other = Clock(clock.system, 0.0, clock.system.advance(np.zeros(2), flow, 200.0), flow)
+        # a lag delays its end, too
         other.push(
             clock.time + lag, 2, lambda c: c.inputs.__setitem__(state, c.inputs[state] - rate)
-        )  # a lag delays its end, too
+        )
     else:
         begin = clock.time - INTERVALS * ii
         other = Clock(clock.system, begin, np.zeros(2))

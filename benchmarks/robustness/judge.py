@@ -92,9 +92,8 @@ def _of_error(item: Input, error: BaseException) -> tuple[str, str]:
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if not item.foreign and not any(_PACKAGE in f.parents for f in frames):
         return REFUSED, f"before the package: {text}"
-    is_ours = _PACKAGE in frames[-1].parents and (stack[-1].line or "").startswith(
-        "raise"
-    )  # and not by the interpreter
+    # and not by the interpreter
+    is_ours = _PACKAGE in frames[-1].parents and (stack[-1].line or "").startswith("raise")
     is_told = type(error) is KeyError and " " in str(error)  # a sentence, not a key
     if not (is_ours and str(error) and (is_told or _is_clear(type(error)))):
         return CRASH, f"{text} ({frames[-1].name})"

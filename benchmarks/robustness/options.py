@@ -125,11 +125,12 @@ def make(seed):
     if k < len(BAD):
         name, value = BAD[k]
         fine = None
+        # what the value is taken for, does no harm
         if name in (
             "progressbar",
             "random_seed",
             "callback",
-        ):  # what the value is taken for, does no harm
+        ):
             fine = _is_a_fit if name == "progressbar" else None
         return Input(
             f"{name}={value!r:.60}",

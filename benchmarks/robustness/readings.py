@@ -326,9 +326,8 @@ def make(seed):
 
     def wrong(found):
         """Read as a model of all rows, with one effect per subject."""
-        if found.n_subjects != (
-            2 if build is _three_levels else setting.n
-        ):  # schools are the subjects then
+        # schools are the subjects then
+        if found.n_subjects != (2 if build is _three_levels else setting.n):
             return f"{found.n_subjects} subjects"
         return (
             None

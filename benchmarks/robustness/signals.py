@@ -138,9 +138,8 @@ def _after_interrupt(run):
     found = ps.load(run.result)
     trace, right = found["saem_trace"], whole(run.chains)["saem_trace"]["mu"].values
     for chain, iterates in enumerate(trace["mu"].values):
-        n = int(
-            np.isfinite(trace["step_size"].values[chain]).sum()
-        )  # a chain that ended earlier keeps its last values
+        # a chain that ended earlier keeps its last values
+        n = int(np.isfinite(trace["step_size"].values[chain]).sum())
         if n < 1 or not np.array_equal(iterates[:n], right[chain, :n]):
             return f"another trace of {n} iterations of chain {chain}"
     return run.goes_on(run.result)

@@ -212,9 +212,8 @@ def _subject_of_rows(fit: Fit, outcome: Outcome, n_rows: int) -> np.ndarray:
         raise ValueError(f"This is not a fit of this model: it has no outcome {outcome.name!r}.")
     subject = np.asarray(constant[key].values, dtype=int)
     if subject.size and n_rows % subject.size == 0:
-        return np.repeat(
-            subject, n_rows // subject.size
-        )  # of a vector per row: each of its numbers
+        # of a vector per row: each of its numbers
+        return np.repeat(subject, n_rows // subject.size)
     raise ValueError(
         f"This is not a fit of this model: outcome {outcome.name!r} had {subject.size} rows when it was fitted, and has "
         f"{n_rows} in the model."

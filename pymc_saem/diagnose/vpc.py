@@ -262,9 +262,8 @@ def _quantile(p: float) -> Statistic:
         whole = np.isfinite(values).all(axis=1)
         out = np.full(len(values), np.nan)
         out[whole] = np.quantile(values[whole], p, axis=1)
-        for k in np.flatnonzero(
-            ~whole & np.isfinite(values).any(axis=1)
-        ):  # a subject without a solution
+        # a subject without a solution
+        for k in np.flatnonzero(~whole & np.isfinite(values).any(axis=1)):
             out[k] = np.nanquantile(values[k], p)
         return out
 

@@ -55,9 +55,8 @@ def without_gaps(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     bad = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
     if not bad.any():
         return values, bad
-    first = np.argmin(
-        bad, axis=0
-    )  # another entry of the batch, whose value is one that the distribution can have
+    # another entry of the batch, whose value is one that the distribution can have
+    first = np.argmin(bad, axis=0)
     stand_in = np.take_along_axis(values, first[None], axis=0)
     return np.where(bad, np.where(np.isfinite(stand_in), stand_in, _HARMLESS), values), bad
 

@@ -250,9 +250,8 @@ def _whole(values: np.ndarray, rv: TensorVariable, shape: tuple[int, ...], axis:
     values = np.moveaxis(values, 1 + axis, 1)
     units, rest = shape[1], tuple(n for k, n in enumerate(rv.type.shape) if k != axis)
     rest = tuple(values.shape[2 + k] if n is None else n for k, n in enumerate(rest))
-    if (
-        int(np.prod(rest)) != shape[2]
-    ):  # lengths that the graph alone knows, and that this argument does not have
+    # lengths that the graph alone knows, and that this argument does not have
+    if int(np.prod(rest)) != shape[2]:
         rest = (shape[2],) if core == 2 else rest
     return np.broadcast_to(values, (len(values), units, *rest)).reshape(len(values), units, -1)
 

@@ -37,9 +37,8 @@ class FittedOutcome:
     row_subject: np.ndarray = field(repr=False)  # (row,)
     subject_dim: str
     subjects: np.ndarray  # labels, (subject,)
-    places: np.ndarray | None = field(
-        default=None, repr=False
-    )  # (row,), among all rows, where some are missing
+    # (row,), among all rows, where some are missing
+    places: np.ndarray | None = field(default=None, repr=False)
     n_all: int | None = None  # rows with the missing ones
 
     def rows_of(self, subject: int) -> np.ndarray:

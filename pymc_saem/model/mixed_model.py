@@ -41,16 +41,14 @@ class RandomEffect:
     value_is_phi: bool
     dims: tuple[str | None, ...]
     is_gaussian: bool = True
-    unit_subject: np.ndarray | None = field(
-        default=None, repr=False
-    )  # (unit,): subject of each unit of a lower level
+    # (unit,): subject of each unit of a lower level
+    unit_subject: np.ndarray | None = field(default=None, repr=False)
     is_network: bool = (
         False  # weights of a network, which the data of a subject hardly determine one by one
     )
     form: str = "direct"  # "direct", "deviation", "standard"; see parametrization.py
-    image: AffineImage | None = field(
-        default=None, repr=False, compare=False
-    )  # the AffineImage that phi is, of the form "standard"
+    # the AffineImage that phi is, of the form "standard"
+    image: AffineImage | None = field(default=None, repr=False, compare=False)
     axis: int = 0  # of the subjects or units, in ``shape``
 
     @property
@@ -166,9 +164,8 @@ class Parameter:
     shape: tuple[int, ...]  # of the value variable
     columns: slice  # of theta
     dims: tuple[str | None, ...]
-    natural_shape: tuple[
-        int, ...
-    ]  # of the variable; another where a transform drops entries that follow from the others
+    # of the variable; another where a transform drops entries that follow from the others
+    natural_shape: tuple[int, ...]
     is_network: bool = (
         False  # weights of a network, which data determine together and hardly one by one
     )

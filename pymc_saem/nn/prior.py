@@ -69,9 +69,8 @@ def _flat_draw_in_numba(op: FlatWeightsRV, node: Apply) -> tuple[Callable[..., f
     def draw(rng: np.random.Generator, start: float, sd: float) -> float:
         return start + sd * rng.standard_normal()
 
-    return draw, int(
-        sources_hash(__name__), 16
-    )  # PyTensor keeps its machine code under this number
+    # PyTensor keeps its machine code under this number
+    return draw, int(sources_hash(__name__), 16)
 
 
 class NormalWeightsRV(NormalRV):

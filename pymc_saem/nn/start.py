@@ -92,9 +92,8 @@ def initial_weights(
                 rng.normal(0.0, 0.1, n_out),
             ]
     output = rng.normal(0.0, OUTPUT_WEIGHT_SD / np.sqrt(sizes[-2]), (net.out_size, sizes[-2]))
-    if (
-        net.depth == 0
-    ):  # an affine network: typical at the middle of the inputs, slopes per half range
+    # an affine network: typical at the middle of the inputs, slopes per half range
+    if net.depth == 0:
         output = output / half_range
         bias = bias - output @ middle
     return np.concatenate([*parts, output.ravel(), bias])

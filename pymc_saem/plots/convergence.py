@@ -178,9 +178,8 @@ def _draw_chains(
     if len(next(iter(lines.values()))) > 1:  # one chain needs no name
         handles[best].set_label("reported chain")
         handles[0 if best else 1].set_label("other chains")
-    if not many and not {"complete_logp", *_OF_THE_RUN} & set(
-        lines
-    ):  # its last value is one draw, not an estimate
+    # its last value is one draw, not an estimate
+    if not many and not {"complete_logp", *_OF_THE_RUN} & set(lines):
         (line,) = lines.values()
         ax.set_title(
             f"{line[best, -1]:.4g}", loc="right", fontsize="small", color=INDIVIDUAL["color"]

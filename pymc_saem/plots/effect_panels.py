@@ -190,9 +190,8 @@ def _draw_boxes(ax: Axes, covariate: Covariate, mode: np.ndarray) -> None:
         manage_ticks=False,
     )
     for k, group in enumerate(groups):
-        shift = 0.3 * (
-            (np.arange(group.size) * 0.618034) % 1.0 - 0.5
-        )  # spread evenly, the same in every call
+        # spread evenly, the same in every call
+        shift = 0.3 * ((np.arange(group.size) * 0.618034) % 1.0 - 0.5)
         ax.plot(
             k + shift,
             group,

@@ -219,9 +219,8 @@ def panels(
     grid = grid.ravel()
     for k in range(n, grid.size):
         grid[k].remove()
-        grid[k - columns].tick_params(
-            labelbottom=True
-        )  # a shared axis has its numbers at the bottom row only
+        # a shared axis has its numbers at the bottom row only
+        grid[k - columns].tick_params(labelbottom=True)
     return grid[:n], True
 
 

@@ -28,9 +28,8 @@ class Units:
     """What the axis of units of a random effect of a lower level stands for, such as occasions."""
 
     labels: list
-    subject: np.ndarray = field(
-        repr=False
-    )  # (unit,); -1 for a unit that no row and no mean determines
+    # (unit,); -1 for a unit that no row and no mean determines
+    subject: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True)

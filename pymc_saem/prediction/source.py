@@ -46,9 +46,8 @@ def _built(build: Any, data: Any) -> pm.Model:
             f"model must be a pm.Model, or a function of the data that returns one; got {build!r}."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ImputationWarning
-        )  # rows without an observation are what is to be predicted
+        # rows without an observation are what is to be predicted
+        warnings.simplefilter("ignore", ImputationWarning)
         _check_call(build, data)
         model = build(data)
     if not isinstance(model, pm.Model):

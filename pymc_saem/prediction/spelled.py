@@ -46,9 +46,8 @@ def keep_images(
                 moved = (m_hat + b_hat * standard - m) / b
             else:
                 moved = _solve(b, m_hat + (b_hat @ standard[..., None])[..., 0] - m)
-        moved = np.where(
-            np.isfinite(moved), moved, standard
-        )  # without variance there is nothing to keep
+        # without variance there is nothing to keep
+        moved = np.where(np.isfinite(moved), moved, standard)
         start = 0
         for latent in image.latents:
             draws[_name(latent)] = latent.value(moved[..., start : start + latent.size])

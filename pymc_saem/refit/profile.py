@@ -227,9 +227,8 @@ def _entries(refitter: Refitter, fitted: Fitted, wanted: list[str]) -> list[Entr
     known: dict[str, Entry] = {}
     for p in refitter.mixed.parameters:
         for position in range(np.prod(p.natural_shape, dtype=int)):
-            column = p.columns.start + (
-                position if p.is_entrywise else 0
-            )  # the others are tied, and refused below
+            # the others are tied, and refused below
+            column = p.columns.start + (position if p.is_entrywise else 0)
             known[labels[len(known)]] = Entry(labels[len(known)], p.name, column, position)
     found = []
     for text in wanted:

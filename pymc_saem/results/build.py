@@ -34,17 +34,15 @@ class FitResult:
 
     coords: Mapping[str, Any]  # of the model's dims
     trace: Mapping[str, Variable]  # values (chain, iteration, ...)
-    population: Mapping[
-        str, np.ndarray
-    ]  # columns of the table of parameters, and matrices (parameter, parameter)
+    # columns of the table of parameters, and matrices (parameter, parameter)
+    population: Mapping[str, np.ndarray]
     observed: Mapping[str, Variable]
     constant: Mapping[str, Variable]
     posterior: Mapping[str, Variable] | None = None  # values (chain, draw, ...)
     sample_stats: Mapping[str, Variable] | None = None
     individual: Mapping[str, Variable] | None = None
-    individual_coords: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # of dims of this group alone
+    # of dims of this group alone
+    individual_coords: Mapping[str, Any] = field(default_factory=dict)
     state: Mapping[str, bytes] | None = None  # the state for a later run
     attrs: dict[str, Any] = field(default_factory=dict)
     group_attrs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -176,9 +174,8 @@ def _dataset(
         given = variable.dims if coords is not None else ()
         dims = [*leading, *_name_dims(name, given, values.ndim - len(leading))]
         for axis, (dim, length) in enumerate(zip(dims, values.shape, strict=True)):
-            if (
-                dims.index(dim) < axis or dim in used and len(used[dim]) != length
-            ):  # twice, or of another length elsewhere
+            # twice, or of another length elsewhere
+            if dims.index(dim) < axis or dim in used and len(used[dim]) != length:
                 dims[axis] = dim = f"{name}_dim_{axis - len(leading)}"
             if dim not in used:
                 known = (coords or {}).get(dim)

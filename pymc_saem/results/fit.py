@@ -202,9 +202,8 @@ class Fit:
             return tuple(axes)
         names = [str(name) for name in self.individual.data_vars]
         stems = (n.removesuffix("_mode") for n in names if n.endswith("_mode"))
-        return tuple(
-            stem for stem in stems if f"{stem}_population" in names
-        )  # not conditional_mode and natural_mode
+        # not conditional_mode and natural_mode
+        return tuple(stem for stem in stems if f"{stem}_population" in names)
 
     @cached_property
     def unit_axes(self) -> dict[str, int]:

@@ -82,9 +82,8 @@ class Engine:
             theta = self.maximizer.apply_fixed(
                 theta + self._dispersion(theta) * rng.standard_normal(theta.size)
             )
-        self.densities.warm_up(
-            self._at_means(theta), theta
-        )  # before anything asks, so that its compilation is timed separately
+        # before anything asks, so that its compilation is timed separately
+        self.densities.warm_up(self._at_means(theta), theta)
         theta = settled(self, theta)
         start = Start(theta, np.zeros(0))
         if n_fits:

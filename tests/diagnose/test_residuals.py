@@ -141,9 +141,8 @@ class Trial:
 )
 def test_a_true_model_gives_uniform_npde_and_pit(outcome, rng):
     found = Trial(outcome)(rng)
-    one = [
-        np.flatnonzero(lg.SUBJECT == k)[k % lg.R] for k in range(lg.N)
-    ]  # one row of each subject: independent
+    # one row of each subject: independent
+    one = [np.flatnonzero(lg.SUBJECT == k)[k % lg.R] for k in range(lg.N)]
     assert stats.kstest(found["pit"][:, one].ravel(), "uniform").pvalue > 1e-3
     for row in range(lg.R):
         own = slice(row * lg.N, (row + 1) * lg.N)
@@ -151,9 +150,8 @@ def test_a_true_model_gives_uniform_npde_and_pit(outcome, rng):
         assert stats.kstest(found["npde"][:, own].ravel(), "norm").pvalue > 1e-3
     # the test that a user would make with one data set
     p = [stats.kstest(npde, "norm").pvalue for npde in found["npde"]]
-    if (
-        outcome is normal
-    ):  # elsewhere rows without correlation are not independent, and uniform only one by one
+    # elsewhere rows without correlation are not independent, and uniform only one by one
+    if outcome is normal:
         assert stats.kstest(p, "uniform").pvalue > 1e-3
         assert abs(np.corrcoef(found["npde"][:, 0], found["npde"][:, lg.N])[0, 1]) < 0.25
     assert (

@@ -273,9 +273,8 @@ def test_truncated_effects_in_the_tail_of_what_is_truncated():
         e = pm.Truncated("e", pm.Exponential.dist(rate), lower=0.2, dims="subject")
         pm.Normal("y", e[SUBJECT], 0.005, observed=y)
     nodes = np.linspace(0.0, 0.3, 6001)
-    rows = norm(nodes[:, None], 0.005 / 2.0).logpdf(
-        (y - 0.2).reshape(N, 4).mean(axis=1)
-    )  # up to a constant
+    # up to a constant
+    rows = norm(nodes[:, None], 0.005 / 2.0).logpdf((y - 0.2).reshape(N, 4).mean(axis=1))
 
     def objective(x):
         return np.log(np.exp(rows + (x[0] - np.exp(x[0]) * nodes)[:, None]).sum(axis=0)).sum()

@@ -316,9 +316,8 @@ def test_standard_normal_effects_are_read_as_what_they_are_used_for():
     (effect,) = mixed.random_effects
     assert effect.form == "standard"
     rules = recognize(mixed)
-    assert {r.parameter.name: r.kind for r in rules.scores} == {
-        "o": "numeric"
-    }  # a mean and a covariance at once
+    # a mean and a covariance at once
+    assert {r.parameter.name: r.kind for r in rules.scores} == {"o": "numeric"}
     points, rng = PointMap(mixed), np.random.default_rng(1)
     theta, phi = rng.normal(size=3), rng.normal(size=(12, 1))
     point = points.to_point(theta, phi, points.template)

@@ -67,9 +67,8 @@ def test_the_area_counts_from_the_lag_time_of_a_dose():
     auc, slope = pytensor.function([lag], [solution.auc, slopes], mode="FAST_COMPILE")(0.7)
     conc, exact = conc_and_auc(np.array([3.0, 6.0]) - 1.7, 2.0, 20.0)
     np.testing.assert_allclose(auc, exact, rtol=1e-8)
-    np.testing.assert_allclose(
-        slope, -conc, rtol=1e-7
-    )  # later by dt: the integral lacks its last conc dt
+    # later by dt: the integral lacks its last conc dt
+    np.testing.assert_allclose(slope, -conc, rtol=1e-7)
 
 
 def test_gradients_of_areas_against_finite_differences():

@@ -195,9 +195,8 @@ def test_several_outcomes_on_pages_and_on_axes_of_the_caller(two_outcomes):
 
 def test_log_axis_is_not_stretched_by_zeros(model, idata, data):
     axes = ps.plot_fits(model, idata, x=data["time"], log=True)
-    assert (
-        axes[0].yaxis.get_major_formatter()(10.0, 0) == "10"
-    )  # plain numbers, as in the other figures
+    # plain numbers, as in the other figures
+    assert axes[0].yaxis.get_major_formatter()(10.0, 0) == "10"
     positive = data["conc"][data["conc"] > 0].min()
     assert all(
         ax.get_yscale() == "log" and ax.get_ylim()[0] == pytest.approx(positive / 2) for ax in axes
@@ -219,9 +218,8 @@ def test_censored_rows_are_marked():
     np.testing.assert_array_equal(np.c_[line(a, "below its limit")], [[2.0, 1.0]])
     np.testing.assert_array_equal(np.c_[line(b, "above its limit")], [[0.5, 3.5], [1.0, 3.0]])
     x, y = line(a, "individual")
-    np.testing.assert_allclose(
-        y, 3.0 * np.exp(-0.4 * x), rtol=1e-10
-    )  # of the distribution before it was cut off
+    # of the distribution before it was cut off
+    np.testing.assert_allclose(y, 3.0 * np.exp(-0.4 * x), rtol=1e-10)
 
 
 @pytest.mark.filterwarnings("ignore:Data in y contains missing values")
@@ -234,17 +232,15 @@ def test_missing_rows_are_left_out():
         )
     keep = np.array([0, 2, 3, 4])
     fit = made_up_fit(model, {"b": np.array([3.0, 5.0])}, {}, {"y_observed": subject[keep]})
-    with pytest.warns(
-        UserWarning, match="connected from row to row"
-    ):  # PyMC has cut the times in the graph
+    # PyMC has cut the times in the graph
+    with pytest.warns(UserWarning, match="connected from row to row"):
         a, b = ps.plot_fits(model, fit, x=t[keep])
     np.testing.assert_array_equal(np.c_[line(a, "data")], [[0.5, 3.0], [2.0, 1.0]])
     np.testing.assert_allclose(
         line(b, "individual")[1], 5.0 * np.exp(-0.4 * t[keep[2:]]), rtol=1e-10
     )
-    with pytest.warns(
-        UserWarning, match="connected from row to row"
-    ):  # times of all rows, as residuals and vpc take them
+    # times of all rows, as residuals and vpc take them
+    with pytest.warns(UserWarning, match="connected from row to row"):
         again, _ = ps.plot_fits(model, fit, outcome="y", x=t)
     np.testing.assert_array_equal(line(again, "data"), line(a, "data"))
     ps.plot_observation_distribution(model, fit, subject="a", row=1, x=t)

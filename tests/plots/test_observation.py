@@ -156,12 +156,10 @@ def test_a_censored_density_has_masses_at_its_limits():
     )
     assert np.isnan(density[~inside]).all()
     below, above = stats.norm(draws, 0.3).cdf(2.8).mean(), stats.norm(draws, 0.3).sf(3.3).mean()
-    assert [float(t.get_text()) for t in ax.texts] == pytest.approx(
-        [below, above], rel=0.06
-    )  # two digits
-    assert all(
-        np.mean(to_rgb(text.get_color())) < 0.3 for text in ax.texts
-    )  # dark enough to be read on white and on bars
+    # two digits
+    assert [float(t.get_text()) for t in ax.texts] == pytest.approx([below, above], rel=0.06)
+    # dark enough to be read on white and on bars
+    assert all(np.mean(to_rgb(text.get_color())) < 0.3 for text in ax.texts)
     left, right = (bar.get_height() for bar in ax.patches)
     assert left / right == pytest.approx(below / above, rel=1e-6)
     assert integrate.trapezoid(density[inside], x[inside]) + below + above == pytest.approx(

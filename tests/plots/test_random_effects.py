@@ -153,9 +153,8 @@ def test_covariates(fitted):
 def test_covariates_from_the_rows_of_the_data(model, idata, data):
     shuffled = data.sample(frac=1.0, random_state=1)
     shuffled.attrs = data.attrs
-    axes = ps.plot_random_effects(
-        model, idata, covariates=shuffled
-    )  # weight and dose; time and conc change
+    # weight and dose; time and conc change
+    axes = ps.plot_random_effects(model, idata, covariates=shuffled)
     assert (
         axes.size == 6
         and axes[4].get_xlabel() == "weight [kg]"

@@ -78,9 +78,8 @@ def test_values_are_forward_passes(neural):
         assert set(time["variable"]) == {"t"}
         expected = softplus(forward(MODES["w_in"][k], time["x"].to_numpy() / 24))
         np.testing.assert_allclose(time["value"], expected, rtol=1e-12)
-        state = part(
-            table, "w_out", name
-        )  # the input depends on a parameter, so x is the input itself
+        # the input depends on a parameter, so x is the input itself
+        state = part(table, "w_out", name)
         assert set(state["variable"]) == {"a / volume"}
         expected = 0.5 * np.exp(forward(MODES["w_out"][k], state["x"].to_numpy()))
         np.testing.assert_allclose(state["value"], expected, rtol=1e-12)
@@ -146,9 +145,8 @@ def test_the_figure_draws_the_table(neural):
             lines(ax, "population")[1], part(table, network, "population")["value"]
         )
     grey = [p for p in axes[0].patches if p.get_label() == "outside the fitted trajectories"]
-    assert len(grey) == 1 and grey[0].get_x() == pytest.approx(
-        4.0
-    )  # time begins at zero, and data end at 4
+    # time begins at zero, and data end at 4
+    assert len(grey) == 1 and grey[0].get_x() == pytest.approx(4.0)
     np.testing.assert_array_equal(np.sort(lines(axes[0], "rows of the data")[0]), np.unique(T))
 
 
@@ -168,9 +166,8 @@ def test_many_subjects_share_a_band():
     with pm.Model(coords={"subject": np.arange(n), "weight": NET.weight_names}) as model:
         z = ps.nn.weights("z", NET)
         w = pm.Normal("w", z, 1.0, dims=("subject", "weight"))
-        pm.Normal(
-            "y", NET(w[subject], t) ** 2, 1.0, observed=np.ones(2 * n)
-        )  # a formula, no differential equation
+        # a formula, no differential equation
+        pm.Normal("y", NET(w[subject], t) ** 2, 1.0, observed=np.ones(2 * n))
     fit = made_up_fit(model, {"w": modes}, {"z": np.zeros(7)}, {"y": subject}, draws=20)
     (ax,) = ps.plot_rates(model, fit)
     assert ax.get_ylabel() == "net ** 2" and ax.get_xlabel() == "input"

@@ -205,9 +205,8 @@ def test_estimated_again_from_their_own_data_they_are_as_in_the_fit(fit):
     new = ps.predict(model, idata, parameters="estimate", subjects="new", random_seed=1)
     np.testing.assert_allclose(new["prediction"], old["prediction"], atol=1e-5)
     for column in ("lower", "upper"):
-        np.testing.assert_allclose(
-            new[column], old[column], atol=0.06
-        )  # of a conditional sd of 0.17
+        # of a conditional sd of 0.17
+        np.testing.assert_allclose(new[column], old[column], atol=0.06)
 
 
 def test_data_of_the_model_are_put_back():

@@ -41,9 +41,8 @@ def test_data_drawn_from_the_fit(intercepts, fit):
     assert found.table["se"]["a"] == pytest.approx(
         np.sqrt((omega**2 + sigma**2 / 3) / 12), rel=within
     )
-    assert found.table["se"]["sigma"] == pytest.approx(
-        sigma / np.sqrt(2 * 24), rel=within
-    )  # 24 degrees of freedom
+    # 24 degrees of freedom
+    assert found.table["se"]["sigma"] == pytest.approx(sigma / np.sqrt(2 * 24), rel=within)
     assert found.replicates["sigma"].mean() == pytest.approx(
         sigma, abs=3 * sigma / np.sqrt(48 * 40)
     )
@@ -53,9 +52,8 @@ def test_draws_of_subjects():
     counts = draw_cases(np.random.default_rng(1), 500, 6, strata=list("aaaabb"))
     assert counts.shape == (500, 6)
     assert np.all(counts[:, :4].sum(axis=1) == 4) and np.all(counts[:, 4:].sum(axis=1) == 2)
-    np.testing.assert_allclose(
-        counts.var(axis=0), [0.75] * 4 + [0.5] * 2, atol=0.15
-    )  # n p (1 - p) with n p = 1
+    # n p (1 - p) with n p = 1
+    np.testing.assert_allclose(counts.var(axis=0), [0.75] * 4 + [0.5] * 2, atol=0.15)
     with pytest.raises(ValueError, match="6 labels are needed"):
         draw_cases(np.random.default_rng(1), 2, 6, strata=["a"])
 

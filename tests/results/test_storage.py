@@ -49,9 +49,8 @@ def test_functions_take_what_was_read(loaded):
         ps.summary(idata)
     )
     before = az.summary(idata)
-    assert np.array_equal(
-        az.summary(again).loc[before.index].to_numpy(), before.to_numpy()
-    )  # Zarr sorts the names
+    # Zarr sorts the names
+    assert np.array_equal(az.summary(again).loc[before.index].to_numpy(), before.to_numpy())
     az.plot_forest(again, var_names=["log_ka", "ka"])
     ps.plot_convergence(again)
     ps.plot_fits(model, again, subjects=[1, 2], x=t)
@@ -61,9 +60,8 @@ def test_functions_take_what_was_read(loaded):
         drawn = pm.sample_posterior_predictive(again, random_seed=1, progressbar=False)
     conc = get_group(drawn, "posterior_predictive")["conc"].values
     observed = get_group(again, "observed_data")["conc"].values
-    assert (
-        np.sqrt(np.mean((conc.mean(axis=(0, 1)) - observed) ** 2)) < 0.8
-    )  # residual sd of the exact fit: 0.70
+    # residual sd of the exact fit: 0.70
+    assert np.sqrt(np.mean((conc.mean(axis=(0, 1)) - observed) ** 2)) < 0.8
 
 
 TABLES = {

@@ -105,9 +105,8 @@ def test_other_ways_to_name_a_codec(tmp_path, metadata):
     (tmp_path / "zarr.json").write_text(json.dumps(metadata))
     with pytest.raises(UntrustedError):
         check_zarr(tmp_path)
-    (tmp_path / "zarr.json").write_text(
-        json.dumps({"attributes": {"filters": ["pickle"]}})
-    )  # the user's own words
+    # the user's own words
+    (tmp_path / "zarr.json").write_text(json.dumps({"attributes": {"filters": ["pickle"]}}))
     check_zarr(tmp_path)
 
 

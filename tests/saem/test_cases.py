@@ -231,6 +231,5 @@ def test_the_prior_is_that_of_the_model(name, rng):
     case = CASES[name]
     values = near_start(case, rng)
     expected = case.log_prior(values) if case.log_prior else 0.0
-    assert Graph(case).log_prior(values) == pytest.approx(
-        expected, abs=1e-5
-    )  # PyMC's gamma: 1.5e-6
+    # PyMC's gamma: 1.5e-6
+    assert Graph(case).log_prior(values) == pytest.approx(expected, abs=1e-5)

@@ -111,15 +111,15 @@ class Densities:
     tolerance: float = np.inf
     compile_seconds: float = field(default=0.0, init=False)
     _functions: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-    _is_copy: bool = field(
-        default=False, init=False, repr=False
-    )  # a copy in another process, or in a job for one
+    # a copy in another process, or in a job for one
+    _is_copy: bool = field(default=False, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
+        # compiled code does not travel between processes
         return self.__dict__ | {
             "_functions": {},
             "_is_copy": True,
-        }  # compiled code does not travel between processes
+        }
 
     def solved_tightly(self) -> Densities:
         """These densities with solves at ``GRADIENT_TOLERANCE``; itself if tighter solves change nothing."""
@@ -264,9 +264,8 @@ class Densities:
         ndarray, shape (theta,)
         """
         kind, inputs = ("score", ()) if weight is None else ("weighted score", (weight,))
-        kind += " of " + ", ".join(
-            rule.parameter.name for rule in rules
-        )  # refits hold some of them
+        # refits hold some of them
+        kind += " of " + ", ".join(rule.parameter.name for rule in rules)
         if kind not in self._functions:
             self._functions[kind] = self._compile_score(rules, weight is not None)
         with self._silenced(kind):

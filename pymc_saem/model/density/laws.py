@@ -37,10 +37,11 @@ class LawOfPhi:
         )
 
     def __reduce__(self) -> tuple[type[LawOfPhi], tuple[MixedModel, np.ndarray]]:
+        # compiled functions are rebuilt in the other process
         return type(self), (
             self.mixed,
             self.base,
-        )  # compiled functions are rebuilt in the other process
+        )
 
     @cached_property
     def points(self) -> list[np.ndarray]:
@@ -239,9 +240,8 @@ class TypicalValues:
                 for step in np.logspace(-4, 4, 33):
                     moved = mean.copy()
                     moved[0, column] += step
-                    if (
-                        not base[k] - density(moved, theta)[k] < 0.5
-                    ):  # also where there is no density any more
+                    # also where there is no density any more
+                    if not base[k] - density(moved, theta)[k] < 0.5:
                         break
                 sd[column] = step
         return sd

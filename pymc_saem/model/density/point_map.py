@@ -61,10 +61,11 @@ class PointMap:
     _compiled: dict = field(default_factory=dict, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
+        # compiled functions are rebuilt in the other process
         return {
             "mixed": self.mixed,
             "_compiled": {},
-        }  # compiled functions are rebuilt in the other process
+        }
 
     # -- points -------------------------------------------------------------------------------
 

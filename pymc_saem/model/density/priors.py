@@ -86,9 +86,8 @@ class Prior:
         time of an interpreted graph, and an M-step evaluates a prior several times.
         """
         near = np.linspace(-2.5, 2.5, 14)
-        t = np.concatenate(
-            [near[::2], near[1::2], [-16.0, -8.0, 8.0, 16.0]]
-        )  # the far ones detect a bounded support
+        # the far ones detect a bounded support
+        t = np.concatenate([near[::2], near[1::2], [-16.0, -8.0, 8.0, 16.0]])
         values = np.stack([self._function("natural")(np.full(self._size, x))[0] for x in np.exp(t)])
         if not np.all(np.isfinite(values)):
             return None

@@ -30,9 +30,8 @@ class Roles:
     covariance: list[RandomEffect] = field(default_factory=list)  # of Gaussian random effects
     scale: list[int] = field(default_factory=list)  # of Normal or LogNormal outcomes
     prediction: dict[int, str] = field(default_factory=dict)  # outcome -> what of it
-    seen: list[int] = field(
-        default_factory=list
-    )  # of these outcomes, those whose density moves with it
+    # of these outcomes, those whose density moves with it
+    seen: list[int] = field(default_factory=list)
     law: list[RandomEffect] = field(default_factory=list)  # of random effects that are not Gaussian
 
     def used(self) -> list[str]:
@@ -115,11 +114,12 @@ def _find_moved(mixed: MixedModel, several: list[tuple[Parameter, Roles]]) -> No
     """
     if not several:
         return
+    # any points do
     density, points, rng = (
         row_density(mixed),
         PointMap(mixed),
         np.random.default_rng(0),
-    )  # any points do
+    )
     theta, phi = points.theta_of(points.template), points.phi_of(points.template)
     change = np.zeros((len(several), len(mixed.outcomes)))
     for _ in range(N_POINTS):

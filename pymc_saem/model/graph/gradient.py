@@ -11,7 +11,6 @@ from pytensor.tensor.variable import TensorVariable
 
 def gradients(cost: TensorVariable, wrt: Sequence[TensorVariable]) -> list[TensorVariable]:
     """Derivatives of a number; zero in what it does not depend on."""
-    found: Any = pt.grad(
-        cost, list(wrt), disconnected_inputs="ignore"
-    )  # one for each, which its annotation leaves open
+    # one for each, which its annotation leaves open
+    found: Any = pt.grad(cost, list(wrt), disconnected_inputs="ignore")
     return [pt.as_tensor_variable(gradient) for gradient in found]

@@ -13,9 +13,8 @@ from pytensor.tensor.variable import TensorVariable
 
 def ode_nodes(graphs: Sequence[Variable]) -> list[Apply]:
     """Nodes that solve differential equations, found by their protocol: this layer does not import ``ode``."""
-    nodes = dict.fromkeys(
-        v.owner for v in ancestors(graphs) if v.owner is not None
-    )  # in the order of the graph
+    # in the order of the graph
+    nodes = dict.fromkeys(v.owner for v in ancestors(graphs) if v.owner is not None)
     return [node for node in nodes if getattr(node.op, "is_ode_solution", False)]
 
 

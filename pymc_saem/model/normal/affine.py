@@ -57,9 +57,8 @@ class Cut:
     def of_columns(self, columns: TensorVariable) -> TensorVariable:
         """The variable as a graph of the columns (unit, column)."""
         n_units, n_columns = columns.type.shape
-        for axis in np.flatnonzero(
-            np.array(self.unit.shape) == n_units
-        ):  # without an index, where it is the same
+        # without an index, where it is the same
+        for axis in np.flatnonzero(np.array(self.unit.shape) == n_units):
             rest = np.delete(self.unit.shape, axis)
             units = np.moveaxis(self.unit, axis, 0).reshape(n_units, -1)
             numbers = np.moveaxis(self.column, axis, 0).reshape(n_units, -1)

@@ -176,9 +176,8 @@ def _event(values: Row, states: Sequence[str], row: int) -> Row:
     event: Row = {
         k: _number(values, k, row) for k in ("time", "amt", "rate", "dur", "addl", "ii", "ss")
     }
-    is_constant = (
-        event["amt"] == 0.0 and event["ss"] != 0.0 and event["rate"] != 0.0
-    )  # an infusion without end
+    # an infusion without end
+    is_constant = event["amt"] == 0.0 and event["ss"] != 0.0 and event["rate"] != 0.0
     event["evid"] = evid = _number(
         values, "evid", row, 1.0 if event["amt"] != 0.0 or is_constant else 0.0
     )

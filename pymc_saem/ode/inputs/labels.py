@@ -178,9 +178,8 @@ def aligned(values: Any, subjects: Subjects) -> Any:
         index = _index(value)
         if index is not None:
             labels = plain(index)
-            is_counted = not subjects.by_name and index.equals(
-                pd.RangeIndex(len(index))
-            )  # places, as the codes are
+            # places, as the codes are
+            is_counted = not subjects.by_name and index.equals(pd.RangeIndex(len(index)))
             if index.is_unique and not is_counted and set(labels) == set(subjects.names):
                 order = [labels.index(label) for label in subjects.names]
                 out[name] = (

@@ -225,9 +225,8 @@ def as_column(
     if not isinstance(values, pd.Index) and np.ndim(values) != 1:
         raise ValueError(f"{what} must have one entry per row, got shape {np.shape(values)}.")
     column = pd.Series(values).reset_index(drop=True).infer_objects()
-    if (
-        isinstance(column.dtype, np.dtype) and not column.dtype.isnative
-    ):  # big-endian, from a file; pandas counts only its own order
+    # big-endian, from a file; pandas counts only its own order
+    if isinstance(column.dtype, np.dtype) and not column.dtype.isnative:
         column = column.astype(column.dtype.newbyteorder("="))
     if n_rows is not None and len(column) != n_rows:
         raise ValueError(

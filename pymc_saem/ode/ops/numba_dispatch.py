@@ -48,9 +48,8 @@ def gradient_form(op: Operation, node: Apply, **kwargs: Any) -> Callable[..., An
             g_shape[0] * g_shape[1],
         )
         run(table, x.shape[0])
-        if (
-            x.size + c.size + g.size < 0
-        ):  # uses after the run: Numba frees an array after its last one
+        # uses after the run: Numba frees an array after its last one
+        if x.size + c.size + g.size < 0:
             gx[0, 0, 0] = 1.0
         return gx
 
@@ -148,9 +147,8 @@ def _three_through_python(
 class _Parts(NamedTuple):
     """The solver at fixed times for replicates (first axis of x) that share their constant values."""
 
-    new_table: Callable[
-        ..., np.ndarray
-    ]  # new_table(x, c): the table of a call, without places for results
+    # new_table(x, c): the table of a call, without places for results
+    new_table: Callable[..., np.ndarray]
     run: Callable[..., None]  # run(table, n_replicates) solves
     in_python: Callable[..., bool]  # in_python(x, c): whether the call must go through Python
     plan: CallPlan  # owns the memory and the code behind the addresses

@@ -20,10 +20,11 @@ from pymc_saem.ode.runtime.native import FLOATING, Intrinsic, writing
 __all__ = ["exp", "exp_of_negative", "log"]
 
 _LOG2_E = 1.4426950408889634
+# the high part has 21 zero bits at its end
 _LN2_HIGH, _LN2_LOW = (
     0.6931471803691238,
     1.9082149292705877e-10,
-)  # the high part has 21 zero bits at its end
+)
 _ROUNDER = (
     6755399441055744.0  # 1.5 * 2**52: adding it rounds to an integer, which is then in the low bits
 )

@@ -159,10 +159,11 @@ class LoopPrinter:
         if known is not None:
             return known
         if isinstance(op, OpFromGraph):
+            # the outer graph may use the inputs, so none is changed in place
             outer = (
                 self.values,
                 self.owned,
-            )  # the outer graph may use the inputs, so none is changed in place
+            )
             self.values, self.owned = dict(zip(op.inner_inputs, args, strict=True)), set()
             self._run(op.inner_outputs)
             results = [value_in(self.values, v) for v in op.inner_outputs]
@@ -322,9 +323,8 @@ class LoopPrinter:
 
     def _join(self, op: Join | MakeVector, args: Sequence[Value]) -> View:
         axis: Any = getattr(op, "axis", 0)
-        if isinstance(op, Join) and not hasattr(
-            op, "axis"
-        ):  # in PyTensor 2.38 it is the first input
+        # in PyTensor 2.38 it is the first input
+        if isinstance(op, Join) and not hasattr(op, "axis"):
             axis, *args = args
         parts = [self._view(part) for part in args]
         if isinstance(op, MakeVector):

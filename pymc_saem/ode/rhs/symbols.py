@@ -163,9 +163,8 @@ class Named(SimpleNamespace):
 
     def _unknown(self, asked: str) -> str:
         _, kind = self._what
-        known = [
-            name for name in vars(self) if not name.startswith("_")
-        ]  # those with _ are added by events
+        # those with _ are added by events
+        known = [name for name in vars(self) if not name.startswith("_")]
         return f"the right-hand side uses {asked}, but the {kind} are {', '.join(known) or 'none'}."
 
 

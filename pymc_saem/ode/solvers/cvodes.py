@@ -68,9 +68,8 @@ def _solve(begin: int, end: int, table_address: int) -> int:
         if table[tt.Z1] != 0:
             copy_values(floats(table[tt.Z1] + 8 * k * n, n), out[m], n)
         tt.write_solution(table, replicate, i, first, out[:m], status)
-        n_steps[0] = (
-            y0.size + p.size + times.size
-        )  # uses after the call: Numba frees an array after its last one
+        # uses after the call: Numba frees an array after its last one
+        n_steps[0] = y0.size + p.size + times.size
     return 0
 
 

@@ -354,9 +354,8 @@ def _task(begin: int, end: int, table_address: int) -> int:
         table[tt.RHS], f, n, table[tt.N_DY0], n_sens, size, controlled, table[tt.N_P], tolerances[0], tolerances[1]
     )  # fmt: skip
     memory = np.zeros((work_size(system) + 10) * LANES + count * (3 + size + n_sens))
-    a = (
-        (memory.ctypes.data + VECTOR - 1) // VECTOR * VECTOR
-    )  # or every vector would lie across two lines of the cache
+    # or every vector would lie across two lines of the cache
+    a = (memory.ctypes.data + VECTOR - 1) // VECTOR * VECTOR
     work, b = split(system, a), VECTOR
     a += VECTOR * work_size(system)
     running = Running(

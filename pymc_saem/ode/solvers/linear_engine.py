@@ -304,9 +304,8 @@ def exponential(linear: Linear, work: Work) -> None:
         _chain(n, n_dp, other, 0 * r, here, here)
         for m in range(n, n_vectors, w):
             for k in range(m * LANES, (m + 1) * LANES):
-                new[k] += e[
-                    k
-                ]  # the last row: in the exponential 1 in its last place, in derivatives 0
+                # the last row: in the exponential 1 in its last place, in derivatives 0
+                new[k] += e[k]
         for lane in range(LANES):
             mask[lane] = s[lane] - r
         for i in range(n):

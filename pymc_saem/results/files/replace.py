@@ -140,9 +140,8 @@ def _beside(path: Path, is_folder: bool) -> Iterator[Path]:
             os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         handle, is_locked = _lock(beside)
         try:
-            is_ours = (
-                is_locked is not False and beside.exists()
-            )  # else another process swept it before the lock
+            # else another process swept it before the lock
+            is_ours = is_locked is not False and beside.exists()
             if is_ours:
                 yield beside
         finally:

@@ -108,9 +108,8 @@ def _check_metadata(found: Any, where: str) -> None:
     }:
         raise UntrustedError(f"{where} has values that are Python objects")
     for key, value in found.items():
-        if key not in ("attributes", ".zattrs") and not key.endswith(
-            "/.zattrs"
-        ):  # which are the user's, and only data
+        # which are the user's, and only data
+        if key not in ("attributes", ".zattrs") and not key.endswith("/.zattrs"):
             _check_metadata(value, where)
 
 

@@ -188,9 +188,8 @@ def _rows(idata: InferenceData) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     labels = fit.subjects if "individual" in fit else None
     for name in fit.observed.data_vars:
         values, subject = fit.observed[name].values.ravel(), fit.constant[f"{name}_subject"].values
-        subject = np.repeat(
-            subject, values.size // max(subject.size, 1)
-        )  # of a vector per row: each of its numbers
+        # of a vector per row: each of its numbers
+        subject = np.repeat(subject, values.size // max(subject.size, 1))
         found[str(name)] = (
             values,
             np.array([str(s) for s in (subject if labels is None else labels[subject])]),

@@ -204,9 +204,8 @@ class Draws:
                 if thins:
                     self.thin()
                 self.extend(n_more)
-                subjects = subjects[
-                    missing
-                ]  # looking at everybody takes a second for a thousand effects
+                # looking at everybody takes a second for a thousand effects
+                subjects = subjects[missing]
             elif subjects.size == everybody.size:
                 return found
             else:

@@ -23,12 +23,10 @@ class Statistics:
     """
 
     first: np.ndarray  # (subject, phi): mean over replicates of phi_i
-    second: (
-        np.ndarray
-    )  # (phi, phi): sum over subjects, by their weights, of the mean of phi_i phi_i'
-    residual: (
-        np.ndarray
-    )  # (residual,): sum over rows, by weights, of the mean standardized squared residual
+    # (phi, phi): sum over subjects, by their weights, of the mean of phi_i phi_i'
+    second: np.ndarray
+    # (residual,): sum over rows, by weights, of the mean standardized squared residual
+    residual: np.ndarray
 
     def towards(self, target: Statistics, step_size: float) -> Statistics:
         """Stochastic approximation: s + gamma (S - s)."""

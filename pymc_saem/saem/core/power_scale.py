@@ -102,9 +102,8 @@ def penalized_scale(
             curvature < 0, -slope / np.where(curvature < 0, curvature, -1.0), 0.5 * np.sign(slope)
         )
         step = np.clip(step, -1.0, 1.0)
-        for _ in range(
-            40
-        ):  # halve until no entry gets worse; outside the prior's support it is -inf
+        # halve until no entry gets worse; outside the prior's support it is -inf
+        for _ in range(40):
             log_density, d1, d2 = log_prior(np.exp(t + step))
             new = value(t + step, log_density)
             worse = ~(new >= current - 1e-12 * np.abs(current))

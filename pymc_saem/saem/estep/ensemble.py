@@ -26,9 +26,8 @@ class Moves:
     keep: np.ndarray  # (move, phi): 1, or 0 for what is drawn again
     step: np.ndarray  # (move, replicate, subject, phi)
     prior_cancels: np.ndarray  # (move,): drawn from the prior, so that only the likelihood decides
-    log_proposal: (
-        np.ndarray
-    )  # (move, replicate, subject): log density of a proposal that ignores the state; else 0
+    # (move, replicate, subject): log density of a proposal that ignores the state; else 0
+    log_proposal: np.ndarray
     log_uniform: np.ndarray  # (move, replicate, subject): logarithms of uniform random numbers
 
     @classmethod
@@ -55,14 +54,12 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         self.n_visited = 0
-        self.still = np.zeros(
-            self.loglik.shape[1], dtype=bool
-        )  # (subject,): not part of the minibatch, or of weight zero, so they do not move
+        # (subject,): not part of the minibatch, or of weight zero, so they do not move
+        self.still = np.zeros(self.loglik.shape[1], dtype=bool)
         self.weight = np.ones(self.loglik.shape[1])  # (subject,): of subjects in the sums over them
+        # transitions for which each state was held
         self.bookkeeping = (
-            np.zeros(
-                self.loglik.shape, dtype=np.int64
-            ),  # transitions for which each state was held
+            np.zeros(self.loglik.shape, dtype=np.int64),
             self.weight,
             np.zeros_like(self.phi),
             np.zeros((self.phi.shape[-1],) * 2),
@@ -73,9 +70,8 @@ class Ensemble:
         """Propose, and accept or reject per subject and replicate, in place; the share accepted of each move."""
         n = len(moves.keep)
         moves.step[:, :, self.still] = np.nan  # without a density, and a solver returns at once
-        moves.log_uniform[:, :, self.still] = (
-            np.inf
-        )  # a subject without rows has a density even there
+        # a subject without rows has a density even there
+        moves.log_uniform[:, :, self.still] = np.inf
         rates, new, new_logprior = np.empty(n), np.empty_like(self.phi), np.empty_like(self.loglik)
         law, state = target.population.law, (self.phi, self.loglik, self.logprior, self.residual)
         run, likelihood, others, solves = target.densities.runner(walk, "likelihood", self.phi, n)

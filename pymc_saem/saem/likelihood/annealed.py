@@ -146,9 +146,8 @@ class _Particles:
     ) -> None:
         self.densities, self.population, self.theta, self.rng = densities, population, theta, rng
         self.n_solves = 0
-        self.z = rng.standard_normal(
-            (*shape, *population.mean.shape)
-        )  # (group, particle, subject, phi)
+        # (group, particle, subject, phi)
+        self.z = rng.standard_normal((*shape, *population.mean.shape))
         self.loglik = self.evaluate(self.z)  # (group, particle, subject)
         self.log_weights = np.zeros_like(self.loglik)
         # (group, subject): what the weights were worth before the last resampling

@@ -97,9 +97,8 @@ def learned(
             break
         phi, log_density = proposal.draw(rng, N_LEARNING)
         log_weights = joint(phi) - log_density
-        log_weights = np.where(
-            np.isfinite(log_weights.max(axis=0)), log_weights, 0.0
-        )  # impossible rows: nothing to learn
+        # impossible rows: nothing to learn
+        log_weights = np.where(np.isfinite(log_weights.max(axis=0)), log_weights, 0.0)
         points = WeightedPoints.of_nodes(phi, log_weights)
         if np.all(np.sum(points.weight**2, axis=0) * N_LEARNING < 1.0 / ENOUGH):
             break
@@ -112,9 +111,8 @@ def _summarize(log_weights: np.ndarray, are_bounded: bool) -> ImportanceSample:
     n = len(log_weights)
     loglik = logsumexp(log_weights, axis=0) - np.log(n)
     possible = np.isfinite(loglik)
-    relative = np.exp(
-        np.where(possible, log_weights - np.where(possible, loglik, 0.0), 0.0)
-    )  # mean 1
+    # mean 1
+    relative = np.exp(np.where(possible, log_weights - np.where(possible, loglik, 0.0), 0.0))
     second = np.mean(relative**2, axis=0)
     variance = (second - 1.0).clip(0.0) / n  # of the average, relative to it
     error = np.where(possible, np.sqrt(variance), np.nan)

@@ -25,9 +25,8 @@ class MeanStep:
     def __init__(self, rule: MeanRule, priors: dict[str, Prior], held: Held):
         self.priors, self.held = priors, held.entries
         self.columns = rule.columns[~self.held[rule.columns]]
-        self._free = np.searchsorted(
-            rule.columns, self.columns
-        )  # places in the rule, and those of constants
+        # places in the rule, and those of constants
+        self._free = np.searchsorted(rule.columns, self.columns)
         self._constant = np.setdiff1d(np.arange(rule.columns.size), self._free)
         size = self.columns.size
         self._precision, self._shift = np.zeros((size, size)), np.zeros(size)

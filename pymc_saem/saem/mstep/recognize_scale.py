@@ -24,9 +24,8 @@ class EffectTerm:
 
     mixed: MixedModel
     effect: RandomEffect
-    weight: np.ndarray = field(
-        repr=False
-    )  # (unit, entry of a unit): 1 / squared rest of the scale; 0 for other effects
+    # (unit, entry of a unit): 1 / squared rest of the scale; 0 for other effects
+    weight: np.ndarray = field(repr=False)
 
     @property
     def row_subject(self) -> np.ndarray:
@@ -93,18 +92,18 @@ def _of_effect(
     phi, theta = symbols(mixed)
     graphs = in_symbols(mixed, _mean_and_scale(mixed, effect), phi, theta)
     f = pytensor.function([phi, theta], graphs, mode=INTERPRETED, on_unused_input="ignore")
+    # probes a fixed function: any points do
     rng, base = (
         np.random.default_rng(0),
         points.theta_of(points.template),
-    )  # probes a fixed function: any points do
+    )
     base = base + rng.uniform(0.1, 0.5, size=base.shape)
     effects = rng.normal(size=(mixed.n_subjects, mixed.n_phi))
     mean, scale = f(effects, base)
     other = base + rng.uniform(0.1, 0.5, size=base.shape)
     other[p.columns] = base[p.columns]
-    if not np.allclose(
-        f(effects + 1.0, other)[1], scale, rtol=1e-8
-    ):  # other parameters or effects move the scale too
+    # other parameters or effects move the scale too
+    if not np.allclose(f(effects + 1.0, other)[1], scale, rtol=1e-8):
         raise refusal
     size = p.columns.stop - p.columns.start
     x = points.natural(p, base[p.columns])

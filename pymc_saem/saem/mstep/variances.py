@@ -23,9 +23,8 @@ SMALLEST_SD = 1e-4
 class Floor:
     """Variances below which none may fall: a share of those that a run starts with."""
 
-    start: dict[str, np.ndarray] = field(
-        default_factory=dict
-    )  # variances in the first M-step, by parameter
+    # variances in the first M-step, by parameter
+    start: dict[str, np.ndarray] = field(default_factory=dict)
     reached: set[str] = field(default_factory=set)  # parameters that were at their floor
 
     def __call__(

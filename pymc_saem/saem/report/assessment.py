@@ -46,9 +46,8 @@ class Assessment:
     criteria: Criteria | None = None
     uncertainty: Uncertainty | None = None
     residual_shrinkage: dict[str, float] = field(default_factory=dict)  # by outcome
-    scale_shrinkage: dict[str, float] = field(
-        default_factory=dict
-    )  # by parameter of residual scales
+    # by parameter of residual scales
+    scale_shrinkage: dict[str, float] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 

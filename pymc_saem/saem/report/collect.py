@@ -128,9 +128,8 @@ def _assessment_attrs(engine: Engine, found: Assessment) -> dict[str, Any]:
         "n_observations": engine.mixed.n_values,
     }
     attrs["networks"] = [p.name for p in engine.mixed.parameters if p.is_network]
-    attrs["priors"] = sorted(
-        engine.maximizer.priors
-    )  # parameters whose estimates priors have moved
+    # parameters whose estimates priors have moved
+    attrs["priors"] = sorted(engine.maximizer.priors)
     if found.likelihood is not None and found.criteria is not None:
         attrs |= {
             "loglik": found.likelihood.total,

@@ -169,9 +169,8 @@ def _too_few_draws(engine: Engine, run: Chain) -> Iterator[str]:
     missing = np.flatnonzero(~found.is_enough)
     if not missing.size:
         return
-    rhat = np.where(np.isnan(found.worst_rhat), np.inf, found.worst_rhat)[
-        missing
-    ]  # a chain that does not move
+    # a chain that does not move
+    rhat = np.where(np.isnan(found.worst_rhat), np.inf, found.worst_rhat)[missing]
     order = np.argsort(-rhat)
     error = run.conditional.solver_error[missing].max()
     cure = "Increase draws for longer chains."

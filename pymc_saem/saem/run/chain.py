@@ -27,9 +27,8 @@ class Chain:
     at_floor: tuple[str, ...]
     start_scores: np.ndarray
     seconds: dict[str, float]
-    snapshot: Snapshot | None = field(
-        repr=False
-    )  # after the last iteration, from which the run can be resumed
+    # after the last iteration, from which the run can be resumed
+    snapshot: Snapshot | None = field(repr=False)
     number: int = 0
     interrupted: bool = False
     conditional: Conditional | None = None
@@ -76,9 +75,8 @@ class Course:
     stats: list[dict] = field(default_factory=list, init=False)
     seconds: dict[str, float] = field(default_factory=dict, init=False)
     converged: bool = field(default=False, init=False)
-    _bookmark: tuple | None = field(
-        default=None, init=False
-    )  # before the iteration that is being made
+    # before the iteration that is being made
+    _bookmark: tuple | None = field(default=None, init=False)
     _is_within: bool = field(default=False, init=False)  # an iteration
     _has_begun: bool = field(default=False, init=False)
 

@@ -82,9 +82,8 @@ class _Crew:
     announce: Callable | None = None
     running: dict = field(default_factory=dict, init=False)  # line -> number and process
     done: dict = field(default_factory=dict, init=False)  # number -> chain
-    errors: dict[int, BaseException] = field(
-        default_factory=dict, init=False
-    )  # by number, of those that were lost
+    # by number, of those that were lost
+    errors: dict[int, BaseException] = field(default_factory=dict, init=False)
     has_begun: bool = field(default=False, init=False)
 
     def is_busy(self) -> bool:

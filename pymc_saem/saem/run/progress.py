@@ -64,9 +64,8 @@ class Progress:
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        with suppress(
-            Exception
-        ):  # nothing that is only shown may end a fit, such as a terminal that was closed
+        # nothing that is only shown may end a fit, such as a terminal that was closed
+        with suppress(Exception):
             self.bars.update(self.after, visible=False)
             self.bars.__exit__(*exc)
 

@@ -204,9 +204,8 @@ def _newton_step(
         [_difference(lambda y: objective(y)[1], x, k, gradient) for k in range(x.size)]
     )
     hessian = 0.5 * (hessian + hessian.T)
-    moving = np.any(
-        hessian != 0, axis=1
-    )  # the likelihood may not hold the others, such as the scale of scale * z at z = 0
+    # the likelihood may not hold the others, such as the scale of scale * z at z = 0
+    moving = np.any(hessian != 0, axis=1)
     diagonal = np.diag(hessian)[moving]
     if not np.isfinite(hessian).all() or not moving.any() or not np.all(diagonal > 0):
         return None

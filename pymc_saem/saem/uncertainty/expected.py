@@ -93,8 +93,7 @@ def _of_subject(root: np.ndarray, d_mean: np.ndarray, d_covariance: np.ndarray) 
     half = solve_triangular(
         root, np.moveaxis(d_covariance, 0, 1).reshape(n, p * n), lower=True, check_finite=False
     )
-    half = np.moveaxis(half.reshape(n, p, n), 2, 0).reshape(
-        n, p * n
-    )  # transposed, as V is symmetric
+    # transposed, as V is symmetric
+    half = np.moveaxis(half.reshape(n, p, n), 2, 0).reshape(n, p * n)
     both = solve_triangular(root, half, lower=True, check_finite=False).reshape(n, n, p)
     return white.T @ white + 0.5 * np.einsum("abj,abk->jk", both, both, optimize=True)

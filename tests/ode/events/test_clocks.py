@@ -22,9 +22,8 @@ def test_a_clock_that_goes_on():
     }
     expected = np.array([100.0, 50.0]) * np.exp(-0.1)
     np.testing.assert_allclose(solved(table), expected, rtol=1e-6)
-    np.testing.assert_allclose(
-        solved(table, t=[25.0, 1.0]), expected[::-1], rtol=1e-6
-    )  # rows in any order
+    # rows in any order
+    np.testing.assert_allclose(solved(table, t=[25.0, 1.0]), expected[::-1], rtol=1e-6)
     np.testing.assert_allclose(solved(table | {"OCC": [1, 1, 2, 2]}), expected, rtol=1e-6)
     # A reset, then a dose at the same time; doses of one drug in any order; observations below the
     # doses.

@@ -31,9 +31,8 @@ def matrix(ka=KA, cl=CL, v=V, q=Q):
 
 def superposed(doses, times, **parameters):
     """States at the times from doses (start, state, amount, duration); a row at the start of a dose is before it."""
-    rates, vectors = (
-        a.real for a in np.linalg.eig(matrix(**parameters))
-    )  # newer NumPy gives complex ones always
+    # newer NumPy gives complex ones always
+    rates, vectors = (a.real for a in np.linalg.eig(matrix(**parameters)))
     inverse, out = np.linalg.inv(vectors), np.zeros((len(times), 3))
     for start, state, amount, duration in doses:
         along = inverse[:, STATES.index(state)] * amount

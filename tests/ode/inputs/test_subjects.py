@@ -120,9 +120,8 @@ def test_a_file_whose_numbers_are_not_the_codes():
         ValueError, match="would be rows of t that have other codes.*Pass labels in both places"
     ):
         solved(codes, file)
-    np.testing.assert_allclose(
-        solved(rows.ID, file).c.eval(), EXPECTED, rtol=1e-6
-    )  # as codes, which are labels as well
+    # as codes, which are labels as well
+    np.testing.assert_allclose(solved(rows.ID, file).c.eval(), EXPECTED, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["i8", ">i4", "u1"])
@@ -202,9 +201,8 @@ def test_an_index_of_labels_is_never_taken_for_places(by_label):
                 ValueError, match="'k' has the index .* the subjects of the rows are 'a', 'b'"
             ):
                 solved(["a", "b"], rate=pd.Series([0.1, 0.2], index=index), t=t)
-        kept = solved(
-            ["a", "b"], rate=pd.Series([0.1, 0.2], index=[0, 11]), y0=1.0, t=t
-        )  # rows of a file
+        # rows of a file
+        kept = solved(["a", "b"], rate=pd.Series([0.1, 0.2], index=[0, 11]), y0=1.0, t=t)
         np.testing.assert_allclose(kept.c.eval(), np.exp([-0.1, -0.4]), rtol=1e-6)
 
 

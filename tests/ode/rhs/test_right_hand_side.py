@@ -95,16 +95,16 @@ def test_what_python_can_do_stays_as_it_is():
     solution = solved(rhs)
     np.testing.assert_allclose(solution.c.eval(), np.exp([-0.2, -0.4]), rtol=1e-7)
     kinds = {type(v).__name__ for v in ancestors(solution._op.system.graph.outputs)}
+    # the graph is PyTensor's own again
     assert kinds <= {
         "TensorVariable",
         "TensorConstant",
         "ScalarConstant",
-    }  # the graph is PyTensor's own again
+    }
     with pytest.raises(KeyError, match=r"uses y\['d'\], but the states are c\."):
         solved(lambda t, y, p: {"c": y["d"]})
-    with pytest.raises(
-        TypeError, match="^can only concatenate str"
-    ):  # an error that has nothing to do with it
+    # an error that has nothing to do with it
+    with pytest.raises(TypeError, match="^can only concatenate str"):
         solved(lambda t, y, p: {"c": "a" + 1})
 
 

@@ -59,9 +59,8 @@ def test_effective_sample_sizes_are_calibrated(linear):
         sizes.append(found.convergence.ess)
         of_means.append((found.mean - mean) / sd * np.sqrt(found.convergence.ess))
         of_sds.append(np.log(found.sd / sd) * np.sqrt(2.0 * found.convergence.ess_sd))
-    assert (
-        np.median(sizes) < 0.7 * 1000
-    )  # the draws are correlated, or there would be nothing to see
+    # the draws are correlated, or there would be nothing to see
+    assert np.median(sizes) < 0.7 * 1000
     assert np.mean(np.square(of_means)) == pytest.approx(1.0, abs=0.4)
     assert np.mean(np.square(of_sds)) == pytest.approx(1.0, abs=0.4)
 
@@ -141,9 +140,8 @@ def test_longer_chains_are_thinned_and_not_larger():
     draws, found = drawn_by(Slow(0.999), 250, 1e8)
     assert found.is_enough.all()
     assert 250 <= draws.n_draws <= MAX_DRAWS and draws.spacing > 10 and draws.spacing % 10 == 0
-    assert (
-        draws.n_solves > 12 * draws.spacing * draws.n_draws
-    )  # all of the chain, not its last part
+    # all of the chain, not its last part
+    assert draws.n_solves > 12 * draws.spacing * draws.n_draws
     lag = np.mean(draws.phi[:, 1:] * draws.phi[:, :-1]) / np.mean(draws.phi**2)
     assert lag == pytest.approx(0.999**draws.spacing, abs=0.1)  # evenly spaced, across the rounds
 

@@ -184,9 +184,8 @@ def test_criteria():
     assert (found.n_parameters, found.n_of_random_effects) == (7, 6)
     assert found.aic == pytest.approx(360 + 14) and found.bic == pytest.approx(360 + 7 * np.log(12))
     assert found.bicc == pytest.approx(360 + 6 * np.log(12) + np.log(132))
-    of_orange = information_criteria(
-        at_maximum("orange")[1], 0.0
-    )  # xmid and scal have no random effect
+    # xmid and scal have no random effect
+    of_orange = information_criteria(at_maximum("orange")[1], 0.0)
     assert (of_orange.n_parameters, of_orange.n_of_random_effects) == (5, 2)
     held = engine_of(at_maximum("intercept")[0].build(), fixed={"sigma": np.array([0.3])})
     assert information_criteria(held, 0.0).n_parameters == 2

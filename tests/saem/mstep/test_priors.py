@@ -43,9 +43,8 @@ def test_density_and_derivatives(name):
     for x in X:
         value, d1, d2 = (float(v[0]) for v in prior.natural(np.array([x])))
         up, here, down = reference.logpdf(x * np.array([1 + h, 1.0, 1 - h]))
-        assert value == pytest.approx(
-            here, rel=1e-6, abs=1e-6
-        )  # PyMC rounds some constants to single precision
+        # PyMC rounds some constants to single precision
+        assert value == pytest.approx(here, rel=1e-6, abs=1e-6)
         assert d1 * x == pytest.approx((up - down) / (2 * h), rel=1e-5, abs=1e-5)
         assert d2 * x**2 == pytest.approx((up - 2 * here + down) / h**2, rel=1e-3, abs=1e-3)
 

@@ -83,9 +83,8 @@ def test_individuals_are_the_exact_ones(intercept):
     )
     assert np.all(np.abs(table["mean"] - mean) < 5 * sd / np.sqrt(table["ess"]))
     assert np.allclose(table["shrinkage"], 1 - np.mean((mean - a) ** 2) / omega**2, atol=1e-3)
-    assert np.array_equal(
-        table["natural_mean"], table["mean"]
-    )  # a normal effect is on its natural scale
+    # a normal effect is on its natural scale
+    assert np.array_equal(table["natural_mean"], table["mean"])
     assert (table["rhat"] < thresholds.LARGEST_RHAT).all() and (table["mode_agreement"] == 1).all()
     draws = get_group(intercept, "posterior")["b"]
     assert np.allclose(table["sd"], draws.values.reshape(-1, 12).std(axis=0, ddof=1))
@@ -216,9 +215,8 @@ def test_the_error_of_minus_2ll_is_the_same_everywhere(intercept, tmp_path):
     line = ps.diagnostics(intercept).set_index("check").loc["error of -2LL"]
     assert line["value"] == pytest.approx(of_minus_2ll)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # the same fit twice does not differ by more than its error
+        # the same fit twice does not differ by more than its error
+        warnings.simplefilter("ignore", UserWarning)
         compared = ps.compare({"one": intercept, "two": intercept})
     np.testing.assert_allclose(compared["error"], of_minus_2ll)
     assert f"error {of_minus_2ll:.2g})" in str(ps.summary(intercept))

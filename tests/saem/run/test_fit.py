@@ -120,9 +120,8 @@ def test_arviz_and_pymc_read_the_result(intercept, tmp_path):
     loaded = az.from_netcdf(str(tmp_path / "fit.nc"))
     assert ps.summary(loaded).equals(ps.summary(idata))
     assert np.array_equal(get_group(loaded, "posterior")["b"], get_group(idata, "posterior")["b"])
-    ps.SAEM(
-        model=model, n_starts=0
-    )  # PyMC 5 leaves observed variables doubled in the model; it must stay usable
+    # PyMC 5 leaves observed variables doubled in the model; it must stay usable
+    ps.SAEM(model=model, n_starts=0)
 
 
 @pytest.mark.slow

@@ -100,9 +100,8 @@ class Unspeakable(Exception):
 @pytest.mark.slow("together")
 def test_every_stage_may_fail_on_its_own(at_the_end, tmp_path, monkeypatch):
     finisher, runs, whole = at_the_end
-    finisher = replace(
-        finisher, options={"likelihood": None, "standard_errors": None}
-    )  # these are in the next tests
+    # these are in the next tests
+    finisher = replace(finisher, options={"likelihood": None, "standard_errors": None})
     writer = Writer(Checkpoint(tmp_path / "fit.nc"), {}, finisher.build)
     stages = stages_of(finisher, runs, writer)
     assert len(stages) > 40

@@ -54,9 +54,8 @@ def build():
             pm.Uniform("between", 1.0, 3.0, shape=2),
         ]
         e = pm.Normal("e", 0.0, pm.HalfNormal("omega", 1.0), dims="subject")
-        effect = sum(
-            part.ravel()[-2] for part in parts
-        )  # of a correlation matrix, no diagonal entry
+        # of a correlation matrix, no diagonal entry
+        effect = sum(part.ravel()[-2] for part in parts)
         pm.Normal("y", e[subject] + effect, 1.0, observed=rng.normal(size=32))
     return model
 

@@ -21,9 +21,8 @@ def test_drift_and_its_error_against_known_moments():
     rng = np.random.default_rng(2)
     noise = rng.normal(size=(400, 2000))
     found = Drift.of(noise, np.ones(2000))
-    assert np.isclose(
-        np.mean(found.error**2), 2.0 / 100, rtol=0.05
-    )  # of the last 200, two halves of 100
+    # of the last 200, two halves of 100
+    assert np.isclose(np.mean(found.error**2), 2.0 / 100, rtol=0.05)
     assert np.isclose(np.mean(found.size**2), 2.0 / 100, rtol=0.15)
     slope = np.arange(400.0)[:, None] * np.array([1.0, 0.0])
     assert np.allclose(Drift.of(slope, np.array([4.0, 1.0])).size, [100 / 4.0, 0.0])

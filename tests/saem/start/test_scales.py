@@ -96,9 +96,8 @@ def test_an_estimate_that_is_not_at_the_maximum_says_so():
             "the estimates are not at the maximum: -2LL would fall by about "
         ).split()[0]
     )
-    assert (
-        0.4 < told / missing[2020.0] < 1.5 and "if a and beta moved" in first
-    )  # a parabola, far from its top
+    # a parabola, far from its top
+    assert 0.4 < told / missing[2020.0] < 1.5 and "if a and beta moved" in first
 
 
 @pytest.mark.parametrize(

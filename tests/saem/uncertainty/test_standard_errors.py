@@ -206,9 +206,8 @@ def test_the_table_prints_them(fitted):
     text = str(ps.summary(fitted))
     assert "-2LL 52.77 (quadrature" in text and "AIC 58.77" in text and "BICc 61.3" in text
     assert "standard errors: Louis" in text and "-2LL" in ps.summary(fitted)._repr_html_()
-    assert "-2LL" not in str(
-        ps.summary(fitted)[["estimate"]]
-    )  # a selection is an ordinary DataFrame
+    # a selection is an ordinary DataFrame
+    assert "-2LL" not in str(ps.summary(fitted)[["estimate"]])
 
 
 def test_parameters_are_drawn_from_their_normal_law(fitted):
