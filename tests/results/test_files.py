@@ -5,7 +5,10 @@ import shutil
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
+from time import perf_counter
 
 import arviz as az
 import numpy as np
@@ -126,6 +129,28 @@ def test_a_fit_is_replaced_behind_a_link_too(fit, tmp_path, name):
     link.symlink_to(tmp_path / name)
     assert ps.save(fit, link) == link and link.is_symlink()
     assert equal(ps.load(tmp_path / name), fit) and sorted(os.listdir(tmp_path)) == [name, "other"]
+
+
+def test_threads_that_write_on_after_an_error_leave_nothing(tmp_path):
+    """Zarr writes in threads, which go on for a moment when one of them has failed."""
+    writers = []
+
+    def fill(folder):
+        def write_on():
+            end = perf_counter() + 0.3
+            while perf_counter() < end:
+                with suppress(OSError):  # the folder is being removed
+                    folder.mkdir(parents=True, exist_ok=True)
+                    (folder / f"{perf_counter()}").touch()
+
+        writers.append(Thread(target=write_on))
+        writers[0].start()
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        replace.replace_folder(tmp_path / "fit.zarr", fill)
+    writers[0].join()
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["fit.nc", "fit.zarr"])

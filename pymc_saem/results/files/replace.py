@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
-from time import time
+from time import perf_counter, sleep, time
 from types import ModuleType
 
 fcntl: ModuleType | None = None  # Windows has none; it removes no file that somebody has open
@@ -29,6 +29,8 @@ _PREFIX = ".pymc_saem-"
 _NAME = re.compile(re.escape(_PREFIX) + "[0-9a-f]{16}")
 #: Of the folder that a new one took the place of, where a system cannot exchange two.
 _ASIDE = ".pymc_saem.aside-"
+#: Seconds for which a folder is removed again after a failure, and between two looks at it.
+_PATIENCE, _PAUSE = 2.0, 0.05
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -139,15 +141,29 @@ def _beside(path: Path, is_folder: bool) -> Iterator[Path]:
         else:
             os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         handle, is_locked = _lock(beside)
+        failed = True
         try:
             # else another process swept it before the lock
             is_ours = is_locked is not False and beside.exists()
             if is_ours:
                 yield beside
+            failed = False
         finally:
-            with suppress(OSError):  # the error that counts is another
-                _remove(beside)
+            _remove_for_good(beside, _PATIENCE if failed and is_folder else 0.0)
             _unlock(handle)
+
+
+def _remove_for_good(path: Path, patience: float) -> None:
+    """Remove what is left; for some seconds again, if threads of Zarr may still write into it after one of them has failed."""
+    end = perf_counter() + patience
+    while True:
+        with suppress(OSError):  # the error that counts is another
+            _remove(path)
+        if perf_counter() >= end:
+            return
+        sleep(_PAUSE)
+        if not path.exists():
+            return
 
 
 def _sweep(folder: Path) -> None:
