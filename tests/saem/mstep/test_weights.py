@@ -91,7 +91,9 @@ def test_random_intercepts_and_subjects_that_do_not_count():
     pm.set_data({"data": wild}, model=model)
     np.testing.assert_array_equal(run(step, weight).theta, chain.theta)
     pm.set_data({"data": y}, model=model)
-    np.testing.assert_array_equal(run(step, np.ones(12)).theta, run(step, None).theta)
+    # The same proposals are accepted; sums with weights may differ from those without in the last bit.
+    once, bare = run(step, np.ones(12)).theta, run(step, None).theta
+    np.testing.assert_allclose(once, bare, rtol=0.0, atol=1e-12)
 
 
 @pytest.mark.slow

@@ -243,7 +243,7 @@ def test_map_counts_the_priors_on_the_natural_scale():
 @pytest.mark.parametrize("ode", [False, True])
 @pytest.mark.slow
 def test_theophylline_reaches_its_exact_ml(ode):
-    """Within 2 % of DESIGN section 10, variances included (Monte-Carlo error of the variances about 0.8 %)."""
+    """Within 2 % of DESIGN section 10, variances 4 % (their Monte-Carlo error is 1 to 2 %, that of omega_V the largest)."""
     options = {"rtol": 1e-6, "atol": 1e-6} if ode else {}
     found = estimates(
         ps.fit_saem(theophylline(ode, **options), random_seed=1, draws=100, **ESTIMATE)
@@ -251,9 +251,7 @@ def test_theophylline_reaches_its_exact_ml(ode):
     means = {"log_ka": 0.4593, "log_CL": 1.0117, "log_V": 3.4539, "sigma": 0.6959}
     variances = {"omega_ka": 0.4050, "omega_CL": 0.0703, "omega_V": 0.0185}
     assert all(np.isclose(found[n], v, rtol=0.02) for n, v in means.items())
-    assert all(
-        np.isclose(found[n] ** 2, v, rtol=0.04 if ode else 0.02) for n, v in variances.items()
-    )
+    assert all(np.isclose(found[n] ** 2, v, rtol=0.04) for n, v in variances.items())
 
 
 @pytest.mark.slow
