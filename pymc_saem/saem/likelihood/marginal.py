@@ -169,10 +169,11 @@ def _is_confirmed(
 
     It does not where there are other modes, or where a narrow mode stands on a broad shoulder.
     """
-    sd = np.sqrt(np.einsum("sii->si", draws.covariance()))
-    if np.any(np.abs(nodes.mean() - draws.mean()) > SAME_MEAN * sd):
+    mean, covariance = draws.mean(), draws.covariance()
+    sd = np.sqrt(np.einsum("sii->si", covariance))
+    if np.any(np.abs(nodes.mean() - mean) > SAME_MEAN * sd):
         return False
-    simple = TMixture.of_moments(draws.mean(), draws.covariance(), joint.population)
+    simple = TMixture.of_moments(mean, covariance, joint.population)
     sample = importance_sample(joint, simple, rng, np.inf, 0.0)
     return bool(
         np.all(
